@@ -1,0 +1,3 @@
+//! Benchmarks, reported as ratios in one run.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Kafka: producers, consumers, tables, the registry client, the in-process broker.

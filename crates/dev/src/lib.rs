@@ -1,0 +1,1 @@
+//! What a laptop lacks: a broker, a registry, a private Postgres.

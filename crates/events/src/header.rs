@@ -1,0 +1,28 @@
+//! The names of record headers.
+
+/// W3C Trace Context, UTF-8.
+pub const TRACEPARENT: &str = "traceparent";
+/// W3C Trace Context, vendor part.
+pub const TRACESTATE: &str = "tracestate";
+/// The job's id, so that readers can filter before decoding.
+pub const JOB_ID: &str = "meanwhile-job-id";
+/// The record's own identity, the same however often it is produced.
+pub const MESSAGE_ID: &str = "meanwhile-message-id";
+/// `content-type` of CloudEvents' Kafka binding.
+pub const CONTENT_TYPE: &str = "content-type";
+/// Its value on Avro records.
+pub const AVRO: &str = "application/avro";
+/// CloudEvents 1.0 binary mode.
+pub const CE_ID: &str = "ce_id";
+/// CloudEvents 1.0 binary mode.
+pub const CE_SOURCE: &str = "ce_source";
+/// CloudEvents 1.0 binary mode.
+pub const CE_TYPE: &str = "ce_type";
+/// CloudEvents 1.0 binary mode.
+pub const CE_SPECVERSION: &str = "ce_specversion";
+/// CloudEvents 1.0 binary mode.
+pub const CE_TIME: &str = "ce_time";
+/// CloudEvents 1.0 binary mode.
+pub const CE_SUBJECT: &str = "ce_subject";
+/// What every header of a dead letter starts with.
+pub const FAILURE_PREFIX: &str = "meanwhile-failure-";

@@ -1,0 +1,75 @@
+//! The topics, by name.
+
+/// The names of all topics under one prefix. The prefix is `meanwhile` unless several deployments share a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    prefix: String,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self::new("meanwhile")
+    }
+}
+
+impl Topics {
+    /// Topics named `<prefix>.commands` and so on.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The prefix itself; consumer groups and transactional ids start with it too.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// JSON commands: the kcat door.
+    pub fn commands(&self) -> String {
+        format!("{}.commands", self.prefix)
+    }
+
+    /// The slips of one queue.
+    pub fn steps(&self, queue: &str) -> String {
+        format!("{}.steps.{queue}", self.prefix)
+    }
+
+    /// The queue of a steps topic, if it is one.
+    pub fn queue_of<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        topic.strip_prefix(self.prefix.as_str())?.strip_prefix(".steps.")
+    }
+
+    /// Every transition of every job.
+    pub fn events(&self) -> String {
+        format!("{}.events", self.prefix)
+    }
+
+    /// Holds and signals.
+    pub fn waits(&self) -> String {
+        format!("{}.waits", self.prefix)
+    }
+
+    /// Cancel wishes, compacted.
+    pub fn cancels(&self) -> String {
+        format!("{}.cancels", self.prefix)
+    }
+
+    /// Lossy progress; never an input to decisions.
+    pub fn progress(&self) -> String {
+        format!("{}.progress", self.prefix)
+    }
+
+    /// Flow documents, compacted.
+    pub fn flows(&self) -> String {
+        format!("{}.flows", self.prefix)
+    }
+
+    /// The relay's own position, compacted.
+    pub fn relay(&self) -> String {
+        format!("{}.relay", self.prefix)
+    }
+
+    /// Records that nobody could read or handle.
+    pub fn dead_letters(&self) -> String {
+        format!("{}.dead-letters", self.prefix)
+    }
+}

@@ -1,0 +1,84 @@
+//! W3C Trace Context, as it is carried at rest and on the wire.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A parsed `traceparent` (W3C Trace Context, version 00): who caused this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    /// The trace, never zero.
+    pub trace_id: u128,
+    /// The span that caused this, never zero.
+    pub span_id: u64,
+    /// Trace flags; bit 0 is `sampled`.
+    pub flags: u8,
+}
+
+impl TraceContext {
+    /// The same trace, another span.
+    pub const fn child(self, span_id: u64) -> Self {
+        Self { span_id, ..self }
+    }
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+    }
+}
+
+/// The text is not a `traceparent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a traceparent: want 00-<32 hex>-<16 hex>-<2 hex>")]
+pub struct NotATraceparent;
+
+impl FromStr for TraceContext {
+    type Err = NotATraceparent;
+
+    fn from_str(text: &str) -> Result<Self, NotATraceparent> {
+        let lower_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let mut parts = text.trim().split('-');
+        let mut next = |length: usize| {
+            let part = parts.next().ok_or(NotATraceparent)?;
+            if part.len() == length && lower_hex(part) { Ok(part) } else { Err(NotATraceparent) }
+        };
+        let (version, trace, span, flags) = (next(2)?, next(32)?, next(16)?, next(2)?);
+        // A later version may append fields; version 00 has none, and ff is invalid.
+        if version == "ff" || (version == "00" && parts.next().is_some()) {
+            return Err(NotATraceparent);
+        }
+        let trace_id = u128::from_str_radix(trace, 16).map_err(|_| NotATraceparent)?;
+        let span_id = u64::from_str_radix(span, 16).map_err(|_| NotATraceparent)?;
+        let flags = u8::from_str_radix(flags, 16).map_err(|_| NotATraceparent)?;
+        if trace_id == 0 || span_id == 0 {
+            return Err(NotATraceparent);
+        }
+        Ok(Self { trace_id, span_id, flags })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_reads_back_as_it_was_written() {
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(text.parse::<TraceContext>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn what_the_standard_forbids_is_refused() {
+        for text in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+        ] {
+            assert_eq!(text.parse::<TraceContext>(), Err(NotATraceparent), "{text}");
+        }
+    }
+}

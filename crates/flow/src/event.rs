@@ -1,0 +1,186 @@
+//! Facts about a job, in the past tense, and the view of a job that follows from them.
+
+use serde_json::Value;
+
+use crate::id::JobId;
+use crate::slip::Phase;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobStatus {
+    /// Accepted, no step has ended yet.
+    Accepted,
+    /// Under way.
+    Running,
+    /// Held until a time or a signal.
+    Waiting,
+    /// Undoing what was done.
+    Compensating,
+    /// Parked: an operator has to decide.
+    NeedsAttention,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly; what was done is undone.
+    Failed,
+    /// Ended by request; what was done is undone.
+    Cancelled,
+}
+
+impl JobStatus {
+    /// Every status.
+    pub const ALL: [Self; 8] = [
+        Self::Accepted,
+        Self::Running,
+        Self::Waiting,
+        Self::Compensating,
+        Self::NeedsAttention,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The word used on Kafka, in Postgres and over HTTP.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Compensating => "compensating",
+            Self::NeedsAttention => "needs_attention",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The reverse of [`JobStatus::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// True for the three states that are never left.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// `job.accepted`: the job is stored and will run.
+    JobAccepted,
+    /// `step.succeeded`
+    StepSucceeded,
+    /// `step.skipped`: its `when` was false.
+    StepSkipped,
+    /// `step.retrying`: an attempt failed and the next one comes after a hold.
+    StepRetrying,
+    /// `step.failed`: for good; what follows is compensation, parking or the end.
+    StepFailed,
+    /// `step.compensated`: its undo succeeded, or there was nothing to undo at the other side.
+    StepCompensated,
+    /// `job.parked`: an operator has to decide.
+    JobParked,
+    /// `job.resumed`: an operator sent a parked job on.
+    JobResumed,
+    /// `job.succeeded`
+    JobSucceeded,
+    /// `job.failed`
+    JobFailed,
+    /// `job.cancelled`
+    JobCancelled,
+}
+
+impl EventKind {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::JobAccepted,
+        Self::StepSucceeded,
+        Self::StepSkipped,
+        Self::StepRetrying,
+        Self::StepFailed,
+        Self::StepCompensated,
+        Self::JobParked,
+        Self::JobResumed,
+        Self::JobSucceeded,
+        Self::JobFailed,
+        Self::JobCancelled,
+    ];
+
+    /// The event's type as the outside sees it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::JobAccepted => "job.accepted",
+            Self::StepSucceeded => "step.succeeded",
+            Self::StepSkipped => "step.skipped",
+            Self::StepRetrying => "step.retrying",
+            Self::StepFailed => "step.failed",
+            Self::StepCompensated => "step.compensated",
+            Self::JobParked => "job.parked",
+            Self::JobResumed => "job.resumed",
+            Self::JobSucceeded => "job.succeeded",
+            Self::JobFailed => "job.failed",
+            Self::JobCancelled => "job.cancelled",
+        }
+    }
+
+    /// The reverse of [`EventKind::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// One transition of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobEvent {
+    /// Whose transition.
+    pub job: JobId,
+    /// The job's tenant.
+    pub tenant: String,
+    /// The flow's name.
+    pub flow: String,
+    /// The flow's version.
+    pub version: String,
+    /// The ordering key.
+    pub key: String,
+    /// The caller's correlation id, or ours.
+    pub correlation_id: String,
+    /// What happened.
+    pub kind: EventKind,
+    /// The job's status after it.
+    pub status: JobStatus,
+    /// The hop of the token that caused it (0: the acceptance).
+    pub hop: u32,
+    /// The place among the events of the same hop, from 0. `(job, branch, hop, index)` names the event.
+    pub index: u32,
+    /// The branch of the token that caused it.
+    pub branch: String,
+    /// The step, for events of steps.
+    pub step: Option<String>,
+    /// The direction in which the step was taken.
+    pub phase: Phase,
+    /// The visit, for events of steps.
+    pub visit: u32,
+    /// How many attempts were made in this visit, for events of steps.
+    pub attempts: u32,
+    /// When, milliseconds since the Unix epoch, by the clock of whoever reports it.
+    pub at_ms: i64,
+    /// When the job was accepted, milliseconds since the Unix epoch.
+    pub accepted_at_ms: i64,
+    /// How many steps the flow has.
+    pub steps_total: u32,
+    /// The job that this one retries.
+    pub retry_of: Option<JobId>,
+    /// After how long the next attempt comes (`step.retrying`).
+    pub next_attempt_after_ms: Option<u64>,
+    /// `job.succeeded`: the result. `step.failed`, `step.retrying`, `job.failed`, `job.cancelled`, `job.parked`: the
+    /// failure as `{step, code, message, status?, attempts}`. Otherwise none.
+    pub data: Option<Value>,
+}
+
+impl JobEvent {
+    /// The event's identity (CloudEvents `id`), the same however often it is produced.
+    pub fn message_id(&self) -> String {
+        format!("{}:{}:{}:{}", self.job, self.branch, self.hop, self.index)
+    }
+}

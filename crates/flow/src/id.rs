@@ -1,0 +1,43 @@
+//! Identities.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The one identity of a job, everywhere (Location, headers, events, idempotency keys): a UUIDv7 (RFC 9562).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JobId(Uuid);
+
+impl JobId {
+    /// Wraps a UUID that the caller made (ids are handed in, never drawn here).
+    pub const fn new(id: Uuid) -> Self {
+        Self(id)
+    }
+
+    /// The bare UUID, for the borders that store or send it.
+    pub const fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+/// The text is not a UUID.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a job id is a UUID such as 0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d, not `{0}`")]
+pub struct NotAJobId(String);
+
+impl FromStr for JobId {
+    type Err = NotAJobId;
+
+    fn from_str(text: &str) -> Result<Self, NotAJobId> {
+        Uuid::try_parse(text).map(Self).map_err(|_| NotAJobId(text.to_owned()))
+    }
+}

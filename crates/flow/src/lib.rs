@@ -1,0 +1,10 @@
+//! What a flow is and what comes next.
+//!
+//! Everything here is a pure function of its arguments: no I/O, no clock, no chance. A worker, the ingest and the
+//! simulation call the same [`start`](decide::start) and [`advance`](decide::advance); nothing else decides.
+//!
+//! Invariant: no type here knows Kafka, Postgres, Avro or HTTP servers.
+
+pub mod event;
+pub mod id;
+pub mod slip;

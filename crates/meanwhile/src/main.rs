@@ -1,0 +1,3 @@
+//! The one binary: roles and the command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Follows the events of jobs; webhooks come later.

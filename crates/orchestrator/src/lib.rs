@@ -1,0 +1,1 @@
+//! Time and people: holds, parked jobs, dead letters, the projection of jobs.

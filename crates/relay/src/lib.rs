@@ -1,0 +1,1 @@
+//! Moves outbox rows into Kafka in commit order, exactly once.

@@ -1,0 +1,1 @@
+//! Postgres: migrations, one module of plain functions per table, the outbox.

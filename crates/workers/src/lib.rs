@@ -1,0 +1,1 @@
+//! Runs steps and decides what is next: slips in, slips, holds and events out, in one Kafka transaction.
