@@ -1,27 +1,81 @@
-//! A Kafka record on its way out, as producers and the outbox take it.
+//! Kafka records as bytes: on their way out, as producers and the outbox take them, and as they were consumed.
+
+/// One header: a name and what it holds. Kafka knows an absent value beside an empty one.
+pub type Header = (String, Option<Vec<u8>>);
 
 /// One record to be produced. Encoded already: whoever holds it need not know what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     /// The topic's full name.
     pub topic: String,
-    /// The key, from which the partition follows (murmur2).
-    pub key: Vec<u8>,
+    /// The key, from which the partition follows (murmur2). None only where the original of a dead letter had none.
+    pub key: Option<Vec<u8>>,
     /// The value; none is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers in order. A name stands once, except in dead letters, which keep what they had.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<Header>,
 }
 
 impl Record {
-    /// What the record takes on the wire, about: key, value and headers, in bytes.
+    /// What the record takes on the wire, at most: key, value and headers with their frames, in bytes.
     pub fn size_bytes(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-        self.key.len() + self.value.as_ref().map_or(0, Vec::len) + headers
+        size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
     }
 
-    /// The last header of that name (contract.md section 8: the last one counts).
+    /// The last header of that name (contract.md section 8: the last one counts), unless it has no value.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_slice())
+        last_header(&self.headers, name)
     }
+}
+
+/// One record as it was consumed, owned, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inbound {
+    /// The topic that it was read from.
+    pub topic: String,
+    /// The partition that it was read from.
+    pub partition: i32,
+    /// Its place there.
+    pub offset: i64,
+    /// The record's timestamp, milliseconds since the Unix epoch; 0 when the broker gave none.
+    pub timestamp_ms: i64,
+    /// The key.
+    pub key: Option<Vec<u8>>,
+    /// The value; none is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Headers in order, repeated names and absent values included.
+    pub headers: Vec<Header>,
+}
+
+impl Inbound {
+    /// What the record takes on the wire, at most: key, value and headers with their frames, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
+    }
+
+    /// The last header of that name (contract.md section 8: the last one counts), unless it has no value.
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        last_header(&self.headers, name)
+    }
+
+    /// The same as text; none also when it is not UTF-8.
+    pub fn header_text(&self, name: &str) -> Option<&str> {
+        self.header(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+}
+
+/// Frame bytes per record (KIP-98: lengths, attributes, deltas; all varints, at their longest).
+const RECORD_FRAME_BYTES: usize = 32;
+/// Frame bytes per header: two varint lengths, at their longest.
+const HEADER_FRAME_BYTES: usize = 10;
+
+fn size_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> usize {
+    let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    let headers: usize =
+        headers.iter().map(|(name, value)| name.len() + length(value.as_deref()) + HEADER_FRAME_BYTES).sum();
+    RECORD_FRAME_BYTES + length(key) + length(value) + headers
+}
+
+fn last_header<'a>(headers: &'a [Header], name: &str) -> Option<&'a [u8]> {
+    headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
 }

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::header;
+use crate::record::Header;
+
 /// A parsed `traceparent` (W3C Trace Context, version 00): who caused this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
@@ -57,9 +60,72 @@ impl FromStr for TraceContext {
     }
 }
 
+/// What travels with every record: who caused it, and the vendors' part, which is passed on unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// The `traceparent`.
+    pub context: TraceContext,
+    /// The `tracestate`.
+    pub state: Option<String>,
+}
+
+impl Trace {
+    /// A trace without a `tracestate`.
+    pub const fn new(context: TraceContext) -> Self {
+        Self { context, state: None }
+    }
+
+    /// The same trace, caused by another span.
+    #[must_use]
+    pub fn child(&self, span_id: u64) -> Self {
+        Self { context: self.context.child(span_id), state: self.state.clone() }
+    }
+
+    /// From the texts of `traceparent` and `tracestate`. None when the first is missing or invalid: then a new trace is
+    /// begun, and a `tracestate` alone means nothing (W3C Trace Context, section 4.3).
+    pub fn parse(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<Self> {
+        let context = traceparent?.parse().ok()?;
+        let fits = |state: &&str| !state.is_empty() && state.len() <= STATE_BYTES_MAX;
+        Some(Self { context, state: tracestate.map(str::trim).filter(fits).map(str::to_owned) })
+    }
+
+    /// From a record's headers; the last one of a name counts.
+    pub fn from_headers(headers: &[Header]) -> Option<Self> {
+        let text = |name: &str| {
+            let (_, value) = headers.iter().rev().find(|(known, _)| known == name)?;
+            std::str::from_utf8(value.as_deref()?).ok()
+        };
+        Self::parse(text(header::TRACEPARENT), text(header::TRACESTATE))
+    }
+
+    /// As a record's headers.
+    pub fn headers(&self) -> impl Iterator<Item = Header> + use<> {
+        let parent = (header::TRACEPARENT.to_owned(), Some(self.context.to_string().into_bytes()));
+        let state = self.state.clone().map(|state| (header::TRACESTATE.to_owned(), Some(state.into_bytes())));
+        std::iter::once(parent).chain(state)
+    }
+}
+
+/// A longer `tracestate` is dropped (W3C Trace Context asks for 512 characters to be kept at least).
+const STATE_BYTES_MAX: usize = 2048;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_trace_header_counts_and_a_state_alone_means_nothing() {
+        let one = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let two = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b8-00";
+        let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+        let repeated = [header("traceparent", one), header("tracestate", "a=1"), header("traceparent", two)];
+        let trace = Trace::from_headers(&repeated).unwrap();
+        assert_eq!((trace.context.to_string().as_str(), trace.state.as_deref()), (two, Some("a=1")));
+        assert_eq!(Trace::from_headers(&trace.headers().collect::<Vec<_>>()), Some(trace));
+        assert_eq!(Trace::from_headers(&[header("tracestate", "a=1")]), None);
+        assert_eq!(Trace::from_headers(&[("traceparent".to_owned(), None)]), None);
+        assert_eq!(Trace::from_headers(&[("traceparent".to_owned(), Some(vec![0xff]))]), None);
+    }
 
     #[test]
     fn a_traceparent_reads_back_as_it_was_written() {
