@@ -5,6 +5,9 @@
 //!
 //! Invariant: no type here knows Kafka, Postgres, Avro or HTTP servers.
 
+pub mod decide;
+pub mod definition;
 pub mod event;
 pub mod id;
 pub mod slip;
+pub mod view;

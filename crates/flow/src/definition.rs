@@ -1,0 +1,224 @@
+//! A flow as it was declared: parsed, checked, compiled once, and then trusted.
+//!
+//! A definition is content-addressed: its version follows from its document, so a running job can stay on the version
+//! that it started with. A `Definition` is cheap to clone and shared between threads.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub mod problem;
+
+pub use problem::Problem;
+
+/// A checked flow. Cheap to clone.
+#[derive(Clone)]
+pub struct Definition(Arc<Compiled>);
+
+/// What a definition holds once it is compiled.
+struct Compiled {
+    name: String,
+    summary: Option<String>,
+    route: Option<Route>,
+    input_schema: Option<Value>,
+    deadline_ms: Option<u64>,
+    on_failure: OnFailure,
+    steps: Vec<Step>,
+    document: Value,
+    version: String,
+}
+
+/// The flow's own address, `POST /orders`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The HTTP method, upper case.
+    pub method: String,
+    /// The path, beginning with `/`.
+    pub path: String,
+}
+
+/// What follows when a step failed for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Undo what was done, in reverse.
+    Compensate,
+    /// Wait for an operator.
+    Park,
+}
+
+/// How often, and how far apart, an action is attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all, the first one included.
+    pub attempts: u32,
+    /// The upper bound of the first delay; it doubles with every attempt.
+    pub backoff_min_ms: u64,
+    /// The upper bound of any delay.
+    pub backoff_max_ms: u64,
+}
+
+/// One step of a flow.
+pub struct Step {
+    /// Its id, unique within the flow.
+    pub id: String,
+    /// The queue whose workers run it.
+    pub queue: String,
+    /// What it does.
+    pub action: Action,
+    /// False: after an unknown outcome it is never repeated without an operator.
+    pub idempotent: bool,
+    /// How it is undone.
+    pub compensation: Option<Action>,
+}
+
+/// Something to be done at the other side: a step's own work, or its compensation.
+pub struct Action {
+    /// HTTP or native.
+    pub call: Call,
+    /// How long one attempt may take.
+    pub timeout_ms: u64,
+    /// The retry policy.
+    pub retry: Retry,
+}
+
+/// The two kinds of actions.
+pub enum Call {
+    /// An HTTP request.
+    Http(Http),
+    /// A Rust function registered in the worker binary.
+    Native(Native),
+}
+
+/// An HTTP request to be made.
+pub struct Http {
+    /// The method, upper case.
+    pub method: String,
+    /// Statuses that are permanent failures whatever the defaults say.
+    pub fail_on: Vec<u16>,
+    /// Statuses that are worth another attempt whatever the defaults say.
+    pub retry_on: Vec<u16>,
+    /// True: a 4xx of this step may be shown to the job's caller as it is.
+    pub expose: bool,
+}
+
+/// A native step to be called.
+pub struct Native {
+    /// The name under which it is registered.
+    pub name: String,
+}
+
+/// One violation of the flow's input schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputError {
+    /// JSON pointer (RFC 6901) to the offending value.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// The job's input does not give the value that the flow needs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct KeyError(pub String);
+
+/// How `input: { $ref: name }` is read: the file's name in, its JSON out, or a message for a person.
+pub type ResolveRef<'a> = dyn FnMut(&str) -> Result<Value, String> + 'a;
+
+impl Definition {
+    /// Reads a flow file. Every problem that can be found is reported.
+    pub fn parse_yaml(file: &str, text: &str, resolve_ref: &mut ResolveRef<'_>) -> Result<Self, Vec<Problem>> {
+        let _ = (file, text, resolve_ref);
+        todo!()
+    }
+
+    /// Reads a canonical document, as [`Definition::document`] gave it.
+    pub fn from_document(document: &Value) -> Result<Self, Vec<Problem>> {
+        let _ = document;
+        todo!()
+    }
+
+    /// The canonical document: the file as JSON with its schema inlined.
+    /// Store it as text or bytes: an order-losing `jsonb` would change its version.
+    pub fn document(&self) -> &Value {
+        &self.0.document
+    }
+
+    /// The first twelve hexadecimal digits of the SHA-256 of the document's compact JSON.
+    pub fn version(&self) -> &str {
+        &self.0.version
+    }
+
+    /// The flow's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What it is for, in a line.
+    pub fn summary(&self) -> Option<&str> {
+        self.0.summary.as_deref()
+    }
+
+    /// The flow's own address, if it has one besides `POST /v1/flows/{flow}/jobs`.
+    pub fn route(&self) -> Option<&Route> {
+        self.0.route.as_ref()
+    }
+
+    /// The JSON Schema of the input, if there is one.
+    pub fn input_schema(&self) -> Option<&Value> {
+        self.0.input_schema.as_ref()
+    }
+
+    /// How long a job may take, from its acceptance.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.0.deadline_ms
+    }
+
+    /// What follows when a step failed for good.
+    pub fn on_failure(&self) -> OnFailure {
+        self.0.on_failure
+    }
+
+    /// The steps, in order; at least one.
+    pub fn steps(&self) -> &[Step] {
+        &self.0.steps
+    }
+
+    /// One step by its id.
+    pub fn step(&self, id: &str) -> Option<&Step> {
+        self.0.steps.iter().find(|step| step.id == id)
+    }
+
+    /// The queue of a step, if the flow has that step.
+    pub fn queue_of(&self, step: &str) -> Option<&str> {
+        self.step(step).map(|step| step.queue.as_str())
+    }
+
+    /// Every queue that the flow uses, each once, in the order of the steps.
+    pub fn queues(&self) -> Vec<&str> {
+        let mut queues = Vec::new();
+        for step in self.steps() {
+            if !queues.contains(&step.queue.as_str()) {
+                queues.push(step.queue.as_str());
+            }
+        }
+        queues
+    }
+
+    /// The names of all native steps that a worker needs for this flow.
+    pub fn natives(&self) -> Vec<&str> {
+        todo!()
+    }
+
+    /// Checks an input against the flow's schema: no errors, or all of them.
+    pub fn validate_input(&self, input: &Value) -> Vec<InputError> {
+        let _ = input;
+        todo!()
+    }
+
+    /// The ordering key of a job with this input: the flow's `key`, or else `fallback` (the record's key, or the job id).
+    /// An error names the value that is missing; it is the caller's fault (422).
+    pub fn ordering_key(&self, input: &Value, fallback: &str) -> Result<String, KeyError> {
+        let _ = (input, fallback);
+        todo!()
+    }
+}
