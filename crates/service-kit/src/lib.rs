@@ -1,1 +1,22 @@
 //! What any process needs: configuration, telemetry, health, shutdown.
+//!
+//! A role reads its [`config`] once, starts [`telemetry`], reports its dependencies to a [`health::Readiness`], keeps trying
+//! with [`retry`] and leaves when the token of [`shutdown`] is cancelled. Time, chance and ids come from [`Clock`] and
+//! [`Ids`], handed in. Every error that a person sees over HTTP is a [`Problem`] of one catalogue.
+//!
+//! Invariant: nothing here knows Kafka, Postgres, flows or jobs.
+
+pub mod config;
+pub mod health;
+pub mod identity;
+pub mod problem;
+pub mod retry;
+pub mod shutdown;
+pub mod tasks;
+pub mod telemetry;
+pub mod tls;
+
+pub use health::Readiness;
+pub use identity::{Clock, Ids};
+pub use problem::Problem;
+pub use tokio_util::sync::CancellationToken;

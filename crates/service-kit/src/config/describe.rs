@@ -1,0 +1,167 @@
+//! Settings as `meanwhile config` shows them: each with where it came from, and no secrets.
+
+use toml::Value;
+
+use super::error::ConfigError;
+use super::merge::{self, DEFAULT_SOURCE};
+use super::shared::{TOP_LEVEL, defaults_of, instance, kafka_properties, log_level, top_level};
+use super::sources::Sources;
+
+/// What stands in place of a secret.
+const REDACTED: &str = "***";
+/// A key that holds one of these words holds a secret.
+const SECRET_WORDS: [&str; 5] = ["password", "secret", "token", "private", "credential"];
+
+/// One setting in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its path, such as `workers.slips_in_flight_max`.
+    pub key: String,
+    /// Its value; secrets are redacted.
+    pub value: String,
+    /// `default`, the file's name, or the variable.
+    pub source: String,
+}
+
+/// All settings in force: the shared ones, then each of these sections `(name, default_toml)`.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn describe(sources: &Sources, sections: &[(&str, &str)]) -> Result<Vec<Setting>, ConfigError> {
+    let mut settings = Vec::new();
+    for setting in &TOP_LEVEL {
+        let (value, source) = match top_level(setting.key, sources)? {
+            Some((value, source)) => (redact(&value), source),
+            None if setting.key == "instance" => (instance(None, sources), DEFAULT_SOURCE.to_owned()),
+            None => (String::new(), format!("not set ({})", setting.variable)),
+        };
+        settings.push(Setting { key: setting.key.to_owned(), value, source });
+    }
+    for (key, (value, source)) in kafka_properties(sources)? {
+        let value = shown(&key, &Value::String(value));
+        settings.push(Setting { key: format!("kafka.{key}"), value, source });
+    }
+    for section in ["topics", "log", "api"] {
+        describe_section(section, &defaults_of(section), sources, &mut settings)?;
+    }
+    if let Some(level) = log_level(sources) {
+        let by = if sources.var("RUST_LOG").is_some() { "RUST_LOG" } else { "MEANWHILE_LOG" };
+        for setting in settings.iter_mut().filter(|setting| setting.key == "log.level") {
+            level.clone_into(&mut setting.value);
+            by.clone_into(&mut setting.source);
+        }
+    }
+    for (section, default_toml) in sections {
+        describe_section(section, default_toml, sources, &mut settings)?;
+    }
+    Ok(settings)
+}
+
+fn describe_section(
+    section: &str,
+    default_toml: &str,
+    sources: &Sources,
+    settings: &mut Vec<Setting>,
+) -> Result<(), ConfigError> {
+    let merged = merge::section(section, default_toml, sources)?;
+    let mut tables = vec![(String::new(), &merged.table)];
+    while let Some((prefix, table)) = tables.pop() {
+        for (key, value) in table {
+            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            if let Value::Table(inside) = value {
+                tables.push((path, inside));
+                continue;
+            }
+            let source = merged.origins.get(&path).map_or(DEFAULT_SOURCE, String::as_str).to_owned();
+            settings.push(Setting { key: format!("{section}.{path}"), value: shown(key, value), source });
+        }
+    }
+    Ok(())
+}
+
+/// A value as it may be shown under this key.
+pub(super) fn shown(key: &str, value: &Value) -> String {
+    let key = key.to_ascii_lowercase();
+    match value {
+        Value::String(text) if text.is_empty() => String::new(),
+        _ if SECRET_WORDS.iter().any(|word| key.contains(word)) => REDACTED.to_owned(),
+        Value::String(text) => redact(text),
+        other => other.to_string(),
+    }
+}
+
+/// A URL without its password: `postgres://me:***@db/x`. Other text stays as it is.
+pub fn redact(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // A password may hold an `@` that somebody forgot to encode: the host comes after the last one.
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((name, _)) => format!("{name}:{REDACTED}@{host}"),
+            None => authority.to_owned(),
+        },
+        None => authority.to_owned(),
+    };
+    let mut shown = format!("{scheme}://{authority}");
+    match path.split_once('?') {
+        None => shown.push_str(path),
+        Some((path, query)) => {
+            let pairs = query.split('&').map(redact_pair).collect::<Vec<_>>().join("&");
+            shown.push_str(&format!("{path}?{pairs}"));
+        }
+    }
+    shown
+}
+
+fn redact_pair(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((name, _)) if SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
+            format!("{name}={REDACTED}")
+        }
+        _ => pair.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_never_shows() {
+        for (url, shown) in [
+            ("postgres://me:hunter2@db:5432/x", "postgres://me:***@db:5432/x"),
+            ("postgres://me:hun@ter:2@db/x?sslmode=require", "postgres://me:***@db/x?sslmode=require"),
+            ("postgres://me@db/x?password=hunter2&a=b", "postgres://me@db/x?password=***&a=b"),
+            ("http://localhost:8081", "http://localhost:8081"),
+            ("localhost:9092", "localhost:9092"),
+        ] {
+            assert_eq!(redact(url), shown);
+        }
+    }
+
+    #[test]
+    fn each_setting_is_shown_with_where_it_came_from() {
+        let sources = Sources::from_env([
+            ("DATABASE_URL", "postgres://me:hunter2@db/x"),
+            ("MEANWHILE__WORKERS__RETRY__ATTEMPTS", "9"),
+            ("MEANWHILE__KAFKA__SASL_PASSWORD", "hunter2"),
+            ("RUST_LOG", "warn"),
+        ])
+        .with_file("meanwhile.toml", "[workers]\nsigning_secret = \"hunter2\"")
+        .unwrap();
+        let default_toml = "slips_max = 5\nsigning_secret = \"\"\n[retry]\nattempts = 3";
+        let settings = describe(&sources, &[("workers", default_toml)]).unwrap();
+        let row = |key: &str| {
+            let setting = settings.iter().find(|setting| setting.key == key).unwrap();
+            (setting.value.as_str(), setting.source.as_str())
+        };
+        assert_eq!(row("database_url"), ("postgres://me:***@db/x", "DATABASE_URL"));
+        assert_eq!(row("kafka_brokers"), ("", "not set (KAFKA_BROKERS)"));
+        assert_eq!(row("kafka.sasl.password"), ("***", "MEANWHILE__KAFKA__SASL_PASSWORD"));
+        assert_eq!(row("topics.prefix"), ("meanwhile", "default"));
+        assert_eq!(row("log.level"), ("warn", "RUST_LOG"));
+        assert_eq!(row("workers.slips_max"), ("5", "default"));
+        assert_eq!(row("workers.signing_secret"), ("***", "meanwhile.toml"));
+        assert_eq!(row("workers.retry.attempts"), ("9", "MEANWHILE__WORKERS__RETRY__ATTEMPTS"));
+    }
+}

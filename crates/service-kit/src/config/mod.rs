@@ -1,0 +1,115 @@
+//! Configuration is a value: a commented default compiled in, then a file, then the environment; read once, in `main`.
+//!
+//! `default.toml` of a section names every key there is: keys that it does not have are refused with the nearest known name.
+//! A value keeps the type of its default.
+
+mod describe;
+mod error;
+mod merge;
+mod shared;
+mod sources;
+
+pub use describe::{Setting, describe, redact};
+pub use error::ConfigError;
+pub use shared::{LogFormat, LogSettings, SHARED_DEFAULTS, Shared};
+pub use sources::Sources;
+
+use serde::de::DeserializeOwned;
+
+/// Reads one section: its `default_toml`, overridden by `[section]` of the file, overridden by `MEANWHILE__SECTION__KEY`.
+///
+/// # Errors
+/// An unknown key, a value of another type than its default, or a `T` that does not accept the whole.
+pub fn load<T: DeserializeOwned>(section: &str, default_toml: &str, sources: &Sources) -> Result<T, ConfigError> {
+    let merged = merge::section(section, default_toml, sources)?;
+    T::deserialize(toml::Value::Table(merged.table))
+        .map_err(|error| ConfigError::Invalid { section: section.to_owned(), detail: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    const DEFAULT: &str = r#"
+# How many slips may be in flight.
+slips_in_flight_max = 256
+ratio = 0.5
+hosts = ["a"]
+name = ""
+
+[retry]
+attempts = 3
+"#;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        slips_in_flight_max: u32,
+        ratio: f64,
+        hosts: Vec<String>,
+        name: String,
+        retry: Retry,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Retry {
+        attempts: u8,
+    }
+
+    fn read(file: &str, env: &[(&str, &str)]) -> Result<Sample, ConfigError> {
+        let sources = Sources::from_env(env.iter().copied()).with_file("meanwhile.toml", file)?;
+        load("workers", DEFAULT, &sources)
+    }
+
+    fn refusal(file: &str, env: &[(&str, &str)]) -> String {
+        read(file, env).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_environment_beats_the_file_and_the_file_beats_the_default() {
+        let file = "[workers]\nslips_in_flight_max = 10\nratio = 2\n[workers.retry]\nattempts = 5";
+        let env = [
+            ("MEANWHILE__WORKERS__SLIPS_IN_FLIGHT_MAX", "20"),
+            ("MEANWHILE__WORKERS__HOSTS", "b, c"),
+            ("MEANWHILE__WORKERS__NAME", "7"),
+            ("MEANWHILE__RELAY__NAME", "not ours"),
+        ];
+        let sample = read(file, &env).unwrap();
+        let hosts = vec!["b".to_owned(), "c".to_owned()];
+        let retry = Retry { attempts: 5 };
+        assert_eq!(sample, Sample { slips_in_flight_max: 20, ratio: 2.0, hosts, name: "7".to_owned(), retry });
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_where_it_stands_and_the_nearest_known_one() {
+        assert_eq!(
+            refusal("[workers]\nslips_in_fligth_max = 1", &[]),
+            "unknown key `workers.slips_in_fligth_max` in meanwhile.toml; did you mean `slips_in_flight_max`?"
+        );
+        assert_eq!(
+            refusal("", &[("MEANWHILE__WORKERS__RETRY__ATEMPTS", "1")]),
+            "unknown key `workers.retry.atempts` in the variable MEANWHILE__WORKERS__RETRY__ATEMPTS; did you mean `attempts`?"
+        );
+        assert!(
+            refusal("[workers]\nxyz = 1", &[]).ends_with("known are: hosts, name, ratio, retry, slips_in_flight_max")
+        );
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_refused_with_the_type_that_was_expected() {
+        assert_eq!(
+            refusal("", &[("MEANWHILE__WORKERS__RETRY__ATTEMPTS", "many")]),
+            "`workers.retry.attempts` in the variable MEANWHILE__WORKERS__RETRY__ATTEMPTS: expected an integer, found `many`"
+        );
+        assert!(refusal("[workers]\nhosts = 7", &[]).contains("expected an array of strings, found `7`"));
+        assert!(refusal("workers = 7", &[]).contains("expected a table"));
+        assert!(refusal("", &[("MEANWHILE__WORKERS__RETRY", "x")]).contains("expected a table"));
+    }
+
+    #[test]
+    fn a_value_out_of_the_range_of_its_setting_is_refused() {
+        assert!(refusal("", &[("MEANWHILE__WORKERS__RETRY__ATTEMPTS", "300")]).contains("workers"));
+    }
+}

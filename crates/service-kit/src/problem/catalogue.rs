@@ -1,0 +1,153 @@
+//! Every problem there is, in one place.
+
+use axum::http::StatusCode;
+
+/// One row of the catalogue.
+#[derive(Debug)]
+pub struct Entry {
+    /// Which one it is.
+    pub kind: Kind,
+    /// Its name in the type URI, `/problems/{name}`.
+    pub name: &'static str,
+    /// The HTTP status that it usually has.
+    pub status: u16,
+    /// What it is, in a few words, the same for every occurrence.
+    pub title: &'static str,
+    /// What to do next.
+    pub remediation: &'static str,
+}
+
+impl Entry {
+    /// The status as a type.
+    pub fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+macro_rules! catalogue {
+    ($($kind:ident $status:literal $name:literal $title:literal $remediation:literal)*) => {
+        /// Which problem: the variants are the names of the catalogue.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind {
+            $(#[doc = concat!($status, ": ", $title)] $kind,)*
+        }
+
+        /// Every problem, in the order of [`Kind`].
+        pub static CATALOGUE: &[Entry] = &[
+            $(Entry { kind: Kind::$kind, name: $name, status: $status, title: $title, remediation: $remediation },)*
+        ];
+    };
+}
+
+catalogue! {
+    // The request cannot be understood.
+    BadRequest 400 "bad-request" "The request is malformed"
+        "Correct the request as the detail says and send it again."
+    InvalidJson 400 "invalid-json" "The body is not JSON"
+        "Correct the body at the line and column given and send it again."
+    IdempotencyKeyMissing 400 "idempotency-key-missing" "This route needs an Idempotency-Key"
+        "Send an `Idempotency-Key` header with a value of your own for this piece of work, the same on every repetition."
+    InvalidIdempotencyKey 400 "invalid-idempotency-key" "The Idempotency-Key cannot be used"
+        "Send a quoted string of printable ASCII characters, such as \"8e03978e-40d5-43dd-bc93-6894a57f9324\"."
+    Unauthorized 401 "unauthorized" "Credentials are missing or not valid"
+        "Send valid credentials."
+    Forbidden 403 "forbidden" "The credentials do not allow this"
+        "Use credentials with the scope that the detail names."
+    // What it names is not there, or not in this way.
+    NotFound 404 "not-found" "There is nothing at this address"
+        "Check the path. `GET /openapi.json` lists what there is."
+    UnknownFlow 404 "unknown-flow" "There is no flow of this name"
+        "Check the name against `GET /v1/flows`, or apply the flow with `meanwhile flows apply`."
+    UnknownJob 404 "unknown-job" "There is no job with this id"
+        "Check the id. Jobs are forgotten after their retention time."
+    NotFinished 404 "not-finished" "The job has no result yet"
+        "Ask again after the time in `Retry-After`, or wait with `GET /v1/jobs/{id}?wait=30`."
+    MethodNotAllowed 405 "method-not-allowed" "This address does not take this method"
+        "Use one of the methods in the `Allow` header."
+    // It does not fit with what is there.
+    RequestTimeout 408 "request-timeout" "The request did not arrive in time"
+        "Send it again; with the same Idempotency-Key it stays one job."
+    IdempotencyKeyInUse 409 "idempotency-key-in-use" "A request with this Idempotency-Key is being accepted right now"
+        "Send the same request again after the time in `Retry-After`: it will get the job of the first one."
+    AlreadyFinished 409 "already-finished" "The job has ended"
+        "Nothing: a final state stays. `POST /v1/jobs/{id}/retry` starts it anew as another job."
+    Cancelled 409 "cancelled" "The job was cancelled"
+        "Nothing is left of it: what was done is undone. Submit a new job if you want it after all."
+    Gone 410 "gone" "This is no longer kept"
+        "Results are kept for the flow's retention time. Submit a new job if you need the result again."
+    PayloadTooLarge 413 "payload-too-large" "The body is larger than this route takes"
+        "Send a smaller body; put large data elsewhere and send its address."
+    UnsupportedMediaType 415 "unsupported-media-type" "The body's media type is not taken here"
+        "Send JSON with `Content-Type: application/json`."
+    SchemaViolation 422 "schema-violation" "The input does not match the flow's schema"
+        "Correct the values at the JSON pointers in `errors` and send it again."
+    IdempotencyKeyReused 422 "idempotency-key-reused" "This Idempotency-Key was used for another request"
+        "Use a new key for a new piece of work, or send exactly the first request again to get its job."
+    QuotaExceeded 429 "quota-exceeded" "Too many requests"
+        "Send less, or again after the time in `Retry-After`; `violated-policies` names the limit."
+    // The job went wrong.
+    StepFailed 502 "step-failed" "A step of the job failed"
+        "See `detail` and `step` for what its service answered; what had been done before is undone. Submit again once the cause is mended."
+    DeadlineExceeded 504 "deadline-exceeded" "The job did not end before its deadline"
+        "What was done is undone. Submit it again, or give the flow a longer `deadline`."
+    // We went wrong.
+    Internal 500 "internal" "Something went wrong on our side"
+        "Send it again with the same Idempotency-Key; if it stays, give the operator the `trace_id`."
+    NotReady 503 "not-ready" "Something that this service needs is missing"
+        "It recovers by itself once the named dependencies are reachable; see `dependencies`."
+    TemporaryReducedCapacity 503 "temporary-reduced-capacity" "No new jobs for the moment"
+        "Send the same request again, with the same Idempotency-Key, after the time in `Retry-After`."
+}
+
+impl Kind {
+    /// Its row in the catalogue.
+    pub fn entry(self) -> &'static Entry {
+        &CATALOGUE[self as usize]
+    }
+
+    /// The problem of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        CATALOGUE.iter().find(|entry| entry.name == name).map(|entry| entry.kind)
+    }
+
+    /// The general problem for a status that came without one.
+    pub fn of_status(status: StatusCode) -> Self {
+        match status.as_u16() {
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            404 => Self::NotFound,
+            405 => Self::MethodNotAllowed,
+            408 => Self::RequestTimeout,
+            410 => Self::Gone,
+            413 => Self::PayloadTooLarge,
+            415 => Self::UnsupportedMediaType,
+            429 => Self::QuotaExceeded,
+            503 => Self::NotReady,
+            504 => Self::DeadlineExceeded,
+            400..=499 => Self::BadRequest,
+            _ => Self::Internal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_entry_can_be_found_and_says_what_to_do() {
+        let mut names = HashSet::new();
+        for (index, entry) in CATALOGUE.iter().enumerate() {
+            assert_eq!(entry.kind as usize, index);
+            assert_eq!(Kind::parse(entry.name), Some(entry.kind));
+            assert!(names.insert(entry.name), "{} is there twice", entry.name);
+            assert!((400..600).contains(&entry.status), "{}", entry.name);
+            assert_eq!(entry.status_code().as_u16(), entry.status, "{}", entry.name);
+            assert!(entry.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{}", entry.name);
+            assert!(!entry.title.is_empty() && !entry.title.ends_with('.'), "{}", entry.name);
+            assert!(entry.remediation.ends_with('.'), "{}", entry.name);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The layer that makes every error response a complete problem.
+
+use std::sync::Arc;
+
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::{Kind, MEDIA_TYPE, Problem};
+
+/// Where callers reach this service, for absolute URIs: from configuration, else from each request's `Host`.
+#[derive(Debug, Clone, Default)]
+pub struct PublicUrl(Option<Arc<str>>);
+
+impl PublicUrl {
+    /// A fixed address such as `https://api.example.com`; empty: each request's own.
+    pub fn new(url: &str) -> Self {
+        let url = url.trim_end_matches('/');
+        Self((!url.is_empty()).then(|| url.into()))
+    }
+
+    /// The address for a request with these headers, without a slash at its end.
+    pub fn for_request(&self, headers: &HeaderMap) -> String {
+        if let Some(url) = &self.0 {
+            return url.to_string();
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
+        host.map(|host| format!("http://{host}")).unwrap_or_default()
+    }
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
+}
+
+/// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, dress)`): gives problems their absolute type and their instance,
+/// and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415, panics) into problems.
+pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: Next) -> Response {
+    let base = public_url.for_request(request.headers());
+    let path =
+        request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path()).to_owned();
+    let method = request.method().clone();
+    let mut response = next.run(request).await;
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let mut problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) => return response,
+        None => Problem::new(Kind::of_status(status), format!("{method} {path} was answered with {status}."))
+            .with_status(status),
+    };
+    if problem.0.instance.is_none() {
+        problem.0.instance = Some(path);
+    }
+    let mut dressed = problem.response(&base);
+    // What outer layers and routing have said beside the body stays (Allow, Vary, X-Correlation-ID).
+    for (name, value) in response.headers() {
+        let about_the_body = [header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
+        if !about_the_body && !dressed.headers().contains_key(name) {
+            dressed.headers_mut().append(name, HeaderValue::clone(value));
+        }
+    }
+    dressed
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::DefaultBodyLimit;
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
+    use axum::{Json, Router, middleware};
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(
+        public_url: &str,
+        request: axum::http::request::Builder,
+        body: &str,
+    ) -> (StatusCode, HeaderMap, Value) {
+        let app = Router::new()
+            .route("/jobs", post(async |Json(body): Json<Value>| Json(body)))
+            .route("/missing", get(async || Problem::new(Kind::UnknownJob, "No job 7.")))
+            .layer(DefaultBodyLimit::max(20))
+            .layer(middleware::from_fn_with_state(PublicUrl::new(public_url), dress));
+        let response = app.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 4_096).await.unwrap();
+        (parts.status, parts.headers, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn errors_of_routing_and_extractors_are_problems_too() {
+        let (status, headers, body) = ask("https://api.example.com/", Request::get("/nowhere"), "").await;
+        assert_eq!((status.as_u16(), &headers["content-type"]), (404, &HeaderValue::from_static(MEDIA_TYPE)));
+        assert_eq!(body["type"], "https://api.example.com/problems/not-found");
+        assert_eq!(body["instance"], "/nowhere");
+        let (status, headers, body) = ask("", Request::delete("/jobs").header("host", "localhost:8080"), "").await;
+        assert_eq!((status.as_u16(), headers["allow"].to_str().unwrap()), (405, "POST"));
+        assert_eq!(body["type"], "http://localhost:8080/problems/method-not-allowed");
+        let (status, _, body) = ask("", Request::post("/jobs"), "{}").await;
+        assert_eq!((status.as_u16(), &body["type"]), (415, &"/problems/unsupported-media-type".into()));
+        let json = || Request::post("/jobs").header("content-type", "application/json");
+        let (status, _, body) = ask("", json(), r#"{"far": "too long for the limit"}"#).await;
+        assert_eq!((status.as_u16(), &body["type"]), (413, &"/problems/payload-too-large".into()));
+    }
+
+    #[tokio::test]
+    async fn a_problem_keeps_its_own_words_and_gains_type_and_instance() {
+        let (status, _, body) = ask("https://api.example.com", Request::get("/missing"), "").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(body["type"], "https://api.example.com/problems/unknown-job");
+        assert_eq!((&body["detail"], &body["instance"]), (&"No job 7.".into(), &"/missing".into()));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_error_and_a_hostile_host_change_nothing() {
+        let json = Request::post("/jobs").header("content-type", "application/json");
+        let (status, _, body) = ask("", json, r#"{"a":1}"#).await;
+        assert_eq!((status, &body["a"]), (StatusCode::OK, &1.into()));
+        let (_, _, body) = ask("", Request::get("/nowhere").header("host", "a\"b/c"), "").await;
+        assert_eq!(body["type"], "/problems/not-found");
+    }
+}

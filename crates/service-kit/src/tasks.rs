@@ -1,0 +1,122 @@
+//! Named loops of one process: the first that fails takes the others down with it, in order.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// How long the other tasks may take to leave after one has failed or shutdown was asked for.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Tasks that run until shutdown.
+#[derive(Debug)]
+pub struct Tasks {
+    shutdown: CancellationToken,
+    running: JoinSet<anyhow::Result<()>>,
+    names: HashMap<Id, String>,
+}
+
+impl Tasks {
+    /// No task yet. `shutdown` is cancelled when one of them fails.
+    pub fn new(shutdown: CancellationToken) -> Self {
+        Self { shutdown, running: JoinSet::new(), names: HashMap::new() }
+    }
+
+    /// The token that ends all of these tasks.
+    pub const fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Starts a loop that ends when the shutdown token is cancelled. Ending earlier counts as a failure, so that no part of a
+    /// process dies unseen.
+    pub fn spawn(&mut self, name: &str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let handle = self.running.spawn(work);
+        self.names.insert(handle.id(), name.to_owned());
+    }
+
+    /// Waits for all; the first failure (error, panic or early end) cancels the others and is the one returned.
+    ///
+    /// # Errors
+    /// The first failure, with the task's name; or the names of the tasks that did not leave within 30 s.
+    pub async fn join(mut self) -> anyhow::Result<()> {
+        let mut verdict = Ok(());
+        loop {
+            let ended = if self.shutdown.is_cancelled() {
+                match tokio::time::timeout(LEAVE_TIMEOUT, self.running.join_next_with_id()).await {
+                    Ok(ended) => ended,
+                    Err(_) => return verdict.and(Err(self.stuck())),
+                }
+            } else {
+                tokio::select! {
+                    ended = self.running.join_next_with_id() => ended,
+                    () = self.shutdown.cancelled() => continue,
+                }
+            };
+            let Some(ended) = ended else { return verdict };
+            let failure = self.judge(ended);
+            if failure.is_err() {
+                self.shutdown.cancel();
+                verdict = verdict.and(failure);
+            }
+        }
+    }
+
+    fn judge(&mut self, ended: Result<(Id, anyhow::Result<()>), JoinError>) -> anyhow::Result<()> {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let name = self.names.remove(&id).unwrap_or_default();
+        match ended {
+            Ok((_, Ok(()))) if self.shutdown.is_cancelled() => Ok(()),
+            Ok((_, Ok(()))) => Err(anyhow!("{name} ended before it was asked to")),
+            Ok((_, Err(error))) => Err(error).with_context(|| format!("{name} failed")),
+            Err(error) => Err(error).with_context(|| format!("{name} panicked")),
+        }
+    }
+
+    fn stuck(&self) -> anyhow::Error {
+        let mut names: Vec<&str> = self.names.values().map(String::as_str).collect();
+        names.sort_unstable();
+        anyhow!("{} did not leave within {} s", names.join(", "), LEAVE_TIMEOUT.as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn until(shutdown: CancellationToken) -> anyhow::Result<()> {
+        shutdown.cancelled().await;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_ends_the_others_and_is_returned_with_its_name() {
+        let mut tasks = Tasks::new(CancellationToken::new());
+        tasks.spawn("steady", until(tasks.shutdown().clone()));
+        tasks.spawn("drain", async { Err(anyhow!("disk full")) });
+        let error = tasks.join().await.unwrap_err();
+        assert_eq!(format!("{error:#}"), "drain failed: disk full");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_or_panics_is_a_failure() {
+        let mut tasks = Tasks::new(CancellationToken::new());
+        tasks.spawn("short", async { Ok(()) });
+        assert_eq!(tasks.join().await.unwrap_err().to_string(), "short ended before it was asked to");
+        let mut tasks = Tasks::new(CancellationToken::new());
+        tasks.spawn("broken", async { panic!("boom") });
+        assert_eq!(tasks.join().await.unwrap_err().to_string(), "broken panicked");
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_that_was_asked_for_ends_well() {
+        let shutdown = CancellationToken::new();
+        let mut tasks = Tasks::new(shutdown.clone());
+        tasks.spawn("one", until(shutdown.clone()));
+        tasks.spawn("two", until(shutdown.clone()));
+        shutdown.cancel();
+        tasks.join().await.unwrap();
+    }
+}
