@@ -152,7 +152,8 @@ impl Readiness {
     }
 }
 
-/// `GET /healthz` (alive), `/readyz` (200, or 503 naming what is missing) and `/metrics`: to serve alone or to merge into an API.
+/// `GET /healthz` (alive), `/readyz` (200, or 503 naming what is missing) and `/metrics`: to serve alone or to merge
+/// into an API.
 pub fn router(readiness: Readiness, metrics: Metrics) -> Router {
     Router::new()
         .route("/healthz", get(async || Json(serde_json::json!({ "status": "alive" }))))

@@ -1,6 +1,7 @@
 //! What any process needs: configuration, telemetry, health, shutdown.
 //!
-//! A role reads its [`config`] once, starts [`telemetry`], reports its dependencies to a [`health::Readiness`], keeps trying
+//! A role reads its [`config`] once, starts [`telemetry`], reports its dependencies to a [`health::Readiness`], keeps
+//! trying
 //! with [`retry`] and leaves when the token of [`shutdown`] is cancelled. Time, chance and ids come from [`Clock`] and
 //! [`Ids`], handed in. Every error that a person sees over HTTP is a [`Problem`] of one catalogue.
 //!

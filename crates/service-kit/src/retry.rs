@@ -55,7 +55,8 @@ impl Backoff {
     }
 }
 
-/// Calls `attempt` until it succeeds, reporting each outcome as the dependency `name` (which logs once per change). `None`:
+/// Calls `attempt` until it succeeds, reporting each outcome as the dependency `name` (which logs once per change).
+/// `None`:
 /// shutdown came first.
 pub async fn until_ok<T, E, F>(
     name: &str,
@@ -118,6 +119,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn shutdown_ends_the_trying() {
         let readiness = Readiness::new(Clock::manual(0), "relay");
+        readiness.expect(&["kafka"]);
         let shutdown = CancellationToken::new();
         let value: Option<()> = until_ok("kafka", &readiness, &Ids::seeded(1), &shutdown, || {
             shutdown.cancel();

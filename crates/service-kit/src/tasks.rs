@@ -30,7 +30,8 @@ impl Tasks {
         &self.shutdown
     }
 
-    /// Starts a loop that ends when the shutdown token is cancelled. Ending earlier counts as a failure, so that no part of a
+    /// Starts a loop that ends when the shutdown token is cancelled. Ending earlier counts as a failure, so that no
+    /// part of a
     /// process dies unseen.
     pub fn spawn(&mut self, name: &str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         let handle = self.running.spawn(work);

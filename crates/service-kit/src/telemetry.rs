@@ -91,7 +91,8 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Folds samples into their buckets every few seconds until shutdown: else they pile up when nobody scrapes. One task of
+    /// Folds samples into their buckets every few seconds until shutdown: else they pile up when nobody scrapes. One
+    /// task of
     /// each process.
     ///
     /// # Errors
@@ -111,7 +112,8 @@ fn resident_bytes() -> Option<f64> {
 
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The command's name (field 2) may hold blanks: count from its closing bracket. utime and stime are fields 14 and 15.
+    // The command's name (field 2) may hold blanks: count from its closing bracket. utime and stime are fields 14 and
+    // 15.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some((user + system) / TICKS_PER_SECOND)

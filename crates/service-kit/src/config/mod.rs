@@ -1,6 +1,7 @@
 //! Configuration is a value: a commented default compiled in, then a file, then the environment; read once, in `main`.
 //!
-//! `default.toml` of a section names every key there is: keys that it does not have are refused with the nearest known name.
+//! `default.toml` of a section names every key there is: keys that it does not have are refused with the nearest known
+//! name.
 //! A value keeps the type of its default.
 
 mod describe;
@@ -16,7 +17,8 @@ pub use sources::Sources;
 
 use serde::de::DeserializeOwned;
 
-/// Reads one section: its `default_toml`, overridden by `[section]` of the file, overridden by `MEANWHILE__SECTION__KEY`.
+/// Reads one section: its `default_toml`, overridden by `[section]` of the file, overridden by
+/// `MEANWHILE__SECTION__KEY`.
 ///
 /// # Errors
 /// An unknown key, a value of another type than its default, or a `T` that does not accept the whole.
@@ -90,7 +92,8 @@ attempts = 3
         );
         assert_eq!(
             refusal("", &[("MEANWHILE__WORKERS__RETRY__ATEMPTS", "1")]),
-            "unknown key `workers.retry.atempts` in the variable MEANWHILE__WORKERS__RETRY__ATEMPTS; did you mean `attempts`?"
+            "unknown key `workers.retry.atempts` in the variable MEANWHILE__WORKERS__RETRY__ATEMPTS; \
+             did you mean `attempts`?"
         );
         assert!(
             refusal("[workers]\nxyz = 1", &[]).ends_with("known are: hosts, name, ratio, retry, slips_in_flight_max")
@@ -101,7 +104,8 @@ attempts = 3
     fn a_value_of_another_type_is_refused_with_the_type_that_was_expected() {
         assert_eq!(
             refusal("", &[("MEANWHILE__WORKERS__RETRY__ATTEMPTS", "many")]),
-            "`workers.retry.attempts` in the variable MEANWHILE__WORKERS__RETRY__ATTEMPTS: expected an integer, found `many`"
+            "`workers.retry.attempts` in the variable MEANWHILE__WORKERS__RETRY__ATTEMPTS: \
+             expected an integer, found `many`"
         );
         assert!(refusal("[workers]\nhosts = 7", &[]).contains("expected an array of strings, found `7`"));
         assert!(refusal("workers = 7", &[]).contains("expected a table"));

@@ -46,7 +46,7 @@ catalogue! {
     InvalidJson 400 "invalid-json" "The body is not JSON"
         "Correct the body at the line and column given and send it again."
     IdempotencyKeyMissing 400 "idempotency-key-missing" "This route needs an Idempotency-Key"
-        "Send an `Idempotency-Key` header with a value of your own for this piece of work, the same on every repetition."
+        "Send an `Idempotency-Key` header with a value of your own for this work, the same on every repetition."
     InvalidIdempotencyKey 400 "invalid-idempotency-key" "The Idempotency-Key cannot be used"
         "Send a quoted string of printable ASCII characters, such as \"8e03978e-40d5-43dd-bc93-6894a57f9324\"."
     Unauthorized 401 "unauthorized" "Credentials are missing or not valid"
@@ -87,7 +87,7 @@ catalogue! {
         "Send less, or again after the time in `Retry-After`; `violated-policies` names the limit."
     // The job went wrong.
     StepFailed 502 "step-failed" "A step of the job failed"
-        "See `detail` and `step` for what its service answered; what had been done before is undone. Submit again once the cause is mended."
+        "`detail` and `step` say what its service answered; what was done before is undone. Mend the cause, submit again."
     DeadlineExceeded 504 "deadline-exceeded" "The job did not end before its deadline"
         "What was done is undone. Submit it again, or give the flow a longer `deadline`."
     // We went wrong.

@@ -34,7 +34,8 @@ fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
 }
 
-/// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, dress)`): gives problems their absolute type and their instance,
+/// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, dress)`): gives problems their absolute type and their
+/// instance,
 /// and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415, panics) into problems.
 pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: Next) -> Response {
     let base = public_url.for_request(request.headers());

@@ -1,6 +1,7 @@
 //! Errors as people and programs see them over HTTP: problem details (RFC 9457), from one catalogue.
 //!
-//! A problem has two messages: the public text, and the cause, which is logged once, where the response is made. [`dress`]
+//! A problem has two messages: the public text, and the cause, which is logged once, where the response is made.
+//! [`dress`]
 //! is the layer that completes each problem (absolute type, instance) and turns any other error response into one.
 
 mod catalogue;
@@ -135,7 +136,8 @@ impl Problem {
         &self.0.detail
     }
 
-    /// The document (RFC 9457 section 3.1); `public_url` is where this service is reached, without a slash at its end, and
+    /// The document (RFC 9457 section 3.1); `public_url` is where this service is reached, without a slash at its end,
+    /// and
     /// makes `type` absolute.
     pub fn document(&self, public_url: &str) -> Value {
         let Parts { kind, status, detail, remediation, instance, job, trace_id, members, .. } = &*self.0;

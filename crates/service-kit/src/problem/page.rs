@@ -8,10 +8,7 @@ use axum::routing::get;
 
 use super::{CATALOGUE, Entry, Kind, Problem};
 
-const STYLE: &str = ":root{color-scheme:light dark}body{font:1rem/1.6 system-ui,sans-serif;max-width:44rem;margin:3rem auto;\
-padding:0 1rem;color:light-dark(#1c2024,#e6e8eb);background:light-dark(#fff,#15181b)}a{color:light-dark(#0b5cad,#7cc0ff)}\
-code{font-family:ui-monospace,monospace;background:light-dark(#f0f2f4,#23282d);padding:.1em .35em;border-radius:.3em}\
-small{color:light-dark(#5b6570,#9aa4ae)}dt{font-weight:600;margin-top:1rem}dd{margin:0}";
+const STYLE: &str = include_str!("page.css");
 
 /// The page of one problem, as HTML.
 pub fn page(entry: &Entry) -> String {
@@ -59,7 +56,8 @@ async fn show(Path(name): Path<String>) -> Response {
 
 fn document(title: &str, body: &str) -> String {
     format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\">\
          <title>{} - Meanwhile</title><style>{STYLE}</style><body>{body}</body></html>",
         escape(title)
     )
