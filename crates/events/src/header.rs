@@ -12,6 +12,8 @@ pub const MESSAGE_ID: &str = "meanwhile-message-id";
 pub const CONTENT_TYPE: &str = "content-type";
 /// Its value on Avro records.
 pub const AVRO: &str = "application/avro";
+/// Its value on JSON records.
+pub const JSON: &str = "application/json";
 /// CloudEvents 1.0 binary mode.
 pub const CE_ID: &str = "ce_id";
 /// CloudEvents 1.0 binary mode.
@@ -26,3 +28,21 @@ pub const CE_TIME: &str = "ce_time";
 pub const CE_SUBJECT: &str = "ce_subject";
 /// What every header of a dead letter starts with.
 pub const FAILURE_PREFIX: &str = "meanwhile-failure-";
+/// Why nobody could read or handle the record, for a person.
+pub const FAILURE_REASON: &str = "meanwhile-failure-reason";
+/// The same as a short stable word.
+pub const FAILURE_CLASS: &str = "meanwhile-failure-class";
+/// How often it was tried.
+pub const FAILURE_ATTEMPTS: &str = "meanwhile-failure-attempts";
+/// When it was first tried, RFC 3339.
+pub const FAILURE_FIRST_AT: &str = "meanwhile-failure-first-at";
+/// When it was last tried, RFC 3339.
+pub const FAILURE_LAST_AT: &str = "meanwhile-failure-last-at";
+/// Where the record was read.
+pub const FAILURE_TOPIC: &str = "meanwhile-failure-topic";
+/// Where the record was read.
+pub const FAILURE_PARTITION: &str = "meanwhile-failure-partition";
+/// Where the record was read.
+pub const FAILURE_OFFSET: &str = "meanwhile-failure-offset";
+/// How often the record was sent back from the dead letters before; the only one that a redrive keeps.
+pub const FAILURE_REDRIVES: &str = "meanwhile-failure-redrives";

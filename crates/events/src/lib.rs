@@ -1,6 +1,37 @@
 //! The contracts on Kafka: records, topics, headers, and how they are encoded.
+//!
+//! Slips, events, waits, cancels and progress are Avro in Confluent framing (`schemas/`); commands, flows and the
+//! relay's position are JSON; dead letters are whatever they were. Everything here is a pure function of its arguments.
+//!
+//! Invariant: no bytes from outside make anything here panic, recurse or allocate without bound.
+//! Invariant: no type here knows Kafka's client, the registry or Postgres.
 
+pub mod cancel;
+pub mod command;
+pub mod compose;
+pub mod dead_letter;
+pub mod decode;
+pub mod encode;
+mod event;
+pub mod flow_document;
 pub mod header;
+mod json;
+pub mod limit;
+pub mod position;
+pub mod progress;
 pub mod record;
+pub mod schema;
+mod slip;
+pub mod time;
 pub mod topic;
 pub mod trace;
+pub mod wait;
+
+pub use compose::{
+    cancel_record, cancel_tombstone, event_record, flow_record, progress_record, slip_message_id, slip_record,
+    wait_record,
+};
+pub use decode::{DecodeError, Schemas, decode_cancel, decode_event, decode_progress, decode_slip, decode_wait};
+pub use encode::{EncodeError, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
+pub use record::{Inbound, Record};
+pub use schema::{RecordKind, WriterIds};

@@ -1,0 +1,62 @@
+//! The wish that a job be cancelled.
+
+use std::borrow::Cow;
+
+use flow::id::JobId;
+use serde::{Deserialize, Serialize};
+
+use crate::decode::DecodeError;
+use crate::slip::job;
+
+/// Asks whoever holds the job's token to cancel it. The topic is compacted: the last one per job counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancel {
+    /// Which job.
+    pub job: JobId,
+    /// The job's tenant.
+    pub tenant: String,
+    /// Who asked.
+    pub requested_by: String,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Cancel")]
+pub(crate) struct CancelWire<'a> {
+    job: Cow<'a, str>,
+    tenant: Cow<'a, str>,
+    #[serde(default)]
+    requested_by: Cow<'a, str>,
+    #[serde(default)]
+    reason: Option<Cow<'a, str>>,
+    at_ms: i64,
+}
+
+impl<'a> From<&'a Cancel> for CancelWire<'a> {
+    fn from(cancel: &'a Cancel) -> Self {
+        Self {
+            job: cancel.job.to_string().into(),
+            tenant: cancel.tenant.as_str().into(),
+            requested_by: cancel.requested_by.as_str().into(),
+            reason: cancel.reason.as_deref().map(Cow::Borrowed),
+            at_ms: cancel.at_ms,
+        }
+    }
+}
+
+impl TryFrom<CancelWire<'_>> for Cancel {
+    type Error = DecodeError;
+
+    fn try_from(wire: CancelWire<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            job: job("job", &wire.job)?,
+            tenant: wire.tenant.into_owned(),
+            requested_by: wire.requested_by.into_owned(),
+            reason: wire.reason.map(Cow::into_owned),
+            at_ms: wire.at_ms,
+        })
+    }
+}

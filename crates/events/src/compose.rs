@@ -1,0 +1,130 @@
+//! Whole records: topic, key, value and headers of each kind, as contract.md section 8 has them.
+//!
+//! Message ids are stable: the same record has the same id however often it is produced.
+
+use flow::event::JobEvent;
+use flow::id::JobId;
+use flow::slip::Slip;
+
+use crate::cancel::Cancel;
+use crate::encode::{EncodeError, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
+use crate::flow_document::FlowDocument;
+use crate::header;
+use crate::progress::Progress;
+use crate::record::{Header, Record};
+use crate::schema::WriterIds;
+use crate::time::rfc3339;
+use crate::topic::Topics;
+use crate::trace::Trace;
+use crate::wait::Wait;
+
+/// `<job>:<branch>:<hop>`: of all records with one such id, only one may ever be on the steps topics.
+pub fn slip_message_id(slip: &Slip) -> String {
+    format!("{}:{}:{}", slip.job, slip.branch, slip.hop)
+}
+
+/// The slip, to its queue. Its message id is [`slip_message_id`].
+pub fn slip_record(
+    topics: &Topics,
+    ids: &WriterIds,
+    queue: &str,
+    slip: &Slip,
+    trace: &Trace,
+) -> Result<Record, EncodeError> {
+    Ok(Record {
+        topic: topics.steps(queue),
+        key: Some(slip.record_key().into_bytes()),
+        value: Some(encode_slip(ids, slip)?),
+        headers: headers(trace, Some(slip.job), slip_message_id(slip)),
+    })
+}
+
+/// The event, as a CloudEvent in binary mode (its Kafka protocol binding 1.0.2).
+pub fn event_record(topics: &Topics, ids: &WriterIds, event: &JobEvent, trace: &Trace) -> Result<Record, EncodeError> {
+    let id = event.message_id();
+    let mut headers = headers(trace, Some(event.job), id.clone());
+    headers.extend([
+        text(header::CE_ID, id),
+        text(header::CE_SOURCE, format!("/meanwhile/flows/{}", event.flow)),
+        text(header::CE_TYPE, event.kind.as_str()),
+        text(header::CE_SPECVERSION, "1.0"),
+        text(header::CE_TIME, rfc3339(event.at_ms)),
+        text(header::CE_SUBJECT, event.job.to_string()),
+        text(header::CONTENT_TYPE, header::AVRO),
+    ]);
+    Ok(Record { topic: topics.events(), key: job_key(event.job), value: Some(encode_event(ids, event)?), headers })
+}
+
+/// The hold or the signal. A hold's message id is that of its slip with `:hold`, a signal's `<job>:signal:<name>:<id>`.
+pub fn wait_record(topics: &Topics, ids: &WriterIds, wait: &Wait, trace: &Trace) -> Result<Record, EncodeError> {
+    let message_id = match wait {
+        Wait::Hold(hold) => format!("{}:hold", slip_message_id(&hold.slip)),
+        Wait::Signal(signal) => format!("{}:signal:{}:{}", signal.job, signal.name, signal.id),
+    };
+    Ok(Record {
+        topic: topics.waits(),
+        key: job_key(wait.job()),
+        value: Some(encode_wait(ids, wait)?),
+        headers: headers(trace, Some(wait.job()), message_id),
+    })
+}
+
+/// The cancel. Its message id is `<job>:cancel`.
+pub fn cancel_record(topics: &Topics, ids: &WriterIds, cancel: &Cancel, trace: &Trace) -> Result<Record, EncodeError> {
+    Ok(Record {
+        topic: topics.cancels(),
+        key: job_key(cancel.job),
+        value: Some(encode_cancel(ids, cancel)?),
+        headers: headers(trace, Some(cancel.job), format!("{}:cancel", cancel.job)),
+    })
+}
+
+/// Takes a cancel back, once the job has ended: a tombstone. Its message id is `<job>:cancel:ended`.
+pub fn cancel_tombstone(topics: &Topics, job: JobId, trace: &Trace) -> Record {
+    Record {
+        topic: topics.cancels(),
+        key: job_key(job),
+        value: None,
+        headers: headers(trace, Some(job), format!("{job}:cancel:ended")),
+    }
+}
+
+/// The progress. Its message id is not unique: nobody counts these.
+pub fn progress_record(
+    topics: &Topics,
+    ids: &WriterIds,
+    progress: &Progress,
+    trace: &Trace,
+) -> Result<Record, EncodeError> {
+    let Progress { job, branch, hop, attempt, kind, .. } = progress;
+    Ok(Record {
+        topic: topics.progress(),
+        key: job_key(*job),
+        value: Some(encode_progress(ids, progress)?),
+        headers: headers(trace, Some(*job), format!("{job}:{branch}:{hop}:{kind}:{attempt}")),
+    })
+}
+
+/// The flow's document, JSON. Its message id is `<flow>@<version>:<revision>`.
+pub fn flow_record(topics: &Topics, document: &FlowDocument, trace: &Trace) -> Record {
+    let mut headers = headers(trace, None, format!("{}:{}", document.key(), document.revision));
+    headers.push(text(header::CONTENT_TYPE, header::JSON));
+    Record { topic: topics.flows(), key: Some(document.key().into_bytes()), value: Some(document.to_json()), headers }
+}
+
+fn headers(trace: &Trace, job: Option<JobId>, message_id: String) -> Vec<Header> {
+    // Room for the largest kind: an event.
+    let mut headers = Vec::with_capacity(11);
+    headers.extend(trace.headers());
+    headers.extend(job.map(|job| text(header::JOB_ID, job.to_string())));
+    headers.push(text(header::MESSAGE_ID, message_id));
+    headers
+}
+
+fn text(name: &str, value: impl Into<String>) -> Header {
+    (name.to_owned(), Some(value.into().into_bytes()))
+}
+
+fn job_key(job: JobId) -> Option<Vec<u8>> {
+    Some(job.to_string().into_bytes())
+}

@@ -1,0 +1,227 @@
+//! From bytes to the domain. Whatever the bytes are, the answer is a value or a reason; nothing panics, nothing is
+//! allocated beyond [`limit::DECODE_ALLOCATION_BYTES_MAX`](crate::limit::DECODE_ALLOCATION_BYTES_MAX) at once.
+//!
+//! Fields are matched by name between the schema that wrote a record and ours: an unknown field is read and dropped, a
+//! missing one takes its default, as Avro's schema resolution has it. Only what our rules of evolution allow is ever
+//! accepted (see `readable`), so nothing else of that resolution is needed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::schema_compatibility::SchemaCompatibility;
+use flow::event::JobEvent;
+use flow::slip::Slip;
+use serde::de::DeserializeOwned;
+
+use crate::cancel::{Cancel, CancelWire};
+use crate::encode::{FRAME_BYTES, MAGIC};
+use crate::event::EventWire;
+use crate::limit::{DECODE_ALLOCATION_BYTES_MAX, SCHEMAS_MAX};
+use crate::progress::{Progress, ProgressWire};
+use crate::schema::RecordKind;
+use crate::slip::SlipWire;
+use crate::wait::{Wait, WaitWire};
+
+/// Why bytes are not the record that was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The id is not known here: ask the registry, [`Schemas::insert`] its answer, and try again. Every other error
+    /// means that the record will never be readable: a dead letter.
+    #[error("schema id {0} is not known")]
+    UnknownSchema(u32),
+    /// There are no bytes at all.
+    #[error("the value is empty")]
+    Empty,
+    /// Not Confluent's framing.
+    #[error("not framed Avro: want byte 0 and a schema id, not {0}")]
+    NotFramed(String),
+    /// The registry knows the id, but what it names is not the record that was expected.
+    #[error("schema id {id} {reason}")]
+    OtherSchema {
+        /// The id.
+        id: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The datum is cut off, or noise.
+    #[error("the datum of {} is damaged: {reason}", kind.full_name())]
+    Damaged {
+        /// What it was to be.
+        kind: RecordKind,
+        /// What the codec says.
+        reason: String,
+    },
+    /// There are bytes after the datum.
+    #[error("{0} bytes stand after the end of the datum")]
+    TrailingBytes(usize),
+    /// The datum is whole, but a field holds what it cannot mean.
+    #[error("`{field}` cannot be {value:?}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+impl DecodeError {
+    pub(crate) fn field(field: &'static str, value: impl ToString) -> Self {
+        Self::Field { field, value: value.to_string() }
+    }
+}
+
+/// The schemas that records were written with, by id. They never change and are few, so they are kept for the life of
+/// the process. Shared by reference among all who decode; never waits for the network.
+#[derive(Default)]
+pub struct Schemas {
+    known: RwLock<HashMap<u32, Arc<Known>>>,
+}
+
+enum Known {
+    Readable { kind: RecordKind, reader: GenericDatumReader<'static> },
+    Unreadable(String),
+}
+
+impl Schemas {
+    /// Knows nothing yet.
+    pub fn new() -> Self {
+        apache_avro::util::max_allocation_bytes(DECODE_ALLOCATION_BYTES_MAX);
+        Self::default()
+    }
+
+    /// Learns what the registry says about an id. A schema that is no Avro, or none of ours, is learnt too: records that
+    /// name it are then refused, with the reason, without asking again. The first answer for an id stays.
+    pub fn insert(&self, id: u32, schema_json: &str) {
+        if self.contains(id) {
+            return;
+        }
+        let known = readable(schema_json).unwrap_or_else(Known::Unreadable);
+        let mut map = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if map.len() < SCHEMAS_MAX {
+            map.entry(id).or_insert_with(|| Arc::new(known));
+        } else {
+            map.insert(id, Arc::new(Known::Unreadable(format!("is one more than the {SCHEMAS_MAX} that are kept"))));
+        }
+    }
+
+    /// True when the id need not be asked for.
+    pub fn contains(&self, id: u32) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
+
+    /// Learns our own latest schemas under the ids that the registry gave them.
+    pub fn insert_writers(&self, ids: &crate::schema::WriterIds) {
+        for kind in RecordKind::ALL {
+            self.insert(ids.of(kind), kind.latest());
+        }
+    }
+
+    fn known(&self, id: u32) -> Option<Arc<Known>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn datum<W: DeserializeOwned>(&self, kind: RecordKind, bytes: &[u8]) -> Result<W, DecodeError> {
+        let (id, mut datum) = unframe(bytes)?;
+        let known = self.known(id).ok_or(DecodeError::UnknownSchema(id))?;
+        let other = |reason: String| DecodeError::OtherSchema { id, reason };
+        let reader = match &*known {
+            Known::Unreadable(reason) => return Err(other(reason.clone())),
+            Known::Readable { kind: found, .. } if *found != kind => {
+                return Err(other(format!("is {}, not {}", found.full_name(), kind.full_name())));
+            }
+            Known::Readable { reader, .. } => reader,
+        };
+        let wire =
+            reader.read_deser(&mut datum).map_err(|error| DecodeError::Damaged { kind, reason: error.to_string() })?;
+        if datum.is_empty() { Ok(wire) } else { Err(DecodeError::TrailingBytes(datum.len())) }
+    }
+}
+
+/// The schema id and the datum of a framed record.
+pub fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
+    match bytes {
+        [] => Err(DecodeError::Empty),
+        [MAGIC, a, b, c, d, datum @ ..] => match i32::from_be_bytes([*a, *b, *c, *d]) {
+            id @ 0.. => Ok((id.unsigned_abs(), datum)),
+            id => Err(DecodeError::NotFramed(format!("a negative schema id ({id})"))),
+        },
+        [MAGIC, ..] => Err(DecodeError::NotFramed(format!("{} of {FRAME_BYTES} bytes", bytes.len()))),
+        [first, ..] => Err(DecodeError::NotFramed(format!("byte {first}"))),
+    }
+}
+
+/// A slip.
+pub fn decode_slip(schemas: &Schemas, bytes: &[u8]) -> Result<Slip, DecodeError> {
+    schemas.datum::<SlipWire<'static>>(RecordKind::Slip, bytes)?.try_into()
+}
+
+/// An event.
+pub fn decode_event(schemas: &Schemas, bytes: &[u8]) -> Result<JobEvent, DecodeError> {
+    schemas.datum::<EventWire<'static>>(RecordKind::JobEvent, bytes)?.try_into()
+}
+
+/// A hold or a signal. The slip inside a hold has its own schema id, which may be unknown as well.
+pub fn decode_wait(schemas: &Schemas, bytes: &[u8]) -> Result<Wait, DecodeError> {
+    schemas.datum::<WaitWire<'static>>(RecordKind::Wait, bytes)?.into_wait(schemas)
+}
+
+/// A cancel.
+pub fn decode_cancel(schemas: &Schemas, bytes: &[u8]) -> Result<Cancel, DecodeError> {
+    schemas.datum::<CancelWire<'static>>(RecordKind::Cancel, bytes)?.try_into()
+}
+
+/// A progress.
+pub fn decode_progress(schemas: &Schemas, bytes: &[u8]) -> Result<Progress, DecodeError> {
+    schemas.datum::<ProgressWire<'static>>(RecordKind::Progress, bytes)?.try_into()
+}
+
+/// Accepts one of our records in any published version, or one that a later version of ours may have: plain fields,
+/// and ours can be read from it. The error continues the sentence "schema id 7 ...".
+fn readable(schema_json: &str) -> Result<Known, String> {
+    let schema = Schema::parse_str(schema_json).map_err(|error| format!("is no Avro schema: {error}"))?;
+    let name = schema.name().map(ToString::to_string).unwrap_or_default();
+    let kind = RecordKind::ALL
+        .into_iter()
+        .find(|kind| kind.full_name() == name)
+        .ok_or_else(|| format!("is {name:?}, which is no record of ours"))?;
+    if !is_plain(&schema, PLAIN_DEPTH_MAX) {
+        return Err(format!("is a {name} with fields that no version of ours has"));
+    }
+    SchemaCompatibility::can_read(&schema, kind.parsed())
+        .map_err(|error| format!("is a {name} that ours cannot be read from: {error}"))?;
+    // Kept for the life of the process, at most SCHEMAS_MAX times: the reader borrows it.
+    let schema: &'static Schema = Box::leak(Box::new(schema));
+    let reader = GenericDatumReader::builder(schema).build().map_err(|error| format!("has a loose end: {error}"))?;
+    Ok(Known::Readable { kind, reader })
+}
+
+/// A record of arrays of records of optional fields: the deepest that ours go is four.
+const PLAIN_DEPTH_MAX: usize = 6;
+/// A larger Avro `fixed` would be allocated before a byte of it is seen.
+const FIXED_BYTES_MAX: usize = 64 * 1024;
+
+/// No references (a datum could nest without end) and no items without bytes (a count could be without end).
+fn is_plain(schema: &Schema, depth: usize) -> bool {
+    let inner = |schema: &Schema| depth > 0 && is_plain(schema, depth - 1);
+    match schema {
+        Schema::Ref { .. } => false,
+        Schema::Record(record) => record.fields.iter().all(|field| inner(&field.schema)),
+        Schema::Array(array) => takes_bytes(&array.items) && inner(&array.items),
+        Schema::Map(map) => inner(&map.types),
+        Schema::Union(union) => union.variants().iter().all(inner),
+        Schema::Fixed(fixed) => fixed.size <= FIXED_BYTES_MAX,
+        Schema::Decimal(_) | Schema::BigDecimal | Schema::Duration(_) => false,
+        _ => true,
+    }
+}
+
+fn takes_bytes(schema: &Schema) -> bool {
+    match schema {
+        Schema::Null => false,
+        Schema::Fixed(fixed) => fixed.size > 0,
+        Schema::Record(record) => record.fields.iter().any(|field| takes_bytes(&field.schema)),
+        _ => true,
+    }
+}

@@ -1,0 +1,120 @@
+//! How a step is getting on: lossy, not transactional, never an input to decisions.
+
+use std::borrow::Cow;
+
+use flow::id::JobId;
+use flow::slip::Phase;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::decode::DecodeError;
+use crate::encode::EncodeError;
+use crate::json::Json;
+use crate::slip::{forward, job, phase};
+
+/// One sign of life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// Whose.
+    pub job: JobId,
+    /// The job's tenant.
+    pub tenant: String,
+    /// The flow's name.
+    pub flow: String,
+    /// `started`, `percent`, `heartbeat`, `breaker`; readers pass over what they do not know.
+    pub kind: String,
+    /// The step.
+    pub step: Option<String>,
+    /// The direction in which the step is taken.
+    pub phase: Phase,
+    /// The token's branch.
+    pub branch: String,
+    /// The token's hop.
+    pub hop: u32,
+    /// The visit.
+    pub visit: u32,
+    /// The attempt under way, from 1.
+    pub attempt: u32,
+    /// How much of the step is done, 0 to 100.
+    pub percent: Option<u8>,
+    /// What is going on, for a person.
+    pub message: Option<String>,
+    /// More about it.
+    pub data: Option<Value>,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Progress")]
+pub(crate) struct ProgressWire<'a> {
+    job: Cow<'a, str>,
+    tenant: Cow<'a, str>,
+    flow: Cow<'a, str>,
+    kind: Cow<'a, str>,
+    #[serde(default)]
+    step: Option<Cow<'a, str>>,
+    #[serde(default = "forward")]
+    phase: Cow<'a, str>,
+    #[serde(default)]
+    branch: Cow<'a, str>,
+    #[serde(default)]
+    hop: u32,
+    #[serde(default)]
+    visit: u32,
+    #[serde(default)]
+    attempt: u32,
+    #[serde(default)]
+    percent: Option<u8>,
+    #[serde(default)]
+    message: Option<Cow<'a, str>>,
+    #[serde(default)]
+    data: Option<Json<'a>>,
+    at_ms: i64,
+}
+
+impl<'a> TryFrom<&'a Progress> for ProgressWire<'a> {
+    type Error = EncodeError;
+
+    fn try_from(progress: &'a Progress) -> Result<Self, EncodeError> {
+        Ok(Self {
+            job: progress.job.to_string().into(),
+            tenant: progress.tenant.as_str().into(),
+            flow: progress.flow.as_str().into(),
+            kind: progress.kind.as_str().into(),
+            step: progress.step.as_deref().map(Cow::Borrowed),
+            phase: progress.phase.as_str().into(),
+            branch: progress.branch.as_str().into(),
+            hop: progress.hop,
+            visit: progress.visit,
+            attempt: progress.attempt,
+            percent: progress.percent,
+            message: progress.message.as_deref().map(Cow::Borrowed),
+            data: Json::optional("data", progress.data.as_ref())?,
+            at_ms: progress.at_ms,
+        })
+    }
+}
+
+impl TryFrom<ProgressWire<'_>> for Progress {
+    type Error = DecodeError;
+
+    fn try_from(wire: ProgressWire<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            job: job("job", &wire.job)?,
+            tenant: wire.tenant.into_owned(),
+            flow: wire.flow.into_owned(),
+            kind: wire.kind.into_owned(),
+            step: wire.step.map(Cow::into_owned),
+            phase: phase(&wire.phase)?,
+            branch: wire.branch.into_owned(),
+            hop: wire.hop,
+            visit: wire.visit,
+            attempt: wire.attempt,
+            percent: wire.percent,
+            message: wire.message.map(Cow::into_owned),
+            data: wire.data.map(Json::into_value),
+            at_ms: wire.at_ms,
+        })
+    }
+}

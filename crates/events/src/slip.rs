@@ -1,0 +1,188 @@
+//! `Slip` as Avro has it: flat, JSON as bytes, the failure spread over fields of which `failure_code` says whether
+//! there is one.
+
+use std::borrow::Cow;
+
+use flow::slip::{Completed, Failure, Phase, Slip};
+use serde::{Deserialize, Serialize};
+
+use crate::decode::DecodeError;
+use crate::encode::EncodeError;
+use crate::json::Json;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Slip")]
+pub(crate) struct SlipWire<'a> {
+    job: Cow<'a, str>,
+    tenant: Cow<'a, str>,
+    flow: Cow<'a, str>,
+    version: Cow<'a, str>,
+    key: Cow<'a, str>,
+    step: Cow<'a, str>,
+    #[serde(default = "forward")]
+    phase: Cow<'a, str>,
+    #[serde(default)]
+    branch: Cow<'a, str>,
+    hop: u32,
+    #[serde(default = "one")]
+    visit: u32,
+    #[serde(default)]
+    attempt: u32,
+    #[serde(default)]
+    attempt_uncertain: bool,
+    input: Json<'a>,
+    #[serde(default)]
+    done: Vec<CompletedWire<'a>>,
+    #[serde(default)]
+    failure_code: Option<Cow<'a, str>>,
+    #[serde(default)]
+    failure_step: Cow<'a, str>,
+    #[serde(default)]
+    failure_message: Cow<'a, str>,
+    #[serde(default)]
+    failure_status: Option<u16>,
+    #[serde(default)]
+    failure_attempts: u32,
+    #[serde(default)]
+    deadline_ms: Option<i64>,
+    accepted_at_ms: i64,
+    #[serde(default)]
+    correlation_id: Cow<'a, str>,
+    #[serde(default = "normal")]
+    priority: u8,
+    #[serde(default)]
+    retry_of: Option<Cow<'a, str>>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Completed")]
+struct CompletedWire<'a> {
+    step: Cow<'a, str>,
+    #[serde(default = "one")]
+    visit: u32,
+    #[serde(default)]
+    output: Option<Json<'a>>,
+    #[serde(default)]
+    uncertain: bool,
+    #[serde(default)]
+    undone: bool,
+}
+
+pub(crate) fn forward<'a>() -> Cow<'a, str> {
+    Cow::Borrowed(Phase::Forward.as_str())
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn normal() -> u8 {
+    1
+}
+
+/// The reverse of [`Phase::as_str`].
+pub(crate) fn phase(text: &str) -> Result<Phase, DecodeError> {
+    Phase::parse(text).ok_or_else(|| DecodeError::field("phase", text))
+}
+
+/// A job id under the name of its field.
+pub(crate) fn job(field: &'static str, text: &str) -> Result<flow::id::JobId, DecodeError> {
+    text.parse().map_err(|_| DecodeError::field(field, text))
+}
+
+impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {
+    type Error = EncodeError;
+
+    fn try_from(slip: &'a Slip) -> Result<Self, EncodeError> {
+        let failure = slip.failure.as_ref();
+        let text = |of: fn(&'a Failure) -> &'a String| failure.map_or("", |failure| of(failure).as_str()).into();
+        Ok(Self {
+            job: slip.job.to_string().into(),
+            tenant: slip.tenant.as_str().into(),
+            flow: slip.flow.as_str().into(),
+            version: slip.version.as_str().into(),
+            key: slip.key.as_str().into(),
+            step: slip.step.as_str().into(),
+            phase: slip.phase.as_str().into(),
+            branch: slip.branch.as_str().into(),
+            hop: slip.hop,
+            visit: slip.visit,
+            attempt: slip.attempt,
+            attempt_uncertain: slip.attempt_uncertain,
+            input: Json::borrowed("input", &slip.input)?,
+            done: slip.done.iter().map(CompletedWire::try_from).collect::<Result<_, _>>()?,
+            failure_code: failure.map(|failure| failure.code.as_str().into()),
+            failure_step: text(|failure| &failure.step),
+            failure_message: text(|failure| &failure.message),
+            failure_status: failure.and_then(|failure| failure.status),
+            failure_attempts: failure.map_or(0, |failure| failure.attempts),
+            deadline_ms: slip.deadline_ms,
+            accepted_at_ms: slip.accepted_at_ms,
+            correlation_id: slip.correlation_id.as_str().into(),
+            priority: slip.priority,
+            retry_of: slip.retry_of.map(|job| job.to_string().into()),
+        })
+    }
+}
+
+impl<'a> TryFrom<&'a Completed> for CompletedWire<'a> {
+    type Error = EncodeError;
+
+    fn try_from(completed: &'a Completed) -> Result<Self, EncodeError> {
+        Ok(Self {
+            step: completed.step.as_str().into(),
+            visit: completed.visit,
+            output: Json::optional("output", completed.output.as_ref())?,
+            uncertain: completed.uncertain,
+            undone: completed.undone,
+        })
+    }
+}
+
+impl TryFrom<SlipWire<'_>> for Slip {
+    type Error = DecodeError;
+
+    fn try_from(wire: SlipWire<'_>) -> Result<Self, DecodeError> {
+        let failure = wire.failure_code.map(|code| Failure {
+            step: wire.failure_step.into_owned(),
+            code: code.into_owned(),
+            message: wire.failure_message.into_owned(),
+            status: wire.failure_status,
+            attempts: wire.failure_attempts,
+        });
+        Ok(Self {
+            job: job("job", &wire.job)?,
+            tenant: wire.tenant.into_owned(),
+            flow: wire.flow.into_owned(),
+            version: wire.version.into_owned(),
+            key: wire.key.into_owned(),
+            step: wire.step.into_owned(),
+            phase: phase(&wire.phase)?,
+            branch: wire.branch.into_owned(),
+            hop: wire.hop,
+            visit: wire.visit,
+            attempt: wire.attempt,
+            attempt_uncertain: wire.attempt_uncertain,
+            input: wire.input.into_value(),
+            done: wire.done.into_iter().map(Completed::from).collect(),
+            failure,
+            deadline_ms: wire.deadline_ms,
+            accepted_at_ms: wire.accepted_at_ms,
+            correlation_id: wire.correlation_id.into_owned(),
+            priority: wire.priority,
+            retry_of: wire.retry_of.map(|text| job("retry_of", &text)).transpose()?,
+        })
+    }
+}
+
+impl From<CompletedWire<'_>> for Completed {
+    fn from(wire: CompletedWire<'_>) -> Self {
+        Self {
+            step: wire.step.into_owned(),
+            visit: wire.visit,
+            output: wire.output.map(Json::into_value),
+            uncertain: wire.uncertain,
+            undone: wire.undone,
+        }
+    }
+}
