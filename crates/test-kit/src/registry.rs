@@ -28,7 +28,8 @@ impl Registry {
         let (app, java) = (tool_path("registry")?, tool_path("java")?);
         let (port, management_port) = (Port::take()?, Port::take()?);
         let folder = DataFolder::new("registry")?;
-        let database = format!("jdbc:h2:file:{}/registry;DB_CLOSE_ON_EXIT=FALSE", folder.path().display());
+        // WRITE_DELAY: what was answered is in the file, so that a kill loses nothing.
+        let database = format!("jdbc:h2:file:{}/registry;WRITE_DELAY=0", folder.path().display());
         let launch = Launch::new("registry", java)
             .args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dquarkus.http.host=127.0.0.1"])
             .arg(format!("-Dquarkus.http.port={}", port.number()))
