@@ -5,18 +5,18 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 /// A lane: all slips whose keys share a hash. Two keys that collide only wait for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Lane(u64);
+pub(crate) struct Lane(u64);
 
 impl Lane {
     /// The lane of a record key.
-    pub fn of(key: &[u8]) -> Self {
+    pub(crate) fn of(key: &[u8]) -> Self {
         Self(BuildHasherDefault::<DefaultHasher>::default().hash_one(key))
     }
 }
 
 /// The lanes of one partition.
 #[derive(Debug)]
-pub struct Lanes<T> {
+pub(crate) struct Lanes<T> {
     /// What waits in each lane that is taken; an entry without any means that one runs and none waits.
     waiting: HashMap<Lane, VecDeque<T>>,
 }
@@ -29,7 +29,7 @@ impl<T> Default for Lanes<T> {
 
 impl<T> Lanes<T> {
     /// Hands the item back if its lane is free (it then takes the lane); keeps it otherwise.
-    pub fn enter(&mut self, lane: Lane, item: T) -> Option<T> {
+    pub(crate) fn enter(&mut self, lane: Lane, item: T) -> Option<T> {
         if let Some(waiting) = self.waiting.get_mut(&lane) {
             waiting.push_back(item);
             return None;
@@ -39,7 +39,7 @@ impl<T> Lanes<T> {
     }
 
     /// The one that ran is done: hands out the next of its lane, or frees the lane.
-    pub fn leave(&mut self, lane: Lane) -> Option<T> {
+    pub(crate) fn leave(&mut self, lane: Lane) -> Option<T> {
         let next = self.waiting.get_mut(&lane)?.pop_front();
         if next.is_none() {
             self.waiting.remove(&lane);
@@ -48,7 +48,7 @@ impl<T> Lanes<T> {
     }
 
     /// How many lanes are taken, which is how many slips run.
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.waiting.len()
     }
 }

@@ -12,20 +12,20 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 /// What a broker takes as metadata of a committed offset (`offset.metadata.max.bytes`, default).
-pub const METADATA_BYTES_MAX: usize = 4096;
+pub(crate) const METADATA_BYTES_MAX: usize = 4096;
 /// What the metadata starts with: the version of its format.
 const PREFIX: &str = "m1:";
 /// How far above the position a finished offset can be, so that the bitmap still fits.
-pub const WINDOW_OFFSETS: i64 = ((METADATA_BYTES_MAX - PREFIX.len()) * 3 / 4 * 8) as i64;
+pub(crate) const WINDOW_OFFSETS: i64 = ((METADATA_BYTES_MAX - PREFIX.len()) * 3 / 4 * 8) as i64;
 
 /// The metadata of a committed offset was not written by a worker that we know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the committed offset's metadata `{0}` is not of this version: to skip it could run steps twice")]
-pub struct UnknownMetadata(String);
+pub(crate) struct UnknownMetadata(String);
 
 /// What to do with a record that was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub(crate) enum Delivery {
     /// It is to be run.
     Fresh,
     /// It was finished under an earlier assignment: skip it.
@@ -36,22 +36,23 @@ pub enum Delivery {
 
 /// What to commit for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// The first record in flight, else one above the last delivered one.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// What is finished from there on; empty when nothing is.
-    pub metadata: String,
+    pub(crate) metadata: String,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     offset: i64,
+    written_at_ms: i64,
     finished: bool,
 }
 
 /// The account of one partition under one assignment.
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// One above the highest offset delivered; at first the committed offset.
     next: i64,
     /// Delivered offsets in order, from the first that is not finished by a committed transaction.
@@ -62,12 +63,12 @@ pub struct Ledger {
 
 impl Ledger {
     /// Starts from what was committed last.
-    pub fn restore(offset: i64, metadata: &str) -> Result<Self, UnknownMetadata> {
+    pub(crate) fn restore(offset: i64, metadata: &str) -> Result<Self, UnknownMetadata> {
         Ok(Self { next: offset, entries: VecDeque::new(), restored: decode(offset, metadata)? })
     }
 
     /// Notes that a record was delivered. Offsets come in ascending order, with gaps (transaction markers).
-    pub fn deliver(&mut self, offset: i64) -> Delivery {
+    pub(crate) fn deliver(&mut self, offset: i64, written_at_ms: i64) -> Delivery {
         if offset < self.next {
             return Delivery::Repeated;
         }
@@ -76,22 +77,23 @@ impl Ledger {
         while self.restored.first().is_some_and(|first| *first < offset) {
             self.restored.pop_first();
         }
-        self.entries.push_back(Entry { offset, finished });
+        self.entries.push_back(Entry { offset, written_at_ms, finished });
         if finished { Delivery::Finished } else { Delivery::Fresh }
     }
 
     /// True if the bitmap can still name this offset. What does not fit must wait until the position has moved.
-    pub fn fits(&self, offset: i64) -> bool {
-        offset - self.position() < WINDOW_OFFSETS
+    pub(crate) fn fits(&self, offset: i64) -> bool {
+        let near = |from: i64| offset - from < WINDOW_OFFSETS;
+        self.entries.front().is_some_and(|entry| near(entry.offset)) || near(self.position())
     }
 
     /// Counts a delivered offset as finished: its results are in the transaction that is being built.
-    pub fn finish(&mut self, offset: i64) {
+    pub(crate) fn finish(&mut self, offset: i64) {
         self.set(offset, true);
     }
 
     /// Takes [`Ledger::finish`] back: the transaction was aborted.
-    pub fn reopen(&mut self, offset: i64) {
+    pub(crate) fn reopen(&mut self, offset: i64) {
         self.set(offset, false);
     }
 
@@ -104,15 +106,20 @@ impl Ledger {
     }
 
     /// Forgets what is below the position: the transaction that says so has been committed.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         while self.entries.front().is_some_and(|entry| entry.finished) {
             self.entries.pop_front();
         }
     }
 
     /// How many offsets lie between the position and the last delivered one.
-    pub fn span(&self) -> i64 {
+    pub(crate) fn span(&self) -> i64 {
         self.next - self.position()
+    }
+
+    /// When the oldest slip in flight was written, milliseconds since the Unix epoch.
+    pub(crate) fn oldest_ms(&self) -> Option<i64> {
+        self.entries.iter().find(|entry| !entry.finished).map(|entry| entry.written_at_ms)
     }
 
     fn position(&self) -> i64 {
@@ -120,7 +127,7 @@ impl Ledger {
     }
 
     /// What to commit now.
-    pub fn commit_position(&self) -> Position {
+    pub(crate) fn commit_position(&self) -> Position {
         let offset = self.position();
         let mut bits = Vec::new();
         let delivered = self.entries.iter().filter(|entry| entry.finished).map(|entry| entry.offset);
@@ -158,7 +165,7 @@ mod tests {
     fn ledger(offsets: &[i64]) -> Ledger {
         let mut ledger = Ledger::restore(offsets[0], "").unwrap();
         for offset in offsets {
-            assert_eq!(ledger.deliver(*offset), Delivery::Fresh);
+            assert_eq!(ledger.deliver(*offset, 0), Delivery::Fresh);
         }
         ledger
     }
@@ -185,10 +192,10 @@ mod tests {
 
         let mut next = Ledger::restore(position.offset, &position.metadata).unwrap();
         assert_eq!(next.commit_position(), position, "nothing delivered yet, nothing forgotten");
-        let deliveries: Vec<_> = [10, 11, 12, 13, 30, 31].map(|offset| next.deliver(offset)).into();
+        let deliveries: Vec<_> = [10, 11, 12, 13, 30, 31].map(|offset| next.deliver(offset, 0)).into();
         use Delivery::{Finished, Fresh};
         assert_eq!(deliveries, [Fresh, Fresh, Finished, Fresh, Finished, Fresh]);
-        assert_eq!(next.deliver(13), Delivery::Repeated);
+        assert_eq!(next.deliver(13, 0), Delivery::Repeated);
     }
 
     #[test]
@@ -206,7 +213,7 @@ mod tests {
     fn the_largest_bitmap_fits_and_nothing_beyond_it_is_let_in() {
         let mut ledger = Ledger::restore(5, "").unwrap();
         for offset in 5..=5 + WINDOW_OFFSETS {
-            ledger.deliver(offset);
+            ledger.deliver(offset, 0);
         }
         assert!(ledger.fits(5 + WINDOW_OFFSETS - 1) && !ledger.fits(5 + WINDOW_OFFSETS));
         for offset in 6..5 + WINDOW_OFFSETS {
@@ -241,7 +248,7 @@ mod tests {
                 match choice {
                     0 | 1 => if let Some(offset) = log.get(delivered) {
                         delivered += 1;
-                        if *offset >= committed.offset && ledger.deliver(*offset) == Delivery::Fresh {
+                        if *offset >= committed.offset && ledger.deliver(*offset, 0) == Delivery::Fresh {
                             in_flight.push(*offset);
                         }
                     },

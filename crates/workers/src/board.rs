@@ -1,0 +1,335 @@
+//! The board: every slip that this process has taken and not yet committed, and which results go into a transaction.
+//!
+//! Pure: [`crate::desk`] puts it behind a lock. An [`Epoch`] names one assignment of one partition; work and results
+//! carry it, so whatever belongs to a revoked assignment finds no home and is dropped.
+//!
+//! Invariant: a batch has results of current epochs only, and no batch is taken while a partition is being revoked.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use events::record::{Inbound, Record};
+use tokio_util::sync::CancellationToken;
+
+use crate::lanes::{Lane, Lanes};
+use crate::ledger::{Delivery, Ledger, Position, UnknownMetadata, WINDOW_OFFSETS};
+use crate::load::{Limits, Load};
+
+#[cfg(test)]
+mod tests;
+
+/// No more is taken of a partition whose finished and unfinished offsets span this much of the bitmap.
+const SPAN_PAUSE: i64 = WINDOW_OFFSETS / 8 * 7;
+/// A partition paused for its span goes on below this.
+const SPAN_RESUME: i64 = WINDOW_OFFSETS / 2;
+
+static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
+
+/// One assignment of one partition; never used twice in a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Epoch(u64);
+
+/// A partition by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+}
+
+/// A slip to be run.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) epoch: Epoch,
+    pub(crate) lane: Lane,
+    pub(crate) record: Arc<Inbound>,
+    /// Cancelled when the partition is revoked: the result would be dropped.
+    pub(crate) revoked: CancellationToken,
+}
+
+/// What a slip led to: to be committed together with its offset.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) epoch: Epoch,
+    pub(crate) lane: Lane,
+    /// The record that was consumed.
+    pub(crate) record: Arc<Inbound>,
+    /// The records to produce, encoded.
+    pub(crate) produced: Vec<Record>,
+    /// True for a dead letter.
+    pub(crate) dead: bool,
+}
+
+impl Finished {
+    fn produced_bytes(&self) -> usize {
+        self.produced.iter().map(Record::size_bytes).sum()
+    }
+}
+
+/// What goes into one transaction.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) results: Vec<Finished>,
+    pub(crate) positions: Vec<(Place, Position)>,
+}
+
+/// Partitions to pause and to resume.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlowControl {
+    pub(crate) pause: Vec<Place>,
+    pub(crate) resume: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Partition {
+    place: Place,
+    ledger: Ledger,
+    lanes: Lanes<Work>,
+    revoked: CancellationToken,
+    paused: bool,
+    span_full: bool,
+    load: Load,
+}
+
+/// See the module's own words.
+#[derive(Debug)]
+pub(crate) struct Board {
+    limits: Limits,
+    partitions: HashMap<Epoch, Partition>,
+    epochs: HashMap<Place, Epoch>,
+    ready: VecDeque<Finished>,
+    ready_bytes: usize,
+    queues: HashMap<String, Load>,
+    /// True while a batch is out: from `take_batch` to `committed` or `aborted`.
+    running: bool,
+    /// How many revocations forbid new batches.
+    bars: u32,
+    draining: bool,
+}
+
+impl Board {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            partitions: HashMap::new(),
+            epochs: HashMap::new(),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            queues: HashMap::new(),
+            running: false,
+            bars: 0,
+            draining: false,
+        }
+    }
+
+    /// Opens a new epoch for a partition, from what was committed last.
+    pub(crate) fn assign(&mut self, place: Place, offset: i64, metadata: &str) -> Result<Epoch, UnknownMetadata> {
+        assert!(!self.epochs.contains_key(&place), "{place:?} was assigned twice without a revocation");
+        let epoch = Epoch(NEXT_EPOCH.fetch_add(1, Ordering::Relaxed));
+        let partition = Partition {
+            place: place.clone(),
+            ledger: Ledger::restore(offset, metadata)?,
+            lanes: Lanes::default(),
+            revoked: CancellationToken::new(),
+            paused: false,
+            span_full: false,
+            load: Load::default(),
+        };
+        self.queues.entry(place.topic.clone()).or_default();
+        self.partitions.insert(epoch, partition);
+        self.epochs.insert(place, epoch);
+        Ok(epoch)
+    }
+
+    /// Takes a record; hands it back as work if its lane is free.
+    pub(crate) fn deliver(&mut self, place: &Place, record: Inbound) -> Option<Work> {
+        if self.draining {
+            return None;
+        }
+        let epoch = *self.epochs.get(place)?;
+        let partition = self.partitions.get_mut(&epoch)?;
+        if partition.ledger.deliver(record.offset, record.timestamp_ms) != Delivery::Fresh {
+            return None;
+        }
+        let bytes = record.size_bytes();
+        partition.load.add(1, bytes);
+        if let Some(queue) = self.queues.get_mut(&place.topic) {
+            queue.add(1, bytes);
+        }
+        let lane = Lane::of(record.key.as_deref().unwrap_or_default());
+        let work = Work { epoch, lane, record: Arc::new(record), revoked: partition.revoked.clone() };
+        partition.lanes.enter(lane, work)
+    }
+
+    /// Takes a result, unless its epoch is over; hands out what may run next in its lane.
+    pub(crate) fn complete(&mut self, finished: Finished) -> Option<Work> {
+        let partition = self.partitions.get_mut(&finished.epoch)?;
+        let mut next = partition.lanes.leave(finished.lane);
+        // While draining, what waits in a lane is left to the partition's next owner.
+        while self.draining && next.is_some() {
+            next = partition.lanes.leave(finished.lane);
+        }
+        let bytes = finished.produced_bytes();
+        partition.load.add(0, bytes);
+        if let Some(queue) = self.queues.get_mut(&partition.place.topic) {
+            queue.add(0, bytes);
+        }
+        self.ready_bytes += bytes;
+        self.ready.push_back(finished);
+        next
+    }
+
+    /// How many results wait for a transaction.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// True if a batch of at most `results_max` would be full.
+    pub(crate) fn is_full(&self, results_max: usize) -> bool {
+        self.ready.len() >= results_max || self.ready_bytes >= self.limits.batch_bytes_max
+    }
+
+    /// Takes what goes into the next transaction; none while one runs or a revocation bars it, or when nothing is ready.
+    pub(crate) fn take_batch(&mut self, results_max: usize) -> Option<Batch> {
+        if self.running || self.bars > 0 {
+            return None;
+        }
+        let (mut results, mut left, mut bytes) = (Vec::new(), VecDeque::new(), 0);
+        let mut touched = HashSet::new();
+        while results.len() < results_max && bytes < self.limits.batch_bytes_max {
+            let Some(finished) = self.ready.pop_front() else { break };
+            let partition = self.partitions.get_mut(&finished.epoch);
+            let partition = partition.expect("results of an epoch are dropped with it");
+            if !partition.ledger.fits(finished.record.offset) {
+                left.push_back(finished);
+                continue;
+            }
+            partition.ledger.finish(finished.record.offset);
+            touched.insert(finished.epoch);
+            bytes += finished.produced_bytes();
+            results.push(finished);
+        }
+        left.append(&mut self.ready);
+        self.ready = left;
+        if results.is_empty() {
+            return None;
+        }
+        self.ready_bytes -= bytes;
+        self.running = true;
+        let position = |epoch| {
+            let partition: &Partition = &self.partitions[epoch];
+            (partition.place.clone(), partition.ledger.commit_position())
+        };
+        Some(Batch { results, positions: touched.iter().map(position).collect() })
+    }
+
+    /// The transaction has been committed: its slips are done with.
+    pub(crate) fn committed(&mut self, batch: &Batch) {
+        self.running = false;
+        for finished in &batch.results {
+            let Some(partition) = self.partitions.get_mut(&finished.epoch) else { continue };
+            partition.ledger.settle();
+            let bytes = finished.record.size_bytes() + finished.produced_bytes();
+            partition.load.remove(1, bytes);
+            if let Some(queue) = self.queues.get_mut(&partition.place.topic) {
+                queue.remove(1, bytes);
+            }
+        }
+    }
+
+    /// The transaction has been aborted: its results are to be produced again, first of all.
+    pub(crate) fn aborted(&mut self, batch: Batch) {
+        self.running = false;
+        for finished in batch.results.into_iter().rev() {
+            let Some(partition) = self.partitions.get_mut(&finished.epoch) else { continue };
+            partition.ledger.reopen(finished.record.offset);
+            self.ready_bytes += finished.produced_bytes();
+            self.ready.push_front(finished);
+        }
+    }
+
+    /// True while a batch is out.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// Forbids new batches until [`Board::unbar`].
+    pub(crate) fn bar(&mut self) {
+        self.bars += 1;
+    }
+
+    /// Takes one [`Board::bar`] back.
+    pub(crate) fn unbar(&mut self) {
+        self.bars -= 1;
+    }
+
+    /// Ends a partition's epoch: its work is cancelled, its results are dropped.
+    pub(crate) fn revoke(&mut self, place: &Place) {
+        assert!(!self.running && self.bars > 0, "a revocation bars transactions and waits for the running one");
+        let Some(epoch) = self.epochs.remove(place) else { return };
+        let Some(partition) = self.partitions.remove(&epoch) else { return };
+        partition.revoked.cancel();
+        self.ready.retain(|finished| finished.epoch != epoch);
+        self.ready_bytes = self.ready.iter().map(Finished::produced_bytes).sum();
+        if let Some(queue) = self.queues.get_mut(&place.topic) {
+            queue.remove(partition.load.slips, partition.load.bytes);
+        }
+    }
+
+    /// Takes nothing more and starts nothing more; what runs may finish.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// True once nothing runs and everything finished is committed.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.running && self.ready.is_empty() && self.steps_running() == 0
+    }
+
+    /// How many steps run now.
+    pub(crate) fn steps_running(&self) -> usize {
+        self.partitions.values().map(|partition| partition.lanes.running()).sum()
+    }
+
+    /// How many slips are taken and not committed.
+    pub(crate) fn slips_in_flight(&self) -> usize {
+        self.queues.values().map(|queue| queue.slips).sum()
+    }
+
+    /// When the oldest slip in flight was written, milliseconds since the Unix epoch.
+    pub(crate) fn oldest_ms(&self) -> Option<i64> {
+        self.partitions.values().filter_map(|partition| partition.ledger.oldest_ms()).min()
+    }
+
+    /// The partitions assigned now.
+    pub(crate) fn assigned(&self) -> Vec<Place> {
+        self.epochs.keys().cloned().collect()
+    }
+
+    /// Whether a delivery to this place, or what was committed of it, may have changed what is to be paused.
+    pub(crate) fn needs_flow_control(&self, place: &Place) -> bool {
+        let partition = self.epochs.get(place).and_then(|epoch| self.partitions.get(epoch));
+        let full = self.queues.get(&place.topic).is_some_and(|queue| queue.is_over(&self.limits));
+        partition.is_some_and(|partition| !partition.paused && (full || partition.ledger.span() >= SPAN_PAUSE))
+    }
+
+    /// What to pause and what to resume, with hysteresis; counts as done once returned.
+    pub(crate) fn flow_control(&mut self) -> FlowControl {
+        let mut control = FlowControl::default();
+        for queue in self.queues.values_mut() {
+            queue.judge(&self.limits);
+        }
+        for partition in self.partitions.values_mut() {
+            let span = partition.ledger.span();
+            partition.span_full = if partition.span_full { span >= SPAN_RESUME } else { span >= SPAN_PAUSE };
+            let queue_full = self.queues.get(&partition.place.topic).is_some_and(|queue| queue.full);
+            let paused = partition.span_full || queue_full;
+            if paused != partition.paused {
+                partition.paused = paused;
+                let list = if paused { &mut control.pause } else { &mut control.resume };
+                list.push(partition.place.clone());
+            }
+        }
+        control
+    }
+}

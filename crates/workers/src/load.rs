@@ -1,0 +1,45 @@
+//! How much is in flight, and when that is too much.
+
+/// What may be in flight, and what goes into one transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Slips in flight per queue, from delivery to commit; beyond it the queue's partitions are paused.
+    pub(crate) queue_slips_max: usize,
+    /// The same in bytes, of slips and of what they led to.
+    pub(crate) queue_bytes_max: usize,
+    /// Results per transaction.
+    pub(crate) batch_results_max: usize,
+    /// Bytes to produce per transaction; the result that passes it still goes in.
+    pub(crate) batch_bytes_max: usize,
+}
+
+/// What is in flight of one queue or one partition.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) slips: usize,
+    pub(crate) bytes: usize,
+    /// True from the limit until three quarters of it (hysteresis: no pausing and resuming at the edge).
+    pub(crate) full: bool,
+}
+
+impl Load {
+    pub(crate) fn add(&mut self, slips: usize, bytes: usize) {
+        self.slips += slips;
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn remove(&mut self, slips: usize, bytes: usize) {
+        self.slips -= slips;
+        self.bytes -= bytes;
+    }
+
+    pub(crate) fn is_over(&self, limits: &Limits) -> bool {
+        self.slips >= limits.queue_slips_max || self.bytes >= limits.queue_bytes_max
+    }
+
+    /// Sets `full` by the limits, with hysteresis.
+    pub(crate) fn judge(&mut self, limits: &Limits) {
+        let roomy = self.slips <= limits.queue_slips_max / 4 * 3 && self.bytes <= limits.queue_bytes_max / 4 * 3;
+        self.full = self.is_over(limits) || (self.full && !roomy);
+    }
+}
