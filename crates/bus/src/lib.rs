@@ -1,1 +1,34 @@
-//! Kafka: producers, consumers, tables, the registry client, the in-process broker.
+//! Kafka, and nothing but Kafka: producers, consumers, tables, the registry client, the in-process broker.
+//!
+//! Invariant: no other crate uses rdkafka or schema_registry_converter; nobody here knows what a record says.
+//! Consumers read `read_committed`, never commit offsets by themselves, and never guess where to start.
+//! librdkafka's callbacks run on threads of our own, never on a tokio worker.
+
+mod connection;
+mod consumer;
+mod error;
+mod follower;
+mod local_offsets;
+mod producer;
+mod registry;
+mod settings;
+mod table;
+mod tail;
+mod transaction;
+
+pub mod admin;
+pub mod mock;
+
+pub use consumer::{
+    AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, GroupMetadata, Handler, Start,
+    TopicPartition,
+};
+pub use error::Error;
+pub use events::record::{Inbound, Record};
+pub use follower::{Batch, Follower, FollowerOptions, Part};
+pub use producer::Producer;
+pub use registry::{BasicAuth, Registry, RegistryError, until_available};
+pub use settings::{BrokerKind, Settings};
+pub use table::{Table, TableTail};
+pub use tail::Tail;
+pub use transaction::{Interrupt, OffsetCommit, TransactionalProducer, TxError};

@@ -1,0 +1,250 @@
+//! What operators and `migrate` do: create topics, commit initial offsets, trim, look up.
+
+mod offsets;
+mod topics;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::topic::Topics;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use self::topics::{Declaration, TopicDeclaration};
+use crate::connection::Connection;
+use crate::consumer::TopicPartition;
+use crate::{BrokerKind, Error, Settings, mock};
+
+/// One request to the brokers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a created topic may take to be seen by every broker.
+const CREATED_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// The broker's own limit where nothing is configured, in bytes.
+const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
+
+/// Administration of one cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    settings: Settings,
+    client: Arc<AdminClient<Connection>>,
+    lookup: Arc<BaseConsumer<Connection>>,
+}
+
+impl ConsumerContext for Connection {}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// Connects in the background; fails only for settings that make no client.
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
+        let config = settings.client_config(&[]);
+        let client = AdminClient::from_config_and_context(&config, Connection::new("admin"))?;
+        let config = settings.client_config(&[("isolation.level", "read_committed")]);
+        let lookup = BaseConsumer::from_config_and_context(&config, Connection::new("lookup"))?;
+        Ok(Self { settings: settings.clone(), client: Arc::new(client), lookup: Arc::new(lookup) })
+    }
+
+    /// Creates the topics of `deploy/kafka/topics.yaml` that are not there yet, and one steps topic per queue. Returns
+    /// the names of those created. `replication` none: 3, or as many brokers as there are.
+    pub async fn create_topics(
+        &self,
+        topics: &Topics,
+        queues: &BTreeSet<String>,
+        replication: Option<i32>,
+    ) -> Result<Vec<String>, Error> {
+        let declaration = topics::declaration();
+        self.create(&declaration.all(topics, queues), replication).await
+    }
+
+    /// Creates the steps topic of a queue if it is not there, and commits the group's initial offsets where it has
+    /// none: workers may then be told of the queue. True when the topic was created.
+    pub async fn ensure_queue(
+        &self,
+        topics: &Topics,
+        queue: &str,
+        group: &str,
+        replication: Option<i32>,
+    ) -> Result<bool, Error> {
+        let declaration = topics::declaration();
+        let created = self.create(&[declaration.queue(topics, queue)], replication).await?;
+        self.commit_initial_offsets(group, &[topics.steps(queue)]).await?;
+        Ok(!created.is_empty())
+    }
+
+    async fn create(&self, wanted: &[TopicDeclaration], replication: Option<i32>) -> Result<Vec<String>, Error> {
+        let (there, brokers) = self
+            .with_lookup(|lookup| {
+                let metadata = lookup.fetch_metadata(None, REQUEST_TIMEOUT)?;
+                Ok((existing(&metadata), metadata.brokers().len()))
+            })
+            .await?;
+        let missing: Vec<&TopicDeclaration> = wanted.iter().filter(|topic| !there.contains(&topic.name)).collect();
+        let mut created = Vec::new();
+        if self.settings.kind == BrokerKind::InProcess {
+            for topic in missing {
+                mock::create_topic(&self.settings.brokers, &topic.name, topic.partitions)?;
+                created.push(topic.name.clone());
+            }
+            return Ok(created);
+        }
+        let replication = replication.unwrap_or_else(|| i32::try_from(brokers.clamp(1, 3)).unwrap_or(1));
+        let new: Vec<NewTopic<'_>> = missing.iter().map(|topic| new_topic(topic, replication)).collect();
+        for result in self.client.create_topics(&new, &options()).await? {
+            match result {
+                Ok(name) => created.push(name),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => return Err(refused(&name, code)),
+            }
+        }
+        self.await_topics(wanted).await?;
+        Ok(created)
+    }
+
+    /// Creation is answered by the controller; the other brokers hear of it a little later.
+    async fn await_topics(&self, wanted: &[TopicDeclaration]) -> Result<(), Error> {
+        let deadline = tokio::time::Instant::now() + CREATED_TIMEOUT;
+        loop {
+            let there = self.with_lookup(|lookup| Ok(existing(&lookup.fetch_metadata(None, REQUEST_TIMEOUT)?))).await?;
+            match wanted.iter().find(|topic| !there.contains(&topic.name)) {
+                None => return Ok(()),
+                Some(topic) if tokio::time::Instant::now() >= deadline => {
+                    return Err(Error::Unavailable(format!("{} was created but is not seen yet", topic.name)));
+                }
+                Some(_) => tokio::time::sleep(LOOK_INTERVAL).await,
+            }
+        }
+    }
+
+    /// Deletes all topics that start with `prefix` and a dot: for tests and for taking a deployment away.
+    pub async fn delete_topics(&self, prefix: &str) -> Result<(), Error> {
+        let start = format!("{prefix}.");
+        let there = self.with_lookup(|lookup| Ok(existing(&lookup.fetch_metadata(None, REQUEST_TIMEOUT)?))).await?;
+        let names: Vec<&str> = there.iter().map(String::as_str).filter(|name| name.starts_with(&start)).collect();
+        for result in self.client.delete_topics(&names, &options()).await? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((name, code)) => return Err(refused(&name, code)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what stands below the given offsets, for good.
+    pub async fn delete_records(&self, below: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        if below.is_empty() || self.settings.kind == BrokerKind::InProcess {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::with_capacity(below.len());
+        for (place, offset) in below {
+            list.add_partition_offset(&place.topic, place.partition, Offset::Offset(*offset))?;
+        }
+        let done = self.client.delete_records(&list, &options()).await?;
+        for element in done.elements() {
+            element.error()?;
+        }
+        Ok(())
+    }
+
+    /// The largest record batch that the topic takes, in bytes.
+    pub async fn max_message_bytes(&self, topic: &str) -> Result<usize, Error> {
+        if self.settings.kind == BrokerKind::InProcess {
+            return Ok(MESSAGE_BYTES_MAX_DEFAULT);
+        }
+        let resource = [ResourceSpecifier::Topic(topic)];
+        for result in self.client.describe_configs(&resource, &options()).await? {
+            let found = result.map_err(|code| refused(topic, code))?;
+            let value = found.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok());
+            return Ok(value.unwrap_or(MESSAGE_BYTES_MAX_DEFAULT));
+        }
+        Err(Error::TopicMissing(topic.to_owned()))
+    }
+
+    /// How many partitions the topic has; none when it does not exist.
+    pub async fn partitions(&self, topic: &str) -> Result<Option<usize>, Error> {
+        let topic = topic.to_owned();
+        self.with_lookup(move |lookup| partitions(lookup, &topic)).await
+    }
+
+    /// Whether the topic exists.
+    pub async fn topic_exists(&self, topic: &str) -> Result<bool, Error> {
+        Ok(self.partitions(topic).await?.is_some())
+    }
+
+    /// Whether a broker answers.
+    pub async fn reachable(&self, timeout: Duration) -> Result<(), Error> {
+        self.with_lookup(move |lookup| {
+            lookup.fetch_metadata(Some("__consumer_offsets"), timeout)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// librdkafka's look-ups block: they run on tokio's blocking threads.
+    async fn with_lookup<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&BaseConsumer<Connection>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let lookup = Arc::clone(&self.lookup);
+        blocking(move || look(&lookup)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::Refused(format!("a look-up did not end: {error}"))),
+    }
+}
+
+fn existing(metadata: &Metadata) -> BTreeSet<String> {
+    let there = metadata.topics().iter().filter(|topic| topic.error().is_none());
+    there.map(|topic| topic.name().to_owned()).collect()
+}
+
+fn partitions(lookup: &BaseConsumer<Connection>, topic: &str) -> Result<Option<usize>, Error> {
+    let metadata = match lookup.fetch_metadata(Some(topic), REQUEST_TIMEOUT) {
+        Ok(metadata) => metadata,
+        Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+    Ok(found.map(|topic| topic.partitions().len()).filter(|count| *count > 0))
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
+
+fn new_topic(topic: &TopicDeclaration, replication: i32) -> NewTopic<'_> {
+    let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(replication));
+    topic.config.iter().fold(new, |new, (name, value)| new.set(name, value))
+}
+
+fn refused(name: &str, code: RDKafkaErrorCode) -> Error {
+    match code {
+        RDKafkaErrorCode::UnknownTopicOrPartition => Error::TopicMissing(name.to_owned()),
+        code if crate::error::is_unavailable(code) => Error::Unavailable(format!("{name}: {code}")),
+        code => Error::Refused(format!("{name}: {code}")),
+    }
+}
+
+/// The declared topics, for documents and tests: name without prefix (`steps.*` for the queues), partitions, settings.
+pub fn declared_topics() -> Vec<(String, i32, Vec<(String, String)>)> {
+    let declaration: Declaration = topics::declaration();
+    declaration.rows()
+}
+
+pub(crate) use self::offsets::ends_when_there;

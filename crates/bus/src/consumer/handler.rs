@@ -1,0 +1,167 @@
+//! What a consumer tells its owner, and what the owner may ask of it.
+
+use crate::Inbound;
+
+/// One partition of one topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The topic's full name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    /// Both in one.
+    pub fn new(topic: impl Into<String>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+}
+
+impl std::fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+/// A partition that has become ours, with what the group has committed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssignedPartition {
+    /// The topic's full name.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The group's committed offset; none when it has none.
+    pub committed: Option<i64>,
+    /// What was committed beside it; empty when there is none.
+    pub metadata: String,
+}
+
+impl AssignedPartition {
+    /// Which one.
+    pub fn place(&self) -> TopicPartition {
+        TopicPartition::new(self.topic.clone(), self.partition)
+    }
+}
+
+/// Where to start reading a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At this offset.
+    Offset(i64),
+    /// At the first record that the log still has.
+    Beginning,
+    /// After the last record as of when the broker is asked.
+    End,
+}
+
+/// What befell a consumer.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumerError {
+    /// The next offset is not in the log: it was trimmed, or the log was cut. Reading of this partition has stopped.
+    #[error("{topic}[{partition}]: offset {offset} is not in the log, which has {log_start} to {log_end}")]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// Where reading was to go on.
+        offset: i64,
+        /// The first offset that the log still has.
+        log_start: i64,
+        /// The offset after its last.
+        log_end: i64,
+    },
+    /// The group has no committed offset: for handlers to return from `assigned`.
+    #[error("{topic}[{partition}]: no committed offset; run `meanwhile migrate`, which commits the initial ones")]
+    NoOffset {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
+    /// A subscribed topic does not exist. It is looked for again every few seconds.
+    #[error("topic missing: {0}")]
+    TopicMissing(String),
+    /// No broker can be reached. The client goes on trying.
+    #[error("Kafka is not reachable: {0}")]
+    Unavailable(String),
+    /// `Handler::assigned` failed. The consumer leaves the group and ends.
+    #[error("the assigned partitions were refused")]
+    Refused(#[source] anyhow::Error),
+    /// The client is of no more use. The consumer ends.
+    #[error("the consumer is broken: {0}")]
+    Fatal(String),
+    /// Anything else; the client goes on by itself.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl ConsumerError {
+    /// Whether somebody must act: reading has stopped, wholly or in part.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::OffsetOutOfRange { .. } | Self::NoOffset { .. } | Self::Refused(_) | Self::Fatal(_))
+    }
+}
+
+/// What a handler asks of its consumer; done right after the call that asked.
+#[derive(Debug, Default)]
+pub struct Commands {
+    pub(crate) queue: Vec<Command>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Pause(Vec<TopicPartition>),
+    Resume(Vec<TopicPartition>),
+    Seek(TopicPartition, Start),
+    Subscribe(Vec<String>),
+    /// Read on from where we are, so that the end is reported again.
+    AskForEnds,
+}
+
+impl Commands {
+    /// Stop fetching these. What was fetched ahead is thrown away, so do it rarely.
+    pub fn pause(&mut self, partitions: Vec<TopicPartition>) {
+        self.queue.push(Command::Pause(partitions));
+    }
+
+    /// Fetch these again, from the record after the last delivered one.
+    pub fn resume(&mut self, partitions: Vec<TopicPartition>) {
+        self.queue.push(Command::Resume(partitions));
+    }
+
+    /// Go on from here. Nothing that was fetched before is delivered after.
+    pub fn seek(&mut self, partition: TopicPartition, start: Start) {
+        self.queue.push(Command::Seek(partition, start));
+    }
+
+    /// From now on these topics, all of them, and no others.
+    pub fn subscribe(&mut self, topics: Vec<String>) {
+        self.queue.push(Command::Subscribe(topics));
+    }
+}
+
+/// The owner of a consumer. All calls come from the consumer's thread, one at a time; while one blocks, nothing is
+/// polled. `assigned` and `revoked` may block for a while, `record` should not.
+pub trait Handler: Send + 'static {
+    /// These are ours from now on: where to start, one answer per partition, in order. An error ends the consumer.
+    fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>>;
+
+    /// These are ours no more once this returns. `lost`: they may be another's already, nothing can be committed.
+    fn revoked(&mut self, partitions: &[TopicPartition], lost: bool);
+
+    /// The next record of a partition that is ours.
+    fn record(&mut self, record: Inbound, commands: &mut Commands);
+
+    /// After each burst of records, on `wake`, and at least every `tick_interval`.
+    fn tick(&mut self, commands: &mut Commands);
+
+    /// The end of a partition was reached; only where `ConsumerOptions` asked for it.
+    fn end(&mut self, partition: TopicPartition) {
+        let _ = partition;
+    }
+
+    /// What went wrong. Unavailability is reported once per change.
+    fn error(&mut self, error: ConsumerError);
+}

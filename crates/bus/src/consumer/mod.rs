@@ -1,0 +1,256 @@
+//! A consumer on a thread of its own: it polls, and calls a `Handler`; nothing runs on a tokio worker.
+//!
+//! After `revoked` no record of those partitions is delivered until they are `assigned` again. Start offsets are the
+//! handler's to choose, each time; this consumer commits nothing and resets to nowhere (`auto.offset.reset=error`).
+
+mod handler;
+mod poll;
+mod rebalance;
+mod wake;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
+
+pub(crate) use self::handler::Command;
+pub use self::handler::{AssignedPartition, Commands, ConsumerError, Handler, Start, TopicPartition};
+use self::poll::Poller;
+use self::rebalance::Desk;
+use self::wake::Wake;
+use crate::{BrokerKind, Error, Settings};
+
+/// How to consume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerOptions {
+    /// The consumer group; it divides the partitions and keeps committed offsets.
+    pub group: String,
+    /// What to read, by full name. Changed at run time by `Commands::subscribe`.
+    pub topics: Vec<String>,
+    /// How long the broker may hold a fetch on an idle topic. The lower, the sooner a lone record arrives.
+    pub fetch_wait_max: Duration,
+    /// After this long without a heartbeat the group gives our partitions to others.
+    pub session_timeout: Duration,
+    /// After this long without a poll (a handler that blocks) we leave the group.
+    pub poll_interval_max: Duration,
+    /// Records fetched ahead, in KiB, all partitions together.
+    pub prefetch_max_kib: u32,
+    /// `Handler::tick` is called at least this often.
+    pub tick_interval: Duration,
+    /// Read every partition of the topics without joining the group (tables, tails).
+    pub(crate) whole: bool,
+    /// Tell the handler when the end of a partition is reached.
+    pub(crate) ends: bool,
+}
+
+impl ConsumerOptions {
+    /// The defaults of design.md section 8: low latency, small memory.
+    pub fn new(group: impl Into<String>, topics: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            group: group.into(),
+            topics: topics.into_iter().map(Into::into).collect(),
+            fetch_wait_max: Duration::from_millis(100),
+            session_timeout: Duration::from_secs(10),
+            poll_interval_max: Duration::from_secs(300),
+            prefetch_max_kib: 4096,
+            tick_interval: Duration::from_millis(100),
+            whole: false,
+            ends: false,
+        }
+    }
+
+    fn client_config(&self, settings: &Settings) -> ClientConfig {
+        let session_ms = self.session_timeout.as_millis();
+        let heartbeat_ms = (session_ms / 3).clamp(1, 3000).to_string();
+        settings.client_config(&[
+            ("group.id", &self.group),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("auto.offset.reset", "error"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", if self.ends { "true" } else { "false" }),
+            ("session.timeout.ms", &session_ms.to_string()),
+            ("heartbeat.interval.ms", &heartbeat_ms),
+            ("max.poll.interval.ms", &self.poll_interval_max.max(self.session_timeout).as_millis().to_string()),
+            ("fetch.wait.max.ms", &self.fetch_wait_max.as_millis().to_string()),
+            ("fetch.error.backoff.ms", "100"),
+            ("fetch.queue.backoff.ms", "5"),
+            ("queued.min.messages", "10000"),
+            ("queued.max.messages.kbytes", &self.prefetch_max_kib.to_string()),
+        ])
+    }
+}
+
+/// The group's generation and our membership, which a transaction carries with the offsets.
+pub enum GroupMetadata {
+    /// As the group's coordinator gave it.
+    Kafka(ConsumerGroupMetadata),
+    /// No group: the in-process broker has none, and offsets are kept in this process.
+    InProcess {
+        /// The group's name.
+        group: String,
+    },
+}
+
+impl std::fmt::Debug for GroupMetadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kafka(_) => f.write_str("GroupMetadata::Kafka"),
+            Self::InProcess { group } => write!(f, "GroupMetadata::InProcess({group})"),
+        }
+    }
+}
+
+/// A running consumer. Dropping it stops it.
+#[derive(Debug)]
+pub struct GroupConsumer {
+    control: Control,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What other threads may do with a running consumer; cheap to clone, and it does not keep the consumer alive.
+#[derive(Clone)]
+pub struct Control {
+    stop: Arc<AtomicBool>,
+    wake: Arc<Wake>,
+    down: Arc<AtomicBool>,
+    metadata: Metadata,
+}
+
+#[derive(Clone)]
+enum Metadata {
+    InProcess(String),
+    Kafka(Arc<Mutex<Weak<BaseConsumer<Desk>>>>),
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("stopping", &self.stop).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Makes the consumer call `Handler::tick` now.
+    pub fn wake(&self) {
+        self.wake.signal();
+    }
+
+    /// The membership as of now; none before the first start or after the end.
+    pub fn group_metadata(&self) -> Option<GroupMetadata> {
+        match &self.metadata {
+            Metadata::InProcess(group) => Some(GroupMetadata::InProcess { group: group.clone() }),
+            Metadata::Kafka(consumer) => {
+                let consumer = consumer.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?;
+                consumer.group_metadata().map(GroupMetadata::Kafka)
+            }
+        }
+    }
+
+    /// Whether the last that was heard of Kafka is that it cannot be reached.
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Asks the consumer to leave; `GroupConsumer::stop` also waits for it.
+    pub fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake.signal();
+    }
+}
+
+impl GroupConsumer {
+    /// Starts the thread. Fails only for settings that make no client; everything later goes to `Handler::error`.
+    pub fn start(settings: &Settings, options: ConsumerOptions, handler: impl Handler) -> Result<Self, Error> {
+        Self::start_with(settings, options, |_| handler)
+    }
+
+    /// The same for a handler that needs the control (to wake the thread, or for the group's metadata).
+    pub fn start_with<H: Handler>(
+        settings: &Settings,
+        options: ConsumerOptions,
+        handler: impl FnOnce(Control) -> H,
+    ) -> Result<Self, Error> {
+        let weak = Arc::new(Mutex::new(Weak::new()));
+        let in_process = settings.kind == BrokerKind::InProcess;
+        let metadata = match in_process {
+            true => Metadata::InProcess(options.group.clone()),
+            false => Metadata::Kafka(Arc::clone(&weak)),
+        };
+        let control = Control { stop: Arc::default(), wake: Arc::default(), down: Arc::default(), metadata };
+        let handler = Box::new(handler(control.clone()));
+        let local = in_process.then(|| settings.brokers.clone());
+        let desk = Desk::new(handler, options.group.clone(), local, control.clone());
+        let config = options.client_config(settings);
+        let mut consumer: BaseConsumer<Desk> = BaseConsumer::from_config_and_context(&config, desk)?;
+        let wake = Arc::clone(&control.wake);
+        consumer.set_nonempty_callback(move || wake.signal());
+        let consumer = Arc::new(consumer);
+        *weak.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&consumer);
+        let whole = in_process || options.whole;
+        let poller = Poller::new(consumer, options, control.clone(), whole);
+        let thread = std::thread::Builder::new()
+            .name("kafka-consumer".to_owned())
+            .spawn(move || poller.run())
+            .map_err(|error| Error::Settings(format!("no thread for the consumer: {error}")))?;
+        Ok(Self { control, thread: Some(thread) })
+    }
+
+    /// What may be handed to other threads.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Makes the consumer call `Handler::tick` now.
+    pub fn wake(&self) {
+        self.control.wake();
+    }
+
+    /// The membership as of now; none after the end.
+    pub fn group_metadata(&self) -> Option<GroupMetadata> {
+        self.control.group_metadata()
+    }
+
+    /// Whether the thread has ended by itself, after a fatal error.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Gives the partitions back (`revoked` is called), leaves the group, and waits for the thread, at most
+    /// `timeout`. Blocks. False when it was still at it (an unreachable broker); it then ends on its own.
+    pub fn stop(mut self, timeout: Duration) -> bool {
+        self.end(timeout)
+    }
+
+    fn end(&mut self, timeout: Duration) -> bool {
+        self.control.ask_to_stop();
+        let Some(thread) = self.thread.take() else { return true };
+        let deadline = Instant::now() + timeout;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.join().is_err() {
+            tracing::error!("the consumer's thread panicked");
+        }
+        true
+    }
+}
+
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.control.ask_to_stop();
+        }
+    }
+}

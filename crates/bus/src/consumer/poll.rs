@@ -1,0 +1,389 @@
+//! The consumer's thread: drain what has arrived, let the handler tick, sleep until something comes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::rebalance::{Desk, offset_of};
+use super::{Command, Commands, ConsumerError, ConsumerOptions, Control, Start, TopicPartition};
+use crate::Inbound;
+
+/// Records delivered before the handler may tick again.
+const BURST_RECORDS_MAX: usize = 500;
+/// One metadata or watermark request.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a whole reader looks for new partitions, and anybody for a broker that was gone.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(2);
+/// How long leaving the group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Poller {
+    consumer: Arc<BaseConsumer<Desk>>,
+    options: ConsumerOptions,
+    control: Control,
+    whole: bool,
+    commands: Commands,
+    /// Seeks that the client refused because it had not started the partition yet.
+    seeks_due: Vec<(TopicPartition, Start)>,
+    looked_at: Option<Instant>,
+    told_missing: bool,
+    told_down: bool,
+}
+
+impl Poller {
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Desk>>,
+        options: ConsumerOptions,
+        control: Control,
+        whole: bool,
+    ) -> Self {
+        Self {
+            consumer,
+            options,
+            control,
+            whole,
+            commands: Commands::default(),
+            seeks_due: Vec::new(),
+            looked_at: None,
+            told_missing: false,
+            told_down: false,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        self.subscribe();
+        while !self.control.stop.load(Ordering::Relaxed) && !self.desk().lock().failed {
+            if self.whole {
+                self.discover();
+            }
+            let more = self.drain();
+            self.check_connection();
+            self.tick();
+            if !more {
+                self.control.wake.wait(self.options.tick_interval);
+            }
+        }
+        self.leave();
+    }
+
+    fn desk(&self) -> &Arc<Desk> {
+        self.consumer.context()
+    }
+
+    fn report(&self, error: ConsumerError) {
+        self.desk().lock().handler.error(error);
+    }
+
+    /// True when there may be more to drain.
+    fn drain(&mut self) -> bool {
+        let consumer = Arc::clone(&self.consumer);
+        for _ in 0..BURST_RECORDS_MAX {
+            match consumer.poll(Duration::ZERO) {
+                Some(Ok(message)) => self.deliver(&message),
+                Some(Err(error)) => self.failure(&error),
+                // rdkafka says None also when the event was a callback: only a second look tells.
+                None if self.desk().take_served() => {}
+                None => return false,
+            }
+            if self.control.stop.load(Ordering::Relaxed) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn deliver(&mut self, message: &BorrowedMessage<'_>) {
+        self.desk().connection.alive();
+        let context = Arc::clone(self.desk());
+        let mut state = context.lock();
+        let place = state.owned.get_mut(message.topic()).and_then(|topic| topic.get_mut(&message.partition()));
+        let Some(next) = place else { return };
+        if next.is_some_and(|next| message.offset() < next) {
+            return;
+        }
+        *next = Some(message.offset() + 1);
+        state.handler.record(inbound(message), &mut self.commands);
+        drop(state);
+        self.obey();
+    }
+
+    fn tick(&mut self) {
+        let context = Arc::clone(self.desk());
+        context.lock().handler.tick(&mut self.commands);
+        for (place, start) in std::mem::take(&mut self.seeks_due) {
+            self.seek(place, start);
+        }
+        self.obey();
+    }
+
+    fn obey(&mut self) {
+        for command in std::mem::take(&mut self.commands.queue) {
+            match command {
+                Command::Pause(partitions) => {
+                    let list = self.owned_list(&partitions);
+                    self.check(self.consumer.pause(&list), "pause");
+                }
+                Command::Resume(partitions) => {
+                    let list = self.owned_list(&partitions);
+                    self.check(self.consumer.resume(&list), "resume");
+                }
+                Command::Seek(place, start) => self.seek(place, start),
+                Command::Subscribe(topics) => {
+                    if topics != self.options.topics {
+                        self.options.topics = topics;
+                        self.subscribe();
+                    }
+                }
+                Command::AskForEnds => self.ask_for_ends(),
+            }
+        }
+    }
+
+    fn check(&self, result: Result<(), KafkaError>, what: &str) {
+        if let Err(error) = result {
+            self.report(ConsumerError::Other(format!("{what}: {error}")));
+        }
+    }
+
+    fn owned_list(&self, partitions: &[TopicPartition]) -> TopicPartitionList {
+        let state = self.desk().lock();
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for place in partitions {
+            if state.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition)) {
+                list.add_partition(&place.topic, place.partition);
+            }
+        }
+        list
+    }
+
+    fn seek(&mut self, place: TopicPartition, start: Start) {
+        let (offset, next) = offset_of(start);
+        if self.owned_list(std::slice::from_ref(&place)).count() == 0 {
+            return;
+        }
+        match self.consumer.seek(&place.topic, place.partition, offset, LOOKUP_TIMEOUT) {
+            Ok(()) => {
+                let context = Arc::clone(self.desk());
+                let mut state = context.lock();
+                if let Some(topic) = state.owned.get_mut(&place.topic) {
+                    topic.insert(place.partition, next);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%place, %error, "seek was refused; trying again");
+                self.seeks_due.push((place, start));
+            }
+        }
+    }
+
+    /// A seek to where we are makes the client report the end anew.
+    fn ask_for_ends(&mut self) {
+        let owned = self.desk().lock().owned.clone();
+        for (topic, partitions) in owned {
+            for (partition, next) in partitions {
+                let start = next.map_or(Start::Beginning, Start::Offset);
+                self.seek(TopicPartition::new(topic.clone(), partition), start);
+            }
+        }
+    }
+
+    fn subscribe(&mut self) {
+        if self.whole {
+            self.looked_at = None;
+            let gone: Vec<TopicPartition> = {
+                let owned = self.desk().lock().owned_places();
+                owned.into_iter().filter(|place| !self.options.topics.contains(&place.topic)).collect()
+            };
+            if !gone.is_empty() {
+                let list = self.owned_list(&gone);
+                self.desk().give_back(&gone, false);
+                self.check(self.consumer.incremental_unassign(&list), "unassign");
+            }
+            return;
+        }
+        let topics: Vec<&str> = self.options.topics.iter().map(String::as_str).collect();
+        if topics.is_empty() {
+            self.consumer.unsubscribe();
+        } else if let Err(error) = self.consumer.subscribe(&topics) {
+            self.report(ConsumerError::Fatal(format!("subscribe: {error}")));
+            self.desk().lock().failed = true;
+        }
+    }
+
+    /// Without a group: takes every partition of the topics that is not ours yet.
+    fn discover(&mut self) {
+        if self.looked_at.is_some_and(|at| at.elapsed() < LOOKUP_INTERVAL) {
+            return;
+        }
+        self.looked_at = Some(Instant::now());
+        let mut found = Vec::new();
+        for topic in &self.options.topics {
+            match self.consumer.fetch_metadata(Some(topic), LOOKUP_TIMEOUT) {
+                Ok(metadata) => {
+                    self.desk().connection.alive();
+                    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+                    found.extend(partitions.map(|partition| TopicPartition::new(topic, partition.id())));
+                }
+                Err(error) => self.desk().connection.lost(&error.to_string()),
+            }
+        }
+        let missing = self.options.topics.iter().find(|topic| !found.iter().any(|place| &place.topic == *topic));
+        match missing {
+            Some(topic) if !self.desk().connection.is_down() => {
+                if !std::mem::replace(&mut self.told_missing, true) {
+                    self.report(ConsumerError::TopicMissing(topic.clone()));
+                }
+            }
+            _ => self.told_missing = false,
+        }
+        self.take_new(found);
+    }
+
+    fn take_new(&mut self, found: Vec<TopicPartition>) {
+        let new: Vec<TopicPartition> = {
+            let state = self.desk().lock();
+            let known = |place: &TopicPartition| {
+                state.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition))
+            };
+            found.into_iter().filter(|place| !known(place)).collect()
+        };
+        if new.is_empty() {
+            return;
+        }
+        let assigned = match self.options.whole {
+            // Tables and tails have no group, hence nothing committed.
+            true => Some(new.iter().map(uncommitted).collect()),
+            false => self.desk().committed(&self.consumer, &new),
+        };
+        if let Some(list) = assigned.and_then(|assigned: Vec<_>| self.desk().take(&assigned)) {
+            self.check(self.consumer.incremental_assign(&list), "assign");
+        }
+    }
+
+    fn failure(&mut self, error: &KafkaError) {
+        let code = error.rdkafka_error_code();
+        let reason = format!("{error}: {}", self.desk().connection.last_reason());
+        match (error, code) {
+            (KafkaError::PartitionEOF(partition), _) => {
+                self.desk().connection.alive();
+                // rdkafka does not say which topic; only readers of one topic ask for ends.
+                if let Some(topic) = self.options.topics.first() {
+                    self.desk().lock().handler.end(TopicPartition::new(topic, *partition));
+                }
+            }
+            (
+                _,
+                Some(
+                    RDKafkaErrorCode::AutoOffsetReset
+                    | RDKafkaErrorCode::OffsetOutOfRange
+                    | RDKafkaErrorCode::NoOffset
+                    | RDKafkaErrorCode::LogTruncation,
+                ),
+            ) => self.find_out_of_range(&reason),
+            (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
+                self.report(ConsumerError::TopicMissing(self.desk().connection.last_reason()));
+            }
+            (_, Some(code)) if crate::error::is_unavailable(code) => {}
+            (KafkaError::MessageConsumptionFatal(_), _) => {
+                self.report(ConsumerError::Fatal(reason));
+                self.desk().lock().failed = true;
+            }
+            _ => self.report(ConsumerError::Other(reason)),
+        }
+    }
+
+    /// rdkafka does not say which partition it is about: the one whose next offset the log does not have.
+    fn find_out_of_range(&mut self, reason: &str) {
+        let owned = self.desk().lock().owned.clone();
+        let mut found = false;
+        for (topic, partitions) in owned {
+            for (partition, next) in partitions {
+                let Some(offset) = next else { continue };
+                let marks = self.consumer.fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT);
+                let Ok((log_start, log_end)) = marks else { continue };
+                if offset < log_start || offset > log_end {
+                    found = true;
+                    let topic = topic.clone();
+                    self.report(ConsumerError::OffsetOutOfRange { topic, partition, offset, log_start, log_end });
+                }
+            }
+        }
+        if !found {
+            self.report(ConsumerError::Fatal(reason.to_owned()));
+            self.desk().lock().failed = true;
+        }
+    }
+
+    /// Tells the handler once when Kafka is gone, and looks for it: an idle topic would not show that it is back.
+    fn check_connection(&mut self) {
+        let down = self.desk().connection.is_down();
+        self.control.down.store(down, Ordering::Relaxed);
+        if !down {
+            self.told_down = false;
+            return;
+        }
+        if !self.told_down {
+            self.told_down = true;
+            self.looked_at = Some(Instant::now());
+            self.report(ConsumerError::Unavailable(self.desk().connection.last_reason()));
+        } else if self.looked_at.is_none_or(|at| at.elapsed() >= LOOKUP_INTERVAL) {
+            self.looked_at = Some(Instant::now());
+            let topic = self.options.topics.first().map(String::as_str);
+            if self.consumer.fetch_metadata(topic, Duration::from_millis(500)).is_ok() {
+                self.desk().connection.alive();
+            }
+        }
+    }
+
+    /// Gives everything back while the membership is still good, so that the handler can commit a last time.
+    fn leave(self) {
+        if self.whole {
+            let owned = self.desk().lock().owned_places();
+            self.desk().give_back(&owned, false);
+        } else {
+            self.consumer.unsubscribe();
+            let deadline = Instant::now() + LEAVE_TIMEOUT;
+            while !self.desk().lock().owned_places().is_empty() && Instant::now() < deadline {
+                // Records that still come are dropped: they are after what was handled.
+                let _ = self.consumer.poll(Duration::from_millis(50));
+            }
+            let owned = self.desk().lock().owned_places();
+            self.desk().give_back(&owned, true);
+        }
+        // Others may hold the consumer for a moment (`group_metadata`); the last to let go closes it, here.
+        let mut consumer = self.consumer;
+        while let Err(shared) = Arc::try_unwrap(consumer) {
+            consumer = shared;
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn uncommitted(place: &TopicPartition) -> super::AssignedPartition {
+    super::AssignedPartition {
+        topic: place.topic.clone(),
+        partition: place.partition,
+        committed: None,
+        metadata: String::new(),
+    }
+}
+
+fn inbound(message: &BorrowedMessage<'_>) -> Inbound {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    });
+    Inbound {
+        topic: message.topic().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}

@@ -1,0 +1,236 @@
+//! What librdkafka calls back into while polling: assignments come and go here, with start offsets of our choice.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::{AssignedPartition, ConsumerError, Control, Handler, Start, TopicPartition};
+use crate::connection::{self, Connection};
+use crate::local_offsets;
+
+/// One attempt to read committed offsets; a pending transaction makes it run out.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The client's context: the handler, and what is ours.
+pub(super) struct Desk {
+    state: Mutex<State>,
+    group: String,
+    /// The in-process broker's address: committed offsets are then this process's own.
+    local: Option<String>,
+    pub(super) connection: Connection,
+    /// Set by every callback: an empty poll may have served one instead of finding nothing.
+    served: AtomicBool,
+    control: Control,
+}
+
+pub(super) struct State {
+    pub(super) handler: Box<dyn Handler>,
+    /// Topic, partition, and the next offset to be delivered; none until the first record after a logical start.
+    pub(super) owned: HashMap<String, HashMap<i32, Option<i64>>>,
+    /// The consumer has to end.
+    pub(super) failed: bool,
+}
+
+impl State {
+    fn forget(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let mut gone = Vec::with_capacity(partitions.len());
+        for place in partitions {
+            let known = self.owned.get_mut(&place.topic).and_then(|topic| topic.remove(&place.partition));
+            if known.is_some() {
+                gone.push(place.clone());
+            }
+        }
+        gone
+    }
+
+    pub(super) fn owned_places(&self) -> Vec<TopicPartition> {
+        let places = self.owned.iter().flat_map(|(topic, partitions)| {
+            partitions.keys().map(|partition| TopicPartition::new(topic.clone(), *partition))
+        });
+        places.collect()
+    }
+}
+
+impl Desk {
+    pub(super) fn new(handler: Box<dyn Handler>, group: String, local: Option<String>, control: Control) -> Self {
+        let state = State { handler, owned: HashMap::new(), failed: false };
+        Self {
+            state: Mutex::new(state),
+            group,
+            local,
+            connection: Connection::new("consumer"),
+            served: AtomicBool::new(false),
+            control,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn take_served(&self) -> bool {
+        self.served.swap(false, Ordering::Relaxed)
+    }
+
+    fn stopping(&self) -> bool {
+        self.control.stop.load(Ordering::Relaxed)
+    }
+
+    /// Asks the handler where to start, and takes the partitions. `None`: they were refused, and the consumer ends.
+    pub(super) fn take(&self, assigned: &[AssignedPartition]) -> Option<TopicPartitionList> {
+        let mut state = self.lock();
+        let starts = match state.handler.assigned(assigned) {
+            Ok(starts) if starts.len() == assigned.len() => starts,
+            other => {
+                let cause = other.err().unwrap_or_else(|| anyhow::anyhow!("not one start offset per partition"));
+                state.failed = true;
+                state.handler.error(ConsumerError::Refused(cause));
+                return None;
+            }
+        };
+        let mut list = TopicPartitionList::with_capacity(assigned.len());
+        for (partition, start) in assigned.iter().zip(starts) {
+            let (offset, next) = offset_of(start);
+            if let Err(error) = list.add_partition_offset(&partition.topic, partition.partition, offset) {
+                state.failed = true;
+                state.handler.error(ConsumerError::Fatal(format!("bad start offset {start:?}: {error}")));
+                return None;
+            }
+            state.owned.entry(partition.topic.clone()).or_default().insert(partition.partition, next);
+        }
+        Some(list)
+    }
+
+    /// Tells the handler that these are no longer ours.
+    pub(super) fn give_back(&self, partitions: &[TopicPartition], lost: bool) {
+        let mut state = self.lock();
+        let gone = state.forget(partitions);
+        if !gone.is_empty() {
+            state.handler.revoked(&gone, lost);
+        }
+    }
+
+    /// The group's committed offsets and metadata. Asks until there is an answer; none when stopping.
+    pub(super) fn committed(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        places: &[TopicPartition],
+    ) -> Option<Vec<AssignedPartition>> {
+        if let Some(brokers) = &self.local {
+            return Some(places.iter().map(|place| self.committed_here(brokers, place)).collect());
+        }
+        if places.is_empty() {
+            return Some(Vec::new());
+        }
+        while !self.stopping() {
+            let mut list = TopicPartitionList::with_capacity(places.len());
+            for place in places {
+                list.add_partition(&place.topic, place.partition);
+            }
+            match consumer.committed_offsets(list, COMMITTED_TIMEOUT).and_then(|list| read(&list)) {
+                Ok(assigned) => return Some(assigned),
+                Err(error) => {
+                    tracing::info!(group = self.group, %error, "committed offsets are not to be had yet; asking again");
+                    // An answer may come at once ("coordinator loading"); do not spin on it.
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+        }
+        None
+    }
+
+    fn committed_here(&self, brokers: &str, place: &TopicPartition) -> AssignedPartition {
+        let found = local_offsets::get(brokers, &self.group, &place.topic, place.partition);
+        let (committed, metadata) = found.map_or((None, String::new()), |(offset, text)| (Some(offset), text));
+        AssignedPartition { topic: place.topic.clone(), partition: place.partition, committed, metadata }
+    }
+
+    fn on_assign(&self, consumer: &BaseConsumer<Self>, places: &[TopicPartition]) {
+        let taken = self.committed(consumer, places).and_then(|assigned| self.take(&assigned));
+        // librdkafka waits for this call, also when there is nothing to take.
+        let list = taken.unwrap_or_default();
+        if let Err(error) = consumer.incremental_assign(&list) {
+            let mut state = self.lock();
+            state.failed = true;
+            state.handler.error(ConsumerError::Fatal(format!("assignment failed: {error}")));
+        }
+    }
+}
+
+/// The raw start, and the next offset to be delivered if it is known.
+pub(super) fn offset_of(start: Start) -> (Offset, Option<i64>) {
+    match start {
+        Start::Offset(offset) => (Offset::Offset(offset), Some(offset)),
+        Start::Beginning => (Offset::Beginning, None),
+        Start::End => (Offset::End, None),
+    }
+}
+
+fn read(list: &TopicPartitionList) -> KafkaResult<Vec<AssignedPartition>> {
+    let mut assigned = Vec::with_capacity(list.count());
+    for element in list.elements() {
+        element.error()?;
+        let committed = match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        assigned.push(AssignedPartition {
+            topic: element.topic().to_owned(),
+            partition: element.partition(),
+            committed,
+            metadata: element.metadata().to_owned(),
+        });
+    }
+    Ok(assigned)
+}
+
+fn places(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements().iter().map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
+}
+
+impl ClientContext for Desk {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.served.store(true, Ordering::Relaxed);
+        connection::log(level, facility, message);
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.connection.report(&error, reason);
+    }
+}
+
+impl ConsumerContext for Desk {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        self.served.store(true, Ordering::Relaxed);
+        self.connection.alive();
+        let places = places(list);
+        match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.on_assign(consumer, &places),
+            _ => {
+                self.give_back(&places, consumer.assignment_lost());
+                // Partitions that were refused were never assigned; then the whole assignment goes.
+                if consumer.incremental_unassign(list).is_err()
+                    && let Err(error) = consumer.unassign()
+                {
+                    tracing::error!(%error, "partitions could not be given back");
+                }
+            }
+        }
+    }
+
+    fn commit_callback(&self, _result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+}

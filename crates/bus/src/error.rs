@@ -1,0 +1,77 @@
+//! What can go wrong with a request to Kafka that is not a transaction.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// A request to Kafka failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The brokers cannot be reached, or did not answer in time. Try again.
+    #[error("Kafka is not reachable: {0}")]
+    Unavailable(String),
+    /// The topic does not exist.
+    #[error("topic does not exist: {0}")]
+    TopicMissing(String),
+    /// The record is larger than the topic, or the client, allows. Trying again does not help.
+    #[error("record too large for {topic}: {size_bytes} bytes")]
+    TooLarge {
+        /// Where it was to go.
+        topic: String,
+        /// What it takes on the wire.
+        size_bytes: usize,
+    },
+    /// The settings make no client.
+    #[error("bad Kafka settings: {0}")]
+    Settings(String),
+    /// Anything else; the broker's own words.
+    #[error("Kafka refused: {0}")]
+    Refused(String),
+}
+
+impl Error {
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<KafkaError> for Error {
+    fn from(error: KafkaError) -> Self {
+        let text = error.to_string();
+        match &error {
+            KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => return Self::Settings(text),
+            _ => {}
+        }
+        match error.rdkafka_error_code() {
+            Some(code) if is_unavailable(code) => Self::Unavailable(text),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                Self::TopicMissing(text)
+            }
+            _ => Self::Refused(text),
+        }
+    }
+}
+
+/// The codes that say: not now.
+pub(crate) fn is_unavailable(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        code,
+        Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::BrokerNotAvailable
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::LeaderNotAvailable
+            | Code::MessageTimedOut
+            | Code::NetworkException
+            | Code::NotCoordinator
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::NotLeaderForPartition
+            | Code::OperationTimedOut
+            | Code::QueueFull
+            | Code::RequestTimedOut
+            | Code::Resolve
+            | Code::WaitingForCoordinator
+    )
+}

@@ -1,0 +1,160 @@
+//! A compacted topic as a table: loaded to its present end, then followed; without a group.
+//!
+//! The end of a partition is what the broker says (partition EOF), not a watermark: transaction markers take offsets
+//! too, and the last record may stand before several of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use crate::consumer::{
+    AssignedPartition, Command, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Start, TopicPartition,
+};
+use crate::{Error, Inbound, Settings, admin};
+
+/// Batches that may wait for the reader before the consumer stops fetching.
+const BATCHES_MAX: usize = 16;
+/// Records in one batch.
+const BATCH_RECORDS_MAX: usize = 500;
+
+/// How tables are read.
+#[derive(Debug)]
+pub struct Table;
+
+impl Table {
+    /// Everything that the topic holds now, in order per partition (older values of a key may still be there), and
+    /// what follows. Waits for Kafka and for the topic as long as it takes.
+    pub async fn load(settings: &Settings, topic: &str) -> Result<(Vec<Inbound>, TableTail), Error> {
+        let partitions = admin::ends_when_there(settings, topic).await?.len();
+        let mut options = ConsumerOptions::new(format!("{}-table", settings.client_id), [topic]);
+        options.whole = true;
+        options.ends = true;
+        let (sender, news) = mpsc::channel(BATCHES_MAX);
+        let asked = Arc::new(AtomicU64::new(0));
+        let desk = Desk { sender: Some(sender), batch: Vec::new(), asked: Arc::clone(&asked), answered: 0 };
+        let consumer = GroupConsumer::start(settings, options, desk)?;
+        let mut tail = TableTail { topic: topic.to_owned(), news, asked, partitions, consumer };
+        let records = tail.until_ends(0).await?;
+        Ok((records, tail))
+    }
+}
+
+/// What comes after a loaded table. Dropping it ends it.
+#[derive(Debug)]
+pub struct TableTail {
+    topic: String,
+    news: mpsc::Receiver<News>,
+    asked: Arc<AtomicU64>,
+    partitions: usize,
+    consumer: GroupConsumer,
+}
+
+impl TableTail {
+    /// The next records. None when the tail has ended, after a fatal error: load the table again. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Vec<Inbound>> {
+        loop {
+            if let News::Records(records) = self.news.recv().await? {
+                return Some(records);
+            }
+        }
+    }
+
+    /// Everything not yet returned that was visible when this was called. Waits for Kafka as long as it takes.
+    pub async fn read_to_end_now(&mut self) -> Result<Vec<Inbound>, Error> {
+        let question = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        self.consumer.wake();
+        self.until_ends(question).await
+    }
+
+    /// Whether the last that was heard of Kafka is that it cannot be reached.
+    pub fn is_down(&self) -> bool {
+        self.consumer.control().is_down()
+    }
+
+    async fn until_ends(&mut self, question: u64) -> Result<Vec<Inbound>, Error> {
+        let mut ended = BTreeSet::new();
+        let mut all = Vec::new();
+        while ended.len() < self.partitions {
+            match self.news.recv().await {
+                Some(News::Records(records)) => all.extend(records),
+                Some(News::End { partition, answered }) if answered >= question => {
+                    ended.insert(partition);
+                }
+                Some(News::End { .. }) => {}
+                None => return Err(Error::Refused(format!("the reader of table {} has ended", self.topic))),
+            }
+        }
+        Ok(all)
+    }
+}
+
+#[derive(Debug)]
+enum News {
+    Records(Vec<Inbound>),
+    End { partition: i32, answered: u64 },
+}
+
+struct Desk {
+    /// None after a fatal error: the reader then sees the end.
+    sender: Option<mpsc::Sender<News>>,
+    batch: Vec<Inbound>,
+    /// The last question for the ends, and the last that was passed on.
+    asked: Arc<AtomicU64>,
+    answered: u64,
+}
+
+impl Desk {
+    fn tell(&mut self, news: News) {
+        if let Some(sender) = &self.sender {
+            // Blocks while the reader is behind. An error means that it is gone, and so shall we be.
+            let _ = sender.blocking_send(news);
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if !self.batch.is_empty() {
+            let records = std::mem::take(&mut self.batch);
+            self.tell(News::Records(records));
+        }
+    }
+}
+
+impl Handler for Desk {
+    fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
+        Ok(vec![Start::Beginning; partitions.len()])
+    }
+
+    fn revoked(&mut self, _partitions: &[TopicPartition], _lost: bool) {}
+
+    fn record(&mut self, record: Inbound, _commands: &mut Commands) {
+        self.batch.push(record);
+        if self.batch.len() >= BATCH_RECORDS_MAX {
+            self.hand_over();
+        }
+    }
+
+    fn tick(&mut self, commands: &mut Commands) {
+        self.hand_over();
+        let asked = self.asked.load(Ordering::Relaxed);
+        if asked > self.answered {
+            self.answered = asked;
+            commands.queue.push(Command::AskForEnds);
+        }
+    }
+
+    fn end(&mut self, partition: TopicPartition) {
+        self.hand_over();
+        self.tell(News::End { partition: partition.partition, answered: self.answered });
+    }
+
+    fn error(&mut self, error: ConsumerError) {
+        if error.is_fatal() {
+            tracing::error!(%error, "the reader of a table has ended");
+            self.sender = None;
+        } else if !matches!(error, ConsumerError::Unavailable(_)) {
+            tracing::warn!(%error, "table");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A tail: every partition of one topic, from its present end, `read_committed`, without a group.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::consumer::{
+    AssignedPartition, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Start, TopicPartition,
+};
+use crate::{Error, Inbound, Settings, admin};
+
+/// Batches that may wait for the reader before the consumer stops fetching.
+const BATCHES_MAX: usize = 16;
+/// Records in one batch.
+const BATCH_RECORDS_MAX: usize = 500;
+
+/// Follows a topic from its end as of `start`. Dropping it ends it.
+#[derive(Debug)]
+pub struct Tail {
+    batches: mpsc::Receiver<Vec<Inbound>>,
+    consumer: GroupConsumer,
+}
+
+impl Tail {
+    /// Returns once the ends are known: every record that becomes visible afterwards will be delivered. Waits for
+    /// Kafka and for the topic as long as it takes.
+    pub async fn start(settings: &Settings, topic: &str, fetch_wait_max: Duration) -> Result<Self, Error> {
+        let ends = admin::ends_when_there(settings, topic).await?;
+        let mut options = ConsumerOptions::new(format!("{}-tail", settings.client_id), [topic]);
+        options.whole = true;
+        options.fetch_wait_max = fetch_wait_max;
+        let (sender, batches) = mpsc::channel(BATCHES_MAX);
+        let desk = Desk { sender: Some(sender), batch: Vec::new(), ends };
+        let consumer = GroupConsumer::start(settings, options, desk)?;
+        Ok(Self { batches, consumer })
+    }
+
+    /// The next records, in order per partition. None when the tail has ended, after a fatal error (the log was
+    /// trimmed past us): start another. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Vec<Inbound>> {
+        self.batches.recv().await
+    }
+
+    /// Whether the last that was heard of Kafka is that it cannot be reached.
+    pub fn is_down(&self) -> bool {
+        self.consumer.control().is_down()
+    }
+}
+
+struct Desk {
+    /// None after a fatal error: the reader then sees the end.
+    sender: Option<mpsc::Sender<Vec<Inbound>>>,
+    batch: Vec<Inbound>,
+    /// By partition, as of the start. A partition that came later is read from its beginning.
+    ends: Vec<i64>,
+}
+
+impl Desk {
+    fn hand_over(&mut self) {
+        if let (false, Some(sender)) = (self.batch.is_empty(), &self.sender) {
+            // Blocks while the reader is behind. An error means that it is gone, and so shall we be.
+            let _ = sender.blocking_send(std::mem::take(&mut self.batch));
+        }
+    }
+}
+
+impl Handler for Desk {
+    fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
+        let start = |partition: &AssignedPartition| {
+            let end = usize::try_from(partition.partition).ok().and_then(|index| self.ends.get(index));
+            end.map_or(Start::Beginning, |offset| Start::Offset(*offset))
+        };
+        Ok(partitions.iter().map(start).collect())
+    }
+
+    fn revoked(&mut self, _partitions: &[TopicPartition], _lost: bool) {}
+
+    fn record(&mut self, record: Inbound, _commands: &mut Commands) {
+        self.batch.push(record);
+        if self.batch.len() >= BATCH_RECORDS_MAX {
+            self.hand_over();
+        }
+    }
+
+    fn tick(&mut self, _commands: &mut Commands) {
+        self.hand_over();
+    }
+
+    fn error(&mut self, error: ConsumerError) {
+        if error.is_fatal() {
+            tracing::error!(%error, "a tail has ended");
+            self.sender = None;
+        } else if !matches!(error, ConsumerError::Unavailable(_)) {
+            tracing::warn!(%error, "tail");
+        }
+    }
+}
