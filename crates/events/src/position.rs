@@ -48,7 +48,7 @@ impl From<Lsn> for String {
     }
 }
 
-/// Everything committed up to `end_lsn` in this database is on Kafka; nothing later is.
+/// Everything committed up to `end_lsn` in this database is on Kafka; of what is later, only what `partial` says.
 ///
 /// Unknown fields are refused: a relay that keeps its place in another way must not be taken for this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,12 +59,25 @@ pub struct Position {
     pub system_identifier: u64,
     /// Which of its timelines: after a failover the log may have gone another way.
     pub timeline: u32,
-    /// The end of the last relayed commit.
+    /// Every commit that ends here or before has been relayed whole.
     pub end_lsn: Lsn,
+    /// The commit after it, where only a part of its rows is on Kafka yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
     /// How many messages were relayed in all.
     pub relayed: u64,
     /// When this was written, milliseconds since the Unix epoch.
     pub at_ms: i64,
+}
+
+/// A commit that is relayed in several Kafka transactions. Postgres repeats its rows in the same order, so a count is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partial {
+    /// Where its commit record begins (pgoutput's Begin names it).
+    pub commit_lsn: Lsn,
+    /// How many of its rows are on Kafka.
+    pub rows: u64,
 }
 
 /// The bytes are not a position.
@@ -107,12 +120,15 @@ mod tests {
             system_identifier: u64::MAX,
             timeline: 3,
             end_lsn: "16/B374D848".parse().unwrap(),
+            partial: None,
             relayed: 12,
             at_ms: 5,
         };
         let json = r#"{"system_identifier":"18446744073709551615","timeline":3,"end_lsn":"16/B374D848","relayed":12,"at_ms":5}"#;
         assert_eq!(String::from_utf8(position.to_json()).unwrap(), json);
         assert_eq!(Position::parse(json.as_bytes()).unwrap(), position);
+        let position = Position { partial: Some(Partial { commit_lsn: Lsn(171), rows: 2 }), ..position };
+        assert_eq!(Position::parse(&position.to_json()).unwrap(), position);
         let other = json.replace("\"relayed\"", "\"txid\":9,\"relayed\"");
         assert!(Position::parse(other.as_bytes()).unwrap_err().to_string().contains("txid"));
     }
