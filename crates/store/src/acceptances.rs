@@ -1,0 +1,186 @@
+//! `ingest.acceptances` and `ingest.idempotency`: a job exists from the moment its acceptance commits.
+
+use std::collections::HashMap;
+
+use events::record::Record;
+use flow::id::JobId;
+use uuid::Uuid;
+
+use crate::columns::{RecordColumns, signed, trace_text, uuids};
+use crate::{Error, Pool, Role, Tx, partitions};
+
+/// What is kept of an accepted job for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acceptance {
+    /// The job's id.
+    pub job: JobId,
+    /// Who submitted it.
+    pub tenant: String,
+    /// The flow's name.
+    pub flow: String,
+    /// The flow's version.
+    pub version: String,
+    /// The ordering key.
+    pub key: String,
+    /// The caller's correlation id, or ours.
+    pub correlation_id: String,
+    /// The input, as JSON text.
+    pub input: Vec<u8>,
+    /// When, in milliseconds since the Unix epoch: the same as in the first slip and event.
+    pub accepted_at_ms: i64,
+    /// When it should have ended, in milliseconds since the Unix epoch.
+    pub deadline_ms: Option<i64>,
+    /// How many steps the flow has.
+    pub steps_total: u32,
+    /// The trace of the request.
+    pub trace_id: Option<u128>,
+    /// The job that this one retries.
+    pub retry_of: Option<JobId>,
+}
+
+/// A caller's key, by which a repeated request finds the job of the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The scope within the tenant.
+    pub route: String,
+    /// The key itself.
+    pub key: String,
+    /// A digest of what was asked: the same key with another one is a caller's mistake.
+    pub fingerprint: Vec<u8>,
+    /// How long the key is remembered, in milliseconds.
+    pub retention_ms: i64,
+}
+
+/// One request to accept a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAcceptance {
+    /// What to keep.
+    pub acceptance: Acceptance,
+    /// The caller's key, if it gave one.
+    pub idempotency: Option<Idempotency>,
+    /// What goes to Kafka if, and only if, the job is new: its first event and its first slip.
+    pub records: Vec<Record>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// The job is stored and will run.
+    New,
+    /// The key stands for an earlier job; nothing was written.
+    Replayed {
+        /// That job.
+        job: JobId,
+        /// False when that job was asked for with something else under the same key.
+        same_fingerprint: bool,
+    },
+}
+
+/// Accepts all of them in one transaction and one round trip; the answers are in the order of the requests.
+///
+/// Of two requests with the same key in one batch the first counts. An expired key is taken over. Sending the same
+/// requests (same job ids) again after an unknown outcome is safe: what is stored is not stored twice. When the error
+/// is [`Error::is_row_error`], nothing was written; send the requests one by one.
+pub async fn accept_batch(pool: &Pool, batch: &[NewAcceptance]) -> Result<Vec<Accepted>, Error> {
+    accept(pool.raw(), batch).await
+}
+
+/// [`accept_batch`] as part of the caller's transaction: with offsets (rule 3), dead letters or other records.
+pub async fn accept_batch_in(tx: &mut Tx, batch: &[NewAcceptance]) -> Result<Vec<Accepted>, Error> {
+    accept(tx.raw(), batch).await
+}
+
+/// Makes the partitions from today to `days_ahead` days from now. Needs the role [`Role::Ingest`]. Returns how many
+/// were made.
+pub async fn ensure_partitions(pool: &Pool, days_ahead: u32) -> Result<u32, Error> {
+    debug_assert_eq!(pool.role(), Role::Ingest, "only the owner makes partitions");
+    let now_ms = partitions::now_ms(pool).await?;
+    partitions::ensure(pool, &partitions::ACCEPTANCES, now_ms, days_ahead).await
+}
+
+async fn accept<'e, E>(executor: E, batch: &[NewAcceptance]) -> Result<Vec<Accepted>, Error>
+where
+    E: sqlx::PgExecutor<'e>,
+{
+    let (asked, places) = without_repeats(batch);
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let holders = store(executor, &asked).await?;
+    let answer = |(request, &place): (&NewAcceptance, &usize)| {
+        let holder = &holders[place];
+        if holder.job == request.acceptance.job.uuid() {
+            return Accepted::New;
+        }
+        let fingerprint = request.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint);
+        Accepted::Replayed { job: JobId::new(holder.job), same_fingerprint: holder.fingerprint.as_ref() == fingerprint }
+    };
+    Ok(batch.iter().zip(&places).map(answer).collect())
+}
+
+/// The requests without those that repeat a key of an earlier one, and for each request its place among them. (An
+/// insert that meets its own rows is an error in Postgres.)
+fn without_repeats(batch: &[NewAcceptance]) -> (Vec<&NewAcceptance>, Vec<usize>) {
+    let mut first_places = HashMap::new();
+    let mut asked = Vec::with_capacity(batch.len());
+    let mut places = Vec::with_capacity(batch.len());
+    for request in batch {
+        let place = match &request.idempotency {
+            Some(idempotency) => *first_places
+                .entry((&request.acceptance.tenant, &idempotency.route, &idempotency.key))
+                .or_insert(asked.len()),
+            None => asked.len(),
+        };
+        if place == asked.len() {
+            asked.push(request);
+        }
+        places.push(place);
+    }
+    (asked, places)
+}
+
+/// Whoever holds a request's key after it.
+struct Holder {
+    job: Uuid,
+    fingerprint: Option<Vec<u8>>,
+}
+
+async fn store<'e, E>(executor: E, asked: &[&NewAcceptance]) -> Result<Vec<Holder>, Error>
+where
+    E: sqlx::PgExecutor<'e>,
+{
+    let acceptances = || asked.iter().map(|request| &request.acceptance);
+    let keys = || asked.iter().map(|request| request.idempotency.as_ref());
+    let records = || asked.iter().flat_map(|request| &request.records);
+    let owners = asked.iter().flat_map(|request| request.records.iter().map(|_| &request.acceptance.job));
+    let columns: RecordColumns<'_> = records().collect();
+    let holders = sqlx::query_file_as!(
+        Holder,
+        "queries/accept_batch.sql",
+        &uuids(acceptances().map(|a| &a.job)),
+        &acceptances().map(|a| a.tenant.as_str()).collect::<Vec<_>>() as &[&str],
+        &acceptances().map(|a| a.flow.as_str()).collect::<Vec<_>>() as &[&str],
+        &acceptances().map(|a| a.version.as_str()).collect::<Vec<_>>() as &[&str],
+        &acceptances().map(|a| a.key.as_str()).collect::<Vec<_>>() as &[&str],
+        &acceptances().map(|a| a.correlation_id.as_str()).collect::<Vec<_>>() as &[&str],
+        &acceptances().map(|a| a.input.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+        &acceptances().map(|a| a.accepted_at_ms).collect::<Vec<_>>(),
+        &acceptances().map(|a| a.deadline_ms).collect::<Vec<_>>() as &[Option<i64>],
+        &acceptances().map(|a| signed(a.steps_total)).collect::<Vec<_>>(),
+        &acceptances().map(|a| a.trace_id.map(trace_text)).collect::<Vec<_>>() as &[Option<String>],
+        &acceptances().map(|a| a.retry_of.map(JobId::uuid)).collect::<Vec<_>>() as &[Option<Uuid>],
+        &keys().map(|key| key.map(|key| key.route.as_str())).collect::<Vec<_>>() as &[Option<&str>],
+        &keys().map(|key| key.map(|key| key.key.as_str())).collect::<Vec<_>>() as &[Option<&str>],
+        &keys().map(|key| key.map(|key| key.fingerprint.as_slice())).collect::<Vec<_>>() as &[Option<&[u8]>],
+        &keys().map(|key| key.map(|key| key.retention_ms)).collect::<Vec<_>>() as &[Option<i64>],
+        &uuids(owners),
+        &columns.topics as &[&str],
+        &columns.keys as &[Option<&[u8]>],
+        &columns.values as &[Option<&[u8]>],
+        &columns.headers,
+    )
+    .fetch_all(executor)
+    .await?;
+    debug_assert_eq!(holders.len(), asked.len(), "one answer per request");
+    Ok(holders)
+}

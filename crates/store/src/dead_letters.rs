@@ -1,0 +1,122 @@
+//! `orchestrator.dead_letters`: where each dead letter lies on its topic, and why. The record itself stays on Kafka.
+
+use crate::columns::{signed, unsigned};
+use crate::{Error, Pool, Tx, outbox};
+
+/// One record of the dead-letters topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The dead-letters topic.
+    pub topic: String,
+    /// The partition there.
+    pub partition: i32,
+    /// The offset there.
+    pub offset: i64,
+    /// Where the record failed, as far as its headers tell.
+    pub original: Option<Original>,
+    /// The kind of failure, a short stable word.
+    pub class: String,
+    /// What happened, for a person.
+    pub reason: String,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// Its headers, as they were and with the failure's.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The size of its value.
+    pub value_bytes: u32,
+    /// When it was put there, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// Where a record failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// Notes dead letters as part of the caller's transaction, which also moves their offset (rule 3).
+pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let originals = || letters.iter().map(|letter| letter.original.as_ref());
+    sqlx::query!(
+        r#"insert into orchestrator.dead_letters (
+            topic, partition, "offset", original_topic, original_partition, original_offset,
+            class, reason, attempts, key, headers, value_bytes, at
+         )
+         select
+            topic, partition, "offset", original_topic, original_partition, original_offset,
+            class, reason, attempts, key, headers, value_bytes, to_timestamp(at_ms / 1000.0)
+         from unnest(
+            $1::text[], $2::integer[], $3::bigint[], $4::text[], $5::integer[], $6::bigint[],
+            $7::text[], $8::text[], $9::integer[], $10::bytea[], $11::bytea[], $12::integer[], $13::bigint[]
+         ) as letter (
+            topic, partition, "offset", original_topic, original_partition, original_offset,
+            class, reason, attempts, key, headers, value_bytes, at_ms
+         )
+         on conflict (topic, partition, "offset") do nothing"#,
+        &letters.iter().map(|letter| letter.topic.as_str()).collect::<Vec<_>>() as &[&str],
+        &letters.iter().map(|letter| letter.partition).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| letter.offset).collect::<Vec<_>>(),
+        &originals().map(|original| original.map(|o| o.topic.as_str())).collect::<Vec<_>>() as &[Option<&str>],
+        &originals().map(|original| original.map(|o| o.partition)).collect::<Vec<_>>() as &[Option<i32>],
+        &originals().map(|original| original.map(|o| o.offset)).collect::<Vec<_>>() as &[Option<i64>],
+        &letters.iter().map(|letter| storable(&letter.class)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| storable(&letter.reason)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| signed(letter.attempts)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| letter.key.as_deref()).collect::<Vec<_>>() as &[Option<&[u8]>],
+        &letters.iter().map(|letter| outbox::encode_headers(&letter.headers)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| signed(letter.value_bytes)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| letter.at_ms).collect::<Vec<_>>(),
+    )
+    .execute(tx.raw())
+    .await?;
+    Ok(())
+}
+
+/// The newest dead letters, newest first.
+pub async fn newest(pool: &Pool, letters_max: u32) -> Result<Vec<DeadLetter>, Error> {
+    let rows = sqlx::query!(
+        r#"select topic, partition, "offset", original_topic, original_partition, original_offset, class, reason,
+                  attempts, key, headers, value_bytes, (extract(epoch from at) * 1000)::bigint as "at_ms!"
+           from orchestrator.dead_letters order by at desc, topic, partition, "offset" desc limit $1"#,
+        i64::from(letters_max),
+    )
+    .fetch_all(pool.raw())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let original = match (row.original_topic, row.original_partition, row.original_offset) {
+                (Some(topic), Some(partition), Some(offset)) => Some(Original { topic, partition, offset }),
+                _ => None,
+            };
+            let headers = outbox::decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            Ok(DeadLetter {
+                topic: row.topic,
+                partition: row.partition,
+                offset: row.offset,
+                original,
+                class: row.class,
+                reason: row.reason,
+                attempts: unsigned(row.attempts),
+                key: row.key,
+                headers,
+                value_bytes: unsigned(row.value_bytes),
+                at_ms: row.at_ms,
+            })
+        })
+        .collect()
+}
+
+/// Postgres' text holds no NUL, and what a failure quotes may.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,193 @@
+//! The events of a job as they lie in `orchestrator.jobs.history`: one JSON object per line, appended.
+//!
+//! What the row itself holds (tenant, flow, key, ...) is not repeated. On reading, an entry whose cursor does not rise
+//! is dropped, so that even a batch applied twice would show each event once.
+
+use std::borrow::Cow;
+
+use flow::event::{EventKind, JobEvent};
+use flow::id::JobId;
+use flow::slip::Phase;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::Error;
+use crate::columns::status_of;
+
+/// An event with its place on the events topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The record's offset: the public cursor.
+    pub cursor: i64,
+    /// The event.
+    pub event: JobEvent,
+}
+
+/// What a row says about every event of its job.
+pub(crate) struct Job {
+    pub(crate) job: JobId,
+    pub(crate) tenant: String,
+    pub(crate) flow: String,
+    pub(crate) version: String,
+    pub(crate) key: String,
+    pub(crate) correlation_id: String,
+    pub(crate) accepted_at_ms: i64,
+    pub(crate) steps_total: u32,
+    pub(crate) retry_of: Option<JobId>,
+}
+
+/// One line.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    cursor: i64,
+    kind: Cow<'a, str>,
+    status: Cow<'a, str>,
+    hop: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    index: u32,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    branch: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    step: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    undo: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    visit: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    attempts: u32,
+    at_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_attempt_after_ms: Option<u64>,
+    // Absent is none; there and null is a null.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    data: Option<Cow<'a, Value>>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn is_empty(text: &str) -> bool {
+    text.is_empty()
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'static, Value>>, D::Error> {
+    Value::deserialize(deserializer).map(|value| Some(Cow::Owned(value)))
+}
+
+/// Appends one event as a line.
+pub(crate) fn write(history: &mut Vec<u8>, cursor: i64, event: &JobEvent) {
+    let line = Line {
+        cursor,
+        kind: event.kind.as_str().into(),
+        status: event.status.as_str().into(),
+        hop: event.hop,
+        index: event.index,
+        branch: event.branch.as_str().into(),
+        step: event.step.as_deref().map(Cow::Borrowed),
+        undo: event.phase == Phase::Undo,
+        visit: event.visit,
+        attempts: event.attempts,
+        at_ms: event.at_ms,
+        next_attempt_after_ms: event.next_attempt_after_ms,
+        data: event.data.as_ref().map(Cow::Borrowed),
+    };
+    serde_json::to_writer(&mut *history, &line).expect("text keys and JSON values always serialise into memory");
+    history.push(b'\n');
+}
+
+/// The events of a row, in order.
+pub(crate) fn read(history: &[u8], job: &Job) -> Result<Vec<Entry>, Error> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for bytes in history.split(|byte| *byte == b'\n').filter(|bytes| !bytes.is_empty()) {
+        let line: Line<'_> = serde_json::from_slice(bytes)
+            .map_err(|error| Error::Corrupt(format!("history of {}: {error}", job.job)))?;
+        if entries.last().is_none_or(|last| last.cursor < line.cursor) {
+            entries.push(entry(line, job)?);
+        }
+    }
+    Ok(entries)
+}
+
+fn entry(line: Line<'_>, job: &Job) -> Result<Entry, Error> {
+    let kind = EventKind::parse(&line.kind).ok_or_else(|| Error::Corrupt(format!("event kind `{}`", line.kind)))?;
+    let event = JobEvent {
+        job: job.job,
+        tenant: job.tenant.clone(),
+        flow: job.flow.clone(),
+        version: job.version.clone(),
+        key: job.key.clone(),
+        correlation_id: job.correlation_id.clone(),
+        kind,
+        status: status_of(&line.status)?,
+        hop: line.hop,
+        index: line.index,
+        branch: line.branch.into_owned(),
+        step: line.step.map(Cow::into_owned),
+        phase: if line.undo { Phase::Undo } else { Phase::Forward },
+        visit: line.visit,
+        attempts: line.attempts,
+        at_ms: line.at_ms,
+        accepted_at_ms: job.accepted_at_ms,
+        steps_total: job.steps_total,
+        retry_of: job.retry_of,
+        next_attempt_after_ms: line.next_attempt_after_ms,
+        data: line.data.map(Cow::into_owned),
+    };
+    Ok(Entry { cursor: line.cursor, event })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job() -> Job {
+        Job {
+            job: "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d".parse().unwrap(),
+            tenant: "acme".to_owned(),
+            flow: "order".to_owned(),
+            version: "abc".to_owned(),
+            key: "customer-1".to_owned(),
+            correlation_id: "c".to_owned(),
+            accepted_at_ms: 1,
+            steps_total: 3,
+            retry_of: None,
+        }
+    }
+
+    fn example(data: Option<Value>) -> Entry {
+        let text = r#"{"cursor":7,"kind":"step.failed","status":"compensating","hop":2,"branch":"a\"\nb","step":"pay",
+            "undo":true,"visit":1,"attempts":2,"at_ms":5,"next_attempt_after_ms":9}"#
+            .replace('\n', " ");
+        let mut example = read(text.as_bytes(), &job()).unwrap().remove(0);
+        example.event.data = data;
+        example
+    }
+
+    #[test]
+    fn an_event_reads_back_as_it_was_written() {
+        for data in [None, Some(Value::Null), Some(json!({"z": 1, "a": "line\nbreak \u{0}"}))] {
+            let entry = example(data);
+            let mut history = Vec::new();
+            write(&mut history, entry.cursor, &entry.event);
+            assert_eq!(read(&history, &job()).unwrap(), [entry]);
+        }
+    }
+
+    #[test]
+    fn what_was_appended_twice_shows_once() {
+        let (first, mut second) = (example(None), example(None));
+        second.cursor = 8;
+        let mut history = Vec::new();
+        for entry in [&first, &second, &first, &second] {
+            write(&mut history, entry.cursor, &entry.event);
+        }
+        assert_eq!(read(&history, &job()).unwrap(), [first, second]);
+    }
+}

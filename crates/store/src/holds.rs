@@ -1,0 +1,122 @@
+//! `orchestrator.holds`: slips at rest. A row is a job's token, so it leaves only by becoming a row of the outbox in
+//! the same transaction: whoever deletes it sends it, and nobody else can.
+
+use events::record::Record;
+use flow::id::JobId;
+use flow::slip::HoldReason;
+
+use crate::columns::{RecordColumns, signed};
+use crate::{Error, Pool, Tx};
+
+/// A token that comes to rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewHold {
+    /// Whose token.
+    pub job: JobId,
+    /// Its branch.
+    pub branch: String,
+    /// The hop of the slip inside; `(job, branch, hop)` is the hold's identity.
+    pub hop: u32,
+    /// What it waits for.
+    pub reason: HoldReason,
+    /// After how long it is released by itself, counted from now by Postgres' clock; none: by an operator only.
+    pub release_after_ms: Option<u64>,
+    /// The slip's record, to be sent as it is.
+    pub record: Record,
+}
+
+/// What [`release_due`] did, and when to call again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// How many holds were sent on.
+    pub holds: u32,
+    /// In how many milliseconds the next one is due (0: now); none when none waits for a time.
+    pub next_due_in_ms: Option<u64>,
+}
+
+/// Puts tokens to rest as part of the caller's transaction, which also moves the offset that they came by (rule 3). One
+/// that rests already stays as it is.
+pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
+    if holds.is_empty() {
+        return Ok(());
+    }
+    let release_after = |hold: &NewHold| hold.release_after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    let columns: RecordColumns<'_> = holds.iter().map(|hold| &hold.record).collect();
+    sqlx::query!(
+        "insert into orchestrator.holds (job, branch, hop, reason, release_at, topic, key, value, headers)
+         select job, branch, hop, reason, now() + release_after_ms * interval '1 millisecond',
+                topic, key, value, headers
+         from unnest(
+            $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::bigint[],
+            $6::text[], $7::bytea[], $8::bytea[], $9::bytea[]
+         ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers)
+         on conflict (job, branch, hop) do nothing",
+        &holds.iter().map(|hold| hold.job.uuid()).collect::<Vec<_>>(),
+        &holds.iter().map(|hold| hold.branch.as_str()).collect::<Vec<_>>() as &[&str],
+        &holds.iter().map(|hold| signed(hold.hop)).collect::<Vec<_>>(),
+        &holds.iter().map(|hold| hold.reason.as_str()).collect::<Vec<_>>() as &[&str],
+        &holds.iter().map(release_after).collect::<Vec<_>>() as &[Option<i64>],
+        &columns.topics as &[&str],
+        &columns.keys as &[Option<&[u8]>],
+        &columns.values as &[Option<&[u8]>],
+        &columns.headers,
+    )
+    .execute(tx.raw())
+    .await?;
+    Ok(())
+}
+
+/// Sends on at most `holds_max` holds whose time has come, earliest first, in one statement. Any number of callers at
+/// once share the work; each hold is sent by exactly one.
+pub async fn release_due(pool: &Pool, holds_max: u32) -> Result<Released, Error> {
+    let row = sqlx::query_file!("queries/release_due.sql", i64::from(holds_max)).fetch_one(pool.raw()).await?;
+    let holds = u32::try_from(row.released).unwrap_or(u32::MAX);
+    let next_due_in_ms = if holds >= holds_max && holds > 0 { Some(0) } else { until(row.next_due_in_ms) };
+    Ok(Released { holds, next_due_in_ms })
+}
+
+/// In how many milliseconds the next hold is due (0: one is due now); none when none waits for a time.
+pub async fn next_due_ms(pool: &Pool) -> Result<Option<u64>, Error> {
+    let in_ms = sqlx::query_scalar!(
+        "select ceil(extract(epoch from min(release_at) - clock_timestamp()) * 1000)::bigint
+         from orchestrator.holds where release_at is not null"
+    )
+    .fetch_one(pool.raw())
+    .await?;
+    Ok(until(in_ms))
+}
+
+/// Sends on every hold of a parked job, by an operator's word. Returns how many there were: 0 when the job is not
+/// parked (any more), so calling it twice does it once.
+pub async fn resume(tx: &mut Tx, job: JobId) -> Result<u64, Error> {
+    let resumed = sqlx::query!(
+        "with resumed as (
+            delete from orchestrator.holds where job = $1 and release_at is null returning *
+         )
+         insert into outbox.messages (topic, key, value, headers)
+         select topic, key, value, headers from resumed order by branch, hop",
+        job.uuid(),
+    )
+    .execute(tx.raw())
+    .await?;
+    Ok(resumed.rows_affected())
+}
+
+/// How many slips rest, by reason.
+pub async fn count_by_reason(pool: &Pool) -> Result<Vec<(HoldReason, u64)>, Error> {
+    let rows =
+        sqlx::query!(r#"select reason, count(*) as "holds!" from orchestrator.holds group by reason order by reason"#)
+            .fetch_all(pool.raw())
+            .await?;
+    rows.into_iter()
+        .map(|row| {
+            let reason = HoldReason::parse(&row.reason)
+                .ok_or_else(|| Error::Corrupt(format!("hold reason `{}`", row.reason)))?;
+            Ok((reason, row.holds.unsigned_abs()))
+        })
+        .collect()
+}
+
+fn until(in_ms: Option<i64>) -> Option<u64> {
+    in_ms.map(|ms| u64::try_from(ms).unwrap_or(0))
+}

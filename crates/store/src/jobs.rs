@@ -1,0 +1,155 @@
+//! `orchestrator.jobs`: the projection of every job from its events, and reading it.
+
+use std::collections::HashMap;
+
+use flow::event::{JobEvent, JobStatus};
+use flow::id::JobId;
+use uuid::Uuid;
+
+use crate::acceptances::Acceptance;
+use crate::columns::{signed, trace_text};
+use crate::history::{self, Entry};
+use crate::{Error, Tx};
+
+mod read;
+
+pub use read::{get, list};
+
+/// An event as it was read from the events topic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedEvent {
+    /// The partition that it was read from.
+    pub partition: i32,
+    /// Its offset there: the job's cursor after it.
+    pub cursor: i64,
+    /// The trace that the record's `traceparent` names.
+    pub trace_id: Option<u128>,
+    /// The event.
+    pub event: JobEvent,
+}
+
+/// A job as its events tell it, up to a cursor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Projection {
+    /// The job, without its history.
+    pub summary: JobSummary,
+    /// Its events, in order.
+    pub history: Vec<Entry>,
+}
+
+/// A job in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSummary {
+    /// The job.
+    pub job: JobId,
+    /// Who submitted it.
+    pub tenant: String,
+    /// The flow's name.
+    pub flow: String,
+    /// The flow's version.
+    pub version: String,
+    /// The ordering key.
+    pub key: String,
+    /// The caller's correlation id, or ours.
+    pub correlation_id: String,
+    /// Where it stands.
+    pub status: JobStatus,
+    /// The offset of the last event seen.
+    pub cursor: i64,
+    /// How many steps the flow has.
+    pub steps_total: u32,
+    /// When it was accepted, in milliseconds since the Unix epoch.
+    pub accepted_at_ms: i64,
+    /// When the last event happened, in milliseconds since the Unix epoch.
+    pub updated_at_ms: i64,
+    /// The job's trace.
+    pub trace_id: Option<u128>,
+    /// The job that this one retries.
+    pub retry_of: Option<JobId>,
+}
+
+/// What Postgres knows of a job: at least one of the two is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredJob {
+    /// What was accepted; there from the moment of the 202, gone after its retention.
+    pub acceptance: Option<Acceptance>,
+    /// What was seen of it since; there soon after.
+    pub projection: Option<Projection>,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Whose jobs.
+    pub tenant: String,
+    /// Of that flow only.
+    pub flow: Option<String>,
+    /// In that status only.
+    pub status: Option<JobStatus>,
+    /// With that ordering key only.
+    pub key: Option<String>,
+    /// With that correlation id only.
+    pub correlation_id: Option<String>,
+    /// Accepted then or later, in milliseconds since the Unix epoch.
+    pub since_ms: Option<i64>,
+    /// Older than that job: the last one of the page before.
+    pub before: Option<JobId>,
+    /// At most so many.
+    pub jobs_max: u32,
+}
+
+/// Everything that one batch says about one job.
+struct Update<'a> {
+    last: &'a ObservedEvent,
+    trace_id: Option<u128>,
+    history: Vec<u8>,
+}
+
+/// The batch by job, each job's events in order, jobs sorted.
+fn coalesce(events: &[ObservedEvent]) -> Vec<Update<'_>> {
+    let mut places = HashMap::new();
+    let mut updates: Vec<Update<'_>> = Vec::new();
+    for observed in events {
+        let place = *places.entry(observed.event.job).or_insert(updates.len());
+        if place == updates.len() {
+            updates.push(Update { last: observed, trace_id: observed.trace_id, history: Vec::new() });
+        }
+        let update = &mut updates[place];
+        update.last = observed;
+        update.trace_id = update.trace_id.or(observed.trace_id);
+        history::write(&mut update.history, observed.cursor, &observed.event);
+    }
+    updates.sort_by_key(|update| update.last.event.job);
+    updates
+}
+
+/// Brings the projection up to these events, which must be in the order of their partitions: one write per job, however
+/// many of its events are in the batch. A job never goes back: an update whose cursor is not ahead writes nothing.
+pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error> {
+    let updates = coalesce(events);
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let last = || updates.iter().map(|update| &update.last.event);
+    sqlx::query_file!(
+        "queries/project.sql",
+        &last().map(|e| e.job.uuid()).collect::<Vec<_>>(),
+        &last().map(|e| e.tenant.as_str()).collect::<Vec<_>>() as &[&str],
+        &last().map(|e| e.flow.as_str()).collect::<Vec<_>>() as &[&str],
+        &last().map(|e| e.version.as_str()).collect::<Vec<_>>() as &[&str],
+        &last().map(|e| e.key.as_str()).collect::<Vec<_>>() as &[&str],
+        &last().map(|e| e.correlation_id.as_str()).collect::<Vec<_>>() as &[&str],
+        &last().map(|e| e.status.as_str()).collect::<Vec<_>>() as &[&str],
+        &updates.iter().map(|update| update.last.partition).collect::<Vec<_>>(),
+        &updates.iter().map(|update| update.last.cursor).collect::<Vec<_>>(),
+        &last().map(|e| signed(e.steps_total)).collect::<Vec<_>>(),
+        &last().map(|e| e.accepted_at_ms).collect::<Vec<_>>(),
+        &last().map(|e| e.at_ms).collect::<Vec<_>>(),
+        &updates.iter().map(|update| update.trace_id.map(trace_text)).collect::<Vec<_>>() as &[Option<String>],
+        &last().map(|e| e.retry_of.map(JobId::uuid)).collect::<Vec<_>>() as &[Option<Uuid>],
+        &updates.iter().map(|update| update.history.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+    )
+    .execute(tx.raw())
+    .await?;
+    Ok(())
+}

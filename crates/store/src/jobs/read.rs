@@ -1,0 +1,163 @@
+//! Reading jobs: one, with all that is known of it, or a page of them.
+
+use flow::id::JobId;
+use uuid::Uuid;
+
+use super::{Filter, JobSummary, Projection, StoredJob};
+use crate::acceptances::Acceptance;
+use crate::columns::{status_of, trace_of, unsigned};
+use crate::history::{self, Job};
+use crate::{Error, Pool};
+
+/// What is stored of that tenant's job, in one query; none when it is unknown or another tenant's.
+pub async fn get(pool: &Pool, tenant: &str, job: JobId) -> Result<Option<StoredJob>, Error> {
+    let row = sqlx::query_file_as!(StoredRow, "queries/get_job.sql", job.uuid(), tenant).fetch_one(pool.raw()).await?;
+    let acceptance = row.acceptance(job)?;
+    let projection = row.projection(job)?;
+    Ok((acceptance.is_some() || projection.is_some()).then_some(StoredJob { acceptance, projection }))
+}
+
+/// A page of jobs, newest first. The projection only: a job appears once its first event has come by.
+pub async fn list(pool: &Pool, filter: &Filter) -> Result<Vec<JobSummary>, Error> {
+    let rows = sqlx::query_file_as!(
+        ListedRow,
+        "queries/list_jobs.sql",
+        filter.tenant,
+        filter.flow.as_deref(),
+        filter.status.map(|status| status.as_str()),
+        filter.key.as_deref(),
+        filter.correlation_id.as_deref(),
+        filter.since_ms,
+        filter.before.map(JobId::uuid),
+        i64::from(filter.jobs_max),
+    )
+    .fetch_all(pool.raw())
+    .await?;
+    rows.into_iter().map(JobSummary::try_from).collect()
+}
+
+/// A row of the list, as Postgres has it.
+struct ListedRow {
+    job: Uuid,
+    tenant: String,
+    flow: String,
+    version: String,
+    key: String,
+    correlation_id: String,
+    status: String,
+    cursor: i64,
+    steps_total: i32,
+    accepted_at_ms: i64,
+    updated_at_ms: i64,
+    trace_id: Option<String>,
+    retry_of: Option<Uuid>,
+}
+
+impl TryFrom<ListedRow> for JobSummary {
+    type Error = Error;
+
+    fn try_from(row: ListedRow) -> Result<Self, Error> {
+        Ok(Self {
+            job: JobId::new(row.job),
+            tenant: row.tenant,
+            flow: row.flow,
+            version: row.version,
+            key: row.key,
+            correlation_id: row.correlation_id,
+            status: status_of(&row.status)?,
+            cursor: row.cursor,
+            steps_total: unsigned(row.steps_total),
+            accepted_at_ms: row.accepted_at_ms,
+            updated_at_ms: row.updated_at_ms,
+            trace_id: trace_of(row.trace_id.as_deref())?,
+            retry_of: row.retry_of.map(JobId::new),
+        })
+    }
+}
+
+/// An acceptance and a projection side by side, either of which may be missing.
+struct StoredRow {
+    tenant: Option<String>,
+    flow: Option<String>,
+    version: Option<String>,
+    key: Option<String>,
+    correlation_id: Option<String>,
+    input: Option<Vec<u8>>,
+    accepted_at_ms: Option<i64>,
+    deadline_ms: Option<i64>,
+    steps_total: Option<i32>,
+    trace_id: Option<String>,
+    retry_of: Option<Uuid>,
+    seen_tenant: Option<String>,
+    seen_flow: Option<String>,
+    seen_version: Option<String>,
+    seen_key: Option<String>,
+    seen_correlation_id: Option<String>,
+    seen_status: Option<String>,
+    seen_cursor: Option<i64>,
+    seen_steps_total: Option<i32>,
+    seen_accepted_at_ms: Option<i64>,
+    seen_updated_at_ms: Option<i64>,
+    seen_trace_id: Option<String>,
+    seen_retry_of: Option<Uuid>,
+    seen_history: Option<Vec<u8>>,
+}
+
+impl StoredRow {
+    fn acceptance(&self, job: JobId) -> Result<Option<Acceptance>, Error> {
+        let trace_id = trace_of(self.trace_id.as_deref())?;
+        let acceptance = || {
+            Some(Acceptance {
+                job,
+                tenant: self.tenant.clone()?,
+                flow: self.flow.clone()?,
+                version: self.version.clone()?,
+                key: self.key.clone()?,
+                correlation_id: self.correlation_id.clone()?,
+                input: self.input.clone()?,
+                accepted_at_ms: self.accepted_at_ms?,
+                deadline_ms: self.deadline_ms,
+                steps_total: unsigned(self.steps_total?),
+                trace_id,
+                retry_of: self.retry_of.map(JobId::new),
+            })
+        };
+        Ok(acceptance())
+    }
+
+    fn projection(self, job: JobId) -> Result<Option<Projection>, Error> {
+        let Some(listed) = self.listed(job) else { return Ok(None) };
+        let summary = JobSummary::try_from(listed)?;
+        let of = Job {
+            job,
+            tenant: summary.tenant.clone(),
+            flow: summary.flow.clone(),
+            version: summary.version.clone(),
+            key: summary.key.clone(),
+            correlation_id: summary.correlation_id.clone(),
+            accepted_at_ms: summary.accepted_at_ms,
+            steps_total: summary.steps_total,
+            retry_of: summary.retry_of,
+        };
+        let history = history::read(&self.seen_history.unwrap_or_default(), &of)?;
+        Ok(Some(Projection { summary, history }))
+    }
+
+    fn listed(&self, job: JobId) -> Option<ListedRow> {
+        Some(ListedRow {
+            job: job.uuid(),
+            tenant: self.seen_tenant.clone()?,
+            flow: self.seen_flow.clone()?,
+            version: self.seen_version.clone()?,
+            key: self.seen_key.clone()?,
+            correlation_id: self.seen_correlation_id.clone()?,
+            status: self.seen_status.clone()?,
+            cursor: self.seen_cursor?,
+            steps_total: self.seen_steps_total?,
+            accepted_at_ms: self.seen_accepted_at_ms?,
+            updated_at_ms: self.seen_updated_at_ms?,
+            trace_id: self.seen_trace_id.clone(),
+            retry_of: self.seen_retry_of,
+        })
+    }
+}

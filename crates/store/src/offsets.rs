@@ -1,0 +1,118 @@
+//! `<schema>.offsets`: how far a service has taken in a partition, moved in the transaction that holds the effect
+//! (design.md section 2, rule 3) and only from where it was expected, so that a zombie cannot write.
+
+use crate::{Error, Pool, Role, Tx};
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+}
+
+/// One partition's move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetAdvance {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The stored offset that this move starts from; none: nothing is stored yet.
+    pub expected: Option<i64>,
+    /// The next offset to read.
+    pub next: i64,
+}
+
+/// Runs `$run` with the schema of the role as a literal: queries are checked at compile time, so each is written out.
+macro_rules! in_schema_of {
+    ($role:expr, $run:ident) => {
+        match $role {
+            Role::Ingest => $run!("ingest"),
+            Role::Orchestrator => $run!("orchestrator"),
+            Role::Notifier => $run!("notifier"),
+            Role::Relay => Err(Error::Corrupt("the relay keeps its position on Kafka".to_owned())),
+        }
+    };
+}
+
+/// The next offset of each partition, in the order asked for; none where nothing is stored yet.
+pub async fn positions(pool: &Pool, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Error> {
+    let topics: Vec<&str> = partitions.iter().map(|p| p.topic.as_str()).collect();
+    let numbers: Vec<i32> = partitions.iter().map(|p| p.partition).collect();
+    macro_rules! select {
+        ($schema:literal) => {
+            Ok(sqlx::query_scalar!(
+                r#"select next_offset as "next_offset?"
+                   from unnest($1::text[], $2::integer[]) with ordinality as asked (topic, partition, ordinal)
+                   left join "#
+                    + $schema
+                    + r#".offsets using (topic, partition)
+                   order by ordinal"#,
+                &topics as &[&str],
+                &numbers,
+            )
+            .fetch_all(pool.raw())
+            .await?)
+        };
+    }
+    in_schema_of!(pool.role(), select)
+}
+
+/// Moves every partition or none: [`Error::Conflict`] when one is not where it was expected. Then give the transaction
+/// up: somebody else has this partition.
+pub async fn advance(tx: &mut Tx, advances: &[OffsetAdvance]) -> Result<(), Error> {
+    if advances.is_empty() {
+        return Ok(());
+    }
+    let mut sorted: Vec<&OffsetAdvance> = advances.iter().collect();
+    sorted.sort_by_key(|advance| (&advance.topic, advance.partition));
+    let topics: Vec<&str> = sorted.iter().map(|advance| advance.topic.as_str()).collect();
+    let partitions: Vec<i32> = sorted.iter().map(|advance| advance.partition).collect();
+    let expected: Vec<Option<i64>> = sorted.iter().map(|advance| advance.expected).collect();
+    let next: Vec<i64> = sorted.iter().map(|advance| advance.next).collect();
+    macro_rules! compare_and_set {
+        ($schema:literal) => {
+            Ok(sqlx::query_scalar!(
+                r#"with asked as (
+                    select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::bigint[])
+                        as asked (topic, partition, expected, next)
+                   ), moved as (
+                    update "#
+                    + $schema
+                    + r#".offsets as stored set next_offset = asked.next, updated_at = now()
+                    from asked
+                    where stored.topic = asked.topic and stored.partition = asked.partition
+                      and stored.next_offset = asked.expected
+                    returning stored.topic, stored.partition
+                   ), begun as (
+                    insert into "#
+                    + $schema
+                    + r#".offsets (topic, partition, next_offset)
+                    select topic, partition, next from asked where expected is null
+                    on conflict do nothing
+                    returning topic, partition
+                   )
+                   select ordinal as "ordinal!"
+                   from unnest($1::text[], $2::integer[]) with ordinality as asked (topic, partition, ordinal)
+                   where (topic, partition) not in (select * from moved union all select * from begun)
+                   order by ordinal limit 1"#,
+                &topics as &[&str],
+                &partitions,
+                &expected as &[Option<i64>],
+                &next,
+            )
+            .fetch_optional(tx.raw())
+            .await?)
+        };
+    }
+    let refused: Result<Option<i64>, Error> = in_schema_of!(tx.role(), compare_and_set);
+    match refused? {
+        None => Ok(()),
+        Some(ordinal) => {
+            let index = usize::try_from(ordinal - 1).unwrap_or_default();
+            Err(Error::Conflict { topic: sorted[index].topic.clone(), partition: sorted[index].partition })
+        }
+    }
+}

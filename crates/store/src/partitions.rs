@@ -1,0 +1,103 @@
+//! Tables that are partitioned by time: making the partitions ahead.
+//!
+//! A partition is made beside the table and then attached, so that inserts into the table go on meanwhile. A period for
+//! which rows already lie in the default partition is left alone.
+
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use crate::{Error, Pool};
+
+/// How a table is cut.
+pub(crate) struct Partitioned {
+    pub(crate) schema: &'static str,
+    pub(crate) table: &'static str,
+    pub(crate) period_ms: i64,
+    /// A point in time as a bound of the partition key.
+    pub(crate) bound: fn(i64) -> String,
+}
+
+/// By `created_at`, hourly.
+pub(crate) const OUTBOX: Partitioned = Partitioned {
+    schema: "outbox",
+    table: "messages",
+    period_ms: 3_600_000,
+    bound: |at_ms| format!("'epoch'::timestamptz + {at_ms} * interval '1 millisecond'"),
+};
+
+/// By job id, which is a UUIDv7 and starts with the milliseconds since the Unix epoch, daily.
+pub(crate) const ACCEPTANCES: Partitioned = Partitioned {
+    schema: "ingest",
+    table: "acceptances",
+    period_ms: 86_400_000,
+    bound: |at_ms| {
+        let at_ms = u128::try_from(at_ms).unwrap_or_default();
+        format!("'{}'::uuid", Uuid::from_u128(at_ms << 80))
+    },
+};
+
+/// Postgres' clock, in milliseconds since the Unix epoch.
+pub(crate) async fn now_ms(pool: &Pool) -> Result<i64, Error> {
+    let now_ms = sqlx::query_scalar!(r#"select (extract(epoch from clock_timestamp()) * 1000)::bigint as "now!""#)
+        .fetch_one(pool.raw())
+        .await?;
+    Ok(now_ms)
+}
+
+/// Makes those partitions from the one that holds `now_ms` to `ahead` more that do not exist. Returns how many it made.
+pub(crate) async fn ensure(pool: &Pool, cut: &Partitioned, now_ms: i64, ahead: u32) -> Result<u32, Error> {
+    let first = now_ms.div_euclid(cut.period_ms);
+    let mut made = 0;
+    for index in first..=first + i64::from(ahead) {
+        if !exists(pool, cut, index).await? && make(pool, cut, index).await? {
+            made += 1;
+        }
+    }
+    Ok(made)
+}
+
+/// `messages_p473812`: the count of periods since the Unix epoch.
+fn name(cut: &Partitioned, index: i64) -> String {
+    format!("{}_p{index}", cut.table)
+}
+
+async fn exists(pool: &Pool, cut: &Partitioned, index: i64) -> Result<bool, Error> {
+    let exists = sqlx::query_scalar!(
+        r#"select exists (
+            select from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+            where nspname = $1 and relname = $2 and relispartition
+        ) as "exists!""#,
+        cut.schema,
+        name(cut, index),
+    )
+    .fetch_one(pool.raw())
+    .await?;
+    Ok(exists)
+}
+
+/// One partition; false when the default partition holds rows of its period or somebody else was faster.
+async fn make(pool: &Pool, cut: &Partitioned, index: i64) -> Result<bool, Error> {
+    let Partitioned { schema, table, .. } = cut;
+    let partition = name(cut, index);
+    let (from, to) = ((cut.bound)(index * cut.period_ms), (cut.bound)((index + 1) * cut.period_ms));
+    let statements = format!(
+        "set local lock_timeout = '2s';
+         create table {schema}.{partition} (like {schema}.{table} including defaults including constraints)
+            with (autovacuum_vacuum_insert_threshold = -1);
+         alter table {schema}.{table} attach partition {schema}.{partition} for values from ({from}) to ({to});"
+    );
+    let mut tx = pool.begin().await?;
+    // Safe: made of our own constants and numbers only.
+    match sqlx::raw_sql(AssertSqlSafe(statements)).execute(tx.raw()).await {
+        Ok(_) => {
+            tx.commit().await?;
+            Ok(true)
+        }
+        Err(error) => {
+            tx.rollback().await?;
+            let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+            // Rows in the default partition; the table exists (two ways of losing the same race).
+            if ["23514", "42P07", "23505"].contains(&code.as_str()) { Ok(false) } else { Err(error.into()) }
+        }
+    }
+}

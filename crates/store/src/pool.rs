@@ -1,0 +1,160 @@
+//! Connections, each acting as the service's own role.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
+
+use crate::Error;
+
+/// A statement that takes longer is ended by Postgres; ours take milliseconds.
+const STATEMENT_TIMEOUT_MS: u64 = 30_000;
+/// A lock that is not had by then is an error, not a queue.
+const LOCK_TIMEOUT_MS: u64 = 10_000;
+/// A transaction that idles holds back vacuum, the outbox's watermark and locks: a paused process must not.
+const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 30_000;
+/// A connection that rested longer is tried before use: Postgres may have been restarted meanwhile.
+const IDLE_UNCHECKED_MS: u128 = 500;
+
+/// Who is connecting. Every service has one role in Postgres, and grants enforce what it owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Owns schema `ingest`.
+    Ingest,
+    /// Owns schema `outbox`.
+    Relay,
+    /// Owns schema `orchestrator`.
+    Orchestrator,
+    /// Owns schema `notifier`.
+    Notifier,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Ingest, Self::Relay, Self::Orchestrator, Self::Notifier];
+
+    /// The role's name in Postgres.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "meanwhile_ingest",
+            Self::Relay => "meanwhile_relay",
+            Self::Orchestrator => "meanwhile_orchestrator",
+            Self::Notifier => "meanwhile_notifier",
+        }
+    }
+}
+
+/// How to connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `DATABASE_URL`. The login must be a member of the service's role (or a superuser).
+    pub url: String,
+    /// The most connections held at once.
+    pub connections_max: u32,
+    /// How long a caller waits for a connection before the database counts as unavailable, in milliseconds.
+    pub acquire_timeout_ms: u64,
+}
+
+impl Settings {
+    /// That database, with the usual bounds.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), connections_max: 8, acquire_timeout_ms: 3_000 }
+    }
+}
+
+/// Connections under one role, made when needed: opening a pool never fails because Postgres is away.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pool: PgPool,
+    login: PgConnectOptions,
+    role: Role,
+}
+
+impl Pool {
+    /// A pool for that role. Connects lazily; needs a tokio runtime around it.
+    ///
+    /// The role is set as each connection starts (as `SET ROLE` would), so grants hold even when all services share
+    /// one login.
+    pub fn open(settings: &Settings, role: Role) -> Result<Self, Error> {
+        let login = PgConnectOptions::from_str(&settings.url).map_err(Error::Url)?.application_name(role.name());
+        let options = login.clone().options([
+            ("role", role.name().to_owned()),
+            ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
+            ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
+            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.connections_max)
+            .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for.as_millis() >= IDLE_UNCHECKED_MS {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self { pool, login, role })
+    }
+
+    /// The role that its connections act as.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Begins a transaction. It is rolled back when dropped without [`Tx::commit`].
+    pub async fn begin(&self) -> Result<Tx, Error> {
+        Ok(Tx { inner: self.pool.begin().await?, role: self.role })
+    }
+
+    /// Succeeds when Postgres answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(self.pool.acquire().await?.ping().await?)
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(crate) const fn raw(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A connection as the login itself, not as the role: attributes such as REPLICATION belong to the login.
+    pub(crate) async fn login_connection(&self) -> Result<PgConnection, Error> {
+        use sqlx::ConnectOptions;
+        Ok(self.login.connect().await?)
+    }
+}
+
+/// A transaction under the role of its pool.
+#[derive(Debug)]
+pub struct Tx {
+    inner: sqlx::Transaction<'static, Postgres>,
+    role: Role,
+}
+
+impl Tx {
+    /// Makes everything in it durable at once. After an error the outcome is unknown: it may be durable.
+    pub async fn commit(self) -> Result<(), Error> {
+        Ok(self.inner.commit().await?)
+    }
+
+    /// Gives everything in it up.
+    pub async fn rollback(self) -> Result<(), Error> {
+        Ok(self.inner.rollback().await?)
+    }
+
+    /// The role that it acts as.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn raw(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}

@@ -1,0 +1,144 @@
+//! Dropping what the relay has delivered, and nothing else.
+//!
+//! A [`Watermark`] is a promise: once everything up to `lsn` is delivered, so is every row of a transaction below
+//! `txid_below`. Why: at the moment of reading, every such transaction had ended, so its commit lies before the end of
+//! the log, which is read after that.
+
+use sqlx::AssertSqlSafe;
+
+use crate::{Error, Pool, Tx};
+
+/// Dropping waits no longer for its locks; inserts queue behind it meanwhile. It tries again next time.
+const DROP_LOCK_TIMEOUT: &str = "200ms";
+/// Rows deleted from the default partition per call.
+const DELETED_ROWS_MAX: i64 = 10_000;
+
+/// A point of the outbox that is reached when the log is delivered up to `lsn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermark {
+    /// Every transaction below this id had ended when the watermark was taken.
+    pub txid_below: u64,
+    /// The end of the log right after that.
+    pub lsn: u64,
+}
+
+impl Watermark {
+    /// True once `delivered_lsn` proves that every row below [`Watermark::txid_below`] is delivered. It must be the end
+    /// of a delivered commit, or of the log at a moment when nothing was in flight.
+    pub const fn is_reached(&self, delivered_lsn: u64) -> bool {
+        delivered_lsn >= self.lsn
+    }
+}
+
+/// What [`drop_relayed`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The names of the partitions that are gone.
+    pub partitions: Vec<String>,
+    /// Rows deleted from the default partition.
+    pub default_rows: u64,
+    /// Partitions that could not be locked in time; they are tried again by the next call.
+    pub busy: u32,
+}
+
+/// Takes a watermark: keep it until it is reached, drop by it, take the next.
+pub async fn watermark(pool: &Pool) -> Result<Watermark, Error> {
+    // The snapshot is taken before anything is evaluated, so the end of the log is read after it.
+    let row = sqlx::query!(
+        r#"select pg_snapshot_xmin(pg_current_snapshot())::text as "txid_below!",
+                  (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint as "lsn!""#
+    )
+    .fetch_one(pool.raw())
+    .await?;
+    let txid_below = row.txid_below.parse().map_err(|_| Error::Corrupt(format!("txid `{}`", row.txid_below)))?;
+    Ok(Watermark { txid_below, lsn: row.lsn.unsigned_abs() })
+}
+
+/// Drops every partition that ended more than `keep_ms` ago and holds only rows below the watermark, and deletes such
+/// rows from the default partition. Does nothing before the watermark is reached.
+pub async fn drop_relayed(
+    pool: &Pool,
+    watermark: &Watermark,
+    delivered_lsn: u64,
+    keep_ms: i64,
+) -> Result<Dropped, Error> {
+    let mut dropped = Dropped::default();
+    if !watermark.is_reached(delivered_lsn) {
+        return Ok(dropped);
+    }
+    let txid_below = watermark.txid_below.to_string();
+    for partition in ended_partitions(pool, keep_ms).await? {
+        let mut tx = pool.begin().await?;
+        if holds_from(&mut tx, &partition, &txid_below).await? {
+            continue;
+        }
+        match drop_partition(&mut tx, &partition, &txid_below).await {
+            Ok(true) => {
+                tx.commit().await?;
+                dropped.partitions.push(partition);
+            }
+            Ok(false) => {}
+            Err(error) if error.sqlstate().is_some_and(|code| code == "55P03" || code == "40P01") => dropped.busy += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    dropped.default_rows = delete_default_rows(pool, &txid_below, keep_ms).await?;
+    Ok(dropped)
+}
+
+/// `schema.partition` of those whose hour ended more than `keep_ms` ago, oldest first.
+async fn ended_partitions(pool: &Pool, keep_ms: i64) -> Result<Vec<String>, Error> {
+    let partitions = sqlx::query_scalar!(
+        r#"select format('outbox.%I', relname) as "partition!"
+           from pg_inherits
+           join pg_class on pg_class.oid = inhrelid
+           where inhparent = 'outbox.messages'::regclass
+             and relname ~ '^messages_p\d+$'
+             and (substring(relname from '\d+$')::bigint + 1) * 3600000 + $1
+                 <= extract(epoch from clock_timestamp()) * 1000
+           order by relname"#,
+        keep_ms,
+    )
+    .fetch_all(pool.raw())
+    .await?;
+    Ok(partitions)
+}
+
+async fn holds_from(tx: &mut Tx, partition: &str, txid_below: &str) -> Result<bool, Error> {
+    let query = format!("select exists (select from {partition} where txid >= $1::text::xid8)");
+    // Safe: the name comes quoted from the catalogue.
+    Ok(sqlx::query_scalar(AssertSqlSafe(query)).bind(txid_below).fetch_one(tx.raw()).await?)
+}
+
+/// Drops one partition if, with nobody able to write it any more, it still holds nothing that may be undelivered.
+async fn drop_partition(tx: &mut Tx, partition: &str, txid_below: &str) -> Result<bool, Error> {
+    let locking = format!(
+        "set local lock_timeout = '{DROP_LOCK_TIMEOUT}';
+         lock table only outbox.messages in access exclusive mode;
+         lock table {partition} in access exclusive mode;"
+    );
+    sqlx::raw_sql(AssertSqlSafe(locking)).execute(tx.raw()).await?;
+    // A transaction that began in that hour may have written since: only under the lock is the answer final.
+    if holds_from(tx, partition, txid_below).await? {
+        return Ok(false);
+    }
+    let dropping = format!("alter table outbox.messages detach partition {partition}; drop table {partition};");
+    sqlx::raw_sql(AssertSqlSafe(dropping)).execute(tx.raw()).await?;
+    Ok(true)
+}
+
+async fn delete_default_rows(pool: &Pool, txid_below: &str, keep_ms: i64) -> Result<u64, Error> {
+    let deleted = sqlx::query!(
+        "delete from outbox.messages_default where ctid = any (array(
+            select ctid from outbox.messages_default
+            where txid < $1::text::xid8 and created_at < now() - $2::bigint * interval '1 millisecond'
+            limit $3
+         ))",
+        txid_below,
+        keep_ms,
+        DELETED_ROWS_MAX,
+    )
+    .execute(pool.raw())
+    .await?;
+    Ok(deleted.rows_affected())
+}

@@ -1,0 +1,202 @@
+//! The logical replication slot by which the relay reads the outbox, and which Postgres this is.
+//!
+//! These calls act as the login, not as the role of the service: replication is an attribute of the login.
+
+use sqlx::Connection;
+
+use crate::outbox::PUBLICATION;
+use crate::{Error, Pool};
+
+/// Why the outbox cannot be streamed. Each text names the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// The server does not write what logical decoding needs.
+    #[error("Postgres runs with wal_level={wal_level}; set wal_level=logical in postgresql.conf and restart Postgres")]
+    WalLevel {
+        /// What it is.
+        wal_level: String,
+    },
+    /// The login lacks the attribute.
+    #[error("the login {login} may not replicate; run as a superuser: ALTER ROLE \"{login}\" REPLICATION")]
+    MayNotReplicate {
+        /// The login.
+        login: String,
+    },
+    /// No slots are left.
+    #[error("all replication slots are in use; raise max_replication_slots or drop a slot that nobody needs")]
+    NoSlotLeft,
+    /// The publication is not there.
+    #[error("the publication meanwhile_outbox is missing; run `meanwhile migrate`")]
+    PublicationMissing,
+    /// The slot is not there: created never, or lost with what was not yet delivered.
+    #[error("replication slot {slot} is missing; run `meanwhile migrate`, or if it was lost `meanwhile relay recover`")]
+    Missing {
+        /// The slot.
+        slot: String,
+    },
+    /// The slot fell behind `max_slot_wal_keep_size`, and the log it needs is gone. The rows are still in the outbox.
+    #[error("the replication slot {slot} is invalidated (wal_status lost); run `meanwhile relay recover`")]
+    Invalidated {
+        /// The slot.
+        slot: String,
+    },
+    /// Another database's slot, or one of another kind, has the name.
+    #[error("replication slot {slot} belongs to database {database}, plugin {plugin}; choose another topics.prefix")]
+    Foreign {
+        /// The slot.
+        slot: String,
+        /// Its database.
+        database: String,
+        /// Its plugin.
+        plugin: String,
+    },
+    /// Anything else, transient or not.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<sqlx::Error> for SlotError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// How a slot stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotStatus {
+    /// True while somebody streams from it.
+    pub active: bool,
+    /// `reserved`, `extended`, `unreserved` (about to be lost) or `lost`.
+    pub wal_status: String,
+    /// What was acknowledged; never ahead of what was delivered.
+    pub confirmed_flush_lsn: u64,
+    /// How much log lies between that and the end.
+    pub lag_bytes: u64,
+}
+
+/// Which Postgres this is, and how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Given to a cluster by `initdb`; replicas and restores share it.
+    pub system_identifier: u64,
+    /// Rises with every promotion.
+    pub timeline: u32,
+    /// The end of the log.
+    pub current_lsn: u64,
+}
+
+/// Checks all that streaming needs but the slot: the level of the log, the login's right, the publication.
+pub async fn check_server(pool: &Pool) -> Result<(), SlotError> {
+    let mut connection = pool.login_connection().await?;
+    let row = sqlx::query!(
+        r#"select current_setting('wal_level') as "wal_level!",
+                  session_user::text as "login!",
+                  (select rolreplication or rolsuper from pg_roles where rolname = session_user) as "may_replicate!",
+                  exists (select from pg_publication where pubname = $1) as "published!""#,
+        PUBLICATION,
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    connection.close().await?;
+    if row.wal_level != "logical" {
+        Err(SlotError::WalLevel { wal_level: row.wal_level })
+    } else if !row.may_replicate {
+        Err(SlotError::MayNotReplicate { login: row.login })
+    } else if !row.published {
+        Err(SlotError::PublicationMissing)
+    } else {
+        Ok(())
+    }
+}
+
+/// Creates the slot unless it exists; true when it was created. Call it where a fresh start is meant (`migrate`, dev
+/// mode, a relay without a position): a slot that was lost must not be replaced silently, since what it had not
+/// delivered would be skipped.
+pub async fn create(pool: &Pool, slot: &str) -> Result<bool, SlotError> {
+    check_server(pool).await?;
+    match status(pool, slot).await {
+        Ok(_) => return Ok(false),
+        Err(SlotError::Missing { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let mut connection = pool.login_connection().await?;
+    let created =
+        sqlx::query!(r#"select lsn::text as "lsn!" from pg_create_logical_replication_slot($1, 'pgoutput')"#, slot,)
+            .fetch_one(&mut connection)
+            .await;
+    connection.close().await?;
+    match created {
+        Ok(_) => Ok(true),
+        Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
+            // Somebody else was faster.
+            Some("42710") => Ok(false),
+            Some("53400") => Err(SlotError::NoSlotLeft),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// How the slot stands. [`SlotError::Missing`], [`SlotError::Invalidated`] and [`SlotError::Foreign`] when it cannot be
+/// used.
+pub async fn status(pool: &Pool, slot: &str) -> Result<SlotStatus, SlotError> {
+    let mut connection = pool.login_connection().await?;
+    let row = sqlx::query!(
+        r#"select coalesce(database = current_database(), false) as "ours!", coalesce(database, '') as "database!",
+                  coalesce(plugin, '') as "plugin!", active as "active!",
+                  coalesce(wal_status, 'reserved') as "wal_status!",
+                  coalesce(confirmed_flush_lsn - '0/0'::pg_lsn, 0)::bigint as "confirmed!",
+                  coalesce(pg_current_wal_lsn() - confirmed_flush_lsn, 0)::bigint as "lag!"
+           from pg_replication_slots where slot_name = $1"#,
+        slot,
+    )
+    .fetch_optional(&mut connection)
+    .await?;
+    connection.close().await?;
+    let slot = slot.to_owned();
+    let Some(row) = row else { return Err(SlotError::Missing { slot }) };
+    if !row.ours || row.plugin != "pgoutput" {
+        return Err(SlotError::Foreign { slot, database: row.database, plugin: row.plugin });
+    }
+    if row.wal_status == "lost" {
+        return Err(SlotError::Invalidated { slot });
+    }
+    Ok(SlotStatus {
+        active: row.active,
+        wal_status: row.wal_status,
+        confirmed_flush_lsn: row.confirmed.unsigned_abs(),
+        lag_bytes: u64::try_from(row.lag).unwrap_or(0),
+    })
+}
+
+/// Drops the slot if it exists and nobody streams from it. Whatever it had not delivered is not streamed any more.
+pub async fn drop_idle(pool: &Pool, slot: &str) -> Result<bool, SlotError> {
+    let mut connection = pool.login_connection().await?;
+    let dropped = sqlx::query!(
+        "select pg_drop_replication_slot(slot_name) from pg_replication_slots
+         where slot_name = $1 and database = current_database() and not active",
+        slot,
+    )
+    .fetch_optional(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(dropped.is_some())
+}
+
+/// Which Postgres this is. Compare with what was noted before streaming from a saved position: a position ahead of
+/// the server, or on another history, would skip commits silently.
+pub async fn identity(pool: &Pool) -> Result<Identity, SlotError> {
+    let mut connection = pool.login_connection().await?;
+    let row = sqlx::query!(
+        r#"select (select system_identifier from pg_control_system()) as "system_identifier!",
+                  ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer as "timeline!",
+                  (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint as "lsn!""#
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(Identity {
+        system_identifier: u64::from_ne_bytes(row.system_identifier.to_ne_bytes()),
+        timeline: u32::from_ne_bytes(row.timeline.to_ne_bytes()),
+        current_lsn: row.lsn.unsigned_abs(),
+    })
+}
