@@ -36,8 +36,9 @@ find_java() {
 
 # Prints the folder of Postgres' programs, the newest first, if it is new enough.
 find_postgres() {
-  local bin version
-  for bin in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t/ -k5 -rV) "$(dirname "$(command -v postgres || echo /nonexistent/x)")"; do
+  local bin version bins
+  bins=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t/ -k5 -rV)
+  for bin in $bins "$(dirname "$(command -v postgres || echo /nonexistent/postgres)")"; do
     [ -x "$bin/postgres" ] && [ -x "$bin/initdb" ] || continue
     version=$("$bin/postgres" --version | sed -nE 's/.* ([0-9]+).*/\1/p')
     if [ "${version:-0}" -ge "$POSTGRES_VERSION_MIN" ]; then

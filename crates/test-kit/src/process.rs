@@ -73,7 +73,7 @@ impl Launch {
         self
     }
 
-    /// The kernel kills the child when the thread that started it ends; `setpriv` asks for that without unsafe code here.
+    /// The kernel kills the child when the thread that started it ends; `setpriv` asks for that, without unsafe code.
     fn command(&self, log: &Path) -> Result<Command> {
         let log = File::options().create(true).append(true).open(log).with_context(|| format!("{}", log.display()))?;
         let mut command = Command::new("setpriv");

@@ -1,1 +1,9 @@
 //! The rules of the style page as tests.
+//!
+//! Here are the checkers, pure, each with a test that it can fail; `tests/repository.rs` holds the repository to them.
+//! A checker returns one line per finding, saying where and what.
+
+pub mod layer;
+pub mod license;
+pub mod size;
+pub mod text;

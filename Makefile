@@ -1,0 +1,27 @@
+# On a bare Debian or Ubuntu machine with Rust, each target installs what it needs, and says so.
+export SQLX_OFFLINE := true
+export RUSTDOCFLAGS := -D warnings
+
+.PHONY: demo test check bench
+
+demo: ## four orders through the whole system, on this machine (EXIT=1: end when done)
+	scripts/install-tools demo
+	scripts/demo $(if $(EXIT),--exit)
+
+test: ## everything, against a real Kafka, schema registry and Postgres
+	scripts/install-tools
+	cargo build --workspace --bins
+	scripts/with-test-stack cargo test --workspace --no-fail-fast
+
+check: ## format, lints, the rules of the repository, generated files, docs
+	scripts/install-tools
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --quiet --package tidy
+	scripts/prepare-queries --check
+	scripts/check-golden
+	cargo doc --workspace --no-deps --quiet
+
+bench: ## the figures of docs/performance.md
+	scripts/install-tools
+	scripts/bench
