@@ -87,7 +87,7 @@ catalogue! {
         "Send less, or again after the time in `Retry-After`; `violated-policies` names the limit."
     // The job went wrong.
     StepFailed 502 "step-failed" "A step of the job failed"
-        "`detail` and `step` say what its service answered; what was done before is undone. Mend the cause, submit again."
+        "`detail` and `step` say what its service answered; what was done is undone. Mend the cause and submit again."
     DeadlineExceeded 504 "deadline-exceeded" "The job did not end before its deadline"
         "What was done is undone. Submit it again, or give the flow a longer `deadline`."
     // We went wrong.
