@@ -9,10 +9,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::definition::Definition;
-use crate::event::JobEvent;
+use crate::definition::{Definition, limit};
+use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
-use crate::slip::{Hold, Slip};
+use crate::slip::{Hold, HoldReason, Phase, Slip};
+
+mod answer;
+mod backoff;
+mod call;
+mod token;
+
+pub use answer::classify;
+pub use call::prepare;
 
 /// A job to be started.
 #[derive(Debug, Clone, PartialEq)]
@@ -224,38 +232,60 @@ impl Outcome {
     }
 }
 
-/// The first decision about a job, at its acceptance.
+/// The index of [`resumed`] among the events of its hop. A decision never has so many events (steps are limited to 100).
+pub const RESUMED_INDEX: u32 = 1_000;
+/// How long a slip rests before it looks again for a worker that has its native step.
+pub const MISSING_NATIVE_DELAY_MS: u64 = 10_000;
+
+/// The first decision about a job, at its acceptance: `job.accepted` at hop 0, and the first slip at hop 1.
 pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
-    let _ = (definition, job, now_ms);
-    todo!()
-}
-
-/// What a slip asks its worker to do.
-pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Prepared {
-    let _ = (definition, slip, env, now_ms);
-    todo!()
-}
-
-/// What an answer means for the step that asked.
-pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
-    let _ = (definition, slip, answer, now_ms);
-    todo!()
+    token::Token::accepted(definition, job, now_ms).forward(0)
 }
 
 /// What follows from an outcome of the slip's step.
+///
+/// - Success goes on to the next step whose `when` holds, or ends the job. The last step's success wins over a deadline.
+/// - A failure that may pass is tried again while the policy, the deadline and `idempotent` allow it.
+/// - A failure for good parks the job (`on_failure: park`, or an unknown outcome of a step that must not be repeated), or
+///   starts the way back. A parked slip keeps its visit, and with it its idempotency key, when something may have been
+///   done under it; after a definite no it begins a new visit. Its deadline is lifted: an operator decides when it ends.
+/// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job.
+/// - [`Outcome::Cancelled`] sends a job back. A job on its way back already is not changed by it.
 pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i64) -> Decision {
-    let _ = (definition, slip, outcome, now_ms);
-    todo!()
+    let token = token::Token::arrived(definition, slip, now_ms);
+    match (slip.phase, outcome) {
+        (Phase::Forward, Outcome::Succeeded { output }) => token.succeeded(output),
+        (Phase::Forward, Outcome::Failed { error, retryable, effect, retry_after_ms }) => {
+            token.failed(error, retryable, effect, retry_after_ms)
+        }
+        (Phase::Forward, Outcome::Cancelled) => token.cancelled(),
+        (Phase::Undo, Outcome::Succeeded { .. } | Outcome::Failed { effect: Effect::Done, .. }) => token.undone(),
+        (Phase::Undo, Outcome::Failed { error, retryable, retry_after_ms, .. }) => {
+            token.undo_failed(error, retryable, retry_after_ms)
+        }
+        (Phase::Undo, Outcome::Cancelled) => token.unchanged(),
+    }
 }
 
-/// A native step that this worker does not have: the slip rests until one comes that has it.
-pub fn missing_native(definition: &Definition, slip: &Slip) -> Hold {
-    let _ = (definition, slip);
-    todo!()
+/// A native step that this worker does not have: the slip rests for a while, and then looks for a worker that has it.
+pub fn missing_native(definition: &Definition, slip: &Slip) -> Decision {
+    let queue = definition.queue_of(&slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
+    let slip = Slip { hop: slip.hop + 1, ..slip.clone() };
+    let hold = Hold { slip, queue, reason: HoldReason::MissingStep, release_after_ms: Some(MISSING_NATIVE_DELAY_MS) };
+    Decision { next: Next::Hold(hold), events: Vec::new() }
 }
 
-/// The event to append when an operator sends a parked job on. `hold` is what was released.
+/// The event to append when an operator sends a parked job on. `hold` is what was released; its slip goes on unchanged.
 pub fn resumed(definition: &Definition, hold: &Hold, now_ms: i64) -> JobEvent {
-    let _ = (definition, hold, now_ms);
-    todo!()
+    let status = match hold.slip.phase {
+        Phase::Forward => JobStatus::Running,
+        Phase::Undo => JobStatus::Compensating,
+    };
+    let mut event = token::event(definition, &hold.slip, EventKind::JobResumed, status, now_ms);
+    event.step = Some(hold.slip.step.clone());
+    event.index = RESUMED_INDEX;
+    event
 }
+
+#[cfg(test)]
+mod tests;

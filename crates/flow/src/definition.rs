@@ -3,13 +3,29 @@
 //! A definition is content-addressed: its version follows from its document, so a running job can stay on the version
 //! that it started with. A `Definition` is cheap to clone and shared between threads.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
+use crate::expression::{Evaluation, Scope, Template, UrlTemplate};
+
+mod duration;
+mod input;
+pub(crate) mod key;
+pub mod limit;
+mod node;
 pub mod problem;
+mod read;
+mod read_step;
+mod reader;
+mod visible;
 
 pub use problem::Problem;
+
+use node::{Node, Place};
+use reader::Reader;
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]
@@ -20,10 +36,12 @@ struct Compiled {
     name: String,
     summary: Option<String>,
     route: Option<Route>,
-    input_schema: Option<Value>,
+    input: Option<input::Input>,
+    key: Option<Template>,
     deadline_ms: Option<u64>,
     on_failure: OnFailure,
     steps: Vec<Step>,
+    result: Option<Template>,
     document: Value,
     version: String,
 }
@@ -57,12 +75,21 @@ pub struct Retry {
     pub backoff_max_ms: u64,
 }
 
+impl Retry {
+    /// The policy of a step that says nothing.
+    pub const STEP_DEFAULT: Self = Self { attempts: 5, backoff_min_ms: 200, backoff_max_ms: 30_000 };
+    /// The policy of a compensation that says nothing: an undo that is given up needs a person.
+    pub const UNDO_DEFAULT: Self = Self { attempts: 10, backoff_min_ms: 200, backoff_max_ms: 30_000 };
+}
+
 /// One step of a flow.
 pub struct Step {
     /// Its id, unique within the flow.
     pub id: String,
     /// The queue whose workers run it.
     pub queue: String,
+    /// The condition under which it is run at all.
+    pub(crate) when: Option<Template>,
     /// What it does.
     pub action: Action,
     /// False: after an unknown outcome it is never repeated without an operator.
@@ -93,6 +120,10 @@ pub enum Call {
 pub struct Http {
     /// The method, upper case.
     pub method: String,
+    pub(crate) url: UrlTemplate,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, Template)>,
+    pub(crate) body: Option<Template>,
     /// Statuses that are permanent failures whatever the defaults say.
     pub fail_on: Vec<u16>,
     /// Statuses that are worth another attempt whatever the defaults say.
@@ -105,6 +136,8 @@ pub struct Http {
 pub struct Native {
     /// The name under which it is registered.
     pub name: String,
+    /// Its input; without it the job's.
+    pub(crate) with: Option<Template>,
 }
 
 /// One violation of the flow's input schema.
@@ -118,8 +151,8 @@ pub struct InputError {
 
 /// The job's input does not give the value that the flow needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct KeyError(pub String);
+#[error("the flow's ordering key cannot be had from the input: {0}")]
+pub struct KeyError(String);
 
 /// How `input: { $ref: name }` is read: the file's name in, its JSON out, or a message for a person.
 pub type ResolveRef<'a> = dyn FnMut(&str) -> Result<Value, String> + 'a;
@@ -127,14 +160,40 @@ pub type ResolveRef<'a> = dyn FnMut(&str) -> Result<Value, String> + 'a;
 impl Definition {
     /// Reads a flow file. Every problem that can be found is reported.
     pub fn parse_yaml(file: &str, text: &str, resolve_ref: &mut ResolveRef<'_>) -> Result<Self, Vec<Problem>> {
-        let _ = (file, text, resolve_ref);
-        todo!()
+        let mut reader = Reader::new(file);
+        if text.len() > limit::DOCUMENT_BYTES_MAX {
+            reader.problem(Place::default(), format!("a flow file of {} bytes is too large", text.len())).expected =
+                Some(format!("at most {} bytes", limit::DOCUMENT_BYTES_MAX));
+            return Err(reader.finish());
+        }
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_depth: limit::DEPTH_MAX, max_documents: 1 },
+            strict_booleans: true,
+        };
+        match serde_saphyr::from_str_with_options::<Node>(text, options) {
+            Ok(root) => Self::read(reader, &root, resolve_ref),
+            Err(error) => {
+                let place = error.location().map(Place::of).unwrap_or_default();
+                let problem = reader.problem(place, format!("not YAML: {}", plain_message(&error)));
+                if text.contains("{{") {
+                    problem.hint = Some("a text that begins with `{{` needs quotes: \"{{ … }}\"".to_owned());
+                }
+                Err(reader.finish())
+            }
+        }
     }
 
     /// Reads a canonical document, as [`Definition::document`] gave it.
     pub fn from_document(document: &Value) -> Result<Self, Vec<Problem>> {
-        let _ = document;
-        todo!()
+        Self::read(Reader::new("flow document"), &Node::from_json(document), &mut read::no_references)
+    }
+
+    fn read(mut reader: Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Result<Self, Vec<Problem>> {
+        let compiled = read::flow(&mut reader, root, resolve_ref);
+        match compiled {
+            Some(compiled) if reader.is_clean() => Ok(Self(Arc::new(compiled))),
+            Some(_) | None => Err(reader.finish()),
+        }
     }
 
     /// The canonical document: the file as JSON with its schema inlined.
@@ -165,7 +224,7 @@ impl Definition {
 
     /// The JSON Schema of the input, if there is one.
     pub fn input_schema(&self) -> Option<&Value> {
-        self.0.input_schema.as_ref()
+        self.0.input.as_ref().map(|input| &input.schema)
     }
 
     /// How long a job may take, from its acceptance.
@@ -204,21 +263,66 @@ impl Definition {
         queues
     }
 
-    /// The names of all native steps that a worker needs for this flow.
+    /// The names of all native steps that a worker needs for this flow, compensations included, each once.
     pub fn natives(&self) -> Vec<&str> {
-        todo!()
+        let mut names = Vec::new();
+        let actions = self.steps().iter().flat_map(|step| std::iter::once(&step.action).chain(&step.compensation));
+        for action in actions {
+            if let Call::Native(native) = &action.call
+                && !names.contains(&native.name.as_str())
+            {
+                names.push(native.name.as_str());
+            }
+        }
+        names
     }
 
     /// Checks an input against the flow's schema: no errors, or all of them.
     pub fn validate_input(&self, input: &Value) -> Vec<InputError> {
-        let _ = input;
-        todo!()
+        self.0.input.as_ref().map(|schema| schema.validate(input)).unwrap_or_default()
     }
 
     /// The ordering key of a job with this input: the flow's `key`, or else `fallback` (the record's key, or the job id).
     /// An error names the value that is missing; it is the caller's fault (422).
     pub fn ordering_key(&self, input: &Value, fallback: &str) -> Result<String, KeyError> {
-        let _ = (input, fallback);
-        todo!()
+        let Some(template) = &self.0.key else { return Ok(fallback.to_owned()) };
+        let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None });
+        let key = template.render_plain(&evaluation).map_err(|error| KeyError(error.to_string()))?;
+        match key.len() {
+            0 => Err(KeyError("it is empty".to_owned())),
+            1..=limit::KEY_BYTES_MAX => Ok(key),
+            length => Err(KeyError(format!("it has {length} bytes of at most {}", limit::KEY_BYTES_MAX))),
+        }
+    }
+
+    pub(crate) fn result(&self) -> Option<&Template> {
+        self.0.result.as_ref()
     }
 }
+
+impl std::fmt::Debug for Definition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Definition({}@{})", self.name(), self.version())
+    }
+}
+
+/// How many hexadecimal digits of the digest make the version.
+const VERSION_DIGITS: usize = 12;
+
+fn version_of(document: &Value) -> String {
+    let mut digits = String::with_capacity(64);
+    for byte in Sha256::digest(document.to_string().as_bytes()) {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits.truncate(VERSION_DIGITS);
+    digits
+}
+
+/// The first line of a parser's message, without the place, which [`Problem`] has.
+fn plain_message(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+#[cfg(test)]
+mod tests;

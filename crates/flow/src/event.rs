@@ -79,6 +79,8 @@ pub enum EventKind {
     StepFailed,
     /// `step.compensated`: its undo succeeded, or there was nothing to undo at the other side.
     StepCompensated,
+    /// `job.compensating`: the decision to undo what was done, taken before the first undo runs.
+    JobCompensating,
     /// `job.parked`: an operator has to decide.
     JobParked,
     /// `job.resumed`: an operator sent a parked job on.
@@ -93,13 +95,14 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::JobAccepted,
         Self::StepSucceeded,
         Self::StepSkipped,
         Self::StepRetrying,
         Self::StepFailed,
         Self::StepCompensated,
+        Self::JobCompensating,
         Self::JobParked,
         Self::JobResumed,
         Self::JobSucceeded,
@@ -116,6 +119,7 @@ impl EventKind {
             Self::StepRetrying => "step.retrying",
             Self::StepFailed => "step.failed",
             Self::StepCompensated => "step.compensated",
+            Self::JobCompensating => "job.compensating",
             Self::JobParked => "job.parked",
             Self::JobResumed => "job.resumed",
             Self::JobSucceeded => "job.succeeded",
@@ -173,8 +177,8 @@ pub struct JobEvent {
     pub retry_of: Option<JobId>,
     /// After how long the next attempt comes (`step.retrying`).
     pub next_attempt_after_ms: Option<u64>,
-    /// `job.succeeded`: the result. `step.failed`, `step.retrying`, `job.failed`, `job.cancelled`, `job.parked`: the
-    /// failure as `{step, code, message, status?, attempts}`. Otherwise none.
+    /// `job.succeeded`: the result. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
+    /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`. Otherwise none.
     pub data: Option<Value>,
 }
 

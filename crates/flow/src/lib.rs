@@ -8,6 +8,7 @@
 pub mod decide;
 pub mod definition;
 pub mod event;
+mod expression;
 pub mod id;
 pub mod slip;
 pub mod view;

@@ -62,6 +62,31 @@ pub struct Failure {
     pub attempts: u32,
 }
 
+impl Failure {
+    /// The failure as events carry it: `{step, code, message, status?, attempts}`.
+    pub fn to_json(&self) -> Value {
+        let mut json = serde_json::json!({ "step": self.step, "code": self.code, "message": self.message });
+        if let Some(status) = self.status {
+            json["status"] = status.into();
+        }
+        json["attempts"] = self.attempts.into();
+        json
+    }
+
+    /// The reverse of [`Failure::to_json`].
+    pub fn from_json(json: &Value) -> Option<Self> {
+        let text = |name: &str| json.get(name)?.as_str().map(str::to_owned);
+        let number = |name: &str| json.get(name)?.as_u64();
+        Some(Self {
+            step: text("step")?,
+            code: text("code")?,
+            message: text("message")?,
+            status: number("status").and_then(|status| u16::try_from(status).ok()),
+            attempts: number("attempts").and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default(),
+        })
+    }
+}
+
 /// A job's token on its way to one step. Flat, as it is on Kafka.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slip {

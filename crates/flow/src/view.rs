@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use crate::event::{JobEvent, JobStatus};
+use crate::definition::Definition;
+use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
-use crate::slip::Failure;
+use crate::slip::{Failure, Phase};
 
 /// Where a step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,22 +100,175 @@ pub struct JobView {
     pub error: Option<Failure>,
 }
 
+impl StepStatus {
+    /// The word used over HTTP.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Retrying => "retrying",
+            Self::Succeeded => "succeeded",
+            Self::Skipped => "skipped",
+            Self::Failed => "failed",
+            Self::Compensated => "compensated",
+        }
+    }
+}
+
 impl JobView {
     /// The view after a first event (the acceptance, or whatever came first to a reader that joined late).
+    ///
+    /// The acceptance itself has no cursor before Kafka has it: use -1.
     pub fn from_event(cursor: i64, event: &JobEvent) -> Self {
-        let _ = (cursor, event);
-        todo!()
+        let mut view = Self {
+            job: event.job,
+            tenant: event.tenant.clone(),
+            flow: event.flow.clone(),
+            version: event.version.clone(),
+            key: event.key.clone(),
+            correlation_id: event.correlation_id.clone(),
+            retry_of: event.retry_of,
+            status: event.status,
+            cursor,
+            created_at_ms: event.accepted_at_ms,
+            updated_at_ms: event.accepted_at_ms,
+            steps_total: event.steps_total,
+            steps: Vec::new(),
+            compensation: None,
+            result: None,
+            error: None,
+        };
+        view.take(event);
+        view
     }
 
     /// Takes in one event. False, and no change, when the cursor is not beyond the last one: late and repeated events
-    /// never take the view back.
+    /// never take the view back. Nothing follows a final state.
     pub fn apply(&mut self, cursor: i64, event: &JobEvent) -> bool {
-        let _ = (cursor, event);
-        todo!()
+        if cursor <= self.cursor {
+            return false;
+        }
+        self.cursor = cursor;
+        // The acceptance is known already when it is first shown from Postgres and then seen on Kafka.
+        let known = event.kind == EventKind::JobAccepted && self.status != JobStatus::Accepted;
+        if !known && !self.status.is_final() {
+            self.take(event);
+        }
+        true
     }
 
     /// How far the job is.
     pub fn progress(&self) -> Progress {
-        todo!()
+        let over = |step: &&StepView| matches!(step.status, StepStatus::Succeeded | StepStatus::Skipped);
+        let done = u32::try_from(self.steps.iter().filter(over).count()).unwrap_or(u32::MAX);
+        let percent = u64::from(done) * 100 / u64::from(self.steps_total.max(1));
+        Progress { done, total: self.steps_total, percent: u8::try_from(percent.min(100)).unwrap_or(100) }
+    }
+
+    /// The steps in the flow's order, with those that no event has spoken of yet as pending.
+    pub fn steps_of(&self, definition: &Definition) -> Vec<StepView> {
+        let known = |id: &str| self.steps.iter().find(|step| step.id == id).cloned();
+        definition.steps().iter().map(|step| known(&step.id).unwrap_or_else(|| StepView::pending(&step.id))).collect()
+    }
+
+    /// The whole state machine: what each event changes.
+    fn take(&mut self, event: &JobEvent) {
+        let since_ms = self.updated_at_ms;
+        match event.kind {
+            EventKind::JobAccepted | EventKind::JobResumed => self.error = None,
+            EventKind::StepSucceeded => self.end_step(event, StepStatus::Succeeded, since_ms),
+            EventKind::StepSkipped => self.end_step(event, StepStatus::Skipped, since_ms),
+            EventKind::StepFailed => self.end_step(event, StepStatus::Failed, since_ms),
+            EventKind::StepCompensated => self.undo_step(event),
+            EventKind::StepRetrying => self.retry_step(event, since_ms),
+            EventKind::JobCompensating => {
+                self.error = failure(event);
+                self.compensation.get_or_insert_default();
+            }
+            EventKind::JobParked => self.park(event, since_ms),
+            EventKind::JobSucceeded => self.result.clone_from(&event.data),
+            EventKind::JobFailed | EventKind::JobCancelled => {
+                self.error = failure(event);
+                if let Some(compensation) = &mut self.compensation {
+                    compensation.stuck = None;
+                }
+            }
+        }
+        self.status = event.status;
+        self.updated_at_ms = event.at_ms;
+    }
+
+    fn end_step(&mut self, event: &JobEvent, status: StepStatus, since_ms: i64) {
+        let Some(step) = self.step_of(event, since_ms) else { return };
+        step.status = status;
+        step.attempts = event.attempts;
+        step.ended_at_ms = Some(event.at_ms);
+        step.next_attempt_at_ms = None;
+        step.error.clone_from(&event.data);
+    }
+
+    fn retry_step(&mut self, event: &JobEvent, since_ms: i64) {
+        let stuck = event.step.clone().filter(|_| event.phase == Phase::Undo);
+        let Some(step) = self.step_of(event, since_ms) else { return };
+        let after_ms = event.next_attempt_after_ms.and_then(|after_ms| i64::try_from(after_ms).ok());
+        step.next_attempt_at_ms = after_ms.map(|after_ms| event.at_ms.saturating_add(after_ms));
+        step.error.clone_from(&event.data);
+        if event.phase == Phase::Forward {
+            (step.status, step.attempts) = (StepStatus::Retrying, event.attempts);
+        }
+        if stuck.is_some() {
+            self.compensation.get_or_insert_default().stuck = stuck;
+        }
+    }
+
+    fn undo_step(&mut self, event: &JobEvent) {
+        if let Some(step) = self.step_of(event, event.at_ms) {
+            step.status = StepStatus::Compensated;
+            step.next_attempt_at_ms = None;
+        }
+        let compensation = self.compensation.get_or_insert_default();
+        compensation.stuck = None;
+        compensation.undone.extend(event.step.clone());
+    }
+
+    fn park(&mut self, event: &JobEvent, since_ms: i64) {
+        self.error = failure(event);
+        if let Some(step) = self.step_of(event, since_ms) {
+            step.next_attempt_at_ms = None;
+            step.error.clone_from(&event.data);
+        }
+        if event.phase == Phase::Undo {
+            self.compensation.get_or_insert_default().stuck.clone_from(&event.step);
+        }
+    }
+
+    /// The view of the event's step. `since_ms`: when the job set out to it, if this is the first that is heard of it.
+    fn step_of(&mut self, event: &JobEvent, since_ms: i64) -> Option<&mut StepView> {
+        let id = event.step.as_ref()?;
+        let index = self.steps.iter().position(|step| step.id == *id).unwrap_or_else(|| {
+            self.steps.push(StepView { started_at_ms: Some(since_ms), ..StepView::pending(id) });
+            self.steps.len() - 1
+        });
+        self.steps.get_mut(index)
     }
 }
+
+impl StepView {
+    fn pending(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            status: StepStatus::Pending,
+            attempts: 0,
+            started_at_ms: None,
+            ended_at_ms: None,
+            error: None,
+            next_attempt_at_ms: None,
+        }
+    }
+}
+
+fn failure(event: &JobEvent) -> Option<Failure> {
+    event.data.as_ref().and_then(Failure::from_json)
+}
+
+#[cfg(test)]
+mod tests;

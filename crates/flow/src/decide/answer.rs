@@ -1,0 +1,118 @@
+//! What an HTTP answer means.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::{Effect, HttpAnswer, Outcome, StepError, code};
+use crate::definition::{Call, Definition, Http};
+use crate::slip::{Phase, Slip};
+
+/// The longest delay that a `Retry-After` can ask for.
+const RETRY_AFTER_MS_MAX: u64 = 60 * 60 * 1000;
+/// Characters taken over from the other side's own words.
+const REASON_CHARS_MAX: usize = 200;
+
+/// What an answer means for the step that asked.
+///
+/// 2xx is success; 408, 425, 429, 5xx and everything that went wrong on the way is worth another attempt; all else is not.
+/// `fail_on` and `retry_on` overrule that. On the way back, 404 and 410 are success: there is nothing to undo.
+pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
+    let http = http_of(definition, slip);
+    match answer {
+        HttpAnswer::Response { status, retry_after, body } => {
+            response(http, slip.phase, status, &body, retry_after_ms(retry_after.as_deref(), now_ms))
+        }
+        HttpAnswer::TooLarge { status, limit_bytes } => {
+            let message = format!("the answer ({status}) is larger than {limit_bytes} bytes");
+            failed(code::TOO_LARGE, message, Some(status), false, Effect::Done)
+        }
+        HttpAnswer::TimedOut => {
+            failed(code::TIMED_OUT, "no answer within the step's time".to_owned(), None, true, Effect::Unknown)
+        }
+        HttpAnswer::ConnectFailed(cause) => {
+            failed(code::CONNECTION_FAILED, format!("no connection: {cause}"), None, true, Effect::Unsent)
+        }
+        HttpAnswer::ConnectionLost(cause) => {
+            failed(code::CONNECTION_FAILED, format!("the connection broke: {cause}"), None, true, Effect::Unknown)
+        }
+        HttpAnswer::Unsendable(cause) => {
+            failed(code::STEP_FAILED, format!("the request cannot be sent: {cause}"), None, false, Effect::Unsent)
+        }
+        HttpAnswer::Aborted => {
+            failed(code::ABORTED, "the attempt was broken off".to_owned(), None, true, Effect::Unknown)
+        }
+    }
+}
+
+fn http_of<'d>(definition: &'d Definition, slip: &Slip) -> Option<&'d Http> {
+    let step = definition.step(&slip.step)?;
+    let action = match slip.phase {
+        Phase::Forward => &step.action,
+        Phase::Undo => step.compensation.as_ref()?,
+    };
+    match &action.call {
+        Call::Http(http) => Some(http),
+        Call::Native(_) => None,
+    }
+}
+
+fn response(http: Option<&Http>, phase: Phase, status: u16, body: &[u8], retry_after_ms: Option<u64>) -> Outcome {
+    let undone = phase == Phase::Undo && matches!(status, 404 | 410);
+    if (200..300).contains(&status) || undone {
+        return Outcome::Succeeded { output: output(body) };
+    }
+    let listed = |list: fn(&Http) -> &[u16]| http.is_some_and(|http| list(http).contains(&status));
+    let passing = matches!(status, 408 | 425 | 429 | 500..=599);
+    let retryable = (passing || listed(|http| &http.retry_on)) && !listed(|http| &http.fail_on);
+    let effect = match (status, retryable) {
+        (500..=599, _) => Effect::Unknown,
+        // It says "not now", which tells nothing of an earlier attempt.
+        (_, true) => Effect::Unsent,
+        (_, false) => Effect::Refused,
+    };
+    let method = http.map_or("the step", |http| http.method.as_str());
+    let mut message = format!("{method} was answered {status}");
+    // The other side's words reach the job's caller, so they are taken over only where the step says so.
+    if http.is_some_and(|http| http.expose)
+        && let Some(reason) = reason(body)
+    {
+        message = format!("{message}: {reason}");
+    }
+    let error = StepError { code: code::STEP_FAILED.to_owned(), message, status: Some(status) };
+    Outcome::Failed { error, retryable, effect, retry_after_ms }
+}
+
+fn failed(code: &str, message: String, status: Option<u16>, retryable: bool, effect: Effect) -> Outcome {
+    let error = StepError { code: code.to_owned(), message, status };
+    Outcome::Failed { error, retryable, effect, retry_after_ms: None }
+}
+
+/// JSON where it is JSON, a text where it is not, null where there is nothing.
+fn output(body: &[u8]) -> Value {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Value::Null;
+    }
+    serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
+}
+
+/// What the other side says for people: problem details (RFC 9457), or the usual names.
+fn reason(body: &[u8]) -> Option<String> {
+    let json: Value = serde_json::from_slice(body).ok()?;
+    let said = ["detail", "message", "error", "title"].iter().find_map(|name| json.get(name)?.as_str())?;
+    Some(said.chars().filter(|character| !character.is_control()).take(REASON_CHARS_MAX).collect())
+}
+
+/// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date.
+fn retry_after_ms(header: Option<&str>, now_ms: i64) -> Option<u64> {
+    let text = header?.trim();
+    let ms = match text.parse::<u64>() {
+        Ok(seconds) => seconds.saturating_mul(1000),
+        Err(_) => {
+            let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+            let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
+            u64::try_from(at.saturating_sub(now).as_millis()).unwrap_or(u64::MAX)
+        }
+    };
+    Some(ms.min(RETRY_AFTER_MS_MAX))
+}

@@ -1,0 +1,74 @@
+//! From a slip to the call that it asks for.
+
+use serde_json::Value;
+
+use super::token::{deadline_error, is_past};
+use super::{Effect, Env, HttpCall, NativeCall, Outcome, Prepared, StepError, code};
+use crate::definition::{Action, Call, Definition, Http};
+use crate::expression::{Evaluation, ExpressionError, Scope, StepScope};
+use crate::slip::{Phase, Slip};
+
+/// What a slip asks its worker to do.
+///
+/// In a compensation, `step.idempotency_key` is the key under which the step was done, so that it can be undone by it;
+/// the call itself is sent under a key of its own.
+pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Prepared {
+    if slip.phase == Phase::Forward && is_past(slip.deadline_ms, now_ms) {
+        return refused(deadline_error());
+    }
+    let step = definition.step(&slip.step);
+    let action = match slip.phase {
+        Phase::Forward => step.map(|step| &step.action),
+        Phase::Undo => step.and_then(|step| step.compensation.as_ref()),
+    };
+    let Some(action) = action else {
+        let message = format!("{definition:?} has no such step or compensation: `{}`", slip.step);
+        return refused(StepError { code: code::STEP_FAILED.to_owned(), message, status: None });
+    };
+    let forward_key =
+        Slip { phase: Phase::Forward, input: Value::Null, done: Vec::new(), ..slip.clone() }.idempotency_key();
+    let scope = Scope {
+        input: &slip.input,
+        slip: Some(slip),
+        step: Some(StepScope { idempotency_key: &forward_key, attempt: slip.attempt + 1 }),
+        env: Some(env),
+    };
+    call(action, slip, &Evaluation::new(scope)).unwrap_or_else(|error| {
+        refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
+    })
+}
+
+fn refused(error: StepError) -> Prepared {
+    Prepared::Outcome(Outcome::Failed { error, retryable: false, effect: Effect::Unsent, retry_after_ms: None })
+}
+
+fn call(action: &Action, slip: &Slip, evaluation: &Evaluation<'_>) -> Result<Prepared, ExpressionError> {
+    let (timeout_ms, idempotency_key) = (action.timeout_ms, slip.idempotency_key());
+    match &action.call {
+        Call::Http(http) => {
+            let (url, headers) = (http.url.render(evaluation)?, headers(http, evaluation)?);
+            let body = http.body.as_ref().map(|body| body.render(evaluation)).transpose()?;
+            let method = http.method.clone();
+            Ok(Prepared::Http(HttpCall { method, url, headers, body, timeout_ms, idempotency_key }))
+        }
+        Call::Native(native) => {
+            let input = match &native.with {
+                Some(with) => with.render(evaluation)?,
+                None => slip.input.clone(),
+            };
+            let (name, undo) = (native.name.clone(), slip.phase == Phase::Undo);
+            Ok(Prepared::Native(NativeCall { name, input, timeout_ms, idempotency_key, undo }))
+        }
+    }
+}
+
+fn headers(http: &Http, evaluation: &Evaluation<'_>) -> Result<Vec<(String, String)>, ExpressionError> {
+    let header = |(name, template): &(String, crate::expression::Template)| {
+        let value = template.render_plain(evaluation)?;
+        if value.chars().any(char::is_control) {
+            return Err(ExpressionError::new(format!("the header `{name}` would hold a control character")));
+        }
+        Ok((name.clone(), value))
+    };
+    http.headers.iter().map(header).collect()
+}

@@ -1,0 +1,384 @@
+//! A job's token while it is being decided where it goes.
+
+use serde_json::Value;
+
+use super::backoff::{IN_PROCESS_BELOW_MS, delay_ms};
+use super::{Decision, Effect, NewJob, Next, StepError, code};
+use crate::definition::{Definition, OnFailure, Retry, Step, limit};
+use crate::event::{EventKind, JobEvent, JobStatus};
+use crate::expression::{Evaluation, ExpressionError, Scope, Template};
+use crate::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
+
+/// Characters of a failure's message: it travels with the slip to the job's end.
+const MESSAGE_CHARS_MAX: usize = 500;
+
+/// A token, and the events that its move has caused so far.
+pub(super) struct Token<'a> {
+    definition: &'a Definition,
+    /// As it will be sent, but for its hop, which is that of the slip that came.
+    slip: Slip,
+    events: Vec<JobEvent>,
+    now_ms: i64,
+}
+
+pub(super) fn is_past(deadline_ms: Option<i64>, now_ms: i64) -> bool {
+    deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms)
+}
+
+pub(super) fn deadline_error() -> StepError {
+    let message = "the job did not end before its deadline".to_owned();
+    StepError { code: code::DEADLINE_EXCEEDED.to_owned(), message, status: None }
+}
+
+/// An event about the token as it stands.
+pub(super) fn event(definition: &Definition, slip: &Slip, kind: EventKind, status: JobStatus, now_ms: i64) -> JobEvent {
+    JobEvent {
+        job: slip.job,
+        tenant: slip.tenant.clone(),
+        flow: slip.flow.clone(),
+        version: slip.version.clone(),
+        key: slip.key.clone(),
+        correlation_id: slip.correlation_id.clone(),
+        kind,
+        status,
+        hop: slip.hop,
+        index: 0,
+        branch: slip.branch.clone(),
+        step: None,
+        phase: slip.phase,
+        visit: slip.visit,
+        attempts: 0,
+        at_ms: now_ms,
+        accepted_at_ms: slip.accepted_at_ms,
+        steps_total: u32::try_from(definition.steps().len()).unwrap_or(u32::MAX),
+        retry_of: slip.retry_of,
+        next_attempt_after_ms: None,
+        data: None,
+    }
+}
+
+impl<'a> Token<'a> {
+    /// A job that has just been accepted.
+    pub(super) fn accepted(definition: &'a Definition, job: NewJob, now_ms: i64) -> Self {
+        let after_ms = definition.deadline_ms().and_then(|after_ms| i64::try_from(after_ms).ok());
+        let slip = Slip {
+            job: job.job,
+            tenant: job.tenant,
+            flow: definition.name().to_owned(),
+            version: definition.version().to_owned(),
+            key: job.key,
+            step: String::new(),
+            phase: Phase::Forward,
+            branch: String::new(),
+            hop: 0,
+            visit: 0,
+            attempt: 0,
+            attempt_uncertain: false,
+            input: job.input,
+            done: Vec::new(),
+            failure: None,
+            deadline_ms: after_ms.map(|after_ms| now_ms.saturating_add(after_ms)),
+            accepted_at_ms: now_ms,
+            correlation_id: job.correlation_id,
+            priority: job.priority,
+            retry_of: job.retry_of,
+        };
+        let mut token = Self { definition, slip, events: Vec::new(), now_ms };
+        token.tell_of_job(EventKind::JobAccepted, JobStatus::Accepted, None);
+        token
+    }
+
+    /// A slip that has come to its step.
+    pub(super) fn arrived(definition: &'a Definition, slip: &Slip, now_ms: i64) -> Self {
+        Self { definition, slip: slip.clone(), events: Vec::new(), now_ms }
+    }
+
+    /// To the first step from there on whose `when` holds; without one, the job ends.
+    pub(super) fn forward(mut self, from: usize) -> Decision {
+        let definition = self.definition;
+        for step in definition.steps().iter().skip(from) {
+            self.come_to(&step.id, 1);
+            if is_past(self.slip.deadline_ms, self.now_ms) {
+                return self.failed_for_good(deadline_error(), 0, false);
+            }
+            match self.applies(step) {
+                Ok(true) => return self.send(&step.queue),
+                Ok(false) => self.tell_of_step(EventKind::StepSkipped, JobStatus::Running, 0),
+                Err(error) => return self.failed_for_good(expression_error(&error), 0, false),
+            }
+        }
+        self.finish()
+    }
+
+    pub(super) fn succeeded(mut self, output: Value) -> Decision {
+        let next = self.index_of_step().map_or(usize::MAX, |index| index + 1);
+        self.tell_of_step(EventKind::StepSucceeded, JobStatus::Running, self.attempts());
+        self.push_done(Some(output), false);
+        self.forward(next)
+    }
+
+    pub(super) fn failed(
+        mut self,
+        error: StepError,
+        retryable: bool,
+        effect: Effect,
+        retry_after_ms: Option<u64>,
+    ) -> Decision {
+        let attempts = self.attempts();
+        let uncertain = match effect {
+            Effect::Unsent => self.slip.attempt_uncertain,
+            Effect::Unknown => true,
+            Effect::Refused | Effect::Done => false,
+        };
+        self.slip.attempt_uncertain = uncertain;
+        let step = self.definition.step(&self.slip.step);
+        if uncertain && step.is_some_and(|step| !step.idempotent) {
+            let failure = self.failure_of_step(&error, attempts);
+            self.tell_of_failed_step(&failure, attempts);
+            return self.park(&failure, true);
+        }
+        if error.code == code::DEADLINE_EXCEEDED || (retryable && is_past(self.slip.deadline_ms, self.now_ms)) {
+            return self.failed_for_good(deadline_error(), attempts, false);
+        }
+        let policy = step.map_or(Retry::STEP_DEFAULT, |step| step.action.retry);
+        if retryable && attempts < policy.attempts {
+            return self.retry(&policy, &error, retry_after_ms);
+        }
+        self.failed_for_good(error, attempts, effect == Effect::Done)
+    }
+
+    /// The step was not run; the job goes back.
+    pub(super) fn cancelled(mut self) -> Decision {
+        let message = "cancelled on request".to_owned();
+        let failure =
+            Failure { step: String::new(), code: code::CANCELLED.to_owned(), message, status: None, attempts: 0 };
+        if self.slip.attempt_uncertain {
+            self.push_done(None, true);
+        }
+        self.turn_back(failure)
+    }
+
+    /// The step's compensation succeeded.
+    pub(super) fn undone(mut self) -> Decision {
+        let attempts = self.attempts();
+        self.tell_of_step(EventKind::StepCompensated, JobStatus::Compensating, attempts);
+        let (step, visit) = (self.slip.step.clone(), self.slip.visit);
+        for done in self.slip.done.iter_mut().filter(|done| done.step == step && done.visit == visit) {
+            done.undone = true;
+        }
+        self.back()
+    }
+
+    pub(super) fn undo_failed(self, error: StepError, retryable: bool, retry_after_ms: Option<u64>) -> Decision {
+        let compensation = self.definition.step(&self.slip.step).and_then(|step| step.compensation.as_ref());
+        let policy = compensation.map_or(Retry::UNDO_DEFAULT, |action| action.retry);
+        if retryable && self.attempts() < policy.attempts {
+            return self.retry(&policy, &error, retry_after_ms);
+        }
+        let failure = self.failure_of_step(&error, self.attempts());
+        self.park(&failure, true)
+    }
+
+    /// Nothing has happened to it.
+    pub(super) fn unchanged(self) -> Decision {
+        Decision { next: Next::RetryNow { slip: self.slip, delay_ms: 0 }, events: Vec::new() }
+    }
+
+    /// The step failed for good. `was_done`: it was done all the same, but its output is lost.
+    fn failed_for_good(mut self, error: StepError, attempts: u32, was_done: bool) -> Decision {
+        let of_job = error.code == code::DEADLINE_EXCEEDED;
+        let mut failure = self.failure_of_step(&error, attempts);
+        if of_job {
+            failure.step = String::new();
+        } else {
+            self.tell_of_failed_step(&failure, attempts);
+        }
+        let possibly_done = was_done || self.slip.attempt_uncertain;
+        if self.definition.on_failure() == OnFailure::Park {
+            return self.park(&failure, possibly_done);
+        }
+        if possibly_done {
+            self.push_done(None, !was_done);
+        }
+        self.turn_back(failure)
+    }
+
+    /// Another attempt: soon and in this process, or later and by a hold.
+    fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
+        let attempts = self.attempts();
+        let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key()).max(retry_after_ms.unwrap_or(0));
+        if let (Phase::Forward, Some(deadline_ms)) = (self.slip.phase, self.slip.deadline_ms) {
+            wait_ms = wait_ms.min(u64::try_from(deadline_ms - self.now_ms).unwrap_or(0));
+        }
+        if wait_ms < IN_PROCESS_BELOW_MS {
+            self.slip.attempt = attempts;
+            return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: wait_ms }, events: Vec::new() };
+        }
+        let status = match self.slip.phase {
+            Phase::Forward => JobStatus::Waiting,
+            Phase::Undo => JobStatus::Compensating,
+        };
+        let failure = self.failure_of_step(error, attempts);
+        self.tell_of_step(EventKind::StepRetrying, status, attempts);
+        self.complete_last(Some(failure.to_json()), Some(wait_ms));
+        self.slip.attempt = attempts;
+        self.hold(HoldReason::Backoff, Some(wait_ms))
+    }
+
+    /// To rest until an operator decides. `same_visit`: something may have been done under the visit's key, so that
+    /// whoever runs it again must use the same one.
+    fn park(mut self, failure: &Failure, same_visit: bool) -> Decision {
+        self.tell_of_step(EventKind::JobParked, JobStatus::NeedsAttention, self.attempts());
+        self.complete_last(Some(failure.to_json()), None);
+        if self.slip.phase == Phase::Forward {
+            self.slip.attempt_uncertain = same_visit;
+            self.slip.visit += u32::from(!same_visit);
+            self.slip.deadline_ms = None;
+        }
+        self.slip.attempt = 0;
+        self.hold(HoldReason::Attention, None)
+    }
+
+    /// The decision to compensate. It is committed, as a slip or as the job's end, before anything is undone.
+    fn turn_back(mut self, failure: Failure) -> Decision {
+        let data = failure.to_json();
+        self.slip.failure = Some(failure);
+        self.slip.phase = Phase::Undo;
+        if self.next_to_undo().is_some() {
+            self.tell_of_job(EventKind::JobCompensating, JobStatus::Compensating, Some(data));
+        }
+        self.back()
+    }
+
+    /// To the last step that is still to be undone; without one, the job ends.
+    fn back(mut self) -> Decision {
+        if let Some((step, visit, queue)) = self.next_to_undo() {
+            self.come_to(&step, visit);
+            return self.send(&queue);
+        }
+        let failure = self.slip.failure.as_ref();
+        let data = failure.map(Failure::to_json);
+        if failure.is_some_and(|failure| failure.code == code::CANCELLED) {
+            self.tell_of_job(EventKind::JobCancelled, JobStatus::Cancelled, data);
+        } else {
+            self.tell_of_job(EventKind::JobFailed, JobStatus::Failed, data);
+        }
+        Decision { next: Next::End, events: self.events }
+    }
+
+    /// Every step was done or skipped.
+    fn finish(mut self) -> Decision {
+        let rendered = match self.definition.result() {
+            Some(result) => self.render(result),
+            None => Ok(Value::Null),
+        };
+        match rendered {
+            Ok(result) => {
+                self.tell_of_job(EventKind::JobSucceeded, JobStatus::Succeeded, Some(result));
+                Decision { next: Next::End, events: self.events }
+            }
+            Err(error) => {
+                let (code, message) = (code::EXPRESSION_FAILED.to_owned(), format!("`result`: {error}"));
+                self.turn_back(Failure { step: String::new(), code, message, status: None, attempts: 0 })
+            }
+        }
+    }
+
+    fn next_to_undo(&self) -> Option<(String, u32, String)> {
+        let open = self.slip.done.iter().rev().filter(|done| !done.undone);
+        open.filter_map(|done| {
+            let step = self.definition.step(&done.step).filter(|step| step.compensation.is_some())?;
+            Some((done.step.clone(), done.visit, step.queue.clone()))
+        })
+        .next()
+    }
+
+    fn come_to(&mut self, step: &str, visit: u32) {
+        step.clone_into(&mut self.slip.step);
+        self.slip.visit = visit;
+        self.slip.attempt = 0;
+        self.slip.attempt_uncertain = false;
+    }
+
+    fn send(mut self, queue: &str) -> Decision {
+        self.slip.hop += 1;
+        Decision { next: Next::Step { slip: self.slip, queue: queue.to_owned() }, events: self.events }
+    }
+
+    fn hold(mut self, reason: HoldReason, release_after_ms: Option<u64>) -> Decision {
+        let queue = self.definition.queue_of(&self.slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
+        self.slip.hop += 1;
+        let hold = Hold { slip: self.slip, queue, reason, release_after_ms };
+        Decision { next: Next::Hold(hold), events: self.events }
+    }
+
+    fn push_done(&mut self, output: Option<Value>, uncertain: bool) {
+        let (step, visit) = (self.slip.step.clone(), self.slip.visit);
+        self.slip.done.push(Completed { step, visit, output, uncertain, undone: false });
+    }
+
+    fn applies(&self, step: &Step) -> Result<bool, ExpressionError> {
+        let Some(when) = &step.when else { return Ok(true) };
+        match self.render(when)? {
+            Value::Bool(applies) => Ok(applies),
+            _ => Err(ExpressionError::new("`when` gives neither true nor false")),
+        }
+    }
+
+    fn render(&self, template: &Template) -> Result<Value, ExpressionError> {
+        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None };
+        template.render(&Evaluation::new(scope))
+    }
+
+    fn index_of_step(&self) -> Option<usize> {
+        self.definition.steps().iter().position(|step| step.id == self.slip.step)
+    }
+
+    /// Attempts of this visit, this one included.
+    const fn attempts(&self) -> u32 {
+        self.slip.attempt.saturating_add(1)
+    }
+
+    fn failure_of_step(&self, error: &StepError, attempts: u32) -> Failure {
+        Failure {
+            step: self.slip.step.clone(),
+            code: error.code.clone(),
+            message: error.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+            status: error.status,
+            attempts,
+        }
+    }
+
+    fn tell_of_job(&mut self, kind: EventKind, status: JobStatus, data: Option<Value>) {
+        let mut event = event(self.definition, &self.slip, kind, status, self.now_ms);
+        (event.visit, event.data) = (0, data);
+        self.tell(event);
+    }
+
+    fn tell_of_step(&mut self, kind: EventKind, status: JobStatus, attempts: u32) {
+        let mut event = event(self.definition, &self.slip, kind, status, self.now_ms);
+        (event.step, event.attempts) = (Some(self.slip.step.clone()), attempts);
+        self.tell(event);
+    }
+
+    fn tell_of_failed_step(&mut self, failure: &Failure, attempts: u32) {
+        self.tell_of_step(EventKind::StepFailed, JobStatus::Running, attempts);
+        self.complete_last(Some(failure.to_json()), None);
+    }
+
+    fn complete_last(&mut self, data: Option<Value>, next_attempt_after_ms: Option<u64>) {
+        if let Some(event) = self.events.last_mut() {
+            (event.data, event.next_attempt_after_ms) = (data, next_attempt_after_ms);
+        }
+    }
+
+    fn tell(&mut self, mut event: JobEvent) {
+        event.index = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
+        self.events.push(event);
+    }
+}
+
+fn expression_error(error: &ExpressionError) -> StepError {
+    let (code, message) = (code::EXPRESSION_FAILED.to_owned(), format!("`when`: {error}"));
+    StepError { code, message, status: None }
+}

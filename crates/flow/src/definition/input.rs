@@ -1,0 +1,67 @@
+//! The input's JSON Schema: found, compiled once, and asked.
+
+use jsonschema::Validator;
+use serde_json::Value;
+
+use super::node::{Content, Node};
+use super::reader::Reader;
+use super::{InputError, ResolveRef};
+
+/// Violations that are reported at once: a hostile input has no end of them.
+const ERRORS_MAX: usize = 32;
+/// Characters of one violation's text; it may quote the input.
+const DETAIL_CHARS_MAX: usize = 300;
+
+/// A compiled input schema.
+pub(super) struct Input {
+    pub(super) schema: Value,
+    validator: Validator,
+}
+
+impl Input {
+    pub(super) fn validate(&self, input: &Value) -> Vec<InputError> {
+        let error = |error: jsonschema::ValidationError<'_>| InputError {
+            pointer: error.instance_path().to_string(),
+            detail: error.to_string().chars().take(DETAIL_CHARS_MAX).collect(),
+        };
+        self.validator.iter_errors(input).take(ERRORS_MAX).map(error).collect()
+    }
+}
+
+/// `{ $ref: file }` or a schema as it stands.
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node, resolve_ref: &mut ResolveRef<'_>) -> Option<Input> {
+    if !matches!(node.content, Content::Map(_) | Content::Bool(_)) {
+        reader.problem(node.place, format!("`input` is {}", node.kind())).expected =
+            Some("a JSON Schema, or { $ref: file.schema.json }".to_owned());
+        return None;
+    }
+    let schema = match reference(node) {
+        Some((name, at)) => match resolve_ref(name) {
+            Ok(schema) => schema,
+            Err(message) => {
+                reader.problem(at.place, format!("`{name}` cannot be read: {message}")).expected =
+                    Some("a JSON Schema beside the flow file".to_owned());
+                return None;
+            }
+        },
+        None => node.to_json(),
+    };
+    match jsonschema::options().should_validate_formats(true).build(&schema) {
+        Ok(validator) => Some(Input { schema, validator }),
+        Err(error) => {
+            let message = format!("`input` is not a JSON Schema: {error} (at `{}`)", error.instance_path());
+            reader.problem(node.place, message);
+            None
+        }
+    }
+}
+
+/// The name in `{ $ref: name }`, unless it points into the schema itself.
+fn reference(node: &Node) -> Option<(&str, &Node)> {
+    let Content::Map(entries) = &node.content else { return None };
+    let [(key, value)] = entries.as_slice() else { return None };
+    match &value.content {
+        Content::Text(name) if key.text == "$ref" && !name.starts_with('#') => Some((name, value)),
+        _ => None,
+    }
+}

@@ -1,0 +1,57 @@
+//! The words of the flow language. `schemas/flow.schema.json` says the same; a test compares them.
+
+/// Keys of a flow.
+pub(crate) const FLOW: &[&str] =
+    &["flow", "summary", "route", "input", "key", "deadline", "on_failure", "steps", "result"];
+/// Keys of a step.
+pub(crate) const STEP: &[&str] =
+    &["id", "http", "native", "with", "queue", "timeout", "retry", "when", "idempotent", "compensate"];
+/// Keys of an HTTP action.
+pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
+/// Keys of a compensation.
+pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry"];
+/// Keys of a retry policy.
+pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
+
+/// Words of the language that this version cannot do yet, wherever they stand.
+pub(crate) const RESERVED: &[&str] = &[
+    "wait",
+    "sleep",
+    "verify",
+    "kafka",
+    "emit",
+    "parallel",
+    "map",
+    "on",
+    "schedule",
+    "repeatable",
+    "done_when",
+    "progress",
+    "mode",
+];
+
+/// Methods of an HTTP action.
+pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+/// Methods of a route: a job is started by a request that may have effects.
+pub(crate) const ROUTE_METHODS: &[&str] = &["POST", "PUT", "PATCH", "DELETE"];
+/// Headers that Meanwhile or the HTTP client sets.
+pub(crate) const HEADERS_RESERVED: &[&str] = &[
+    "connection",
+    "content-length",
+    "host",
+    "idempotency-key",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "traceparent",
+    "tracestate",
+    "upgrade",
+    "x-correlation-id",
+];
+
+/// The known word that is most like the given one, if any is like it.
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let score = |known: &&str| strsim::jaro_winkler(&word.to_ascii_lowercase(), known);
+    let best = known.into_iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
+    (score(&best) > 0.75).then_some(best)
+}

@@ -1,0 +1,27 @@
+//! The limits of a flow. Each keeps one flow from taking more than its share.
+
+/// Steps of a flow: every completed step's output travels on with the slip.
+pub const STEPS_MAX: usize = 100;
+/// Bytes of a flow file or document: it is a record on a compacted topic that every worker holds in memory.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// Levels of nesting in a flow file.
+pub const DEPTH_MAX: usize = 64;
+/// Attempts of one visit: with the longest back-off of a day this is already weeks.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// The longest time one attempt may take: its slip occupies a worker and a place in the commit bitmap.
+pub const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1000;
+/// The longest back-off.
+pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// The longest deadline of a job.
+pub const DEADLINE_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
+/// Bytes of a name (flow, step, queue, native step): they stand in topics, keys and headers.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Bytes of an ordering key: it stands in the key of every record of the job.
+pub const KEY_BYTES_MAX: usize = 256;
+/// Bytes of the summary.
+pub const SUMMARY_BYTES_MAX: usize = 1024;
+
+/// One attempt, where the step says nothing.
+pub const TIMEOUT_MS_DEFAULT: u64 = 30 * 1000;
+/// The queue, where the step says nothing.
+pub const QUEUE_DEFAULT: &str = "default";

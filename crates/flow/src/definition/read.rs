@@ -1,0 +1,143 @@
+//! From a document to a compiled flow.
+
+use serde_json::Value;
+
+use super::node::{Content, Node, Place};
+use super::reader::{Fields, Reader};
+use super::visible::{self, Visible};
+use super::{Compiled, OnFailure, ResolveRef, Route, input, key, limit, read_step};
+use crate::expression::{ExpressionError, Template};
+
+/// Reads the whole document; none when something is wrong with it.
+pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Option<Compiled> {
+    let fields = reader.fields(root, "the flow", key::FLOW)?;
+    let name = required(reader, &fields, "the flow", "flow").and_then(|node| reader.name(node, "`flow`", true));
+    let summary = fields.get("summary").and_then(|node| summary(reader, node));
+    let route = fields.get("route").and_then(|node| route(reader, node));
+    let input = fields.get("input").and_then(|node| input::read(reader, node, resolve_ref));
+    let key_visible = Visible { roots: visible::KEY, steps: &[], own: None };
+    let key = fields.get("key").and_then(|node| text_template(reader, node, "`key`", &key_visible));
+    let deadline_ms =
+        fields.get("deadline").and_then(|node| reader.duration_ms(node, "`deadline`", limit::DEADLINE_MS_MAX));
+    let on_failure =
+        fields.get("on_failure").and_then(|node| reader.word(node, "`on_failure`", &["compensate", "park"]));
+    let steps = match required(reader, &fields, "the flow", "steps") {
+        Some(node) => read_step::steps(reader, node),
+        None => Vec::new(),
+    };
+    let ids: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
+    let result_visible = Visible { roots: visible::DECISION, steps: &ids, own: None };
+    let result = fields.get("result").and_then(|node| template(reader, node, &result_visible));
+    if !reader.is_clean() {
+        return None;
+    }
+    let mut document = root.to_json();
+    if let (Some(entries), Some(input)) = (document.as_object_mut(), &input) {
+        entries.insert("input".to_owned(), input.schema.clone());
+    }
+    let version = super::version_of(&document);
+    let on_failure = if on_failure == Some("park") { OnFailure::Park } else { OnFailure::Compensate };
+    Some(Compiled {
+        name: name?,
+        summary,
+        route,
+        input,
+        key,
+        deadline_ms,
+        on_failure,
+        steps,
+        result,
+        document,
+        version,
+    })
+}
+
+pub(super) fn required<'n>(reader: &mut Reader<'_>, fields: &Fields<'n>, what: &str, key: &str) -> Option<&'n Node> {
+    let node = fields.get(key);
+    if node.is_none() {
+        reader.missing(fields.place, what, key);
+    }
+    node
+}
+
+fn summary(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let text = reader.text(node, "`summary`")?;
+    if text.len() > limit::SUMMARY_BYTES_MAX {
+        reader.problem(node.place, format!("`summary` is longer than {} bytes", limit::SUMMARY_BYTES_MAX));
+    }
+    Some(text.to_owned())
+}
+
+fn route(reader: &mut Reader<'_>, node: &Node) -> Option<Route> {
+    let text = reader.text(node, "`route`")?;
+    let parts = text.split_once(' ').map(|(method, path)| (method, path.trim()));
+    let plain = |path: &str| {
+        path.starts_with('/')
+            && !path.contains("//")
+            && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte))
+    };
+    match parts {
+        Some((method, path)) if key::ROUTE_METHODS.contains(&method) && plain(path) => {
+            if path == "/v1" || path.starts_with("/v1/") {
+                reader.problem(node.place, "a route must not lie under `/v1`, which is Meanwhile's own");
+                return None;
+            }
+            Some(Route { method: method.to_owned(), path: path.to_owned() })
+        }
+        _ => {
+            let problem = reader.problem(node.place, format!("`{text}` is not a route"));
+            problem.expected = Some(format!("a method ({}) and a path: POST /orders", key::ROUTE_METHODS.join(", ")));
+            None
+        }
+    }
+}
+
+/// Any JSON value in whose texts expressions may stand.
+pub(super) fn template(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Template> {
+    match &node.content {
+        Content::Null | Content::Bool(_) | Content::Number(_) => Some(Template::Literal(node.to_json())),
+        Content::Text(text) => {
+            let template = report(reader, node.place, Template::text(text))?;
+            for expression in template.expressions() {
+                visible.check(reader, node.place, expression);
+            }
+            Some(template)
+        }
+        Content::List(items) => {
+            let items: Vec<_> = items.iter().map(|item| template(reader, item, visible)).collect();
+            items.into_iter().collect::<Option<Vec<_>>>().map(Template::List)
+        }
+        Content::Map(entries) => {
+            let mut templates = Vec::with_capacity(entries.len());
+            for (key, node) in entries {
+                if key.text.contains("{{") {
+                    reader.problem(key.place, "an expression cannot be a key").hint =
+                        Some("a text that begins with `{{` needs quotes: \"{{ … }}\"".to_owned());
+                }
+                templates.push(template(reader, node, visible).map(|template| (key.text.clone(), template)));
+            }
+            templates.into_iter().collect::<Option<Vec<_>>>().map(Template::Map)
+        }
+    }
+}
+
+/// A template that must be written as a text.
+pub(super) fn text_template(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    what: &str,
+    visible: &Visible<'_>,
+) -> Option<Template> {
+    reader.text(node, what)?;
+    template(reader, node, visible)
+}
+
+/// Reports an expression that does not compile.
+pub(super) fn report<T>(reader: &mut Reader<'_>, place: Place, result: Result<T, ExpressionError>) -> Option<T> {
+    result.map_err(|error| reader.problem(place, error.to_string())).ok()
+}
+
+/// Only for documents: their schemas are inlined already.
+pub(super) fn no_references(name: &str) -> Result<Value, String> {
+    Err(format!("`{name}` must be inlined in a flow document"))
+}

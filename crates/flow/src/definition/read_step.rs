@@ -1,0 +1,200 @@
+//! From a step's entry in a document to a [`Step`].
+
+use super::limit::{ATTEMPTS_MAX, BACKOFF_MS_MAX, QUEUE_DEFAULT, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
+use super::node::{Content, Node};
+use super::read::{required, template, text_template};
+use super::reader::{Fields, Reader};
+use super::visible::{self, Visible};
+use super::{Action, Call, Http, Native, Retry, Step, key};
+use crate::expression::{Template, UrlTemplate};
+
+/// All steps; those that could not be read are left out (their problems are reported).
+pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
+    let Some(items) = reader.list(node, "`steps`") else { return Vec::new() };
+    if items.is_empty() {
+        reader.problem(node.place, "a flow needs at least one step");
+    }
+    if items.len() > STEPS_MAX {
+        reader.problem(node.place, format!("{} steps are too many", items.len())).expected =
+            Some(format!("at most {STEPS_MAX}"));
+        return Vec::new();
+    }
+    let mut steps = Vec::with_capacity(items.len());
+    let mut earlier: Vec<String> = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(fields) = reader.fields(item, "a step", key::STEP) else { continue };
+        let id = required(reader, &fields, "a step", "id").and_then(|node| {
+            let id = reader.name(node, "`id`", false)?;
+            if earlier.contains(&id) {
+                reader.problem(node.place, format!("there are two steps named `{id}`")).expected =
+                    Some("ids that differ".to_owned());
+            }
+            Some(id)
+        });
+        // A step whose id cannot be read is still looked through.
+        let id = id.unwrap_or_default();
+        steps.extend(step(reader, &fields, &id, &earlier));
+        earlier.push(id);
+    }
+    steps
+}
+
+fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[String]) -> Option<Step> {
+    let sent = Visible { roots: visible::CALL, steps: earlier, own: None };
+    let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
+    let decided = Visible { roots: visible::DECISION, steps: earlier, own: None };
+    let when = fields.get("when").and_then(|node| when(reader, node, &decided));
+    let queue = fields.get("queue").and_then(|node| reader.name(node, "`queue`", true));
+    let idempotent = fields.get("idempotent").and_then(|node| reader.bool(node, "`idempotent`"));
+    let undone = Visible { roots: visible::CALL, steps: earlier, own: Some(id) };
+    let compensation = fields.get("compensate").and_then(|node| {
+        let fields = reader.fields(node, "`compensate`", key::COMPENSATE)?;
+        self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
+    });
+    Some(Step {
+        id: id.to_owned(),
+        queue: queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned()),
+        when,
+        action: action?,
+        idempotent: idempotent.unwrap_or(true),
+        compensation,
+    })
+}
+
+fn when(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Template> {
+    let template = template(reader, node, visible)?;
+    if matches!(template, Template::Expression(_)) {
+        return Some(template);
+    }
+    reader.problem(node.place, "`when` is not an expression").expected =
+        Some("exactly one `{{ }}` that gives true or false".to_owned());
+    None
+}
+
+fn action(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    what: &str,
+    visible: &Visible<'_>,
+    default: Retry,
+) -> Option<Action> {
+    let timeout_ms = fields.get("timeout").and_then(|node| reader.duration_ms(node, "`timeout`", TIMEOUT_MS_MAX));
+    let retry = fields.get("retry").and_then(|node| retry(reader, node, default));
+    let call = match (fields.get("http"), fields.get("native")) {
+        (Some(node), None) => {
+            if fields.get("with").is_some() {
+                reader.problem(fields.place_of("with"), "`with` is the input of a native step").hint =
+                    Some("an HTTP step sends its `body`".to_owned());
+            }
+            http(reader, node, visible).map(Call::Http)
+        }
+        (None, Some(node)) => {
+            let name = reader.name(node, "`native`", true);
+            let with = fields.get("with").and_then(|node| template(reader, node, visible));
+            name.map(|name| Call::Native(Native { name, with }))
+        }
+        (Some(_), Some(_)) => {
+            reader.problem(fields.place_of("native"), format!("{what} cannot be both `http` and `native`"));
+            None
+        }
+        (None, None) => {
+            reader.missing(fields.place, what, "http");
+            None
+        }
+    };
+    Some(Action { call: call?, timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), retry: retry.unwrap_or(default) })
+}
+
+fn retry(reader: &mut Reader<'_>, node: &Node, default: Retry) -> Option<Retry> {
+    let fields = reader.fields(node, "`retry`", key::RETRY)?;
+    let attempts = fields
+        .get("attempts")
+        .and_then(|node| reader.whole_number(node, "`attempts`", 1..=u64::from(ATTEMPTS_MAX)))
+        .and_then(|attempts| u32::try_from(attempts).ok());
+    let backoff = fields.get("backoff").and_then(|node| backoff(reader, node));
+    let (backoff_min_ms, backoff_max_ms) = backoff.unwrap_or((default.backoff_min_ms, default.backoff_max_ms));
+    Some(Retry { attempts: attempts.unwrap_or(default.attempts), backoff_min_ms, backoff_max_ms })
+}
+
+fn backoff(reader: &mut Reader<'_>, node: &Node) -> Option<(u64, u64)> {
+    let text = reader.text(node, "`backoff`")?;
+    let Some((min, max)) = text.split_once("..") else {
+        reader.problem(node.place, format!("`backoff`: `{text}` is not a range")).expected =
+            Some("two durations: 200ms..30s".to_owned());
+        return None;
+    };
+    let min_ms = reader.checked_ms(node.place, min, "`backoff`", BACKOFF_MS_MAX)?;
+    let max_ms = reader.checked_ms(node.place, max, "`backoff`", BACKOFF_MS_MAX)?;
+    if min_ms > max_ms {
+        reader.problem(node.place, format!("`backoff`: `{min}` is longer than `{max}`"));
+        return None;
+    }
+    Some((min_ms, max_ms))
+}
+
+fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Http> {
+    let fields = reader.fields(node, "`http`", key::HTTP)?;
+    let method = required(reader, &fields, "`http`", "method")
+        .and_then(|node| reader.word(node, "`method`", key::METHODS))
+        .map(str::to_owned);
+    let url = required(reader, &fields, "`http`", "url").and_then(|node| url(reader, node, visible));
+    let headers = fields.get("headers").map(|node| headers(reader, node, visible)).unwrap_or_default();
+    let body = fields.get("body").and_then(|node| template(reader, node, visible));
+    if let (Some("GET" | "HEAD"), Some(_)) = (method.as_deref(), fields.get("body")) {
+        reader.problem(fields.place_of("body"), "a GET or HEAD has no `body`");
+    }
+    let fail_on = fields.get("fail_on").map(|node| statuses(reader, node, "`fail_on`")).unwrap_or_default();
+    let retry_on = fields.get("retry_on").map(|node| statuses(reader, node, "`retry_on`")).unwrap_or_default();
+    if let Some(status) = fail_on.iter().find(|status| retry_on.contains(status)) {
+        reader.problem(fields.place_of("retry_on"), format!("{status} stands in both `fail_on` and `retry_on`"));
+    }
+    let expose = fields.get("expose").and_then(|node| reader.bool(node, "`expose`")).unwrap_or(false);
+    Some(Http { method: method?, url: url?, headers, body, fail_on, retry_on, expose })
+}
+
+fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<UrlTemplate> {
+    let text = reader.text(node, "`url`")?;
+    match UrlTemplate::parse(text) {
+        Ok(url) => {
+            for expression in url.expressions() {
+                visible.check(reader, node.place, expression);
+            }
+            Some(url)
+        }
+        Err(error) => {
+            reader.problem(node.place, error.to_string()).expected = Some(UrlTemplate::EXPECTED.to_owned());
+            None
+        }
+    }
+}
+
+/// Names in lower case.
+fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
+    let Some(entries) = reader.map(node, "`headers`") else { return Vec::new() };
+    let mut headers = Vec::with_capacity(entries.len());
+    for (key, node) in entries {
+        let name = key.text.to_ascii_lowercase();
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(token) {
+            reader.problem(key.place, format!("`{}` is not a header's name", key.text));
+        } else if key::HEADERS_RESERVED.contains(&name.as_str()) {
+            reader.problem(key.place, format!("the header `{name}` is set by Meanwhile"));
+        }
+        if let Some(template) = text_template(reader, node, "a header", visible) {
+            headers.push((name, template));
+        }
+    }
+    headers
+}
+
+fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<u16> {
+    let Content::List(items) = &node.content else {
+        reader.list(node, what);
+        return Vec::new();
+    };
+    let status = |item: &Node| {
+        let status = reader.whole_number(item, what, 300..=599)?;
+        u16::try_from(status).ok()
+    };
+    items.iter().filter_map(status).collect()
+}

@@ -1,0 +1,202 @@
+//! Reads values out of a document and collects what is wrong with them.
+
+use super::key::{RESERVED, nearest};
+use super::node::{Content, Key, Node, Place};
+use super::{Problem, duration, limit};
+
+/// Collects problems; every method answers none where it has reported one.
+pub(super) struct Reader<'a> {
+    file: &'a str,
+    problems: Vec<Problem>,
+}
+
+/// The entries of a mapping whose keys were checked.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'n> {
+    pub(super) place: Place,
+    entries: &'n [(Key, Node)],
+}
+
+impl<'n> Fields<'n> {
+    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
+        self.entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
+    }
+
+    /// Where the key stands.
+    pub(super) fn place_of(&self, name: &str) -> Place {
+        self.entries.iter().find(|(key, _)| key.text == name).map_or(self.place, |(key, _)| key.place)
+    }
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(file: &'a str) -> Self {
+        Self { file, problems: Vec::new() }
+    }
+
+    /// The problems in the order of the file.
+    pub(super) fn finish(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|problem| (problem.line, problem.column));
+        self.problems
+    }
+
+    pub(super) const fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    pub(super) fn problem(&mut self, place: Place, message: impl Into<String>) -> &mut Problem {
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line: place.line,
+            column: place.column,
+            message: message.into(),
+            expected: None,
+            hint: None,
+        });
+        let last = self.problems.len() - 1;
+        &mut self.problems[last]
+    }
+
+    /// The entries of a mapping that has no other keys than these.
+    pub(super) fn fields<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Fields<'n>> {
+        let Content::Map(entries) = &node.content else {
+            let problem = self.problem(node.place, format!("{what} is {}", node.kind()));
+            problem.expected = Some(format!("a mapping with {}", known.join(", ")));
+            return None;
+        };
+        for (at, (key, _)) in entries.iter().enumerate() {
+            if entries[..at].iter().any(|(other, _)| other.text == key.text) {
+                self.problem(key.place, format!("`{}` stands twice in {what}", key.text));
+            }
+            if known.contains(&key.text.as_str()) {
+                continue;
+            }
+            if RESERVED.contains(&key.text.as_str()) {
+                let message = format!("`{}` is not yet supported in this version", key.text);
+                self.problem(key.place, message).expected = Some(known.join(", "));
+                continue;
+            }
+            let problem = self.problem(key.place, format!("unknown key `{}` in {what}", key.text));
+            problem.expected = Some(known.join(", "));
+            problem.hint = nearest(&key.text, known.iter().copied()).map(|name| format!("did you mean `{name}`?"));
+        }
+        Some(Fields { place: node.place, entries })
+    }
+
+    /// The entries of a mapping with keys of the writer's own.
+    pub(super) fn map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [(Key, Node)]> {
+        match &node.content {
+            Content::Map(entries) => Some(entries),
+            _ => self.wrong_kind(node, what, "a mapping"),
+        }
+    }
+
+    pub(super) fn list<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
+        match &node.content {
+            Content::List(items) => Some(items),
+            _ => self.wrong_kind(node, what, "a list"),
+        }
+    }
+
+    pub(super) fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        match &node.content {
+            Content::Text(text) => Some(text),
+            Content::Map(_) => {
+                let problem = self.problem(node.place, format!("{what} is a mapping"));
+                problem.expected = Some("a text".to_owned());
+                problem.hint = Some("a text that begins with `{{` needs quotes: \"{{ … }}\"".to_owned());
+                None
+            }
+            _ => self.wrong_kind(node, what, "a text"),
+        }
+    }
+
+    pub(super) fn bool(&mut self, node: &Node, what: &str) -> Option<bool> {
+        match node.content {
+            Content::Bool(bool) => Some(bool),
+            _ => self.wrong_kind(node, what, "true or false"),
+        }
+    }
+
+    pub(super) fn whole_number(
+        &mut self,
+        node: &Node,
+        what: &str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
+        match &node.content {
+            Content::Number(number) if number.as_u64().is_some_and(|number| range.contains(&number)) => number.as_u64(),
+            _ => {
+                let expected = format!("a whole number from {} to {}", range.start(), range.end());
+                self.wrong_kind(node, what, &expected)
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<'w>(&mut self, node: &Node, what: &str, words: &[&'w str]) -> Option<&'w str> {
+        let text = self.text(node, what)?;
+        let found = words.iter().find(|word| **word == text).copied();
+        if found.is_none() {
+            let problem = self.problem(node.place, format!("{what} cannot be `{text}`"));
+            problem.expected = Some(words.join(", "));
+            let upper = text.to_ascii_uppercase();
+            problem.hint = nearest(text, words.iter().copied())
+                .or_else(|| words.iter().find(|word| **word == upper).copied())
+                .map(|word| format!("did you mean `{word}`?"));
+        }
+        found
+    }
+
+    pub(super) fn duration_ms(&mut self, node: &Node, what: &str, max_ms: u64) -> Option<u64> {
+        let text = match &node.content {
+            Content::Text(text) => text.as_str(),
+            _ => return self.wrong_kind(node, what, duration::EXPECTED),
+        };
+        self.checked_ms(node.place, text, what, max_ms)
+    }
+
+    /// A duration that was part of a longer text.
+    pub(super) fn checked_ms(&mut self, place: Place, text: &str, what: &str, max_ms: u64) -> Option<u64> {
+        let Some(ms) = duration::parse_ms(text.trim()) else {
+            let problem = self.problem(place, format!("{what}: `{text}` is not a duration"));
+            problem.expected = Some(duration::EXPECTED.to_owned());
+            return None;
+        };
+        if ms > max_ms {
+            let problem = self.problem(place, format!("{what}: `{text}` is too long"));
+            problem.expected = Some(format!("at most {} s", max_ms / 1000));
+            return None;
+        }
+        Some(ms)
+    }
+
+    /// A name that may stand in topics, keys and headers. `dashes`: `-` is allowed too.
+    pub(super) fn name(&mut self, node: &Node, what: &str, dashes: bool) -> Option<String> {
+        let text = self.text(node, what)?;
+        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let all =
+            text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || (dashes && b == b'-'));
+        if first && all && text.len() <= limit::NAME_BYTES_MAX {
+            return Some(text.to_owned());
+        }
+        let problem = self.problem(node.place, format!("{what} cannot be `{text}`"));
+        let signs = if dashes { "a-z, 0-9, `_` and `-`" } else { "a-z, 0-9 and `_` (it stands in expressions)" };
+        problem.expected = Some(format!("a letter, then {signs}; lower case, at most {} bytes", limit::NAME_BYTES_MAX));
+        None
+    }
+
+    pub(super) fn missing(&mut self, place: Place, what: &str, key: &str) {
+        self.problem(place, format!("{what} has no `{key}`")).expected = Some(format!("`{key}`"));
+    }
+
+    fn wrong_kind<T>(&mut self, node: &Node, what: &str, expected: &str) -> Option<T> {
+        let found = match &node.content {
+            Content::Text(text) => format!("`{text}`"),
+            Content::Number(number) => format!("`{number}`"),
+            Content::Bool(bool) => format!("`{bool}`"),
+            Content::Null | Content::List(_) | Content::Map(_) => node.kind().to_owned(),
+        };
+        self.problem(node.place, format!("{what} is {found}")).expected = Some(expected.to_owned());
+        None
+    }
+}

@@ -1,0 +1,116 @@
+//! Which values an expression may name, depending on where it stands.
+
+use super::Problem;
+use super::key::nearest;
+use super::node::Place;
+use super::reader::Reader;
+use crate::expression::Expression;
+
+/// What `job.*` has.
+const JOB: &[&str] = &["id", "correlation_id", "tenant", "flow"];
+/// What `step.*` has.
+const STEP: &[&str] = &["id", "idempotency_key", "visit", "attempt"];
+
+/// The outermost names of `key`: it is known before there is a job.
+pub(super) const KEY: &[&str] = &["input"];
+/// The outermost names of `when` and `result`. They are decided without a worker's environment, everywhere alike.
+pub(super) const DECISION: &[&str] = &["input", "steps", "job"];
+/// The outermost names of what a worker sends.
+pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "job"];
+
+/// What can be named in one place.
+#[derive(Clone, Copy)]
+pub(super) struct Visible<'a> {
+    pub(super) roots: &'a [&'a str],
+    /// The steps that may be named: the earlier ones.
+    pub(super) steps: &'a [String],
+    /// In a compensation: the step that it undoes, whose output may be absent.
+    pub(super) own: Option<&'a str>,
+}
+
+impl Visible<'_> {
+    /// Reports every name in the expression that is not known there.
+    pub(super) fn check(&self, reader: &mut Reader<'_>, place: Place, expression: &Expression) {
+        for path in expression.paths() {
+            let mut names = path.split('.');
+            let root = names.next().unwrap_or_default();
+            let (first, second) = (names.next(), names.next());
+            if !self.roots.contains(&root) {
+                self.unknown_root(reader, place, root);
+            } else if root == "steps" {
+                self.check_step(reader, place, expression, first, second);
+            } else if let Some(known) = known_fields(root) {
+                check_field(reader, place, root, first, known);
+            }
+        }
+    }
+
+    fn unknown_root(&self, reader: &mut Reader<'_>, place: Place, root: &str) {
+        let message = if CALL.contains(&root) {
+            format!("`{root}` is not known here: only what is sent by a worker may use it")
+        } else {
+            format!("unknown name `{root}`")
+        };
+        suggest(reader.problem(place, message), root, self.roots.iter().copied());
+    }
+
+    fn check_step(
+        &self,
+        reader: &mut Reader<'_>,
+        place: Place,
+        expression: &Expression,
+        step: Option<&str>,
+        field: Option<&str>,
+    ) {
+        let Some(step) = step else {
+            reader.problem(place, "`steps` must be followed by a step's id").expected =
+                Some("steps.<id>.output".to_owned());
+            return;
+        };
+        let own = self.own == Some(step);
+        if !own && !self.steps.iter().any(|known| known == step) {
+            let message = format!("`steps.{step}` is not an earlier step");
+            let known = self.steps.iter().map(String::as_str).chain(self.own);
+            suggest(reader.problem(place, message), step, known);
+            return;
+        }
+        if field.is_some_and(|field| field != "output") {
+            let message = format!("a step has no `{}`", field.unwrap_or_default());
+            reader.problem(place, message).expected = Some(format!("steps.{step}.output"));
+        }
+        if own && !expression.has_fallback() {
+            let message =
+                format!("`steps.{step}.output` may be absent when `{step}` is undone: its outcome may be unknown");
+            let problem = reader.problem(place, message);
+            problem.expected = Some("a fallback".to_owned());
+            problem.hint = Some(format!("{{{{ {} | default(step.idempotency_key) }}}}", expression.source()));
+        }
+    }
+}
+
+fn known_fields(root: &str) -> Option<&'static [&'static str]> {
+    match root {
+        "job" => Some(JOB),
+        "step" => Some(STEP),
+        _ => None,
+    }
+}
+
+fn check_field(reader: &mut Reader<'_>, place: Place, root: &str, field: Option<&str>, known: &[&str]) {
+    match field {
+        Some(field) if known.contains(&field) => {}
+        Some(field) => {
+            suggest(reader.problem(place, format!("`{root}` has no `{field}`")), field, known.iter().copied())
+        }
+        None => {
+            reader.problem(place, format!("`{root}` must be followed by a field")).expected = Some(known.join(", "))
+        }
+    }
+}
+
+fn suggest<'k>(problem: &mut Problem, word: &str, known: impl Iterator<Item = &'k str> + Clone) {
+    let names: Vec<&str> = known.clone().collect();
+    problem.expected =
+        Some(if names.is_empty() { "no step: there is none before this one".to_owned() } else { names.join(", ") });
+    problem.hint = nearest(word, known).map(|name| format!("did you mean `{name}`?"));
+}
