@@ -74,7 +74,6 @@ impl DecodeError {
 
 /// The schemas that records were written with, by id. They never change and are few, so they are kept for the life of
 /// the process. Shared by reference among all who decode; never waits for the network.
-#[derive(Default)]
 pub struct Schemas {
     known: RwLock<HashMap<u32, Arc<Known>>>,
 }
@@ -84,11 +83,17 @@ enum Known {
     Unreadable(String),
 }
 
+impl Default for Schemas {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Schemas {
     /// Knows nothing yet.
     pub fn new() -> Self {
         apache_avro::util::max_allocation_bytes(DECODE_ALLOCATION_BYTES_MAX);
-        Self::default()
+        Self { known: RwLock::default() }
     }
 
     /// Learns what the registry says about an id. A schema that is no Avro, or none of ours, is learnt too: records that

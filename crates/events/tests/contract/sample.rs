@@ -1,0 +1,395 @@
+//! Values to try things on: fixed ones, and strategies that draw any.
+
+use events::cancel::Cancel;
+use events::progress::Progress;
+use events::trace::Trace;
+use events::wait::{Signal, Wait};
+use events::{
+    DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
+    decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
+};
+use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
+use flow::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub(crate) const IDS: WriterIds =
+    WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 0x0102_0304, progress: i32::MAX as u32 };
+
+/// Any of the records.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Any {
+    Slip(Slip),
+    JobEvent(JobEvent),
+    Wait(Wait),
+    Cancel(Cancel),
+    Progress(Progress),
+}
+
+impl Any {
+    pub(crate) fn kind(&self) -> RecordKind {
+        match self {
+            Self::Slip(_) => RecordKind::Slip,
+            Self::JobEvent(_) => RecordKind::JobEvent,
+            Self::Wait(_) => RecordKind::Wait,
+            Self::Cancel(_) => RecordKind::Cancel,
+            Self::Progress(_) => RecordKind::Progress,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        match self {
+            Self::Slip(slip) => encode_slip(&IDS, slip),
+            Self::JobEvent(event) => encode_event(&IDS, event),
+            Self::Wait(wait) => encode_wait(&IDS, wait),
+            Self::Cancel(cancel) => encode_cancel(&IDS, cancel),
+            Self::Progress(progress) => encode_progress(&IDS, progress),
+        }
+    }
+
+    pub(crate) fn decode(kind: RecordKind, schemas: &Schemas, bytes: &[u8]) -> Result<Self, DecodeError> {
+        match kind {
+            RecordKind::Slip => decode_slip(schemas, bytes).map(Self::Slip),
+            RecordKind::JobEvent => decode_event(schemas, bytes).map(Self::JobEvent),
+            RecordKind::Wait => decode_wait(schemas, bytes).map(Self::Wait),
+            RecordKind::Cancel => decode_cancel(schemas, bytes).map(Self::Cancel),
+            RecordKind::Progress => decode_progress(schemas, bytes).map(Self::Progress),
+        }
+    }
+}
+
+/// Knows our own latest schemas under [`IDS`].
+pub(crate) fn schemas() -> Schemas {
+    let schemas = Schemas::new();
+    schemas.insert_writers(&IDS);
+    schemas
+}
+
+pub(crate) fn trace() -> Trace {
+    Trace {
+        context: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap(),
+        state: Some("vendor=1".into()),
+    }
+}
+
+fn job(last: u128) -> JobId {
+    JobId::new(Uuid::from_u128(0x0190_a6f2_7c1e_7cc0_b1f1_0000_0000_0000 | last))
+}
+
+/// A slip in the middle of a three-step order.
+pub(crate) fn slip() -> Slip {
+    let completed = |step: &str, output: Option<Value>, uncertain| Completed {
+        step: step.into(),
+        visit: 1,
+        output,
+        uncertain,
+        undone: false,
+    };
+    Slip {
+        job: job(1),
+        tenant: "acme".into(),
+        flow: "order".into(),
+        version: "0123456789ab".into(),
+        key: "customer-1".into(),
+        step: "ship".into(),
+        phase: Phase::Forward,
+        branch: String::new(),
+        hop: 3,
+        visit: 1,
+        attempt: 0,
+        attempt_uncertain: false,
+        input: json!({"sku": "tea-é-\u{0}", "qty": 2, "total": 19.99, "customer_id": "customer-1"}),
+        done: vec![
+            completed("reserve", Some(json!({"id": "r-77", "left": 12})), false),
+            completed("charge", None, true),
+            completed("note", Some(Value::Null), false),
+        ],
+        failure: None,
+        deadline_ms: None,
+        accepted_at_ms: 1_753_000_000_123,
+        correlation_id: "corr-1".into(),
+        priority: 1,
+        retry_of: None,
+    }
+}
+
+/// A slip on its way back, with every optional field present.
+pub(crate) fn failed_slip() -> Slip {
+    let mut slip = slip();
+    slip.done[2].undone = true;
+    slip.failure = Some(Failure {
+        step: "ship".into(),
+        code: "step-failed".into(),
+        message: "no truck".into(),
+        status: Some(422),
+        attempts: 3,
+    });
+    Slip {
+        phase: Phase::Undo,
+        step: "charge".into(),
+        branch: "b-1".into(),
+        hop: u32::MAX,
+        visit: 2,
+        attempt: 4,
+        attempt_uncertain: true,
+        deadline_ms: Some(-1),
+        priority: 0,
+        retry_of: Some(job(2)),
+        ..slip
+    }
+}
+
+fn event() -> JobEvent {
+    JobEvent {
+        job: job(1),
+        tenant: "acme".into(),
+        flow: "order".into(),
+        version: "0123456789ab".into(),
+        key: "customer-1".into(),
+        correlation_id: "corr-1".into(),
+        kind: EventKind::JobAccepted,
+        status: JobStatus::Accepted,
+        hop: 0,
+        index: 0,
+        branch: String::new(),
+        step: None,
+        phase: Phase::Forward,
+        visit: 0,
+        attempts: 0,
+        at_ms: 1_753_000_000_123,
+        accepted_at_ms: 1_753_000_000_123,
+        steps_total: 3,
+        retry_of: None,
+        next_attempt_after_ms: None,
+        data: None,
+    }
+}
+
+fn retrying_event() -> JobEvent {
+    JobEvent {
+        kind: EventKind::StepRetrying,
+        status: JobStatus::Waiting,
+        hop: 3,
+        index: 1,
+        branch: "b-1".into(),
+        step: Some("ship".into()),
+        phase: Phase::Undo,
+        visit: 2,
+        attempts: 4,
+        retry_of: Some(job(2)),
+        next_attempt_after_ms: Some(u64::try_from(i64::MAX).unwrap()),
+        data: Some(json!({"step": "ship", "code": "step-failed", "message": "no truck", "attempts": 4})),
+        ..event()
+    }
+}
+
+fn signal(payload: Option<Value>) -> Wait {
+    let (name, id) = ("approval".into(), "key-1".into());
+    Wait::Signal(Signal { job: job(1), tenant: "acme".into(), name, id, payload, at_ms: 1_753_000_000_123 })
+}
+
+fn progress() -> Progress {
+    Progress {
+        job: job(1),
+        tenant: "acme".into(),
+        flow: "order".into(),
+        kind: "percent".into(),
+        step: Some("ship".into()),
+        phase: Phase::Forward,
+        branch: "b-1".into(),
+        hop: 3,
+        visit: 1,
+        attempt: 2,
+        percent: Some(100),
+        message: Some("half way".into()),
+        data: Some(json!([1, 2.5])),
+        at_ms: 1_753_000_000_123,
+    }
+}
+
+/// The fixed values by name; between them, each optional field is present once and absent once.
+pub(crate) fn samples() -> Vec<(&'static str, Any)> {
+    let hold =
+        |slip, reason, release_after_ms| Wait::Hold(Hold { slip, queue: "shipping".into(), reason, release_after_ms });
+    let bare_progress =
+        Progress { kind: "started".into(), step: None, percent: None, message: None, data: None, ..progress() };
+    let cancel = |reason: Option<&str>| Cancel {
+        job: job(1),
+        tenant: "acme".into(),
+        requested_by: "ann".into(),
+        reason: reason.map(str::to_owned),
+        at_ms: 1_753_000_000_123,
+    };
+    vec![
+        ("forward", Any::Slip(slip())),
+        ("undo", Any::Slip(failed_slip())),
+        ("accepted", Any::JobEvent(event())),
+        ("retrying", Any::JobEvent(retrying_event())),
+        ("backoff", Any::Wait(hold(slip(), HoldReason::Backoff, Some(30_000)))),
+        ("attention", Any::Wait(hold(failed_slip(), HoldReason::Attention, None))),
+        ("signal", Any::Wait(signal(Some(json!({"approved": true}))))),
+        ("bare-signal", Any::Wait(signal(None))),
+        ("bare", Any::Cancel(cancel(None))),
+        ("with-reason", Any::Cancel(cancel(Some("changed my mind")))),
+        ("started", Any::Progress(bare_progress)),
+        ("percent", Any::Progress(progress())),
+    ]
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((any::<String>(), inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_job() -> impl Strategy<Value = JobId> {
+    any::<u128>().prop_map(|bits| JobId::new(Uuid::from_u128(bits)))
+}
+
+fn any_phase() -> impl Strategy<Value = Phase> {
+    prop_oneof![Just(Phase::Forward), Just(Phase::Undo)]
+}
+
+fn any_completed() -> impl Strategy<Value = Completed> {
+    (any::<String>(), any::<u32>(), prop::option::of(any_json()), any::<bool>(), any::<bool>())
+        .prop_map(|(step, visit, output, uncertain, undone)| Completed { step, visit, output, uncertain, undone })
+}
+
+fn any_failure() -> impl Strategy<Value = Failure> {
+    (any::<String>(), any::<String>(), any::<String>(), any::<Option<u16>>(), any::<u32>())
+        .prop_map(|(step, code, message, status, attempts)| Failure { step, code, message, status, attempts })
+}
+
+pub(crate) fn any_slip() -> impl Strategy<Value = Slip> {
+    let texts = prop::array::uniform7(any::<String>());
+    let numbers = (any::<[u32; 3]>(), any::<bool>(), any::<Option<i64>>(), any::<i64>(), any::<u8>());
+    let jobs = (any_job(), prop::option::of(any_job()));
+    let parts =
+        (any_phase(), any_json(), prop::collection::vec(any_completed(), 0..4), prop::option::of(any_failure()));
+    (texts, numbers, jobs, parts).prop_map(|(texts, numbers, jobs, parts)| {
+        let [tenant, flow, version, key, step, branch, correlation_id] = texts;
+        let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
+        let (job, retry_of) = jobs;
+        let (phase, input, done, failure) = parts;
+        Slip {
+            job,
+            tenant,
+            flow,
+            version,
+            key,
+            step,
+            phase,
+            branch,
+            hop,
+            visit,
+            attempt,
+            attempt_uncertain,
+            input,
+            done,
+            failure,
+            deadline_ms,
+            accepted_at_ms,
+            correlation_id,
+            priority,
+            retry_of,
+        }
+    })
+}
+
+pub(crate) fn any_event() -> impl Strategy<Value = JobEvent> {
+    let texts = prop::array::uniform6(any::<String>());
+    let numbers = (any::<[u32; 5]>(), any::<[i64; 2]>(), prop::option::of(0..=i64::MAX as u64));
+    let jobs = (any_job(), prop::option::of(any_job()));
+    let words = (prop::sample::select(&EventKind::ALL[..]), prop::sample::select(&JobStatus::ALL[..]), any_phase());
+    let parts = (any::<Option<String>>(), prop::option::of(any_json()));
+    (texts, numbers, jobs, words, parts).prop_map(|(texts, numbers, (job, retry_of), (kind, status, phase), parts)| {
+        let [tenant, flow, version, key, branch, correlation_id] = texts;
+        let ([hop, index, visit, attempts, steps_total], [at_ms, accepted_at_ms], next_attempt_after_ms) = numbers;
+        let (step, data) = parts;
+        JobEvent {
+            job,
+            tenant,
+            flow,
+            version,
+            key,
+            correlation_id,
+            kind,
+            status,
+            hop,
+            index,
+            branch,
+            step,
+            phase,
+            visit,
+            attempts,
+            at_ms,
+            accepted_at_ms,
+            steps_total,
+            retry_of,
+            next_attempt_after_ms,
+            data,
+        }
+    })
+}
+
+fn any_wait() -> impl Strategy<Value = Wait> {
+    let reason = prop_oneof![Just(HoldReason::Backoff), Just(HoldReason::Attention), Just(HoldReason::MissingStep)];
+    let hold = (any_slip(), any::<String>(), reason, prop::option::of(0..=i64::MAX as u64))
+        .prop_map(|(slip, queue, reason, release_after_ms)| Hold { slip, queue, reason, release_after_ms });
+    let signal = (any_job(), any::<[String; 3]>(), prop::option::of(any_json()), any::<i64>())
+        .prop_map(|(job, [tenant, name, id], payload, at_ms)| Signal { job, tenant, name, id, payload, at_ms });
+    prop_oneof![hold.prop_map(Wait::Hold), signal.prop_map(Wait::Signal)]
+}
+
+fn any_cancel() -> impl Strategy<Value = Cancel> {
+    (any_job(), any::<[String; 2]>(), any::<Option<String>>(), any::<i64>())
+        .prop_map(|(job, [tenant, requested_by], reason, at_ms)| Cancel { job, tenant, requested_by, reason, at_ms })
+}
+
+fn any_progress() -> impl Strategy<Value = Progress> {
+    let options = (any::<Option<String>>(), any::<Option<u8>>(), any::<Option<String>>(), prop::option::of(any_json()));
+    (any_job(), any::<[String; 4]>(), any::<[u32; 3]>(), any_phase(), options, any::<i64>()).prop_map(
+        |(job, [tenant, flow, kind, branch], [hop, visit, attempt], phase, (step, percent, message, data), at_ms)| {
+            Progress {
+                job,
+                tenant,
+                flow,
+                kind,
+                step,
+                phase,
+                branch,
+                hop,
+                visit,
+                attempt,
+                percent,
+                message,
+                data,
+                at_ms,
+            }
+        },
+    )
+}
+
+pub(crate) fn any_record() -> impl Strategy<Value = Any> {
+    prop_oneof![
+        any_slip().prop_map(Any::Slip),
+        any_event().prop_map(Any::JobEvent),
+        any_wait().prop_map(Any::Wait),
+        any_cancel().prop_map(Any::Cancel),
+        any_progress().prop_map(Any::Progress),
+    ]
+}
