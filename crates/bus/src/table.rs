@@ -28,12 +28,30 @@ impl Table {
     /// what follows. Waits for Kafka and for the topic as long as it takes.
     pub async fn load(settings: &Settings, topic: &str) -> Result<(Vec<Inbound>, TableTail), Error> {
         let partitions = admin::ends_when_there(settings, topic).await?.len();
+        Self::read(settings, topic, vec![Start::Beginning; partitions]).await
+    }
+
+    /// The same from at most `offsets_back` before the end of each partition (transaction markers take offsets too):
+    /// for the newest value of a key without reading a log that is not yet compacted.
+    pub async fn load_recent(
+        settings: &Settings,
+        topic: &str,
+        offsets_back: i64,
+    ) -> Result<(Vec<Inbound>, TableTail), Error> {
+        admin::ends_when_there(settings, topic).await?;
+        let offsets = admin::Admin::new(settings)?.offsets(&[topic.to_owned()]).await?;
+        let start = |(log_start, end): &(i64, i64)| Start::Offset((end - offsets_back).max(*log_start));
+        Self::read(settings, topic, offsets.values().map(start).collect()).await
+    }
+
+    async fn read(settings: &Settings, topic: &str, starts: Vec<Start>) -> Result<(Vec<Inbound>, TableTail), Error> {
+        let partitions = starts.len();
         let mut options = ConsumerOptions::new(format!("{}-table", settings.client_id), [topic]);
         options.whole = true;
         options.ends = true;
         let (sender, news) = mpsc::channel(BATCHES_MAX);
         let asked = Arc::new(AtomicU64::new(0));
-        let desk = Desk { sender: Some(sender), batch: Vec::new(), asked: Arc::clone(&asked), answered: 0 };
+        let desk = Desk { sender: Some(sender), batch: Vec::new(), starts, asked: Arc::clone(&asked), answered: 0 };
         let consumer = GroupConsumer::start(settings, options, desk)?;
         let mut tail = TableTail { topic: topic.to_owned(), news, asked, partitions, consumer };
         let records = tail.until_ends(0).await?;
@@ -100,6 +118,8 @@ struct Desk {
     /// None after a fatal error: the reader then sees the end.
     sender: Option<mpsc::Sender<News>>,
     batch: Vec<Inbound>,
+    /// By partition. One that came later is read from its beginning.
+    starts: Vec<Start>,
     /// The last question for the ends, and the last that was passed on.
     asked: Arc<AtomicU64>,
     answered: u64,
@@ -123,7 +143,11 @@ impl Desk {
 
 impl Handler for Desk {
     fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
-        Ok(vec![Start::Beginning; partitions.len()])
+        let start = |partition: &AssignedPartition| {
+            let known = usize::try_from(partition.partition).ok().and_then(|index| self.starts.get(index));
+            known.copied().unwrap_or(Start::Beginning)
+        };
+        Ok(partitions.iter().map(start).collect())
     }
 
     fn revoked(&mut self, _partitions: &[TopicPartition], _lost: bool) {}

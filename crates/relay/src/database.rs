@@ -1,0 +1,172 @@
+//! `DATABASE_URL` as the replication stream needs it.
+
+use std::path::PathBuf;
+
+use pgwire_replication::{SslMode, TlsConfig};
+
+/// Where Postgres is and who connects.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Database {
+    /// A host name or address, or the folder of a socket (begins with `/`).
+    pub host: String,
+    /// The port, which also names the socket's file.
+    pub port: u16,
+    /// The role; it needs REPLICATION.
+    pub user: String,
+    /// Its password; empty where none is asked for.
+    pub password: String,
+    /// The database.
+    pub name: String,
+    /// TLS, from `sslmode` and `sslrootcert`.
+    pub tls: TlsConfig,
+}
+
+/// Keeps the password out of logs.
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}:{}/{}", self.user, self.host, self.port, self.name)
+    }
+}
+
+/// The URL is not one. Names the part, never the whole: it may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("DATABASE_URL: {0}; want postgres://user:password@host:5432/database, or ?host=/socket/folder")]
+pub struct NotADatabaseUrl(&'static str);
+
+impl std::str::FromStr for Database {
+    type Err = NotADatabaseUrl;
+
+    fn from_str(url: &str) -> Result<Self, NotADatabaseUrl> {
+        let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+        let rest = rest.ok_or(NotADatabaseUrl("it does not begin with postgres://"))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, name) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user_info, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+        let (host, port) = split_address(address)?;
+        let mut database = Self {
+            host: decoded(host)?,
+            port: port
+                .map_or(Ok(5432), |port| port.parse().map_err(|_| NotADatabaseUrl("the port is not a number")))?,
+            user: decoded(user)?,
+            password: decoded(password)?,
+            name: decoded(name)?,
+            tls: TlsConfig { mode: SslMode::Prefer, ..TlsConfig::default() },
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            database.set(key, decoded(value)?)?;
+        }
+        database.complete()
+    }
+}
+
+impl Database {
+    fn set(&mut self, key: &str, value: String) -> Result<(), NotADatabaseUrl> {
+        match key {
+            "host" | "hostaddr" => self.host = value,
+            "port" => self.port = value.parse().map_err(|_| NotADatabaseUrl("the port is not a number"))?,
+            "user" => self.user = value,
+            "password" => self.password = value,
+            "dbname" => self.name = value,
+            "sslmode" | "ssl-mode" => {
+                self.tls.mode = match value.as_str() {
+                    "disable" => SslMode::Disable,
+                    "allow" | "prefer" => SslMode::Prefer,
+                    "require" => SslMode::Require,
+                    "verify-ca" => SslMode::VerifyCa,
+                    "verify-full" => SslMode::VerifyFull,
+                    _ => return Err(NotADatabaseUrl("sslmode is not one of Postgres' modes")),
+                }
+            }
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.tls.ca_pem_path = Some(PathBuf::from(value)),
+            "sslcert" | "ssl-cert" => self.tls.client_cert_pem_path = Some(PathBuf::from(value)),
+            "sslkey" | "ssl-key" => self.tls.client_key_pem_path = Some(PathBuf::from(value)),
+            // Settings of the connection pool (application_name, statement-cache-capacity, ...) mean nothing to a stream.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn complete(mut self) -> Result<Self, NotADatabaseUrl> {
+        if self.host.is_empty() {
+            self.host = "localhost".into();
+        }
+        if self.user.is_empty() {
+            return Err(NotADatabaseUrl("it names no user"));
+        }
+        if self.name.is_empty() {
+            self.name.clone_from(&self.user);
+        }
+        if self.host.starts_with('/') {
+            self.tls = TlsConfig::disabled();
+        }
+        Ok(self)
+    }
+}
+
+/// `host:port`, with IPv6 addresses in brackets.
+fn split_address(address: &str) -> Result<(&str, Option<&str>), NotADatabaseUrl> {
+    if let Some(rest) = address.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or(NotADatabaseUrl("the address lacks a `]`"))?;
+        return Ok((host, port.strip_prefix(':')));
+    }
+    Ok(address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))))
+}
+
+/// Percent-decoding (RFC 3986, section 2.1).
+fn decoded(text: &str) -> Result<String, NotADatabaseUrl> {
+    const BAD: NotADatabaseUrl = NotADatabaseUrl("a percent sign is not followed by two hex digits of UTF-8");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2).ok_or(BAD)?;
+        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(BAD);
+        bytes.push(value(digits[0])? << 4 | value(digits[1])?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).map_err(|_| BAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_urls_are_read() {
+        for (url, seen, password) in [
+            ("postgres://ada:p%40ss@db:6000/meanwhile", "ada@db:6000/meanwhile", "p@ss"),
+            ("postgresql://ada@[::1]:6000/m?sslmode=disable", "ada@::1:6000/m", ""),
+            ("postgres://ada@/m?host=/run/postgresql&port=7", "ada@/run/postgresql:7/m", ""),
+            ("postgres://ada@%2Frun%2Fpostgresql/m", "ada@/run/postgresql:5432/m", ""),
+            ("postgres://ada@localhost", "ada@localhost:5432/ada", ""),
+            ("postgres:///m?user=ada&password=x&host=/s", "ada@/s:5432/m", "x"),
+        ] {
+            let database: Database = url.parse().unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!((format!("{database:?}").as_str(), database.password.as_str()), (seen, password), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_socket_has_no_tls_and_a_host_prefers_it() {
+        let mode = |url: &str| url.parse::<Database>().unwrap().tls.mode;
+        assert_eq!(mode("postgres://a@h/m"), SslMode::Prefer);
+        assert_eq!(mode("postgres://a@h/m?sslmode=verify-full"), SslMode::VerifyFull);
+        assert_eq!(mode("postgres://a@/m?host=/s&sslmode=require"), SslMode::Disable);
+    }
+
+    #[test]
+    fn what_is_not_a_database_url_is_refused_without_repeating_it() {
+        for url in
+            ["", "mysql://a:secret@h/m", "postgres://a:secret@h:port/m", "postgres://a:secret%zz@h/m", "postgres://h/m"]
+        {
+            let error = url.parse::<Database>().unwrap_err().to_string();
+            assert!(error.contains("postgres://user") && !error.contains("secret"), "{url}: {error}");
+        }
+    }
+}
