@@ -6,12 +6,15 @@
 
 mod connection;
 mod consumer;
+mod drive;
 mod error;
 mod follower;
 mod local_offsets;
 mod producer;
+mod reader;
 mod registry;
 mod settings;
+mod subjects;
 mod table;
 mod tail;
 mod transaction;
@@ -23,12 +26,15 @@ pub use consumer::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, GroupMetadata, Handler, Start,
     TopicPartition,
 };
+pub use drive::{Apply, ApplyError, drive};
 pub use error::Error;
 pub use events::record::{Inbound, Record};
 pub use follower::{Batch, Follower, FollowerOptions, Part};
 pub use producer::Producer;
+pub use reader::{DEFAULT_QUEUE, Reader, Unreadable};
 pub use registry::{BasicAuth, Registry, RegistryError, until_available};
 pub use settings::{BrokerKind, Settings};
+pub use subjects::{register_subjects, writer_ids};
 pub use table::{Table, TableTail};
 pub use tail::Tail;
 pub use transaction::{Interrupt, OffsetCommit, TransactionalProducer, TxError};

@@ -1,1 +1,219 @@
 //! The door: HTTP and Kafka commands in, durable jobs and their status out.
+//!
+//! Promise: a `202` is given only for a job that is committed together with its first slip; the same idempotency key never
+//! makes two jobs, whichever door it comes through; no status goes back in time.
+//!
+//! Read in this order: `plan` (request to values), `accept` (group commit), `submit` and `http` (the HTTP door), `commands`
+//! (the Kafka door), `recent` and `status` (the way back).
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use bus::{Follower, FollowerOptions, Reader, Registry, Table, Tail, Unreadable, drive};
+use events::flow_document::FlowDocument;
+use events::topic::Topics;
+use events::trace::Trace;
+use events::{Inbound, decode_event};
+use flow::definition::Definition;
+use service_kit::health::{self, Readiness};
+use service_kit::identity::{Clock, Ids};
+use service_kit::retry::until_ok;
+use service_kit::tasks::Tasks;
+use store::{Pool, Role};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+mod accept;
+mod answer;
+mod catalog;
+mod commands;
+pub mod config;
+mod context;
+mod http;
+mod idempotency;
+mod plan;
+mod recent;
+mod status;
+mod submit;
+mod upkeep;
+
+use crate::accept::Acceptor;
+use crate::catalog::Catalog;
+use crate::commands::Commands;
+use crate::http::Api;
+use crate::plan::Planner;
+use crate::recent::Recent;
+
+/// How long Kafka may keep a fetch on the events topic waiting: what a status may lag behind at low load.
+const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
+/// Between attempts to decode events while the registry is down.
+const REGISTRY_RETRY: Duration = Duration::from_millis(500);
+/// How long leaving the commands' group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the service needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Kafka and the registry.
+    pub bus: bus::Settings,
+    /// The names of topics.
+    pub topics: Topics,
+    /// Postgres.
+    pub database_url: String,
+    /// The service's own settings.
+    pub config: config::Config,
+}
+
+/// Runs until shutdown. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
+///
+/// # Errors
+/// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    health: Router,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    readiness.expect(&["postgres", "kafka", "registry"]);
+    let mut store_settings = store::Settings::new(&settings.database_url);
+    store_settings.connections_max = settings.config.connections_max;
+    let pool = Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")?;
+    let (acceptor, groups) = Acceptor::start(pool.clone(), readiness.clone());
+    let api = Arc::new(Api {
+        recent: Recent::new(settings.config.recent_jobs_max),
+        config: settings.config.clone(),
+        clock: Clock::system(),
+        ids: Ids::system(),
+        acceptor,
+        catalog: Catalog::default(),
+        pool: pool.clone(),
+        readiness,
+        planner: OnceLock::new(),
+    });
+    let mut tasks = Tasks::new(shutdown.clone());
+    // Requests that are being answered need the group commit until the server has let go of them.
+    let served = CancellationToken::new();
+    tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
+    let router = http::router(Arc::clone(&api)).merge(health);
+    let leaving = shutdown.clone();
+    tasks.spawn("http", async move {
+        let outcome = health::serve(listener, router, leaving).await;
+        served.cancel();
+        outcome
+    });
+    tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
+    tasks.spawn("upkeep", upkeep::run(api, shutdown));
+    tasks.join().await
+}
+
+/// Loads flows and schemas, opens the doors, then follows flows, events and commands.
+async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+    let reader = Reader::new(registry);
+    let (readiness, ids) = (&api.readiness, &api.ids);
+    let topics = settings.topics.clone();
+    let Some(writers) = until_ok("registry", readiness, ids, &shutdown, || reader.writer_ids(&topics)).await else {
+        return Ok(());
+    };
+    // The tail begins before the doors open, so that it misses no event of a job that came through them.
+    let events_topic = topics.events();
+    let tail = || Tail::start(&settings.bus, &events_topic, TAIL_FETCH_WAIT_MAX);
+    let Some(tail) = until_ok("kafka", readiness, ids, &shutdown, tail).await else { return Ok(()) };
+    let flows_topic = topics.flows();
+    let load = || Table::load(&settings.bus, &flows_topic);
+    let Some((flows, mut more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
+        return Ok(());
+    };
+    flows.iter().for_each(|record| learn(&api.catalog, record));
+    let retention_ms = i64::from(settings.config.idempotency_retention_h) * 3_600_000;
+    let planner = Planner { topics: topics.clone(), writers, idempotency_retention_ms: retention_ms };
+    let _ = api.planner.set(planner.clone());
+    let mut tasks = Tasks::new(shutdown.clone());
+    let catalog = api.catalog.clone();
+    let leaving = shutdown.clone();
+    tasks.spawn("flows tail", async move {
+        while let Some(Some(records)) = leaving.run_until_cancelled(more_flows.next()).await {
+            records.iter().for_each(|record| learn(&catalog, record));
+        }
+        Ok(())
+    });
+    tasks.spawn("events tail", watch_events(tail, reader, Arc::clone(&api), shutdown.clone()));
+    tasks.spawn("commands", take_commands(settings, Commands { api, planner }, shutdown));
+    tasks.join().await
+}
+
+fn learn(catalog: &Catalog, record: &Inbound) {
+    let Some(value) = &record.value else { return };
+    let definition = FlowDocument::parse(value).map_err(anyhow::Error::new).and_then(|document| {
+        let definition = Definition::from_document(&document.document);
+        let definition = definition.map_err(|problems| {
+            anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })?;
+        Ok((document.revision, definition))
+    });
+    match definition {
+        Ok((revision, definition)) => {
+            tracing::info!(flow = definition.name(), version = definition.version(), "flow known");
+            catalog.learn(revision, definition);
+        }
+        // The orchestrator keeps it as a dead letter.
+        Err(error) => tracing::warn!(offset = record.offset, error = format!("{error:#}"), "unreadable flow skipped"),
+    }
+}
+
+async fn watch_events(
+    mut tail: Tail,
+    reader: Reader,
+    api: Arc<Api>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
+        for record in records {
+            let event = loop {
+                match reader.read(record.value.as_deref(), decode_event).await {
+                    Ok(event) => break Some(event),
+                    Err(Unreadable::NotNow(error)) => {
+                        api.readiness.missing("registry", error);
+                        if shutdown.run_until_cancelled(tokio::time::sleep(REGISTRY_RETRY)).await.is_none() {
+                            return Ok(());
+                        }
+                    }
+                    // The orchestrator keeps it as a dead letter.
+                    Err(Unreadable::Never(reason)) => {
+                        metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "ingest").increment(1);
+                        tracing::debug!(offset = record.offset, reason, "unreadable event skipped");
+                        break None;
+                    }
+                }
+            };
+            if let Some(event) = event {
+                let trace_id = Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id);
+                api.recent.saw(record.offset, trace_id, event);
+            }
+        }
+        api.readiness.ready("registry");
+    }
+    if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
+}
+
+async fn take_commands(settings: Settings, mut commands: Commands, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let group = format!("{}-ingest", settings.topics.prefix());
+    let options = FollowerOptions::new(group, [settings.topics.commands()]);
+    let pool = commands.api.pool.clone();
+    let positions = move |partitions: Vec<bus::TopicPartition>| {
+        let pool = pool.clone();
+        async move {
+            let asked = partitions
+                .into_iter()
+                .map(|place| store::offsets::TopicPartition { topic: place.topic, partition: place.partition });
+            Ok(store::offsets::positions(&pool, &asked.collect::<Vec<_>>()).await?)
+        }
+    };
+    let mut follower = Follower::start(&settings.bus, options, positions)?;
+    let outcome = drive(&mut follower, &mut commands, &shutdown).await;
+    follower.stop(LEAVE_TIMEOUT).await;
+    outcome.context("reading commands: see docs/runbooks for offsets that are no longer in the log")
+}

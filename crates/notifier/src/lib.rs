@@ -1,1 +1,138 @@
-//! Follows the events of jobs; webhooks come later.
+//! Follows the events of jobs and logs how each ended. Webhooks come later; the way they will be driven stands.
+//!
+//! Promise: every final event is handled, and its offset is stored, in one transaction (rule 3).
+//!
+//! Unreadable events are passed over with a metric: the orchestrator keeps them as dead letters.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use bus::{Apply, ApplyError, Batch, Follower, FollowerOptions, Part, Reader, Registry, Unreadable, drive};
+use events::decode_event;
+use events::topic::Topics;
+use flow::event::JobEvent;
+use service_kit::health::Readiness;
+use service_kit::identity::Ids;
+use service_kit::retry::until_ok;
+use store::offsets::{OffsetAdvance, TopicPartition, advance, positions};
+use store::{Pool, Role};
+use tokio_util::sync::CancellationToken;
+
+pub mod config;
+
+/// How long leaving the group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the service needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Kafka and the registry.
+    pub bus: bus::Settings,
+    /// The names of topics.
+    pub topics: Topics,
+    /// Postgres.
+    pub database_url: String,
+    /// The service's own settings.
+    pub config: config::Config,
+}
+
+/// Runs until shutdown.
+///
+/// # Errors
+/// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
+pub async fn run(settings: Settings, readiness: Readiness, shutdown: CancellationToken) -> anyhow::Result<()> {
+    readiness.expect(&["postgres", "kafka", "registry"]);
+    let mut store_settings = store::Settings::new(&settings.database_url);
+    store_settings.connections_max = settings.config.connections_max;
+    let pool = Pool::open(&store_settings, Role::Notifier).context("DATABASE_URL cannot be used")?;
+    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+    let reader = Reader::new(registry);
+    let (topics, ids) = (&settings.topics, Ids::system());
+    let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(topics)).await;
+    if writers.is_none() {
+        return Ok(());
+    }
+    let mut options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
+    options.batch_records_max = settings.config.batch_records_max;
+    let positions_pool = pool.clone();
+    let mut follower = Follower::start(&settings.bus, options, move |places| {
+        let pool = positions_pool.clone();
+        async move {
+            let asked =
+                places.into_iter().map(|place| TopicPartition { topic: place.topic, partition: place.partition });
+            Ok(positions(&pool, &asked.collect::<Vec<_>>()).await?)
+        }
+    })?;
+    readiness.ready("kafka");
+    let outcome = drive(&mut follower, &mut Notifier { pool, reader, readiness }, &shutdown).await;
+    follower.stop(LEAVE_TIMEOUT).await;
+    outcome.context("following events")
+}
+
+struct Notifier {
+    pool: Pool,
+    reader: Reader,
+    readiness: Readiness,
+}
+
+impl Notifier {
+    async fn commit(&self, parts: &[Part]) -> Result<(), store::Error> {
+        let advances: Vec<OffsetAdvance> = parts
+            .iter()
+            .map(|part| OffsetAdvance {
+                topic: part.topic.clone(),
+                partition: part.partition,
+                // A position of 0 is what a partition has before anything is stored for it.
+                expected: (part.first_offset > 0).then_some(part.first_offset),
+                next: part.next_offset,
+            })
+            .collect();
+        let mut tx = self.pool.begin().await?;
+        advance(&mut tx, &advances).await?;
+        tx.commit().await
+    }
+}
+
+impl Apply for Notifier {
+    async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        let mut ended = Vec::new();
+        for record in batch.parts.iter().flat_map(|part| &part.records) {
+            match self.reader.read(record.value.as_deref(), decode_event).await {
+                Ok(event) if event.status.is_final() => ended.push(event),
+                Ok(_) => {}
+                Err(Unreadable::Never(_)) => {
+                    metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "notifier").increment(1);
+                }
+                Err(Unreadable::NotNow(error)) => {
+                    self.readiness.missing("registry", &error);
+                    return Err(ApplyError::NotNow(error.into()));
+                }
+            }
+        }
+        self.readiness.ready("registry");
+        self.commit(&batch.parts).await.map_err(|error| match error {
+            store::Error::Conflict { .. } => ApplyError::Conflict,
+            error => ApplyError::NotNow(error.into()),
+        })?;
+        ended.iter().for_each(log_end);
+        Ok(())
+    }
+
+    async fn bury(&mut self, part: &Part, _reason: &str) -> Result<(), ApplyError> {
+        self.commit(std::slice::from_ref(part)).await.map_err(|error| ApplyError::NotNow(error.into()))
+    }
+
+    fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
+        match outcome {
+            Ok(()) => self.readiness.ready("postgres"),
+            Err(error) if error.is::<bus::RegistryError>() => {}
+            Err(error) => self.readiness.missing("postgres", format!("{error:#}")),
+        }
+    }
+}
+
+fn log_end(event: &JobEvent) {
+    let JobEvent { job, tenant, flow, status, .. } = event;
+    metrics::counter!("meanwhile_jobs_ended_total", "flow" => flow.clone(), "status" => status.as_str()).increment(1);
+    tracing::info!(job.id = %job, tenant, flow, status = status.as_str(), "job ended");
+}

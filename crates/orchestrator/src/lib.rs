@@ -1,1 +1,101 @@
-//! Time and people: holds, parked jobs, dead letters, the projection of jobs.
+//! Time and people: holds, parked jobs, dead letters, and the projection of jobs from their events.
+//!
+//! Promise: what a record means is in Postgres exactly once (rule 3), a hold is released exactly once and not before its time by
+//! Postgres' clock, and a parked job stays until an operator decides.
+//!
+//! Read `take_in` (records to values), `apply` (values to one transaction), `release` (holds whose time has come).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bus::{Follower, FollowerOptions, Reader, Registry, drive};
+use events::topic::Topics;
+use service_kit::health::Readiness;
+use service_kit::identity::{Clock, Ids};
+use service_kit::retry::until_ok;
+use service_kit::tasks::Tasks;
+use store::{Pool, Role};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+mod apply;
+pub mod config;
+mod release;
+mod take_in;
+
+use crate::apply::Orchestrator;
+use crate::take_in::TakeIn;
+
+/// How long leaving the group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the service needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Kafka and the registry.
+    pub bus: bus::Settings,
+    /// The names of topics.
+    pub topics: Topics,
+    /// Postgres.
+    pub database_url: String,
+    /// The service's own settings.
+    pub config: config::Config,
+}
+
+/// Runs until shutdown.
+///
+/// # Errors
+/// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
+pub async fn run(settings: Settings, readiness: Readiness, shutdown: CancellationToken) -> anyhow::Result<()> {
+    readiness.expect(&["postgres", "kafka", "registry"]);
+    let mut store_settings = store::Settings::new(&settings.database_url);
+    store_settings.connections_max = settings.config.connections_max;
+    let pool = Pool::open(&store_settings, Role::Orchestrator).context("DATABASE_URL cannot be used")?;
+    let hold_came = Arc::new(Notify::new());
+    let mut tasks = Tasks::new(shutdown.clone());
+    let release = release::Release {
+        pool: pool.clone(),
+        hold_came: Arc::clone(&hold_came),
+        batch_max: settings.config.release_batch_max,
+        check_every: Duration::from_millis(settings.config.release_check_ms),
+        readiness: readiness.clone(),
+    };
+    tasks.spawn("release", release::run(release, shutdown.clone()));
+    tasks.spawn("take in", take_in(settings, pool, hold_came, readiness, shutdown));
+    tasks.join().await
+}
+
+async fn take_in(
+    settings: Settings,
+    pool: Pool,
+    hold_came: Arc<Notify>,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+    let reader = Reader::new(registry);
+    let topics = settings.topics.clone();
+    let ids = Ids::system();
+    let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(&topics)).await;
+    let Some(writers) = writers else { return Ok(()) };
+    let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
+    let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed);
+    options.batch_records_max = settings.config.batch_records_max;
+    let positions_pool = pool.clone();
+    let mut follower = Follower::start(&settings.bus, options, move |places| {
+        let pool = positions_pool.clone();
+        async move {
+            let asked = places
+                .into_iter()
+                .map(|place| store::offsets::TopicPartition { topic: place.topic, partition: place.partition });
+            Ok(store::offsets::positions(&pool, &asked.collect::<Vec<_>>()).await?)
+        }
+    })?;
+    readiness.ready("kafka");
+    let take_in = TakeIn { topics, writers, reader, clock: Clock::system() };
+    let mut orchestrator = Orchestrator { pool, take_in, hold_came, readiness };
+    let outcome = drive(&mut follower, &mut orchestrator, &shutdown).await;
+    follower.stop(LEAVE_TIMEOUT).await;
+    outcome.context("following events, waits and dead letters")
+}

@@ -1,0 +1,159 @@
+//! The shapes of answers about a job (contract.md section 1). Pure.
+
+use axum::http::StatusCode;
+use flow::decide::code;
+use flow::definition::Definition;
+use flow::event::{JobEvent, JobStatus};
+use flow::id::JobId;
+use flow::slip::Failure;
+use flow::view::{Compensation, JobView, StepStatus, StepView};
+use serde_json::{Map, Value, json};
+use service_kit::identity::rfc3339;
+use service_kit::problem::{Kind, Problem};
+
+/// Where everything about a job is found.
+pub(crate) fn links(job: JobId) -> Value {
+    let address = format!("/v1/jobs/{job}");
+    json!({ "self": address, "events": format!("{address}/events"), "result": format!("{address}/result") })
+}
+
+/// The status body. Steps that have not come up yet are listed as pending where the flow's version is known.
+pub(crate) fn status(view: &JobView, trace_id: Option<&str>, definition: Option<&Definition>) -> Value {
+    let progress = view.progress();
+    let mut body = json!({
+        "id": view.job.to_string(),
+        "flow": view.flow,
+        "version": view.version,
+        "status": view.status.as_str(),
+        "progress": { "done": progress.done, "total": progress.total, "percent": progress.percent },
+        "created_at": rfc3339(view.created_at_ms),
+        "updated_at": rfc3339(view.updated_at_ms),
+        "steps": steps(view, definition),
+        "correlation_id": view.correlation_id,
+        "links": links(view.job),
+    });
+    let mut put = |name: &str, value: Option<Value>| {
+        if let (Some(value), Some(map)) = (value, body.as_object_mut()) {
+            map.insert(name.to_owned(), value);
+        }
+    };
+    put("trace_id", trace_id.map(Value::from));
+    put("retry_of", view.retry_of.map(|job| job.to_string().into()));
+    put("compensation", view.compensation.as_ref().map(compensation));
+    put("result", view.result.clone());
+    put("error", view.error.as_ref().map(failure));
+    body
+}
+
+fn steps(view: &JobView, definition: Option<&Definition>) -> Vec<Value> {
+    let Some(definition) = definition else { return view.steps.iter().map(step).collect() };
+    let listed = definition.steps().iter().map(|declared| {
+        let known = view.steps.iter().find(|step| step.id == declared.id);
+        known.map_or_else(|| json!({ "id": declared.id, "status": "pending", "attempts": 0 }), step)
+    });
+    listed.collect()
+}
+
+fn step(step: &StepView) -> Value {
+    let mut body = Map::new();
+    body.insert("id".to_owned(), step.id.as_str().into());
+    body.insert("status".to_owned(), step_status(step.status).into());
+    body.insert("attempts".to_owned(), step.attempts.into());
+    let times = [
+        ("started_at", step.started_at_ms),
+        ("ended_at", step.ended_at_ms),
+        ("next_attempt_at", step.next_attempt_at_ms),
+    ];
+    for (name, at_ms) in times {
+        if let Some(at_ms) = at_ms {
+            body.insert(name.to_owned(), rfc3339(at_ms).into());
+        }
+    }
+    if let Some(error) = &step.error {
+        body.insert("error".to_owned(), error.clone());
+    }
+    Value::Object(body)
+}
+
+const fn step_status(status: StepStatus) -> &'static str {
+    match status {
+        StepStatus::Pending => "pending",
+        StepStatus::Retrying => "retrying",
+        StepStatus::Succeeded => "succeeded",
+        StepStatus::Skipped => "skipped",
+        StepStatus::Failed => "failed",
+        StepStatus::Compensated => "compensated",
+    }
+}
+
+fn compensation(compensation: &Compensation) -> Value {
+    json!({ "undone": compensation.undone, "stuck": compensation.stuck })
+}
+
+fn failure(failure: &Failure) -> Value {
+    json!({
+        "step": failure.step,
+        "code": failure.code,
+        "message": failure.message,
+        "status": failure.status,
+        "attempts": failure.attempts,
+    })
+}
+
+/// One event as `GET /v1/jobs/{id}/events` lists it.
+pub(crate) fn event(cursor: i64, event: &JobEvent) -> Value {
+    let mut body = json!({
+        "cursor": cursor.to_string(),
+        "type": event.kind.as_str(),
+        "at": rfc3339(event.at_ms),
+        "status": event.status.as_str(),
+    });
+    let mut put = |name: &str, value: Option<Value>| {
+        if let (Some(value), Some(map)) = (value, body.as_object_mut()) {
+            map.insert(name.to_owned(), value);
+        }
+    };
+    put("step", event.step.as_deref().map(Value::from));
+    if event.step.is_some() {
+        put("phase", Some(event.phase.as_str().into()));
+        put("visit", Some(event.visit.into()));
+        put("attempts", Some(event.attempts.into()));
+    }
+    put("next_attempt_after_ms", event.next_attempt_after_ms.map(Value::from));
+    put("data", event.data.clone());
+    body
+}
+
+/// What a job that did not succeed answers as its result: 409 cancelled, 504 past its deadline, else 502, or the failing
+/// step's own 4xx where the step says `expose: true`.
+pub(crate) fn failed(view: &JobView, trace_id: Option<&str>, definition: Option<&Definition>) -> Problem {
+    let failure = view.error.as_ref();
+    let code = failure.map_or(code::STEP_FAILED, |failure| failure.code.as_str());
+    let kind = match (view.status, code) {
+        (JobStatus::Cancelled, _) | (_, code::CANCELLED) => Kind::Cancelled,
+        (_, code::DEADLINE_EXCEEDED) => Kind::DeadlineExceeded,
+        (_, _) => Kind::StepFailed,
+    };
+    let detail = failure.map_or_else(|| "The job failed.".to_owned(), |failure| failure.message.clone());
+    let mut problem = Problem::new(kind, detail).with_job(view.job).with("code", code);
+    if let Some(trace_id) = trace_id {
+        problem = problem.with_trace_id(trace_id);
+    }
+    if let Some(failure) = failure {
+        problem = problem.with("step", failure.step.as_str()).with("attempts", failure.attempts);
+        if let Some(status) = exposed(failure, definition) {
+            problem = problem.with_status(status);
+        }
+    }
+    let undone = view.compensation.as_ref().map(|compensation| compensation.undone.clone()).unwrap_or_default();
+    problem.with("undone", undone)
+}
+
+fn exposed(failure: &Failure, definition: Option<&Definition>) -> Option<StatusCode> {
+    let step = definition?.step(&failure.step)?;
+    let status = failure.status.filter(|status| (400..500).contains(status))?;
+    match &step.action.call {
+        flow::definition::Call::Http(http) if http.expose => StatusCode::from_u16(status).ok(),
+        flow::definition::Call::Http(_) | flow::definition::Call::Native(_) => None,
+    }
+}

@@ -1,0 +1,136 @@
+//! The flows that are known here, by name, version and route: loaded from the flows topic and kept up to date by its tail.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use flow::definition::Definition;
+
+/// Versions kept; a deployment that ever applied more has something wrong with how it applies.
+const VERSIONS_MAX: usize = 10_000;
+/// How different a name may be and still be offered as the one that was meant.
+const NEAREST_DISTANCE_MAX: usize = 4;
+
+/// Where a request for a path leads.
+#[derive(Clone)]
+pub(crate) enum Routed {
+    /// To a flow.
+    Flow(Definition),
+    /// The path is a flow's, the method is not.
+    OtherMethod(String),
+    /// Nowhere.
+    Nothing,
+}
+
+#[derive(Default)]
+struct Known {
+    active: HashMap<String, (i64, Definition)>,
+    versions: HashMap<(String, String), Definition>,
+}
+
+/// All known flows. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Catalog(Arc<RwLock<Known>>);
+
+impl Catalog {
+    /// Takes in one flow document; of a flow's revisions the highest is the active one, in whatever order they come.
+    pub(crate) fn learn(&self, revision: i64, definition: Definition) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.versions.len() < VERSIONS_MAX {
+            let identity = (definition.name().to_owned(), definition.version().to_owned());
+            known.versions.insert(identity, definition.clone());
+        }
+        let active = known.active.entry(definition.name().to_owned()).or_insert_with(|| (revision, definition.clone()));
+        if active.0 < revision {
+            *active = (revision, definition);
+        }
+    }
+
+    /// The active version of a flow.
+    pub(crate) fn active(&self, name: &str) -> Option<Definition> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.active.get(name).map(|(_, definition)| definition.clone())
+    }
+
+    /// One version of a flow.
+    pub(crate) fn version(&self, name: &str, version: &str) -> Option<Definition> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.versions.get(&(name.to_owned(), version.to_owned())).cloned()
+    }
+
+    /// The flow whose own route this is.
+    pub(crate) fn routed(&self, method: &str, path: &str) -> Routed {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut other = Routed::Nothing;
+        for (_, definition) in known.active.values() {
+            let Some(route) = definition.route().filter(|route| route.path == path) else { continue };
+            if route.method == method {
+                return Routed::Flow(definition.clone());
+            }
+            other = Routed::OtherMethod(route.method.clone());
+        }
+        other
+    }
+
+    /// The active flows, by name.
+    pub(crate) fn list(&self) -> Vec<Definition> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut list: Vec<_> = known.active.values().map(|(_, definition)| definition.clone()).collect();
+        list.sort_by(|one, other| one.name().cmp(other.name()));
+        list
+    }
+
+    /// What to say about a name that is not known: the nearest one that is.
+    pub(crate) fn no_such_flow(&self, name: &str) -> String {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let nearest = known
+            .active
+            .keys()
+            .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+            .filter(|(distance, _)| *distance <= NEAREST_DISTANCE_MAX)
+            .min();
+        match nearest {
+            Some((_, candidate)) => format!("There is no flow `{name}`. Did you mean `{candidate}`?"),
+            None if known.active.is_empty() => format!("There is no flow `{name}`: no flow has been applied yet."),
+            None => format!("There is no flow `{name}`."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(name: &str, url: &str) -> Definition {
+        let text = format!(
+            "flow: {name}\nroute: POST /{name}s\nsteps:\n  - id: one\n    http: {{ method: POST, url: \"{url}\" }}\n"
+        );
+        Definition::parse_yaml("test.yaml", &text, &mut |_| Err("no references here".to_owned())).unwrap()
+    }
+
+    #[test]
+    fn the_highest_revision_is_active_in_whatever_order_they_come() {
+        let catalog = Catalog::default();
+        let (old, new) = (definition("order", "http://a/"), definition("order", "http://b/"));
+        catalog.learn(2, new.clone());
+        catalog.learn(1, old.clone());
+        assert_eq!(catalog.active("order").unwrap().version(), new.version());
+        assert!(catalog.version("order", old.version()).is_some());
+    }
+
+    #[test]
+    fn a_route_leads_to_its_flow_and_another_method_is_told_apart_from_nothing() {
+        let catalog = Catalog::default();
+        catalog.learn(1, definition("order", "http://a/"));
+        assert!(matches!(catalog.routed("POST", "/orders"), Routed::Flow(found) if found.name() == "order"));
+        assert!(matches!(catalog.routed("PUT", "/orders"), Routed::OtherMethod(method) if method == "POST"));
+        assert!(matches!(catalog.routed("POST", "/other"), Routed::Nothing));
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest_known_one() {
+        let catalog = Catalog::default();
+        catalog.learn(1, definition("order", "http://a/"));
+        assert_eq!(catalog.no_such_flow("odrer"), "There is no flow `odrer`. Did you mean `order`?");
+        assert_eq!(catalog.no_such_flow("something"), "There is no flow `something`.");
+    }
+}

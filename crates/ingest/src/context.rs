@@ -1,0 +1,106 @@
+//! What every request carries along: its trace and its correlation id.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use events::trace::{Trace, TraceContext};
+use service_kit::identity::Ids;
+
+/// The header of the correlation id.
+pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+/// The longest correlation id taken from a caller, in bytes; a longer one is cut.
+const CORRELATION_ID_BYTES_MAX: usize = 128;
+/// `tracestate` over this is dropped, as W3C Trace Context allows.
+const TRACESTATE_BYTES_MAX: usize = 512;
+
+/// A request's trace (the caller's, continued, or a new one) and correlation id (the caller's, or ours).
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    /// Who causes what follows: the caller's trace with a span of ours.
+    pub(crate) trace: Trace,
+    /// Echoed, stored, sent on.
+    pub(crate) correlation_id: String,
+}
+
+impl RequestContext {
+    /// The trace id as 32 hexadecimal digits.
+    pub(crate) fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace.context.trace_id)
+    }
+}
+
+/// A trace of its own, or the next span of the one that came.
+pub(crate) fn continue_trace(incoming: Option<Trace>, ids: &Ids) -> Trace {
+    match incoming {
+        Some(trace) => trace.child(u64::from_be_bytes(ids.span_id())),
+        None => Trace::new(TraceContext {
+            trace_id: u128::from_be_bytes(ids.trace_id()),
+            span_id: u64::from_be_bytes(ids.span_id()),
+            flags: 1,
+        }),
+    }
+}
+
+/// A correlation id as it may be stored: printable ASCII, of bounded length; none where nothing is left.
+pub(crate) fn clean_correlation_id(text: &str) -> Option<String> {
+    let clean: String =
+        text.trim().chars().filter(|c| (' '..='~').contains(c)).take(CORRELATION_ID_BYTES_MAX).collect();
+    (!clean.is_empty()).then_some(clean)
+}
+
+fn read(headers: &HeaderMap, ids: &Ids) -> RequestContext {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let state = text("tracestate").filter(|state| state.len() <= TRACESTATE_BYTES_MAX);
+    let trace = continue_trace(Trace::parse(text("traceparent"), state), ids);
+    let correlation_id =
+        text(CORRELATION_ID.as_str()).and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
+    RequestContext { trace, correlation_id }
+}
+
+/// Middleware: puts a [`RequestContext`] into the request's extensions and echoes the correlation id on every answer.
+pub(crate) async fn carry(State(ids): State<Ids>, mut request: Request, next: Next) -> Response {
+    let context = read(request.headers(), &ids);
+    let echo = HeaderValue::from_str(&context.correlation_id).ok();
+    request.extensions_mut().insert(context);
+    let mut response = next.run(request).await;
+    if let Some(echo) = echo {
+        response.headers_mut().insert(CORRELATION_ID, echo);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_callers_trace_goes_on_with_a_span_of_ours() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let context = read(&headers(&[("traceparent", parent), ("tracestate", "a=b")]), &Ids::seeded(1));
+        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_ne!(context.trace.context.span_id, 0x00f0_67aa_0ba9_02b7);
+        assert_eq!((context.trace.context.flags, context.trace.state.as_deref()), (0, Some("a=b")));
+    }
+
+    #[test]
+    fn without_a_usable_trace_or_correlation_id_new_ones_are_made() {
+        let one = read(&headers(&[("traceparent", "nonsense"), ("x-correlation-id", "  ")]), &Ids::seeded(1));
+        let other = read(&HeaderMap::new(), &Ids::seeded(2));
+        assert_ne!(one.trace_id(), other.trace_id());
+        assert_ne!(one.correlation_id, other.correlation_id);
+        assert_eq!(one.correlation_id.len(), 36);
+    }
+
+    #[test]
+    fn a_correlation_id_is_kept_as_far_as_it_is_printable_and_short() {
+        let context = read(&headers(&[("x-correlation-id", " order 17 ")]), &Ids::seeded(1));
+        assert_eq!(context.correlation_id, "order 17");
+        assert_eq!(clean_correlation_id(&"x".repeat(500)).unwrap().len(), CORRELATION_ID_BYTES_MAX);
+        assert_eq!(clean_correlation_id("a\u{0}\nb").unwrap(), "ab");
+    }
+}

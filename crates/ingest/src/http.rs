@@ -1,0 +1,161 @@
+//! The HTTP surface: routes, limits, and the layers around them.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router, middleware};
+use serde_json::{Value, json};
+use service_kit::health::Readiness;
+use service_kit::identity::{Clock, Ids};
+use service_kit::problem::{Kind, Problem, PublicUrl, dress};
+use store::Pool;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::accept::Acceptor;
+use crate::catalog::{Catalog, Routed};
+use crate::config::Config;
+use crate::context::{self, RequestContext};
+use crate::plan::Planner;
+use crate::recent::Recent;
+use crate::{status, submit};
+
+/// What handlers reach.
+pub(crate) struct Api {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) catalog: Catalog,
+    pub(crate) recent: Recent,
+    pub(crate) pool: Pool,
+    pub(crate) readiness: Readiness,
+    /// Set once the flows are loaded and the schema ids are known.
+    pub(crate) planner: OnceLock<Planner>,
+}
+
+impl Api {
+    /// What turns requests into acceptances; 503 until flows and schemas were read for the first time.
+    pub(crate) fn planner(&self) -> Result<&Planner, Problem> {
+        self.planner.get().ok_or_else(|| {
+            let missing: Vec<String> = self
+                .readiness
+                .dependencies()
+                .into_iter()
+                .filter(|dependency| !dependency.ok)
+                .map(|dependency| format!("{}: {}", dependency.name, dependency.message))
+                .collect();
+            let detail = format!("Flows and schemas have not been read yet ({}).", missing.join("; "));
+            Problem::new(Kind::NotReady, detail).retry_after_s(1)
+        })
+    }
+}
+
+/// The routes under `/v1`, and flows' own routes for everything else.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    let ids = api.ids.clone();
+    let body_bytes_max = api.config.body_bytes_max;
+    let public_url = PublicUrl::new(&api.config.public_url);
+    Router::new()
+        .route("/v1/flows", get(list_flows))
+        .route("/v1/flows/{flow}", get(show_flow))
+        .route("/v1/flows/{flow}/jobs", post(submit_to))
+        .route("/v1/jobs/{job}", get(status::show))
+        .route("/v1/jobs/{job}/result", get(status::result))
+        .route("/v1/jobs/{job}/events", get(status::events))
+        .fallback(submit_by_route)
+        .with_state(api)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(middleware::from_fn_with_state(ids, context::carry))
+        .layer(middleware::from_fn_with_state(public_url, dress))
+}
+
+fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
+    let text = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    Problem::internal(anyhow::anyhow!("a handler panicked: {}", text.unwrap_or("?"))).into_response()
+}
+
+/// `POST /v1/flows/{flow}/jobs`
+async fn submit_to(
+    State(api): State<Arc<Api>>,
+    Path(flow): Path<String>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    api.planner()?;
+    let Some(definition) = api.catalog.active(&flow) else {
+        return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
+    };
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    Ok(submit::submit(&api, &definition, context, &headers, &body).await)
+}
+
+/// A flow's own route, which is not known before the flow is.
+async fn submit_by_route(
+    State(api): State<Arc<Api>>,
+    method: Method,
+    uri: Uri,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Problem> {
+    api.planner()?;
+    match api.catalog.routed(method.as_str(), uri.path()) {
+        Routed::Flow(definition) => {
+            let body = axum::RequestExt::extract::<Bytes, _>(request).await;
+            let body = body.map_err(|rejection| unreadable(&rejection))?;
+            Ok(submit::submit(&api, &definition, context, &headers, &body).await)
+        }
+        Routed::OtherMethod(allowed) => {
+            let detail = format!("{method} is not taken at {}; {allowed} is.", uri.path());
+            let problem = Problem::new(Kind::MethodNotAllowed, detail);
+            Err(match HeaderValue::from_str(&allowed) {
+                Ok(allowed) => problem.with_header(header::ALLOW, allowed),
+                Err(_) => problem,
+            })
+        }
+        Routed::Nothing => Err(Problem::new(Kind::NotFound, format!("There is nothing at {method} {}.", uri.path()))),
+    }
+}
+
+fn unreadable(rejection: &BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Problem::new(Kind::PayloadTooLarge, "The body is over the limit of this service.")
+    } else {
+        Problem::new(Kind::BadRequest, rejection.body_text())
+    }
+}
+
+/// `GET /v1/flows`
+async fn list_flows(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+    api.planner()?;
+    let flows: Vec<Value> = api.catalog.list().iter().map(describe).collect();
+    Ok(Json(json!({ "flows": flows })))
+}
+
+/// `GET /v1/flows/{flow}`
+async fn show_flow(State(api): State<Arc<Api>>, Path(flow): Path<String>) -> Result<Json<Value>, Problem> {
+    api.planner()?;
+    let Some(definition) = api.catalog.active(&flow) else {
+        return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
+    };
+    let mut body = describe(&definition);
+    body["document"] = definition.document().clone();
+    Ok(Json(body))
+}
+
+fn describe(definition: &flow::definition::Definition) -> Value {
+    json!({
+        "flow": definition.name(),
+        "version": definition.version(),
+        "summary": definition.summary(),
+        "route": definition.route().map(|route| format!("{} {}", route.method, route.path)),
+        "steps": definition.steps().iter().map(|step| step.id.as_str()).collect::<Vec<_>>(),
+    })
+}

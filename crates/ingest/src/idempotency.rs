@@ -1,0 +1,137 @@
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07) and the fingerprint of a request.
+//!
+//! The scope of a key is tenant + flow: the flow's own route, `/v1/flows/{flow}/jobs` and the Kafka door are three ways to
+//! the same place, so a command's `id` and a header's key are one key space.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The longest key taken, in characters: long enough for any digest or pair of UUIDs.
+pub const KEY_CHARS_MAX: usize = 255;
+
+/// The header's value is not a usable key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Neither a structured string nor a plain word.
+    #[error(
+        "Idempotency-Key must be a quoted string of printable ASCII, such as \"8e03978e-40d5-43dd-bc93-6894a57f9324\""
+    )]
+    Malformed,
+    /// Nothing between the quotes.
+    #[error("Idempotency-Key is empty")]
+    Empty,
+    /// Over [`KEY_CHARS_MAX`].
+    #[error("Idempotency-Key is longer than {KEY_CHARS_MAX} characters")]
+    TooLong,
+}
+
+/// Reads the header's value: a structured string (RFC 9651) by the letter, or a bare value, which means the same.
+pub fn parse_key(header: &[u8]) -> Result<String, KeyError> {
+    let text = std::str::from_utf8(header).map_err(|_| KeyError::Malformed)?.trim_matches([' ', '\t']);
+    let key = if text.starts_with('"') { quoted(text)? } else { bare(text)? };
+    check_length(&key)?;
+    Ok(key)
+}
+
+/// Checks a key that came without a header: the `id` of a Kafka command.
+pub fn check_length(key: &str) -> Result<(), KeyError> {
+    if key.is_empty() {
+        return Err(KeyError::Empty);
+    }
+    if key.chars().count() > KEY_CHARS_MAX {
+        return Err(KeyError::TooLong);
+    }
+    Ok(())
+}
+
+fn quoted(text: &str) -> Result<String, KeyError> {
+    let item: sfv::Item = sfv::Parser::new(text).parse().map_err(|_| KeyError::Malformed)?;
+    match item.bare_item {
+        sfv::GenericBareItem::String(string) => Ok(string.as_str().to_owned()),
+        _ => Err(KeyError::Malformed),
+    }
+}
+
+fn bare(text: &str) -> Result<String, KeyError> {
+    let plain = text.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'"' && byte != b',');
+    if plain { Ok(text.to_owned()) } else { Err(KeyError::Malformed) }
+}
+
+/// SHA-256 over method, flow and canonical body: equal for requests that mean the same, whatever the order of their keys.
+pub fn fingerprint(flow: &str, input: &Value) -> Vec<u8> {
+    let mut hasher = Sha256::new();
+    hasher.update(b"POST\0");
+    hasher.update(flow.as_bytes());
+    hasher.update(b"\0");
+    let mut canonical = Vec::new();
+    write_canonical(input, &mut canonical);
+    hasher.update(&canonical);
+    hasher.finalize().to_vec()
+}
+
+/// JSON with sorted keys and no white space.
+fn write_canonical(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_by_key(|(name, _)| name.as_str());
+            out.push(b'{');
+            for (place, (name, entry)) in entries.into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
+                }
+                out.extend(Value::from(name.as_str()).to_string().bytes());
+                out.push(b':');
+                write_canonical(entry, out);
+            }
+            out.push(b'}');
+        }
+        Value::Array(list) => {
+            out.push(b'[');
+            for (place, entry) in list.iter().enumerate() {
+                if place > 0 {
+                    out.push(b',');
+                }
+                write_canonical(entry, out);
+            }
+            out.push(b']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.extend(value.to_string().bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_quoted_and_a_bare_key_are_the_same_key() {
+        assert_eq!(parse_key(b"\"order-17\"").unwrap(), "order-17");
+        assert_eq!(parse_key(b"order-17").unwrap(), "order-17");
+        assert_eq!(parse_key(b" \"order-17\";ignored=1 ").unwrap(), "order-17");
+        assert_eq!(parse_key(br#""a \"quoted\" word""#).unwrap(), "a \"quoted\" word");
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_refused_with_the_reason() {
+        assert_eq!(parse_key(b"\"\""), Err(KeyError::Empty));
+        assert_eq!(parse_key(b""), Err(KeyError::Empty));
+        assert_eq!(parse_key(b"\"open"), Err(KeyError::Malformed));
+        assert_eq!(parse_key("\"caf\u{e9}\"".as_bytes()), Err(KeyError::Malformed));
+        assert_eq!(parse_key(b"two words"), Err(KeyError::Malformed));
+        assert_eq!(parse_key(b"\"a\", \"b\""), Err(KeyError::Malformed));
+        assert_eq!(parse_key("x".repeat(256).as_bytes()), Err(KeyError::TooLong));
+        assert!(parse_key("x".repeat(255).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn the_fingerprint_sees_meaning_and_not_the_order_of_keys() {
+        let one = fingerprint("order", &json!({"a": 1, "b": [{"x": 1, "y": "z"}]}));
+        let same = fingerprint("order", &serde_json::from_str(r#"{"b":[{"y":"z","x":1}],"a":1}"#).unwrap());
+        assert_eq!(one, same);
+        assert_ne!(one, fingerprint("order", &json!({"a": 2, "b": [{"x": 1, "y": "z"}]})));
+        assert_ne!(one, fingerprint("other", &json!({"a": 1, "b": [{"x": 1, "y": "z"}]})));
+        assert_ne!(fingerprint("order", &json!([1, [2]])), fingerprint("order", &json!([[1], 2])));
+    }
+}

@@ -1,0 +1,125 @@
+//! From a request to what will be stored: pure but for the ids and the time that are handed in. HTTP and Kafka both come
+//! through here.
+
+use events::limit::RECORD_BYTES_MAX;
+use events::topic::Topics;
+use events::trace::Trace;
+use events::wait::Wait;
+use events::{EncodeError, Record, WriterIds};
+use flow::decide::{Decision, NewJob, Next, start};
+use flow::definition::{Definition, InputError};
+use flow::id::JobId;
+use serde_json::Value;
+use store::acceptances::{Acceptance, Idempotency, NewAcceptance};
+
+use crate::idempotency::fingerprint;
+
+/// One request for a job, understood but not checked against its flow.
+pub(crate) struct Asked {
+    /// The job's id, drawn by the caller.
+    pub(crate) job: JobId,
+    /// Who asks.
+    pub(crate) tenant: String,
+    /// The job's input.
+    pub(crate) input: Value,
+    /// The ordering key where the flow has none.
+    pub(crate) fallback_key: Option<String>,
+    /// The caller's idempotency key.
+    pub(crate) idempotency_key: Option<String>,
+    /// The caller's correlation id, or ours.
+    pub(crate) correlation_id: String,
+    /// What causes the job.
+    pub(crate) trace: Trace,
+    /// When it was asked, milliseconds since the Unix epoch.
+    pub(crate) now_ms: i64,
+}
+
+/// What does not change from request to request.
+#[derive(Clone)]
+pub(crate) struct Planner {
+    /// The names of topics.
+    pub(crate) topics: Topics,
+    /// The schema ids to write with.
+    pub(crate) writers: WriterIds,
+    /// How long idempotency keys are remembered.
+    pub(crate) idempotency_retention_ms: i64,
+}
+
+/// The input does not do for this flow.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BadInput(pub(crate) Vec<InputError>);
+
+impl BadInput {
+    fn whole(detail: String) -> Self {
+        Self(vec![InputError { pointer: String::new(), detail }])
+    }
+}
+
+impl Planner {
+    /// Checks the input and makes the acceptance with its first event and its first slip.
+    pub(crate) fn plan(&self, definition: &Definition, asked: Asked) -> Result<NewAcceptance, BadInput> {
+        let errors = definition.validate_input(&asked.input);
+        if !errors.is_empty() {
+            return Err(BadInput(errors));
+        }
+        let fallback = asked.fallback_key.unwrap_or_else(|| asked.job.to_string());
+        let key =
+            definition.ordering_key(&asked.input, &fallback).map_err(|error| BadInput::whole(error.to_string()))?;
+        let idempotency = asked.idempotency_key.map(|key| Idempotency {
+            route: definition.name().to_owned(),
+            key,
+            fingerprint: fingerprint(definition.name(), &asked.input),
+            retention_ms: self.idempotency_retention_ms,
+        });
+        let acceptance = Acceptance {
+            job: asked.job,
+            tenant: asked.tenant.clone(),
+            flow: definition.name().to_owned(),
+            version: definition.version().to_owned(),
+            key: key.clone(),
+            correlation_id: asked.correlation_id.clone(),
+            input: asked.input.to_string().into_bytes(),
+            accepted_at_ms: asked.now_ms,
+            deadline_ms: definition.deadline_ms().map(|deadline_ms| asked.now_ms.saturating_add_unsigned(deadline_ms)),
+            steps_total: u32::try_from(definition.steps().len()).unwrap_or(u32::MAX),
+            trace_id: Some(asked.trace.context.trace_id),
+            retry_of: None,
+        };
+        let job = NewJob {
+            job: asked.job,
+            tenant: asked.tenant,
+            key,
+            input: asked.input,
+            correlation_id: asked.correlation_id,
+            priority: 1,
+            retry_of: None,
+        };
+        let decision = start(definition, job, asked.now_ms);
+        let records = self.records(&decision, &asked.trace).map_err(|error| BadInput::whole(error.to_string()))?;
+        if let Some(bytes) = records.iter().map(Record::size_bytes).find(|bytes| *bytes > RECORD_BYTES_MAX) {
+            let detail =
+                format!("with this input the job's first record has {bytes} bytes, {RECORD_BYTES_MAX} at most");
+            return Err(BadInput::whole(detail));
+        }
+        Ok(NewAcceptance { acceptance, idempotency, records })
+    }
+
+    fn records(&self, decision: &Decision, trace: &Trace) -> Result<Vec<Record>, EncodeError> {
+        let mut records = Vec::with_capacity(decision.events.len() + 1);
+        for event in &decision.events {
+            records.push(events::event_record(&self.topics, &self.writers, event, trace)?);
+        }
+        match &decision.next {
+            Next::Step { slip, queue } => {
+                records.push(events::slip_record(&self.topics, &self.writers, queue, slip, trace)?);
+            }
+            Next::Hold(hold) => {
+                let wait = Wait::Hold(hold.clone());
+                records.push(events::wait_record(&self.topics, &self.writers, &wait, trace)?);
+            }
+            // Nothing was tried yet, so there is nothing to try again.
+            Next::RetryNow { .. } | Next::End => {}
+        }
+        Ok(records)
+    }
+}

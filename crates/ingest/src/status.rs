@@ -1,0 +1,193 @@
+//! `GET /v1/jobs/{id}`, `/result` and `/events`: acceptance, projection and event tail merged into one view.
+//!
+//! Invariant: an answer never goes back in time. The three sources are merged by cursor, and the acceptance is there from the
+//! 202 on, so a `GET` right after it is never a 404.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use flow::event::{JobEvent, JobStatus};
+use flow::id::JobId;
+use flow::view::JobView;
+use serde::Deserialize;
+use serde_json::json;
+use service_kit::problem::{Kind, Problem};
+use store::acceptances::Acceptance;
+
+use crate::answer;
+use crate::http::Api;
+use crate::recent::RecentJob;
+
+/// The cursor of a job of which no event was seen yet: before the first offset.
+const BEFORE_THE_FIRST_EVENT: i64 = -1;
+/// Events told in one answer, at most.
+const EVENTS_MAX: usize = 1_000;
+
+/// Everything that is known of a job at this moment.
+struct Known {
+    view: JobView,
+    events: Vec<(i64, JobEvent)>,
+    trace_id: Option<String>,
+}
+
+/// `GET /v1/jobs/{id}`
+pub(crate) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(job): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let known = find(&api, &job).await?;
+    let etag = format!("\"{}\"", known.view.cursor);
+    let unchanged = headers.get_all(header::IF_NONE_MATCH).iter().any(|tags| names(tags, &etag));
+    let mut response = if unchanged {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let definition = api.catalog.version(&known.view.flow, &known.view.version);
+        Json(answer::status(&known.view, known.trace_id.as_deref(), definition.as_ref())).into_response()
+    };
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    if !known.view.status.is_final() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
+    }
+    Ok(response)
+}
+
+fn names(tags: &HeaderValue, etag: &str) -> bool {
+    let tags = tags.to_str().unwrap_or_default();
+    tags.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == etag || tag == "*")
+}
+
+/// `GET /v1/jobs/{id}/result`
+pub(crate) async fn result(State(api): State<Arc<Api>>, Path(job): Path<String>) -> Result<Response, Problem> {
+    let known = find(&api, &job).await?;
+    let definition = api.catalog.version(&known.view.flow, &known.view.version);
+    match known.view.status {
+        JobStatus::Succeeded => Ok(Json(known.view.result).into_response()),
+        JobStatus::Failed | JobStatus::Cancelled => {
+            Err(answer::failed(&known.view, known.trace_id.as_deref(), definition.as_ref()))
+        }
+        JobStatus::NeedsAttention => Err(not_finished(&api, job, "The job is parked: an operator has to decide.")),
+        JobStatus::Accepted | JobStatus::Running | JobStatus::Waiting | JobStatus::Compensating => {
+            Err(not_finished(&api, job, &format!("The job is {}.", known.view.status.as_str())))
+        }
+    }
+}
+
+fn not_finished(api: &Api, job: String, detail: &str) -> Problem {
+    Problem::new(Kind::NotFinished, detail).with_job(job).retry_after_s(api.config.retry_after_s)
+}
+
+/// The query of `GET /v1/jobs/{id}/events`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct After {
+    after: Option<String>,
+}
+
+/// `GET /v1/jobs/{id}/events?after=cursor`
+pub(crate) async fn events(
+    State(api): State<Arc<Api>>,
+    Path(job): Path<String>,
+    query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(After { after }) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
+    let after = match after.as_deref() {
+        None | Some("") => BEFORE_THE_FIRST_EVENT,
+        Some(text) => text.parse().map_err(|_| {
+            Problem::new(Kind::BadRequest, format!("`after` is a cursor from an earlier answer, not `{text}`."))
+        })?,
+    };
+    let known = find(&api, &job).await?;
+    let news: Vec<_> = known.events.iter().filter(|(cursor, _)| *cursor > after).take(EVENTS_MAX).collect();
+    let next = news.last().map_or(after, |(cursor, _)| *cursor);
+    let list: Vec<_> = news.into_iter().map(|(cursor, event)| answer::event(*cursor, event)).collect();
+    Ok(Json(json!({ "events": list, "next": next.to_string() })).into_response())
+}
+
+async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
+    let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
+    let job: JobId = text.parse().map_err(|error| unknown().caused_by(anyhow::Error::new(error)))?;
+    let recent = api.recent.get(job);
+    if let Some(recent) = &recent
+        && recent.complete
+    {
+        return visible(api, Known::from(recent.clone())).ok_or_else(unknown);
+    }
+    let stored = store::jobs::get(&api.pool, &api.config.default_tenant, job).await.map_err(|error| {
+        Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1).caused_by(error)
+    })?;
+    let known = match (stored, recent) {
+        (Some(stored), recent) => Some(merge(stored, recent)),
+        (None, Some(recent)) => Some(Known::from(recent)),
+        (None, None) => None,
+    };
+    known.and_then(|known| visible(api, known)).ok_or_else(unknown)
+}
+
+/// Another tenant's job does not exist for this caller.
+fn visible(api: &Api, known: Known) -> Option<Known> {
+    (known.view.tenant == api.config.default_tenant).then_some(known)
+}
+
+impl From<RecentJob> for Known {
+    fn from(recent: RecentJob) -> Self {
+        Self { view: recent.view, events: recent.events, trace_id: recent.trace_id }
+    }
+}
+
+fn merge(stored: store::jobs::StoredJob, recent: Option<RecentJob>) -> Known {
+    let mut known: Option<Known> = None;
+    let mut take_in = |cursor: i64, event: &JobEvent| match &mut known {
+        None => {
+            let view = JobView::from_event(cursor, event);
+            known = Some(Known { view, events: vec![(cursor, event.clone())], trace_id: None });
+        }
+        Some(known) => {
+            if known.view.apply(cursor, event) {
+                known.events.push((cursor, event.clone()));
+            }
+        }
+    };
+    let projection = stored.projection;
+    for entry in projection.iter().flat_map(|projection| &projection.history) {
+        take_in(entry.cursor, &entry.event);
+    }
+    for (cursor, event) in recent.iter().flat_map(|recent| &recent.events) {
+        take_in(*cursor, event);
+    }
+    let trace_id = projection.and_then(|projection| projection.summary.trace_id);
+    let trace_id = trace_id.or(stored.acceptance.as_ref().and_then(|acceptance| acceptance.trace_id));
+    let mut known = known.unwrap_or_else(|| {
+        let acceptance = stored.acceptance.expect("a stored job has an acceptance or a projection with history");
+        Known { view: accepted(&acceptance), events: Vec::new(), trace_id: None }
+    });
+    known.trace_id = trace_id.map(|id| format!("{id:032x}"));
+    known
+}
+
+/// A job of which nothing but the acceptance is known yet.
+fn accepted(acceptance: &Acceptance) -> JobView {
+    JobView {
+        job: acceptance.job,
+        tenant: acceptance.tenant.clone(),
+        flow: acceptance.flow.clone(),
+        version: acceptance.version.clone(),
+        key: acceptance.key.clone(),
+        correlation_id: acceptance.correlation_id.clone(),
+        retry_of: acceptance.retry_of,
+        status: JobStatus::Accepted,
+        cursor: BEFORE_THE_FIRST_EVENT,
+        created_at_ms: acceptance.accepted_at_ms,
+        updated_at_ms: acceptance.accepted_at_ms,
+        steps_total: acceptance.steps_total,
+        steps: Vec::new(),
+        compensation: None,
+        result: None,
+        error: None,
+    }
+}

@@ -1,0 +1,211 @@
+//! `POST /v1/flows/{flow}/jobs` and a flow's own route: a request becomes a stored job, or an error that says why not.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use flow::definition::{Definition, InputError};
+use flow::id::JobId;
+use serde_json::{Value, json};
+use service_kit::problem::{Kind, Problem};
+use store::acceptances::Accepted;
+
+use crate::accept;
+use crate::context::RequestContext;
+use crate::http::Api;
+use crate::idempotency::{KeyError, parse_key};
+use crate::plan::{Asked, BadInput};
+
+/// The request header of the draft.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Set on the answer to a repeated request.
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// Schema violations told in one answer, at most.
+const ERRORS_MAX: usize = 50;
+
+/// Accepts a job of this flow, or answers with a problem. Nothing is stored unless the answer is 202 (or unknown).
+pub(crate) async fn submit(
+    api: &Arc<Api>,
+    definition: &Definition,
+    context: RequestContext,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Response {
+    match try_submit(api, definition, context, headers, body).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn try_submit(
+    api: &Arc<Api>,
+    definition: &Definition,
+    context: RequestContext,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response, Problem> {
+    let idempotency_key = idempotency_key(headers, api.config.idempotency_key_required)?;
+    let input = parse_body(headers, body)?;
+    let now_ms = api.clock.now_ms();
+    let job = JobId::new(api.ids.uuid_v7(now_ms));
+    let asked = Asked {
+        job,
+        tenant: api.config.default_tenant.clone(),
+        input,
+        fallback_key: None,
+        idempotency_key,
+        correlation_id: context.correlation_id.clone(),
+        trace: context.trace.clone(),
+        now_ms,
+    };
+    let acceptance = api.planner()?.plan(definition, asked).map_err(schema_violation)?;
+    let accepted = api.acceptor.accept(acceptance).await.map_err(refused)?;
+    let (job, replayed) = match accepted {
+        Accepted::New => {
+            metrics::counter!("meanwhile_jobs_accepted_total", "flow" => definition.name().to_owned()).increment(1);
+            tracing::info!(job.id = %job, flow = definition.name(), trace_id = context.trace_id(), "job accepted");
+            (job, false)
+        }
+        Accepted::Replayed { job, same_fingerprint: true } => (job, true),
+        Accepted::Replayed { job, same_fingerprint: false } => {
+            let detail = "This Idempotency-Key was used before, for a request with another body.";
+            return Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job));
+        }
+    };
+    Ok(accepted_response(api, definition, job, replayed, &context))
+}
+
+fn accepted_response(
+    api: &Api,
+    definition: &Definition,
+    job: JobId,
+    replayed: bool,
+    context: &RequestContext,
+) -> Response {
+    let location = format!("/v1/jobs/{job}");
+    let body = json!({
+        "id": job.to_string(),
+        "flow": definition.name(),
+        "status": "accepted",
+        "correlation_id": context.correlation_id,
+        "trace_id": context.trace_id(),
+        "links": crate::answer::links(job),
+    });
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        headers.insert(header::LOCATION, location);
+    }
+    if replayed {
+        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (values.next(), values.next()) {
+        (None, _) if required => {
+            Err(Problem::new(Kind::IdempotencyKeyMissing, "The request has no Idempotency-Key header."))
+        }
+        (None, _) => Ok(None),
+        (Some(value), None) => parse_key(value.as_bytes()).map(Some).map_err(bad_key),
+        (Some(_), Some(_)) => Err(bad_key(KeyError::Malformed)),
+    }
+}
+
+fn bad_key(error: KeyError) -> Problem {
+    Problem::new(Kind::InvalidIdempotencyKey, format!("{error}."))
+}
+
+fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Problem> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !is_json(media_type) {
+        let detail = match media_type {
+            "" => "The request has no Content-Type.".to_owned(),
+            other => format!("The request's Content-Type is `{other}`."),
+        };
+        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(Kind::InvalidJson, format!("{error}.")).with("line", error.line()).with("column", error.column())
+    })
+}
+
+/// `application/json` or any `+json`, whatever its parameters.
+fn is_json(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.contains('/') && essence.ends_with("+json"))
+}
+
+fn schema_violation(BadInput(errors): BadInput) -> Problem {
+    let count = errors.len();
+    let told: Vec<Value> = errors
+        .into_iter()
+        .take(ERRORS_MAX)
+        .map(|InputError { pointer, detail }| json!({ "pointer": format!("#{pointer}"), "detail": detail }))
+        .collect();
+    let detail = match told.as_slice() {
+        [only] => format!("{}: {}", only["pointer"].as_str().unwrap_or("#"), only["detail"].as_str().unwrap_or("")),
+        _ => format!("The input violates the flow's schema in {count} places."),
+    };
+    Problem::new(Kind::SchemaViolation, detail).with("errors", told)
+}
+
+fn refused(error: accept::Error) -> Problem {
+    match error {
+        accept::Error::KeyInUse => {
+            Problem::new(Kind::IdempotencyKeyInUse, "The first request with this key has not been stored yet.")
+                .retry_after_s(1)
+        }
+        accept::Error::Full => Problem::new(Kind::TemporaryReducedCapacity, format!("{error}.")).retry_after_s(1),
+        accept::Error::Closed => Problem::new(Kind::NotReady, "The service is shutting down.").retry_after_s(1),
+        accept::Error::Unavailable(_) => {
+            let detail = "The database did not answer, so it is not certain that the job was stored. \
+                          Sending it again with the same Idempotency-Key is safe.";
+            Problem::new(Kind::NotReady, detail).retry_after_s(1).caused_by(error)
+        }
+        accept::Error::Refused(_) => Problem::internal(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn json_by_any_of_its_names_is_taken() {
+        for media_type in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.order+json"] {
+            assert!(is_json(media_type), "{media_type}");
+        }
+        for media_type in ["", "text/plain", "application/jsonx", "+json"] {
+            assert!(!is_json(media_type), "{media_type}");
+        }
+    }
+
+    #[test]
+    fn bad_json_is_told_with_its_place() {
+        let json = headers(&[("content-type", "application/json")]);
+        let problem = parse_body(&json, &Bytes::from_static(b"{\n  \"a\": 1,\n}")).unwrap_err();
+        assert_eq!(problem.kind(), Kind::InvalidJson);
+        assert!(problem.detail().contains("line 3 column 1"), "{}", problem.detail());
+        assert_eq!(parse_body(&headers(&[]), &Bytes::new()).unwrap_err().kind(), Kind::UnsupportedMediaType);
+    }
+
+    #[test]
+    fn a_missing_key_is_an_error_only_where_keys_are_required() {
+        assert_eq!(idempotency_key(&headers(&[]), false).unwrap(), None);
+        assert_eq!(idempotency_key(&headers(&[]), true).unwrap_err().kind(), Kind::IdempotencyKeyMissing);
+        assert_eq!(idempotency_key(&headers(&[("idempotency-key", "\"k\"")]), true).unwrap().unwrap(), "k");
+    }
+}

@@ -1,0 +1,42 @@
+//! What has to be done now and then: partitions for the days to come, idempotency keys that have expired.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::http::Api;
+
+/// How often.
+const INTERVAL: Duration = Duration::from_secs(3_600);
+/// While Postgres is down.
+const RETRY: Duration = Duration::from_secs(5);
+/// Days for which partitions exist in advance.
+const DAYS_AHEAD: u32 = 3;
+/// Expired keys deleted in one statement.
+const PURGE_ROWS_MAX: u32 = 10_000;
+
+/// Runs until shutdown. What fails is tried again; nothing on the way of a job waits for it.
+pub(crate) async fn run(api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        let pause = match run_once(&api).await {
+            Ok(()) => {
+                api.readiness.ready("postgres");
+                INTERVAL
+            }
+            Err(error) => {
+                api.readiness.missing("postgres", &error);
+                RETRY
+            }
+        };
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn run_once(api: &Api) -> Result<(), store::Error> {
+    store::acceptances::ensure_partitions(&api.pool, DAYS_AHEAD).await?;
+    while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
+    Ok(())
+}

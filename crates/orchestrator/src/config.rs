@@ -1,0 +1,22 @@
+//! The settings of this service; `default.toml` beside it says what each is for.
+
+use serde::Deserialize;
+
+/// The section's name in files and in the environment (`MEANWHILE__ORCHESTRATOR__...`).
+pub const SECTION: &str = "orchestrator";
+/// The compiled-in defaults, which are the reference too.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// What can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Records taken into one transaction, at most.
+    pub batch_records_max: usize,
+    /// Holds released in one statement, at most.
+    pub release_batch_max: u32,
+    /// How long the release loop sleeps at most, in milliseconds.
+    pub release_check_ms: u64,
+    /// Database connections.
+    pub connections_max: u32,
+}

@@ -1,0 +1,166 @@
+//! From records to values: what each one means for the database. Nothing is written here.
+
+use bus::{Inbound, Reader, Record, RegistryError, Unreadable};
+use events::dead_letter::{self, Failure};
+use events::flow_document::FlowDocument;
+use events::topic::Topics;
+use events::trace::{Trace, TraceContext};
+use events::wait::Wait;
+use events::{WriterIds, decode_cancel, decode_event, decode_wait};
+use flow::definition::Definition;
+use service_kit::identity::Clock;
+use store::dead_letters::{DeadLetter, Original};
+use store::holds::NewHold;
+use store::jobs::ObservedEvent;
+
+/// The class of what nobody could read.
+const UNREADABLE: &str = "unreadable";
+/// The class of what is not known to this version.
+const UNSUPPORTED: &str = "unsupported";
+
+/// Everything that one batch means.
+#[derive(Default)]
+pub(crate) struct Meaning {
+    pub(crate) events: Vec<ObservedEvent>,
+    pub(crate) holds: Vec<NewHold>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
+    /// Dead letters of our own, to be sent through the outbox.
+    pub(crate) refused: Vec<Record>,
+}
+
+/// Reads records; keeps the one door for each topic's unreadable ones.
+pub(crate) struct TakeIn {
+    pub(crate) topics: Topics,
+    pub(crate) writers: WriterIds,
+    pub(crate) reader: Reader,
+    pub(crate) clock: Clock,
+}
+
+/// Why a record means nothing.
+enum Refusal {
+    Class(&'static str, String),
+    NotNow(RegistryError),
+}
+
+impl From<Unreadable> for Refusal {
+    fn from(error: Unreadable) -> Self {
+        match error {
+            Unreadable::Never(reason) => Self::Class(UNREADABLE, reason),
+            Unreadable::NotNow(error) => Self::NotNow(error),
+        }
+    }
+}
+
+impl TakeIn {
+    /// What these records mean, in their order.
+    ///
+    /// # Errors
+    /// The registry does not answer; nothing is known about the record then, so nothing is refused.
+    pub(crate) async fn read(&self, records: &[&Inbound]) -> Result<Meaning, RegistryError> {
+        let mut meaning = Meaning::default();
+        for record in records {
+            match self.read_one(record, &mut meaning).await {
+                Ok(()) => {}
+                Err(Refusal::Class(class, reason)) => meaning.refused.push(self.refuse(record, class, &reason)),
+                Err(Refusal::NotNow(error)) => return Err(error),
+            }
+        }
+        Ok(meaning)
+    }
+
+    /// The dead letter of a record, counted and logged.
+    pub(crate) fn refuse(&self, record: &Inbound, class: &str, reason: &str) -> Record {
+        metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator").increment(1);
+        tracing::warn!(
+            topic = record.topic,
+            partition = record.partition,
+            offset = record.offset,
+            class,
+            reason,
+            "record refused"
+        );
+        dead_letter::record(&self.topics, record, &Failure::once(class, reason, self.clock.now_ms()))
+    }
+
+    async fn read_one(&self, record: &Inbound, meaning: &mut Meaning) -> Result<(), Refusal> {
+        let topic = record.topic.as_str();
+        let value = record.value.as_deref();
+        if topic == self.topics.events() {
+            let event = self.reader.read(value, decode_event).await?;
+            meaning.events.push(ObservedEvent {
+                partition: record.partition,
+                cursor: record.offset,
+                trace_id: Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id),
+                event,
+            });
+        } else if topic == self.topics.waits() {
+            match self.reader.read(value, decode_wait).await? {
+                Wait::Hold(hold) => meaning.holds.push(self.hold(record, hold)?),
+                Wait::Signal(signal) => {
+                    let reason = format!("signals are not supported by this version (`{}`)", signal.name);
+                    return Err(Refusal::Class(UNSUPPORTED, reason));
+                }
+            }
+        } else if topic == self.topics.dead_letters() {
+            meaning.dead_letters.push(index_entry(record));
+        } else if topic == self.topics.flows() {
+            check_flow(record).map_err(|reason| Refusal::Class(UNREADABLE, reason))?;
+        } else if value.is_some() {
+            // Cancels are the workers' to act on; here they are only checked. A tombstone takes one back.
+            self.reader.read(value, decode_cancel).await?;
+        }
+        Ok(())
+    }
+
+    fn hold(&self, record: &Inbound, hold: flow::slip::Hold) -> Result<NewHold, Refusal> {
+        let trace = Trace::from_headers(&record.headers).unwrap_or_else(|| trace_of(hold.slip.job));
+        let slip_record = events::slip_record(&self.topics, &self.writers, &hold.queue, &hold.slip, &trace);
+        Ok(NewHold {
+            job: hold.slip.job,
+            branch: hold.slip.branch.clone(),
+            hop: hold.slip.hop,
+            reason: hold.reason,
+            release_after_ms: hold.release_after_ms,
+            record: slip_record.map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?,
+        })
+    }
+}
+
+/// A hold that somebody wrote without a trace gets one from its job, so that it is the same on every reading.
+fn trace_of(job: flow::id::JobId) -> Trace {
+    let trace_id = job.uuid().as_u128();
+    Trace::new(TraceContext { trace_id, span_id: (trace_id as u64).max(1), flags: 0 })
+}
+
+fn check_flow(record: &Inbound) -> Result<(), String> {
+    let Some(value) = &record.value else { return Ok(()) };
+    let document = FlowDocument::parse(value).map_err(|error| error.to_string())?;
+    Definition::from_document(&document.document)
+        .map(drop)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+fn index_entry(record: &Inbound) -> DeadLetter {
+    let burial = dead_letter::burial(record);
+    let (class, reason, attempts) = match &burial {
+        Some(burial) => (burial.failure.class.clone(), burial.failure.reason.clone(), burial.failure.attempts),
+        None => ("foreign".to_owned(), "the record has no failure headers".to_owned(), 0),
+    };
+    let original =
+        burial.map(|burial| Original { topic: burial.topic, partition: burial.partition, offset: burial.offset });
+    // Postgres' text takes no zero characters, and these headers may come from anybody.
+    let plain = |text: String| text.replace('\0', "\u{fffd}");
+    DeadLetter {
+        topic: record.topic.clone(),
+        partition: record.partition,
+        offset: record.offset,
+        original: original.map(|original| Original { topic: plain(original.topic), ..original }),
+        class: plain(class),
+        reason: plain(reason),
+        attempts,
+        key: record.key.clone(),
+        headers: record.headers.clone(),
+        value_bytes: u32::try_from(record.value.as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX),
+        at_ms: record.timestamp_ms,
+    }
+}
