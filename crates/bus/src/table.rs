@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 use crate::consumer::{
-    AssignedPartition, Command, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Start, TopicPartition,
+    AssignedPartition, Command, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Scope, Start,
+    TopicPartition,
 };
 use crate::{Error, Inbound, Settings, admin};
 
@@ -46,13 +47,11 @@ impl Table {
 
     async fn read(settings: &Settings, topic: &str, starts: Vec<Start>) -> Result<(Vec<Inbound>, TableTail), Error> {
         let partitions = starts.len();
-        let mut options = ConsumerOptions::new(format!("{}-table", settings.client_id), [topic]);
-        options.whole = true;
-        options.ends = true;
+        let options = ConsumerOptions::new(format!("{}-table", settings.client_id), [topic]);
         let (sender, news) = mpsc::channel(BATCHES_MAX);
         let asked = Arc::new(AtomicU64::new(0));
         let desk = Desk { sender: Some(sender), batch: Vec::new(), starts, asked: Arc::clone(&asked), answered: 0 };
-        let consumer = GroupConsumer::start(settings, options, desk)?;
+        let consumer = GroupConsumer::start_whole(settings, options, Scope::WholeWithEnds, desk)?;
         let mut tail = TableTail { topic: topic.to_owned(), news, asked, partitions, consumer };
         let records = tail.until_ends(0).await?;
         Ok((records, tail))

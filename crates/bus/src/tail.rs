@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::consumer::{
-    AssignedPartition, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Start, TopicPartition,
+    AssignedPartition, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Scope, Start, TopicPartition,
 };
 use crate::{Error, Inbound, Settings, admin};
 
@@ -27,11 +27,10 @@ impl Tail {
     pub async fn start(settings: &Settings, topic: &str, fetch_wait_max: Duration) -> Result<Self, Error> {
         let ends = admin::ends_when_there(settings, topic).await?;
         let mut options = ConsumerOptions::new(format!("{}-tail", settings.client_id), [topic]);
-        options.whole = true;
         options.fetch_wait_max = fetch_wait_max;
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
         let desk = Desk { sender: Some(sender), batch: Vec::new(), ends };
-        let consumer = GroupConsumer::start(settings, options, desk)?;
+        let consumer = GroupConsumer::start_whole(settings, options, Scope::Whole, desk)?;
         Ok(Self { batches, consumer })
     }
 

@@ -45,6 +45,9 @@ pub enum TxError {
     /// This transaction cannot commit: abort it, then begin another.
     #[error("the transaction must be aborted: {0}")]
     Abortable(String),
+    /// The same, and one of its records is to blame (its size, say): without it the others may commit.
+    #[error("a record was refused: {0}")]
+    Refused(String),
     /// The producer is of no more use: drop it and build another.
     #[error("the transactional producer is broken: {0}")]
     Fatal(String),
@@ -186,6 +189,7 @@ impl TransactionalProducer {
         match failure {
             None => Ok(()),
             Some(Failure { fenced: true, .. }) => Err(TxError::Fenced),
+            Some(Failure { record_refused: true, cause, .. }) => Err(TxError::Refused(cause)),
             Some(failure) => Err(TxError::Abortable(failure.cause)),
         }
     }
@@ -226,6 +230,20 @@ fn is_fenced(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
 }
 
+/// The broker, or the client in front of it, will never take this record.
+fn is_record_refused(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::MessageBatchTooLarge
+            | RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::PolicyViolation
+    )
+}
+
 fn classify(error: KafkaError) -> TxError {
     let KafkaError::Transaction(cause) = &error else {
         let retriable = matches!(error, KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
@@ -250,7 +268,10 @@ fn refused(error: &KafkaError, record: &Record) -> TxError {
     match error.rdkafka_error_code() {
         Some(code) if is_fenced(code) => TxError::Fenced,
         Some(RDKafkaErrorCode::Fatal) => TxError::Fatal(error.to_string()),
-        _ => TxError::Abortable(format!("{error}, topic {}, {} bytes", record.topic, record.size_bytes())),
+        code => {
+            let text = format!("{error}, topic {}, {} bytes", record.topic, record.size_bytes());
+            if code.is_some_and(is_record_refused) { TxError::Refused(text) } else { TxError::Abortable(text) }
+        }
     }
 }
 
@@ -271,6 +292,7 @@ struct InFlight {
 #[derive(Debug, Clone)]
 struct Failure {
     fenced: bool,
+    record_refused: bool,
     cause: String,
 }
 
@@ -327,9 +349,13 @@ impl ProducerContext for Deliveries {
         if let Err((error, message)) = result
             && state.failure.is_none()
         {
-            let fenced = error.rdkafka_error_code().is_some_and(is_fenced);
+            let code = error.rdkafka_error_code();
             let cause = format!("{error}, topic {}", message.topic());
-            state.failure = Some(Failure { fenced, cause });
+            state.failure = Some(Failure {
+                fenced: code.is_some_and(is_fenced),
+                record_refused: code.is_some_and(is_record_refused),
+                cause,
+            });
         }
         if state.count == 0 {
             self.changed.notify_all();

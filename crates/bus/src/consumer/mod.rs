@@ -41,10 +41,6 @@ pub struct ConsumerOptions {
     pub prefetch_max_kib: u32,
     /// `Handler::tick` is called at least this often.
     pub tick_interval: Duration,
-    /// Read every partition of the topics without joining the group (tables, tails).
-    pub(crate) whole: bool,
-    /// Tell the handler when the end of a partition is reached.
-    pub(crate) ends: bool,
 }
 
 impl ConsumerOptions {
@@ -58,12 +54,10 @@ impl ConsumerOptions {
             poll_interval_max: Duration::from_secs(300),
             prefetch_max_kib: 4096,
             tick_interval: Duration::from_millis(100),
-            whole: false,
-            ends: false,
         }
     }
 
-    fn client_config(&self, settings: &Settings) -> ClientConfig {
+    fn client_config(&self, settings: &Settings, scope: Scope) -> ClientConfig {
         let session_ms = self.session_timeout.as_millis();
         let heartbeat_ms = (session_ms / 3).clamp(1, 3000).to_string();
         settings.client_config(&[
@@ -73,7 +67,7 @@ impl ConsumerOptions {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("isolation.level", "read_committed"),
-            ("enable.partition.eof", if self.ends { "true" } else { "false" }),
+            ("enable.partition.eof", if scope == Scope::WholeWithEnds { "true" } else { "false" }),
             ("session.timeout.ms", &session_ms.to_string()),
             ("heartbeat.interval.ms", &heartbeat_ms),
             ("max.poll.interval.ms", &self.poll_interval_max.max(self.session_timeout).as_millis().to_string()),
@@ -84,6 +78,17 @@ impl ConsumerOptions {
             ("queued.max.messages.kbytes", &self.prefetch_max_kib.to_string()),
         ])
     }
+}
+
+/// Which partitions of the topics to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Those that the group gives us.
+    Group,
+    /// All, without a group: tails.
+    Whole,
+    /// All, and the handler is told when the end of each is reached: tables.
+    WholeWithEnds,
 }
 
 /// The group's generation and our membership, which a transaction carries with the offsets.
@@ -173,10 +178,29 @@ impl GroupConsumer {
         Self::start_with(settings, options, |_| handler)
     }
 
+    /// Reads all partitions, without a group.
+    pub(crate) fn start_whole(
+        settings: &Settings,
+        options: ConsumerOptions,
+        scope: Scope,
+        handler: impl Handler,
+    ) -> Result<Self, Error> {
+        Self::start_in(settings, options, scope, |_| handler)
+    }
+
     /// The same for a handler that needs the control (to wake the thread, or for the group's metadata).
     pub fn start_with<H: Handler>(
         settings: &Settings,
         options: ConsumerOptions,
+        handler: impl FnOnce(Control) -> H,
+    ) -> Result<Self, Error> {
+        Self::start_in(settings, options, Scope::Group, handler)
+    }
+
+    fn start_in<H: Handler>(
+        settings: &Settings,
+        options: ConsumerOptions,
+        scope: Scope,
         handler: impl FnOnce(Control) -> H,
     ) -> Result<Self, Error> {
         let weak = Arc::new(Mutex::new(Weak::new()));
@@ -189,14 +213,14 @@ impl GroupConsumer {
         let handler = Box::new(handler(control.clone()));
         let local = in_process.then(|| settings.brokers.clone());
         let desk = Desk::new(handler, options.group.clone(), local, control.clone());
-        let config = options.client_config(settings);
+        let config = options.client_config(settings, scope);
         let mut consumer: BaseConsumer<Desk> = BaseConsumer::from_config_and_context(&config, desk)?;
         let wake = Arc::clone(&control.wake);
         consumer.set_nonempty_callback(move || wake.signal());
         let consumer = Arc::new(consumer);
         *weak.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&consumer);
-        let whole = in_process || options.whole;
-        let poller = Poller::new(consumer, options, control.clone(), whole);
+        // The in-process broker has no groups: there, every member has all partitions.
+        let poller = Poller::new(consumer, options, control.clone(), scope, in_process);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || poller.run())

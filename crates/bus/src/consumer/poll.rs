@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::rebalance::{Desk, offset_of};
-use super::{Command, Commands, ConsumerError, ConsumerOptions, Control, Start, TopicPartition};
+use super::{Command, Commands, ConsumerError, ConsumerOptions, Control, Scope, Start, TopicPartition};
 use crate::Inbound;
 
 /// Records delivered before the handler may tick again.
@@ -26,6 +26,8 @@ pub(super) struct Poller {
     consumer: Arc<BaseConsumer<Desk>>,
     options: ConsumerOptions,
     control: Control,
+    scope: Scope,
+    /// All partitions are ours, without a group.
     whole: bool,
     commands: Commands,
     /// Seeks that the client refused because it had not started the partition yet.
@@ -40,13 +42,15 @@ impl Poller {
         consumer: Arc<BaseConsumer<Desk>>,
         options: ConsumerOptions,
         control: Control,
-        whole: bool,
+        scope: Scope,
+        in_process: bool,
     ) -> Self {
         Self {
             consumer,
             options,
             control,
-            whole,
+            scope,
+            whole: in_process || scope != Scope::Group,
             commands: Commands::default(),
             seeks_due: Vec::new(),
             looked_at: None,
@@ -255,7 +259,7 @@ impl Poller {
         if new.is_empty() {
             return;
         }
-        let assigned = match self.options.whole {
+        let assigned = match self.scope != Scope::Group {
             // Tables and tails have no group, hence nothing committed.
             true => Some(new.iter().map(uncommitted).collect()),
             false => self.desk().committed(&self.consumer, &new),

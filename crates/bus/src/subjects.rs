@@ -1,0 +1,40 @@
+//! Registers the published schemas, and learns the ids under which records are written.
+
+use std::collections::BTreeSet;
+
+use events::schema::{self, Subject};
+use events::topic::Topics;
+use events::{RecordKind, WriterIds};
+
+use crate::{DEFAULT_QUEUE, Registry, RegistryError};
+
+/// A new schema must be able to read whatever any older one wrote.
+const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
+
+/// The ids of the latest schemas, registered if they were not. A schema has one id under whichever subject, so one
+/// queue stands for all.
+pub async fn writer_ids(registry: &Registry, topics: &Topics) -> Result<WriterIds, RegistryError> {
+    let mut ids = Vec::new();
+    for subject in schema::subjects(topics, [DEFAULT_QUEUE]) {
+        ids.push((subject.kind, registry.register(&subject.name, subject.avsc).await?));
+    }
+    WriterIds::try_from_fn(|kind: RecordKind| {
+        let found = ids.iter().find(|(of, _)| *of == kind);
+        found.map(|(_, id)| *id).ok_or_else(|| RegistryError::Refused(format!("no subject for {kind:?}")))
+    })
+}
+
+/// For `migrate` and `flows apply`: registers the schema of every topic and queue, and sets the compatibility.
+pub async fn register_subjects(
+    registry: &Registry,
+    topics: &Topics,
+    queues: &BTreeSet<String>,
+) -> Result<(), RegistryError> {
+    let queues = queues.iter().map(String::as_str).chain([DEFAULT_QUEUE]);
+    let queues: BTreeSet<&str> = queues.collect();
+    for Subject { name, avsc, .. } in schema::subjects(topics, queues) {
+        registry.register(&name, avsc).await?;
+        registry.set_compatibility(&name, COMPATIBILITY).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Administration.
+
+use bus::{Error, Producer, TopicPartition};
+
+use crate::kit::{Cluster, Watched, committed_or_beginning, numbered, record};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_created_once_with_the_declared_settings() {
+    let cluster = Cluster::shared().await;
+    let again = cluster.admin.create_topics(&cluster.topics, &["q".to_owned()].into(), None).await.unwrap();
+    assert!(again.is_empty(), "{again:?}");
+    assert_eq!(cluster.admin.partitions(&cluster.topics.events()).await.unwrap(), Some(6));
+    assert_eq!(cluster.admin.partitions(&cluster.topics.flows()).await.unwrap(), Some(1));
+    assert_eq!(cluster.admin.max_message_bytes(&cluster.topics.events()).await.unwrap(), 1_048_576);
+    assert_eq!(cluster.admin.max_message_bytes(&cluster.topics.dead_letters()).await.unwrap(), 1_114_112);
+    assert!(!cluster.admin.topic_exists("no-such-topic").await.unwrap());
+    cluster.admin.delete_topics(cluster.topics.prefix()).await.unwrap();
+    test_kit::eventually(crate::kit::LONG, "the topics are gone", async || {
+        (!cluster.admin.topic_exists(&cluster.topics.events()).await.unwrap()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn initial_offsets_are_committed_once_also_while_the_group_is_at_work() {
+    let cluster = Cluster::shared().await;
+    let (group, topics) = (cluster.group(), [cluster.topic(), cluster.topics.events()]);
+    let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
+    watched.assigned().await;
+    assert_eq!(cluster.admin.commit_initial_offsets(&group, &topics).await.unwrap(), 12);
+    assert_eq!(cluster.admin.commit_initial_offsets(&group, &topics).await.unwrap(), 0);
+    let committed = cluster.admin.committed(&group, &topics).await.unwrap();
+    assert!(committed.len() == 12 && committed.values().all(|offset| *offset == 0), "{committed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_counts_from_the_groups_offset_and_trimming_moves_the_start() {
+    let cluster = Cluster::shared().await;
+    let topics = [cluster.topic()];
+    cluster.admin.commit_initial_offsets(&cluster.group(), &topics).await.unwrap();
+    cluster.commit(numbered("r", 100)).await;
+    let lag = cluster.admin.lag(&cluster.group(), &topics).await.unwrap();
+    let total: i64 = lag.values().sum();
+    assert!((100..=112).contains(&total), "records, and a marker per partition at most twice: {total}");
+    let place = TopicPartition::new(cluster.topic(), 0);
+    cluster.admin.delete_records(&[(place.clone(), 3)]).await.unwrap();
+    assert_eq!(cluster.admin.offsets(&topics).await.unwrap()[&place].0, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_send_says_where_it_went_and_why_it_did_not() {
+    let cluster = Cluster::shared().await;
+    let producer = Producer::new(&cluster.settings).unwrap();
+    // Java's murmur2 of "customer-1" over 6 partitions; librdkafka's own default would differ.
+    let keyed = bus::Record { key: Some(b"customer-1".to_vec()), ..record(&cluster.topic(), "x") };
+    let (partition, offset) = producer.send(&keyed).await.unwrap();
+    assert_eq!((partition, offset), (murmur2_partition(b"customer-1", 6), 0));
+    let large = record(&cluster.topic(), &"x".repeat(1_100_000));
+    assert!(matches!(producer.send(&large).await, Err(Error::TooLarge { .. })));
+    let lost = producer.send(&record("no-such-topic", "x")).await;
+    assert!(matches!(lost, Err(Error::TopicMissing(_))), "{lost:?}");
+}
+
+/// Kafka's `Utils.murmur2` and `toPositive`, written down from the protocol's description.
+fn murmur2_partition(key: &[u8], partitions: i32) -> i32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ key.len() as u32;
+    let mut chunks = key.chunks_exact(4);
+    for chunk in &mut chunks {
+        let mut word = u32::from_le_bytes(chunk.try_into().unwrap());
+        word = word.wrapping_mul(M);
+        word ^= word >> 24;
+        hash = hash.wrapping_mul(M) ^ word.wrapping_mul(M);
+    }
+    let rest = chunks.remainder();
+    for (index, byte) in rest.iter().enumerate().rev() {
+        hash ^= u32::from(*byte) << (8 * index);
+    }
+    if !rest.is_empty() {
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^= hash >> 15;
+    (hash & 0x7fff_ffff) as i32 % partitions
+}

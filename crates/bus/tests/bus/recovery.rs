@@ -1,0 +1,67 @@
+//! The broker is killed and comes back: everything goes on by itself.
+
+use std::time::Duration;
+
+use bus::{ConsumerError, Table, Tail, TxError};
+use test_kit::{Kafka, KafkaOptions};
+
+use crate::kit::{Cluster, Happening, LONG, Watched, blocking, committed_or_beginning, numbered, record, sorted, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_is_reported_once_and_everything_goes_on_when_it_is_back() {
+    let mut kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
+    let cluster = Cluster::at(kafka.brokers()).await;
+    let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
+    watched.assigned().await;
+    let mut tail = Tail::start(&cluster.settings, &cluster.topic(), Duration::from_millis(100)).await.unwrap();
+    let (_, mut table) = Table::load(&cluster.settings, &cluster.topic()).await.unwrap();
+    let mut producer = cluster.producer("p").await;
+    cluster.commit(numbered("before", 50)).await;
+    watched.records(50).await;
+    kafka.kill9();
+    let down = watched
+        .find(|happening| match happening {
+            Happening::Error(error) => Some(error),
+            _ => None,
+        })
+        .await;
+    assert!(matches!(down, ConsumerError::Unavailable(_)), "{down}");
+    assert!(watched.control.is_down());
+    // A transaction that begins now ends once the broker is back: committed, or to be aborted; never in between.
+    let topic = cluster.topic();
+    let sending = tokio::spawn(blocking(move || {
+        loop {
+            producer.begin().unwrap();
+            let outcome = numbered("after", 50)
+                .iter()
+                .try_for_each(|value| producer.send(&record(&topic, value)))
+                .and_then(|()| producer.commit());
+            match outcome {
+                Ok(()) => return,
+                Err(TxError::Abortable(_)) => producer.abort().unwrap(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }));
+    kafka.restart().await.unwrap();
+    sending.await.unwrap();
+    assert_eq!(watched.values(50).await, sorted(numbered("after", 50)));
+    assert!(!watched.so_far().iter().any(|happening| matches!(happening, Happening::Error(_))), "told once");
+    let mut tailed = Vec::new();
+    while tailed.len() < 100 {
+        tailed.extend(tokio::time::timeout(LONG, tail.next()).await.unwrap().unwrap().iter().map(text));
+    }
+    assert_eq!(sorted(tailed), sorted([numbered("before", 50), numbered("after", 50)].concat()));
+    let rest = tokio::time::timeout(LONG, table.read_to_end_now()).await.unwrap().unwrap();
+    assert_eq!(rest.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_stops_although_the_broker_is_gone() {
+    let mut kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
+    let cluster = Cluster::at(kafka.brokers()).await;
+    let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
+    watched.assigned().await;
+    kafka.kill9();
+    watched.stop().await;
+}

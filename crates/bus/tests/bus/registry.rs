@@ -1,0 +1,57 @@
+//! The registry's client against a real registry.
+
+use std::collections::BTreeSet;
+
+use bus::{Registry, RegistryError, register_subjects, until_available, writer_ids};
+use events::RecordKind;
+use events::topic::Topics;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_are_registered_once_and_resolved_by_id() {
+    let registry = Registry::new(&test_kit::registry().await, None).unwrap();
+    let topics = Topics::new(test_kit::prefix());
+    register_subjects(&registry, &topics, &BTreeSet::from(["q".to_owned()])).await.unwrap();
+    let ids = writer_ids(&registry, &topics).await.unwrap();
+    assert_eq!(ids, writer_ids(&registry, &topics).await.unwrap());
+    for kind in RecordKind::ALL {
+        let schema = registry.resolve(ids.of(kind)).await.unwrap();
+        let (_, name) = kind.full_name().rsplit_once('.').unwrap();
+        assert!(schema.contains(&format!("\"{name}\"")), "{schema}");
+    }
+    registry.reachable().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_id_is_told_from_a_registry_that_is_not_there() {
+    let url = test_kit::registry().await;
+    let registry = Registry::new(&url, None).unwrap();
+    assert_eq!(registry.resolve(987_654_321).await, Err(RegistryError::Unknown(987_654_321)));
+    // A wrong path answers 404 as well; that says nothing about the schema.
+    let wrong = Registry::new(&format!("{url}/no/such/path"), None).unwrap();
+    assert!(matches!(wrong.resolve(1).await, Err(RegistryError::Unavailable(_))));
+    let nobody = Registry::new("http://127.0.0.1:9", None).unwrap();
+    assert!(matches!(nobody.resolve(1).await, Err(RegistryError::Unavailable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_incompatible_schema_is_refused() {
+    let registry = Registry::new(&test_kit::registry().await, None).unwrap();
+    let subject = format!("{}-value", test_kit::prefix());
+    let one = r#"{"type":"record","name":"R","fields":[{"name":"a","type":"string"}]}"#;
+    registry.register(&subject, one).await.unwrap();
+    registry.set_compatibility(&subject, "BACKWARD_TRANSITIVE").await.unwrap();
+    let two = r#"{"type":"record","name":"R","fields":[{"name":"b","type":"int"}]}"#;
+    let outcome = registry.register(&subject, two).await;
+    assert!(matches!(outcome, Err(RegistryError::Refused(_))), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_ends_when_the_registry_is_back() {
+    let mut server = test_kit::Registry::start().await.unwrap();
+    let registry = Registry::new(&server.url(), None).unwrap();
+    server.kill9();
+    assert!(matches!(registry.resolve(1).await, Err(RegistryError::Unavailable(_))));
+    let waiting = tokio::spawn(async move { until_available(|| registry.register("s", "\"string\"")).await });
+    server.restart().await.unwrap();
+    waiting.await.unwrap().unwrap();
+}
