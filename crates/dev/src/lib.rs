@@ -1,1 +1,139 @@
-//! What a laptop lacks: a broker, a registry, a private Postgres.
+//! What a laptop lacks: a broker, a registry, a private Postgres. Nothing of it outlives the process.
+//!
+//! [`Dev::start`] brings up what was not given: each of the three can be a real one instead. The services see addresses
+//! only.
+//!
+//! Invariant: everything listens on this machine only, and Postgres asks for a password that nobody else knows.
+
+pub mod forwarder;
+pub mod postgres;
+pub mod registry;
+
+use anyhow::Context;
+use bus::BrokerKind;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use postgres::Private;
+
+/// Where Kafka's own tools expect a broker.
+pub const KAFKA_LISTEN: &str = "127.0.0.1:9092";
+/// Where Confluent's tools expect a registry.
+pub const REGISTRY_LISTEN: &str = "127.0.0.1:8081";
+
+/// What is given, and where the built-in ones listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// A real Postgres in place of the private one.
+    pub database_url: Option<String>,
+    /// A real Kafka in place of the in-process broker.
+    pub kafka_brokers: Option<String>,
+    /// A real registry in place of the built-in one.
+    pub registry_url: Option<String>,
+    /// The in-process broker's fixed address (`--kafka-listen`).
+    pub kafka_listen: String,
+    /// The built-in registry's address (`--registry-listen`).
+    pub registry_listen: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            database_url: None,
+            kafka_brokers: None,
+            registry_url: None,
+            kafka_listen: KAFKA_LISTEN.to_owned(),
+            registry_listen: REGISTRY_LISTEN.to_owned(),
+        }
+    }
+}
+
+/// What runs for this process, until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Dev {
+    /// For `DATABASE_URL`; holds a password when the Postgres is ours.
+    pub database_url: String,
+    /// For `KAFKA_BROKERS`, as the services should use it.
+    pub kafka_brokers: String,
+    /// What stands behind `kafka_brokers`.
+    pub kafka_kind: BrokerKind,
+    /// The address to tell people: the fixed one of the in-process broker, else as given.
+    pub kafka_shown: String,
+    /// For `SCHEMA_REGISTRY_URL`.
+    pub registry_url: String,
+    postgres: Option<Private>,
+    _broker: Option<bus::mock::Broker>,
+    shutdown: CancellationToken,
+}
+
+impl Dev {
+    /// Starts what was not given. Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// A port is in use (the message names the flag to change), or Postgres is not installed or does not start.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let shutdown = CancellationToken::new();
+        // Ports first: finding out that one is taken should not cost the start of Postgres.
+        let Options { database_url, kafka_brokers, registry_url, kafka_listen, registry_listen } = options;
+        let kafka_port = match kafka_brokers {
+            None => Some(listen(&kafka_listen, "the in-process Kafka", "--kafka-listen").await?),
+            Some(_) => None,
+        };
+        let registry_url = match registry_url {
+            None => {
+                let listener = listen(&registry_listen, "the schema registry", "--registry-listen").await?;
+                let url = format!("http://{}", listener.local_addr()?);
+                tokio::spawn(registry::serve(listener, shutdown.clone()));
+                url
+            }
+            Some(url) => url,
+        };
+        let broker = kafka_port.is_some().then(bus::mock::Broker::start).transpose().context("the in-process Kafka")?;
+        let mut kafka_shown = kafka_brokers.clone().unwrap_or_default();
+        if let (Some(listener), Some(broker)) = (kafka_port, &broker) {
+            kafka_shown = listener.local_addr()?.to_string();
+            tokio::spawn(forwarder::serve(listener, broker.address().to_owned(), shutdown.clone()));
+        }
+        let postgres = match database_url {
+            None => Some(Private::start().await?),
+            Some(_) => None,
+        };
+        Ok(Self {
+            database_url: database_url.or_else(|| postgres.as_ref().map(Private::url)).unwrap_or_default(),
+            kafka_kind: if broker.is_some() { BrokerKind::InProcess } else { BrokerKind::Kafka },
+            kafka_brokers: kafka_brokers
+                .or_else(|| broker.as_ref().map(|broker| broker.address().to_owned()))
+                .unwrap_or_default(),
+            kafka_shown,
+            registry_url,
+            postgres,
+            _broker: broker,
+            shutdown,
+        })
+    }
+
+    /// True when nothing of that kind is kept after the process has ended: `(Kafka and registry, Postgres)`.
+    pub const fn forgets(&self) -> (bool, bool) {
+        (matches!(self.kafka_kind, BrokerKind::InProcess), self.postgres.is_some())
+    }
+
+    /// Ends everything and removes Postgres' folder. Dropping does the same, but blocks.
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        if let Some(postgres) = self.postgres.take() {
+            postgres.stop().await;
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn listen(address: &str, what: &str, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{what} cannot listen on {address}; choose another address with {flag} HOST:PORT"))
+}

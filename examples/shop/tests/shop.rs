@@ -1,5 +1,7 @@
 //! The shop keeps its promises: one effect per key, nothing after an undo, and books that add up.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use shop::{EntryState, Op, Outcome, PerService, Shop, State, Trade, audit};
