@@ -1,0 +1,271 @@
+//! The whole system as processes, on shared or private servers, and what must hold when a test is done with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bus::{Reader, Registry as RegistryClient, Table};
+use events::decode_event;
+use events::topic::Topics;
+use flow::event::JobEvent;
+use flow::id::JobId;
+use serde_json::Value;
+
+use crate::kafka::Kafka;
+use crate::postgres::{Postgres, psql};
+use crate::registry::Registry;
+use crate::role::{MeanwhileProcess, Role, meanwhile};
+use crate::tokens::Tokens;
+use crate::topics::settings;
+
+mod builder;
+mod submit;
+
+pub use builder::TestSystemBuilder;
+pub use submit::submit;
+
+/// Only ends a test that hangs: how long a submit is repeated, and how long a role may take to leave.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two attempts of the same.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// The whole system. A test ends with [`TestSystem::finish`], which holds what must always hold; dropping it without
+/// that fails the test.
+#[derive(Debug)]
+pub struct TestSystem {
+    // Dropped in this order: roles before servers.
+    roles: Vec<MeanwhileProcess>,
+    started: BTreeMap<Role, u32>,
+    accepted: BTreeSet<JobId>,
+    client: reqwest::Client,
+    finished: bool,
+    variables: Vec<(String, String)>,
+    brokers: String,
+    registry_url: String,
+    database_url: String,
+    prefix: String,
+    kafka: Option<Kafka>,
+    registry: Option<Registry>,
+    postgres: Option<Postgres>,
+}
+
+impl TestSystem {
+    /// One process of each role, shared servers, no flows.
+    pub fn builder() -> TestSystemBuilder {
+        TestSystemBuilder::default()
+    }
+
+    async fn prepare(&mut self, flows: Option<PathBuf>) -> Result<()> {
+        let variables = self.variables_with(&self.database_url.clone());
+        meanwhile(&["migrate"], &variables).await.context("meanwhile migrate")?;
+        self.let_roles_log_in().await?;
+        if let Some(folder) = flows {
+            let folder = folder.to_str().context("the folder of flows")?;
+            meanwhile(&["flows", "apply", folder], &variables).await.context("meanwhile flows apply")?;
+        }
+        Ok(())
+    }
+
+    /// Each service connects as its own role, as in production, so that the grants are held to.
+    async fn let_roles_log_in(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for role in Role::ALL.into_iter().filter(|role| *role != Role::Workers) {
+            let more = if role == Role::Relay { " replication" } else { "" };
+            let sql = format!("alter role meanwhile_{} login{more}", role.as_str());
+            // Roles are the cluster's: another test may be changing the same one ("tuple concurrently updated").
+            while let Err(error) = psql(&self.database_url, &sql) {
+                if Instant::now() > deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn variables_with(&self, database_url: &str) -> Vec<(String, String)> {
+        let mut variables = self.variables.clone();
+        variables.push(("DATABASE_URL".to_owned(), database_url.to_owned()));
+        variables
+    }
+
+    /// Starts one more process of a role; returns its place among [`TestSystem::roles`]. Does not wait.
+    pub async fn add(&mut self, role: Role) -> Result<usize> {
+        let number = self.started.entry(role).or_default();
+        let instance = format!("{}-{number}", role.as_str());
+        *number += 1;
+        let own_url = self.database_url.replacen("postgres@", &format!("meanwhile_{}@", role.as_str()), 1);
+        let variables = if role == Role::Workers { self.variables.clone() } else { self.variables_with(&own_url) };
+        self.roles.push(MeanwhileProcess::start(role, &instance, &variables).await?);
+        Ok(self.roles.len() - 1)
+    }
+
+    /// All processes, in the order in which they were started.
+    pub fn roles(&mut self) -> &mut Vec<MeanwhileProcess> {
+        &mut self.roles
+    }
+
+    /// The first process of a role.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn role(&mut self, role: Role) -> &mut MeanwhileProcess {
+        let found = self.roles.iter_mut().find(|process| process.role() == role);
+        found.unwrap_or_else(|| panic!("no process of role {}", role.as_str()))
+    }
+
+    /// The private broker.
+    ///
+    /// # Panics
+    /// When the broker is shared.
+    pub fn kafka(&mut self) -> &mut Kafka {
+        self.kafka.as_mut().expect("private_kafka() was asked for")
+    }
+
+    /// The private Postgres.
+    ///
+    /// # Panics
+    /// When the cluster is shared.
+    pub fn postgres(&mut self) -> &mut Postgres {
+        self.postgres.as_mut().expect("private_postgres() was asked for")
+    }
+
+    /// The private registry.
+    ///
+    /// # Panics
+    /// When the registry is shared.
+    pub fn registry(&mut self) -> &mut Registry {
+        self.registry.as_mut().expect("private_registry() was asked for")
+    }
+
+    /// `bootstrap.servers`.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// The registry's URL.
+    pub fn registry_url(&self) -> &str {
+        &self.registry_url
+    }
+
+    /// The database, as its superuser.
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    /// The topics' names.
+    pub fn topics(&self) -> Topics {
+        Topics::new(self.prefix.as_str())
+    }
+
+    /// Settings for a test's own clients.
+    pub fn settings(&self) -> bus::Settings {
+        settings(&self.brokers, &self.registry_url)
+    }
+
+    /// The root of the API: the first ingest.
+    ///
+    /// # Panics
+    /// When there is no ingest.
+    pub fn api(&self) -> String {
+        let ingest = self.roles.iter().find(|process| process.role() == Role::Ingest);
+        ingest.map(MeanwhileProcess::url).expect("a process of role ingest")
+    }
+
+    /// Submits a job as a patient client does: again with the same idempotency key until it is accepted.
+    pub async fn submit(&mut self, flow: &str, idempotency_key: &str, input: &Value) -> Result<JobId> {
+        let job = submit(&self.client, &self.api(), flow, idempotency_key, input).await?;
+        self.accepted.insert(job);
+        Ok(job)
+    }
+
+    /// Notes jobs that were accepted elsewhere; [`TestSystem::finish`] holds them to the invariant too.
+    pub fn note_accepted(&mut self, jobs: impl IntoIterator<Item = JobId>) {
+        self.accepted.extend(jobs);
+    }
+
+    /// The status body of a job.
+    pub async fn status(&self, job: JobId) -> Result<Value> {
+        let answer = self.client.get(format!("{}/v1/jobs/{job}", self.api())).send().await.context("GET a job")?;
+        answer.error_for_status().context("GET a job")?.json().await.context("a status body")
+    }
+
+    /// Waits until each of these jobs has a final event on Kafka; returns them.
+    pub async fn wait_until_ended(
+        &self,
+        jobs: impl IntoIterator<Item = JobId>,
+        within: Duration,
+    ) -> Result<BTreeMap<JobId, JobEvent>> {
+        let mut missing: BTreeSet<JobId> = jobs.into_iter().collect();
+        let mut ends = BTreeMap::new();
+        let read = async {
+            let reader = Reader::new(RegistryClient::new(&self.registry_url, None).context("the registry's URL")?);
+            let (mut records, mut tail) = Table::load(&self.settings(), &self.topics().events()).await?;
+            loop {
+                for record in records {
+                    // What is no event is a matter for dead letters, not for us.
+                    let Ok(event) = reader.read(record.value.as_deref(), decode_event).await else { continue };
+                    if event.status.is_final() && missing.remove(&event.job) {
+                        ends.insert(event.job, event);
+                    }
+                }
+                if missing.is_empty() {
+                    return anyhow::Ok(());
+                }
+                records = tail.next().await.context("the events' tail has ended")?;
+            }
+        };
+        match tokio::time::timeout(within, read).await {
+            Ok(outcome) => outcome?,
+            Err(_) => bail!("{} jobs have not ended within {within:?}: {}", missing.len(), self.stuck(&missing).await),
+        }
+        Ok(ends)
+    }
+
+    /// What is known of the first of some jobs that do not end.
+    async fn stuck(&self, jobs: &BTreeSet<JobId>) -> String {
+        let Some(job) = jobs.first() else { return String::new() };
+        match self.status(*job).await {
+            Ok(status) => format!("the first: {status}"),
+            Err(error) => format!("the first: {job} ({error:#})"),
+        }
+    }
+
+    /// Waits until every accepted job has ended, asks the roles to leave, and holds what must always hold: they leave
+    /// cleanly, and the topics, read back, show one token per job. Returns what the topics show.
+    ///
+    /// # Panics
+    /// When a token is not in one place.
+    pub async fn finish(mut self, within: Duration) -> Result<Tokens> {
+        self.finished = true;
+        self.wait_until_ended(self.accepted.clone(), within).await?;
+        self.finish_as_it_is().await
+    }
+
+    /// As [`TestSystem::finish`], for a test that parks jobs: it does not wait for their end.
+    ///
+    /// # Panics
+    /// When a token is not in one place.
+    pub async fn finish_as_it_is(mut self) -> Result<Tokens> {
+        self.finished = true;
+        let mut roles = std::mem::take(&mut self.roles);
+        roles.retain_mut(|process| process.process().is_alive());
+        for process in &mut roles {
+            let status = process.terminate(PATIENCE).await?;
+            if !status.success() {
+                let tail = process.process().log_tail();
+                bail!("{} left with {status}; its log ends:\n{tail}", process.role().as_str());
+            }
+        }
+        let tokens = Tokens::read_back(&self.brokers, &self.registry_url, &self.prefix).await?;
+        tokens.assert_one_token(self.accepted.iter().copied());
+        Ok(tokens)
+    }
+}
+
+impl Drop for TestSystem {
+    fn drop(&mut self) {
+        assert!(self.finished || std::thread::panicking(), "a TestSystem was dropped without finish()");
+    }
+}

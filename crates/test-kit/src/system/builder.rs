@@ -1,0 +1,128 @@
+//! What a test system consists of, and how it is started.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::TestSystem;
+use crate::http::http_client;
+use crate::kafka::{Kafka, KafkaOptions};
+use crate::postgres::{Postgres, PostgresOptions};
+use crate::registry::Registry;
+use crate::role::Role;
+use crate::shared;
+
+/// What to start.
+#[derive(Debug, Default)]
+pub struct TestSystemBuilder {
+    roles: Vec<(Role, u32)>,
+    flows: Option<PathBuf>,
+    variables: Vec<(String, String)>,
+    kafka: Option<KafkaOptions>,
+    postgres: Option<PostgresOptions>,
+    private_registry: bool,
+}
+
+impl TestSystemBuilder {
+    /// How many processes of a role to run; one of each unless told.
+    #[must_use]
+    pub fn role(mut self, role: Role, processes: u32) -> Self {
+        self.roles.retain(|(known, _)| *known != role);
+        self.roles.push((role, processes));
+        self
+    }
+
+    /// A folder of flows to apply before the roles start.
+    #[must_use]
+    pub fn flows(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.flows = Some(folder.into());
+        self
+    }
+
+    /// An environment variable of every process: `INVENTORY_URL`, `MEANWHILE__WORKERS__...`.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.variables.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// A broker of its own, which may be killed.
+    #[must_use]
+    pub fn private_kafka(mut self, options: KafkaOptions) -> Self {
+        self.kafka = Some(options);
+        self
+    }
+
+    /// A Postgres of its own, which may be killed.
+    #[must_use]
+    pub fn private_postgres(mut self, options: PostgresOptions) -> Self {
+        self.postgres = Some(options);
+        self
+    }
+
+    /// A registry of its own, which may be killed.
+    #[must_use]
+    pub fn private_registry(mut self) -> Self {
+        self.private_registry = true;
+        self
+    }
+
+    /// Starts the servers, migrates, applies the flows, starts the roles and waits until each is ready.
+    pub async fn start(self) -> Result<TestSystem> {
+        let kafka = match self.kafka {
+            Some(options) => Some(Kafka::start(options).await?),
+            None => None,
+        };
+        let postgres = match self.postgres {
+            Some(options) => Some(Postgres::start(options).await?),
+            None => None,
+        };
+        let registry = if self.private_registry { Some(Registry::start().await?) } else { None };
+        let prefix = shared::prefix();
+        let brokers = match &kafka {
+            Some(kafka) => kafka.brokers(),
+            None => shared::kafka().await,
+        };
+        let registry_url = match &registry {
+            Some(registry) => registry.url(),
+            None => shared::registry().await,
+        };
+        let database_url = match &postgres {
+            Some(postgres) => postgres.create_database(&prefix)?,
+            None => shared::postgres_database().await,
+        };
+        let mut variables = vec![
+            ("KAFKA_BROKERS".to_owned(), brokers.clone()),
+            ("SCHEMA_REGISTRY_URL".to_owned(), registry_url.clone()),
+            ("MEANWHILE__TOPICS__PREFIX".to_owned(), prefix.clone()),
+        ];
+        variables.extend(self.variables);
+        let mut system = TestSystem {
+            roles: vec![],
+            started: BTreeMap::new(),
+            accepted: BTreeSet::new(),
+            client: http_client(),
+            finished: false,
+            variables,
+            brokers,
+            registry_url,
+            database_url,
+            prefix,
+            kafka,
+            registry,
+            postgres,
+        };
+        system.prepare(self.flows).await?;
+        for role in Role::ALL {
+            let processes = self.roles.iter().find(|(known, _)| *known == role).map_or(1, |(_, processes)| *processes);
+            for _ in 0..processes {
+                system.add(role).await?;
+            }
+        }
+        for process in &mut system.roles {
+            process.wait_until_ready().await?;
+        }
+        Ok(system)
+    }
+}

@@ -1,0 +1,183 @@
+//! The one-token invariant, read back from the topics.
+//!
+//! A slip and a hold are places of a job's token; each move of it raises its hop by one, except that a released hold
+//! becomes a slip of the same hop. So per `(job, branch, hop)` there is one slip, or one hold, or one hold and then one
+//! slip. Anything else is a job that was split or lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use bus::{Reader, Registry};
+use events::topic::Topics;
+use events::wait::Wait;
+use events::{decode_event, decode_slip, decode_wait};
+use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
+use flow::slip::{Hold, Slip};
+
+use crate::topics::{read_topic, topic_names};
+
+/// Problems that are listed before it says how many more there are.
+const PROBLEMS_SHOWN_MAX: usize = 50;
+
+/// Every token's places and every event under one topic prefix.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// From all queues.
+    pub slips: Vec<Slip>,
+    /// From `waits`.
+    pub holds: Vec<Hold>,
+    /// From `events`, in order per job.
+    pub events: Vec<JobEvent>,
+    /// How many records are on `dead-letters`.
+    pub dead_letters: usize,
+}
+
+impl Tokens {
+    /// Reads all topics of the prefix to their present ends. Whatever cannot be read is an error.
+    pub async fn read_back(brokers: &str, registry_url: &str, prefix: &str) -> Result<Self> {
+        let topics = Topics::new(prefix);
+        let reader = Reader::new(Registry::new(registry_url, None).context("the registry's URL")?);
+        let mut tokens = Self::default();
+        for topic in topic_names(brokers)?.iter().filter(|topic| topics.queue_of(topic).is_some()) {
+            for record in read_topic(brokers, topic).await? {
+                let slip = reader.read(record.value.as_deref(), decode_slip).await;
+                tokens.slips.push(slip.with_context(|| place(&record))?);
+            }
+        }
+        for record in read_topic(brokers, &topics.waits()).await? {
+            let wait = reader.read(record.value.as_deref(), decode_wait).await;
+            if let Wait::Hold(hold) = wait.with_context(|| place(&record))? {
+                tokens.holds.push(hold);
+            }
+        }
+        for record in read_topic(brokers, &topics.events()).await? {
+            let event = reader.read(record.value.as_deref(), decode_event).await;
+            tokens.events.push(event.with_context(|| place(&record))?);
+        }
+        tokens.dead_letters = read_topic(brokers, &topics.dead_letters()).await?.len();
+        Ok(tokens)
+    }
+
+    /// The final event of each job that has ended.
+    pub fn ends(&self) -> BTreeMap<JobId, &JobEvent> {
+        self.events.iter().filter(|event| event.status.is_final()).map(|event| (event.job, event)).collect()
+    }
+
+    /// What contradicts the invariant: jobs that were split, lost, never ended or ended twice. `accepted` are the jobs
+    /// that a caller was promised.
+    pub fn problems(&self, accepted: impl IntoIterator<Item = JobId>) -> Vec<String> {
+        let mut jobs: BTreeMap<JobId, Trail<'_>> = BTreeMap::new();
+        for slip in &self.slips {
+            jobs.entry(slip.job).or_default().slips.push((&slip.branch, slip.hop));
+        }
+        for hold in &self.holds {
+            jobs.entry(hold.slip.job).or_default().holds.push((&hold.slip.branch, hold.slip.hop));
+        }
+        for event in &self.events {
+            jobs.entry(event.job).or_default().events.push(event);
+        }
+        let mut problems = vec![];
+        for job in accepted {
+            if !jobs.contains_key(&job) {
+                problems.push(format!("{job}: lost: accepted, but on no topic"));
+            }
+        }
+        for (job, trail) in &jobs {
+            problems.extend(trail.problems().into_iter().map(|problem| format!("{job}: {problem}")));
+        }
+        problems
+    }
+
+    /// Holds the invariant.
+    ///
+    /// # Panics
+    /// When it is broken; the message lists how.
+    pub fn assert_one_token(&self, accepted: impl IntoIterator<Item = JobId>) {
+        let problems = self.problems(accepted);
+        let shown = problems.iter().take(PROBLEMS_SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
+        assert!(problems.is_empty(), "{} tokens are not in one place; the first:\n{shown}", problems.len());
+    }
+}
+
+/// Reads back all topics of the prefix and holds the one-token invariant; returns what it read.
+///
+/// # Panics
+/// When it is broken, or a topic cannot be read.
+pub async fn assert_one_token(
+    brokers: &str,
+    registry_url: &str,
+    prefix: &str,
+    accepted: impl IntoIterator<Item = JobId>,
+) -> Tokens {
+    let read = Tokens::read_back(brokers, registry_url, prefix).await;
+    let tokens = read.unwrap_or_else(|error| panic!("reading the topics of {prefix} back: {error:#}"));
+    tokens.assert_one_token(accepted);
+    tokens
+}
+
+fn place(record: &events::record::Inbound) -> String {
+    format!("{}[{}]@{}", record.topic, record.partition, record.offset)
+}
+
+/// What the topics say about one job.
+#[derive(Default)]
+struct Trail<'a> {
+    slips: Vec<(&'a str, u32)>,
+    holds: Vec<(&'a str, u32)>,
+    events: Vec<&'a JobEvent>,
+}
+
+impl Trail<'_> {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = repeated("slips", &self.slips);
+        problems.extend(repeated("holds", &self.holds));
+        let hops: BTreeSet<_> = self.slips.iter().chain(&self.holds).collect();
+        let mut next: BTreeMap<&str, u32> = BTreeMap::from([("", 1)]);
+        for (branch, hop) in hops {
+            let expected = next.entry(branch).or_insert(*hop);
+            if hop != expected {
+                problems.push(format!("lost between: branch {branch:?} goes from hop {expected} on at {hop}"));
+            }
+            *expected = hop + 1;
+        }
+        let hop_last = next.get("").map_or(0, |next| next - 1);
+        problems.extend(self.problems_of_events(hop_last));
+        problems
+    }
+
+    fn problems_of_events(&self, hop_last: u32) -> Vec<String> {
+        let mut problems = vec![];
+        let mut seen = BTreeSet::new();
+        for event in &self.events {
+            if !seen.insert(event.message_id()) {
+                problems.push(format!("event {} ({}) stands twice", event.message_id(), event.kind.as_str()));
+            }
+        }
+        let acceptances = self.events.iter().filter(|event| event.kind == EventKind::JobAccepted).count();
+        if acceptances != 1 {
+            problems.push(format!("{acceptances} events job.accepted"));
+        }
+        let ends: Vec<_> = self.events.iter().filter(|event| event.status.is_final()).collect();
+        match ends[..] {
+            [] if self.events.last().is_some_and(|event| event.status == JobStatus::NeedsAttention) => {}
+            [] => problems.push(format!("not ended; last hop {hop_last}")),
+            [end] if end.hop == hop_last => {}
+            [end] => problems.push(format!("ended at hop {}, but the token went on to {hop_last}", end.hop)),
+            _ => problems.push(format!("ended {} times", ends.len())),
+        }
+        problems
+    }
+}
+
+fn repeated(what: &str, places: &[(&str, u32)]) -> Vec<String> {
+    let mut counts: BTreeMap<_, u32> = BTreeMap::new();
+    for place in places {
+        *counts.entry(place).or_default() += 1;
+    }
+    let split = counts.into_iter().filter(|(_, count)| *count > 1);
+    split.map(|((branch, hop), count)| format!("split: {count} {what} of branch {branch:?} hop {hop}")).collect()
+}
+
+#[cfg(test)]
+mod tests;
