@@ -1,7 +1,136 @@
-//! Moves outbox rows into Kafka in commit order, exactly once.
+//! Moves outbox rows into Kafka in commit order, exactly once: rule 1 of design.md.
+//!
+//! The log is streamed through a replication slot ([`pgoutput`], [`row`], [`cursor`]), and rows go out in Kafka
+//! transactions that also carry the relay's own [`position`]. Of several relays one delivers; the others stand by and take
+//! over within seconds. Whatever goes wrong, the [`session`] ends and another begins from the position in Kafka.
+//!
+//! Invariant: nothing is acknowledged to Postgres before Kafka has committed it together with the position.
+//! Invariant: no relay delivers whose position does not fit the server; it says what to do and stays up.
 
+mod batch;
+pub mod config;
 pub mod cursor;
 pub mod database;
+mod drain;
+pub mod maintain;
 pub mod pgoutput;
 pub mod position;
+pub mod read;
+mod refuse;
 pub mod row;
+pub mod seam;
+pub mod session;
+pub mod stream;
+mod telemetry;
+
+use anyhow::Context;
+use bus::admin::Admin;
+use events::position::Position;
+use events::topic::Topics;
+use service_kit::retry::Backoff;
+use service_kit::{CancellationToken, Clock, Ids, Readiness};
+use store::{Pool, Role};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::database::Database;
+use crate::seam::Seams;
+use crate::session::SessionError;
+
+/// Looking after the outbox takes one connection, and one to spare.
+const CONNECTIONS_MAX: u32 = 2;
+
+/// Everything that a relay is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[relay]`.
+    pub config: Config,
+    /// `DATABASE_URL`; its login needs REPLICATION.
+    pub database_url: String,
+    /// Where Kafka is.
+    pub kafka: bus::Settings,
+    /// The topics' names; the slot and the transactional id follow from their prefix.
+    pub topics: Topics,
+    /// For tests.
+    pub seams: Seams,
+}
+
+/// One relay.
+#[derive(Debug)]
+pub struct Relay {
+    settings: Settings,
+    database: Database,
+    slot: String,
+    pool: Pool,
+    admin: Admin,
+    readiness: Readiness,
+    clock: Clock,
+    /// What Kafka has committed, of this process's sessions.
+    delivered: watch::Sender<Option<Position>>,
+}
+
+impl Relay {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// Settings that can never work: a bad URL, a bad Kafka property.
+    pub fn new(settings: Settings, readiness: Readiness, clock: Clock) -> anyhow::Result<Self> {
+        let database = settings.database_url.parse()?;
+        let pool = store::Settings { connections_max: CONNECTIONS_MAX, ..store::Settings::new(&settings.database_url) };
+        let pool = Pool::open(&pool, Role::Relay).context("opening the pool")?;
+        let admin = Admin::new(&settings.kafka).context("the Kafka client")?;
+        let slot = store::slot::name(settings.topics.prefix());
+        Ok(Self { settings, database, slot, pool, admin, readiness, clock, delivered: watch::Sender::new(None) })
+    }
+
+    /// How far this relay has delivered, for whoever wants to follow; none before the first delivery.
+    pub fn delivered(&self) -> watch::Receiver<Option<Position>> {
+        self.delivered.subscribe()
+    }
+
+    /// Delivers until shutdown, through one session after the other.
+    pub async fn run(&self, ids: &Ids, shutdown: CancellationToken) {
+        telemetry::describe();
+        self.readiness.expect(&["kafka", "postgres", "slot"]);
+        tokio::join!(self.deliver_always(ids, &shutdown), self.maintain(&shutdown));
+    }
+
+    async fn deliver_always(&self, ids: &Ids, shutdown: &CancellationToken) {
+        let mut backoff = Backoff::default();
+        let mut delivered = self.delivered.subscribe();
+        loop {
+            match self.session(shutdown).await {
+                SessionError::Shutdown => return,
+                SessionError::Postgres(cause) => self.readiness.missing("postgres", cause),
+                SessionError::Slot(cause) => self.readiness.missing("slot", cause),
+                SessionError::Kafka(cause) => self.readiness.missing("kafka", cause),
+                SessionError::Position(cause) => self.readiness.missing("position", cause),
+                ended @ (SessionError::Superseded | SessionError::Stopped) => {
+                    tracing::warn!(reason = %ended, "the session ended; standing by for the slot");
+                }
+            }
+            if delivered.has_changed().unwrap_or(false) {
+                delivered.mark_unchanged();
+                backoff.reset();
+            }
+            if !backoff.sleep(ids, shutdown).await {
+                return;
+            }
+        }
+    }
+}
+
+/// Runs the role until shutdown: keeps trying while Kafka or Postgres are away, and says in `readiness` what is missing.
+///
+/// # Errors
+/// Settings that can never work.
+pub async fn run(
+    settings: Settings,
+    readiness: Readiness,
+    clock: Clock,
+    ids: Ids,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    Relay::new(settings, readiness, clock)?.run(&ids, shutdown).await;
+    Ok(())
+}

@@ -30,7 +30,7 @@ pub struct Dependency {
     pub name: String,
     /// Whether it answers.
     pub ok: bool,
-    /// Why not; empty when it does.
+    /// Why not; when it does, empty or its state, such as `standby`.
     pub message: String,
     /// Since when it is so, RFC 3339.
     pub since: String,
@@ -83,6 +83,11 @@ impl Readiness {
         self.note(name, None, true);
     }
 
+    /// As it should be, with something to say about it: a standby that waits for its turn. Logs only the change.
+    pub fn ready_as(&self, name: &str, state: impl Display) {
+        self.note_as(name, true, state.to_string(), true);
+    }
+
     /// The dependency does not answer, and why (no secrets).
     pub fn missing(&self, name: &str, why: impl Display) {
         self.note(name, Some(why.to_string()), true);
@@ -101,9 +106,11 @@ impl Readiness {
     }
 
     fn note(&self, name: &str, missing: Option<String>, log: bool) {
+        self.note_as(name, missing.is_none(), missing.unwrap_or_default(), log);
+    }
+
+    fn note_as(&self, name: &str, ok: bool, message: String, log: bool) {
         let now_ms = self.board.clock.now_ms();
-        let ok = missing.is_none();
-        let message = missing.unwrap_or_default();
         let mut reports = self.board.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (self.role.to_string(), name.to_owned());
         let before = reports.get(&key);

@@ -85,6 +85,13 @@ pub struct Identity {
     pub current_lsn: u64,
 }
 
+/// The slot's name for a topic prefix: `meanwhile_outbox`. Slot names have lower-case letters, digits and underscores only.
+pub fn name(prefix: &str) -> String {
+    let fits = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let name = prefix.to_lowercase().replace(|letter| !fits(letter), "_");
+    format!("{name}_outbox")
+}
+
 /// Checks all that streaming needs but the slot: the level of the log, the login's right, the publication.
 pub async fn check_server(pool: &Pool) -> Result<(), SlotError> {
     let mut connection = pool.login_connection().await?;

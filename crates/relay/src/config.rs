@@ -1,0 +1,80 @@
+//! The settings of this service; `default.toml` beside it says what each is for.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The section's name in files and in the environment (`MEANWHILE__RELAY__...`).
+pub const SECTION: &str = "relay";
+/// The compiled-in defaults, which are the reference too.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// What can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Rows in one Kafka transaction.
+    pub transaction_rows_max: usize,
+    /// Bytes in one Kafka transaction.
+    pub transaction_bytes_max: usize,
+    /// Kafka ends a transaction that is open longer.
+    pub transaction_timeout_ms: u64,
+    /// From the beginning of one transaction to that of the next, at most.
+    pub transaction_interval_ms_max: u64,
+    /// Rows read ahead of Kafka.
+    pub buffer_rows_max: usize,
+    /// Bytes read ahead of Kafka.
+    pub buffer_bytes_max: usize,
+    /// Postgres frees the slot of a relay that was silent for so long.
+    pub wal_sender_timeout_ms: u64,
+    /// How often the relay tells Postgres that it lives.
+    pub status_interval_ms: u64,
+    /// How often a standby looks whether the slot is free.
+    pub standby_interval_ms: u64,
+    /// How often the position follows the log while no rows come.
+    pub idle_position_interval_ms: u64,
+    /// How long to look for a missing topic.
+    pub topic_wait_ms: u64,
+    /// Hourly partitions to make ahead.
+    pub partitions_ahead_h: u32,
+    /// How long delivered rows are kept.
+    pub keep_h: u32,
+    /// How often partitions are made and dropped.
+    pub partitions_interval_s: u64,
+    /// How often age, lag and Kafka are looked at.
+    pub monitor_interval_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let sources = service_kit::config::Sources::default();
+        service_kit::config::load(SECTION, DEFAULT, &sources).expect("default.toml is compiled in, and a test reads it")
+    }
+}
+
+impl Config {
+    pub(crate) const fn transaction_timeout(&self) -> Duration {
+        Duration::from_millis(self.transaction_timeout_ms)
+    }
+
+    pub(crate) const fn transaction_interval_max(&self) -> Duration {
+        Duration::from_millis(self.transaction_interval_ms_max)
+    }
+
+    pub(crate) const fn idle_position_interval(&self) -> Duration {
+        Duration::from_millis(self.idle_position_interval_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_complete_and_fit_together() {
+        let config = Config::default();
+        assert!(config.status_interval_ms * 2 < config.wal_sender_timeout_ms);
+        assert!(config.transaction_bytes_max <= config.buffer_bytes_max);
+        assert!(config.transaction_rows_max <= config.buffer_rows_max);
+    }
+}

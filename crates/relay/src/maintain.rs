@@ -1,0 +1,102 @@
+//! What goes on beside the deliveries: partitions made ahead and dropped behind, and how old, how far and how reachable
+//! everything is.
+
+use std::time::Duration;
+
+use service_kit::CancellationToken;
+use store::relayed::{self, Watermark};
+use store::{outbox, slot};
+use tokio::time::Instant;
+
+use crate::session::with_source;
+use crate::{Relay, telemetry};
+
+/// Kafka must answer within this time.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
+const HOUR_MS: i64 = 3_600_000;
+
+/// What is remembered from one look to the next.
+#[derive(Debug, Default)]
+pub struct Maintenance {
+    /// Taken, and not yet reached by the deliveries.
+    ahead: Option<Watermark>,
+    /// Everything below it is delivered.
+    reached: Option<Watermark>,
+    partitions_at: Option<Instant>,
+    last_failure: Option<String>,
+}
+
+impl Relay {
+    /// Looks every few seconds until shutdown.
+    pub(crate) async fn maintain(&self, shutdown: &CancellationToken) {
+        let mut maintenance = Maintenance::default();
+        let interval = Duration::from_secs(self.settings.config.monitor_interval_s.max(1));
+        loop {
+            let looking = async {
+                self.look_at_kafka().await;
+                let outcome = self.maintain_once(&mut maintenance).await;
+                let failure = outcome.err().map(|error| with_source(&error));
+                if failure != maintenance.last_failure
+                    && let Some(failure) = &failure
+                {
+                    tracing::warn!(failure, "the outbox cannot be looked after; trying again");
+                }
+                maintenance.last_failure = failure;
+                tokio::time::sleep(interval).await;
+            };
+            if shutdown.run_until_cancelled(looking).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn look_at_kafka(&self) {
+        match self.admin.reachable(REACH_TIMEOUT).await {
+            Ok(()) => self.readiness.ready("kafka"),
+            Err(error) => self.readiness.missing("kafka", error),
+        }
+    }
+
+    /// One look. Makes and drops partitions when it is time to.
+    pub async fn maintain_once(&self, maintenance: &mut Maintenance) -> Result<(), store::Error> {
+        let config = &self.settings.config;
+        let every = Duration::from_secs(config.partitions_interval_s);
+        let due = maintenance.partitions_at.is_none_or(|at| at.elapsed() >= every);
+        if due {
+            outbox::ensure_partitions(&self.pool, config.partitions_ahead_h).await?;
+        }
+        let delivered = *self.delivered.borrow();
+        if let Some(position) = delivered {
+            let delivered_lsn = position.end_lsn.0;
+            if maintenance.ahead.is_none_or(|ahead| ahead.is_reached(delivered_lsn)) {
+                maintenance.reached = maintenance.ahead.or(maintenance.reached);
+                maintenance.ahead = Some(relayed::watermark(&self.pool).await?);
+            }
+            if let Some(reached) = maintenance.reached.filter(|_| due) {
+                self.drop_relayed(&reached, delivered_lsn).await?;
+            }
+            telemetry::position(&position);
+        }
+        // Nothing is known to be delivered right after a start, so the first drop waits for that.
+        if due && (delivered.is_none() || maintenance.reached.is_some()) {
+            maintenance.partitions_at = Some(Instant::now());
+        }
+        let below = maintenance.reached.map_or(0, |reached| reached.txid_below);
+        telemetry::outbox_age(outbox::oldest_age_ms(&self.pool, below).await?.unwrap_or(0));
+        if let Ok(status) = slot::status(&self.pool, &self.slot).await {
+            telemetry::slot_lag(status.lag_bytes);
+        }
+        Ok(())
+    }
+
+    async fn drop_relayed(&self, reached: &Watermark, delivered_lsn: u64) -> Result<(), store::Error> {
+        let keep_ms = i64::from(self.settings.config.keep_h) * HOUR_MS;
+        let dropped = relayed::drop_relayed(&self.pool, reached, delivered_lsn, keep_ms).await?;
+        telemetry::dropped(dropped.partitions.len());
+        if dropped != relayed::Dropped::default() {
+            let (partitions, busy) = (dropped.partitions.join(", "), dropped.busy);
+            tracing::info!(partitions, busy, default_rows = dropped.default_rows, "dropped what was delivered");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! The reading task: from the stream into a bounded buffer. It waits while the buffer is full; the client keeps telling
+//! Postgres meanwhile that it lives.
+
+use std::sync::Arc;
+
+use events::Record;
+use events::position::{Lsn, Position};
+use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use crate::cursor::{Cursor, Disorder, Place};
+use crate::row::{RowError, RowReader};
+use crate::stream::StreamError;
+
+/// Microseconds between the Unix epoch and 2000-01-01, from which Postgres counts.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// One thing for the drain, in the stream's order.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A row to deliver.
+    Row(Row),
+    /// There is nothing more to deliver up to here.
+    Reached(Place),
+}
+
+/// A row to deliver.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) record: Record,
+    /// How far delivery is once this row has been delivered.
+    pub(crate) place: Place,
+    /// When its transaction was committed, milliseconds since the Unix epoch, by Postgres' clock.
+    pub(crate) committed_at_ms: i64,
+    /// Its share of the buffer.
+    pub(crate) _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Why reading ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The stream ended.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The stream does what the protocol rules out.
+    #[error(transparent)]
+    Disorder(#[from] Disorder),
+    /// The stream carries something that is no outbox row.
+    #[error(transparent)]
+    Row(#[from] RowError),
+}
+
+impl From<PgWireError> for ReadError {
+    fn from(error: PgWireError) -> Self {
+        Self::Stream(error.into())
+    }
+}
+
+/// The bounded buffer between reading and delivering.
+pub(crate) struct Buffer {
+    items: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+}
+
+impl Buffer {
+    pub(crate) fn new(rows_max: usize, bytes_max: usize) -> (Self, mpsc::Receiver<Item>) {
+        let (items, received) = mpsc::channel(rows_max.max(1));
+        let room_bytes = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+        (Self { items, room: Arc::new(Semaphore::new(room_bytes as usize)), room_bytes }, received)
+    }
+
+    /// Waits for room. A row larger than half the buffer takes half of it: one more is held back by the reader.
+    async fn room(&self, record: &Record) -> Option<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(record.size_bytes()).unwrap_or(u32::MAX).min(self.room_bytes / 2);
+        Arc::clone(&self.room).acquire_many_owned(wanted).await.ok()
+    }
+}
+
+/// Reads until the stream ends or the drain is gone; the latter is `Ok`.
+pub(crate) async fn read(
+    client: &mut ReplicationClient,
+    position: &Position,
+    buffer: &Buffer,
+    delivered: &mut watch::Receiver<Option<Position>>,
+) -> Result<(), ReadError> {
+    let mut reading = Reading { cursor: Cursor::new(position), rows: RowReader::default(), held: None };
+    client.update_applied_lsn(position.end_lsn.0.into());
+    loop {
+        // Postgres sends something every second at least (half of wal_sender_timeout), so this is never late by more.
+        if delivered.has_changed().unwrap_or(false)
+            && let Some(position) = *delivered.borrow_and_update()
+        {
+            client.update_applied_lsn(position.end_lsn.0.into());
+        }
+        let Some(event) = client.recv().await? else {
+            return Err(StreamError::Unreachable("the stream was closed".to_owned()).into());
+        };
+        if let Some(item) = reading.take_in(event, buffer).await?
+            && buffer.items.send(item).await.is_err()
+        {
+            return Ok(());
+        }
+    }
+}
+
+struct Reading {
+    cursor: Cursor,
+    rows: RowReader,
+    /// The newest row. It is held until the next event, which follows at once, says whether its commit ends with it.
+    held: Option<Row>,
+}
+
+impl Reading {
+    async fn take_in(&mut self, event: ReplicationEvent, buffer: &Buffer) -> Result<Option<Item>, ReadError> {
+        match event {
+            ReplicationEvent::Begin { final_lsn, commit_time_micros, .. } => {
+                self.cursor.begin(Lsn(final_lsn.as_u64()), commit_time_micros)?;
+                Ok(None)
+            }
+            ReplicationEvent::XLogData { data, .. } => {
+                let Some(record) = self.rows.read(&data)? else { return Ok(None) };
+                let Some((place, committed_at)) = self.cursor.row()? else { return Ok(None) };
+                let room = buffer.room(&record).await;
+                let committed_at_ms = committed_at.saturating_add(POSTGRES_EPOCH_MICROS) / 1_000;
+                Ok(self.held.replace(Row { record, place, committed_at_ms, _room: room }).map(Item::Row))
+            }
+            ReplicationEvent::Commit { end_lsn, .. } => {
+                let place = self.cursor.commit(Lsn(end_lsn.as_u64()))?;
+                Ok(place.map(|place| match self.held.take() {
+                    Some(row) => Item::Row(Row { place, ..row }),
+                    None => Item::Reached(place),
+                }))
+            }
+            ReplicationEvent::KeepAlive { wal_end, .. } => {
+                Ok(self.cursor.idle(Lsn(wal_end.as_u64())).map(Item::Reached))
+            }
+            ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => Ok(None),
+        }
+    }
+}

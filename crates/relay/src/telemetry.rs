@@ -1,0 +1,78 @@
+//! What the relay tells about itself.
+
+use events::position::Position;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::read::Row;
+
+const ACTIVE: &str = "meanwhile_relay_active";
+const ROWS: &str = "meanwhile_relay_rows_total";
+const TRANSACTIONS: &str = "meanwhile_relay_transactions_total";
+const ABORTED: &str = "meanwhile_relay_transactions_aborted_total";
+const BATCH: &str = "meanwhile_relay_batch_size";
+const DELAY: &str = "meanwhile_relay_delay_seconds";
+const REFUSED: &str = "meanwhile_relay_rows_refused_total";
+const POSITION: &str = "meanwhile_relay_position_lsn";
+const OUTBOX_AGE: &str = "meanwhile_outbox_age_seconds";
+const SLOT_LAG: &str = "meanwhile_relay_slot_lag_bytes";
+const DROPPED: &str = "meanwhile_outbox_partitions_dropped_total";
+
+/// Says once what each metric means.
+pub(crate) fn describe() {
+    describe_gauge!(ACTIVE, "1 while this relay delivers, 0 while it stands by or cannot");
+    describe_counter!(ROWS, "Outbox rows delivered to Kafka");
+    describe_counter!(TRANSACTIONS, "Kafka transactions committed");
+    describe_counter!(ABORTED, "Kafka transactions aborted");
+    describe_histogram!(BATCH, "Rows in one Kafka transaction");
+    describe_histogram!(
+        DELAY,
+        "From the commit in Postgres to the commit in Kafka, of the oldest row of a transaction"
+    );
+    describe_counter!(REFUSED, "Outbox rows that went to the dead letters, by class");
+    describe_gauge!(POSITION, "How far Postgres' log has been delivered, in bytes");
+    describe_gauge!(OUTBOX_AGE, "Age of the oldest row that may not have been delivered");
+    describe_gauge!(SLOT_LAG, "Bytes of log that Postgres keeps for the slot");
+    describe_counter!(DROPPED, "Partitions of the outbox dropped after delivery");
+    gauge!(ACTIVE).set(0.0);
+}
+
+pub(crate) fn active(is_active: bool) {
+    gauge!(ACTIVE).set(if is_active { 1.0 } else { 0.0 });
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+pub(crate) fn delivered(rows: &[Row], now_ms: i64) {
+    counter!(TRANSACTIONS).increment(1);
+    if let Some(oldest) = rows.first() {
+        counter!(ROWS).increment(rows.len() as u64);
+        histogram!(BATCH).record(rows.len() as f64);
+        histogram!(DELAY).record((now_ms - oldest.committed_at_ms).max(0) as f64 / 1_000.0);
+    }
+}
+
+pub(crate) fn aborted() {
+    counter!(ABORTED).increment(1);
+}
+
+pub(crate) fn refused(class: &'static str) {
+    counter!(REFUSED, "class" => class).increment(1);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+pub(crate) fn position(position: &Position) {
+    gauge!(POSITION).set(position.end_lsn.0 as f64);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+pub(crate) fn outbox_age(age_ms: i64) {
+    gauge!(OUTBOX_AGE).set(age_ms as f64 / 1_000.0);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+pub(crate) fn slot_lag(bytes: u64) {
+    gauge!(SLOT_LAG).set(bytes as f64);
+}
+
+pub(crate) fn dropped(partitions: usize) {
+    counter!(DROPPED).increment(partitions as u64);
+}
