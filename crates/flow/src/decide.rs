@@ -267,6 +267,13 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
     }
 }
 
+/// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when it was
+/// assigned. Its step may have been run already, so it is undone unless a definite answer comes.
+pub fn redelivered(slip: Slip) -> Slip {
+    let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
+    Slip { attempt_uncertain, ..slip }
+}
+
 /// A native step that this worker does not have: the slip rests for a while, and then looks for a worker that has it.
 pub fn missing_native(definition: &Definition, slip: &Slip) -> Decision {
     let queue = definition.queue_of(&slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();

@@ -70,6 +70,7 @@ impl Expression {
             let detail = error.detail().unwrap_or("it cannot be parsed");
             ExpressionError::new(format!("`{{{{ {source} }}}}` is not an expression: {detail}"))
         })?;
+        check_names(&source)?;
         let paths = compiled.undeclared_variables(true).into_iter().filter(|path| !is_function(path)).collect();
         Ok(Self { source, compiled, paths })
     }
@@ -118,6 +119,22 @@ impl Expression {
 
     fn failure_text(&self, detail: &str) -> ExpressionError {
         ExpressionError::new(format!("`{{{{ {} }}}}` cannot be evaluated: {detail}", self.source))
+    }
+}
+
+/// The engine looks filters and tests up when it runs; a flow should hear of a wrong one before.
+fn check_names(source: &str) -> Result<(), ExpressionError> {
+    let known = |question: &str, name: &str| {
+        let asked = ENVIRONMENT.compile_expression_owned(format!("'{name}' is {question}"));
+        asked.and_then(|asked| asked.eval(())).is_ok_and(|answer| answer.is_true())
+    };
+    let (filters, tests) = scan::filters_and_tests(source);
+    if let Some(name) = filters.iter().find(|name| !known("filter", name)) {
+        return Err(ExpressionError::new(format!("there is no filter `{name}` in `{{{{ {source} }}}}`")));
+    }
+    match tests.iter().find(|name| !known("test", name)) {
+        Some(name) => Err(ExpressionError::new(format!("there is no test `{name}` in `{{{{ {source} }}}}`"))),
+        None => Ok(()),
     }
 }
 

@@ -181,12 +181,14 @@ impl JobView {
             EventKind::StepCompensated => self.undo_step(event),
             EventKind::StepRetrying => self.retry_step(event, since_ms),
             EventKind::JobCompensating => {
+                self.give_up_retries();
                 self.error = failure(event);
                 self.compensation.get_or_insert_default();
             }
             EventKind::JobParked => self.park(event, since_ms),
             EventKind::JobSucceeded => self.result.clone_from(&event.data),
             EventKind::JobFailed | EventKind::JobCancelled => {
+                self.give_up_retries();
                 self.error = failure(event);
                 if let Some(compensation) = &mut self.compensation {
                     compensation.stuck = None;
@@ -204,6 +206,16 @@ impl JobView {
         step.ended_at_ms = Some(event.at_ms);
         step.next_attempt_at_ms = None;
         step.error.clone_from(&event.data);
+    }
+
+    /// The job goes back: what waited for another attempt gets none.
+    fn give_up_retries(&mut self) {
+        for step in &mut self.steps {
+            step.next_attempt_at_ms = None;
+            if step.status == StepStatus::Retrying {
+                step.status = StepStatus::Failed;
+            }
+        }
     }
 
     fn retry_step(&mut self, event: &JobEvent, since_ms: i64) {

@@ -1,1 +1,278 @@
+use serde_json::{Value, json};
 
+use super::*;
+
+const ORDER: &str = include_str!("../../../../flows/order.yaml");
+const ORDER_SCHEMA: &str = include_str!("../../../../flows/order.schema.json");
+const LANGUAGE: &str = include_str!("../../../../schemas/flow.schema.json");
+
+fn parse(text: &str) -> Result<Definition, Vec<Problem>> {
+    Definition::parse_yaml("test.yaml", text, &mut |name| match name {
+        "order.schema.json" => Ok(serde_json::from_str(ORDER_SCHEMA).unwrap()),
+        _ => Err("no such file".to_owned()),
+    })
+}
+
+/// Every problem of a flow, as it is shown.
+fn problems(text: &str) -> String {
+    let problems = parse(text).map(|_| "no problem").unwrap_err();
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A flow of one HTTP step, with these lines more in it.
+fn with_step(lines: &str) -> String {
+    let step = "  - id: a\n    http: { method: POST, url: \"{{ env.A }}/a\" }\n";
+    format!("flow: test\nsteps:\n{step}{lines}")
+}
+
+#[track_caller]
+fn refused(text: &str, expected: &[&str]) {
+    let shown = problems(text);
+    for part in expected {
+        assert!(shown.contains(part), "`{part}` is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn the_example_flow_reads_as_it_is_written() {
+    let order = parse(ORDER).unwrap();
+    assert_eq!((order.name(), order.deadline_ms()), ("order", Some(900_000)));
+    assert_eq!(order.route(), Some(&Route { method: "POST".to_owned(), path: "/orders".to_owned() }));
+    let ids: Vec<_> = order.steps().iter().map(|step| step.id.as_str()).collect();
+    assert_eq!(ids, ["reserve", "charge", "ship"]);
+    assert!(order.steps().iter().all(|step| step.compensation.is_some() && step.idempotent));
+    assert_eq!(
+        order.step("charge").unwrap().action.retry,
+        Retry { attempts: 3, backoff_min_ms: 200, backoff_max_ms: 2_000 }
+    );
+    assert_eq!(order.queues(), ["default"]);
+}
+
+#[test]
+fn a_definition_survives_its_document() {
+    let order = parse(ORDER).unwrap();
+    let text = order.document().to_string();
+    let again = Definition::from_document(&serde_json::from_str(&text).unwrap()).unwrap();
+    assert_eq!(again.version(), order.version());
+    assert_eq!(again.document().to_string(), text);
+    assert_eq!(order.version().len(), 12);
+    assert_eq!(order.document()["input"]["title"], "An order", "the schema is inlined");
+}
+
+#[test]
+fn comments_and_layout_do_not_change_the_version_but_words_do() {
+    let one = parse(&with_step("")).unwrap();
+    let same =
+        parse("# hello\nflow: test\nsteps: [ { id: a, http: { method: POST, url: '{{ env.A }}/a' } } ]").unwrap();
+    let other = parse(&with_step("    timeout: 2s\n")).unwrap();
+    assert_eq!(one.version(), same.version());
+    assert_ne!(one.version(), other.version());
+}
+
+#[test]
+fn the_example_flow_is_valid_by_the_published_schema() {
+    let language: Value = serde_json::from_str(LANGUAGE).unwrap();
+    let validator = jsonschema::options().build(&language).unwrap();
+    let document = parse(ORDER).unwrap().document().clone();
+    let errors: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert!(!validator.is_valid(&json!({ "flow": "x", "step": [] })));
+}
+
+#[test]
+fn the_published_schema_names_the_keys_that_the_parser_knows() {
+    let language: Value = serde_json::from_str(LANGUAGE).unwrap();
+    let names = |pointer: &str| -> Vec<String> {
+        language.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(names("/properties"), key::FLOW);
+    assert_eq!(names("/$defs/step/properties"), key::STEP);
+    assert_eq!(names("/$defs/http/properties"), key::HTTP);
+    assert_eq!(names("/$defs/compensate/properties"), key::COMPENSATE);
+    assert_eq!(names("/$defs/retry/properties"), key::RETRY);
+    assert_eq!(language["$defs"]["http"]["properties"]["method"]["enum"], json!(key::METHODS));
+    assert_eq!(language["properties"]["steps"]["maxItems"], json!(limit::STEPS_MAX));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
+    refused(
+        "flow: test\nsumary: hm\nsteps:\n  - id: a\n    http: { metod: POST, url: \"{{ env.A }}/a\" }\n",
+        &[
+            "error: unknown key `sumary` in the flow\n  --> test.yaml:2:1\n   = expected: flow, summary, route",
+            "help: did you mean `summary`?",
+            "error: unknown key `metod` in `http`\n  --> test.yaml:5:13",
+            "help: did you mean `method`?",
+            "`http` has no `method`",
+        ],
+    );
+}
+
+#[test]
+fn words_of_later_versions_are_refused_as_such() {
+    refused(
+        &with_step("    verify: { http: { method: GET, url: \"{{ env.A }}/a\" } }\n"),
+        &["`verify` is not yet supported in this version", "test.yaml:5:5"],
+    );
+    refused(
+        &with_step("  - id: b\n    wait: { signal: approval }\n"),
+        &["`wait` is not yet supported in this version", "test.yaml:6:5"],
+    );
+}
+
+#[test]
+fn names_that_an_expression_cannot_see_are_refused() {
+    let later = "  - id: b\n    native: f\n    with: { x: \"{{ steps.c.output }}\" }\n  - id: c\n    native: f\n";
+    refused(&with_step(later), &["`steps.c` is not an earlier step", "test.yaml:7:16", "expected: a"]);
+    refused(&with_step("    when: \"{{ env.A == '1' }}\"\n"), &["`env` is not known here", "test.yaml:5:11"]);
+    refused(&with_step("key: \"{{ inptu.a }}\"\n"), &["unknown name `inptu`", "did you mean `input`?"]);
+    refused(&with_step("result: \"{{ steps.a.ouput }}\"\n"), &["a step has no `ouput`", "steps.a.output"]);
+    refused(&with_step("result: \"{{ job.idd }}\"\n"), &["`job` has no `idd`", "did you mean `id`?"]);
+    refused(&with_step("result: \"{{ steps }}\"\n"), &["`steps` must be followed by a step's id"]);
+}
+
+#[test]
+fn a_compensation_must_cope_with_an_absent_output_of_its_step() {
+    let undo = |url: &str| with_step(&format!("    compensate:\n      http: {{ method: DELETE, url: \"{url}\" }}\n"));
+    refused(
+        &undo("{{ env.A }}/a/{{ steps.a.output.id }}"),
+        &[
+            "`steps.a.output` may be absent when `a` is undone",
+            "{{ steps.a.output.id | default(step.idempotency_key) }}",
+        ],
+    );
+    assert!(parse(&undo("{{ env.A }}/a/{{ steps.a.output.id | default(step.idempotency_key) }}")).is_ok());
+}
+
+#[test]
+fn expressions_that_cannot_be_compiled_are_refused_with_their_place() {
+    refused(&with_step("result: { a: \"{{ input. }}\" }\n"), &["is not an expression", "test.yaml:5:14"]);
+    refused(&with_step("result: \"{{ input.a\"\n"), &["a `{{` has no `}}` that closes it"]);
+    refused(&with_step("result: \"{% if input.a %}1{% endif %}\"\n"), &["are not part of the language"]);
+    refused(&with_step("result: {{ input.a }}\n"), &["needs quotes"]);
+    refused(&with_step("result: \"{{ input.a | nosuchfilter }}\"\n"), &["there is no filter `nosuchfilter`"]);
+    refused(&with_step("result: \"{{ input.a is nosuchtest }}\"\n"), &["there is no test `nosuchtest`"]);
+    let fine = with_step("result: \"{{ 'a | b is c' if input.a is not defined else input.a | upper | length }}\"\n");
+    assert!(parse(&fine).is_ok());
+}
+
+#[test]
+fn only_the_environment_may_say_where_a_request_goes() {
+    let url = |url: &str| format!("flow: test\nsteps:\n  - id: a\n    http: {{ method: POST, url: \"{url}\" }}\n");
+    for bad in [
+        "{{ input.url }}/a",
+        "{{ env.A }}{{ input.host }}/a",
+        "{{ env.A }}.example.com/a",
+        "{{ env.A ~ input.b }}/a",
+        "https://{{ input.host }}/a",
+        "https://example.com{{ input.a }}",
+        "ftp://example.com/a",
+        "/a",
+        "",
+        "{{ env.A }}/a/../b",
+        "{{ env.A }}/a/%2E%2e/b",
+        "{{ 'https://example.com' }}/a",
+    ] {
+        refused(&url(bad), &["test.yaml:4:32", "expressions only after the host"]);
+    }
+    for good in ["{{ env.A }}", "{{ env.A }}/a/{{ input.b }}?c={{ input.d }}", "https://example.com/{{ input.a }}"] {
+        assert!(parse(&url(good)).is_ok(), "{good}");
+    }
+}
+
+#[test]
+fn limits_and_kinds_are_checked_and_said() {
+    refused(&with_step("    timeout: 2\n"), &["`timeout` is `2`", "200ms, 2s, 15m, 2h or 2d"]);
+    refused(&with_step("    timeout: 2d\n"), &["`timeout`: `2d` is too long", "at most 900 s"]);
+    refused(&with_step("    retry: { attempts: 0 }\n"), &["`attempts` is `0`", "a whole number from 1 to 100"]);
+    refused(&with_step("    retry: { backoff: 2s..1s }\n"), &["`2s` is longer than `1s`"]);
+    refused(&with_step("    retry: { backoff: 2s }\n"), &["is not a range", "200ms..30s"]);
+    refused(&with_step("    idempotent: \"no\"\n"), &["`idempotent` is `no`", "true or false"]);
+    refused(&with_step("on_failure: compensat\n"), &["cannot be `compensat`", "did you mean `compensate`?"]);
+    refused(&with_step("route: GET /a\n"), &["`GET /a` is not a route"]);
+    refused(&with_step("route: POST /v1/jobs\n"), &["under `/v1`"]);
+    refused(&with_step("  - id: a\n    native: f\n"), &["two steps named `a`", "test.yaml:5:9"]);
+    refused(&with_step("  - id: A-b\n    native: f\n"), &["`id` cannot be `A-b`"]);
+    refused(&with_step("  - id: b\n"), &["a step has no `http`"]);
+    refused(&with_step("    native: f\n"), &["cannot be both `http` and `native`"]);
+    refused(&with_step("    when: \"yes\"\n"), &["`when` is not an expression"]);
+    refused("flow: test\nsteps: []\n", &["at least one step"]);
+    refused("flow: test\n", &["the flow has no `steps`"]);
+    refused("- a\n", &["the flow is a list", "a mapping with flow"]);
+    let many: String = (0..=limit::STEPS_MAX).map(|n| format!("  - {{ id: s{n}, native: f }}\n")).collect();
+    refused(&format!("flow: test\nsteps:\n{many}"), &["101 steps are too many", "at most 100"]);
+    refused(&format!("flow: test # {}", "x".repeat(limit::DOCUMENT_BYTES_MAX)), &["too large"]);
+}
+
+#[test]
+fn headers_that_meanwhile_sets_are_refused() {
+    let header = |name: &str| {
+        format!(
+            "flow: t\nsteps:\n  - id: a\n    http: {{ method: GET, url: \"{{{{ env.A }}}}\", headers: {{ {name}: x }} }}\n"
+        )
+    };
+    refused(&header("Idempotency-Key"), &["the header `idempotency-key` is set by Meanwhile"]);
+    refused(&header("\"a b\""), &["`a b` is not a header's name"]);
+    assert!(parse(&header("X-Api-Version")).is_ok());
+}
+
+#[test]
+fn what_is_not_yaml_is_refused_with_its_place() {
+    refused("flow: test\nsteps: [\n", &["not YAML", "test.yaml:"]);
+    refused("flow: a\nflow: b\n", &["test.yaml:2:1"]);
+    refused("", &["test.yaml"]);
+    refused("flow: &a [*a]\n", &["test.yaml"]);
+}
+
+#[test]
+fn a_schema_that_cannot_be_had_or_compiled_is_refused() {
+    refused(
+        &with_step("input: { $ref: nowhere.json }\n"),
+        &["`nowhere.json` cannot be read: no such file", "test.yaml:5:16"],
+    );
+    refused(&with_step("input: { type: 5 }\n"), &["`input` is not a JSON Schema"]);
+    refused(&with_step("input: text\n"), &["`input` is a text"]);
+    let document = json!({ "flow": "t", "input": { "$ref": "a.json" }, "steps": [{ "id": "a", "native": "f" }] });
+    assert!(Definition::from_document(&document).unwrap_err()[0].message.contains("must be inlined"));
+}
+
+#[test]
+fn a_bad_input_is_answered_with_pointers() {
+    let order = parse(ORDER).unwrap();
+    let good = json!({ "customer_id": "c", "sku": "s", "qty": 1, "amount_cents": 5, "card": "4242", "address": "x" });
+    assert_eq!(order.validate_input(&good), []);
+    let mut bad = good.clone();
+    bad["qty"] = json!(0);
+    bad["simulate"] = json!({ "payment": 5 });
+    let pointers: Vec<_> = order.validate_input(&bad).into_iter().map(|error| error.pointer).collect();
+    assert_eq!(pointers, ["/qty", "/simulate/payment"]);
+    assert_eq!(order.validate_input(&json!([])).len(), 1);
+}
+
+#[test]
+fn the_ordering_key_comes_from_the_input_or_else_from_the_caller() {
+    let order = parse(ORDER).unwrap();
+    assert_eq!(order.ordering_key(&json!({ "customer_id": "c-1" }), "job"), Ok("c-1".to_owned()));
+    let missing = order.ordering_key(&json!({}), "job").unwrap_err().to_string();
+    assert!(missing.contains("`input.customer_id` is missing"), "{missing}");
+    assert!(order.ordering_key(&json!({ "customer_id": "" }), "job").is_err());
+    assert!(order.ordering_key(&json!({ "customer_id": null }), "job").is_err());
+    assert!(order.ordering_key(&json!({ "customer_id": "x".repeat(300) }), "job").is_err());
+    assert_eq!(parse(&with_step("")).unwrap().ordering_key(&json!({}), "job"), Ok("job".to_owned()));
+}
+
+#[test]
+fn several_problems_are_reported_at_once_in_the_order_of_the_file() {
+    let found =
+        parse("flow: Test\nsteps:\n  - id: a\n    native: f\n    timeout: x\nresult: \"{{ nope }}\"\n").unwrap_err();
+    let lines: Vec<u32> = found.iter().map(|problem| problem.line).collect();
+    assert_eq!(lines, [1, 5, 6]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "[a-z:{}\\[\\]\"'|>&*#!%@ \n0-9.-]{0,200}") {
+        let _ = parse(&text);
+        let _ = parse(&with_step(&format!("result: \"{}\"\n", text.replace(['"', '\n', '\\'], " "))));
+    }
+}

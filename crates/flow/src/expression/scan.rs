@@ -63,3 +63,48 @@ fn end_of_expression(text: &str) -> Option<usize> {
     }
     None
 }
+
+/// The names that follow a `|` (filters) and an `is` or `is not` (tests), outside of quoted texts.
+pub(super) fn filters_and_tests(source: &str) -> (Vec<String>, Vec<String>) {
+    let (mut filters, mut tests) = (Vec::new(), Vec::new());
+    let mut before = [String::new(), String::new()];
+    for token in tokens(source) {
+        let is_name = token.starts_with(|first: char| first.is_alphabetic() || first == '_');
+        if is_name && before[1] == "|" {
+            filters.push(token.clone());
+        }
+        if is_name && token != "not" && (before[1] == "is" || (before[0] == "is" && before[1] == "not")) {
+            tests.push(token.clone());
+        }
+        let [_, last] = before;
+        before = [last, token];
+    }
+    (filters, tests)
+}
+
+/// Names, and single signs; quoted texts are one sign each.
+fn tokens(source: &str) -> Vec<String> {
+    let mut tokens: Vec<String> = Vec::new();
+    let mut characters = source.chars().peekable();
+    while let Some(character) = characters.next() {
+        if matches!(character, '"' | '\'') {
+            while let Some(quoted) = characters.next() {
+                if quoted == '\\' {
+                    characters.next();
+                } else if quoted == character {
+                    break;
+                }
+            }
+            tokens.push(character.to_string());
+        } else if character.is_alphanumeric() || character == '_' {
+            let mut name = character.to_string();
+            while let Some(next) = characters.next_if(|next| next.is_alphanumeric() || *next == '_') {
+                name.push(next);
+            }
+            tokens.push(name);
+        } else if !character.is_whitespace() {
+            tokens.push(character.to_string());
+        }
+    }
+    tokens
+}

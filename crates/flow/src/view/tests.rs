@@ -1,1 +1,147 @@
+use serde_json::json;
+use uuid::Uuid;
 
+use super::*;
+use crate::decide::{self, Decision, Effect, NewJob, Next, Outcome, StepError};
+use crate::slip::Slip;
+
+const NOW_MS: i64 = 1_000;
+
+fn definition() -> Definition {
+    let text = "flow: t\nsteps:\n  - { id: a, native: f, compensate: { native: g } }\n  - { id: b, native: f, retry: { attempts: 2, backoff: 1h..2h } }\n";
+    Definition::parse_yaml("t.yaml", text, &mut |_| Err(String::new())).unwrap()
+}
+
+fn new_job() -> NewJob {
+    NewJob {
+        job: JobId::new(Uuid::from_u128(7)),
+        tenant: "default".to_owned(),
+        key: "k".to_owned(),
+        input: json!({}),
+        correlation_id: "c".to_owned(),
+        priority: 1,
+        retry_of: None,
+    }
+}
+
+fn failed(retryable: bool) -> Outcome {
+    let error = StepError { code: "step-failed".to_owned(), message: "no".to_owned(), status: Some(400) };
+    Outcome::Failed { error, retryable, effect: Effect::Refused, retry_after_ms: Some(5_000) }
+}
+
+/// A job under way: its definition, the last decision, its view and all events so far.
+struct Run {
+    definition: Definition,
+    decision: Decision,
+    events: Vec<JobEvent>,
+    view: JobView,
+}
+
+impl Run {
+    fn start() -> Self {
+        let definition = definition();
+        let decision = decide::start(&definition, new_job(), NOW_MS);
+        let view = JobView::from_event(0, &decision.events[0]);
+        Self { definition, events: decision.events.clone(), decision, view }
+    }
+
+    fn slip(&self) -> Slip {
+        match &self.decision.next {
+            Next::Step { slip, .. } | Next::RetryNow { slip, .. } => slip.clone(),
+            Next::Hold(hold) => hold.slip.clone(),
+            Next::End => panic!("ended"),
+        }
+    }
+
+    fn step(&mut self, outcome: Outcome) -> &JobView {
+        let now_ms = self.view.updated_at_ms + 100;
+        self.decision = decide::advance(&self.definition, &self.slip(), outcome, now_ms);
+        for event in self.decision.events.clone() {
+            assert!(self.view.apply(i64::try_from(self.events.len()).unwrap(), &event));
+            self.events.push(event);
+        }
+        &self.view
+    }
+}
+
+fn ok() -> Outcome {
+    Outcome::Succeeded { output: json!(1) }
+}
+
+#[test]
+fn a_job_that_succeeds_is_seen_to_progress() {
+    let mut run = Run::start();
+    assert_eq!((run.view.status, run.view.progress().percent), (JobStatus::Accepted, 0));
+    let view = run.step(ok());
+    assert_eq!((view.status, view.progress()), (JobStatus::Running, Progress { done: 1, total: 2, percent: 50 }));
+    assert_eq!((view.steps[0].started_at_ms, view.steps[0].ended_at_ms), (Some(1_000), Some(1_100)));
+    let view = run.step(ok());
+    assert_eq!((view.status, view.progress().percent), (JobStatus::Succeeded, 100));
+    assert_eq!(view.result, Some(Value::Null));
+    let all: Vec<_> = run.view.steps_of(&run.definition).into_iter().map(|step| (step.id, step.status)).collect();
+    assert_eq!(all, [("a".to_owned(), StepStatus::Succeeded), ("b".to_owned(), StepStatus::Succeeded)]);
+}
+
+#[test]
+fn a_held_attempt_says_when_the_next_one_comes_and_is_over_when_the_job_goes_back() {
+    let mut run = Run::start();
+    run.step(ok());
+    let view = run.step(failed(true));
+    assert_eq!(
+        (view.status, view.steps[1].status, view.steps[1].attempts),
+        (JobStatus::Waiting, StepStatus::Retrying, 1)
+    );
+    assert!(view.steps[1].next_attempt_at_ms.unwrap() >= 6_200);
+    let view = run.step(Outcome::Cancelled);
+    assert_eq!(
+        (view.status, view.steps[1].status, view.steps[1].next_attempt_at_ms),
+        (JobStatus::Compensating, StepStatus::Failed, None)
+    );
+    let view = run.step(ok());
+    assert_eq!((view.status, view.steps[0].status), (JobStatus::Cancelled, StepStatus::Compensated));
+    assert_eq!(view.compensation, Some(Compensation { undone: vec!["a".to_owned()], stuck: None }));
+    assert_eq!(view.error.as_ref().map(|error| error.code.as_str()), Some("cancelled"));
+}
+
+#[test]
+fn a_parked_undo_names_the_step_that_is_stuck() {
+    let mut run = Run::start();
+    run.step(ok());
+    run.step(failed(false));
+    let view = run.step(failed(false));
+    assert_eq!(
+        (view.status, view.compensation.as_ref().unwrap().stuck.as_deref()),
+        (JobStatus::NeedsAttention, Some("a"))
+    );
+    let view = run.step(ok());
+    assert_eq!((view.status, view.compensation.as_ref().unwrap().stuck.as_deref()), (JobStatus::Failed, None));
+    assert_eq!(view.error.as_ref().map(|error| (error.step.as_str(), error.status)), Some(("b", Some(400))));
+}
+
+#[test]
+fn late_and_repeated_events_change_nothing() {
+    let mut run = Run::start();
+    run.step(ok());
+    run.step(failed(false));
+    run.step(ok());
+    let end = run.view.clone();
+    for (cursor, event) in run.events.iter().enumerate() {
+        assert!(!run.view.apply(i64::try_from(cursor).unwrap(), event));
+    }
+    assert_eq!(run.view, end);
+    let beyond = i64::try_from(run.events.len()).unwrap() + 5;
+    run.view.apply(beyond, &run.events[0].clone());
+    assert_eq!(run.view.status, JobStatus::Failed, "nothing follows a final state");
+}
+
+#[test]
+fn the_acceptance_is_shown_before_kafka_has_it() {
+    let mut run = Run::start();
+    let mut view = JobView::from_event(-1, &run.events[0]);
+    assert_eq!((view.status, view.cursor), (JobStatus::Accepted, -1));
+    run.step(ok());
+    for (cursor, event) in run.events.iter().enumerate() {
+        assert!(view.apply(i64::try_from(cursor).unwrap(), event));
+    }
+    assert_eq!(view, run.view);
+}

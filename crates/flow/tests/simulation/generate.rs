@@ -1,0 +1,50 @@
+//! Random flows.
+
+use flow::definition::Definition;
+use serde_json::{Value, json};
+
+use crate::chance::Chance;
+
+pub const QUEUES: [&str; 2] = ["fast", "slow"];
+
+/// A flow of one to six steps with everything that changes decisions.
+pub fn definition(chance: &mut Chance) -> Definition {
+    let count = 1 + chance.below(6);
+    let steps: Vec<Value> = (0..count).map(|index| step(chance, index)).collect();
+    let mut document = json!({ "flow": "simulated", "steps": steps });
+    if chance.percent(30) {
+        document["on_failure"] = json!("park");
+    }
+    if chance.percent(40) {
+        document["deadline"] = json!(["100ms", "10s", "2m"][chance.below(3)]);
+    }
+    document["result"] = match chance.percent(10) {
+        // Fails when the last step was skipped, after everything was done.
+        true => json!(format!("{{{{ steps.s{}.output }}}}", count - 1)),
+        false => json!({ "last": format!("{{{{ steps.s{}.output | default(none) }}}}", count - 1) }),
+    };
+    Definition::from_document(&document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
+}
+
+fn step(chance: &mut Chance, index: usize) -> Value {
+    let mut step = json!({ "id": format!("s{index}"), "native": "work", "queue": QUEUES[chance.below(2)] });
+    step["retry"] = retry(chance, 4);
+    if chance.percent(20) {
+        step["idempotent"] = json!(false);
+    }
+    if chance.percent(20) {
+        step["when"] = json!(["{{ input.yes }}", "{{ input.no }}"][chance.below(2)]);
+    }
+    if index > 0 && chance.percent(30) {
+        step["with"] = json!({ "before": format!("{{{{ steps.s{}.output | default(none) }}}}", index - 1) });
+    }
+    if chance.percent(70) {
+        step["compensate"] = json!({ "native": "undo", "retry": retry(chance, 3) });
+        step["compensate"]["with"] = json!(format!("{{{{ steps.s{index}.output | default(step.idempotency_key) }}}}"));
+    }
+    step
+}
+
+fn retry(chance: &mut Chance, attempts_max: usize) -> Value {
+    json!({ "attempts": 1 + chance.below(attempts_max), "backoff": ["1ms..5ms", "2s..60s"][chance.below(2)] })
+}

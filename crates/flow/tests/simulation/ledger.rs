@@ -1,0 +1,193 @@
+//! What must always hold, kept by somebody who does not look into `advance`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flow::decide::{Decision, Next};
+use flow::definition::{Definition, OnFailure};
+use flow::event::{EventKind, JobEvent};
+use flow::id::JobId;
+use flow::slip::{Phase, Slip};
+use flow::view::JobView;
+
+use crate::service::{Service, Told};
+
+/// What was committed about one job.
+#[derive(Default)]
+struct Account {
+    /// What attempts forward were told, in the order of their commits.
+    told: Vec<(String, Told)>,
+    /// Committed attempts per step and direction since the last time an operator sent the job on.
+    attempts: BTreeMap<(String, bool), u32>,
+    /// Steps that must not be repeated before an operator says so.
+    barred: BTreeSet<String>,
+    /// Hops that were given away.
+    hops: BTreeSet<u32>,
+    compensated: Vec<String>,
+    passed: Vec<String>,
+    ended: Option<EventKind>,
+    events: BTreeSet<(u32, u32)>,
+    view: Option<JobView>,
+    keys_by_step: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// All accounts.
+pub struct Ledger {
+    definition: Definition,
+    accounts: BTreeMap<JobId, Account>,
+    cursor: i64,
+}
+
+impl Ledger {
+    pub fn new(definition: Definition) -> Self {
+        Self { definition, accounts: BTreeMap::new(), cursor: 0 }
+    }
+
+    /// A slip has been given to its step by the owner of its partition.
+    pub fn taken(&self, slip: &Slip) {
+        let ended = self.accounts.get(&slip.job).and_then(|account| account.ended);
+        assert!(ended.is_none(), "{} runs after the job's end", slip.step);
+    }
+
+    /// A call is about to be made by the owner of the slip.
+    pub fn called(&mut self, slip: &Slip, key: &str) {
+        let account = self.accounts.entry(slip.job).or_default();
+        if slip.phase == Phase::Forward {
+            account.keys_by_step.entry(slip.step.clone()).or_default().insert(key.to_owned());
+        }
+    }
+
+    /// A decision was committed, with what its attempts were told.
+    pub fn committed(&mut self, from: &Slip, told: &[Told], decision: &Decision) {
+        let step = self.definition.step(&from.step);
+        let account = self.accounts.entry(from.job).or_default();
+        assert!(account.ended.is_none(), "a decision after the end");
+        for told in told {
+            account.attempt(from, *told, step.is_none_or(|step| step.idempotent));
+        }
+        let policy = match from.phase {
+            Phase::Forward => step.map(|step| step.action.retry),
+            Phase::Undo => step.and_then(|step| step.compensation.as_ref()).map(|action| action.retry),
+        };
+        let made = account.attempts.get(&(from.step.clone(), from.phase == Phase::Undo)).copied().unwrap_or(0);
+        assert!(policy.is_none_or(|policy| made <= policy.attempts), "{made} attempts of {}", from.step);
+        self.moved(from.job, from.hop, &decision.next);
+        for event in &decision.events {
+            self.heard(event);
+        }
+    }
+
+    /// The acceptance.
+    pub fn accepted(&mut self, job: JobId, decision: &Decision) {
+        self.moved(job, 0, &decision.next);
+        for event in &decision.events {
+            self.heard(event);
+        }
+    }
+
+    /// An operator has sent the job on.
+    pub fn resumed(&mut self, event: &JobEvent) {
+        let account = self.accounts.entry(event.job).or_default();
+        account.attempts.clear();
+        account.barred.clear();
+        self.heard(event);
+    }
+
+    fn moved(&mut self, job: JobId, hop: u32, next: &Next) {
+        let account = self.accounts.entry(job).or_default();
+        assert!(account.hops.insert(hop), "a second successor of hop {hop}");
+        let slip = match next {
+            Next::Step { slip, .. } => slip,
+            Next::Hold(hold) => &hold.slip,
+            Next::RetryNow { .. } => panic!("a retry in the process is never committed"),
+            Next::End => return,
+        };
+        assert_eq!(slip.hop, hop + 1, "a hop is one more than the one before");
+    }
+
+    fn heard(&mut self, event: &JobEvent) {
+        self.cursor += 1;
+        let account = self.accounts.entry(event.job).or_default();
+        assert!(account.events.insert((event.hop, event.index)), "two events of one name: {event:?}");
+        assert!(account.ended.is_none(), "{:?} after the end", event.kind);
+        match &mut account.view {
+            Some(view) => assert!(view.apply(self.cursor, event)),
+            None => account.view = Some(JobView::from_event(self.cursor, event)),
+        }
+        let step = event.step.clone().unwrap_or_default();
+        match event.kind {
+            EventKind::StepCompensated => account.compensated.push(step),
+            EventKind::StepSucceeded | EventKind::StepSkipped => account.passed.push(step),
+            EventKind::JobSucceeded | EventKind::JobFailed | EventKind::JobCancelled => {
+                account.ended = Some(event.kind)
+            }
+            EventKind::JobAccepted
+            | EventKind::StepRetrying
+            | EventKind::StepFailed
+            | EventKind::JobCompensating
+            | EventKind::JobParked
+            | EventKind::JobResumed => {}
+        }
+        assert_eq!(event.status.is_final(), account.ended.is_some(), "{event:?}");
+        let view = account.view.as_ref().expect("it was just made");
+        assert_eq!(view.status, event.status);
+    }
+
+    pub fn has_ended(&self, job: JobId) -> bool {
+        self.accounts.get(&job).is_some_and(|account| account.ended.is_some())
+    }
+
+    /// At the very end: everything that was promised about the job.
+    pub fn close(&self, job: JobId, was_cancelled: bool, service: &Service) {
+        let account = &self.accounts[&job];
+        let ended = account.ended.expect("every job ends");
+        let ids: Vec<String> = self.definition.steps().iter().map(|step| step.id.clone()).collect();
+        if ended == EventKind::JobSucceeded {
+            assert_eq!(account.passed, ids, "every step is passed once, in order");
+            assert_eq!(account.compensated, Vec::<String>::new());
+            return;
+        }
+        assert!(ended == EventKind::JobFailed || was_cancelled, "nobody has cancelled");
+        let parks = self.definition.on_failure() == OnFailure::Park;
+        let result_failed = account.passed.len() == ids.len();
+        assert!(
+            !parks || was_cancelled || result_failed,
+            "a flow that parks ends badly only by a cancel or its result"
+        );
+        let can_be_undone = |id: &&String| self.definition.step(id).is_some_and(|step| step.compensation.is_some());
+        let done = |id: &&String| account.was_perhaps_done(id);
+        let expected: Vec<String> = ids.iter().rev().filter(can_be_undone).filter(done).cloned().collect();
+        assert_eq!(account.compensated, expected, "what is undone is what was, or may have been, done, in reverse");
+        for id in ids.iter().filter(can_be_undone) {
+            for key in account.keys_by_step.get(id).into_iter().flatten().filter(|key| service.done.contains(*key)) {
+                assert!(service.undone.contains(key), "{key} was done and never undone");
+            }
+        }
+    }
+}
+
+impl Account {
+    fn attempt(&mut self, slip: &Slip, told: Told, idempotent: bool) {
+        if slip.phase == Phase::Forward {
+            self.told.push((slip.step.clone(), told));
+        }
+        if told == Told::Redelivered {
+            return;
+        }
+        *self.attempts.entry((slip.step.clone(), slip.phase == Phase::Undo)).or_default() += 1;
+        if slip.phase == Phase::Forward && !idempotent {
+            assert!(!self.barred.contains(&slip.step), "{} was repeated after an unknown outcome", slip.step);
+            if told == Told::Unknown {
+                self.barred.insert(slip.step.clone());
+            }
+        }
+    }
+
+    fn was_perhaps_done(&self, step: &str) -> bool {
+        let told = self.told.iter().filter(|(id, _)| id == step);
+        told.fold(false, |perhaps, (_, told)| match told {
+            Told::Succeeded | Told::Unknown | Told::Done | Told::Redelivered => true,
+            Told::Refused => false,
+            Told::Unsent => perhaps,
+        })
+    }
+}

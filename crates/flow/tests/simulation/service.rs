@@ -1,0 +1,91 @@
+//! The other side: it does things, forgets to answer, and refuses.
+
+use std::collections::BTreeSet;
+
+use flow::decide::{Effect, NativeCall, Outcome, StepError, code};
+use serde_json::json;
+
+use crate::chance::Chance;
+
+/// What an attempt told its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    Succeeded,
+    /// A definite no; remembered under the key, as idempotent services do.
+    Refused,
+    /// Nothing arrived.
+    Unsent,
+    /// Something may have.
+    Unknown,
+    /// It was done, its output is lost.
+    Done,
+    /// Not an attempt: the slip may have been run before by a worker that is gone.
+    Redelivered,
+}
+
+/// Everything that was ever done, by idempotency key.
+#[derive(Default)]
+pub struct Service {
+    pub done: BTreeSet<String>,
+    pub undone: BTreeSet<String>,
+    refused: BTreeSet<String>,
+}
+
+impl Service {
+    /// One attempt. `trouble`: how many of a hundred go wrong.
+    pub fn call(&mut self, chance: &mut Chance, call: &NativeCall, trouble: usize) -> (Told, Outcome) {
+        let told = if chance.percent(trouble) {
+            [Told::Refused, Told::Unsent, Told::Unsent, Told::Unknown, Told::Unknown][chance.below(5)]
+        } else {
+            Told::Succeeded
+        };
+        let arrives = match told {
+            Told::Succeeded => true,
+            Told::Unknown => chance.percent(60),
+            Told::Refused | Told::Unsent | Told::Done | Told::Redelivered => false,
+        };
+        let told = if call.undo { self.undo(call, told, arrives) } else { self.work(call, told, arrives) };
+        (told, outcome(told, chance))
+    }
+
+    fn work(&mut self, call: &NativeCall, told: Told, arrives: bool) -> Told {
+        let key = &call.idempotency_key;
+        // What was undone before it was done stays undone: its maker is late, and gets a no.
+        let bars = self.refused.contains(key) || self.undone.contains(key);
+        match told {
+            Told::Succeeded | Told::Refused if bars => Told::Refused,
+            Told::Refused if self.done.contains(key) => Told::Succeeded,
+            Told::Refused => {
+                self.refused.insert(key.clone());
+                Told::Refused
+            }
+            other => {
+                if arrives && !bars {
+                    self.done.insert(key.clone());
+                }
+                other
+            }
+        }
+    }
+
+    fn undo(&mut self, call: &NativeCall, told: Told, arrives: bool) -> Told {
+        let key = call.idempotency_key.strip_suffix(":undo").expect("an undo has a key of its own");
+        if arrives {
+            self.undone.insert(key.to_owned());
+        }
+        told
+    }
+}
+
+fn outcome(told: Told, chance: &mut Chance) -> Outcome {
+    let (retryable, effect) = match told {
+        Told::Succeeded => return Outcome::Succeeded { output: json!("done") },
+        Told::Refused => (false, Effect::Refused),
+        Told::Unsent => (true, Effect::Unsent),
+        Told::Unknown => (chance.percent(90), Effect::Unknown),
+        Told::Done | Told::Redelivered => (false, Effect::Done),
+    };
+    let error = StepError { code: code::STEP_FAILED.to_owned(), message: format!("{told:?}"), status: None };
+    let retry_after_ms = chance.percent(10).then_some(3_000);
+    Outcome::Failed { error, retryable, effect, retry_after_ms }
+}

@@ -1,0 +1,396 @@
+//! Queues, workers with transactions, holds, an operator: as much of the system as a token meets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Sum;
+
+use flow::decide::{Decision, Env, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered, resumed, start};
+use flow::definition::Definition;
+use flow::id::JobId;
+use flow::slip::{Hold, HoldReason, Phase, Slip};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::chance::Chance;
+use crate::generate::{QUEUES, definition};
+use crate::ledger::Ledger;
+use crate::service::{Service, Told};
+
+const WORKERS: usize = 3;
+const PARTITIONS_PER_QUEUE: usize = 2;
+/// From then on nothing goes wrong any more, so that every job can end.
+const CALM_AFTER_TICKS: u32 = 400;
+const TICKS_MAX: u32 = 20_000;
+
+/// How often things were done.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    kills: u64,
+    kills_after_commit: u64,
+    reassignments: u64,
+    zombie_results_refused: u64,
+    redeliveries: u64,
+    holds_released: u64,
+    operator_acts: u64,
+    cancels: u64,
+    too_large: u64,
+    undone: u64,
+}
+
+impl Tally {
+    pub fn named(self) -> [(&'static str, u64); 10] {
+        [
+            ("kill", self.kills),
+            ("kill after commit", self.kills_after_commit),
+            ("reassign", self.reassignments),
+            ("refuse a zombie", self.zombie_results_refused),
+            ("deliver again", self.redeliveries),
+            ("release", self.holds_released),
+            ("act as operator", self.operator_acts),
+            ("cancel", self.cancels),
+            ("too large", self.too_large),
+            ("undo", self.undone),
+        ]
+    }
+}
+
+impl Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
+        tallies.fold(Self::default(), |a, b| Self {
+            kills: a.kills + b.kills,
+            kills_after_commit: a.kills_after_commit + b.kills_after_commit,
+            reassignments: a.reassignments + b.reassignments,
+            zombie_results_refused: a.zombie_results_refused + b.zombie_results_refused,
+            redeliveries: a.redeliveries + b.redeliveries,
+            holds_released: a.holds_released + b.holds_released,
+            operator_acts: a.operator_acts + b.operator_acts,
+            cancels: a.cancels + b.cancels,
+            too_large: a.too_large + b.too_large,
+            undone: a.undone + b.undone,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Partition {
+    log: Vec<Slip>,
+    /// Offsets that are committed as done, also out of order.
+    done: Vec<bool>,
+    owner: usize,
+    epoch: u32,
+    /// What lay there when the owner got it may have been run before.
+    end_at_assignment: usize,
+}
+
+/// A slip in flight. It belongs to the assignment under which it was taken.
+struct Task {
+    worker: usize,
+    partition: usize,
+    epoch: u32,
+    offset: usize,
+    slip: Slip,
+    told: Vec<Told>,
+    ready: Option<Decision>,
+}
+
+pub struct World {
+    chance: Chance,
+    definition: Definition,
+    now_ms: i64,
+    trouble: usize,
+    tick: u32,
+    jobs: Vec<JobId>,
+    partitions: Vec<Partition>,
+    tasks: Vec<Task>,
+    holds: BTreeMap<(JobId, u32), (Hold, Option<i64>)>,
+    wishes: BTreeSet<JobId>,
+    service: Service,
+    ledger: Ledger,
+    tally: Tally,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let definition = definition(&mut chance);
+        let partition = |index| Partition { owner: index % WORKERS, ..Partition::default() };
+        let mut world = Self {
+            trouble: [0, 10, 30, 60][chance.below(4)],
+            now_ms: 1_700_000_000_000,
+            tick: 0,
+            jobs: Vec::new(),
+            partitions: (0..QUEUES.len() * PARTITIONS_PER_QUEUE).map(partition).collect(),
+            tasks: Vec::new(),
+            holds: BTreeMap::new(),
+            wishes: BTreeSet::new(),
+            service: Service::default(),
+            ledger: Ledger::new(definition.clone()),
+            tally: Tally::default(),
+            chance,
+            definition,
+        };
+        for _ in 0..=world.chance.below(3) {
+            world.accept();
+        }
+        world
+    }
+
+    pub fn run(mut self) -> Tally {
+        while !self.jobs.iter().all(|job| self.ledger.has_ended(*job)) {
+            self.tick += 1;
+            assert!(self.tick < TICKS_MAX, "the jobs do not end");
+            self.act();
+            self.count_tokens();
+        }
+        // Zombies wake up late; nothing that they do counts.
+        while let Some(task) = self.tasks.pop() {
+            let mut told = self.attempt(task);
+            told.ready = None;
+        }
+        for job in &self.jobs {
+            self.ledger.close(*job, self.wishes.contains(job), &self.service);
+        }
+        self.tally.undone = self.service.undone.len() as u64;
+        self.tally
+    }
+
+    fn is_calm(&self) -> bool {
+        self.tick > CALM_AFTER_TICKS
+    }
+
+    /// Anything that may happen next.
+    fn act(&mut self) {
+        match self.chance.below(100) {
+            0..=29 => self.take(),
+            30..=59 => self.run_any(),
+            60..=79 => {
+                let worker = self.chance.below(WORKERS);
+                self.commit(worker);
+            }
+            80..=89 => self.pass_time(),
+            90..=92 => self.act_as_operator(),
+            _ if self.is_calm() => {}
+            93 => self.kill_any(),
+            94..=96 => self.reassign_any(),
+            97 if self.chance.percent(10) => {
+                let job = self.jobs[self.chance.below(self.jobs.len())];
+                self.tally.cancels += u64::from(self.wishes.insert(job));
+            }
+            _ => {}
+        }
+    }
+
+    fn accept(&mut self) {
+        let job = JobId::new(Uuid::from_u128(u128::from(self.chance.next())));
+        self.jobs.push(job);
+        let new = NewJob {
+            job,
+            tenant: "default".to_owned(),
+            key: "key".to_owned(),
+            input: json!({ "yes": true, "no": false }),
+            correlation_id: "simulated".to_owned(),
+            priority: 1,
+            retry_of: None,
+        };
+        let decision = start(&self.definition, new, self.now_ms);
+        self.ledger.accepted(job, &decision);
+        self.move_token(decision.next);
+    }
+
+    fn move_token(&mut self, next: Next) {
+        match next {
+            Next::Step { slip, queue } => self.send(slip, &queue),
+            Next::Hold(hold) => {
+                let after_ms = hold.release_after_ms.map(|ms| i64::try_from(ms).expect("a delay is short"));
+                let due_ms = after_ms.map(|after_ms| self.now_ms + after_ms);
+                let earlier = self.holds.insert((hold.slip.job, hold.slip.hop), (hold, due_ms));
+                assert!(earlier.is_none(), "two holds of one hop");
+            }
+            Next::RetryNow { .. } => panic!("a retry in the process is never committed"),
+            Next::End => {}
+        }
+    }
+
+    fn send(&mut self, slip: Slip, queue: &str) {
+        let queue = QUEUES.iter().position(|known| *known == queue).expect("the flow names known queues");
+        let by_key = usize::from(slip.job.uuid().as_bytes()[15]) % PARTITIONS_PER_QUEUE;
+        let partition = &mut self.partitions[queue * PARTITIONS_PER_QUEUE + by_key];
+        partition.log.push(slip);
+        partition.done.push(false);
+    }
+
+    /// The owner of a partition takes any slip of it that is neither done nor in flight: order is not relied upon.
+    fn take(&mut self) {
+        let index = self.chance.below(self.partitions.len());
+        let partition = &self.partitions[index];
+        let in_flight = |offset: usize| {
+            let same = |task: &Task| (task.partition, task.epoch, task.offset) == (index, partition.epoch, offset);
+            self.tasks.iter().any(same)
+        };
+        let open: Vec<usize> =
+            (0..partition.log.len()).filter(|offset| !partition.done[*offset] && !in_flight(*offset)).collect();
+        let Some(offset) = open.get(self.chance.below(open.len())).copied() else { return };
+        let (mut slip, mut told) = (partition.log[offset].clone(), Vec::new());
+        self.ledger.taken(&slip);
+        if offset < partition.end_at_assignment {
+            slip = redelivered(slip);
+            told.push(Told::Redelivered);
+            self.tally.redeliveries += 1;
+        }
+        let (worker, epoch) = (partition.owner, partition.epoch);
+        self.tasks.push(Task { worker, partition: index, epoch, offset, slip, told, ready: None });
+    }
+
+    fn run_any(&mut self) {
+        let waiting: Vec<usize> = (0..self.tasks.len()).filter(|index| self.tasks[*index].ready.is_none()).collect();
+        let Some(index) = waiting.get(self.chance.below(waiting.len())).copied() else { return };
+        let task = self.tasks.swap_remove(index);
+        let task = self.attempt(task);
+        self.tasks.push(task);
+    }
+
+    /// One attempt, by an owner or by a zombie.
+    fn attempt(&mut self, mut task: Task) -> Task {
+        let outcome = self.outcome(&mut task);
+        let mut decision = advance(&self.definition, &task.slip, outcome.clone(), self.now_ms);
+        let forward_success = task.slip.phase == Phase::Forward && matches!(outcome, Outcome::Succeeded { .. });
+        if forward_success && !self.is_calm() && self.chance.percent(3) {
+            self.tally.too_large += 1;
+            *task.told.last_mut().expect("it was told of a success") = Told::Done;
+            decision = advance(&self.definition, &task.slip, Outcome::too_large("too large"), self.now_ms);
+        }
+        match decision.next {
+            Next::RetryNow { slip, .. } => {
+                assert!(decision.events.is_empty());
+                task.slip = slip;
+            }
+            Next::Step { .. } | Next::Hold(_) | Next::End => task.ready = Some(decision),
+        }
+        task
+    }
+
+    fn outcome(&mut self, task: &mut Task) -> Outcome {
+        let fresh = task.told.iter().all(|told| *told == Told::Redelivered);
+        if fresh && task.slip.phase == Phase::Forward && self.wishes.contains(&task.slip.job) {
+            return Outcome::Cancelled;
+        }
+        match prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
+            Prepared::Native(call) => {
+                self.ledger.called(&task.slip, &call.idempotency_key);
+                let trouble = if self.is_calm() { 0 } else { self.trouble };
+                let (told, outcome) = self.service.call(&mut self.chance, &call, trouble);
+                task.told.push(told);
+                outcome
+            }
+            Prepared::Outcome(outcome) => outcome,
+            Prepared::Http(_) => panic!("the simulated flows are native"),
+        }
+    }
+
+    /// One transaction of a worker: all that is ready and still its own, or nothing.
+    fn commit(&mut self, worker: usize) {
+        let (kill_before, kill_after) = match self.is_calm() {
+            true => (false, false),
+            false => (self.chance.percent(4), self.chance.percent(4)),
+        };
+        if kill_before {
+            return self.kill(worker);
+        }
+        let mut kept = Vec::new();
+        for task in std::mem::take(&mut self.tasks) {
+            match task.ready {
+                Some(_) if task.worker == worker => self.commit_task(task),
+                Some(_) | None => kept.push(task),
+            }
+        }
+        self.tasks = kept;
+        if kill_after {
+            self.tally.kills_after_commit += 1;
+            self.kill(worker);
+        }
+    }
+
+    fn commit_task(&mut self, task: Task) {
+        let partition = &mut self.partitions[task.partition];
+        if partition.epoch != task.epoch {
+            self.tally.zombie_results_refused += 1;
+            return;
+        }
+        assert!(!partition.done[task.offset], "one offset, one commit");
+        partition.done[task.offset] = true;
+        let decision = task.ready.expect("only what is ready is committed");
+        let came = partition.log[task.offset].clone();
+        self.ledger.committed(&came, &task.told, &decision);
+        self.move_token(decision.next);
+    }
+
+    fn kill_any(&mut self) {
+        let worker = self.chance.below(WORKERS);
+        self.kill(worker);
+    }
+
+    fn kill(&mut self, worker: usize) {
+        self.tally.kills += 1;
+        self.tasks.retain(|task| task.worker != worker);
+        for index in 0..self.partitions.len() {
+            if self.partitions[index].owner == worker {
+                self.reassign(index);
+            }
+        }
+    }
+
+    fn reassign_any(&mut self) {
+        let index = self.chance.below(self.partitions.len());
+        self.reassign(index);
+    }
+
+    /// The tasks of the old owner live on, as a zombie's.
+    fn reassign(&mut self, index: usize) {
+        self.tally.reassignments += 1;
+        let owner = self.chance.below(WORKERS);
+        let partition = &mut self.partitions[index];
+        partition.owner = owner;
+        partition.epoch += 1;
+        partition.end_at_assignment = partition.log.len();
+    }
+
+    fn pass_time(&mut self) {
+        let step_ms = [1, 50, 2_000, 60_000][self.chance.below(4)];
+        self.now_ms += step_ms;
+        let due = self.holds.iter().filter(|(_, (_, due_ms))| due_ms.is_some_and(|due_ms| due_ms <= self.now_ms));
+        let due: Vec<_> = due.map(|(identity, _)| *identity).collect();
+        for identity in due {
+            // The orchestrator may be late.
+            if self.chance.percent(70)
+                && let Some((hold, _)) = self.holds.remove(&identity)
+            {
+                self.tally.holds_released += 1;
+                self.send(hold.slip, &hold.queue);
+            }
+        }
+    }
+
+    /// An operator sends a parked job on, and sometimes wants it cancelled instead.
+    fn act_as_operator(&mut self) {
+        let parked = self.holds.iter().find(|(_, (hold, _))| hold.reason == HoldReason::Attention);
+        let Some(identity) = parked.map(|(identity, _)| *identity) else { return };
+        let Some((hold, _)) = self.holds.remove(&identity) else { return };
+        self.tally.operator_acts += 1;
+        if self.chance.percent(20) {
+            self.tally.cancels += u64::from(self.wishes.insert(hold.slip.job));
+        }
+        let event = resumed(&self.definition, &hold, self.now_ms);
+        self.ledger.resumed(&event);
+        self.send(hold.slip, &hold.queue);
+    }
+
+    /// One token per living job, none per ended one.
+    fn count_tokens(&self) {
+        for job in &self.jobs {
+            let queued = self.partitions.iter().flat_map(|partition| partition.log.iter().zip(&partition.done));
+            let queued = queued.filter(|(slip, done)| slip.job == *job && !**done).count();
+            let held = self.holds.keys().filter(|(owner, _)| owner == job).count();
+            let expected = usize::from(!self.ledger.has_ended(*job));
+            assert_eq!(queued + held, expected, "a job has one token until it ends");
+        }
+    }
+}
