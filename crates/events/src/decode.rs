@@ -127,7 +127,7 @@ impl Schemas {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    fn datum<W: DeserializeOwned>(&self, kind: RecordKind, bytes: &[u8]) -> Result<W, DecodeError> {
+    pub(crate) fn datum<W: DeserializeOwned>(&self, kind: RecordKind, bytes: &[u8]) -> Result<W, DecodeError> {
         let (id, mut datum) = unframe(bytes)?;
         let known = self.known(id).ok_or(DecodeError::UnknownSchema(id))?;
         let other = |reason: String| DecodeError::OtherSchema { id, reason };

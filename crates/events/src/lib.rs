@@ -22,6 +22,7 @@ pub mod progress;
 pub mod record;
 pub mod schema;
 mod slip;
+mod tell;
 pub mod time;
 pub mod topic;
 pub mod trace;
@@ -35,3 +36,4 @@ pub use decode::{DecodeError, Schemas, decode_cancel, decode_event, decode_progr
 pub use encode::{EncodeError, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
 pub use record::{Inbound, Record};
 pub use schema::{RecordKind, WriterIds};
+pub use tell::decode_json;

@@ -25,6 +25,4 @@ pub struct Config {
     pub connections_max: u32,
     /// The tenant of requests without credentials and of `meanwhile.commands`.
     pub default_tenant: String,
-    /// Where callers reach the API, for absolute URIs; empty: each request's `Host`.
-    pub public_url: String,
 }

@@ -12,7 +12,7 @@ use axum::{Extension, Json, Router, middleware};
 use serde_json::{Value, json};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
-use service_kit::problem::{Kind, Problem, PublicUrl, dress};
+use service_kit::problem::{self, Kind, Problem, PublicUrl, dress};
 use store::Pool;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -56,10 +56,9 @@ impl Api {
 }
 
 /// The routes under `/v1`, and flows' own routes for everything else.
-pub(crate) fn router(api: Arc<Api>) -> Router {
+pub(crate) fn router(api: Arc<Api>, public_url: PublicUrl) -> Router {
     let ids = api.ids.clone();
     let body_bytes_max = api.config.body_bytes_max;
-    let public_url = PublicUrl::new(&api.config.public_url);
     Router::new()
         .route("/v1/flows", get(list_flows))
         .route("/v1/flows/{flow}", get(show_flow))
@@ -69,6 +68,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/v1/jobs/{job}/events", get(status::events))
         .fallback(submit_by_route)
         .with_state(api)
+        .merge(problem::router())
         .layer(CatchPanicLayer::custom(panicked))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(middleware::from_fn_with_state(ids, context::carry))

@@ -7,11 +7,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// The longest key taken, in characters: long enough for any digest or pair of UUIDs.
-pub const KEY_CHARS_MAX: usize = 255;
+pub(crate) const KEY_CHARS_MAX: usize = 255;
 
 /// The header's value is not a usable key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub(crate) enum KeyError {
     /// Neither a structured string nor a plain word.
     #[error(
         "Idempotency-Key must be a quoted string of printable ASCII, such as \"8e03978e-40d5-43dd-bc93-6894a57f9324\""
@@ -26,7 +26,7 @@ pub enum KeyError {
 }
 
 /// Reads the header's value: a structured string (RFC 9651) by the letter, or a bare value, which means the same.
-pub fn parse_key(header: &[u8]) -> Result<String, KeyError> {
+pub(crate) fn parse_key(header: &[u8]) -> Result<String, KeyError> {
     let text = std::str::from_utf8(header).map_err(|_| KeyError::Malformed)?.trim_matches([' ', '\t']);
     let key = if text.starts_with('"') { quoted(text)? } else { bare(text)? };
     check_length(&key)?;
@@ -34,7 +34,7 @@ pub fn parse_key(header: &[u8]) -> Result<String, KeyError> {
 }
 
 /// Checks a key that came without a header: the `id` of a Kafka command.
-pub fn check_length(key: &str) -> Result<(), KeyError> {
+pub(crate) fn check_length(key: &str) -> Result<(), KeyError> {
     if key.is_empty() {
         return Err(KeyError::Empty);
     }
@@ -58,7 +58,7 @@ fn bare(text: &str) -> Result<String, KeyError> {
 }
 
 /// SHA-256 over method, flow and canonical body: equal for requests that mean the same, whatever the order of their keys.
-pub fn fingerprint(flow: &str, input: &Value) -> Vec<u8> {
+pub(crate) fn fingerprint(flow: &str, input: &Value) -> Vec<u8> {
     let mut hasher = Sha256::new();
     hasher.update(b"POST\0");
     hasher.update(flow.as_bytes());

@@ -19,6 +19,7 @@ use events::{Inbound, decode_event};
 use flow::definition::Definition;
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
+use service_kit::problem::PublicUrl;
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
@@ -62,6 +63,8 @@ pub struct Settings {
     pub topics: Topics,
     /// Postgres.
     pub database_url: String,
+    /// Where callers reach the API.
+    pub public_url: PublicUrl,
     /// The service's own settings.
     pub config: config::Config,
 }
@@ -97,7 +100,7 @@ pub async fn run(
     // Requests that are being answered need the group commit until the server has let go of them.
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
-    let router = http::router(Arc::clone(&api)).merge(health);
+    let router = http::router(Arc::clone(&api), settings.public_url.clone()).merge(health);
     let leaving = shutdown.clone();
     tasks.spawn("http", async move {
         let outcome = health::serve(listener, router, leaving).await;

@@ -1,0 +1,164 @@
+//! A job's events as a person reads them, one line each, as they come.
+
+use std::io::IsTerminal;
+
+use serde_json::Value;
+
+/// How wide the step column is at least.
+const STEP_WIDTH: usize = 10;
+
+/// Prints events of one job; remembers nothing but how to look.
+pub(crate) struct Timeline {
+    colour: bool,
+    created_at: String,
+    step_width: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Tone {
+    Plain,
+    Good,
+    Bad,
+    Back,
+    Wait,
+}
+
+impl Timeline {
+    /// Prints the head of the timeline.
+    #[expect(clippy::print_stdout, reason = "this is the command's answer")]
+    pub(crate) fn new(status: &Value) -> Self {
+        let steps = status["steps"].as_array().into_iter().flatten();
+        let longest = steps.filter_map(|step| step["id"].as_str()).map(str::len).max().unwrap_or(0);
+        let timeline = Self {
+            colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            created_at: status["created_at"].as_str().unwrap_or_default().to_owned(),
+            step_width: longest.max(STEP_WIDTH),
+        };
+        let flow = status["flow"].as_str().unwrap_or_default();
+        let job = status["id"].as_str().unwrap_or_default();
+        println!("{} {job}", timeline.bold(flow));
+        timeline
+    }
+
+    /// Prints what `GET /v1/jobs/{id}/events` listed.
+    #[expect(clippy::print_stdout, reason = "this is the command's answer")]
+    pub(crate) fn print_new(&mut self, events: &Value) {
+        for event in events["events"].as_array().into_iter().flatten() {
+            println!("{}", self.line(event));
+        }
+    }
+
+    /// Prints how it ended, or where it stands.
+    #[expect(clippy::print_stdout, reason = "this is the command's answer")]
+    pub(crate) fn print_end(&self, status: &Value) {
+        let word = status["status"].as_str().unwrap_or_default();
+        let tone = match word {
+            "succeeded" => Tone::Good,
+            "failed" | "cancelled" => Tone::Bad,
+            "needs_attention" => Tone::Wait,
+            _ => Tone::Plain,
+        };
+        let more = match word {
+            "succeeded" => status["result"].to_string(),
+            _ => status["error"]["message"].as_str().unwrap_or_default().to_owned(),
+        };
+        println!("  = {} {more}\n", self.paint(tone, word));
+    }
+
+    fn line(&self, event: &Value) -> String {
+        let text = |name: &str| event[name].as_str().unwrap_or_default();
+        let undo = text("phase") == "undo";
+        let message = event["data"]["message"].as_str().unwrap_or_default();
+        let (sign, tone, words) = match text("type") {
+            "job.accepted" => ("o", Tone::Plain, "accepted".to_owned()),
+            "step.succeeded" => ("+", Tone::Good, format!("done{}", attempts(event))),
+            "step.skipped" => ("-", Tone::Plain, "skipped".to_owned()),
+            "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {} ms", event["next_attempt_after_ms"])),
+            "step.failed" if undo => ("!", Tone::Bad, format!("cannot be undone: {message}")),
+            "step.failed" => ("x", Tone::Bad, format!("{message}{}", attempts(event))),
+            "step.compensated" => ("<", Tone::Back, format!("undone{}", attempts(event))),
+            "job.parked" => ("!", Tone::Wait, format!("parked: {message}")),
+            "job.resumed" => ("o", Tone::Plain, "sent on by an operator".to_owned()),
+            "job.succeeded" => ("*", Tone::Good, "succeeded".to_owned()),
+            "job.failed" => ("*", Tone::Bad, "failed; what was done is undone".to_owned()),
+            "job.cancelled" => ("*", Tone::Bad, "cancelled; what was done is undone".to_owned()),
+            other => ("?", Tone::Plain, other.to_owned()),
+        };
+        let step = format!("{:width$}", text("step"), width = self.step_width);
+        format!("  {:>9}  {} {step} {}", self.since(text("at")), self.paint(tone, sign), self.paint(tone, &words))
+    }
+
+    /// `+0.123 s` since the job was accepted, from two RFC 3339 times of the same form.
+    fn since(&self, at: &str) -> String {
+        match (millis_of_day(&self.created_at), millis_of_day(at)) {
+            (Some(from), Some(to)) => {
+                const DAY_MS: i64 = 86_400_000;
+                let passed = (to - from).rem_euclid(DAY_MS);
+                // Clocks of two machines may disagree a little; nothing happens before the acceptance.
+                let passed = if passed > DAY_MS / 2 { 0 } else { passed };
+                format!("+{}.{:03} s", passed / 1_000, passed % 1_000)
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn bold(&self, text: &str) -> String {
+        if self.colour { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    fn paint(&self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Good => 32,
+            Tone::Bad => 31,
+            Tone::Back => 36,
+            Tone::Wait => 33,
+        };
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+fn attempts(event: &Value) -> String {
+    match event["attempts"].as_u64() {
+        Some(count) if count > 1 => format!(" (attempt {count})"),
+        _ => String::new(),
+    }
+}
+
+fn millis_of_day(at: &str) -> Option<i64> {
+    let time = at.split('T').nth(1)?.trim_end_matches('Z');
+    let (clock, millis) = time.split_once('.').unwrap_or((time, "0"));
+    let mut parts = clock.split(':').map(str::parse::<i64>);
+    let (hours, minutes, seconds) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000 + millis.parse::<i64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(event: Value) -> String {
+        let timeline =
+            Timeline { colour: false, created_at: "2026-01-31T23:59:59.900Z".to_owned(), step_width: STEP_WIDTH };
+        timeline.line(&event)
+    }
+
+    #[test]
+    fn a_line_says_when_where_and_what() {
+        let done = json!({"type": "step.succeeded", "step": "charge", "attempts": 3, "at": "2026-02-01T00:00:00.150Z"});
+        assert_eq!(line(done), "   +0.250 s  + charge     done (attempt 3)");
+        let early = json!({"type": "job.accepted", "at": "2026-01-31T23:59:59.899Z"});
+        assert_eq!(line(early), "   +0.000 s  o            accepted");
+    }
+
+    #[test]
+    fn a_failure_says_why() {
+        let failed = json!({
+            "type": "step.failed", "step": "charge", "phase": "forward", "attempts": 1, "at": "2026-02-01T00:00:01.000Z",
+            "data": {"message": "402 declined"},
+        });
+        assert_eq!(line(failed), "   +1.100 s  x charge     402 declined");
+    }
+}
