@@ -14,6 +14,7 @@ use crate::schema::WriterIds;
 use crate::slip::job;
 
 /// What stands on `meanwhile.waits`.
+#[expect(clippy::large_enum_variant, reason = "nearly all are holds, and none is kept for long")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wait {
     /// A slip at rest. It is the job's token.

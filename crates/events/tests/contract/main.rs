@@ -1,5 +1,7 @@
 //! What the other crates, other implementations and older versions of ourselves rely on.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests; clippy sees only their functions so")]
+
 mod codec;
 mod evolution;
 mod golden;
