@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use events::record::{Inbound, Record};
+use bus::{Inbound, Record, TopicPartition};
 use tokio_util::sync::CancellationToken;
 
 use crate::lanes::{Lane, Lanes};
@@ -29,13 +29,6 @@ static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
 /// One assignment of one partition; never used twice in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Epoch(u64);
-
-/// A partition by name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-}
 
 /// A slip to be run.
 #[derive(Debug)]
@@ -66,23 +59,32 @@ impl Finished {
     }
 }
 
+/// What a delivery asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    /// To be run now: its lane is free.
+    pub(crate) start: Option<Work>,
+    /// So much is in flight that partitions may have to be paused.
+    pub(crate) flow_control_due: bool,
+}
+
 /// What goes into one transaction.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) results: Vec<Finished>,
-    pub(crate) positions: Vec<(Place, Position)>,
+    pub(crate) positions: Vec<(TopicPartition, Position)>,
 }
 
 /// Partitions to pause and to resume.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FlowControl {
-    pub(crate) pause: Vec<Place>,
-    pub(crate) resume: Vec<Place>,
+    pub(crate) pause: Vec<TopicPartition>,
+    pub(crate) resume: Vec<TopicPartition>,
 }
 
 #[derive(Debug)]
 struct Partition {
-    place: Place,
+    place: TopicPartition,
     ledger: Ledger,
     lanes: Lanes<Work>,
     revoked: CancellationToken,
@@ -96,7 +98,8 @@ struct Partition {
 pub(crate) struct Board {
     limits: Limits,
     partitions: HashMap<Epoch, Partition>,
-    epochs: HashMap<Place, Epoch>,
+    /// By topic and partition: looked up for each record, without an allocation.
+    epochs: HashMap<String, HashMap<i32, Epoch>>,
     ready: VecDeque<Finished>,
     ready_bytes: usize,
     queues: HashMap<String, Load>,
@@ -123,8 +126,13 @@ impl Board {
     }
 
     /// Opens a new epoch for a partition, from what was committed last.
-    pub(crate) fn assign(&mut self, place: Place, offset: i64, metadata: &str) -> Result<Epoch, UnknownMetadata> {
-        assert!(!self.epochs.contains_key(&place), "{place:?} was assigned twice without a revocation");
+    pub(crate) fn assign(
+        &mut self,
+        place: TopicPartition,
+        offset: i64,
+        metadata: &str,
+    ) -> Result<Epoch, UnknownMetadata> {
+        assert!(self.epoch(&place.topic, place.partition).is_none(), "{place} was assigned twice without a revocation");
         let epoch = Epoch(NEXT_EPOCH.fetch_add(1, Ordering::Relaxed));
         let partition = Partition {
             place: place.clone(),
@@ -137,28 +145,35 @@ impl Board {
         };
         self.queues.entry(place.topic.clone()).or_default();
         self.partitions.insert(epoch, partition);
-        self.epochs.insert(place, epoch);
+        self.epochs.entry(place.topic).or_default().insert(place.partition, epoch);
         Ok(epoch)
     }
 
-    /// Takes a record; hands it back as work if its lane is free.
-    pub(crate) fn deliver(&mut self, place: &Place, record: Inbound) -> Option<Work> {
-        if self.draining {
-            return None;
-        }
-        let epoch = *self.epochs.get(place)?;
-        let partition = self.partitions.get_mut(&epoch)?;
-        if partition.ledger.deliver(record.offset, record.timestamp_ms) != Delivery::Fresh {
-            return None;
+    fn epoch(&self, topic: &str, partition: i32) -> Option<Epoch> {
+        self.epochs.get(topic)?.get(&partition).copied()
+    }
+
+    /// Takes a record.
+    pub(crate) fn deliver(&mut self, record: Inbound) -> Delivered {
+        let mut delivered = Delivered::default();
+        let epoch = self.epoch(&record.topic, record.partition).filter(|_| !self.draining);
+        let Some(epoch) = epoch else { return delivered };
+        let Some(partition) = self.partitions.get_mut(&epoch) else { return delivered };
+        let delivery = partition.ledger.deliver(record.offset, record.timestamp_ms);
+        delivered.flow_control_due = !partition.paused && partition.ledger.span() >= SPAN_PAUSE;
+        if delivery != Delivery::Fresh {
+            return delivered;
         }
         let bytes = record.size_bytes();
         partition.load.add(1, bytes);
-        if let Some(queue) = self.queues.get_mut(&place.topic) {
+        if let Some(queue) = self.queues.get_mut(&record.topic) {
             queue.add(1, bytes);
+            delivered.flow_control_due |= !partition.paused && queue.is_over(&self.limits);
         }
         let lane = Lane::of(record.key.as_deref().unwrap_or_default());
         let work = Work { epoch, lane, record: Arc::new(record), revoked: partition.revoked.clone() };
-        partition.lanes.enter(lane, work)
+        delivered.start = partition.lanes.enter(lane, work);
+        delivered
     }
 
     /// Takes a result, unless its epoch is over; hands out what may run next in its lane.
@@ -248,6 +263,11 @@ impl Board {
         }
     }
 
+    /// The batch that is out will neither be committed nor aborted here: its epochs end with this board.
+    pub(crate) fn abandon(&mut self) {
+        self.running = false;
+    }
+
     /// True while a batch is out.
     pub(crate) fn is_running(&self) -> bool {
         self.running
@@ -264,9 +284,10 @@ impl Board {
     }
 
     /// Ends a partition's epoch: its work is cancelled, its results are dropped.
-    pub(crate) fn revoke(&mut self, place: &Place) {
+    pub(crate) fn revoke(&mut self, place: &TopicPartition) {
         assert!(!self.running && self.bars > 0, "a revocation bars transactions and waits for the running one");
-        let Some(epoch) = self.epochs.remove(place) else { return };
+        let epoch = self.epochs.get_mut(&place.topic).and_then(|topic| topic.remove(&place.partition));
+        let Some(epoch) = epoch else { return };
         let Some(partition) = self.partitions.remove(&epoch) else { return };
         partition.revoked.cancel();
         self.ready.retain(|finished| finished.epoch != epoch);
@@ -302,15 +323,13 @@ impl Board {
     }
 
     /// The partitions assigned now.
-    pub(crate) fn assigned(&self) -> Vec<Place> {
-        self.epochs.keys().cloned().collect()
+    pub(crate) fn assigned(&self) -> Vec<TopicPartition> {
+        self.partitions.values().map(|partition| partition.place.clone()).collect()
     }
 
-    /// Whether a delivery to this place, or what was committed of it, may have changed what is to be paused.
-    pub(crate) fn needs_flow_control(&self, place: &Place) -> bool {
-        let partition = self.epochs.get(place).and_then(|epoch| self.partitions.get(epoch));
-        let full = self.queues.get(&place.topic).is_some_and(|queue| queue.is_over(&self.limits));
-        partition.is_some_and(|partition| !partition.paused && (full || partition.ledger.span() >= SPAN_PAUSE))
+    /// Whether any partition is paused.
+    pub(crate) fn has_paused(&self) -> bool {
+        self.partitions.values().any(|partition| partition.paused)
     }
 
     /// What to pause and what to resume, with hysteresis; counts as done once returned.
@@ -323,7 +342,7 @@ impl Board {
             let span = partition.ledger.span();
             partition.span_full = if partition.span_full { span >= SPAN_RESUME } else { span >= SPAN_PAUSE };
             let queue_full = self.queues.get(&partition.place.topic).is_some_and(|queue| queue.full);
-            let paused = partition.span_full || queue_full;
+            let paused = partition.span_full || queue_full || self.draining;
             if paused != partition.paused {
                 partition.paused = paused;
                 let list = if paused { &mut control.pause } else { &mut control.resume };

@@ -1,7 +1,238 @@
 //! Runs steps and decides what is next: slips in, slips, holds and events out, in one Kafka transaction.
+//!
+//! Promise (rule 2): whatever follows from a slip is committed together with its offset, exactly once, by the worker that
+//! owned its partition when it was taken. A crash repeats a step, never the rest of the job. Slips that share a record key
+//! run one at a time, in order. Nothing that is in a record can stop a partition.
+//!
+//! Read `run_step` (slip to records), `board` and `ledger` (what is in flight, by assignment epochs), `commit` (records to
+//! Kafka), `session` (how the parts begin and end).
+//!
+//! Invariant: there is no second way out: no Postgres, no producer beside the transactional one.
+//!
+//! A team's own worker binary, with native steps:
+//!
+//! ```no_run
+//! use serde_json::{Value, json};
+//! use workers::{NativeCall, NativeError, Workers};
+//!
+//! async fn book_shipment(call: NativeCall) -> Result<Value, NativeError> {
+//!     if call.undo {
+//!         return Ok(json!({ "cancelled": call.undo_of() }));
+//!     }
+//!     let address = call.input["address"].as_str().ok_or_else(|| NativeError::permanent("no address"))?;
+//!     // The same key for every attempt: whoever is called can tell a repetition.
+//!     Ok(json!({ "tracking": call.idempotency_key, "to": address }))
+//! }
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! Workers::builder().native("book_shipment", book_shipment).build().serve().await
+//! # })
+//! # }
+//! ```
 
+mod bisection;
 mod board;
 mod cadence;
+mod commit;
+pub mod config;
+mod desk;
+mod flows;
+mod http;
+mod intake;
 mod lanes;
 mod ledger;
 mod load;
+mod native;
+mod run_step;
+mod serve;
+mod session;
+mod telemetry;
+mod topic_limits;
+mod trim;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bus::admin::Admin;
+use bus::{Reader, Registry};
+use events::WriterIds;
+use events::topic::Topics;
+use flow::decide::Env;
+use serde_json::Value;
+use service_kit::retry::{Backoff, until_ok};
+use service_kit::tasks::Tasks;
+use service_kit::{CancellationToken, Clock, Ids, Readiness};
+use tokio::sync::watch;
+
+use crate::flows::Flows;
+use crate::http::Http;
+use crate::native::Natives;
+pub use crate::native::{NativeCall, NativeError};
+use crate::run_step::Runner;
+use crate::session::{Ending, Session};
+use crate::topic_limits::TopicLimits;
+
+/// What the service needs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Kafka and the registry.
+    pub bus: bus::Settings,
+    /// The names of topics.
+    pub topics: Topics,
+    /// This process's name among the workers: stable over restarts, and nobody else's.
+    pub instance: String,
+    /// What expressions see as `env.*` and `secrets.*`; see [`config::flow_environment`].
+    pub env: Env,
+    /// The service's own settings.
+    pub config: config::Config,
+}
+
+/// The workers of one process, with their native steps.
+#[derive(Debug, Clone, Default)]
+pub struct Workers {
+    natives: Natives,
+}
+
+/// Collects native steps.
+#[derive(Debug, Default)]
+pub struct WorkersBuilder {
+    natives: Natives,
+}
+
+impl WorkersBuilder {
+    /// Registers the function that steps with `native: <name>` call, forward and undo.
+    ///
+    /// # Panics
+    /// When the name is taken.
+    #[must_use]
+    pub fn native<F, A>(mut self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(NativeCall) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Value, NativeError>> + Send + 'static,
+    {
+        self.natives.register(name.into(), function);
+        self
+    }
+
+    /// That is all of them.
+    pub fn build(self) -> Workers {
+        Workers { natives: self.natives }
+    }
+}
+
+impl Workers {
+    /// No native steps yet.
+    pub fn builder() -> WorkersBuilder {
+        WorkersBuilder::default()
+    }
+
+    /// Runs until shutdown. What is unreachable is waited for; readiness says what.
+    ///
+    /// # Errors
+    /// Only for settings that cannot be used.
+    pub async fn run(
+        self,
+        settings: Settings,
+        readiness: Readiness,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        readiness.expect(&["kafka", "registry"]);
+        let (flows, follow, loaded) = Flows::new();
+        let mut tasks = Tasks::new(shutdown.clone());
+        let (bus, topic) = (settings.bus.clone(), settings.topics.flows());
+        tasks.spawn("following flows", flows::follow(follow, bus, topic, readiness.clone(), shutdown.clone()));
+        tasks.spawn("sessions", self.sessions(settings, flows, loaded, readiness, shutdown));
+        tasks.join().await
+    }
+
+    async fn sessions(
+        self,
+        settings: Settings,
+        flows: Arc<Flows>,
+        mut loaded: watch::Receiver<bool>,
+        readiness: Readiness,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+        let (reader, ids) = (Reader::new(registry), Ids::system());
+        let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(&settings.topics)).await;
+        let Some(writers) = writers else { return Ok(()) };
+        // Which queues there are is known once the flows are.
+        let known = async { loaded.wait_for(|loaded| *loaded).await.is_ok() };
+        if shutdown.run_until_cancelled(known).await.is_none() {
+            return Ok(());
+        }
+        let queues = queues(&settings.config.queues, &flows);
+        let runner = Arc::new(self.runner(&settings, reader, writers, flows, &readiness)?);
+        let Settings { bus, instance, config, .. } = settings;
+        let session = Session { bus, instance, config, runner, queues };
+        keep_going(&session, &readiness, &shutdown).await;
+        Ok(())
+    }
+
+    fn runner(
+        self,
+        settings: &Settings,
+        reader: Reader,
+        writers: WriterIds,
+        flows: Arc<Flows>,
+        readiness: &Readiness,
+    ) -> anyhow::Result<Runner> {
+        let ids = Ids::system();
+        let admin = Admin::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?;
+        Ok(Runner {
+            topics: settings.topics.clone(),
+            writers,
+            reader,
+            flows,
+            http: Http::new(&settings.config.http)?,
+            natives: self.natives,
+            env: settings.env.clone(),
+            limits: TopicLimits::new(admin, readiness.clone(), ids.clone()),
+            readiness: readiness.clone(),
+            clock: Clock::system(),
+            ids,
+        })
+    }
+}
+
+/// The queues to work on: as set, or else those of all flows, as they come.
+fn queues(configured: &[String], flows: &Flows) -> watch::Receiver<BTreeSet<String>> {
+    if configured.is_empty() {
+        return flows.queues();
+    }
+    watch::Sender::new(configured.iter().cloned().collect()).subscribe()
+}
+
+/// One session after the other until shutdown.
+async fn keep_going(session: &Session, readiness: &Readiness, shutdown: &CancellationToken) {
+    let (mut backoff, ids) = (Backoff::default(), Ids::system());
+    let mut fenced_before = false;
+    loop {
+        let running = session.clone().run(shutdown);
+        let Err(ending) = running.await else { return };
+        match ending {
+            // Once is what happens to a worker that was paused for long; twice in a row is somebody else.
+            Ending::Fenced if fenced_before => {
+                let instance = &session.instance;
+                tracing::error!(instance, "another process runs as the same instance: each takes over from the other");
+                let why =
+                    format!("another process runs as instance `{instance}`; give each its own MEANWHILE_INSTANCE");
+                readiness.missing("kafka", why);
+            }
+            Ending::Fenced => {
+                fenced_before = true;
+                readiness.missing("kafka", "another producer took this worker's transactions over; starting again");
+            }
+            Ending::Failed(error) => {
+                fenced_before = false;
+                readiness.missing("kafka", format!("{error:#}"));
+            }
+        }
+        if shutdown.is_cancelled() || !backoff.sleep(&ids, shutdown).await {
+            return;
+        }
+    }
+}

@@ -7,13 +7,15 @@ use super::*;
 const LIMITS: Limits =
     Limits { queue_slips_max: 20, queue_bytes_max: 1 << 20, batch_results_max: 8, batch_bytes_max: 1 << 20 };
 
-fn place(partition: i32) -> Place {
-    Place { topic: "meanwhile.steps.default".to_owned(), partition }
+const TOPIC: &str = "meanwhile.steps.default";
+
+fn place(partition: i32) -> TopicPartition {
+    TopicPartition::new(TOPIC, partition)
 }
 
 /// A broker's partition, the way a worker sees it: the log, and what was committed.
 struct Log {
-    place: Place,
+    place: TopicPartition,
     records: Vec<(i64, u8)>,
     read: usize,
     committed: Position,
@@ -71,8 +73,8 @@ impl World {
         if self.assigned.contains(&log)
             && let Some(record) = self.logs[log].read()
         {
-            let work = self.board.deliver(&self.logs[log].place, record);
-            self.start(work);
+            let delivered = self.board.deliver(record);
+            self.start(delivered.start);
         }
     }
 
@@ -181,15 +183,18 @@ fn a_full_queue_is_paused_and_goes_on_well_below_its_limit() {
     let keys: Vec<u8> = (0..40).collect();
     let mut world = World::new(&[keys]);
     world.take(0);
-    for _ in 0..19 {
-        world.deliver(0);
+    let mut due = Vec::new();
+    for _ in 0..20 {
+        let record = world.logs[0].read().unwrap();
+        let delivered = world.board.deliver(record);
+        due.push(delivered.flow_control_due);
+        world.start(delivered.start);
     }
-    assert!(!world.board.needs_flow_control(&place(0)));
-    world.deliver(0);
-    assert!(world.board.needs_flow_control(&place(0)));
+    assert_eq!(due.iter().position(|due| *due), Some(19), "only the twentieth fills the queue");
     assert_eq!(world.board.flow_control(), FlowControl { pause: vec![place(0)], resume: vec![] });
-    assert!(!world.board.needs_flow_control(&place(0)), "paused already");
-    for round in 0..5 {
+    let record = world.logs[0].read().unwrap();
+    assert!(!world.board.deliver(record).flow_control_due, "paused already");
+    for round in 0..6 {
         assert_eq!(world.board.flow_control(), FlowControl::default(), "still full after {round} commits");
         world.finish(0);
         world.batch = world.board.take_batch(8);

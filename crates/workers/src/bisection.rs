@@ -1,0 +1,74 @@
+//! Finds the record for whose sake transactions are aborted: half as many results each time, until one is alone.
+
+/// What to do after a transaction was aborted for a record's sake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Fewer next time.
+    Halve,
+    /// The only result of the batch is to blame.
+    Culprit,
+}
+
+/// Which results are under suspicion: always the first ones that are ready.
+#[derive(Debug)]
+pub(crate) struct Bisection {
+    usual_max: usize,
+    results_max: usize,
+    suspects: usize,
+}
+
+impl Bisection {
+    pub(crate) fn new(usual_max: usize) -> Self {
+        Self { usual_max, results_max: usual_max, suspects: 0 }
+    }
+
+    /// How many results the next batch may have.
+    pub(crate) fn results_max(&self) -> usize {
+        self.results_max
+    }
+
+    /// A batch of so many results was aborted for a record's sake.
+    pub(crate) fn refused(&mut self, results: usize) -> Verdict {
+        self.suspects = self.suspects.max(results);
+        self.results_max = (results / 2).max(1);
+        if results == 1 { Verdict::Culprit } else { Verdict::Halve }
+    }
+
+    /// A batch of so many results was committed.
+    pub(crate) fn committed(&mut self, results: usize) {
+        self.suspects = self.suspects.saturating_sub(results);
+        if self.suspects == 0 {
+            self.results_max = self.usual_max;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    #[test]
+    fn every_culprit_is_found_alone_and_everything_else_is_committed() {
+        for culprits in [vec![0], vec![99], vec![17, 18, 60]] {
+            let (mut bisection, mut found, mut committed) = (Bisection::new(64), Vec::new(), 0);
+            let mut ready: VecDeque<usize> = (0..100).collect();
+            let mut transactions = 0;
+            while !ready.is_empty() {
+                transactions += 1;
+                let batch: Vec<usize> = ready.iter().copied().take(bisection.results_max()).collect();
+                if !batch.iter().any(|result| culprits.contains(result) && !found.contains(result)) {
+                    ready.drain(..batch.len());
+                    committed += batch.len();
+                    bisection.committed(batch.len());
+                } else if bisection.refused(batch.len()) == Verdict::Culprit {
+                    found.push(batch[0]);
+                }
+            }
+            assert_eq!((found, committed), (culprits, 100));
+            assert!(transactions < 140, "{transactions}");
+            assert_eq!(bisection.results_max(), 64);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The committer's thread: results in, transactions out (rule 2).
+//!
+//! A transaction begins only when results are ready, and holds the records of each result together with its offset. After
+//! an abort the same results are produced again; nothing is run again. A commit whose outcome is open is asked for again by
+//! `bus`, for as long as it takes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::{Control, OffsetCommit, TopicPartition, TransactionalProducer, TxError};
+use service_kit::stop_at;
+
+use crate::bisection::{Bisection, Verdict};
+use crate::board::{Batch, Finished};
+use crate::cadence::Cadence;
+use crate::desk::Desk;
+use crate::run_step::Runner;
+use crate::telemetry;
+
+/// Before the next attempt after an abort, first and longest: the group may be between two generations.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// The one that produces and commits. Gives itself up to [`Committer::run`].
+#[derive(Debug)]
+pub(crate) struct Committer {
+    producer: TransactionalProducer,
+    consumer: Control,
+    desk: Arc<Desk>,
+    runner: Arc<Runner>,
+    group: String,
+    cadence: Cadence,
+    bisection: Bisection,
+    retry: Duration,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        producer: TransactionalProducer,
+        consumer: Control,
+        desk: Arc<Desk>,
+        runner: Arc<Runner>,
+        interval_max: Duration,
+    ) -> Self {
+        let (cadence, bisection) = (Cadence::new(interval_max), Bisection::new(desk.limits().batch_results_max));
+        let group = group(&runner);
+        Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST }
+    }
+
+    /// Commits what gets ready until the desk is stopped. An error means that the session is over.
+    pub(crate) fn run(mut self) -> Result<(), TxError> {
+        let outcome = self.commit_batches();
+        self.desk.abandon();
+        outcome
+    }
+
+    fn commit_batches(&mut self) -> Result<(), TxError> {
+        while let Some(batch) = self.desk.next_batch(&self.cadence, self.bisection.results_max()) {
+            let (started, results) = (Instant::now(), batch.results.len());
+            match self.transact(&batch) {
+                Ok(()) => {
+                    telemetry::transaction("committed", results, started.elapsed());
+                    self.bisection.committed(results);
+                    self.cadence.committed(results, Instant::now());
+                    self.retry = RETRY_FIRST;
+                    if self.desk.committed(&batch) {
+                        self.consumer.wake();
+                    }
+                    stop_at("workers.after-commit");
+                }
+                Err(TxError::Abortable(cause)) => {
+                    telemetry::transaction("aborted", results, started.elapsed());
+                    tracing::info!(cause, results, "a transaction was aborted; its results are produced again");
+                    self.abort(batch)?;
+                    self.desk.pause(self.retry);
+                    self.retry = (self.retry * 2).min(RETRY_MAX);
+                }
+                Err(TxError::Refused(cause)) => {
+                    telemetry::transaction("refused", results, started.elapsed());
+                    let batch = self.blame(batch, &cause);
+                    self.abort(batch)?;
+                }
+                Err(error @ (TxError::Fenced | TxError::Fatal(_) | TxError::Retriable(_))) => {
+                    telemetry::transaction("broken", results, started.elapsed());
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn transact(&mut self, batch: &Batch) -> Result<(), TxError> {
+        stop_at("workers.before-send");
+        self.producer.begin()?;
+        for record in batch.results.iter().flat_map(|finished| &finished.produced) {
+            self.producer.send(record)?;
+        }
+        stop_at("workers.before-offsets");
+        let offsets: Vec<OffsetCommit> = batch.positions.iter().map(offset_commit).collect();
+        let Some(group) = self.consumer.group_metadata() else {
+            return Err(TxError::Fatal(format!("the consumer of group {} has ended", self.group)));
+        };
+        self.producer.send_offsets(&offsets, &group)?;
+        stop_at("workers.before-commit");
+        if self.desk.is_doomed() {
+            return Err(TxError::Abortable("partitions were lost while it ran".to_owned()));
+        }
+        self.producer.commit()
+    }
+
+    fn abort(&mut self, batch: Batch) -> Result<(), TxError> {
+        self.producer.abort()?;
+        self.desk.aborted(batch);
+        Ok(())
+    }
+
+    /// Halves what comes next; a result that is alone is replaced by something that Kafka takes.
+    fn blame(&mut self, mut batch: Batch, cause: &str) -> Batch {
+        let results = batch.results.len();
+        match (self.bisection.refused(results), batch.results.first_mut()) {
+            (Verdict::Culprit, Some(finished)) => self.replace(finished, cause),
+            _ => tracing::warn!(cause, results, "a record was refused; looking for it in half as many"),
+        }
+        batch
+    }
+
+    fn replace(&self, finished: &mut Finished, cause: &str) {
+        let whole = finished.produced.iter().any(|record| record.value.is_some());
+        if !finished.dead {
+            finished.produced = vec![self.runner.bury(&finished.record, "refused", cause)];
+            finished.dead = true;
+        } else if whole {
+            // Not even its dead letter is taken: its place and the reason remain.
+            for record in &mut finished.produced {
+                (record.value, record.key) = (None, None);
+                record.headers.retain(|(name, _)| name.starts_with(events::header::FAILURE_PREFIX));
+            }
+            tracing::error!(cause, "a dead letter was refused; it is kept without its value");
+        } else {
+            tracing::error!(cause, "an empty dead letter was refused; trying on");
+            self.desk.pause(RETRY_MAX);
+        }
+    }
+}
+
+/// The workers' consumer group.
+pub(crate) fn group(runner: &Runner) -> String {
+    format!("{}-workers", runner.topics.prefix())
+}
+
+fn offset_commit((place, position): &(TopicPartition, crate::ledger::Position)) -> OffsetCommit {
+    OffsetCommit {
+        topic: place.topic.clone(),
+        partition: place.partition,
+        next_offset: position.offset,
+        metadata: Some(position.metadata.clone()).filter(|metadata| !metadata.is_empty()),
+    }
+}

@@ -1,0 +1,129 @@
+//! The settings of this service; `default.toml` beside it says what each is for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flow::decide::Env;
+use serde::Deserialize;
+
+use crate::load::Limits;
+
+/// The section's name in files and in the environment (`MEANWHILE__WORKERS__...`).
+pub const SECTION: &str = "workers";
+/// The compiled-in defaults, which are the reference too.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// Variables with this prefix are `secrets.*`, without it.
+const SECRET_PREFIX: &str = "MEANWHILE_SECRET_";
+/// Variables that flows do not see as `env.*`: they hold credentials, or are ours.
+const HIDDEN: [&str; 2] = ["DATABASE_URL", "SCHEMA_REGISTRY_URL"];
+const HIDDEN_PREFIXES: [&str; 2] = ["MEANWHILE_", "KAFKA_"];
+
+/// What can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The queues to work on; empty: all of them.
+    pub queues: Vec<String>,
+    /// Slips in flight per queue.
+    pub queue_slips_max: usize,
+    /// Bytes in flight per queue.
+    pub queue_bytes_max: usize,
+    /// Results per transaction.
+    pub batch_results_max: usize,
+    /// Bytes per transaction.
+    pub batch_bytes_max: usize,
+    /// The longest time between two commits of a busy worker.
+    pub commit_interval_ms_max: u64,
+    /// Kafka aborts a transaction that is open longer.
+    pub transaction_timeout_ms: u64,
+    /// Kafka gives our partitions to others after so long a silence.
+    pub session_timeout_ms: u64,
+    /// How long steps may go on after shutdown was asked for.
+    pub drain_timeout_ms: u64,
+    /// How often what is done with is deleted from the steps topics; 0: never.
+    pub trim_interval_ms: u64,
+    /// HTTP steps.
+    pub http: HttpConfig,
+}
+
+/// How HTTP steps are called.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// The longest answer that is read.
+    pub response_bytes_max: usize,
+    /// How long connecting may take, within the step's own time.
+    pub connect_timeout_ms: u64,
+    /// Idle connections kept per host.
+    pub idle_connections_max: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let sources = service_kit::config::Sources::default();
+        service_kit::config::load(SECTION, DEFAULT, &sources).expect("default.toml is compiled in, and a test reads it")
+    }
+}
+
+impl Config {
+    pub(crate) const fn limits(&self) -> Limits {
+        Limits {
+            queue_slips_max: self.queue_slips_max,
+            queue_bytes_max: self.queue_bytes_max,
+            batch_results_max: self.batch_results_max,
+            batch_bytes_max: self.batch_bytes_max,
+        }
+    }
+
+    pub(crate) const fn transaction_timeout(&self) -> Duration {
+        Duration::from_millis(self.transaction_timeout_ms)
+    }
+
+    pub(crate) const fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+/// What flows see of a process's environment: all variables as `env.*`, except our own and those with credentials of
+/// ours; `MEANWHILE_SECRET_<NAME>` as `secrets.<NAME>`.
+pub fn flow_environment(variables: impl IntoIterator<Item = (String, String)>) -> Env {
+    let (mut vars, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+    for (name, value) in variables {
+        if let Some(secret) = name.strip_prefix(SECRET_PREFIX) {
+            secrets.insert(secret.to_owned(), value);
+        } else if !HIDDEN.contains(&name.as_str()) && !HIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            vars.insert(name, value);
+        }
+    }
+    Env { vars, secrets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_complete_and_fit_together() {
+        let config = Config::default();
+        assert!(config.queues.is_empty());
+        assert!(config.commit_interval_ms_max < config.transaction_timeout_ms);
+        assert!(config.batch_results_max <= config.queue_slips_max);
+        assert!(config.batch_bytes_max <= config.queue_bytes_max);
+    }
+
+    #[test]
+    fn flows_see_the_environment_without_our_credentials() {
+        let variables = [
+            ("INVENTORY_URL", "http://inventory"),
+            ("DATABASE_URL", "postgres://u:p@h/d"),
+            ("MEANWHILE__KAFKA__SASL_PASSWORD", "p"),
+            ("MEANWHILE_SECRET_CARD_TOKEN", "t"),
+        ];
+        let env = flow_environment(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(env.vars.into_keys().collect::<Vec<_>>(), ["INVENTORY_URL"]);
+        assert_eq!(env.secrets, BTreeMap::from([("CARD_TOKEN".to_owned(), "t".to_owned())]));
+    }
+}

@@ -1,0 +1,93 @@
+//! What the consumer's thread tells: partitions come and go, records arrive. Nothing here waits, except for the end of
+//! a transaction when partitions are revoked.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bus::{AssignedPartition, Commands, ConsumerError, Handler, Inbound, Start, TopicPartition};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+
+use crate::board::FlowControl;
+use crate::desk::Desk;
+use crate::run_step::Runner;
+use crate::telemetry;
+
+/// The consumer's handler of one session.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) runtime: Handle,
+    /// The queues to subscribe to, as they change.
+    pub(crate) queues: watch::Receiver<BTreeSet<String>>,
+    /// Where to say that the session cannot go on.
+    pub(crate) failures: mpsc::UnboundedSender<anyhow::Error>,
+}
+
+impl Intake {
+    fn control_flow(&self, commands: &mut Commands) {
+        let FlowControl { pause, resume } = self.desk.flow_control();
+        if !pause.is_empty() {
+            commands.pause(pause);
+        }
+        if !resume.is_empty() {
+            commands.resume(resume);
+        }
+    }
+}
+
+impl Handler for Intake {
+    fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
+        let mut known = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let AssignedPartition { topic, partition: number, .. } = partition;
+            let missing = || ConsumerError::NoOffset { topic: topic.clone(), partition: *number };
+            known.push((partition.clone(), partition.committed.ok_or_else(missing)?));
+        }
+        self.desk.assign(&known)?;
+        self.runner.readiness.ready("kafka");
+        tracing::debug!(partitions = partitions.len(), "assigned");
+        Ok(known.into_iter().map(|(_, offset)| Start::Offset(offset)).collect())
+    }
+
+    fn revoked(&mut self, partitions: &[TopicPartition], lost: bool) {
+        self.desk.revoke(partitions, lost);
+        tracing::debug!(partitions = partitions.len(), lost, "revoked");
+    }
+
+    fn record(&mut self, record: Inbound, commands: &mut Commands) {
+        let delivered = self.desk.deliver(record);
+        if let Some(work) = delivered.start {
+            self.runtime.spawn(Arc::clone(&self.runner).run(Arc::clone(&self.desk), work));
+        }
+        if delivered.flow_control_due {
+            self.control_flow(commands);
+        }
+    }
+
+    fn tick(&mut self, commands: &mut Commands) {
+        self.control_flow(commands);
+        if self.queues.has_changed().unwrap_or(false) {
+            commands.subscribe(topics_of(&self.runner, &self.queues.borrow_and_update()));
+        }
+    }
+
+    fn error(&mut self, error: ConsumerError) {
+        match error {
+            ConsumerError::Unavailable(_) | ConsumerError::TopicMissing(_) => {
+                self.runner.readiness.missing("kafka", error);
+            }
+            error if error.is_fatal() => {
+                // The other end is gone only when the session is over already.
+                let _ = self.failures.send(error.into());
+            }
+            error => telemetry::consumer(&error),
+        }
+    }
+}
+
+/// The steps topics of these queues, in order.
+pub(crate) fn topics_of(runner: &Runner, queues: &BTreeSet<String>) -> Vec<String> {
+    queues.iter().map(|queue| runner.topics.steps(queue)).collect()
+}

@@ -1,0 +1,219 @@
+//! Native steps: Rust functions registered by name in a worker binary.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flow::decide::{Effect, Outcome, StepError, code};
+use flow::id::JobId;
+use futures_util::FutureExt;
+use serde_json::Value;
+
+/// What a native step is asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NativeCall {
+    /// The name under which the function is registered.
+    pub name: String,
+    /// The step's `with`, or without it the job's input.
+    pub input: Value,
+    /// The same for every attempt of this visit: hand it on to whatever you call.
+    pub idempotency_key: String,
+    /// True when the function is to undo what it did under [`NativeCall::undo_of`].
+    pub undo: bool,
+    /// How long it may take, in milliseconds; then it is dropped, and counts as having an unknown outcome.
+    pub timeout_ms: u64,
+    /// Whose step.
+    pub job: JobId,
+    /// The job's tenant.
+    pub tenant: String,
+    /// The flow's name.
+    pub flow: String,
+    /// The step's id.
+    pub step: String,
+    /// Which attempt of this visit it is, from 1.
+    pub attempt: u32,
+    /// The caller's correlation id, or ours.
+    pub correlation_id: String,
+    /// W3C `traceparent` of this attempt: hand it on too.
+    pub traceparent: String,
+}
+
+impl NativeCall {
+    /// The idempotency key under which the step was done that is to be undone now.
+    pub fn undo_of(&self) -> &str {
+        self.idempotency_key.strip_suffix(":undo").unwrap_or(&self.idempotency_key)
+    }
+}
+
+/// Why a native step did not succeed; the verdict is its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct NativeError {
+    verdict: Verdict,
+    message: String,
+    retry_after_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Permanent,
+    Retryable,
+    Uncertain,
+}
+
+impl NativeError {
+    /// It was not done, and another attempt would not help: the job turns back.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Permanent, message: message.into(), retry_after_ms: None }
+    }
+
+    /// It was not done; another attempt may help.
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Retryable, message: message.into(), retry_after_ms: None }
+    }
+
+    /// Nobody knows whether it was done; another attempt may help. When the job turns back it is undone.
+    pub fn uncertain(message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Uncertain, message: message.into(), retry_after_ms: None }
+    }
+
+    /// The next attempt comes after at least this long.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    fn into_outcome(self) -> Outcome {
+        let (retryable, effect) = match self.verdict {
+            Verdict::Permanent => (false, Effect::Refused),
+            Verdict::Retryable => (true, Effect::Unsent),
+            Verdict::Uncertain => (true, Effect::Unknown),
+        };
+        failed(code::STEP_FAILED, self.message, retryable, effect, self.retry_after_ms)
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Value, NativeError>> + Send>>;
+type Function = Arc<dyn Fn(NativeCall) -> Answer + Send + Sync>;
+
+/// The functions of one worker binary, by name.
+#[derive(Clone, Default)]
+pub(crate) struct Natives {
+    functions: HashMap<String, Function>,
+}
+
+impl fmt::Debug for Natives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.functions.keys()).finish()
+    }
+}
+
+impl Natives {
+    pub(crate) fn register<F, A>(&mut self, name: String, function: F)
+    where
+        F: Fn(NativeCall) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Value, NativeError>> + Send + 'static,
+    {
+        let function = move |call| -> Answer { Box::pin(function(call)) };
+        let before = self.functions.insert(name.clone(), Arc::new(function));
+        assert!(before.is_none(), "two native steps are registered as `{name}`");
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.functions.contains_key(name)
+    }
+
+    /// Calls the function once. None when there is no such function. A panic is an unknown outcome.
+    pub(crate) async fn call(&self, call: NativeCall) -> Option<Outcome> {
+        let function = Arc::clone(self.functions.get(&call.name)?);
+        let timeout = Duration::from_millis(call.timeout_ms);
+        let answer = AssertUnwindSafe(async move { function(call).await }).catch_unwind();
+        Some(match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(Ok(output))) => Outcome::Succeeded { output },
+            Ok(Ok(Err(error))) => error.into_outcome(),
+            Ok(Err(panic)) => {
+                let message = format!("the native step panicked: {}", words_of(panic.as_ref()));
+                failed(code::STEP_FAILED, message, true, Effect::Unknown, None)
+            }
+            Err(_) => {
+                let message = "no answer within the step's time".to_owned();
+                failed(code::TIMED_OUT, message, true, Effect::Unknown, None)
+            }
+        })
+    }
+}
+
+/// What a panic said, as far as it is text.
+pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
+}
+
+fn failed(code: &str, message: String, retryable: bool, effect: Effect, retry_after_ms: Option<u64>) -> Outcome {
+    let error = StepError { code: code.to_owned(), message, status: None };
+    Outcome::Failed { error, retryable, effect, retry_after_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(name: &str) -> NativeCall {
+        NativeCall {
+            name: name.to_owned(),
+            input: Value::Null,
+            idempotency_key: "j:s:1:undo".to_owned(),
+            undo: true,
+            timeout_ms: 1_000,
+            job: "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d".parse().unwrap(),
+            tenant: "t".to_owned(),
+            flow: "f".to_owned(),
+            step: "s".to_owned(),
+            attempt: 1,
+            correlation_id: "c".to_owned(),
+            traceparent: String::new(),
+        }
+    }
+
+    async fn outcome(
+        function: impl Fn(NativeCall) -> Result<Value, NativeError> + Clone + Send + Sync + 'static,
+    ) -> (Option<bool>, Option<Effect>) {
+        let mut natives = Natives::default();
+        natives.register("f".to_owned(), move |call| {
+            let function = function.clone();
+            async move { function(call) }
+        });
+        match natives.call(call("f")).await.unwrap() {
+            Outcome::Failed { retryable, effect, .. } => (Some(retryable), Some(effect)),
+            Outcome::Succeeded { .. } | Outcome::Cancelled => (None, None),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_native_step_states_its_own_fate_and_a_panic_is_an_unknown_outcome() {
+        assert_eq!(outcome(|_| Ok(Value::Null)).await, (None, None));
+        assert_eq!(outcome(|_| Err(NativeError::permanent("no"))).await, (Some(false), Some(Effect::Refused)));
+        assert_eq!(outcome(|_| Err(NativeError::retryable("busy"))).await, (Some(true), Some(Effect::Unsent)));
+        assert_eq!(outcome(|_| Err(NativeError::uncertain("lost"))).await, (Some(true), Some(Effect::Unknown)));
+        assert_eq!(outcome(|_| panic!("boom")).await, (Some(true), Some(Effect::Unknown)));
+        assert_eq!(Natives::default().call(call("nobody")).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_native_step_that_takes_too_long_is_an_unknown_outcome() {
+        let mut natives = Natives::default();
+        natives.register("f".to_owned(), |_| std::future::pending());
+        let outcome = natives.call(call("f")).await.unwrap();
+        assert!(matches!(outcome, Outcome::Failed { effect: Effect::Unknown, retryable: true, .. }), "{outcome:?}");
+    }
+
+    #[test]
+    fn an_undo_knows_the_key_under_which_the_step_was_done() {
+        assert_eq!(call("f").undo_of(), "j:s:1");
+    }
+}

@@ -1,0 +1,246 @@
+//! From a slip to the records that follow from it: read it, call its step, let `flow` decide, encode.
+//!
+//! Everything ends in records: what cannot be read or understood ends in a dead letter. What is only unreachable now is
+//! waited for. Nothing here produces or commits.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::{Inbound, Reader, Record, Unreadable};
+use events::dead_letter::{self, Failure};
+use events::topic::Topics;
+use events::trace::{Trace, TraceContext};
+use events::wait::Wait;
+use events::{EncodeError, WriterIds, decode_slip, event_record, slip_record, wait_record};
+use flow::decide::{Decision, Env, NativeCall as PreparedNative, Next, Outcome, Prepared};
+use flow::decide::{advance, classify, missing_native, prepare};
+use flow::definition::Definition;
+use flow::slip::{Hold, HoldReason, Slip};
+use futures_util::FutureExt;
+use service_kit::retry::Backoff;
+use service_kit::{Clock, Ids, Readiness};
+
+use crate::board::{Finished, Work};
+use crate::desk::Desk;
+use crate::flows::Flows;
+use crate::http::Http;
+use crate::native::{NativeCall, Natives, words_of};
+use crate::telemetry;
+use crate::topic_limits::TopicLimits;
+
+/// A slip for a queue whose topic is not there rests for so long before it is tried again.
+const MISSING_QUEUE_DELAY_MS: u64 = 30_000;
+
+/// Everything that running a step needs. One per process.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) topics: Topics,
+    pub(crate) writers: WriterIds,
+    pub(crate) reader: Reader,
+    pub(crate) flows: Arc<Flows>,
+    pub(crate) http: Http,
+    pub(crate) natives: Natives,
+    pub(crate) env: Env,
+    pub(crate) limits: TopicLimits,
+    pub(crate) readiness: Readiness,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+}
+
+/// Nobody can do anything with this record: a dead letter.
+#[derive(Debug)]
+struct Dead {
+    class: &'static str,
+    reason: String,
+}
+
+impl Dead {
+    fn new(class: &'static str, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into() }
+    }
+}
+
+impl Runner {
+    /// Runs a slip, and then those that waited for it in its lane, until there are none or the partition is revoked.
+    pub(crate) async fn run(self: Arc<Self>, desk: Arc<Desk>, mut work: Work) {
+        loop {
+            let Work { epoch, lane, record, revoked } = work;
+            let Some((produced, dead)) = revoked.run_until_cancelled(self.settle(&record)).await else { return };
+            match desk.complete(Finished { epoch, lane, record, produced, dead }) {
+                Some(next) => work = next,
+                None => return,
+            }
+        }
+    }
+
+    /// The records that follow from a consumed one, and whether they are a dead letter.
+    async fn settle(&self, record: &Inbound) -> (Vec<Record>, bool) {
+        let followed = AssertUnwindSafe(self.follow(record)).catch_unwind().await;
+        let dead = match followed {
+            Ok(Ok(records)) => return (records, false),
+            Ok(Err(dead)) => dead,
+            Err(panic) => Dead::new("panicked", format!("the worker panicked: {}", words_of(panic.as_ref()))),
+        };
+        (vec![self.bury(record, dead.class, &dead.reason)], true)
+    }
+
+    /// The dead letter of a record.
+    pub(crate) fn bury(&self, record: &Inbound, class: &'static str, reason: &str) -> Record {
+        telemetry::dead_letter(record, class, reason);
+        dead_letter::record(&self.topics, record, &Failure::once(class, reason, self.clock.now_ms()))
+    }
+
+    async fn follow(&self, record: &Inbound) -> Result<Vec<Record>, Dead> {
+        let slip = self.read(record).await?;
+        let definition = self.flows.definition(&slip.flow, &slip.version).await;
+        let definition = definition.ok_or_else(|| {
+            Dead::new("unknown-flow", format!("no flow {}@{} on {}", slip.flow, slip.version, self.topics.flows()))
+        })?;
+        let trace = self.trace(record);
+        self.run_step(&definition, slip, &trace).await
+    }
+
+    /// Reads the slip; waits for as long as the registry does not answer.
+    async fn read(&self, record: &Inbound) -> Result<Slip, Dead> {
+        match record.key.as_deref().map(std::str::from_utf8) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(Dead::new("unreadable", format!("the key is not UTF-8: {error}"))),
+            None => return Err(Dead::new("unreadable", "a slip has a key, this record has none")),
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            match self.reader.read(record.value.as_deref(), decode_slip).await {
+                Ok(slip) => return Ok(slip),
+                Err(Unreadable::Never(reason)) => return Err(Dead::new("unreadable", reason)),
+                Err(Unreadable::NotNow(error)) => {
+                    self.readiness.missing("registry", error);
+                    tokio::time::sleep(backoff.next_delay(&self.ids)).await;
+                }
+            }
+        }
+    }
+
+    /// The span under which the slip is processed: a child of whoever caused it.
+    fn trace(&self, record: &Inbound) -> Trace {
+        let span_id = u64::from_be_bytes(self.ids.span_id());
+        match Trace::from_headers(&record.headers) {
+            Some(cause) => cause.child(span_id),
+            None => Trace::new(TraceContext { trace_id: u128::from_be_bytes(self.ids.trace_id()), span_id, flags: 1 }),
+        }
+    }
+
+    /// Attempts the step until `flow` decides where the token goes.
+    async fn run_step(&self, definition: &Definition, mut slip: Slip, trace: &Trace) -> Result<Vec<Record>, Dead> {
+        loop {
+            let started = Instant::now();
+            let decision = match self.attempt(definition, &slip, trace).await {
+                Some(outcome) => {
+                    telemetry::attempt(&slip, &outcome, started.elapsed());
+                    advance(definition, &slip, outcome, self.clock.now_ms())
+                }
+                None => missing_native(definition, &slip),
+            };
+            if let Next::RetryNow { slip: again, delay_ms } = decision.next {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                slip = again;
+                continue;
+            }
+            return self.encode(definition, &slip, decision, trace).await;
+        }
+    }
+
+    /// One attempt. None: this worker does not have the native step.
+    async fn attempt(&self, definition: &Definition, slip: &Slip, trace: &Trace) -> Option<Outcome> {
+        let attempt_trace = || trace.child(u64::from_be_bytes(self.ids.span_id()));
+        match prepare(definition, slip, &self.env, self.clock.now_ms()) {
+            Prepared::Outcome(outcome) => Some(outcome),
+            Prepared::Http(call) => {
+                let answer = self.http.send(&call, &attempt_trace(), &slip.correlation_id).await;
+                Some(classify(definition, slip, answer, self.clock.now_ms()))
+            }
+            Prepared::Native(call) if !self.natives.has(&call.name) => {
+                telemetry::missing_native(slip, &call.name);
+                None
+            }
+            Prepared::Native(call) => self.natives.call(native_call(call, slip, &attempt_trace())).await,
+        }
+    }
+
+    /// A decision's records. What does not fit into a record is the step's failure.
+    async fn encode(
+        &self,
+        definition: &Definition,
+        slip: &Slip,
+        decision: Decision,
+        trace: &Trace,
+    ) -> Result<Vec<Record>, Dead> {
+        let misfit = match self.records_that_fit(decision, trace).await {
+            Ok(records) => return Ok(records),
+            Err(misfit) => misfit,
+        };
+        let failure = advance(definition, slip, Outcome::too_large(misfit), self.clock.now_ms());
+        self.records_that_fit(failure, trace).await.map_err(|misfit| Dead::new("too-large", misfit))
+    }
+
+    async fn records_that_fit(&self, mut decision: Decision, trace: &Trace) -> Result<Vec<Record>, String> {
+        if let Next::Step { queue, .. } = &decision.next
+            && !self.limits.has(&self.topics.steps(queue)).await
+        {
+            decision = rest_until_there(decision);
+        }
+        let records = self.records(&decision, trace).map_err(|error| telemetry::chain(&error))?;
+        for record in &records {
+            if let Some(misfit) = self.limits.misfit(record).await {
+                return Err(misfit);
+            }
+        }
+        telemetry::decision(&decision, trace);
+        Ok(records)
+    }
+
+    fn records(&self, decision: &Decision, trace: &Trace) -> Result<Vec<Record>, EncodeError> {
+        let (topics, writers) = (&self.topics, &self.writers);
+        let mut records = Vec::with_capacity(decision.events.len() + 1);
+        match &decision.next {
+            Next::Step { slip, queue } => records.push(slip_record(topics, writers, queue, slip, trace)?),
+            Next::Hold(hold) => records.push(wait_record(topics, writers, &Wait::Hold(hold.clone()), trace)?),
+            Next::End | Next::RetryNow { .. } => {}
+        }
+        for event in &decision.events {
+            records.push(event_record(topics, writers, event, trace)?);
+        }
+        Ok(records)
+    }
+}
+
+/// The queue's topic is not there yet: the token rests, and goes on by itself.
+fn rest_until_there(decision: Decision) -> Decision {
+    let Decision { next, events } = decision;
+    let next = match next {
+        Next::Step { slip, queue } => {
+            telemetry::missing_queue(&slip, &queue);
+            let release_after_ms = Some(MISSING_QUEUE_DELAY_MS);
+            Next::Hold(Hold { slip, queue, reason: HoldReason::MissingStep, release_after_ms })
+        }
+        other => other,
+    };
+    Decision { next, events }
+}
+
+fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace) -> NativeCall {
+    NativeCall {
+        name: call.name,
+        input: call.input,
+        idempotency_key: call.idempotency_key,
+        undo: call.undo,
+        timeout_ms: call.timeout_ms,
+        job: slip.job,
+        tenant: slip.tenant.clone(),
+        flow: slip.flow.clone(),
+        step: slip.step.clone(),
+        attempt: slip.attempt + 1,
+        correlation_id: slip.correlation_id.clone(),
+        traceparent: trace.context.to_string(),
+    }
+}

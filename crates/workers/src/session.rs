@@ -1,0 +1,184 @@
+//! One session: a consumer, a transactional producer, and what is in flight between them. When any part is of no more use
+//! the whole is torn down and another session begins; Kafka's offsets say where.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use bus::{ConsumerOptions, GroupConsumer, Interrupt, TransactionalProducer, TxError};
+use service_kit::CancellationToken;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+
+use crate::commit::{Committer, group};
+use crate::config::Config;
+use crate::desk::Desk;
+use crate::intake::{Intake, topics_of};
+use crate::run_step::Runner;
+use crate::telemetry;
+
+/// How long taking the transactional id over may take before it is said that Kafka is missing.
+const INIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long giving the partitions back may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the gauges are set.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a session ended before it was asked to.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// Another producer took the transactional id over.
+    Fenced,
+    /// Anything else that a new session may mend.
+    Failed(anyhow::Error),
+}
+
+/// What a session is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) bus: bus::Settings,
+    pub(crate) instance: String,
+    pub(crate) config: Config,
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) queues: watch::Receiver<BTreeSet<String>>,
+}
+
+/// The parts that run.
+struct Parts {
+    desk: Arc<Desk>,
+    consumer: GroupConsumer,
+    committer: JoinHandle<()>,
+    interrupt: Interrupt,
+}
+
+impl Session {
+    /// Runs until shutdown, or until something breaks.
+    pub(crate) async fn run(self, shutdown: &CancellationToken) -> Result<(), Ending> {
+        let producer = self.producer().await?;
+        self.runner.readiness.ready("kafka");
+        let (failures, mut failed) = mpsc::unbounded_channel();
+        let parts = self.start(producer, &failures).map_err(Ending::Failed)?;
+        let trim = crate::trim::run(&self, &parts.desk);
+        let ending = tokio::select! {
+            () = shutdown.cancelled() => None,
+            failure = failed.recv() => failure,
+            () = self.watch(&parts.desk) => None,
+            () = trim => None,
+        };
+        let ending = match ending {
+            Some(failure) => Err(failure),
+            None => self.drain(&parts, &mut failed).await,
+        };
+        parts.tear_down(self.config.transaction_timeout()).await;
+        ending.map_err(|failure| match failure.downcast_ref() {
+            Some(TxError::Fenced) => Ending::Fenced,
+            _ => Ending::Failed(failure),
+        })
+    }
+
+    /// Takes the transactional id over: a predecessor's open transaction ends here.
+    async fn producer(&self) -> Result<TransactionalProducer, Ending> {
+        let transactional_id = format!("{}-workers-{}", self.runner.topics.prefix(), self.instance);
+        let (settings, timeout) = (self.bus.clone(), self.config.transaction_timeout());
+        let start = move || -> anyhow::Result<TransactionalProducer> {
+            let mut producer = TransactionalProducer::new(&settings, &transactional_id, timeout)?;
+            producer.init(INIT_TIMEOUT)?;
+            Ok(producer)
+        };
+        let started = spawn_blocking(start).await.context("starting the producer");
+        started.and_then(|started| started).map_err(Ending::Failed)
+    }
+
+    fn start(
+        &self,
+        producer: TransactionalProducer,
+        failures: &mpsc::UnboundedSender<anyhow::Error>,
+    ) -> anyhow::Result<Parts> {
+        let (runner, interrupt) = (&self.runner, producer.interrupt());
+        let desk = Arc::new(Desk::new(self.config.limits()));
+        let mut queues = self.queues.clone();
+        let topics = topics_of(runner, &queues.borrow_and_update());
+        let mut options = ConsumerOptions::new(group(runner), topics);
+        options.session_timeout = Duration::from_millis(self.config.session_timeout_ms);
+        let (desk_of_intake, runner_of_intake) = (Arc::clone(&desk), Arc::clone(runner));
+        let intake = Intake {
+            desk: desk_of_intake,
+            runner: runner_of_intake,
+            runtime: Handle::current(),
+            queues,
+            failures: failures.clone(),
+        };
+        let consumer = GroupConsumer::start(&self.bus, options, intake)?;
+        let interval_max = Duration::from_millis(self.config.commit_interval_ms_max);
+        let committer =
+            Committer::new(producer, consumer.control(), Arc::clone(&desk), Arc::clone(runner), interval_max);
+        let failures = failures.clone();
+        let commit = move || {
+            if let Err(error) = committer.run() {
+                // The other end is gone only when the session is over already.
+                let _ = failures.send(error.into());
+            }
+        };
+        let committer = std::thread::Builder::new().name("committer".to_owned()).spawn(commit)?;
+        Ok(Parts { desk, consumer, committer, interrupt })
+    }
+
+    /// Lets what runs finish and be committed, within bounds.
+    async fn drain(
+        &self,
+        parts: &Parts,
+        failed: &mut mpsc::UnboundedReceiver<anyhow::Error>,
+    ) -> Result<(), anyhow::Error> {
+        parts.desk.drain();
+        parts.consumer.wake();
+        let (desk, timeout) = (Arc::clone(&parts.desk), self.config.drain_timeout());
+        let idle = spawn_blocking(move || desk.wait_idle(timeout));
+        tokio::select! {
+            failure = failed.recv() => Err(failure.unwrap_or_else(|| anyhow!("the session's parts are gone"))),
+            idle = idle => {
+                if !idle.unwrap_or(false) {
+                    let (slips, ..) = parts.desk.figures();
+                    tracing::warn!(slips, "steps were still running; others will run them again");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn watch(&self, desk: &Desk) {
+        loop {
+            tokio::time::sleep(FIGURES_INTERVAL).await;
+            let (slips, running, oldest_ms) = desk.figures();
+            let age_ms = oldest_ms.map_or(0, |oldest_ms| self.runner.clock.now_ms() - oldest_ms);
+            telemetry::in_flight(slips, running, age_ms);
+        }
+    }
+}
+
+impl Parts {
+    /// No more transactions, then no more partitions; the running transaction may end in between.
+    async fn tear_down(self, transaction_timeout: Duration) {
+        let Self { desk, consumer, committer, interrupt } = self;
+        desk.stop();
+        let leave = move || {
+            let mut patience = consumer.stop(LEAVE_TIMEOUT);
+            if !patience {
+                interrupt.raise();
+            }
+            let deadline = std::time::Instant::now() + transaction_timeout;
+            while !committer.is_finished() && patience {
+                std::thread::sleep(Duration::from_millis(1));
+                patience = std::time::Instant::now() < deadline;
+            }
+            interrupt.raise();
+            committer.join().is_ok()
+        };
+        if !spawn_blocking(leave).await.unwrap_or(false) {
+            tracing::error!("the committer panicked");
+        }
+        desk.close();
+    }
+}

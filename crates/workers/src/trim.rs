@@ -1,0 +1,34 @@
+//! Deletes from the steps topics what is done with: their retention is endless, since they carry tokens.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bus::TopicPartition;
+use bus::admin::Admin;
+
+use crate::desk::Desk;
+use crate::session::Session;
+
+/// Deletes, now and then, what lies below the committed positions of our partitions. Ends never.
+pub(crate) async fn run(session: &Session, desk: &Desk) {
+    let interval_ms = session.config.trim_interval_ms;
+    let admin = match Admin::new(&session.bus) {
+        Ok(admin) if interval_ms > 0 => admin,
+        _ => return std::future::pending().await,
+    };
+    let mut trimmed = HashMap::new();
+    loop {
+        tokio::time::sleep(Duration::from_millis(interval_ms)).await;
+        trim(&admin, desk, &mut trimmed).await;
+    }
+}
+
+async fn trim(admin: &Admin, desk: &Desk, trimmed: &mut HashMap<TopicPartition, i64>) {
+    let mut due = desk.committed_offsets();
+    due.retain(|(place, offset)| trimmed.get(place) != Some(offset));
+    match admin.delete_records(&due).await {
+        Ok(()) => trimmed.extend(due),
+        // Nothing depends on it: the next round tries again.
+        Err(error) => tracing::debug!(%error, "the steps topics were not trimmed"),
+    }
+}
