@@ -137,7 +137,8 @@ mod tests {
         ) {
             let topic = "meanwhile.events".to_owned();
             let original = Inbound { topic, partition: 3, offset: 17, timestamp_ms: 5, key, value, headers };
-            let failure = Failure { reason, class: "unreadable".into(), attempts: 2, first_at_ms: at, last_at_ms: at + 1 };
+            let failure =
+                Failure { attempts: 2, last_at_ms: at + 1, ..Failure::once("unreadable", reason, at) };
             let letter = record(&Topics::default(), &original, &failure);
             prop_assert_eq!(&letter.topic, "meanwhile.dead-letters");
             prop_assert_eq!((&letter.key, &letter.value), (&original.key, &original.value));

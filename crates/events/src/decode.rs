@@ -96,8 +96,8 @@ impl Schemas {
         Self { known: RwLock::default() }
     }
 
-    /// Learns what the registry says about an id. A schema that is no Avro, or none of ours, is learnt too: records that
-    /// name it are then refused, with the reason, without asking again. The first answer for an id stays.
+    /// Learns what the registry says about an id. A schema that is no Avro, or none of ours, is learnt too: records
+    /// that name it are then refused, with the reason, without asking again. The first answer for an id stays.
     pub fn insert(&self, id: u32, schema_json: &str) {
         if self.contains(id) {
             return;

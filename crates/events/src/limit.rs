@@ -1,6 +1,6 @@
 //! The sizes that records are held to. Each can be told by its name in messages.
 
-/// Kafka's default `message.max.bytes` is 1 MiB and 12 bytes; what is left here are frames of the batch and its headers.
+/// Kafka's default `message.max.bytes` is 1 MiB and 12 bytes; what is left over is for the frames of the batch.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - RECORD_OVERHEAD_BYTES;
 /// What a batch of one record and a transaction's bookkeeping may add on the wire.
 pub const RECORD_OVERHEAD_BYTES: usize = 4 * 1024;

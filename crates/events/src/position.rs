@@ -70,7 +70,8 @@ pub struct Position {
     pub at_ms: i64,
 }
 
-/// A commit that is relayed in several Kafka transactions. Postgres repeats its rows in the same order, so a count is enough.
+/// A commit that is relayed in several Kafka transactions. Postgres repeats its rows in the same order, so a count is
+/// enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partial {
@@ -124,7 +125,10 @@ mod tests {
             relayed: 12,
             at_ms: 5,
         };
-        let json = r#"{"system_identifier":"18446744073709551615","timeline":3,"end_lsn":"16/B374D848","relayed":12,"at_ms":5}"#;
+        let json = concat!(
+            r#"{"system_identifier":"18446744073709551615","timeline":3,"end_lsn":"16/B374D848","#,
+            r#""relayed":12,"at_ms":5}"#
+        );
         assert_eq!(String::from_utf8(position.to_json()).unwrap(), json);
         assert_eq!(Position::parse(json.as_bytes()).unwrap(), position);
         let position = Position { partial: Some(Partial { commit_lsn: Lsn(171), rows: 2 }), ..position };
