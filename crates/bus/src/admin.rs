@@ -5,7 +5,7 @@ mod topics;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use events::topic::Topics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -24,6 +24,8 @@ use crate::{BrokerKind, Error, Settings, mock};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a created topic may take to be seen by every broker.
 const CREATED_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a transient refusal is met with another try.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Between looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The broker's own limit where nothing is configured, in bytes.
@@ -96,6 +98,9 @@ impl Admin {
                 mock::create_topic(&self.settings.brokers, &topic.name, topic.partitions)?;
                 created.push(topic.name.clone());
             }
+            return Ok(created);
+        }
+        if missing.is_empty() {
             return Ok(created);
         }
         let replication = replication.unwrap_or_else(|| i32::try_from(brokers.clamp(1, 3)).unwrap_or(1));
@@ -183,28 +188,35 @@ impl Admin {
 
     /// Whether a broker answers.
     pub async fn reachable(&self, timeout: Duration) -> Result<(), Error> {
-        self.with_lookup(move |lookup| {
-            lookup.fetch_metadata(Some("__consumer_offsets"), timeout)?;
-            Ok(())
-        })
-        .await
+        let lookup = Arc::clone(&self.lookup);
+        let asked = tokio::task::spawn_blocking(move || {
+            lookup.fetch_metadata(Some("__consumer_offsets"), timeout).map(drop).map_err(Error::from)
+        });
+        asked.await.unwrap_or_else(|error| Err(Error::Refused(error.to_string())))
     }
 
     /// librdkafka's look-ups block: they run on tokio's blocking threads.
     async fn with_lookup<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&BaseConsumer<Connection>) -> Result<T, Error> + Send + 'static,
+        look: impl Fn(&BaseConsumer<Connection>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let lookup = Arc::clone(&self.lookup);
-        blocking(move || look(&lookup)).await
+        patiently(move || look(&lookup)).await
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::Refused(format!("a look-up did not end: {error}"))),
-    }
+/// Blocking work, tried again while a leader or a coordinator is being found: just after a start or a creation.
+async fn patiently<T: Send + 'static>(work: impl Fn() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let tried = tokio::task::spawn_blocking(move || {
+        loop {
+            match work() {
+                Err(error) if error.is_transient() && Instant::now() < deadline => std::thread::sleep(LOOK_INTERVAL),
+                outcome => return outcome,
+            }
+        }
+    });
+    tried.await.unwrap_or_else(|error| Err(Error::Refused(format!("a look-up did not end: {error}"))))
 }
 
 fn existing(metadata: &Metadata) -> BTreeSet<String> {

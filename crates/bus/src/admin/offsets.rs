@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::{Admin, LOOK_INTERVAL, REQUEST_TIMEOUT, blocking, partitions};
+use super::{Admin, LOOK_INTERVAL, REQUEST_TIMEOUT, partitions, patiently};
 use crate::connection::Connection;
 use crate::consumer::{GroupMetadata, TopicPartition};
 use crate::transaction::{OffsetCommit, TransactionalProducer, TxError};
@@ -32,7 +32,7 @@ impl Admin {
     /// What the group has committed; partitions without a commit are absent.
     pub async fn committed(&self, group: &str, topics: &[String]) -> Result<BTreeMap<TopicPartition, i64>, Error> {
         let (settings, group, topics) = (self.settings.clone(), group.to_owned(), topics.to_vec());
-        blocking(move || {
+        patiently(move || {
             let places = places(&lookup_for(&settings, &group)?, &topics)?;
             committed(&settings, &group, &places)
         })
@@ -55,7 +55,7 @@ impl Admin {
     /// (KIP-447 keeps that door for old clients).
     pub async fn commit_initial_offsets(&self, group: &str, topics: &[String]) -> Result<usize, Error> {
         let (settings, group, topics) = (self.settings.clone(), group.to_owned(), topics.to_vec());
-        blocking(move || commit_initial(&settings, &group, &topics)).await
+        patiently(move || commit_initial(&settings, &group, &topics)).await
     }
 }
 

@@ -214,10 +214,12 @@ impl ClientContext for Desk {
 impl ConsumerContext for Desk {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.served.store(true, Ordering::Relaxed);
-        self.connection.alive();
         let places = places(list);
         match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.on_assign(consumer, &places),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                self.connection.alive();
+                self.on_assign(consumer, &places);
+            }
             _ => {
                 self.give_back(&places, consumer.assignment_lost());
                 // Partitions that were refused were never assigned; then the whole assignment goes.

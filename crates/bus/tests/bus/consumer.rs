@@ -133,7 +133,10 @@ async fn refused_partitions_end_the_consumer_and_are_free_for_another() {
     assert!(matches!(error, ConsumerError::Refused(_)) && error.is_fatal(), "{error}");
     let mut second = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
     assert_eq!(second.assigned().await.len(), 6);
-    assert!(refusing.consumer.as_ref().unwrap().is_finished());
+    test_kit::eventually(LONG, "the refusing consumer ends", async || {
+        refusing.consumer.as_ref().unwrap().is_finished().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
