@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::chance::Chance;
 
-pub const QUEUES: [&str; 2] = ["fast", "slow"];
+pub(crate) const QUEUES: [&str; 2] = ["fast", "slow"];
 
 /// A flow of one to six steps with everything that changes decisions.
-pub fn definition(chance: &mut Chance) -> Definition {
+pub(crate) fn definition(chance: &mut Chance) -> Definition {
     let count = 1 + chance.below(6);
     let steps: Vec<Value> = (0..count).map(|index| step(chance, index)).collect();
     let mut document = json!({ "flow": "simulated", "steps": steps });
@@ -46,5 +46,6 @@ fn step(chance: &mut Chance, index: usize) -> Value {
 }
 
 fn retry(chance: &mut Chance, attempts_max: usize) -> Value {
-    json!({ "attempts": 1 + chance.below(attempts_max), "backoff": ["1ms..5ms", "2s..60s"][chance.below(2)] })
+    let backoff = ["1ms..5ms", "2s..60s"][chance.below(2)];
+    json!({ "attempts": 1 + chance.below(attempts_max), "backoff": backoff })
 }

@@ -31,25 +31,25 @@ struct Account {
 }
 
 /// All accounts.
-pub struct Ledger {
+pub(crate) struct Ledger {
     definition: Definition,
     accounts: BTreeMap<JobId, Account>,
     cursor: i64,
 }
 
 impl Ledger {
-    pub fn new(definition: Definition) -> Self {
+    pub(crate) fn new(definition: Definition) -> Self {
         Self { definition, accounts: BTreeMap::new(), cursor: 0 }
     }
 
     /// A slip has been given to its step by the owner of its partition.
-    pub fn taken(&self, slip: &Slip) {
+    pub(crate) fn taken(&self, slip: &Slip) {
         let ended = self.accounts.get(&slip.job).and_then(|account| account.ended);
         assert!(ended.is_none(), "{} runs after the job's end", slip.step);
     }
 
     /// A call is about to be made by the owner of the slip.
-    pub fn called(&mut self, slip: &Slip, key: &str) {
+    pub(crate) fn called(&mut self, slip: &Slip, key: &str) {
         let account = self.accounts.entry(slip.job).or_default();
         if slip.phase == Phase::Forward {
             account.keys_by_step.entry(slip.step.clone()).or_default().insert(key.to_owned());
@@ -57,7 +57,7 @@ impl Ledger {
     }
 
     /// A decision was committed, with what its attempts were told.
-    pub fn committed(&mut self, from: &Slip, told: &[Told], decision: &Decision) {
+    pub(crate) fn committed(&mut self, from: &Slip, told: &[Told], decision: &Decision) {
         let step = self.definition.step(&from.step);
         let account = self.accounts.entry(from.job).or_default();
         assert!(account.ended.is_none(), "a decision after the end");
@@ -77,7 +77,7 @@ impl Ledger {
     }
 
     /// The acceptance.
-    pub fn accepted(&mut self, job: JobId, decision: &Decision) {
+    pub(crate) fn accepted(&mut self, job: JobId, decision: &Decision) {
         self.moved(job, 0, &decision.next);
         for event in &decision.events {
             self.heard(event);
@@ -85,7 +85,7 @@ impl Ledger {
     }
 
     /// An operator has sent the job on.
-    pub fn resumed(&mut self, event: &JobEvent) {
+    pub(crate) fn resumed(&mut self, event: &JobEvent) {
         let account = self.accounts.entry(event.job).or_default();
         account.attempts.clear();
         account.barred.clear();
@@ -132,12 +132,12 @@ impl Ledger {
         assert_eq!(view.status, event.status);
     }
 
-    pub fn has_ended(&self, job: JobId) -> bool {
+    pub(crate) fn has_ended(&self, job: JobId) -> bool {
         self.accounts.get(&job).is_some_and(|account| account.ended.is_some())
     }
 
     /// At the very end: everything that was promised about the job.
-    pub fn close(&self, job: JobId, was_cancelled: bool, service: &Service) {
+    pub(crate) fn close(&self, job: JobId, was_cancelled: bool, service: &Service) {
         let account = &self.accounts[&job];
         let ended = account.ended.expect("every job ends");
         let ids: Vec<String> = self.definition.steps().iter().map(|step| step.id.clone()).collect();

@@ -9,7 +9,7 @@ use crate::chance::Chance;
 
 /// What an attempt told its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub(crate) enum Told {
     Succeeded,
     /// A definite no; remembered under the key, as idempotent services do.
     Refused,
@@ -25,15 +25,15 @@ pub enum Told {
 
 /// Everything that was ever done, by idempotency key.
 #[derive(Default)]
-pub struct Service {
-    pub done: BTreeSet<String>,
-    pub undone: BTreeSet<String>,
+pub(crate) struct Service {
+    pub(crate) done: BTreeSet<String>,
+    pub(crate) undone: BTreeSet<String>,
     refused: BTreeSet<String>,
 }
 
 impl Service {
     /// One attempt. `trouble`: how many of a hundred go wrong.
-    pub fn call(&mut self, chance: &mut Chance, call: &NativeCall, trouble: usize) -> (Told, Outcome) {
+    pub(crate) fn call(&mut self, chance: &mut Chance, call: &NativeCall, trouble: usize) -> (Told, Outcome) {
         let told = if chance.percent(trouble) {
             [Told::Refused, Told::Unsent, Told::Unsent, Told::Unknown, Told::Unknown][chance.below(5)]
         } else {

@@ -23,7 +23,7 @@ const TICKS_MAX: u32 = 20_000;
 
 /// How often things were done.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Tally {
+pub(crate) struct Tally {
     kills: u64,
     kills_after_commit: u64,
     reassignments: u64,
@@ -37,7 +37,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn named(self) -> [(&'static str, u64); 10] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 10] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -92,7 +92,7 @@ struct Task {
     ready: Option<Decision>,
 }
 
-pub struct World {
+pub(crate) struct World {
     chance: Chance,
     definition: Definition,
     now_ms: i64,
@@ -109,7 +109,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let definition = definition(&mut chance);
         let partition = |index| Partition { owner: index % WORKERS, ..Partition::default() };
@@ -134,7 +134,7 @@ impl World {
         world
     }
 
-    pub fn run(mut self) -> Tally {
+    pub(crate) fn run(mut self) -> Tally {
         while !self.jobs.iter().all(|job| self.ledger.has_ended(*job)) {
             self.tick += 1;
             assert!(self.tick < TICKS_MAX, "the jobs do not end");
