@@ -1,4 +1,5 @@
 # On a bare Debian or Ubuntu machine with Rust, each target installs what it needs, and says so.
+TARGET_FOLDER := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export SQLX_OFFLINE := true
 export RUSTDOCFLAGS := -D warnings
 
@@ -8,16 +9,17 @@ demo: ## four orders through the whole system, on this machine (EXIT=1: end when
 	scripts/install-tools demo
 	scripts/demo $(if $(EXIT),--exit)
 
+# One build of everything, so that binaries and tests share their dependencies.
 test: ## everything, against a real Kafka, schema registry and Postgres
 	scripts/install-tools
-	cargo build --workspace --bins
-	scripts/with-test-stack cargo test --workspace --no-fail-fast
+	cargo build --locked --workspace --all-targets
+	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --no-fail-fast
 
 check: ## format, lints, the rules of the repository, generated files, docs
 	scripts/install-tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo test --quiet --package tidy
+	cargo test --quiet --workspace --test repository
 	scripts/prepare-queries --check
 	scripts/check-golden
 	cargo doc --workspace --no-deps --quiet

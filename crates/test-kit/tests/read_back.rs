@@ -1,0 +1,117 @@
+//! The one-token invariant is read from real topics, not only from values.
+
+use std::collections::BTreeSet;
+
+use bus::admin::Admin;
+use bus::{Producer, Reader, Registry, Settings};
+use events::topic::Topics;
+use events::trace::{Trace, TraceContext};
+use events::wait::Wait;
+use events::{Record, WriterIds, event_record, slip_record, wait_record};
+use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
+use flow::slip::{Hold, HoldReason, Phase, Slip};
+use serde_json::{Value, json};
+use test_kit::{Tokens, kafka, prefix, read_topic, registry};
+use uuid::Uuid;
+
+const TRACE: Trace = Trace::new(TraceContext { trace_id: 1, span_id: 2, flags: 1 });
+
+fn slip(job: JobId, hop: u32) -> Slip {
+    Slip {
+        job,
+        tenant: "default".to_owned(),
+        flow: "order".to_owned(),
+        version: "v".to_owned(),
+        key: job.to_string(),
+        step: "s".to_owned(),
+        phase: Phase::Forward,
+        branch: String::new(),
+        hop,
+        visit: 1,
+        attempt: 0,
+        attempt_uncertain: false,
+        input: json!({ "a": 1 }),
+        done: vec![],
+        failure: None,
+        deadline_ms: None,
+        accepted_at_ms: 0,
+        correlation_id: String::new(),
+        priority: 1,
+        retry_of: None,
+    }
+}
+
+fn event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) -> JobEvent {
+    JobEvent {
+        job,
+        tenant: "default".to_owned(),
+        flow: "order".to_owned(),
+        version: "v".to_owned(),
+        key: job.to_string(),
+        correlation_id: String::new(),
+        kind,
+        status,
+        hop,
+        index: 0,
+        branch: String::new(),
+        step: None,
+        phase: Phase::Forward,
+        visit: 1,
+        attempts: 1,
+        at_ms: 0,
+        accepted_at_ms: 0,
+        steps_total: 1,
+        retry_of: None,
+        next_attempt_after_ms: None,
+        data: None::<Value>,
+    }
+}
+
+/// One step, whose slip was held once.
+fn records_of_a_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Record> {
+    let hold =
+        Hold { slip: slip(job, 2), queue: "q".to_owned(), reason: HoldReason::Backoff, release_after_ms: Some(1) };
+    let accepted = event(job, EventKind::JobAccepted, JobStatus::Accepted, 0);
+    let succeeded = event(job, EventKind::JobSucceeded, JobStatus::Succeeded, 2);
+    let records = [
+        event_record(topics, ids, &accepted, &TRACE),
+        slip_record(topics, ids, "default", &slip(job, 1), &TRACE),
+        wait_record(topics, ids, &Wait::Hold(hold), &TRACE),
+        slip_record(topics, ids, "q", &slip(job, 2), &TRACE),
+        event_record(topics, ids, &succeeded, &TRACE),
+    ];
+    records.into_iter().map(|record| record.expect("a small record")).collect()
+}
+
+#[tokio::test]
+async fn a_split_and_a_lost_job_are_found_among_sound_ones() {
+    let (brokers, registry_url, prefix) = (kafka().await, registry().await, prefix());
+    let (settings, topics) = (Settings::new(&brokers, &registry_url), Topics::new(&prefix));
+    let queues = BTreeSet::from(["default".to_owned(), "q".to_owned()]);
+    Admin::new(&settings).unwrap().create_topics(&topics, &queues, None).await.unwrap();
+    let ids = Reader::new(Registry::new(&registry_url, None).unwrap()).writer_ids(&topics).await.unwrap();
+    let producer = Producer::new(&settings).unwrap();
+
+    let jobs: Vec<JobId> = (0..20).map(|_| JobId::new(Uuid::now_v7())).collect();
+    for job in &jobs {
+        for record in records_of_a_job(&topics, &ids, *job) {
+            producer.send(&record).await.unwrap();
+        }
+    }
+    let tokens = Tokens::read_back(&brokers, &registry_url, &prefix).await.unwrap();
+    assert_eq!((tokens.slips.len(), tokens.holds.len(), tokens.events.len()), (40, 20, 40));
+    assert_eq!(tokens.problems(jobs.iter().copied()), Vec::<String>::new());
+
+    let split = slip_record(&topics, &ids, "default", &slip(jobs[3], 2), &TRACE).unwrap();
+    producer.send(&split).await.unwrap();
+    let tokens = Tokens::read_back(&brokers, &registry_url, &prefix).await.unwrap();
+    assert_eq!(tokens.problems([]), [format!("{}: split: 2 slips of branch \"\" hop 2", jobs[3])]);
+    let lost = JobId::new(Uuid::now_v7());
+    assert!(tokens.problems([lost]).contains(&format!("{lost}: lost: accepted, but on no topic")));
+}
+
+#[tokio::test]
+async fn a_topic_that_does_not_exist_holds_nothing() {
+    assert!(read_topic(&kafka().await, &prefix()).await.unwrap().is_empty());
+}
