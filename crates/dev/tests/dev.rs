@@ -1,7 +1,5 @@
 //! Laptop mode comes up whole, takes real ones where they are given, and says which port is in the way.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use bus::BrokerKind;
 use dev::{Dev, Options};
 use tokio::net::{TcpListener, TcpStream};

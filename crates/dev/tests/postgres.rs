@@ -1,6 +1,6 @@
 //! A private Postgres starts, keeps strangers out, and leaves nothing behind, however its process ends.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and talks to its parent")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
