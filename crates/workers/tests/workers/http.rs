@@ -1,0 +1,126 @@
+//! HTTP steps: what is sent, and what its answers lead to.
+
+use std::time::Duration;
+
+use flow::event::{EventKind, JobStatus};
+use serde_json::json;
+use test_kit::{Answer, Receiver};
+use workers::Workers;
+
+use crate::stage::Stage;
+
+const FLOW: &str = r#"
+flow: shop
+steps:
+  - id: reserve
+    http: { method: POST, url: "{{ env.SHOP_URL }}/reserve", body: { sku: "{{ input.sku }}" } }
+    timeout: 300ms
+    retry: { attempts: 3, backoff: 1ms..20ms }
+    compensate:
+      http: { method: DELETE, url: "{{ env.SHOP_URL }}/reserve/{{ step.idempotency_key }}" }
+  - id: charge
+    http: { method: POST, url: "{{ env.SHOP_URL }}/charge", headers: { x-note: "{{ input.sku }}" } }
+    timeout: 300ms
+    retry: { attempts: 3, backoff: 1ms..20ms }
+    compensate:
+      http: { method: POST, url: "{{ env.SHOP_URL }}/refund" }
+"#;
+
+async fn shop() -> (Stage, Receiver) {
+    let receiver = Receiver::start().await;
+    let mut stage = Stage::new(FLOW).await;
+    stage.env.push(("SHOP_URL".to_owned(), receiver.url()));
+    (stage, receiver)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_sends_its_key_its_trace_and_its_correlation_id() {
+    let (stage, receiver) = shop().await;
+    let running = stage.work("a", Workers::builder().build());
+    let job = stage.submit(json!({ "sku": "tea" })).await;
+    assert_eq!(stage.ends().await[0].status, JobStatus::Succeeded);
+    running.stop().await;
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!((requests[0].method.as_str(), requests[0].uri.path()), ("POST", "/reserve"));
+    assert_eq!(requests[0].header("idempotency-key"), format!("{job}:reserve:1"));
+    assert_eq!(requests[0].header("content-type"), "application/json");
+    assert_eq!(requests[0].json(), json!({ "sku": "tea" }));
+    assert_eq!(requests[0].header("x-correlation-id"), format!("correlation of {job}"));
+    assert_eq!(requests[1].header("x-note"), "tea");
+    let traces: Vec<&str> = requests.iter().map(|request| request.header("traceparent")).collect();
+    assert!(traces.iter().all(|trace| trace.starts_with("00-00000000000000000000000000000abc-")), "{traces:?}");
+    assert_ne!(traces[0], traces[1]);
+    stage.tokens().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_without_an_answer_is_undone_with_the_ones_before_it_in_reverse() {
+    let (stage, receiver) = shop().await;
+    receiver.answer_with(|request| match request.uri.path() {
+        "/charge" => Answer::json(200, &json!({})).after(Duration::from_secs(2)),
+        _ => Answer::json(200, &json!({})),
+    });
+    let running = stage.work("a", Workers::builder().build());
+    let job = stage.submit(json!({ "sku": "tea" })).await;
+    let ends = stage.ends().await;
+    assert_eq!(ends[0].status, JobStatus::Failed);
+    assert_eq!(ends[0].data.as_ref().unwrap()["code"], "timed-out");
+    running.stop().await;
+    let calls: Vec<String> =
+        receiver.requests().iter().map(|request| format!("{} {}", request.method, request.uri.path())).collect();
+    let undo = format!("DELETE /reserve/{job}:reserve:1");
+    let expected =
+        ["POST /reserve", "POST /charge", "POST /charge", "POST /charge", "POST /refund", &undo.replace(':', "%3A")];
+    let decoded: Vec<String> = calls.iter().map(|call| call.replace(':', "%3A")).collect();
+    assert_eq!(decoded, expected);
+    let tokens = stage.tokens().await;
+    let compensated = tokens.events.iter().filter(|event| event.kind == EventKind::StepCompensated);
+    let steps: Vec<&str> = compensated.filter_map(|event| event.step.as_deref()).collect();
+    assert_eq!(steps, ["charge", "reserve"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_no_record_can_carry_fails_its_step_and_is_undone() {
+    let (stage, receiver) = shop().await;
+    let large = "x".repeat(500_000);
+    receiver.answer_with(move |_| Answer::json(200, &json!({ "large": large })));
+    let running = stage.work("a", Workers::builder().build());
+    stage.submit(json!({ "sku": "y".repeat(300_000) })).await;
+    let small = stage.submit(json!({ "sku": "tea" })).await;
+    let ends = stage.ends().await;
+    for end in &ends {
+        assert_eq!((end.status, &end.data.as_ref().unwrap()["code"]), (JobStatus::Failed, &json!("too-large")));
+        // With the small input one output fits and two do not.
+        let step = if end.job == small { "charge" } else { "reserve" };
+        assert_eq!(end.data.as_ref().unwrap()["step"], step);
+    }
+    running.stop().await;
+    assert_eq!(stage.tokens().await.dead_letters, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_cannot_be_reached_was_not_done_and_an_answer_over_the_limit_was() {
+    let (mut stage, receiver) = shop().await;
+    stage.env = vec![("SHOP_URL".to_owned(), "http://127.0.0.1:1".to_owned())];
+    let running = stage.work("a", Workers::builder().build());
+    stage.submit(json!({ "sku": "tea" })).await;
+    assert_eq!(stage.ends().await[0].data.as_ref().unwrap()["code"], "connection-failed");
+    running.stop().await;
+    let undone = |tokens: &test_kit::Tokens| {
+        tokens.events.iter().filter(|event| event.kind == EventKind::StepCompensated).count()
+    };
+    assert_eq!(undone(&stage.tokens().await), 0);
+
+    stage.env = vec![("SHOP_URL".to_owned(), receiver.url())];
+    receiver.answer_with(|request| match request.method.as_str() {
+        "DELETE" => Answer::status(404),
+        _ => Answer::json(200, &json!({ "large": "x".repeat(600_000) })),
+    });
+    let running = stage.work("a", Workers::builder().build());
+    stage.submit(json!({ "sku": "tea" })).await;
+    let ends = stage.ends().await;
+    assert!(ends.iter().any(|end| end.data.as_ref().unwrap()["code"] == "too-large"));
+    running.stop().await;
+    assert_eq!(undone(&stage.tokens().await), 1);
+}
