@@ -1,5 +1,7 @@
 //! `orchestrator.dead_letters`: where each dead letter lies on its topic, and why. The record itself stays on Kafka.
 
+use events::record::Header;
+
 use crate::columns::{signed, unsigned};
 use crate::{Error, Pool, Tx, outbox};
 
@@ -23,7 +25,7 @@ pub struct DeadLetter {
     /// The record's key.
     pub key: Option<Vec<u8>>,
     /// Its headers, as they were and with the failure's.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<Header>,
     /// The size of its value.
     pub value_bytes: u32,
     /// When it was put there, in milliseconds since the Unix epoch.

@@ -1,11 +1,9 @@
 //! Bringing a database to the form that this build expects.
 
-use std::str::FromStr;
-
 use sqlx::migrate::Migrator;
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
+use crate::pool::parse_url;
 use crate::{Error, Pool};
 
 /// Outside any service's schema, where every role may read it. Not in `public`: that need not be ours.
@@ -22,9 +20,10 @@ fn migrator() -> Migrator {
 /// Applies what is missing. Safe to run from several processes at once, against databases that share a cluster too.
 /// The login needs CREATE on the database, and CREATEROLE unless the roles exist (see `deploy/postgres`).
 pub async fn migrate(url: &str) -> Result<(), Error> {
-    let options = PgConnectOptions::from_str(url).map_err(Error::Url)?.application_name("meanwhile_migrate");
+    let options = parse_url(url)?.application_name("meanwhile_migrate");
     let mut connection = options.connect().await?;
-    migrator().run(&mut connection).await?;
+    // Not `run`: its future could not be spawned (it is not Send for every lifetime).
+    migrator().run_direct(None, &mut connection, false).await?;
     Ok(connection.close().await?)
 }
 

@@ -1,6 +1,6 @@
 //! `outbox.messages`: what is to be sent to Kafka, written in the transaction of its cause. Append-only.
 
-use events::record::Record;
+use events::record::{Header, Record};
 
 use crate::columns::RecordColumns;
 use crate::{Error, Pool, Role, Tx, partitions};
@@ -66,7 +66,7 @@ pub struct BadHeaders;
 /// Headers as one blob: for each, in order, length of name (u32, big-endian), name (UTF-8), length of value (u32,
 /// big-endian; `u32::MAX` for a null value), value. Arrays would have to be parsed by the relay for every row; this is
 /// walked.
-pub fn encode_headers(headers: &[(String, Option<Vec<u8>>)]) -> Vec<u8> {
+pub fn encode_headers(headers: &[Header]) -> Vec<u8> {
     let size_bytes = headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 8).sum();
     let mut blob = Vec::with_capacity(size_bytes);
     for (name, value) in headers {
@@ -84,7 +84,7 @@ fn push_part(blob: &mut Vec<u8>, part: Option<&[u8]>) {
 }
 
 /// The reverse of [`encode_headers`].
-pub fn decode_headers(mut blob: &[u8]) -> Result<Vec<(String, Option<Vec<u8>>)>, BadHeaders> {
+pub fn decode_headers(mut blob: &[u8]) -> Result<Vec<Header>, BadHeaders> {
     let mut headers = Vec::new();
     while !blob.is_empty() {
         let name = take_part(&mut blob)?.ok_or(BadHeaders)?;

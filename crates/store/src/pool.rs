@@ -77,7 +77,7 @@ impl Pool {
     /// The role is set as each connection starts (as `SET ROLE` would), so grants hold even when all services share
     /// one login.
     pub fn open(settings: &Settings, role: Role) -> Result<Self, Error> {
-        let login = PgConnectOptions::from_str(&settings.url).map_err(Error::Url)?.application_name(role.name());
+        let login = parse_url(&settings.url)?.application_name(role.name());
         let options = login.clone().options([
             ("role", role.name().to_owned()),
             ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
@@ -128,6 +128,15 @@ impl Pool {
     pub(crate) async fn login_connection(&self) -> Result<PgConnection, Error> {
         use sqlx::ConnectOptions;
         Ok(self.login.connect().await?)
+    }
+}
+
+/// sqlx takes any scheme, so `mysql://` would be a Postgres that never answers.
+pub(crate) fn parse_url(url: &str) -> Result<PgConnectOptions, Error> {
+    if ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        PgConnectOptions::from_str(url).map_err(Error::Url)
+    } else {
+        Err(Error::Url(sqlx::Error::Configuration("it does not start with postgres://".into())))
     }
 }
 

@@ -1,0 +1,40 @@
+use store::Role;
+use store::dead_letters::{DeadLetter, Original, index, newest};
+
+use crate::database::Database;
+
+#[tokio::test]
+async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let letter = DeadLetter {
+        topic: "t.dead-letters".to_owned(),
+        partition: 2,
+        offset: 5,
+        original: Some(Original { topic: "t.commands".to_owned(), partition: 0, offset: 17 }),
+        class: "bad-json".to_owned(),
+        reason: "expected a value at line 1 column 1".to_owned(),
+        attempts: 1,
+        key: Some(vec![0, 255]),
+        headers: vec![("a".to_owned(), Some(vec![1])), ("b".to_owned(), None)],
+        value_bytes: 9,
+        at_ms: 1_700_000_000_000,
+    };
+    let bare = DeadLetter {
+        offset: 6,
+        original: None,
+        reason: "holds a NUL: \0".to_owned(),
+        key: None,
+        headers: Vec::new(),
+        at_ms: 1_600_000_000_000,
+        ..letter.clone()
+    };
+    for _ in 0..2 {
+        let mut tx = pool.begin().await.unwrap();
+        index(&mut tx, &[letter.clone(), bare.clone()]).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    let bare = DeadLetter { reason: "holds a NUL: \u{fffd}".to_owned(), ..bare };
+    assert_eq!(newest(&pool, 10).await.unwrap(), [letter.clone(), bare]);
+    assert_eq!(newest(&pool, 1).await.unwrap(), [letter]);
+}

@@ -1,0 +1,114 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flow::id::JobId;
+use flow::slip::HoldReason;
+use store::holds::{NewHold, Released, count_by_reason, insert, next_due_ms, release_due, resume};
+use store::{Pool, Role};
+
+use crate::database::{Database, job, record};
+
+fn hold(job: JobId, hop: u32, release_after_ms: Option<u64>, value: &str) -> NewHold {
+    let reason = if release_after_ms.is_some() { HoldReason::Backoff } else { HoldReason::Attention };
+    NewHold { job, branch: String::new(), hop, reason, release_after_ms, record: record(value) }
+}
+
+async fn put(pool: &Pool, holds: &[NewHold]) {
+    let mut tx = pool.begin().await.unwrap();
+    insert(&mut tx, holds).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hold_is_released_at_its_time_and_not_before() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    assert_eq!(release_due(&pool, 10).await.unwrap(), Released { holds: 0, next_due_in_ms: None });
+    put(&pool, &[hold(job(), 1, Some(3_600_000), "later"), hold(job(), 1, Some(0), "now"), hold(job(), 1, None, "-")])
+        .await;
+    assert_eq!(next_due_ms(&pool).await.unwrap(), Some(0));
+    let released = release_due(&pool, 10).await.unwrap();
+    assert_eq!(released.holds, 1);
+    let next_ms = released.next_due_in_ms.unwrap();
+    assert!((3_500_000..=3_600_000).contains(&next_ms), "{next_ms}");
+    assert_eq!(database.outbox_values().await, ["now"]);
+    assert_eq!(count_by_reason(&pool).await.unwrap(), [(HoldReason::Attention, 1), (HoldReason::Backoff, 1)]);
+}
+
+#[tokio::test]
+async fn a_hold_is_due_when_it_said_it_would_be() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    put(&pool, &[hold(job(), 1, Some(50), "soon")]).await;
+    assert!(next_due_ms(&pool).await.unwrap().unwrap() <= 50);
+    let released = async || (release_due(&pool, 10).await.unwrap().holds == 1).then_some(());
+    test_kit::eventually(Duration::from_secs(10), "the hold is released", released).await;
+}
+
+#[tokio::test]
+async fn a_hold_that_comes_twice_rests_once() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let one = job();
+    put(&pool, &[hold(one, 1, Some(0), "first")]).await;
+    put(&pool, &[hold(one, 1, Some(0), "again"), hold(one, 2, Some(0), "next hop")]).await;
+    release_due(&pool, 10).await.unwrap();
+    assert_eq!(database.outbox_values().await, ["first", "next hop"]);
+}
+
+#[tokio::test]
+async fn who_releases_less_than_is_due_is_called_again_at_once() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    put(&pool, &(0..3).map(|hop| hold(job(), hop, Some(0), "x")).collect::<Vec<_>>()).await;
+    assert_eq!(release_due(&pool, 2).await.unwrap(), Released { holds: 2, next_due_in_ms: Some(0) });
+    assert_eq!(release_due(&pool, 2).await.unwrap(), Released { holds: 1, next_due_in_ms: None });
+}
+
+#[tokio::test]
+async fn two_who_release_at_once_send_each_hold_exactly_once() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let holds: Vec<_> = (0..2_000).map(|index| hold(job(), 1, Some(0), &format!("hold {index}"))).collect();
+    put(&pool, &holds).await;
+    let releasers: Vec<_> = (0..4)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let mut sent = 0;
+                loop {
+                    let released = release_due(&pool, 17).await.unwrap();
+                    sent += released.holds;
+                    if released.holds == 0 {
+                        return sent;
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut sent = 0;
+    for releaser in releasers {
+        sent += releaser.await.unwrap();
+    }
+    assert_eq!(sent, 2_000);
+    let values = database.outbox_values().await;
+    assert_eq!(values.len(), 2_000);
+    assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), 2_000, "no hold was sent twice");
+    assert_eq!(database.count("orchestrator.holds").await, 0);
+}
+
+#[tokio::test]
+async fn a_parked_job_goes_on_once_however_often_it_is_called() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let (parked, waiting) = (job(), job());
+    put(&pool, &[hold(parked, 4, None, "parked"), hold(waiting, 1, Some(60_000), "waiting")]).await;
+    let call = async |job| {
+        let mut tx = pool.begin().await.unwrap();
+        let resumed = resume(&mut tx, job).await.unwrap();
+        tx.commit().await.unwrap();
+        resumed
+    };
+    assert_eq!((call(parked).await, call(parked).await, call(waiting).await), (1, 0, 0));
+    assert_eq!(database.outbox_values().await, ["parked"]);
+}

@@ -1,0 +1,117 @@
+use flow::event::{EventKind, JobStatus};
+use flow::id::JobId;
+use store::acceptances::accept_batch;
+use store::history::Entry;
+use store::jobs::{Filter, ObservedEvent, get, list, project};
+use store::{Pool, Role};
+
+use crate::database::{Database, acceptance, event, job};
+
+fn seen(cursor: i64, job: JobId, kind: EventKind, status: JobStatus, hop: u32) -> ObservedEvent {
+    ObservedEvent { partition: 1, cursor, trace_id: Some(77), event: event(job, kind, status, hop) }
+}
+
+async fn apply(pool: &Pool, events: &[ObservedEvent]) {
+    let mut tx = pool.begin().await.unwrap();
+    project(&mut tx, events).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_is_what_its_events_say() {
+    let database = Database::fresh().await;
+    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
+    let (one, other) = (job(), job());
+    let events = [
+        seen(3, one, EventKind::JobAccepted, JobStatus::Accepted, 0),
+        seen(4, other, EventKind::JobAccepted, JobStatus::Accepted, 0),
+        seen(7, one, EventKind::StepSucceeded, JobStatus::Running, 1),
+        seen(9, one, EventKind::JobSucceeded, JobStatus::Succeeded, 3),
+    ];
+    apply(&orchestrator, &events[..3]).await;
+    apply(&orchestrator, &events[3..]).await;
+    apply(&orchestrator, &[]).await;
+    assert_eq!(database.count("orchestrator.jobs").await, 2);
+
+    let projection = get(&ingest, "acme", one).await.unwrap().unwrap().projection.unwrap();
+    assert_eq!((projection.summary.status, projection.summary.cursor), (JobStatus::Succeeded, 9));
+    assert_eq!(projection.summary.updated_at_ms, 1_700_000_000_003);
+    assert_eq!(projection.summary.trace_id, Some(77));
+    let expected: Vec<Entry> = [&events[0], &events[2], &events[3]]
+        .map(|seen| Entry { cursor: seen.cursor, event: seen.event.clone() })
+        .into();
+    assert_eq!(projection.history, expected);
+    assert_eq!(get(&ingest, "other", one).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_job_never_goes_back() {
+    let database = Database::fresh().await;
+    let orchestrator = database.pool(Role::Orchestrator);
+    let one = job();
+    let events = [
+        seen(3, one, EventKind::JobAccepted, JobStatus::Accepted, 0),
+        seen(7, one, EventKind::StepSucceeded, JobStatus::Running, 1),
+        seen(9, one, EventKind::JobSucceeded, JobStatus::Succeeded, 3),
+    ];
+    apply(&orchestrator, &events).await;
+    let pool = database.pool(Role::Ingest);
+    let before = get(&pool, "acme", one).await.unwrap();
+    for late in [&events[..], &events[..1], &events[1..2]] {
+        apply(&orchestrator, late).await;
+        assert_eq!(get(&pool, "acme", one).await.unwrap(), before);
+    }
+    // What overlaps adds only what is new.
+    let more = seen(12, one, EventKind::JobSucceeded, JobStatus::Succeeded, 4);
+    apply(&orchestrator, &[events[2].clone(), more.clone()]).await;
+    let cursors = |stored: store::jobs::StoredJob| {
+        stored.projection.unwrap().history.iter().map(|entry| entry.cursor).collect::<Vec<_>>()
+    };
+    assert_eq!(cursors(get(&pool, "acme", one).await.unwrap().unwrap()), [3, 7, 9, 12]);
+}
+
+#[tokio::test]
+async fn acceptance_and_projection_come_in_one_answer() {
+    let database = Database::fresh().await;
+    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
+    let request = acceptance("a");
+    accept_batch(&ingest, std::slice::from_ref(&request)).await.unwrap();
+    let id = request.acceptance.job;
+    apply(&orchestrator, &[seen(3, id, EventKind::JobAccepted, JobStatus::Accepted, 0)]).await;
+    let stored = get(&ingest, "acme", id).await.unwrap().unwrap();
+    assert_eq!(stored.acceptance, Some(request.acceptance));
+    assert_eq!(stored.projection.unwrap().summary.job, id);
+    assert_eq!(get(&ingest, "acme", job()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn lists_are_pages_newest_first_of_what_the_filter_asks() {
+    let database = Database::fresh().await;
+    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
+    let ids: Vec<JobId> = std::iter::repeat_with(job).take(5).collect();
+    let mut events: Vec<_> = ids
+        .iter()
+        .zip(0..)
+        .map(|(id, cursor)| seen(cursor, *id, EventKind::JobAccepted, JobStatus::Accepted, 0))
+        .collect();
+    events[1].event.tenant = "other".to_owned();
+    events[2].event.flow = "refund".to_owned();
+    events[3].event.status = JobStatus::Failed;
+    events[4].event.accepted_at_ms += 10;
+    events[4].event.correlation_id = "findable".to_owned();
+    apply(&orchestrator, &events).await;
+
+    let page = async |filter: Filter| {
+        let jobs = list(&ingest, &filter).await.unwrap();
+        jobs.iter().map(|found| ids.iter().position(|id| *id == found.job).unwrap()).collect::<Vec<_>>()
+    };
+    let all = Filter { tenant: "acme".to_owned(), jobs_max: 10, ..Filter::default() };
+    assert_eq!(page(all.clone()).await, [4, 3, 2, 0]);
+    assert_eq!(page(Filter { jobs_max: 2, ..all.clone() }).await, [4, 3]);
+    assert_eq!(page(Filter { before: Some(ids[3]), ..all.clone() }).await, [2, 0]);
+    assert_eq!(page(Filter { flow: Some("refund".to_owned()), ..all.clone() }).await, [2]);
+    assert_eq!(page(Filter { status: Some(JobStatus::Failed), ..all.clone() }).await, [3]);
+    assert_eq!(page(Filter { since_ms: Some(1_700_000_000_001), ..all.clone() }).await, [4]);
+    assert_eq!(page(Filter { correlation_id: Some("findable".to_owned()), ..all.clone() }).await, [4]);
+    assert_eq!(page(Filter { key: Some("nobody".to_owned()), ..all }).await, [0; 0]);
+}
