@@ -1,6 +1,7 @@
 //! Offsets: the ends of logs, what groups have committed, how far they lag.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext;
@@ -139,7 +140,7 @@ fn commit_initial(settings: &Settings, group: &str, topics: &[String]) -> Result
         local_offsets::put(&settings.brokers, group, &missing);
         return Ok(missing.len());
     }
-    let metadata = lookup.group_metadata().map(GroupMetadata::Kafka);
+    let metadata = lookup.group_metadata().map(|metadata| GroupMetadata::Kafka(Arc::new(metadata)));
     let metadata = metadata.ok_or_else(|| Error::Refused("no group metadata without a group".to_owned()))?;
     let mut producer = TransactionalProducer::new(settings, &format!("{group}-initial-offsets"), TRANSACTION_TIMEOUT)?;
     let transact = |producer: &mut TransactionalProducer| {

@@ -59,7 +59,8 @@ impl ConsumerOptions {
 
     fn client_config(&self, settings: &Settings, scope: Scope) -> ClientConfig {
         let session_ms = self.session_timeout.as_millis();
-        let heartbeat_ms = (session_ms / 3).clamp(1, 3000).to_string();
+        // A member hears of a rebalance with its next heartbeat, so this is what a rebalance takes.
+        let heartbeat_ms = (session_ms / 10).clamp(1, 1000).to_string();
         settings.client_config(&[
             ("group.id", &self.group),
             ("partition.assignment.strategy", "cooperative-sticky"),
@@ -94,7 +95,7 @@ pub(crate) enum Scope {
 /// The group's generation and our membership, which a transaction carries with the offsets.
 pub enum GroupMetadata {
     /// As the group's coordinator gave it.
-    Kafka(ConsumerGroupMetadata),
+    Kafka(Arc<ConsumerGroupMetadata>),
     /// No group: the in-process broker has none, and offsets are kept in this process.
     InProcess {
         /// The group's name.
@@ -130,7 +131,15 @@ pub struct Control {
 #[derive(Clone)]
 enum Metadata {
     InProcess(String),
-    Kafka(Arc<Mutex<Weak<BaseConsumer<Desk>>>>),
+    Kafka(Arc<Mutex<Membership>>),
+}
+
+/// Where the membership is known from.
+#[derive(Default)]
+struct Membership {
+    consumer: Weak<BaseConsumer<Desk>>,
+    /// As of when the consumer began to close; it is then its thread's alone.
+    last: Option<Arc<ConsumerGroupMetadata>>,
 }
 
 impl std::fmt::Debug for Control {
@@ -149,10 +158,23 @@ impl Control {
     pub fn group_metadata(&self) -> Option<GroupMetadata> {
         match &self.metadata {
             Metadata::InProcess(group) => Some(GroupMetadata::InProcess { group: group.clone() }),
-            Metadata::Kafka(consumer) => {
-                let consumer = consumer.lock().unwrap_or_else(PoisonError::into_inner).upgrade()?;
-                consumer.group_metadata().map(GroupMetadata::Kafka)
+            Metadata::Kafka(membership) => {
+                let (consumer, last) = {
+                    let membership = membership.lock().unwrap_or_else(PoisonError::into_inner);
+                    (membership.consumer.upgrade(), membership.last.clone())
+                };
+                let now = consumer.and_then(|consumer| consumer.group_metadata()).map(Arc::new);
+                now.or(last).map(GroupMetadata::Kafka)
             }
+        }
+    }
+
+    /// From now on `group_metadata` tells what it is now: a transaction may still be committed while we leave.
+    fn keep_metadata(&self, consumer: &BaseConsumer<Desk>) {
+        if let Metadata::Kafka(membership) = &self.metadata {
+            let last = consumer.group_metadata().map(Arc::new);
+            let mut membership = membership.lock().unwrap_or_else(PoisonError::into_inner);
+            *membership = Membership { consumer: Weak::new(), last };
         }
     }
 
@@ -203,11 +225,11 @@ impl GroupConsumer {
         scope: Scope,
         handler: impl FnOnce(Control) -> H,
     ) -> Result<Self, Error> {
-        let weak = Arc::new(Mutex::new(Weak::new()));
+        let membership = Arc::new(Mutex::new(Membership::default()));
         let in_process = settings.kind == BrokerKind::InProcess;
         let metadata = match in_process {
             true => Metadata::InProcess(options.group.clone()),
-            false => Metadata::Kafka(Arc::clone(&weak)),
+            false => Metadata::Kafka(Arc::clone(&membership)),
         };
         let control = Control { stop: Arc::default(), wake: Arc::default(), down: Arc::default(), metadata };
         let handler = Box::new(handler(control.clone()));
@@ -218,7 +240,7 @@ impl GroupConsumer {
         let wake = Arc::clone(&control.wake);
         consumer.set_nonempty_callback(move || wake.signal());
         let consumer = Arc::new(consumer);
-        *weak.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&consumer);
+        membership.lock().unwrap_or_else(PoisonError::into_inner).consumer = Arc::downgrade(&consumer);
         // The in-process broker has no groups: there, every member has all partitions.
         let poller = Poller::new(consumer, options, control.clone(), scope, in_process);
         let thread = std::thread::Builder::new()

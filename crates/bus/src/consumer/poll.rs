@@ -19,8 +19,6 @@ const BURST_RECORDS_MAX: usize = 500;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a whole reader looks for new partitions, and anybody for a broker that was gone.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(2);
-/// How long leaving the group may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Poller {
     consumer: Arc<BaseConsumer<Desk>>,
@@ -344,25 +342,22 @@ impl Poller {
         }
     }
 
-    /// Gives everything back while the membership is still good, so that the handler can commit a last time.
+    /// Gives everything back and leaves the group. `revoked` is called while the membership is still good, so that the
+    /// handler can commit a last time.
     fn leave(self) {
         if self.whole {
             let owned = self.desk().lock().owned_places();
             self.desk().give_back(&owned, false);
-        } else {
-            self.consumer.unsubscribe();
-            let deadline = Instant::now() + LEAVE_TIMEOUT;
-            while !self.desk().lock().owned_places().is_empty() && Instant::now() < deadline {
-                // Records that still come are dropped: they are after what was handled.
-                let _ = self.consumer.poll(Duration::from_millis(50));
-            }
-            let owned = self.desk().lock().owned_places();
-            self.desk().give_back(&owned, true);
         }
-        // Others may hold the consumer for a moment (`group_metadata`); the last to let go closes it, here.
+        self.control.keep_metadata(&self.consumer);
+        // Others may hold the consumer for a moment (`group_metadata`); the last to let go closes it, here. Closing
+        // is what revokes: librdkafka forgets to leave when an unsubscribe is still under way while it closes.
         let mut consumer = self.consumer;
-        while let Err(shared) = Arc::try_unwrap(consumer) {
-            consumer = shared;
+        loop {
+            match Arc::try_unwrap(consumer) {
+                Ok(alone) => return drop(alone),
+                Err(shared) => consumer = shared,
+            }
             std::thread::yield_now();
         }
     }
