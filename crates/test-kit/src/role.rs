@@ -130,10 +130,9 @@ pub(crate) async fn binary() -> Result<PathBuf> {
     }
     BUILT
         .get_or_try_init(|| async {
-            // The same packages as `make test` builds, so that nothing is compiled twice.
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
             let mut build = Command::new(cargo);
-            build.current_dir(repository()).args(["build", "--quiet", "--workspace", "--bins"]);
+            build.current_dir(repository()).args(["build", "--quiet", "--package", "meanwhile"]);
             tokio::task::spawn_blocking(move || run(&mut build).map(drop)).await.context("building")?
         })
         .await?;
