@@ -224,15 +224,16 @@ pub enum Next {
 }
 
 impl Outcome {
-    /// The slip, an event or the result does not fit into a record: what the worker gives to [`advance`] in place of the
-    /// success whose decision it could not produce.
+    /// The slip, an event or the result does not fit into a record: what the worker gives to [`advance`] in place
+    /// of the success whose decision it could not produce.
     pub fn too_large(message: impl Into<String>) -> Self {
         let error = StepError { code: code::TOO_LARGE.to_owned(), message: message.into(), status: None };
         Self::Failed { error, retryable: false, effect: Effect::Done, retry_after_ms: None }
     }
 }
 
-/// The index of [`resumed`] among the events of its hop. A decision never has so many events (steps are limited to 100).
+/// The index of [`resumed`] among the events of its hop. A decision never has so many events (steps are limited to
+/// 100).
 pub const RESUMED_INDEX: u32 = 1_000;
 /// How long a slip rests before it looks again for a worker that has its native step.
 pub const MISSING_NATIVE_DELAY_MS: u64 = 10_000;
@@ -244,11 +245,13 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
 
 /// What follows from an outcome of the slip's step.
 ///
-/// - Success goes on to the next step whose `when` holds, or ends the job. The last step's success wins over a deadline.
+/// - Success goes on to the next step whose `when` holds, or ends the job. The last step's success wins over a
+///   deadline.
 /// - A failure that may pass is tried again while the policy, the deadline and `idempotent` allow it.
-/// - A failure for good parks the job (`on_failure: park`, or an unknown outcome of a step that must not be repeated), or
-///   starts the way back. A parked slip keeps its visit, and with it its idempotency key, when something may have been
-///   done under it; after a definite no it begins a new visit. Its deadline is lifted: an operator decides when it ends.
+/// - A failure for good parks the job (`on_failure: park`, or an unknown outcome of a step that must not be
+///   repeated), or starts the way back. A parked slip keeps its visit, and with it its idempotency key, when
+///   something may have been done under it; after a definite no it begins a new visit. Its deadline is lifted: an
+///   operator decides when it ends.
 /// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job.
 /// - [`Outcome::Cancelled`] sends a job back. A job on its way back already is not changed by it.
 pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i64) -> Decision {
@@ -267,8 +270,8 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
     }
 }
 
-/// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when it was
-/// assigned. Its step may have been run already, so it is undone unless a definite answer comes.
+/// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when
+/// it was assigned. Its step may have been run already, so it is undone unless a definite answer comes.
 pub fn redelivered(slip: Slip) -> Slip {
     let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
     Slip { attempt_uncertain, ..slip }

@@ -111,7 +111,7 @@ pub struct Action {
 /// The two kinds of actions.
 pub enum Call {
     /// An HTTP request.
-    Http(Http),
+    Http(Box<Http>),
     /// A Rust function registered in the worker binary.
     Native(Native),
 }
@@ -282,8 +282,8 @@ impl Definition {
         self.0.input.as_ref().map(|schema| schema.validate(input)).unwrap_or_default()
     }
 
-    /// The ordering key of a job with this input: the flow's `key`, or else `fallback` (the record's key, or the job id).
-    /// An error names the value that is missing; it is the caller's fault (422).
+    /// The ordering key of a job with this input: the flow's `key`, or else `fallback` (the record's key, or the
+    /// job id). An error names the value that is missing; it is the caller's fault (422).
     pub fn ordering_key(&self, input: &Value, fallback: &str) -> Result<String, KeyError> {
         let Some(template) = &self.0.key else { return Ok(fallback.to_owned()) };
         let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None });

@@ -15,8 +15,8 @@ const REASON_CHARS_MAX: usize = 200;
 
 /// What an answer means for the step that asked.
 ///
-/// 2xx is success; 408, 425, 429, 5xx and everything that went wrong on the way is worth another attempt; all else is not.
-/// `fail_on` and `retry_on` overrule that. On the way back, 404 and 410 are success: there is nothing to undo.
+/// 2xx is success; 408, 425, 429, 5xx and everything that went wrong on the way is worth another attempt; all else
+/// is not. `fail_on` and `retry_on` overrule that. On the way back, 404 and 410 are success: there is nothing to undo.
 pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
     let http = http_of(definition, slip);
     match answer {

@@ -86,7 +86,7 @@ fn action(
                 reader.problem(fields.place_of("with"), "`with` is the input of a native step").hint =
                     Some("an HTTP step sends its `body`".to_owned());
             }
-            http(reader, node, visible).map(Call::Http)
+            http(reader, node, visible).map(|http| Call::Http(Box::new(http)))
         }
         (None, Some(node)) => {
             let name = reader.name(node, "`native`", true);

@@ -208,7 +208,7 @@ fn limits_and_kinds_are_checked_and_said() {
 fn headers_that_meanwhile_sets_are_refused() {
     let header = |name: &str| {
         format!(
-            "flow: t\nsteps:\n  - id: a\n    http: {{ method: GET, url: \"{{{{ env.A }}}}\", headers: {{ {name}: x }} }}\n"
+            "flow: t\nsteps:\n- id: a\n  http: {{ method: GET, url: '{{{{ env.A }}}}', headers: {{ {name}: x }} }}\n"
         )
     };
     refused(&header("Idempotency-Key"), &["the header `idempotency-key` is set by Meanwhile"]);

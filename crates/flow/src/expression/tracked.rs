@@ -1,7 +1,7 @@
 //! Values that know their path, so that a missing one can be named.
 //!
-//! A look-up of a key that is not there gives a [`Missing`], which may be looked into further and handed to `default` or
-//! `is defined`. Any other use leaves it unhandled, and an evaluation with an unhandled miss fails.
+//! A look-up of a key that is not there gives a [`Missing`], which may be looked into further and handed to
+//! `default` or `is defined`. Any other use leaves it unhandled, and an evaluation with an unhandled miss fails.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

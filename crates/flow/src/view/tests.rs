@@ -8,7 +8,12 @@ use crate::slip::Slip;
 const NOW_MS: i64 = 1_000;
 
 fn definition() -> Definition {
-    let text = "flow: t\nsteps:\n  - { id: a, native: f, compensate: { native: g } }\n  - { id: b, native: f, retry: { attempts: 2, backoff: 1h..2h } }\n";
+    let text = r"
+flow: t
+steps:
+  - { id: a, native: f, compensate: { native: g } }
+  - { id: b, native: f, retry: { attempts: 2, backoff: 1h..2h } }
+";
     Definition::parse_yaml("t.yaml", text, &mut |_| Err(String::new())).unwrap()
 }
 
