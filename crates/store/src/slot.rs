@@ -85,7 +85,8 @@ pub struct Identity {
     pub current_lsn: u64,
 }
 
-/// The slot's name for a topic prefix: `meanwhile_outbox`. Slot names have lower-case letters, digits and underscores only.
+/// The slot's name for a topic prefix: `meanwhile_outbox`. Slot names have lower-case letters, digits and underscores
+/// only.
 pub fn name(prefix: &str) -> String {
     let fits = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     let name = prefix.to_lowercase().replace(|letter| !fits(letter), "_");

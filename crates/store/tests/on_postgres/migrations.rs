@@ -23,6 +23,27 @@ async fn databases_of_one_cluster_are_migrated_at_once() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_no_superuser_migrates_and_serves() {
+    let url = test_kit::postgres_database().await;
+    let administrator = Database { url: url.clone() };
+    let (login, database) = (test_kit::prefix(), url.rsplit_once('/').unwrap().1.to_owned());
+    // As deploy/postgres/roles.sql; another database's migration made the roles already, or makes them now.
+    Database::fresh().await;
+    let roles = Role::ALL.map(Role::name).join(", ");
+    let grants = format!("create role {login} login in role {roles}; grant create on database {database} to {login}");
+    administrator.run(&grants).await;
+
+    let url = url.replace("postgres@", &format!("{login}@"));
+    store::migrate(&url).await.unwrap();
+    let pool = |role| Pool::open(&Settings::new(&url), role).unwrap();
+    store::outbox::ensure_partitions(&pool(Role::Relay), 1).await.unwrap();
+    let batch = [crate::database::acceptance("a")];
+    store::acceptances::accept_batch(&pool(Role::Ingest), &batch).await.unwrap();
+    assert_eq!(administrator.count("outbox.messages_default").await, 0);
+    assert_eq!(administrator.count("outbox.messages").await, 2);
+}
+
+#[tokio::test]
 async fn a_database_that_is_not_migrated_says_so() {
     let url = test_kit::postgres_database().await;
     let pool = Pool::open(&Settings::new(url), Role::Ingest).unwrap();

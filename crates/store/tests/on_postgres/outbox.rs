@@ -12,7 +12,8 @@ async fn append_one(pool: &Pool, value: &str) {
     tx.commit().await.unwrap();
 }
 
-/// A watermark above everything that was committed. Other tests' transactions on the same cluster hold it down meanwhile.
+/// A watermark above everything that was committed. Other tests' transactions on the same cluster hold it down
+/// meanwhile.
 async fn settled_watermark(database: &Database, relay: &Pool) -> Watermark {
     let newest: i64 = sqlx::query_scalar("select max(txid)::text::bigint from outbox.messages")
         .fetch_one(&mut database.superuser().await)
