@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use events::topic::Topics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use self::topics::{Declaration, TopicDeclaration};
+pub use self::topics::DeclaredTopic;
 use crate::connection::Connection;
 use crate::consumer::TopicPartition;
 use crate::{BrokerKind, Error, Settings, mock};
@@ -26,6 +26,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const CREATED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a transient refusal is met with another try.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// Log lines and errors of the client that are served after each look-up.
+const EVENTS_SERVED_MAX: usize = 64;
 /// Between looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The broker's own limit where nothing is configured, in bytes.
@@ -50,7 +52,9 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Connects in the background; fails only for settings that make no client.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let config = settings.client_config(&[]);
+        let mut config = settings.client_config(&[]);
+        // rust-rdkafka never serves the log of an admin client; lines would pile up.
+        config.set_log_level(RDKafkaLogLevel::Emerg);
         let client = AdminClient::from_config_and_context(&config, Connection::new("admin"))?;
         let config = settings.client_config(&[("isolation.level", "read_committed")]);
         let lookup = BaseConsumer::from_config_and_context(&config, Connection::new("lookup"))?;
@@ -84,14 +88,14 @@ impl Admin {
         Ok(!created.is_empty())
     }
 
-    async fn create(&self, wanted: &[TopicDeclaration], replication: Option<i32>) -> Result<Vec<String>, Error> {
+    async fn create(&self, wanted: &[DeclaredTopic], replication: Option<i32>) -> Result<Vec<String>, Error> {
         let (there, brokers) = self
             .with_lookup(|lookup| {
                 let metadata = lookup.fetch_metadata(None, REQUEST_TIMEOUT)?;
                 Ok((existing(&metadata), metadata.brokers().len()))
             })
             .await?;
-        let missing: Vec<&TopicDeclaration> = wanted.iter().filter(|topic| !there.contains(&topic.name)).collect();
+        let missing: Vec<&DeclaredTopic> = wanted.iter().filter(|topic| !there.contains(&topic.name)).collect();
         let mut created = Vec::new();
         if self.settings.kind == BrokerKind::InProcess {
             for topic in missing {
@@ -117,7 +121,7 @@ impl Admin {
     }
 
     /// Creation is answered by the controller; the other brokers hear of it a little later.
-    async fn await_topics(&self, wanted: &[TopicDeclaration]) -> Result<(), Error> {
+    async fn await_topics(&self, wanted: &[DeclaredTopic]) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + CREATED_TIMEOUT;
         loop {
             let there = self.with_lookup(|lookup| Ok(existing(&lookup.fetch_metadata(None, REQUEST_TIMEOUT)?))).await?;
@@ -167,12 +171,11 @@ impl Admin {
             return Ok(MESSAGE_BYTES_MAX_DEFAULT);
         }
         let resource = [ResourceSpecifier::Topic(topic)];
-        for result in self.client.describe_configs(&resource, &options()).await? {
-            let found = result.map_err(|code| refused(topic, code))?;
-            let value = found.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok());
-            return Ok(value.unwrap_or(MESSAGE_BYTES_MAX_DEFAULT));
-        }
-        Err(Error::TopicMissing(topic.to_owned()))
+        let mut results = self.client.describe_configs(&resource, &options()).await?;
+        let result = results.pop().ok_or_else(|| Error::TopicMissing(topic.to_owned()))?;
+        let found = result.map_err(|code| refused(topic, code))?;
+        let value = found.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok());
+        Ok(value.unwrap_or(MESSAGE_BYTES_MAX_DEFAULT))
     }
 
     /// How many partitions the topic has; none when it does not exist.
@@ -201,7 +204,13 @@ impl Admin {
         look: impl Fn(&BaseConsumer<Connection>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let lookup = Arc::clone(&self.lookup);
-        patiently(move || look(&lookup)).await
+        patiently(move || {
+            let found = look(&lookup);
+            // Nobody else serves this client's log lines and errors; they would pile up.
+            (0..EVENTS_SERVED_MAX).for_each(|_| drop(lookup.poll(Duration::ZERO)));
+            found
+        })
+        .await
     }
 }
 
@@ -240,7 +249,7 @@ fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
 }
 
-fn new_topic(topic: &TopicDeclaration, replication: i32) -> NewTopic<'_> {
+fn new_topic(topic: &DeclaredTopic, replication: i32) -> NewTopic<'_> {
     let new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(replication));
     topic.config.iter().fold(new, |new, (name, value)| new.set(name, value))
 }
@@ -253,10 +262,9 @@ fn refused(name: &str, code: RDKafkaErrorCode) -> Error {
     }
 }
 
-/// The declared topics, for documents and tests: name without prefix (`steps.*` for the queues), partitions, settings.
-pub fn declared_topics() -> Vec<(String, i32, Vec<(String, String)>)> {
-    let declaration: Declaration = topics::declaration();
-    declaration.rows()
+/// The entries of `deploy/kafka/topics.yaml`, for documents and tests.
+pub fn declared_topics() -> Vec<DeclaredTopic> {
+    topics::declaration().entries()
 }
 
 pub(crate) use self::offsets::ends_when_there;

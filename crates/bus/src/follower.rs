@@ -4,16 +4,17 @@
 //! must hold for the part to be applied (compare-and-set), `next_offset` what it holds afterwards. On a conflict call
 //! `rewind`. If the positions cannot be read they are asked for again; they are never guessed.
 
-use std::collections::BTreeMap;
+mod buffer;
+
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 
+use self::buffer::{Buffer, Shared};
 use crate::consumer::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, Handler, Start, TopicPartition,
 };
@@ -190,98 +191,6 @@ impl Follower {
 }
 
 type Positions = dyn Fn(Vec<TopicPartition>) -> Pin<Box<dyn Future<Output = anyhow::Result<Vec<Option<i64>>>>>> + Send;
-
-/// Between the consumer's thread and the caller's task.
-struct Shared {
-    state: Mutex<State>,
-    /// There is something to take.
-    filled: Notify,
-    /// There may be room again.
-    room: Condvar,
-    stopping: AtomicBool,
-    records_max: usize,
-    bytes_max: usize,
-}
-
-#[derive(Default)]
-struct State {
-    partitions: BTreeMap<TopicPartition, Buffer>,
-    records: usize,
-    bytes: usize,
-    failure: Option<ConsumerError>,
-}
-
-impl State {
-    fn count_out(&mut self, records: usize, bytes: usize) {
-        self.records -= records;
-        self.bytes -= bytes;
-    }
-}
-
-#[derive(Default)]
-struct Buffer {
-    first_offset: i64,
-    records: Vec<Inbound>,
-    bytes: usize,
-    /// The stored position has to be read again; until then nothing is taken in.
-    rewinding: bool,
-}
-
-impl Buffer {
-    fn clear(&mut self) -> (usize, usize) {
-        let out = (self.records.len(), self.bytes);
-        self.records.clear();
-        self.bytes = 0;
-        out
-    }
-}
-
-impl Shared {
-    fn new(records_max: usize, bytes_max: usize) -> Self {
-        Self {
-            state: Mutex::default(),
-            filled: Notify::new(),
-            room: Condvar::new(),
-            stopping: AtomicBool::new(false),
-            records_max: records_max.max(1),
-            bytes_max: bytes_max.max(1),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_full(&self, state: &State) -> bool {
-        state.records >= self.records_max || state.bytes >= self.bytes_max
-    }
-
-    fn take(&self, records_max: usize, bytes_max: usize) -> Batch {
-        let mut state = self.lock();
-        let (mut records, mut bytes) = (0, 0);
-        let mut parts = Vec::new();
-        for (place, buffer) in &mut state.partitions {
-            if buffer.records.is_empty() || records >= records_max || bytes >= bytes_max {
-                continue;
-            }
-            let taken: Vec<Inbound> = {
-                let count = buffer.records.len().min(records_max - records);
-                buffer.records.drain(..count).collect()
-            };
-            let taken_bytes: usize = taken.iter().map(Inbound::size_bytes).sum();
-            buffer.bytes -= taken_bytes;
-            records += taken.len();
-            bytes += taken_bytes;
-            let next_offset = taken.last().map_or(buffer.first_offset, |record| record.offset + 1);
-            let first_offset = std::mem::replace(&mut buffer.first_offset, next_offset);
-            let (topic, partition) = (place.topic.clone(), place.partition);
-            parts.push(Part { topic, partition, first_offset, next_offset, records: taken });
-        }
-        state.count_out(records, bytes);
-        self.room.notify_all();
-        Batch { parts }
-    }
-}
 
 /// The handler on the consumer's thread.
 struct Desk {

@@ -45,12 +45,15 @@ impl Setting {
     }
 }
 
-/// One topic to be created.
+/// One topic as it is declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TopicDeclaration {
-    pub(super) name: String,
-    pub(super) partitions: i32,
-    pub(super) config: BTreeMap<String, String>,
+pub struct DeclaredTopic {
+    /// Its name; without prefix, and `steps.*` for the queues, as the file has it.
+    pub name: String,
+    /// Fixed at creation.
+    pub partitions: i32,
+    /// Kafka's own settings.
+    pub config: BTreeMap<String, String>,
 }
 
 /// Reads the compiled-in file.
@@ -60,30 +63,27 @@ pub(super) fn declaration() -> Declaration {
 
 impl Declaration {
     /// Every topic under the prefix, and one per queue.
-    pub(super) fn all(&self, topics: &Topics, queues: &BTreeSet<String>) -> Vec<TopicDeclaration> {
+    pub(super) fn all(&self, topics: &Topics, queues: &BTreeSet<String>) -> Vec<DeclaredTopic> {
         let fixed = self.topics.iter().filter(|(name, _)| *name != QUEUES);
         let fixed = fixed.map(|(name, entry)| self.topic(format!("{}.{name}", topics.prefix()), entry));
         fixed.chain(queues.iter().map(|queue| self.queue(topics, queue))).collect()
     }
 
     /// The steps topic of one queue.
-    pub(super) fn queue(&self, topics: &Topics, queue: &str) -> TopicDeclaration {
+    pub(super) fn queue(&self, topics: &Topics, queue: &str) -> DeclaredTopic {
         let entry = self.topics.get(QUEUES).expect("topics.yaml is compiled in, and a test looks for the queues");
         self.topic(topics.steps(queue), entry)
     }
 
-    pub(super) fn rows(&self) -> Vec<(String, i32, Vec<(String, String)>)> {
-        let row = |(name, entry): (&String, &Entry)| {
-            let topic = self.topic(name.clone(), entry);
-            (topic.name, topic.partitions, topic.config.into_iter().collect())
-        };
-        self.topics.iter().map(row).collect()
+    /// Every entry of the file, without prefix.
+    pub(super) fn entries(&self) -> Vec<DeclaredTopic> {
+        self.topics.iter().map(|(name, entry)| self.topic(name.clone(), entry)).collect()
     }
 
-    fn topic(&self, name: String, entry: &Entry) -> TopicDeclaration {
+    fn topic(&self, name: String, entry: &Entry) -> DeclaredTopic {
         let all = self.config.iter().chain(&entry.config);
         let config = all.map(|(name, value)| (name.clone(), value.text())).collect();
-        TopicDeclaration { name, partitions: entry.partitions.unwrap_or(self.partitions), config }
+        DeclaredTopic { name, partitions: entry.partitions.unwrap_or(self.partitions), config }
     }
 }
 
@@ -91,7 +91,7 @@ impl Declaration {
 mod tests {
     use super::*;
 
-    fn all() -> Vec<TopicDeclaration> {
+    fn all() -> Vec<DeclaredTopic> {
         declaration().all(&Topics::new("m"), &BTreeSet::from(["default".to_owned()]))
     }
 

@@ -59,6 +59,8 @@ impl ConsumerOptions {
 
     fn client_config(&self, settings: &Settings, scope: Scope) -> ClientConfig {
         let session_ms = self.session_timeout.as_millis();
+        // One answer may carry as much as may wait in all; librdkafka raises it to the largest record.
+        let fetch_max_bytes = u64::from(self.prefetch_max_kib) * 1024;
         // A member hears of a rebalance with its next heartbeat, so this is what a rebalance takes.
         let heartbeat_ms = (session_ms / 10).clamp(1, 1000).to_string();
         settings.client_config(&[
@@ -73,6 +75,7 @@ impl ConsumerOptions {
             ("heartbeat.interval.ms", &heartbeat_ms),
             ("max.poll.interval.ms", &self.poll_interval_max.max(self.session_timeout).as_millis().to_string()),
             ("fetch.wait.max.ms", &self.fetch_wait_max.as_millis().to_string()),
+            ("fetch.max.bytes", &fetch_max_bytes.to_string()),
             ("fetch.error.backoff.ms", "100"),
             ("fetch.queue.backoff.ms", "5"),
             ("queued.min.messages", "10000"),

@@ -17,8 +17,11 @@ use crate::Inbound;
 const BURST_RECORDS_MAX: usize = 500;
 /// One metadata or watermark request.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a whole reader looks for new partitions, and anybody for a broker that was gone.
-const LOOKUP_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a whole reader looks for new partitions, and for a topic that is missing.
+const DISCOVER_INTERVAL: Duration = Duration::from_secs(30);
+const DISCOVER_MISSING_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a consumer looks for a broker that was gone.
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) struct Poller {
     consumer: Arc<BaseConsumer<Desk>>,
@@ -31,6 +34,8 @@ pub(super) struct Poller {
     /// Seeks that the client refused because it had not started the partition yet.
     seeks_due: Vec<(TopicPartition, Start)>,
     looked_at: Option<Instant>,
+    /// Every topic was there at the last look.
+    complete: bool,
     told_missing: bool,
     told_down: bool,
 }
@@ -52,6 +57,7 @@ impl Poller {
             commands: Commands::default(),
             seeks_due: Vec::new(),
             looked_at: None,
+            complete: false,
             told_missing: false,
             told_down: false,
         }
@@ -219,7 +225,8 @@ impl Poller {
 
     /// Without a group: takes every partition of the topics that is not ours yet.
     fn discover(&mut self) {
-        if self.looked_at.is_some_and(|at| at.elapsed() < LOOKUP_INTERVAL) {
+        let interval = if self.complete { DISCOVER_INTERVAL } else { DISCOVER_MISSING_INTERVAL };
+        if self.looked_at.is_some_and(|at| at.elapsed() < interval) {
             return;
         }
         self.looked_at = Some(Instant::now());
@@ -235,6 +242,7 @@ impl Poller {
             }
         }
         let missing = self.options.topics.iter().find(|topic| !found.iter().any(|place| &place.topic == *topic));
+        self.complete = missing.is_none();
         match missing {
             Some(topic) if !self.desk().connection.is_down() => {
                 if !std::mem::replace(&mut self.told_missing, true) {
@@ -333,7 +341,7 @@ impl Poller {
             self.told_down = true;
             self.looked_at = Some(Instant::now());
             self.report(ConsumerError::Unavailable(self.desk().connection.last_reason()));
-        } else if self.looked_at.is_none_or(|at| at.elapsed() >= LOOKUP_INTERVAL) {
+        } else if self.looked_at.is_none_or(|at| at.elapsed() >= RECONNECT_INTERVAL) {
             self.looked_at = Some(Instant::now());
             let topic = self.options.topics.first().map(String::as_str);
             if self.consumer.fetch_metadata(topic, Duration::from_millis(500)).is_ok() {

@@ -1,5 +1,7 @@
 //! Everything in `bus` against a real broker: what is promised to the services.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod admin;
 mod consumer;
 mod follower;
