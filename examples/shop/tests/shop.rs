@@ -123,7 +123,7 @@ async fn a_create_that_comes_after_its_undo_is_stopped() {
 #[tokio::test]
 async fn an_undo_overtakes_a_slow_create() {
     let test = Test::start().await;
-    let slow = test.charge("k1", "o1", json!("slow:300"));
+    let slow = test.charge("k1", "o1", json!("slow:2000"));
     let undo = async {
         while !test.payment().calls.contains_key("k1") {
             tokio::task::yield_now().await;
