@@ -77,6 +77,7 @@ impl Timeline {
             "step.failed" if undo => ("!", Tone::Bad, format!("cannot be undone: {message}")),
             "step.failed" => ("x", Tone::Bad, format!("{message}{}", attempts(event))),
             "step.compensated" => ("<", Tone::Back, format!("undone{}", attempts(event))),
+            "job.compensating" => ("<", Tone::Back, "undoing what was done".to_owned()),
             "job.parked" => ("!", Tone::Wait, format!("parked: {message}")),
             "job.resumed" => ("o", Tone::Plain, "sent on by an operator".to_owned()),
             "job.succeeded" => ("*", Tone::Good, "succeeded".to_owned()),

@@ -54,13 +54,14 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
     }
     let mut options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
     options.batch_records_max = settings.config.batch_records_max;
-    let positions_pool = pool.clone();
+    let (positions_pool, told) = (pool.clone(), readiness.clone());
     let mut follower = Follower::start(&settings.bus, options, move |places| {
-        let pool = positions_pool.clone();
+        let (pool, told) = (positions_pool.clone(), told.clone());
         async move {
             let asked =
                 places.into_iter().map(|place| TopicPartition { topic: place.topic, partition: place.partition });
-            Ok(positions(&pool, &asked.collect::<Vec<_>>()).await?)
+            let found = positions(&pool, &asked.collect::<Vec<_>>()).await;
+            Ok(told.report("postgres", found)?)
         }
     })?;
     readiness.ready("kafka");
