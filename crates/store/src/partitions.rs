@@ -96,8 +96,8 @@ async fn make(pool: &Pool, cut: &Partitioned, index: i64) -> Result<bool, Error>
         Err(error) => {
             tx.rollback().await?;
             let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
-            // Rows in the default partition; the table exists (two ways of losing the same race).
-            if ["23514", "42P07", "23505"].contains(&code.as_str()) { Ok(false) } else { Err(error.into()) }
+            // Rows in the default partition; the table exists (three ways of losing the same race).
+            if ["23514", "42P07", "42710", "23505"].contains(&code.as_str()) { Ok(false) } else { Err(error.into()) }
         }
     }
 }

@@ -1,0 +1,12 @@
+//! The relay on a real Kafka and a real Postgres.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
+
+mod child;
+mod deliver;
+mod faults;
+mod maintain;
+mod rate;
+mod refuse;
+mod stage;
+mod takeover;
