@@ -31,6 +31,7 @@ pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<Exit
     let dev = dev?;
     let listen = shared.listen.clone().unwrap_or(args.listen);
     shared.listen = Some(listen.clone());
+    shared.database_url = Some(dev.database_url.clone());
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
     let bus = bus::Settings {
@@ -41,7 +42,7 @@ pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<Exit
         properties: shared.kafka_properties.clone(),
     };
     let topics = Topics::new(&shared.topics_prefix);
-    let base = Base { bus, topics, database_url: dev.database_url.clone(), shared };
+    let base = Base { bus, topics, shared };
     let ready = async {
         migrate::prepare(&base).await?;
         apply_all(&base, &definitions).await

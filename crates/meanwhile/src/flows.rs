@@ -136,7 +136,7 @@ pub(crate) async fn apply_all(base: &Base, definitions: &[Definition]) -> anyhow
         registry.register(&subject.name, subject.avsc).await?;
         registry.set_compatibility(&subject.name, COMPATIBILITY).await?;
     }
-    let pool = Pool::open(&store::Settings::new(&base.database_url), Role::Ingest)?;
+    let pool = Pool::open(&store::Settings::new(&base.database_url()?), Role::Ingest)?;
     for definition in definitions {
         let (name, version) = (definition.name(), definition.version());
         let mut tx = pool.begin().await?;

@@ -42,13 +42,14 @@ pub(crate) async fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
 /// Tables, slot, topics and schemas.
 #[expect(clippy::print_stdout, reason = "progress of a command")]
 pub(crate) async fn prepare(base: &Base) -> anyhow::Result<()> {
-    patiently("Postgres", || store::migrate(&base.database_url)).await?;
-    let pool = Pool::open(&store::Settings::new(&base.database_url), Role::Relay)?;
+    let database_url = base.database_url()?;
+    patiently("Postgres", || store::migrate(&database_url)).await?;
+    let pool = Pool::open(&store::Settings::new(&database_url), Role::Relay)?;
     store::outbox::ensure_partitions(&pool, OUTBOX_HOURS_AHEAD).await?;
     let slot = store::slot::name(base.topics.prefix());
     let created = store::slot::create(&pool, &slot).await.context("the outbox cannot be streamed")?;
     pool.close().await;
-    let pool = Pool::open(&store::Settings::new(&base.database_url), Role::Ingest)?;
+    let pool = Pool::open(&store::Settings::new(&database_url), Role::Ingest)?;
     store::acceptances::ensure_partitions(&pool, ACCEPTANCE_DAYS_AHEAD).await?;
     pool.close().await;
     println!("postgres  tables are up to date, slot {slot} {}", if created { "created" } else { "was there" });

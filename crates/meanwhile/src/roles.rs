@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bus::BrokerKind;
 use events::topic::Topics;
-use service_kit::config::{Shared, Sources, describe, load};
+use service_kit::config::{ConfigError, Shared, Sources, describe, load};
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
 use service_kit::problem::PublicUrl;
@@ -53,7 +53,6 @@ pub(crate) struct Base {
     pub(crate) shared: Shared,
     pub(crate) bus: bus::Settings,
     pub(crate) topics: Topics,
-    pub(crate) database_url: String,
 }
 
 impl Base {
@@ -61,8 +60,12 @@ impl Base {
     pub(crate) fn load(sources: &Sources) -> anyhow::Result<Self> {
         let shared = Shared::load(sources)?;
         let bus = bus_settings(&shared)?;
-        let database_url = shared.database_url()?.to_owned();
-        Ok(Self { bus, topics: Topics::new(&shared.topics_prefix), database_url, shared })
+        Ok(Self { bus, topics: Topics::new(&shared.topics_prefix), shared })
+    }
+
+    /// Asked for where it is used: workers have no business with Postgres.
+    pub(crate) fn database_url(&self) -> Result<String, ConfigError> {
+        self.shared.database_url().map(str::to_owned)
     }
 }
 
@@ -141,7 +144,7 @@ fn ingest_settings(base: &Base, sources: &Sources) -> anyhow::Result<ingest::Set
     Ok(ingest::Settings {
         bus: base.bus.clone(),
         topics: base.topics.clone(),
-        database_url: base.database_url.clone(),
+        database_url: base.database_url()?,
         public_url: PublicUrl::new(&base.shared.public_url),
         config: load(ingest::config::SECTION, ingest::config::DEFAULT, sources)?,
     })
@@ -151,7 +154,7 @@ fn relay_settings(base: &Base, sources: &Sources) -> anyhow::Result<relay::Setti
     Ok(relay::Settings {
         kafka: base.bus.clone(),
         topics: base.topics.clone(),
-        database_url: base.database_url.clone(),
+        database_url: base.database_url()?,
         seams: relay::seam::Seams::default(),
         config: load(relay::config::SECTION, relay::config::DEFAULT, sources)?,
     })
@@ -176,7 +179,7 @@ fn orchestrator_settings(base: &Base, sources: &Sources) -> anyhow::Result<orche
     Ok(orchestrator::Settings {
         bus: base.bus.clone(),
         topics: base.topics.clone(),
-        database_url: base.database_url.clone(),
+        database_url: base.database_url()?,
         config: load(orchestrator::config::SECTION, orchestrator::config::DEFAULT, sources)?,
     })
 }
@@ -185,7 +188,7 @@ fn notifier_settings(base: &Base, sources: &Sources) -> anyhow::Result<notifier:
     Ok(notifier::Settings {
         bus: base.bus.clone(),
         topics: base.topics.clone(),
-        database_url: base.database_url.clone(),
+        database_url: base.database_url()?,
         config: load(notifier::config::SECTION, notifier::config::DEFAULT, sources)?,
     })
 }
