@@ -51,9 +51,15 @@ pub(crate) struct Finished {
     pub(crate) produced: Vec<Record>,
     /// True for a dead letter.
     pub(crate) dead: bool,
+    /// What it adds to the load, from the board's taking it until its commit.
+    held_bytes: usize,
 }
 
 impl Finished {
+    pub(crate) fn new(epoch: Epoch, lane: Lane, record: Arc<Inbound>, produced: Vec<Record>, dead: bool) -> Self {
+        Self { epoch, lane, record, produced, dead, held_bytes: 0 }
+    }
+
     fn produced_bytes(&self) -> usize {
         self.produced.iter().map(Record::size_bytes).sum()
     }
@@ -160,7 +166,7 @@ impl Board {
         let Some(epoch) = epoch else { return delivered };
         let Some(partition) = self.partitions.get_mut(&epoch) else { return delivered };
         let delivery = partition.ledger.deliver(record.offset, record.timestamp_ms);
-        delivered.flow_control_due = !partition.paused && partition.ledger.span() >= SPAN_PAUSE;
+        delivered.flow_control_due = !partition.paused && partition.ledger.span_at_most() >= SPAN_PAUSE;
         if delivery != Delivery::Fresh {
             return delivered;
         }
@@ -177,7 +183,7 @@ impl Board {
     }
 
     /// Takes a result, unless its epoch is over; hands out what may run next in its lane.
-    pub(crate) fn complete(&mut self, finished: Finished) -> Option<Work> {
+    pub(crate) fn complete(&mut self, mut finished: Finished) -> Option<Work> {
         let partition = self.partitions.get_mut(&finished.epoch)?;
         let mut next = partition.lanes.leave(finished.lane);
         // While draining, what waits in a lane is left to the partition's next owner.
@@ -190,6 +196,7 @@ impl Board {
             queue.add(0, bytes);
         }
         self.ready_bytes += bytes;
+        finished.held_bytes = finished.record.size_bytes() + bytes;
         self.ready.push_back(finished);
         next
     }
@@ -244,10 +251,9 @@ impl Board {
         for finished in &batch.results {
             let Some(partition) = self.partitions.get_mut(&finished.epoch) else { continue };
             partition.ledger.settle();
-            let bytes = finished.record.size_bytes() + finished.produced_bytes();
-            partition.load.remove(1, bytes);
+            partition.load.remove(1, finished.held_bytes);
             if let Some(queue) = self.queues.get_mut(&partition.place.topic) {
-                queue.remove(1, bytes);
+                queue.remove(1, finished.held_bytes);
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bus::{AssignedPartition, Commands, ConsumerError, Handler, Inbound, Start, TopicPartition};
+use bus::{AssignedPartition, Commands, ConsumerError, Control, Handler, Inbound, Start, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -21,6 +21,9 @@ pub(crate) struct Intake {
     pub(crate) runtime: Handle,
     /// The queues to subscribe to, as they change.
     pub(crate) queues: watch::Receiver<BTreeSet<String>>,
+    pub(crate) consumer: Control,
+    /// Kafka was said to be missing, and has not been seen since.
+    pub(crate) is_kafka_missing: bool,
     /// Where to say that the session cannot go on.
     pub(crate) failures: mpsc::UnboundedSender<anyhow::Error>,
 }
@@ -68,6 +71,10 @@ impl Handler for Intake {
 
     fn tick(&mut self, commands: &mut Commands) {
         self.control_flow(commands);
+        if self.is_kafka_missing && !self.consumer.is_down() {
+            self.is_kafka_missing = false;
+            self.runner.readiness.ready("kafka");
+        }
         if self.queues.has_changed().unwrap_or(false) {
             commands.subscribe(topics_of(&self.runner, &self.queues.borrow_and_update()));
         }
@@ -75,7 +82,8 @@ impl Handler for Intake {
 
     fn error(&mut self, error: ConsumerError) {
         match error {
-            ConsumerError::Unavailable(_) | ConsumerError::TopicMissing(_) => {
+            ConsumerError::Unavailable(_) => {
+                self.is_kafka_missing = true;
                 self.runner.readiness.missing("kafka", error);
             }
             error if error.is_fatal() => {

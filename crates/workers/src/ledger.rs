@@ -117,6 +117,11 @@ impl Ledger {
         self.next - self.position()
     }
 
+    /// No less than [`Ledger::span`], and had at once.
+    pub(crate) fn span_at_most(&self) -> i64 {
+        self.next - self.entries.front().map_or(self.next, |entry| entry.offset)
+    }
+
     /// When the oldest slip in flight was written, milliseconds since the Unix epoch.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
         self.entries.iter().find(|entry| !entry.finished).map(|entry| entry.written_at_ms)

@@ -67,7 +67,7 @@ impl Runner {
         loop {
             let Work { epoch, lane, record, revoked } = work;
             let Some((produced, dead)) = revoked.run_until_cancelled(self.settle(&record)).await else { return };
-            match desk.complete(Finished { epoch, lane, record, produced, dead }) {
+            match desk.complete(Finished::new(epoch, lane, record, produced, dead)) {
                 Some(next) => work = next,
                 None => return,
             }
@@ -109,16 +109,22 @@ impl Runner {
             None => return Err(Dead::new("unreadable", "a slip has a key, this record has none")),
         }
         let mut backoff = Backoff::default();
-        loop {
+        let mut waited = false;
+        let read = loop {
             match self.reader.read(record.value.as_deref(), decode_slip).await {
-                Ok(slip) => return Ok(slip),
-                Err(Unreadable::Never(reason)) => return Err(Dead::new("unreadable", reason)),
+                Ok(slip) => break Ok(slip),
+                Err(Unreadable::Never(reason)) => break Err(Dead::new("unreadable", reason)),
                 Err(Unreadable::NotNow(error)) => {
+                    waited = true;
                     self.readiness.missing("registry", error);
                     tokio::time::sleep(backoff.next_delay(&self.ids)).await;
                 }
             }
+        };
+        if waited {
+            self.readiness.ready("registry");
         }
+        read
     }
 
     /// The span under which the slip is processed: a child of whoever caused it.

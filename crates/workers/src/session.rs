@@ -57,10 +57,18 @@ struct Parts {
 impl Session {
     /// Runs until shutdown, or until something breaks.
     pub(crate) async fn run(self, shutdown: &CancellationToken) -> Result<(), Ending> {
-        let producer = self.producer().await?;
+        self.run_parts(shutdown).await.map_err(|failure| match failure.downcast_ref() {
+            Some(TxError::Fenced) => Ending::Fenced,
+            _ => Ending::Failed(failure),
+        })
+    }
+
+    async fn run_parts(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let Some(producer) = shutdown.run_until_cancelled(self.producer()).await else { return Ok(()) };
+        let producer = producer?;
         self.runner.readiness.ready("kafka");
         let (failures, mut failed) = mpsc::unbounded_channel();
-        let parts = self.start(producer, &failures).map_err(Ending::Failed)?;
+        let parts = self.start(producer, &failures)?;
         let trim = crate::trim::run(&self, &parts.desk);
         let ending = tokio::select! {
             () = shutdown.cancelled() => None,
@@ -73,14 +81,11 @@ impl Session {
             None => self.drain(&parts, &mut failed).await,
         };
         parts.tear_down(self.config.transaction_timeout()).await;
-        ending.map_err(|failure| match failure.downcast_ref() {
-            Some(TxError::Fenced) => Ending::Fenced,
-            _ => Ending::Failed(failure),
-        })
+        ending
     }
 
     /// Takes the transactional id over: a predecessor's open transaction ends here.
-    async fn producer(&self) -> Result<TransactionalProducer, Ending> {
+    async fn producer(&self) -> anyhow::Result<TransactionalProducer> {
         let transactional_id = format!("{}-workers-{}", self.runner.topics.prefix(), self.instance);
         let (settings, timeout) = (self.bus.clone(), self.config.transaction_timeout());
         let start = move || -> anyhow::Result<TransactionalProducer> {
@@ -88,8 +93,7 @@ impl Session {
             producer.init(INIT_TIMEOUT)?;
             Ok(producer)
         };
-        let started = spawn_blocking(start).await.context("starting the producer");
-        started.and_then(|started| started).map_err(Ending::Failed)
+        spawn_blocking(start).await.context("starting the producer")?
     }
 
     fn start(
@@ -103,15 +107,16 @@ impl Session {
         let topics = topics_of(runner, &queues.borrow_and_update());
         let mut options = ConsumerOptions::new(group(runner), topics);
         options.session_timeout = Duration::from_millis(self.config.session_timeout_ms);
-        let (desk_of_intake, runner_of_intake) = (Arc::clone(&desk), Arc::clone(runner));
-        let intake = Intake {
-            desk: desk_of_intake,
-            runner: runner_of_intake,
+        let intake = |consumer| Intake {
+            desk: Arc::clone(&desk),
+            runner: Arc::clone(runner),
             runtime: Handle::current(),
             queues,
+            consumer,
+            is_kafka_missing: false,
             failures: failures.clone(),
         };
-        let consumer = GroupConsumer::start(&self.bus, options, intake)?;
+        let consumer = GroupConsumer::start_with(&self.bus, options, intake)?;
         let interval_max = Duration::from_millis(self.config.commit_interval_ms_max);
         let committer =
             Committer::new(producer, consumer.control(), Arc::clone(&desk), Arc::clone(runner), interval_max);

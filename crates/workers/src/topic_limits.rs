@@ -54,7 +54,10 @@ impl TopicLimits {
         if missing.get(topic).is_some_and(|since| since.elapsed() < MISSING_FOR) {
             return None;
         }
-        let found = self.look_up(topic).await;
+        let (found, waited) = self.look_up(topic).await;
+        if waited {
+            self.readiness.ready("kafka");
+        }
         match found {
             Some(limit) => {
                 let mut known = self.record_bytes_max.write().unwrap_or_else(PoisonError::into_inner);
@@ -72,23 +75,26 @@ impl TopicLimits {
         self.record_bytes_max.read().unwrap_or_else(PoisonError::into_inner).get(topic).copied()
     }
 
-    async fn look_up(&self, topic: &str) -> Option<usize> {
+    /// What the topic takes, if it is there; and whether Kafka had to be waited for.
+    async fn look_up(&self, topic: &str) -> (Option<usize>, bool) {
         let mut backoff = Backoff::default();
+        let mut waited = false;
         loop {
             let error = match self.admin.max_message_bytes(topic).await {
-                Ok(bytes) => return Some(bytes.saturating_sub(RECORD_OVERHEAD_BYTES)),
-                Err(bus::Error::TopicMissing(_)) => return None,
+                Ok(bytes) => return (Some(bytes.saturating_sub(RECORD_OVERHEAD_BYTES)), waited),
+                Err(bus::Error::TopicMissing(_)) => return (None, waited),
                 Err(bus::Error::Refused(reason)) => match self.admin.topic_exists(topic).await {
                     // We may not read the topic's settings: our own limits are what `migrate` sets.
                     Ok(true) => {
                         tracing::warn!(topic, reason, "the topic's size limit cannot be read; taking the default");
-                        return Some(default_for(topic));
+                        return (Some(default_for(topic)), waited);
                     }
-                    Ok(false) => return None,
+                    Ok(false) => return (None, waited),
                     Err(error) => error,
                 },
                 Err(error) => error,
             };
+            waited = true;
             self.readiness.missing("kafka", error);
             tokio::time::sleep(backoff.next_delay(&self.ids)).await;
         }

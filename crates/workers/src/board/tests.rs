@@ -83,8 +83,7 @@ impl World {
             return;
         }
         let work = self.running.remove(pick % self.running.len());
-        let finished =
-            Finished { epoch: work.epoch, lane: work.lane, record: work.record, produced: Vec::new(), dead: false };
+        let finished = Finished::new(work.epoch, work.lane, work.record, Vec::new(), false);
         let next = self.board.complete(finished);
         self.start(next);
     }

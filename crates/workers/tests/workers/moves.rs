@@ -26,10 +26,13 @@ fn workers<F: Future<Output = Result<Value, NativeError>> + Send + 'static>(
     Workers::builder().native("work", work).build()
 }
 
+/// A key, and the step or queue in which its slips run one at a time.
+type Lane = (String, String);
+
 /// A duration and a fate that follow from the call, so that a run can be repeated.
 fn chance(call: &NativeCall) -> u64 {
     let text = format!("{}#{}", call.idempotency_key, call.attempt);
-    text.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(0x100_0000_01b3) ^ u64::from(byte)) >> 7
+    text.bytes().fold(7_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 33
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,8 +65,8 @@ async fn slips_of_a_key_run_one_at_a_time_and_begin_in_the_order_of_their_submit
     const KEYS: usize = 20;
     const JOBS: usize = 500;
     let stage = Stage::new(THREE_STEPS).await;
-    let begun: Arc<Mutex<BTreeMap<(String, String), Vec<u64>>>> = Arc::default();
-    let busy: Arc<Mutex<BTreeSet<(String, String)>>> = Arc::default();
+    let begun: Arc<Mutex<BTreeMap<Lane, Vec<u64>>>> = Arc::default();
+    let busy: Arc<Mutex<BTreeSet<Lane>>> = Arc::default();
     let (begun_in_step, busy_in_step) = (Arc::clone(&begun), Arc::clone(&busy));
     let work = move |call: NativeCall| {
         let lane = (call.input["key"].as_str().unwrap().to_owned(), call.step.clone());
@@ -77,7 +80,11 @@ async fn slips_of_a_key_run_one_at_a_time_and_begin_in_the_order_of_their_submit
         async move {
             tokio::time::sleep(Duration::from_millis(chance % 8)).await;
             busy.lock().unwrap().remove(&queue);
-            if chance % 5 == 0 { Err(NativeError::retryable("not yet")) } else { Ok(json!({ "step": call.step })) }
+            if chance.is_multiple_of(5) {
+                Err(NativeError::retryable("not yet"))
+            } else {
+                Ok(json!({ "step": call.step }))
+            }
         }
     };
     for number in 0..JOBS {
@@ -100,7 +107,11 @@ async fn workers_that_join_and_leave_under_load_neither_split_nor_lose_a_job() {
         workers(|call| async move {
             let chance = chance(&call);
             tokio::time::sleep(Duration::from_millis(chance % 120)).await;
-            if chance % 7 == 0 { Err(NativeError::uncertain("lost")) } else { Ok(json!({ "step": call.step })) }
+            if chance.is_multiple_of(7) {
+                Err(NativeError::uncertain("lost"))
+            } else {
+                Ok(json!({ "step": call.step }))
+            }
         })
     };
     let steady = stage.work("steady", work());
