@@ -56,11 +56,11 @@ impl TestSystem {
         TestSystemBuilder::default()
     }
 
-    async fn prepare(&mut self, flows: Option<PathBuf>) -> Result<()> {
+    async fn prepare(&mut self, flows: &[PathBuf]) -> Result<()> {
         let variables = self.variables_with(&self.database_url.clone());
         meanwhile(&["migrate"], &variables).await.context("meanwhile migrate")?;
         self.let_roles_log_in().await?;
-        if let Some(folder) = flows {
+        for folder in flows {
             let folder = folder.to_str().context("the folder of flows")?;
             meanwhile(&["flows", "apply", folder], &variables).await.context("meanwhile flows apply")?;
         }
@@ -80,6 +80,22 @@ impl TestSystem {
                 }
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until every ingest knows every flow: they come to it by the relay and Kafka.
+    async fn flows_are_known(&mut self) -> Result<()> {
+        let applied = psql(&self.database_url, "select count(distinct flow) from ingest.flows")?;
+        let client = self.client.clone();
+        for process in self.roles.iter_mut().filter(|process| process.role() == Role::Ingest) {
+            let url = format!("{}/v1/flows", process.url());
+            let known = async || -> Option<usize> {
+                let body: Value = client.get(&url).send().await.ok()?.json().await.ok()?;
+                Some(body["flows"].as_array()?.len())
+            };
+            let all = async || known().await.is_some_and(|known| known.to_string() == applied);
+            process.process().wait_until(PATIENCE, "every flow is known", all).await?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::shared;
 #[derive(Debug, Default)]
 pub struct TestSystemBuilder {
     roles: Vec<(Role, u32)>,
-    flows: Option<PathBuf>,
+    flows: Vec<PathBuf>,
     variables: Vec<(String, String)>,
     kafka: Option<KafkaOptions>,
     postgres: Option<PostgresOptions>,
@@ -33,10 +33,10 @@ impl TestSystemBuilder {
         self
     }
 
-    /// A folder of flows to apply before the roles start.
+    /// A folder of flows to apply before the roles start. May be said more than once.
     #[must_use]
     pub fn flows(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.flows = Some(folder.into());
+        self.flows.push(folder.into());
         self
     }
 
@@ -68,7 +68,8 @@ impl TestSystemBuilder {
         self
     }
 
-    /// Starts the servers, migrates, applies the flows, starts the roles and waits until each is ready.
+    /// Starts the servers, migrates, applies the flows, starts the roles and waits until each is ready and
+    /// knows the flows.
     pub async fn start(self) -> Result<TestSystem> {
         let kafka = match self.kafka {
             Some(options) => Some(Kafka::start(options).await?),
@@ -96,6 +97,8 @@ impl TestSystemBuilder {
             ("KAFKA_BROKERS".to_owned(), brokers.clone()),
             ("SCHEMA_REGISTRY_URL".to_owned(), registry_url.clone()),
             ("MEANWHILE__TOPICS__PREFIX".to_owned(), prefix.clone()),
+            // The invariant is read back from all slips, those that are done with too.
+            ("MEANWHILE__WORKERS__TRIM_INTERVAL_MS".to_owned(), "0".to_owned()),
         ];
         variables.extend(self.variables);
         let mut system = TestSystem {
@@ -103,7 +106,8 @@ impl TestSystemBuilder {
             started: BTreeMap::new(),
             accepted: BTreeSet::new(),
             client: http_client(),
-            finished: false,
+            // Until it has started, there is nothing to hold; an error should not drown.
+            finished: true,
             variables,
             brokers,
             registry_url,
@@ -113,7 +117,7 @@ impl TestSystemBuilder {
             registry,
             postgres,
         };
-        system.prepare(self.flows).await?;
+        system.prepare(&self.flows).await?;
         for role in Role::ALL {
             let processes = self.roles.iter().find(|(known, _)| *known == role).map_or(1, |(_, processes)| *processes);
             for _ in 0..processes {
@@ -123,6 +127,8 @@ impl TestSystemBuilder {
         for process in &mut system.roles {
             process.wait_until_ready().await?;
         }
+        system.flows_are_known().await?;
+        system.finished = false;
         Ok(system)
     }
 }

@@ -1,0 +1,135 @@
+//! How a job can end, one job each.
+
+use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
+use serde_json::{Value, json};
+use shop::{EntryState, PerService, State};
+
+use crate::client::{order, small_order};
+use crate::stage::{Left, Stage};
+use crate::turn::beside_others;
+
+fn kinds(left: &Left, job: JobId) -> Vec<&'static str> {
+    let events = left.tokens.events.iter().filter(|event| event.job == job);
+    events.map(|event| event.kind.as_str()).collect()
+}
+
+fn standing(states: &PerService<State>, job: JobId) -> [bool; 3] {
+    let order = job.to_string();
+    [&states.inventory, &states.payment, &states.shipping]
+        .map(|state| state.entries.iter().any(|entry| entry.order == order && entry.state == EntryState::Done))
+}
+
+/// Whether it was ever done, undone or not.
+fn done(state: &State, job: JobId) -> bool {
+    state.entries.iter().any(|entry| entry.order == job.to_string())
+}
+
+fn calls(state: &State, job: JobId, step: &str) -> u32 {
+    state.calls.get(&format!("{job}:{step}:1")).map_or(0, |calls| calls.create)
+}
+
+fn holds(left: &Left, job: JobId) -> usize {
+    left.tokens.holds.iter().filter(|hold| hold.slip.job == job).count()
+}
+
+fn events_of<'a>(left: &'a Left, job: JobId, kind: EventKind) -> Vec<&'a JobEvent> {
+    left.tokens.events.iter().filter(|event| event.job == job && event.kind == kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_without_trouble_succeeds_with_its_result() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let job = stage.submit("order", &order("c-1", json!({}))).await;
+    let end = stage.end_of(job).await;
+    assert_eq!(end.status, JobStatus::Succeeded);
+    let status = stage.system.status(job).await.unwrap();
+    assert_eq!(status["status"], "succeeded");
+    assert_eq!(status["progress"], json!({ "done": 3, "total": 3, "percent": 100 }));
+    assert_eq!(status["result"]["tracking"], "TRACK-000001");
+    let left = stage.finish().await;
+    assert_eq!(
+        kinds(&left, job),
+        ["job.accepted", "step.succeeded", "step.succeeded", "step.succeeded", "job.succeeded"]
+    );
+    assert_eq!(standing(&left.shop.states(), job), [true, true, true]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_declined_card_releases_the_stock_and_ships_nothing() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let job = stage.submit("order", &order("c-1", json!({ "payment": "declined" }))).await;
+    assert_eq!(stage.end_of(job).await.status, JobStatus::Failed);
+    let status = stage.system.status(job).await.unwrap();
+    assert_eq!((&status["error"]["step"], &status["error"]["status"]), (&json!("charge"), &json!(402)));
+    assert_eq!(status["compensation"]["undone"], json!(["reserve"]));
+    let left = stage.finish().await;
+    assert_eq!(
+        kinds(&left, job),
+        ["job.accepted", "step.succeeded", "step.failed", "job.compensating", "step.compensated", "job.failed"]
+    );
+    let states = left.shop.states();
+    assert_eq!(standing(&states, job), [false, false, false]);
+    assert!(done(&states.inventory, job) && !done(&states.shipping, job));
+    assert_eq!(calls(&states.payment, job, "charge"), 1, "a declined card is not charged again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_whose_answer_was_lost_is_refunded() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let job = stage.submit("patient", &small_order("c-1", json!({ "payment": "timeout_after_effect:5000" }))).await;
+    assert_eq!(stage.end_of(job).await.status, JobStatus::Failed);
+    let left = stage.finish().await;
+    let states = left.shop.states();
+    assert!(done(&states.payment, job), "the charge took effect");
+    assert_eq!(standing(&states, job), [false, false, false]);
+    assert_eq!(calls(&states.payment, job, "charge"), 3, "every attempt that the policy allows, under one key");
+    let undone = events_of(&left, job, EventKind::StepCompensated);
+    let undone: Vec<_> = undone.iter().map(|event| event.step.as_deref().unwrap_or("")).collect();
+    assert_eq!(undone, ["charge", "reserve"], "in reverse, the uncertain one too");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flaky_service_is_retried_in_process_and_in_holds() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    // 200 ms and 400 ms at most: below the second from which on it is a hold.
+    let in_process = stage.submit("order", &order("c-1", json!({ "payment": "flaky:2" }))).await;
+    // The service itself asks for two seconds.
+    let held = stage.submit("order", &order("c-2", json!({ "payment": "busy:2" }))).await;
+    let mut patient = vec![];
+    for customer in 0..10 {
+        let input = small_order(&format!("c-{customer}"), json!({ "inventory": "flaky:3", "shipping": "busy:1" }));
+        patient.push(stage.submit("patient", &input).await);
+    }
+    let ends = stage.ends_of(patient.iter().copied().chain([in_process, held])).await;
+    assert!(ends.values().all(|end| end.status == JobStatus::Succeeded), "{ends:?}");
+    let left = stage.finish().await;
+    let states = left.shop.states();
+    assert_eq!((holds(&left, in_process), calls(&states.payment, in_process, "charge")), (0, 3));
+    assert_eq!((holds(&left, held), calls(&states.payment, held, "charge")), (1, 2));
+    assert_eq!(events_of(&left, held, EventKind::StepRetrying).len(), 1);
+    assert!(patient.iter().all(|job| calls(&states.inventory, *job, "reserve") == 4));
+    let held_backoffs: usize = patient.iter().map(|job| holds(&left, *job)).sum();
+    assert!(held_backoffs > patient.len(), "{held_backoffs} holds of {} jobs", patient.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_undo_fails_for_good_is_parked_and_not_final() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let input = small_order("c-1", json!({ "inventory": "undo_error", "payment": "declined" }));
+    let job = stage.submit("patient", &input).await;
+    let parked = test_kit::eventually(crate::stage::PATIENCE, "the job is parked", async || {
+        let status = stage.system.status(job).await.unwrap();
+        (status["status"] == "needs_attention").then_some(status)
+    });
+    let status: Value = parked.await;
+    assert_eq!(status["compensation"]["stuck"], "reserve");
+    let tokens = stage.system.finish_as_it_is().await.unwrap();
+    assert!(tokens.ends().is_empty());
+    assert_eq!(tokens.events.last().unwrap().kind, EventKind::JobParked);
+}
