@@ -80,7 +80,7 @@ pub async fn run(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    readiness.expect(&["postgres", "kafka", "registry"]);
+    readiness.expect(&["postgres", "kafka", "registry", "flows"]);
     let mut store_settings = store::Settings::new(&settings.database_url);
     store_settings.connections_max = settings.config.connections_max;
     let pool = Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")?;
@@ -131,6 +131,11 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         return Ok(());
     };
     flows.iter().for_each(|record| learn(&api.catalog, record));
+    // What was applied a moment ago may not have come through the outbox yet; the doors open only when it is known too.
+    let stored = || store::flows::all(&api.pool);
+    let Some(stored) = until_ok("postgres", readiness, ids, &shutdown, stored).await else { return Ok(()) };
+    stored.into_iter().for_each(|applied| learn_stored(&api.catalog, applied));
+    readiness.ready("flows");
     let retention_ms = i64::from(settings.config.idempotency_retention_h) * 3_600_000;
     let planner = Planner { topics: topics.clone(), writers, idempotency_retention_ms: retention_ms };
     let _ = api.planner.set(planner.clone());
@@ -151,10 +156,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
 fn learn(catalog: &Catalog, record: &Inbound) {
     let Some(value) = &record.value else { return };
     let definition = FlowDocument::parse(value).map_err(anyhow::Error::new).and_then(|document| {
-        let definition = Definition::from_document(&document.document);
-        let definition = definition.map_err(|problems| {
-            anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
+        let definition = read_document(&document.document)?;
         Ok((document.revision, definition))
     });
     match definition {
@@ -165,6 +167,24 @@ fn learn(catalog: &Catalog, record: &Inbound) {
         // The orchestrator keeps it as a dead letter.
         Err(error) => tracing::warn!(offset = record.offset, error = format!("{error:#}"), "unreadable flow skipped"),
     }
+}
+
+fn learn_stored(catalog: &Catalog, applied: store::flows::AppliedFlow) {
+    let document = serde_json::from_str(&applied.document).map_err(anyhow::Error::new);
+    let definition = document.and_then(|document| read_document(&document));
+    match definition {
+        Ok(definition) => catalog.learn(applied.revision, definition),
+        Err(error) => {
+            let (flow, version, error) = (applied.flow, applied.version, format!("{error:#}"));
+            tracing::error!(flow, version, error, "a stored flow cannot be read by this version; skipped");
+        }
+    }
+}
+
+fn read_document(document: &serde_json::Value) -> anyhow::Result<Definition> {
+    Definition::from_document(document).map_err(|problems| {
+        anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })
 }
 
 async fn watch_events(
