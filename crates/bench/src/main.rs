@@ -1,3 +1,96 @@
-//! Benchmarks, reported as ratios in one run.
+//! Benchmarks: real Kafka (full JIT), real Postgres (fsync), each role a process of its own; figures as ratios in one run.
+//!
+//! `scripts/bench` builds for release and runs `bench all`; docs/performance.md has the figures and their conditions.
+//! Every measurement says beside its figures who used the processors, and how much of that was not ours.
 
-fn main() {}
+mod accept;
+mod figures;
+mod latency;
+mod load;
+mod reference;
+mod relay;
+mod system;
+mod throughput;
+mod usage;
+mod watch;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::figures::Report;
+use crate::system::Servers;
+
+// What the workers run on must be what the roles' own binary runs on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Benchmarks of Meanwhile. MEANWHILE_BIN names the binary to measure.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    /// Write the figures as JSON here, too
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Accepted requests per second, durably committed
+    Accept(accept::Options),
+    /// Three-step jobs per second, from HTTP to the final event
+    Throughput(throughput::Options),
+    /// How long a three-step job takes when little is going on
+    Latency(latency::Options),
+    /// Rows per second and added latency of the outbox's way into Kafka
+    Relay(relay::Options),
+    /// What this Kafka and this Postgres do without Meanwhile
+    Reference,
+    /// All of these
+    All,
+    /// The workers of the benchmark's flow; started by the others
+    #[command(hide = true)]
+    Worker,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    service_kit::tls::install_ring();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(run(arguments)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            figures::say(&format!("bench: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if matches!(arguments.what, What::Worker) {
+        return worker::serve().await;
+    }
+    figures::say("starting Kafka (full JIT), Postgres (fsync) and the registry ...");
+    let servers = Servers::start().await?;
+    let mut report = Report::begin()?;
+    match arguments.what {
+        What::Accept(options) => accept::run(&servers, &options, &mut report).await?,
+        What::Throughput(options) => throughput::run(&servers, &options, &mut report).await?,
+        What::Latency(options) => latency::run(&servers, &options, &mut report).await?,
+        What::Relay(options) => relay::run(&servers, &options, &mut report).await?,
+        What::Reference => reference::run(&servers, &mut report).await?,
+        What::All | What::Worker => {
+            reference::run(&servers, &mut report).await?;
+            accept::run(&servers, &accept::Options::default(), &mut report).await?;
+            throughput::run(&servers, &throughput::Options::default(), &mut report).await?;
+            latency::run(&servers, &latency::Options::default(), &mut report).await?;
+            relay::run(&servers, &relay::Options::default(), &mut report).await?;
+        }
+    }
+    report.end(arguments.json.as_deref())
+}

@@ -1,0 +1,53 @@
+//! How many requests a second are accepted, each answered only when its commit is durable.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use test_kit::Role;
+
+use crate::figures::{Report, Section};
+use crate::load::{Until, closed_loop};
+use crate::system::{Servers, System};
+use crate::usage::Window;
+
+/// `bench accept`
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// Connections that submit at once
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// How long to measure
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { connections: 64, seconds: 15 }
+    }
+}
+
+/// How long to warm up.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+pub(crate) async fn run(servers: &Servers, options: &Options, report: &mut Report) -> Result<()> {
+    for roles in [&[Role::Ingest][..], &[Role::Ingest, Role::Relay]] {
+        let mut system = System::prepare(servers).await?;
+        system.start(roles).await?;
+        closed_loop(system.address()?, options.connections, Until::Passed(WARM_UP)).await?;
+        let window = Window::begin([system.counted(), servers.counted()].concat())?;
+        let measured = Until::Passed(Duration::from_secs(options.seconds));
+        let done = closed_loop(system.address()?, options.connections, measured).await?;
+        let used = window.end()?;
+        let with = if roles.len() > 1 { "with the relay beside it" } else { "nothing but ingest running" };
+        let mut section = Section::new(format!("accept: {} connections, {with}", options.connections));
+        section.figure("accepted", done.per_s(), "requests/s");
+        section.latencies("request to 202", &done.latencies);
+        section.figure("cpu per request, all processes", 1e6 * used.total_cpu_s() / done.latencies.len() as f64, "us");
+        section.usage(&used);
+        report.add(section);
+        system.stop().await?;
+    }
+    Ok(())
+}
