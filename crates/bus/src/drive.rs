@@ -6,6 +6,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use events::place::OffsetAdvance;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Batch, ConsumerError, Follower, Part};
@@ -13,6 +15,8 @@ use crate::{Batch, ConsumerError, Follower, Part};
 /// Between attempts to apply a batch, first and longest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether Kafka can be reached.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a batch was not applied. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +32,46 @@ pub enum ApplyError {
     Record(#[source] anyhow::Error),
 }
 
+impl ApplyError {
+    /// The verdict on what the caller's database said.
+    pub fn of<E: Into<anyhow::Error>>(error: E, is_conflict: fn(&E) -> bool, is_row_error: fn(&E) -> bool) -> Self {
+        if is_conflict(&error) {
+            Self::Conflict
+        } else if is_row_error(&error) {
+            Self::Record(error.into())
+        } else {
+            Self::NotNow(error.into())
+        }
+    }
+}
+
+impl Batch {
+    /// How the stored positions move when this batch is applied: in the transaction that applies it.
+    pub fn advances(&self) -> Vec<OffsetAdvance> {
+        let advance = |part: &Part| OffsetAdvance {
+            topic: part.topic.clone(),
+            partition: part.partition,
+            // A position of 0 is what a partition has before anything is stored for it.
+            expected: (part.first_offset > 0).then_some(part.first_offset),
+            next: part.next_offset,
+        };
+        self.parts.iter().map(advance).collect()
+    }
+}
+
 /// What a service does with the records that it follows.
 pub trait Apply: Send {
     /// Applies all parts and moves their offsets, in one transaction.
     fn apply(&mut self, batch: &Batch) -> impl Future<Output = Result<(), ApplyError>> + Send;
 
-    /// Puts the one record of this part away as a dead letter and moves its offset, in one transaction.
-    fn bury(&mut self, part: &Part, reason: &str) -> impl Future<Output = Result<(), ApplyError>> + Send;
+    /// Puts the one record of this batch away as a dead letter and moves its offset, in one transaction.
+    fn bury(&mut self, batch: &Batch, reason: &str) -> impl Future<Output = Result<(), ApplyError>> + Send;
 
     /// Told after every attempt, for readiness.
     fn heard(&mut self, outcome: Result<(), &anyhow::Error>);
+
+    /// Told now and then whether Kafka can be reached, for readiness.
+    fn heard_of_kafka(&mut self, is_down: bool);
 }
 
 /// Follows until shutdown.
@@ -49,9 +83,15 @@ pub async fn drive(
     service: &mut impl Apply,
     shutdown: &CancellationToken,
 ) -> Result<(), ConsumerError> {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let batch = tokio::select! {
             batch = follower.next_batch() => batch?,
+            _ = looks.tick() => {
+                service.heard_of_kafka(follower.is_down());
+                continue;
+            }
             () = shutdown.cancelled() => return Ok(()),
         };
         apply_all(follower, service, batch, shutdown).await;
@@ -71,7 +111,7 @@ async fn apply_all(follower: &Follower, service: &mut impl Apply, batch: Batch, 
                 pieces.extend([second, first]);
                 continue;
             }
-            Err(ApplyError::Record(error)) => bury(service, piece, &error).await.err(),
+            Err(ApplyError::Record(error)) => service.bury(piece, &format!("{error:#}")).await.err(),
             Err(error) => Some(error),
         };
         match error {
@@ -95,13 +135,6 @@ async fn apply_all(follower: &Follower, service: &mut impl Apply, batch: Batch, 
                 }
             }
         }
-    }
-}
-
-async fn bury(service: &mut impl Apply, piece: &Batch, error: &anyhow::Error) -> Result<(), ApplyError> {
-    match piece.parts.first() {
-        Some(part) => service.bury(part, &format!("{error:#}")).await,
-        None => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod flow_document;
 pub mod header;
 mod json;
 pub mod limit;
+pub mod place;
 pub mod position;
 pub mod progress;
 pub mod record;

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use service_kit::health::Readiness;
 use store::Pool;
@@ -17,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 const BATCH_MAX: usize = 500;
 /// Requests that may queue for the next transaction; beyond it callers get 503.
 const QUEUE_MAX: usize = 20_000;
+
+/// How long a transaction may take before its callers are told that its outcome is unknown. Postgres ends a statement only
+/// while it lives; a host that has vanished says nothing at all.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +35,9 @@ pub(crate) enum Error {
     /// Postgres does not answer; the outcome may be unknown, and repeating with the key is safe.
     #[error("the database did not take the request")]
     Unavailable(#[source] Arc<store::Error>),
+    /// Postgres took too long; the outcome is unknown, and repeating with the key is safe.
+    #[error("the database did not answer within {} s", COMMIT_TIMEOUT.as_secs())]
+    TooSlow,
     /// This request cannot be stored.
     #[error("the request could not be stored")]
     Refused(#[source] Arc<store::Error>),
@@ -112,7 +120,11 @@ async fn commit_groups(pool: Pool, readiness: Readiness, mut requests: mpsc::Rec
 }
 
 async fn commit_one_group(pool: &Pool, readiness: &Readiness, batch: &[NewAcceptance]) -> Vec<Result<Accepted, Error>> {
-    match accept_batch(pool, batch).await {
+    let Ok(outcome) = tokio::time::timeout(COMMIT_TIMEOUT, accept_batch(pool, batch)).await else {
+        readiness.missing("postgres", Error::TooSlow);
+        return batch.iter().map(|_| Err(Error::TooSlow)).collect();
+    };
+    match outcome {
         Ok(accepted) => {
             readiness.ready("postgres");
             accepted.into_iter().map(Ok).collect()
@@ -137,7 +149,11 @@ async fn commit_one_group(pool: &Pool, readiness: &Readiness, batch: &[NewAccept
 async fn one_by_one(pool: &Pool, batch: &[NewAcceptance]) -> Vec<Result<Accepted, Error>> {
     let mut outcomes = Vec::with_capacity(batch.len());
     for request in batch {
-        let outcome = accept_batch(pool, std::slice::from_ref(request)).await;
+        let accepting = accept_batch(pool, std::slice::from_ref(request));
+        let Ok(outcome) = tokio::time::timeout(COMMIT_TIMEOUT, accepting).await else {
+            outcomes.push(Err(Error::TooSlow));
+            continue;
+        };
         outcomes.push(match outcome {
             Ok(accepted) => accepted.into_iter().next().ok_or(Error::Closed),
             Err(error) if error.is_row_error() => Err(Error::Refused(Arc::new(error))),

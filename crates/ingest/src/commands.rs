@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
-use bus::{Apply, ApplyError, Batch, Inbound, Part, Record};
+use bus::{Apply, ApplyError, Batch, Inbound, Record};
 use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::trace::Trace;
 use flow::id::JobId;
 use store::acceptances::{Accepted, NewAcceptance, accept_batch_in};
-use store::offsets::{OffsetAdvance, advance};
+use store::offsets::advance;
 use store::outbox;
 
 use crate::context::{clean_correlation_id, continue_trace};
@@ -30,6 +30,13 @@ pub(crate) struct Commands {
 
 /// Why a record is no job: a short class and a sentence.
 struct Refusal {
+    class: &'static str,
+    reason: String,
+}
+
+/// A record that is no job, on its way to the dead letters.
+struct Refused<'a> {
+    record: &'a Inbound,
     class: &'static str,
     reason: String,
 }
@@ -69,44 +76,49 @@ impl Commands {
         self.planner.plan(&definition, asked).map_err(|error| refuse("schema-violation", violations(error)))
     }
 
-    fn dead_letter(&self, record: &Inbound, class: &str, reason: &str) -> Record {
-        metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest").increment(1);
-        tracing::warn!(
-            topic = record.topic,
-            partition = record.partition,
-            offset = record.offset,
-            reason,
-            "command refused"
-        );
-        dead_letter::record(&self.planner.topics, record, &Failure::once(class, reason, self.api.clock.now_ms()))
+    fn dead_letter(&self, refused: &Refused<'_>) -> Record {
+        let failure = Failure::once(refused.class, refused.reason.as_str(), self.api.clock.now_ms());
+        dead_letter::record(&self.planner.topics, refused.record, &failure)
     }
 
-    async fn commit(
+    async fn commit<'a>(
         &self,
-        batch: &Batch,
-        asked: &[(&Inbound, NewAcceptance)],
-        mut refused: Vec<Record>,
+        batch: &'a Batch,
+        asked: Vec<(&'a Inbound, NewAcceptance)>,
+        mut refused: Vec<Refused<'a>>,
     ) -> Result<(), store::Error> {
+        let (records, acceptances): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
         let mut tx = self.api.pool.begin().await?;
-        let acceptances: Vec<NewAcceptance> = asked.iter().map(|(_, acceptance)| acceptance.clone()).collect();
         let outcomes = accept_batch_in(&mut tx, &acceptances).await?;
-        for ((record, acceptance), outcome) in asked.iter().zip(outcomes) {
+        let mut accepted = Vec::new();
+        for ((record, acceptance), outcome) in records.into_iter().zip(acceptances).zip(outcomes) {
             match outcome {
-                Accepted::New => {
-                    let flow = acceptance.acceptance.flow.clone();
-                    metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow).increment(1);
-                }
+                Accepted::New => accepted.push(acceptance.acceptance.flow),
                 Accepted::Replayed { same_fingerprint: true, .. } => {}
                 Accepted::Replayed { job, same_fingerprint: false } => {
                     let reason = format!("the `id` was used before, for another command (job {job})");
-                    refused.push(self.dead_letter(record, "id-reused", &reason));
+                    refused.push(Refused { record, class: "id-reused", reason });
                 }
             }
         }
-        outbox::append(&mut tx, &refused).await?;
-        advance(&mut tx, &advances(&batch.parts)).await?;
-        tx.commit().await
+        let dead_letters: Vec<Record> = refused.iter().map(|refused| self.dead_letter(refused)).collect();
+        outbox::append(&mut tx, &dead_letters).await?;
+        advance(&mut tx, &batch.advances()).await?;
+        tx.commit().await?;
+        // Only now: what is tried again is not told twice.
+        refused.iter().for_each(tell);
+        for flow in accepted {
+            metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow).increment(1);
+        }
+        Ok(())
     }
+}
+
+fn tell(refused: &Refused<'_>) {
+    let Refused { record, class, reason } = refused;
+    metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest").increment(1);
+    let Inbound { topic, partition, offset, .. } = record;
+    tracing::warn!(topic, partition, offset, class, reason, "command refused");
 }
 
 fn violations(BadInput(errors): BadInput) -> String {
@@ -116,23 +128,8 @@ fn violations(BadInput(errors): BadInput) -> String {
     if more > 0 { format!("{}; and {more} more", told.join("; ")) } else { told.join("; ") }
 }
 
-/// A position of 0 is what a partition has before anything is stored for it.
-fn advances(parts: &[Part]) -> Vec<OffsetAdvance> {
-    let advance = |part: &Part| OffsetAdvance {
-        topic: part.topic.clone(),
-        partition: part.partition,
-        expected: (part.first_offset > 0).then_some(part.first_offset),
-        next: part.next_offset,
-    };
-    parts.iter().map(advance).collect()
-}
-
 fn verdict(error: store::Error) -> ApplyError {
-    match error {
-        store::Error::Conflict { .. } => ApplyError::Conflict,
-        error if error.is_row_error() => ApplyError::Record(error.into()),
-        error => ApplyError::NotNow(error.into()),
-    }
+    ApplyError::of(error, store::Error::is_conflict, store::Error::is_row_error)
 }
 
 impl Apply for Commands {
@@ -141,16 +138,16 @@ impl Apply for Commands {
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             match self.understand(record) {
                 Ok(acceptance) => asked.push((record, acceptance)),
-                Err(Refusal { class, reason }) => refused.push(self.dead_letter(record, class, &reason)),
+                Err(Refusal { class, reason }) => refused.push(Refused { record, class, reason }),
             }
         }
-        self.commit(batch, &asked, refused).await.map_err(verdict)
+        self.commit(batch, asked, refused).await.map_err(verdict)
     }
 
-    async fn bury(&mut self, part: &Part, reason: &str) -> Result<(), ApplyError> {
-        let refused = part.records.iter().map(|record| self.dead_letter(record, "not-storable", reason)).collect();
-        let batch = Batch { parts: vec![part.clone()] };
-        self.commit(&batch, &[], refused).await.map_err(verdict)
+    async fn bury(&mut self, batch: &Batch, reason: &str) -> Result<(), ApplyError> {
+        let refuse = |record| Refused { record, class: "not-storable", reason: reason.to_owned() };
+        let refused = batch.parts.iter().flat_map(|part| &part.records).map(refuse).collect();
+        self.commit(batch, Vec::new(), refused).await.map_err(verdict)
     }
 
     fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
@@ -158,5 +155,9 @@ impl Apply for Commands {
             Ok(()) => self.api.readiness.ready("postgres"),
             Err(error) => self.api.readiness.missing("postgres", format!("{error:#}")),
         }
+    }
+
+    fn heard_of_kafka(&mut self, is_down: bool) {
+        self.api.readiness.heard("kafka", is_down);
     }
 }

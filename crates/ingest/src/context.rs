@@ -6,6 +6,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use events::trace::{Trace, TraceContext};
 use service_kit::identity::Ids;
+use service_kit::problem::TraceId;
 
 /// The header of the correlation id.
 pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -58,10 +59,12 @@ fn read(headers: &HeaderMap, ids: &Ids) -> RequestContext {
     RequestContext { trace, correlation_id }
 }
 
-/// Middleware: puts a [`RequestContext`] into the request's extensions and echoes the correlation id on every answer.
+/// Middleware: puts a [`RequestContext`] into the request's extensions (and the trace id, for problems), and echoes the
+/// correlation id on every answer.
 pub(crate) async fn carry(State(ids): State<Ids>, mut request: Request, next: Next) -> Response {
     let context = read(request.headers(), &ids);
     let echo = HeaderValue::from_str(&context.correlation_id).ok();
+    request.extensions_mut().insert(TraceId(context.trace_id()));
     request.extensions_mut().insert(context);
     let mut response = next.run(request).await;
     if let Some(echo) = echo {

@@ -36,6 +36,7 @@ mod http;
 mod idempotency;
 mod plan;
 mod recent;
+mod request_log;
 mod status;
 mod submit;
 mod upkeep;
@@ -100,7 +101,7 @@ pub async fn run(
     // Requests that are being answered need the group commit until the server has let go of them.
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
-    let router = http::router(Arc::clone(&api), settings.public_url.clone()).merge(health);
+    let router = http::router(Arc::clone(&api), settings.public_url.clone(), health);
     let leaving = shutdown.clone();
     tasks.spawn("http", async move {
         let outcome = health::serve(listener, router, leaving).await;
@@ -228,12 +229,7 @@ async fn take_commands(settings: Settings, mut commands: Commands, shutdown: Can
     let pool = commands.api.pool.clone();
     let positions = move |partitions: Vec<bus::TopicPartition>| {
         let pool = pool.clone();
-        async move {
-            let asked = partitions
-                .into_iter()
-                .map(|place| store::offsets::TopicPartition { topic: place.topic, partition: place.partition });
-            Ok(store::offsets::positions(&pool, &asked.collect::<Vec<_>>()).await?)
-        }
+        async move { Ok(store::offsets::positions(&pool, &partitions).await?) }
     };
     let mut follower = Follower::start(&settings.bus, options, positions)?;
     let outcome = drive(&mut follower, &mut commands, &shutdown).await;

@@ -65,6 +65,9 @@ impl Planner {
         let fallback = asked.fallback_key.unwrap_or_else(|| asked.job.to_string());
         let key =
             definition.ordering_key(&asked.input, &fallback).map_err(|error| BadInput::whole(error.to_string()))?;
+        if key.contains('\0') {
+            return Err(BadInput::whole("the ordering key holds a NUL character, which cannot be stored".to_owned()));
+        }
         let idempotency = asked.idempotency_key.map(|key| Idempotency {
             route: definition.name().to_owned(),
             key,

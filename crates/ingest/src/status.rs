@@ -4,6 +4,7 @@
 //! 202 on, so a `GET` right after it is never a 404.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use service_kit::problem::{Kind, Problem};
 use store::acceptances::Acceptance;
+use store::jobs::StoredJob;
 
 use crate::answer;
 use crate::http::Api;
@@ -23,6 +25,8 @@ use crate::recent::RecentJob;
 
 /// The cursor of a job of which no event was seen yet: before the first offset.
 const BEFORE_THE_FIRST_EVENT: i64 = -1;
+/// How long Postgres may take to answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Events told in one answer, at most.
 const EVENTS_MAX: usize = 1_000;
 
@@ -118,15 +122,27 @@ async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     {
         return visible(api, Known::from(recent.clone())).ok_or_else(unknown);
     }
-    let stored = store::jobs::get(&api.pool, &api.config.default_tenant, job).await.map_err(|error| {
-        Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1).caused_by(error)
-    })?;
+    let stored = stored(api, job).await?;
+    let stored_cursor = stored.as_ref().and_then(|stored| stored.projection.as_ref()).map(|seen| seen.summary.cursor);
+    if api.recent.forgotten(job).is_some_and(|forgotten| stored_cursor.is_none_or(|stored| stored < forgotten)) {
+        let detail = "More was told of this job before than is stored of it yet.";
+        return Err(Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1));
+    }
     let known = match (stored, recent) {
         (Some(stored), recent) => Some(merge(stored, recent)),
         (None, Some(recent)) => Some(Known::from(recent)),
         (None, None) => None,
     };
     known.and_then(|known| visible(api, known)).ok_or_else(unknown)
+}
+
+async fn stored(api: &Api, job: JobId) -> Result<Option<StoredJob>, Problem> {
+    let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
+    let reading = store::jobs::get(&api.pool, &api.config.default_tenant, job);
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+        Ok(outcome) => outcome.map_err(|error| unavailable().caused_by(error)),
+        Err(_) => Err(unavailable()),
+    }
 }
 
 /// Another tenant's job does not exist for this caller.
@@ -140,7 +156,7 @@ impl From<RecentJob> for Known {
     }
 }
 
-fn merge(stored: store::jobs::StoredJob, recent: Option<RecentJob>) -> Known {
+fn merge(stored: StoredJob, recent: Option<RecentJob>) -> Known {
     let mut known: Option<Known> = None;
     let mut take_in = |cursor: i64, event: &JobEvent| match &mut known {
         None => {

@@ -10,7 +10,7 @@ use flow::definition::{Definition, InputError};
 use flow::id::JobId;
 use serde_json::{Value, json};
 use service_kit::problem::{Kind, Problem};
-use store::acceptances::Accepted;
+use store::acceptances::{Acceptance, Accepted};
 
 use crate::accept;
 use crate::context::RequestContext;
@@ -62,35 +62,47 @@ async fn try_submit(
     };
     let acceptance = api.planner()?.plan(definition, asked).map_err(schema_violation)?;
     let accepted = api.acceptor.accept(acceptance).await.map_err(refused)?;
-    let (job, replayed) = match accepted {
+    let own = Told { correlation_id: Some(context.correlation_id.clone()), trace_id: Some(context.trace_id()) };
+    let (job, replayed, told) = match accepted {
         Accepted::New => {
             metrics::counter!("meanwhile_jobs_accepted_total", "flow" => definition.name().to_owned()).increment(1);
-            tracing::info!(job.id = %job, flow = definition.name(), trace_id = context.trace_id(), "job accepted");
-            (job, false)
+            (job, false, own)
         }
-        Accepted::Replayed { job, same_fingerprint: true } => (job, true),
+        Accepted::Replayed { job, same_fingerprint: true } => (job, true, told_first(api, job).await),
         Accepted::Replayed { job, same_fingerprint: false } => {
             let detail = "This Idempotency-Key was used before, for a request with another body.";
             return Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job));
         }
     };
-    Ok(accepted_response(api, definition, job, replayed, &context))
+    Ok(accepted_response(api, definition, job, replayed, told))
 }
 
-fn accepted_response(
-    api: &Api,
-    definition: &Definition,
-    job: JobId,
-    replayed: bool,
-    context: &RequestContext,
-) -> Response {
+/// What a 202 tells of the request that made the job.
+#[derive(Default)]
+struct Told {
+    correlation_id: Option<String>,
+    trace_id: Option<String>,
+}
+
+/// A repeated request is told what the first one was: the job's own correlation id and trace.
+async fn told_first(api: &Api, job: JobId) -> Told {
+    let stored = store::jobs::get(&api.pool, &api.config.default_tenant, job).await;
+    let acceptance = stored.ok().flatten().and_then(|stored| stored.acceptance);
+    let told = |acceptance: Acceptance| Told {
+        trace_id: acceptance.trace_id.map(|id| format!("{id:032x}")),
+        correlation_id: Some(acceptance.correlation_id),
+    };
+    acceptance.map(told).unwrap_or_default()
+}
+
+fn accepted_response(api: &Api, definition: &Definition, job: JobId, replayed: bool, told: Told) -> Response {
     let location = format!("/v1/jobs/{job}");
     let body = json!({
         "id": job.to_string(),
         "flow": definition.name(),
         "status": "accepted",
-        "correlation_id": context.correlation_id,
-        "trace_id": context.trace_id(),
+        "correlation_id": told.correlation_id,
+        "trace_id": told.trace_id,
         "links": crate::answer::links(job),
     });
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
@@ -163,7 +175,7 @@ fn refused(error: accept::Error) -> Problem {
         }
         accept::Error::Full => Problem::new(Kind::TemporaryReducedCapacity, format!("{error}.")).retry_after_s(1),
         accept::Error::Closed => Problem::new(Kind::NotReady, "The service is shutting down.").retry_after_s(1),
-        accept::Error::Unavailable(_) => {
+        accept::Error::Unavailable(_) | accept::Error::TooSlow => {
             let detail = "The database did not answer, so it is not certain that the job was stored. \
                           Sending it again with the same Idempotency-Key is safe.";
             Problem::new(Kind::NotReady, detail).retry_after_s(1).caused_by(error)

@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{Apply, ApplyError, Batch, Follower, FollowerOptions, Part, Reader, Registry, Unreadable, drive};
+use bus::{Apply, ApplyError, Batch, Follower, FollowerOptions, Reader, Registry, Unreadable, drive};
 use events::decode_event;
 use events::topic::Topics;
 use flow::event::JobEvent;
 use service_kit::health::Readiness;
 use service_kit::identity::Ids;
 use service_kit::retry::until_ok;
-use store::offsets::{OffsetAdvance, TopicPartition, advance, positions};
+use store::offsets::{advance, positions};
 use store::{Pool, Role};
 use tokio_util::sync::CancellationToken;
 
@@ -57,14 +57,8 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
     let (positions_pool, told) = (pool.clone(), readiness.clone());
     let mut follower = Follower::start(&settings.bus, options, move |places| {
         let (pool, told) = (positions_pool.clone(), told.clone());
-        async move {
-            let asked =
-                places.into_iter().map(|place| TopicPartition { topic: place.topic, partition: place.partition });
-            let found = positions(&pool, &asked.collect::<Vec<_>>()).await;
-            Ok(told.report("postgres", found)?)
-        }
+        async move { Ok(told.report("postgres", positions(&pool, &places).await)?) }
     })?;
-    readiness.ready("kafka");
     let outcome = drive(&mut follower, &mut Notifier { pool, reader, readiness }, &shutdown).await;
     follower.stop(LEAVE_TIMEOUT).await;
     outcome.context("following events")
@@ -77,20 +71,13 @@ struct Notifier {
 }
 
 impl Notifier {
-    async fn commit(&self, parts: &[Part]) -> Result<(), store::Error> {
-        let advances: Vec<OffsetAdvance> = parts
-            .iter()
-            .map(|part| OffsetAdvance {
-                topic: part.topic.clone(),
-                partition: part.partition,
-                // A position of 0 is what a partition has before anything is stored for it.
-                expected: (part.first_offset > 0).then_some(part.first_offset),
-                next: part.next_offset,
-            })
-            .collect();
-        let mut tx = self.pool.begin().await?;
-        advance(&mut tx, &advances).await?;
-        tx.commit().await
+    async fn commit(&self, batch: &Batch) -> Result<(), ApplyError> {
+        let moved = async {
+            let mut tx = self.pool.begin().await?;
+            advance(&mut tx, &batch.advances()).await?;
+            tx.commit().await
+        };
+        moved.await.map_err(|error| ApplyError::of(error, store::Error::is_conflict, store::Error::is_row_error))
     }
 }
 
@@ -111,16 +98,13 @@ impl Apply for Notifier {
             }
         }
         self.readiness.ready("registry");
-        self.commit(&batch.parts).await.map_err(|error| match error {
-            store::Error::Conflict { .. } => ApplyError::Conflict,
-            error => ApplyError::NotNow(error.into()),
-        })?;
+        self.commit(batch).await?;
         ended.iter().for_each(log_end);
         Ok(())
     }
 
-    async fn bury(&mut self, part: &Part, _reason: &str) -> Result<(), ApplyError> {
-        self.commit(std::slice::from_ref(part)).await.map_err(|error| ApplyError::NotNow(error.into()))
+    async fn bury(&mut self, batch: &Batch, _reason: &str) -> Result<(), ApplyError> {
+        self.commit(batch).await
     }
 
     fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
@@ -129,6 +113,10 @@ impl Apply for Notifier {
             Err(error) if error.is::<bus::RegistryError>() => {}
             Err(error) => self.readiness.missing("postgres", format!("{error:#}")),
         }
+    }
+
+    fn heard_of_kafka(&mut self, is_down: bool) {
+        self.readiness.heard("kafka", is_down);
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use bus::{Apply, ApplyError, Batch, Inbound, Part};
+use bus::{Apply, ApplyError, Batch, Record};
 use service_kit::health::Readiness;
-use store::offsets::OffsetAdvance;
 use store::{Pool, dead_letters, holds, jobs, offsets, outbox};
 use tokio::sync::Notify;
 
-use crate::take_in::{Meaning, TakeIn};
+use crate::take_in::{Meaning, Refused, TakeIn};
 
 /// The class of what is readable but cannot be stored.
 const NOT_STORABLE: &str = "not-storable";
@@ -23,14 +22,17 @@ pub(crate) struct Orchestrator {
 }
 
 impl Orchestrator {
-    async fn commit(&self, batch: &Batch, meaning: &Meaning) -> Result<(), store::Error> {
+    async fn commit(&self, batch: &Batch, meaning: &Meaning<'_>) -> Result<(), store::Error> {
         let mut tx = self.pool.begin().await?;
         jobs::project(&mut tx, &meaning.events).await?;
         holds::insert(&mut tx, &meaning.holds).await?;
         dead_letters::index(&mut tx, &meaning.dead_letters).await?;
-        outbox::append(&mut tx, &meaning.refused).await?;
-        offsets::advance(&mut tx, &advances(&batch.parts)).await?;
+        let refused: Vec<Record> = meaning.refused.iter().map(|refused| self.take_in.dead_letter(refused)).collect();
+        outbox::append(&mut tx, &refused).await?;
+        offsets::advance(&mut tx, &batch.advances()).await?;
         tx.commit().await?;
+        // Only now: what is tried again is not told twice.
+        meaning.refused.iter().for_each(Refused::tell);
         if !meaning.holds.is_empty() {
             self.hold_came.notify_one();
         }
@@ -39,29 +41,13 @@ impl Orchestrator {
     }
 }
 
-/// A position of 0 is what a partition has before anything is stored for it.
-fn advances(parts: &[Part]) -> Vec<OffsetAdvance> {
-    let advance = |part: &Part| OffsetAdvance {
-        topic: part.topic.clone(),
-        partition: part.partition,
-        expected: (part.first_offset > 0).then_some(part.first_offset),
-        next: part.next_offset,
-    };
-    parts.iter().map(advance).collect()
-}
-
 fn verdict(error: store::Error) -> ApplyError {
-    match error {
-        store::Error::Conflict { .. } => ApplyError::Conflict,
-        error if error.is_row_error() => ApplyError::Record(error.into()),
-        error => ApplyError::NotNow(error.into()),
-    }
+    ApplyError::of(error, store::Error::is_conflict, store::Error::is_row_error)
 }
 
 impl Apply for Orchestrator {
     async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
-        let records: Vec<&Inbound> = batch.parts.iter().flat_map(|part| &part.records).collect();
-        let meaning = self.take_in.read(&records).await.map_err(|error| {
+        let meaning = self.take_in.read(batch).await.map_err(|error| {
             self.readiness.missing("registry", &error);
             ApplyError::NotNow(error.into())
         })?;
@@ -69,15 +55,13 @@ impl Apply for Orchestrator {
         self.commit(batch, &meaning).await.map_err(verdict)
     }
 
-    async fn bury(&mut self, part: &Part, reason: &str) -> Result<(), ApplyError> {
+    async fn bury(&mut self, batch: &Batch, reason: &str) -> Result<(), ApplyError> {
         let topic_of_the_dead = self.take_in.topics.dead_letters();
-        let mut meaning = Meaning::default();
+        let refuse = |record| Refused { record, class: NOT_STORABLE, reason: reason.to_owned() };
         // A dead letter that cannot be indexed stays where it is; burying it again would go on for ever.
-        if part.topic != topic_of_the_dead {
-            let refuse = |record| self.take_in.refuse(record, NOT_STORABLE, reason);
-            meaning.refused = part.records.iter().map(refuse).collect();
-        }
-        self.commit(&Batch { parts: vec![part.clone()] }, &meaning).await.map_err(verdict)
+        let parts = batch.parts.iter().filter(|part| part.topic != topic_of_the_dead);
+        let refused = parts.flat_map(|part| &part.records).map(refuse).collect();
+        self.commit(batch, &Meaning { refused, ..Meaning::default() }).await.map_err(verdict)
     }
 
     fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
@@ -86,5 +70,9 @@ impl Apply for Orchestrator {
             Err(error) if error.is::<bus::RegistryError>() => {}
             Err(error) => self.readiness.missing("postgres", format!("{error:#}")),
         }
+    }
+
+    fn heard_of_kafka(&mut self, is_down: bool) {
+        self.readiness.heard("kafka", is_down);
     }
 }

@@ -85,14 +85,8 @@ async fn take_in(
     let positions_pool = pool.clone();
     let mut follower = Follower::start(&settings.bus, options, move |places| {
         let pool = positions_pool.clone();
-        async move {
-            let asked = places
-                .into_iter()
-                .map(|place| store::offsets::TopicPartition { topic: place.topic, partition: place.partition });
-            Ok(store::offsets::positions(&pool, &asked.collect::<Vec<_>>()).await?)
-        }
+        async move { Ok(store::offsets::positions(&pool, &places).await?) }
     })?;
-    readiness.ready("kafka");
     let take_in = TakeIn { topics, writers, reader, clock: Clock::system() };
     let mut orchestrator = Orchestrator { pool, take_in, hold_came, readiness };
     let outcome = drive(&mut follower, &mut orchestrator, &shutdown).await;

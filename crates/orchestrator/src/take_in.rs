@@ -1,6 +1,6 @@
 //! From records to values: what each one means for the database. Nothing is written here.
 
-use bus::{Inbound, Reader, Record, RegistryError, Unreadable};
+use bus::{Batch, Inbound, Reader, Record, RegistryError, Unreadable};
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
@@ -20,12 +20,28 @@ const UNSUPPORTED: &str = "unsupported";
 
 /// Everything that one batch means.
 #[derive(Default)]
-pub(crate) struct Meaning {
+pub(crate) struct Meaning<'a> {
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
     pub(crate) dead_letters: Vec<DeadLetter>,
-    /// Dead letters of our own, to be sent through the outbox.
-    pub(crate) refused: Vec<Record>,
+    /// To become dead letters, through the outbox.
+    pub(crate) refused: Vec<Refused<'a>>,
+}
+
+/// A record that means nothing, and why.
+pub(crate) struct Refused<'a> {
+    pub(crate) record: &'a Inbound,
+    pub(crate) class: &'static str,
+    pub(crate) reason: String,
+}
+
+impl Refused<'_> {
+    /// Counts and logs it.
+    pub(crate) fn tell(&self) {
+        let Self { record: Inbound { topic, partition, offset, .. }, class, reason } = self;
+        metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator").increment(1);
+        tracing::warn!(topic, partition, offset, class, reason, "record refused");
+    }
 }
 
 /// Reads records; keeps the one door for each topic's unreadable ones.
@@ -52,37 +68,29 @@ impl From<Unreadable> for Refusal {
 }
 
 impl TakeIn {
-    /// What these records mean, in their order.
+    /// What the records of a batch mean, in their order.
     ///
     /// # Errors
     /// The registry does not answer; nothing is known about the record then, so nothing is refused.
-    pub(crate) async fn read(&self, records: &[&Inbound]) -> Result<Meaning, RegistryError> {
+    pub(crate) async fn read<'a>(&self, batch: &'a Batch) -> Result<Meaning<'a>, RegistryError> {
         let mut meaning = Meaning::default();
-        for record in records {
+        for record in batch.parts.iter().flat_map(|part| &part.records) {
             match self.read_one(record, &mut meaning).await {
                 Ok(()) => {}
-                Err(Refusal::Class(class, reason)) => meaning.refused.push(self.refuse(record, class, &reason)),
+                Err(Refusal::Class(class, reason)) => meaning.refused.push(Refused { record, class, reason }),
                 Err(Refusal::NotNow(error)) => return Err(error),
             }
         }
         Ok(meaning)
     }
 
-    /// The dead letter of a record, counted and logged.
-    pub(crate) fn refuse(&self, record: &Inbound, class: &str, reason: &str) -> Record {
-        metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator").increment(1);
-        tracing::warn!(
-            topic = record.topic,
-            partition = record.partition,
-            offset = record.offset,
-            class,
-            reason,
-            "record refused"
-        );
-        dead_letter::record(&self.topics, record, &Failure::once(class, reason, self.clock.now_ms()))
+    /// The record to send for it.
+    pub(crate) fn dead_letter(&self, refused: &Refused<'_>) -> Record {
+        let failure = Failure::once(refused.class, refused.reason.as_str(), self.clock.now_ms());
+        dead_letter::record(&self.topics, refused.record, &failure)
     }
 
-    async fn read_one(&self, record: &Inbound, meaning: &mut Meaning) -> Result<(), Refusal> {
+    async fn read_one(&self, record: &Inbound, meaning: &mut Meaning<'_>) -> Result<(), Refusal> {
         let topic = record.topic.as_str();
         let value = record.value.as_deref();
         if topic == self.topics.events() {

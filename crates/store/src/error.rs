@@ -56,6 +56,11 @@ impl Error {
         matches!(self, Self::Row(_))
     }
 
+    /// True when somebody else has moved a position: what goes with it must not be written.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. })
+    }
+
     /// The SQLSTATE, when Postgres gave one.
     pub fn sqlstate(&self) -> Option<Cow<'_, str>> {
         match self {

@@ -1,29 +1,9 @@
 //! `<schema>.offsets`: how far a service has taken in a partition, moved in the transaction that holds the effect
 //! (design.md section 2, rule 3) and only from where it was expected, so that a zombie cannot write.
 
+pub use events::place::{OffsetAdvance, TopicPartition};
+
 use crate::{Error, Pool, Role, Tx};
-
-/// A partition of a topic.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicPartition {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-}
-
-/// One partition's move.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetAdvance {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The stored offset that this move starts from; none: nothing is stored yet.
-    pub expected: Option<i64>,
-    /// The next offset to read.
-    pub next: i64,
-}
 
 /// Runs `$run` with the schema of the role as a literal: queries are checked at compile time, so each is written out.
 macro_rules! in_schema_of {

@@ -1,28 +1,8 @@
 //! What a consumer tells its owner, and what the owner may ask of it.
 
+pub use events::place::TopicPartition;
+
 use crate::Inbound;
-
-/// One partition of one topic.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicPartition {
-    /// The topic's full name.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-}
-
-impl TopicPartition {
-    /// Both in one.
-    pub fn new(topic: impl Into<String>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition }
-    }
-}
-
-impl std::fmt::Display for TopicPartition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}[{}]", self.topic, self.partition)
-    }
-}
 
 /// A partition that has become ours, with what the group has committed for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,6 +30,10 @@ impl PublicUrl {
     }
 }
 
+/// The trace of a request, 32 hex digits. An outer layer may put it into the request's extensions; problems then name it.
+#[derive(Debug, Clone)]
+pub struct TraceId(pub String);
+
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
 }
@@ -42,6 +46,7 @@ pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: 
     let path =
         request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path()).to_owned();
     let method = request.method().clone();
+    let trace_id = request.extensions().get::<TraceId>().cloned();
     let mut response = next.run(request).await;
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
@@ -55,6 +60,9 @@ pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: 
     };
     if problem.0.instance.is_none() {
         problem.0.instance = Some(path);
+    }
+    if let (None, Some(TraceId(trace_id))) = (&problem.0.trace_id, trace_id) {
+        problem.0.trace_id = Some(trace_id);
     }
     let mut dressed = problem.response(&base);
     // What outer layers and routing have said beside the body stays (Allow, Vary, X-Correlation-ID).

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 pub use catalogue::{CATALOGUE, Entry, Kind};
-pub use dress::{PublicUrl, dress};
+pub use dress::{PublicUrl, TraceId, dress};
 pub use page::{index, page, router};
 
 /// The media type of problem details.
