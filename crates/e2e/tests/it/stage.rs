@@ -82,7 +82,11 @@ impl Stage {
     /// Waits until every accepted job has ended, stops the roles, and holds what must always hold: one token per job, and
     /// the shop's money and stock agree with how the jobs ended.
     pub(crate) async fn finish(self) -> Left {
-        let Self { system, shop, logs, .. } = self;
+        let Self { mut system, shop, logs, .. } = self;
+        for process in system.roles() {
+            let alive = process.process().is_alive();
+            assert!(alive, "{} has ended by itself: {}", process.role().as_str(), process.process().log_tail());
+        }
         let tokens = system.finish(PATIENCE).await.unwrap();
         let left = Left { tokens, shop };
         left.audit();

@@ -1,0 +1,131 @@
+//! A steady load: so many jobs in flight until it is told to stop, most of them fine, some declined, flaky or uncertain.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bus::{Reader, Registry, Table};
+use events::decode_event;
+use flow::id::JobId;
+use serde_json::{Value, json};
+use test_kit::eventually;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::chance::Chance;
+use crate::client::small_order;
+use crate::stage::{PATIENCE, Stage};
+
+/// Callers at once.
+const CALLERS: u64 = 48;
+/// Ordering keys: most jobs have one of their own, some share one.
+const CUSTOMERS: u64 = 20_000;
+/// The longest step, ms: well below the flow's time-out.
+const SLOW_MS_MAX: u64 = 8_000;
+
+/// A running load.
+#[derive(Debug)]
+pub(crate) struct Load {
+    counts: Arc<Counts>,
+    callers: JoinSet<()>,
+    watcher: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Counts {
+    room: Semaphore,
+    ended: AtomicUsize,
+    accepted: Mutex<Vec<JobId>>,
+}
+
+impl Counts {
+    fn accepted(&self) -> std::sync::MutexGuard<'_, Vec<JobId>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.accepted().len().saturating_sub(self.ended.load(Ordering::SeqCst))
+    }
+}
+
+/// What one job is asked to go through.
+fn draw(chance: &mut Chance) -> (&'static str, Value) {
+    let customer = format!("c-{}", chance.below(CUSTOMERS));
+    let mut slow = || format!("slow:{}", chance.below(SLOW_MS_MAX));
+    let (inventory, payment, shipping) = (slow(), slow(), slow());
+    let simulate = match chance.below(100) {
+        0..8 => json!({ "inventory": inventory, "payment": "declined" }),
+        8..14 => json!({ "inventory": inventory, "payment": payment, "shipping": "flaky:2" }),
+        14..18 => json!({ "inventory": inventory, "payment": "busy:1", "shipping": shipping }),
+        18..20 => json!({ "inventory": "undo_flaky:2", "payment": payment, "shipping": "out_of_stock" }),
+        20 => return ("patient", small_order(&customer, json!({ "payment": "timeout_after_effect:3000" }))),
+        _ => json!({ "inventory": inventory, "payment": payment, "shipping": shipping }),
+    };
+    ("saga", small_order(&customer, simulate))
+}
+
+impl Load {
+    /// Keeps `in_flight` jobs in flight.
+    pub(crate) async fn start(stage: &Stage, seed: u64, in_flight: usize) -> Self {
+        let counts = Counts { room: Semaphore::new(in_flight), ended: AtomicUsize::new(0), accepted: Mutex::default() };
+        let (counts, stop) = (Arc::new(counts), CancellationToken::new());
+        let (settings, topics) = (stage.system.settings(), stage.system.topics());
+        let reader = Reader::new(Registry::new(stage.system.registry_url(), None).unwrap());
+        let (_, mut tail) = Table::load(&settings, &topics.events()).await.unwrap();
+        let watched = counts.clone();
+        let watcher = tokio::spawn(async move {
+            while let Some(records) = tail.next().await {
+                for record in records {
+                    let event = reader.read(record.value.as_deref(), decode_event).await;
+                    if event.is_ok_and(|event| event.status.is_final()) {
+                        watched.ended.fetch_add(1, Ordering::SeqCst);
+                        watched.room.add_permits(1);
+                    }
+                }
+            }
+        });
+        let mut callers = JoinSet::new();
+        for caller in 0..CALLERS {
+            let chance = Chance::new(seed.wrapping_mul(1_000).wrapping_add(caller));
+            callers.spawn(call(counts.clone(), stop.clone(), stage.system.api(), chance));
+        }
+        Self { counts, callers, watcher, stop }
+    }
+
+    /// Waits until at least so many jobs are in flight.
+    pub(crate) async fn until_in_flight(&self, jobs: usize) {
+        let enough = async || (self.counts.in_flight() >= jobs).then_some(());
+        eventually(PATIENCE, &format!("{jobs} jobs in flight"), enough).await;
+    }
+
+    /// Submits no more; the jobs that were accepted are the stage's to wait for. Returns how many they are.
+    pub(crate) async fn end(mut self, stage: &mut Stage) -> usize {
+        self.stop.cancel();
+        while let Some(caller) = self.callers.join_next().await {
+            caller.unwrap();
+        }
+        self.watcher.abort();
+        let accepted = std::mem::take(&mut *self.counts.accepted());
+        stage.system.note_accepted(accepted.iter().copied());
+        accepted.len()
+    }
+}
+
+async fn call(counts: Arc<Counts>, stop: CancellationToken, api: String, mut chance: Chance) {
+    let client = test_kit::http_client();
+    loop {
+        let Some(room) = stop.run_until_cancelled(counts.room.acquire()).await else { return };
+        room.unwrap().forget();
+        let (flow, input) = draw(&mut chance);
+        let key = uuid::Uuid::now_v7().to_string();
+        let job = test_kit::submit(&client, &api, flow, &key, &input).await.unwrap();
+        counts.accepted().push(job);
+    }
+}
+
+/// Lets time pass: the moment of a fault is chance, not a condition.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}

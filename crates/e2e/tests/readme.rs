@@ -1,0 +1,111 @@
+//! README.md is run as it stands, against `meanwhile dev` and the shop: every command of a block ```` ```sh demo ````, in
+//! order and in one shell. Only addresses and the binary's path are replaced.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use shop::{PerService, Shop};
+use test_kit::{Launch, Port, Process, binary, http_client, meanwhile, repository};
+use tokio_util::sync::CancellationToken;
+
+/// Only ends a test that hangs.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Commands of the README that must be there; fewer means that the blocks are not found.
+const BLOCKS_MIN: usize = 6;
+
+fn readme() -> String {
+    std::fs::read_to_string(repository().join("README.md")).expect("README.md")
+}
+
+/// The fenced blocks whose fence says just this.
+fn blocks(text: &str, fence: &str) -> Vec<String> {
+    let mut found = vec![];
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.strip_prefix("```") == Some(fence) {
+            let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            found.push(block.join("\n"));
+        }
+    }
+    found
+}
+
+/// `meanwhile dev` with the shop behind it, on ports of its own, and what the README calls them.
+struct Demo {
+    dev: Process,
+    shop: Shop,
+    ports: [(&'static str, Port); 3],
+    binary: String,
+}
+
+impl Demo {
+    async fn start(shutdown: &CancellationToken) -> Self {
+        let shop = Shop::start(PerService::any_port(), shutdown.clone()).await.unwrap();
+        let ports = ["127.0.0.1:8080", "127.0.0.1:9092", "127.0.0.1:8081"].map(|named| (named, Port::take().unwrap()));
+        let [api, kafka, registry] = [0, 1, 2].map(|index: usize| format!("127.0.0.1:{}", ports[index].1.number()));
+        let (urls, binary) = (shop.urls(), binary().await.unwrap());
+        let launch = Launch::new("dev", &binary)
+            .args(["dev", "flows", "--listen", &api, "--kafka-listen", &kafka, "--registry-listen", &registry])
+            .env("INVENTORY_URL", urls.inventory)
+            .env("PAYMENT_URL", urls.payment)
+            .env("SHIPPING_URL", urls.shipping)
+            .folder(repository());
+        let mut dev = Process::start(launch).unwrap();
+        let (client, url) = (http_client(), format!("http://{api}/readyz"));
+        let ready = async || client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
+        dev.wait_until(READY_WITHIN, "/readyz says ready", ready).await.unwrap();
+        Self { dev, shop, ports, binary: binary.display().to_string() }
+    }
+
+    /// The script with our addresses in place of those that the README names; each must occur.
+    fn adapted(&self, script: &str) -> String {
+        let mut replaced = vec![("target/debug/meanwhile", self.binary.clone())];
+        let ports = self.ports.iter().map(|(named, port)| (*named, format!("127.0.0.1:{}", port.number())));
+        replaced.extend(ports);
+        replaced.push(("http://127.0.0.1:7002", self.shop.urls().payment));
+        replaced.iter().fold(script.to_owned(), |script, (named, ours)| {
+            assert!(script.contains(named), "README.md does not name {named} any more");
+            script.replace(named, ours)
+        })
+    }
+
+    fn run(&self, script: &str) -> Output {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", script]).current_dir(repository());
+        // What `jobs show` takes for granted is the README's port.
+        bash.env("MEANWHILE_URL", format!("http://127.0.0.1:{}", self.ports[0].1.number()));
+        bash.output().expect("bash runs")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_commands_of_the_readme_do_what_it_says() {
+    let blocks = blocks(&readme(), "sh demo");
+    assert!(blocks.len() >= BLOCKS_MIN, "{blocks:#?}");
+    let shutdown = CancellationToken::new();
+    let demo = Demo::start(&shutdown).await;
+    let script = demo.adapted(&blocks.join("\n"));
+    let output = tokio::task::block_in_place(|| demo.run(&script));
+    let [told, complained] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let all = format!("{script}\n---\n{told}\n---\n{complained}\n---\n{}", demo.dev.log_tail());
+    assert!(output.status.success(), "{all}");
+    assert!(told.contains("202 Accepted"), "{all}");
+    // `tail --count 10` ends only when both jobs, the one over HTTP and the one from kcat, have had five events each.
+    let ends = told.lines().filter(|line| line.starts_with('{') && line.contains("job.succeeded")).count();
+    assert_eq!(ends, 2, "{all}");
+    assert_eq!(demo.shop.states().payment.entries.len(), 2, "one key is one job, and one charge: {all}");
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn the_flow_of_the_readme_lints() {
+    let flows = blocks(&readme(), "yaml flow");
+    assert_eq!(flows.len(), 1);
+    let folder = std::env::temp_dir().join(format!("meanwhile-readme-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("order.yaml");
+    std::fs::write(&file, &flows[0]).unwrap();
+    let linted = meanwhile(&["flows", "lint", file.to_str().unwrap()], &[]).await;
+    std::fs::remove_dir_all(&folder).unwrap();
+    linted.unwrap();
+}
