@@ -27,7 +27,7 @@ pub use port::Port;
 pub use postgres::{Postgres, PostgresOptions, psql};
 pub use process::{Launch, Process};
 pub use registry::Registry;
-pub use role::{MeanwhileProcess, Role, meanwhile};
+pub use role::{MeanwhileProcess, Role, binary, meanwhile};
 pub use shared::{kafka, postgres_database, prefix, registry, variable};
 pub use system::{TestSystem, TestSystemBuilder, submit};
 pub use tokens::{Tokens, assert_one_token};

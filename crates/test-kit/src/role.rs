@@ -123,7 +123,7 @@ pub async fn meanwhile(arguments: &[&str], variables: &[(String, String)]) -> Re
 }
 
 /// The binary: `MEANWHILE_BIN`, else the debug build, which is brought up to date once.
-pub(crate) async fn binary() -> Result<PathBuf> {
+pub async fn binary() -> Result<PathBuf> {
     static BUILT: OnceCell<()> = OnceCell::const_new();
     if let Some(binary) = std::env::var_os("MEANWHILE_BIN") {
         return Ok(PathBuf::from(binary));
