@@ -41,6 +41,7 @@ impl Seams {
     }
 
     pub(crate) fn pass(&self, seam: Seam) -> ControlFlow<()> {
+        service_kit::stop_at(seam.name());
         self.0.as_ref().map_or(ControlFlow::Continue(()), |call| call(seam))
     }
 }

@@ -126,7 +126,9 @@ impl Relay {
         let stand_by = || self.readiness.ready_as("slot", "standby: another relay streams from the slot");
         let stream = Stream::take(&self.database, &self.slot, &self.settings.config, stand_by).await?;
         self.readiness.ready("slot");
+        tracing::debug!(slot = self.slot, "the slot is ours");
         let producer = self.take_over(shutdown).await?;
+        tracing::debug!(slot = self.slot, "a predecessor, if any, is fenced");
         let position = self.position(&stream).await?;
         self.readiness.ready("position");
         Ok((stream, producer, position))
