@@ -21,6 +21,27 @@ impl<'de> Deserialize<'de> for Told {
     }
 }
 
+/// A field's name.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(name.to_owned()))
+            }
+        }
+        deserializer.deserialize_identifier(Reader)
+    }
+}
+
 struct Listener;
 
 impl<'de> Visitor<'de> for Listener {
@@ -81,7 +102,7 @@ impl<'de> Visitor<'de> for Listener {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Told, A::Error> {
         let mut map = Map::new();
-        while let Some((name, Told(value))) = entries.next_entry::<String, Told>()? {
+        while let Some((Name(name), Told(value))) = entries.next_entry()? {
             if map.insert(name, value).is_some() {
                 return Err(A::Error::custom("a field stands twice"));
             }

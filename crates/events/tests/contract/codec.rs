@@ -1,7 +1,7 @@
 //! What is written reads back; what is not ours is refused, whatever it is.
 
 use events::limit::{DECODE_ALLOCATION_BYTES_MAX, JSON_DEPTH_MAX};
-use events::{DecodeError, EncodeError, RecordKind, Schemas};
+use events::{DecodeError, EncodeError, RecordKind, Schemas, decode_json};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -22,6 +22,17 @@ fn every_sample_reads_back_as_it_was_written() {
         let read = Any::decode(sample.kind(), &schemas(), &sample.encode().unwrap()).unwrap();
         assert_eq!(read, sample, "{name}");
     }
+}
+
+#[test]
+fn every_sample_can_be_told_as_json() {
+    for (name, sample) in samples() {
+        let told = decode_json(&schemas(), sample.kind(), &sample.encode().unwrap()).expect(name);
+        assert!(told["job"].is_string(), "{name}: {told}");
+    }
+    let told = decode_json(&schemas(), RecordKind::Slip, &Any::Slip(slip()).encode().unwrap()).unwrap();
+    assert_eq!(told["input"], slip().input, "JSON in bytes is shown as what it is");
+    assert_eq!(told["done"][0]["step"], slip().done[0].step);
 }
 
 #[test]
