@@ -64,7 +64,7 @@ impl Cursor {
         if self.open.is_some() {
             return Err(Disorder::Begin(commit_lsn));
         }
-        // The commit record begins before the position's end exactly if it also ends there or before: records do not overlap.
+        // Records do not overlap: the commit record begins before the position's end exactly if it ends there or before.
         let rows_skipped = match self.done.partial {
             _ if commit_lsn < self.done.end_lsn => u64::MAX,
             Some(partial) if commit_lsn < partial.commit_lsn => u64::MAX,
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(cursor.commit(Lsn(31)), Err(Disorder::Torn(Lsn(31))));
     }
 
-    /// Reads a log of commits of some rows each from a position; returns the rows that come out with the place after each.
+    /// Reads a log of commits of some rows each from a position; returns the rows that come out, with their places.
     fn read(log: &[u64], from: &Position) -> Vec<((usize, u64), Place)> {
         let mut cursor = Cursor::new(from);
         let mut out = Vec::new();
@@ -183,7 +183,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn from_any_place_the_rest_comes_once_and_in_order(log in prop::collection::vec(0u64..4, 0..20), cut: prop::sample::Index) {
+        fn from_any_place_the_rest_comes_once_and_in_order(
+            log in prop::collection::vec(0u64..4, 0..20), cut: prop::sample::Index,
+        ) {
             let all = read(&log, &position(100, None));
             let rows = |read: &[((usize, u64), Place)]| read.iter().map(|(row, _)| *row).collect::<Vec<_>>();
             prop_assert_eq!(all.len() as u64, log.iter().sum::<u64>());

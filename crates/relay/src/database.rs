@@ -82,7 +82,7 @@ impl Database {
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.tls.ca_pem_path = Some(PathBuf::from(value)),
             "sslcert" | "ssl-cert" => self.tls.client_cert_pem_path = Some(PathBuf::from(value)),
             "sslkey" | "ssl-key" => self.tls.client_key_pem_path = Some(PathBuf::from(value)),
-            // Settings of the connection pool (application_name, statement-cache-capacity, ...) mean nothing to a stream.
+            // Settings of the connection pool (application_name, statement-cache-capacity) mean nothing to a stream.
             _ => {}
         }
         Ok(())

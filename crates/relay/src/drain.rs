@@ -1,7 +1,7 @@
 //! The delivering thread: rows and the position that covers them, in one Kafka transaction after the other.
 //!
-//! Always holds: the position in Kafka says exactly which rows are in Kafka. Whatever goes wrong, the session ends, and the
-//! next one reads the position again.
+//! Always holds: the position in Kafka says exactly which rows are in Kafka. Whatever goes wrong, the session ends, and
+//! the next one reads the position again.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -91,7 +91,8 @@ impl Drain {
         Ok(())
     }
 
-    /// The next batch: rows as soon as there are any, or none when it is time to note how far an idle log is. None: stopped.
+    /// The next batch: rows as soon as there are any; without rows when it is time to note how far an idle log is.
+    /// None: stopped.
     fn collect(&mut self, pace: &Pace, idle: &mut Option<Place>, position_at: Instant) -> Option<Batch> {
         let mut batch = Batch::default();
         while batch.rows.is_empty() {
@@ -138,7 +139,7 @@ impl Drain {
         })
     }
 
-    /// Delivers all of it, in as many transactions as it takes: a part that aborts is halved until the one row is found.
+    /// Delivers all of it, in as many transactions as it takes: a part that aborts is halved down to the one row.
     fn deliver(&mut self, mut batch: Batch) -> Result<(), DrainError> {
         self.pass(Seam::BeforeSend)?;
         self.refuse_misfits(&mut batch.rows)?;

@@ -1,8 +1,8 @@
 //! Moves outbox rows into Kafka in commit order, exactly once: rule 1 of design.md.
 //!
 //! The log is streamed through a replication slot ([`pgoutput`], [`row`], [`cursor`]), and rows go out in Kafka
-//! transactions that also carry the relay's own [`position`]. Of several relays one delivers; the others stand by and take
-//! over within seconds. Whatever goes wrong, the [`session`] ends and another begins from the position in Kafka.
+//! transactions that also carry the relay's own [`position`]. Of several relays one delivers; the others stand by and
+//! take over within seconds. Whatever goes wrong, the [`session`] ends and another begins from the position in Kafka.
 //!
 //! Invariant: nothing is acknowledged to Postgres before Kafka has committed it together with the position.
 //! Invariant: no relay delivers whose position does not fit the server; it says what to do and stays up.
@@ -120,7 +120,7 @@ impl Relay {
     }
 }
 
-/// Runs the role until shutdown: keeps trying while Kafka or Postgres are away, and says in `readiness` what is missing.
+/// Runs the role until shutdown: keeps trying while Kafka or Postgres are away; `readiness` says what is missing.
 ///
 /// # Errors
 /// Settings that can never work.

@@ -1,8 +1,8 @@
 //! Reads the messages of Postgres' `pgoutput` plugin, protocol version 1 (Postgres manual, section 55.9).
 //!
 //! Only two matter here: Relation (which columns a table has) and Insert (one row). Begin and Commit are taken out
-//! by the stream before; everything else is passed over. Always holds: no bytes make this panic, and a count or length in
-//! a message is never trusted to allocate by.
+//! by the stream before; everything else is passed over. Always holds: no bytes make this panic, and a count or length
+//! in a message is never trusted to allocate by.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! Whether the position that Kafka holds and the server at the other end belong together.
 //!
-//! Always holds: the slot's own acknowledged position is never ahead of the record in Kafka. So a slot that is ahead was
-//! made anew or moved by somebody else, and what lies between would be skipped: the relay refuses.
+//! Always holds: the slot's own acknowledged position is never ahead of the record in Kafka. So a slot that is ahead
+//! was made anew or moved by somebody else, and what lies between would be skipped: the relay refuses.
 
 use events::position::{Lsn, Position};
 
@@ -65,8 +65,8 @@ impl Mismatch {
     /// What a person does about it.
     pub fn remedy(&self, topic: &str, slot: &str) -> String {
         format!(
-            "`meanwhile relay recover` will compare the outbox with Kafka and send what is missing; it comes in a later \
-             version. Until then: compare `outbox.messages` with Kafka by message id, produce what is missing, then \
+            "`meanwhile relay recover` will compare the outbox with Kafka and send what is missing; it comes in a \
+             later version. Until then: compare `outbox.messages` with Kafka by message id, produce what is missing, then \
              write a tombstone for key `{slot}` to topic `{topic}`; the relay then begins where the slot stands"
         )
     }

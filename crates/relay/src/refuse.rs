@@ -117,7 +117,7 @@ pub(crate) fn dead_letter(topics: &Topics, record: Record, refusal: Refusal, now
     dead_letter::record(topics, &inbound(record), &failure)
 }
 
-/// The same where even the dead letters' topic would not take it whole: value, key and headers stay behind in the outbox.
+/// The same where even the dead letters' topic would not take it whole: value and key stay behind in the outbox.
 pub(crate) fn dead_letter_in_short(topics: &Topics, letter: &Record, now_ms: i64) -> Record {
     let header = |name: &str| letter.header(name).map(String::from_utf8_lossy).unwrap_or_default();
     let reason = format!(

@@ -1,5 +1,5 @@
-//! One session: from taking the slot until something ends it. The order is that of rule 1 (design.md section 2), and all
-//! that keeps deliveries from being lost or repeated:
+//! One session: from taking the slot until something ends it. The order is that of rule 1 (design.md section 2), and
+//! all that keeps deliveries from being lost or repeated:
 //!
 //! 1. begin streaming, which takes the slot (a standby waits here and does nothing else);
 //! 2. initialise transactions, which ends and fences the predecessor;
@@ -168,7 +168,8 @@ impl Relay {
         let read =
             reading.await.map_err(|_| SessionError::Kafka("the position could not be read in time".to_owned()))?;
         let Some(position) = read? else {
-            tracing::info!(slot = self.slot, lsn = %stream.server.confirmed_lsn, "no position yet: beginning where the slot does");
+            let lsn = stream.server.confirmed_lsn;
+            tracing::info!(slot = self.slot, %lsn, "no position yet: beginning where the slot does");
             return Ok(position::first(&stream.server));
         };
         let mut verdict = position::check(&position, &stream.server);

@@ -1,7 +1,7 @@
 //! The stream of the log: waiting for the slot, taking it, and what Postgres answers when it cannot be had.
 //!
-//! What is asked before the stream begins is asked on the very session that will stream, so it describes the server that
-//! the rows come from, whatever stands between.
+//! What is asked before the stream begins is asked on the very session that will stream, so it describes the server
+//! that the rows come from, whatever stands between.
 
 use std::time::Duration;
 
@@ -120,8 +120,8 @@ fn remedy(code: &str) -> &'static str {
              outbox.messages with Kafka by message id"
         }
         "55000" => {
-            "set wal_level=logical and restart Postgres; or, if the slot was invalidated (wal_status lost), drop it, run \
-             `meanwhile migrate` and raise max_slot_wal_keep_size"
+            "set wal_level=logical and restart Postgres; or, if the slot was invalidated (wal_status lost), drop it, \
+             run `meanwhile migrate` and raise max_slot_wal_keep_size"
         }
         "42501" | "28000" => "the login of DATABASE_URL needs the right to stream: ALTER ROLE <login> REPLICATION",
         "28P01" | "3D000" => "check DATABASE_URL",

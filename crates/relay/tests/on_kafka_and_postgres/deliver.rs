@@ -78,3 +78,18 @@ async fn a_relay_that_is_started_again_goes_on_where_it_was() {
     }
     stage.assert_once_in_order(40).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_delivers_to_the_in_process_broker_too() {
+    let broker = bus::mock::Broker::start().unwrap();
+    let mut kafka = bus::Settings::new(broker.address(), "http://127.0.0.1:1");
+    kafka.kind = bus::BrokerKind::InProcess;
+    let stage = Stage::with(kafka, test_kit::postgres_database().await).await;
+    for round in 0..2 {
+        let mut relay = stage.start();
+        stage.commit(round * 10..round * 10 + 10).await;
+        relay.relayed(round * 10 + 10).await;
+        relay.stop().await;
+    }
+    stage.assert_once_in_order(20).await;
+}

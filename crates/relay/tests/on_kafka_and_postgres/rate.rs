@@ -10,6 +10,9 @@ const ROWS: u64 = 200_000;
 const ROWS_PER_COMMIT: u64 = 100;
 const VALUE_BYTES: usize = 300;
 
+/// Whether to count a process, by its id and title.
+type Fits = Box<dyn Fn(u32, &str) -> bool>;
+
 /// CPU seconds of a process, or of all with this word in their title.
 fn cpu_seconds(fits: impl Fn(u32, &str) -> bool) -> f64 {
     let mut ticks = 0;
@@ -43,7 +46,7 @@ async fn drain_rate_and_added_latency() {
             stage.commit_records(&records).await;
         }
         let (ours, theirs) = (std::process::id(), kafka.id());
-        let looks: [(&str, Box<dyn Fn(u32, &str) -> bool>); 3] = [
+        let looks: [(&str, Fits); 3] = [
             ("relay", Box::new(move |pid, _| pid == ours)),
             ("kafka", Box::new(move |pid, _| pid == theirs)),
             ("postgres walsender", Box::new(|_, title| title.contains("walsender"))),

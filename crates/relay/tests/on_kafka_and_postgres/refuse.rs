@@ -95,9 +95,13 @@ async fn a_position_of_another_history_is_refused_until_somebody_settles_it() {
     relay.stop().await;
 }
 
+async fn kafka() -> bus::Settings {
+    bus::Settings::new(test_kit::kafka().await, "http://127.0.0.1:1")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_slot_is_said_with_its_remedy_and_found_when_it_is_there() {
-    let stage = Stage::without_slot(&test_kit::kafka().await, test_kit::postgres_database().await).await;
+    let stage = Stage::without_slot(kafka().await, test_kit::postgres_database().await).await;
     let mut relay = stage.start();
     relay.says("slot", false, "meanwhile migrate").await;
     store::slot::create(&stage.pool, &stage.slot()).await.unwrap();
@@ -112,7 +116,7 @@ async fn a_server_that_does_not_log_what_is_needed_is_said_with_the_remedy() {
     let settings = vec![("wal_level".to_owned(), "replica".to_owned())];
     let postgres = Postgres::start(PostgresOptions { settings, ..PostgresOptions::default() }).await.unwrap();
     let url = postgres.create_database("outbox").unwrap();
-    let stage = Stage::without_slot(&test_kit::kafka().await, url).await;
+    let stage = Stage::without_slot(kafka().await, url).await;
     let relay = stage.start();
     relay.says("slot", false, "wal_level=logical").await;
     relay.stop().await;

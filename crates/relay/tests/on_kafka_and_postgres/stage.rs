@@ -41,19 +41,23 @@ impl Stage {
 
     /// On these servers; migrated, with all topics and the slot.
     pub(crate) async fn on(brokers: &str, database_url: String) -> Self {
-        let stage = Self::without_slot(brokers, database_url).await;
+        Self::with(bus::Settings::new(brokers, "http://127.0.0.1:1"), database_url).await
+    }
+
+    /// With this Kafka and database; migrated, with all topics and the slot.
+    pub(crate) async fn with(kafka: bus::Settings, database_url: String) -> Self {
+        let stage = Self::without_slot(kafka, database_url).await;
         store::slot::create(&stage.pool, &stage.slot()).await.unwrap();
         stage
     }
 
     /// On these servers; migrated, with all topics.
-    pub(crate) async fn without_slot(brokers: &str, database_url: String) -> Self {
+    pub(crate) async fn without_slot(kafka: bus::Settings, database_url: String) -> Self {
         let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
         service_kit::telemetry::init(&LogSettings { level, ..LogSettings::default() }).unwrap();
         let topics = Topics::new(test_kit::prefix());
         store::migrate(&database_url).await.unwrap();
         let pool = Pool::open(&store::Settings::new(&database_url), Role::Ingest).unwrap();
-        let kafka = bus::Settings::new(brokers, "http://127.0.0.1:1");
         let config = Config { monitor_interval_s: 1, ..Config::default() };
         let stage = Self { database_url, kafka, topics, pool, config };
         let queues = [QUEUE.to_owned()].into();
