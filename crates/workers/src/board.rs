@@ -38,6 +38,8 @@ pub(crate) struct Work {
     pub(crate) record: Arc<Inbound>,
     /// Cancelled when the partition is revoked: the result would be dropped.
     pub(crate) revoked: CancellationToken,
+    /// It lay in the partition when that was assigned: a worker that is gone may have begun it.
+    pub(crate) redelivered: bool,
 }
 
 /// What a slip led to: to be committed together with its offset.
@@ -92,6 +94,8 @@ pub(crate) struct FlowControl {
 struct Partition {
     place: TopicPartition,
     ledger: Ledger,
+    /// What lies below was there at the assignment.
+    end_at_assignment: i64,
     lanes: Lanes<Work>,
     revoked: CancellationToken,
     paused: bool,
@@ -143,6 +147,7 @@ impl Board {
         let partition = Partition {
             place: place.clone(),
             ledger: Ledger::restore(offset, metadata)?,
+            end_at_assignment: offset,
             lanes: Lanes::default(),
             revoked: CancellationToken::new(),
             paused: false,
@@ -153,6 +158,13 @@ impl Board {
         self.partitions.insert(epoch, partition);
         self.epochs.entry(place.topic).or_default().insert(place.partition, epoch);
         Ok(epoch)
+    }
+
+    /// Tells where the partition ended when it was assigned.
+    pub(crate) fn ended_at(&mut self, epoch: Epoch, end: i64) {
+        if let Some(partition) = self.partitions.get_mut(&epoch) {
+            partition.end_at_assignment = end;
+        }
     }
 
     fn epoch(&self, topic: &str, partition: i32) -> Option<Epoch> {
@@ -177,7 +189,8 @@ impl Board {
             delivered.flow_control_due |= !partition.paused && queue.is_over(&self.limits);
         }
         let lane = Lane::of(record.key.as_deref().unwrap_or_default());
-        let work = Work { epoch, lane, record: Arc::new(record), revoked: partition.revoked.clone() };
+        let redelivered = record.offset < partition.end_at_assignment;
+        let work = Work { epoch, lane, record: Arc::new(record), revoked: partition.revoked.clone(), redelivered };
         delivered.start = partition.lanes.enter(lane, work);
         delivered
     }

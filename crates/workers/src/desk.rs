@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing here waits with a time-out to look again; whoever changes what is waited for says so.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,11 +53,18 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens an epoch for each partition.
-    pub(crate) fn assign(&self, assigned: &[(AssignedPartition, i64)]) -> Result<(), UnknownMetadata> {
+    /// Opens an epoch for each partition. Where an end is not known, everything may have been begun before.
+    pub(crate) fn assign(
+        &self,
+        assigned: &[(AssignedPartition, i64)],
+        ends: &BTreeMap<TopicPartition, i64>,
+    ) -> Result<(), UnknownMetadata> {
         let mut state = self.lock();
         for (partition, offset) in assigned {
-            state.board.assign(partition.place(), *offset, &partition.metadata)?;
+            let place = partition.place();
+            let end = ends.get(&place).copied().unwrap_or(i64::MAX);
+            let epoch = state.board.assign(place, *offset, &partition.metadata)?;
+            state.board.ended_at(epoch, end);
         }
         Ok(())
     }

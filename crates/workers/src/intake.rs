@@ -1,8 +1,9 @@
 //! What the consumer's thread tells: partitions come and go, records arrive. Nothing here waits, except for the end of
 //! a transaction when partitions are revoked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus::{AssignedPartition, Commands, ConsumerError, Control, Handler, Inbound, Start, TopicPartition};
 use tokio::runtime::Handle;
@@ -12,6 +13,9 @@ use crate::board::FlowControl;
 use crate::desk::Desk;
 use crate::run_step::Runner;
 use crate::telemetry;
+
+/// Asking for the ends of partitions at their assignment.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The consumer's handler of one session.
 #[derive(Debug)]
@@ -29,6 +33,21 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
+    /// Where the partitions end now. Empty when Kafka does not say: whatever comes may have been begun before.
+    fn ends(&self, partitions: &[AssignedPartition]) -> BTreeMap<TopicPartition, i64> {
+        let topics: BTreeSet<&String> = partitions.iter().map(|partition| &partition.topic).collect();
+        let topics: Vec<String> = topics.into_iter().cloned().collect();
+        // Timers are made inside the runtime: this is the consumer's thread.
+        let ends = self.runtime.block_on(async {
+            let asked = tokio::time::timeout(ENDS_TIMEOUT, self.runner.limits.end_offsets(&topics));
+            anyhow::Ok(asked.await??)
+        });
+        ends.unwrap_or_else(|error| {
+            tracing::info!(error = format!("{error:#}"), "the ends of partitions are not to be had");
+            BTreeMap::new()
+        })
+    }
+
     fn control_flow(&self, commands: &mut Commands) {
         let FlowControl { pause, resume } = self.desk.flow_control();
         if !pause.is_empty() {
@@ -48,7 +67,7 @@ impl Handler for Intake {
             let missing = || ConsumerError::NoOffset { topic: topic.clone(), partition: *number };
             known.push((partition.clone(), partition.committed.ok_or_else(missing)?));
         }
-        self.desk.assign(&known)?;
+        self.desk.assign(&known, &self.ends(partitions))?;
         self.runner.readiness.ready("kafka");
         tracing::debug!(partitions = partitions.len(), "assigned");
         Ok(known.into_iter().map(|(_, offset)| Start::Offset(offset)).collect())

@@ -65,8 +65,9 @@ impl Runner {
     /// Runs a slip, and then those that waited for it in its lane, until there are none or the partition is revoked.
     pub(crate) async fn run(self: Arc<Self>, desk: Arc<Desk>, mut work: Work) {
         loop {
-            let Work { epoch, lane, record, revoked } = work;
-            let Some((produced, dead)) = revoked.run_until_cancelled(self.settle(&record)).await else { return };
+            let Work { epoch, lane, record, revoked, redelivered } = work;
+            let settled = revoked.run_until_cancelled(self.settle(&record, redelivered)).await;
+            let Some((produced, dead)) = settled else { return };
             match desk.complete(Finished::new(epoch, lane, record, produced, dead)) {
                 Some(next) => work = next,
                 None => return,
@@ -75,8 +76,8 @@ impl Runner {
     }
 
     /// The records that follow from a consumed one, and whether they are a dead letter.
-    async fn settle(&self, record: &Inbound) -> (Vec<Record>, bool) {
-        let followed = AssertUnwindSafe(self.follow(record)).catch_unwind().await;
+    async fn settle(&self, record: &Inbound, redelivered: bool) -> (Vec<Record>, bool) {
+        let followed = AssertUnwindSafe(self.follow(record, redelivered)).catch_unwind().await;
         let dead = match followed {
             Ok(Ok(records)) => return (records, false),
             Ok(Err(dead)) => dead,
@@ -91,8 +92,9 @@ impl Runner {
         dead_letter::record(&self.topics, record, &Failure::once(class, reason, self.clock.now_ms()))
     }
 
-    async fn follow(&self, record: &Inbound) -> Result<Vec<Record>, Dead> {
+    async fn follow(&self, record: &Inbound, redelivered: bool) -> Result<Vec<Record>, Dead> {
         let slip = self.read(record).await?;
+        let slip = if redelivered { flow::decide::redelivered(slip) } else { slip };
         let definition = self.flows.definition(&slip.flow, &slip.version).await;
         let definition = definition.ok_or_else(|| {
             Dead::new("unknown-flow", format!("no flow {}@{} on {}", slip.flow, slip.version, self.topics.flows()))

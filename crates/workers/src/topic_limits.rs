@@ -1,6 +1,6 @@
 //! What a topic takes: looked up once per topic, so that no record is produced that Kafka would refuse.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,14 @@ impl TopicLimits {
     pub(crate) fn new(admin: Admin, readiness: Readiness, ids: Ids) -> Self {
         let (record_bytes_max, missing) = (RwLock::default(), tokio::sync::Mutex::default());
         Self { admin, readiness, ids, record_bytes_max, missing }
+    }
+
+    /// Where the partitions of these topics end.
+    pub(crate) async fn end_offsets(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<bus::TopicPartition, i64>, bus::Error> {
+        self.admin.end_offsets(topics).await
     }
 
     /// Whether the topic is there. Asks until Kafka answers.

@@ -137,7 +137,7 @@ impl World {
             7 | 8 => self.batch = self.batch.take().or_else(|| self.board.take_batch(1 + pick % 8)),
             9 | 10 => self.commit(),
             11 => self.abort(),
-            12 => self.revoke(log, pick % 2 == 0),
+            12 => self.revoke(log, pick.is_multiple_of(2)),
             13 => self.take(log),
             _ => {
                 // The process dies: all that was not committed is gone.
@@ -218,4 +218,18 @@ fn while_draining_nothing_new_starts_and_what_runs_may_finish() {
     world.commit();
     assert!(world.board.is_idle());
     assert_eq!(world.logs[0].successors.len(), 2);
+}
+
+#[test]
+fn what_lay_in_a_partition_at_its_assignment_may_have_been_begun_before() {
+    let mut board = Board::new(LIMITS);
+    let epoch = board.assign(place(0), 0, "").unwrap();
+    board.ended_at(epoch, 1);
+    let mut deliver = |offset: i64| {
+        let key = Some(offset.to_be_bytes().to_vec());
+        let record = Inbound { topic: TOPIC.to_owned(), partition: 0, offset, key, ..Inbound::default() };
+        board.deliver(record).start.expect("its lane is free").redelivered
+    };
+    assert!(deliver(0), "it was there");
+    assert!(!deliver(1), "it came later");
 }
