@@ -1,6 +1,8 @@
 //! README.md is run as it stands, against `meanwhile dev` and the shop: every command of a block ```` ```sh demo ````, in
 //! order and in one shell. Only addresses and the binary's path are replaced.
 
+#![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
+
 use std::process::{Command, Output};
 use std::time::Duration;
 
