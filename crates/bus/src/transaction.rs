@@ -167,12 +167,18 @@ impl TransactionalProducer {
 
     /// Gives the running transaction up; its records stay unseen by `read_committed`.
     pub fn abort(&mut self) -> Result<(), TxError> {
+        self.abort_with_cause().map(drop)
+    }
+
+    /// The same; says why a record was refused, if that is what spoilt the transaction. Other calls may have failed with
+    /// `Abortable` before the record's own failure was heard of.
+    pub fn abort_with_cause(&mut self) -> Result<Option<String>, TxError> {
         self.local.clear();
         self.until(None, |producer| producer.abort_transaction(REQUEST_SLICE))?;
         // Purged records come back as failures of the old transaction; they must not spoil the next one.
-        self.deliveries().wait_for_all();
+        let failure = self.deliveries().wait_for_all();
         self.deliveries().clear_failure();
-        Ok(())
+        Ok(failure.filter(|failure| failure.record_refused).map(|failure| failure.cause))
     }
 
     fn deliveries(&self) -> &Deliveries {

@@ -224,7 +224,8 @@ impl Board {
         self.ready.len() >= results_max || self.ready_bytes >= self.limits.batch_bytes_max
     }
 
-    /// Takes what goes into the next transaction; none while one runs or a revocation bars it, or when nothing is ready.
+    /// Takes what goes into the next transaction; none while one runs or a revocation bars it, or when nothing is
+    /// ready.
     pub(crate) fn take_batch(&mut self, results_max: usize) -> Option<Batch> {
         if self.running || self.bars > 0 {
             return None;

@@ -1,4 +1,5 @@
-//! When to commit: at once after a quiet moment, else after a short time in which more finishes, or when a batch is full.
+//! When to commit: at once after a quiet moment, else after a short time in which more finishes, or when a batch is
+//! full.
 //!
 //! A transaction costs some 4 ms of CPU however small it is (design.md section 10), so the more is going on the longer
 //! the next one waits.

@@ -1,8 +1,8 @@
 //! The committer's thread: results in, transactions out (rule 2).
 //!
-//! A transaction begins only when results are ready, and holds the records of each result together with its offset. After
-//! an abort the same results are produced again; nothing is run again. A commit whose outcome is open is asked for again by
-//! `bus`, for as long as it takes.
+//! A transaction begins only when results are ready, and holds the records of each result together with its offset.
+//! After an abort the same results are produced again; nothing is run again. A commit whose outcome is open is asked
+//! for again by `bus`, for as long as it takes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,9 @@ use crate::cadence::Cadence;
 use crate::desk::Desk;
 use crate::run_step::Runner;
 use crate::telemetry;
+
+#[cfg(test)]
+mod tests;
 
 /// Before the next attempt after an abort, first and longest: the group may be between two generations.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -68,17 +71,10 @@ impl Committer {
                     }
                     stop_at("workers.after-commit");
                 }
-                Err(TxError::Abortable(cause)) => {
+                Err(TxError::Abortable(cause) | TxError::Refused(cause)) => {
+                    let refused = self.producer.abort_with_cause()?;
                     telemetry::transaction("aborted", results, started.elapsed());
-                    tracing::info!(cause, results, "a transaction was aborted; its results are produced again");
-                    self.abort(batch)?;
-                    self.desk.pause(self.retry);
-                    self.retry = (self.retry * 2).min(RETRY_MAX);
-                }
-                Err(TxError::Refused(cause)) => {
-                    telemetry::transaction("refused", results, started.elapsed());
-                    let batch = self.blame(batch, &cause);
-                    self.abort(batch)?;
+                    self.try_again(batch, &cause, refused);
                 }
                 Err(error @ (TxError::Fenced | TxError::Fatal(_) | TxError::Retriable(_))) => {
                     telemetry::transaction("broken", results, started.elapsed());
@@ -108,10 +104,20 @@ impl Committer {
         self.producer.commit()
     }
 
-    fn abort(&mut self, batch: Batch) -> Result<(), TxError> {
-        self.producer.abort()?;
+    /// The transaction was aborted: its results are produced again, fewer at a time if one of them is to blame.
+    fn try_again(&mut self, batch: Batch, cause: &str, refused: Option<String>) {
+        if let Some(refused) = refused {
+            let batch = self.blame(batch, &refused);
+            return self.desk.aborted(batch);
+        }
+        tracing::info!(
+            cause,
+            results = batch.results.len(),
+            "a transaction was aborted; its results are produced again"
+        );
         self.desk.aborted(batch);
-        Ok(())
+        self.desk.pause(self.retry);
+        self.retry = (self.retry * 2).min(RETRY_MAX);
     }
 
     /// Halves what comes next; a result that is alone is replaced by something that Kafka takes.

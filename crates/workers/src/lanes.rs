@@ -67,7 +67,8 @@ mod tests {
             ends in proptest::collection::vec(any::<u16>(), 0..200),
         ) {
             let mut lanes = Lanes::default();
-            let (mut running, mut started): (Vec<(u8, usize)>, Vec<(u8, usize)>) = (Vec::new(), Vec::new());
+            let mut running: Vec<(u8, usize)> = Vec::new();
+            let mut started: Vec<(u8, usize)> = Vec::new();
             let mut arrivals = keys.iter().copied().enumerate();
             let mut ends = ends.into_iter();
             loop {
@@ -93,7 +94,8 @@ mod tests {
             }
             prop_assert_eq!(started.len(), keys.len());
             for key in 0..6 {
-                let offsets: Vec<usize> = started.iter().filter(|(k, _)| *k == key).map(|(_, offset)| *offset).collect();
+                let of_key = started.iter().filter(|(of, _)| *of == key);
+                let offsets: Vec<usize> = of_key.map(|(_, offset)| *offset).collect();
                 prop_assert!(offsets.is_sorted(), "key {key} started in the order {offsets:?}");
             }
         }

@@ -1,11 +1,11 @@
 //! Runs steps and decides what is next: slips in, slips, holds and events out, in one Kafka transaction.
 //!
-//! Promise (rule 2): whatever follows from a slip is committed together with its offset, exactly once, by the worker that
-//! owned its partition when it was taken. A crash repeats a step, never the rest of the job. Slips that share a record key
-//! run one at a time, in order. Nothing that is in a record can stop a partition.
+//! Promise (rule 2): whatever follows from a slip is committed together with its offset, exactly once, by the worker
+//! that owned its partition when it was taken. A crash repeats a step, never the rest of the job. Slips that share a
+//! record key run one at a time, in order. Nothing that is in a record can stop a partition.
 //!
-//! Read `run_step` (slip to records), `board` and `ledger` (what is in flight, by assignment epochs), `commit` (records to
-//! Kafka), `session` (how the parts begin and end).
+//! Read `run_step` (slip to records), `board` and `ledger` (what is in flight, by assignment epochs), `commit` (records
+//! to Kafka), `session` (how the parts begin and end).
 //!
 //! Invariant: there is no second way out: no Postgres, no producer beside the transactional one.
 //!
@@ -53,6 +53,7 @@ mod trim;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bus::admin::Admin;
@@ -206,32 +207,35 @@ fn queues(configured: &[String], flows: &Flows) -> watch::Receiver<BTreeSet<Stri
     watch::Sender::new(configured.iter().cloned().collect()).subscribe()
 }
 
+/// A session that lasted longer than this was well; what ends it has nothing to do with what ended the one before.
+const LASTING: Duration = Duration::from_secs(60);
+
 /// One session after the other until shutdown.
 async fn keep_going(session: &Session, readiness: &Readiness, shutdown: &CancellationToken) {
     let (mut backoff, ids) = (Backoff::default(), Ids::system());
     let mut fenced_before = false;
     loop {
-        let running = session.clone().run(shutdown);
-        let Err(ending) = running.await else { return };
+        let started = Instant::now();
+        let Err(ending) = session.clone().run(shutdown).await else { return };
+        if started.elapsed() > LASTING {
+            backoff.reset();
+            fenced_before = false;
+        }
         match ending {
             // Once is what happens to a worker that was paused for long; twice in a row is somebody else.
             Ending::Fenced if fenced_before => {
                 let instance = &session.instance;
-                tracing::error!(instance, "another process runs as the same instance: each takes over from the other");
                 let why =
                     format!("another process runs as instance `{instance}`; give each its own MEANWHILE_INSTANCE");
-                readiness.missing("kafka", why);
+                readiness.missing("instance", why);
             }
             Ending::Fenced => {
                 fenced_before = true;
-                readiness.missing("kafka", "another producer took this worker's transactions over; starting again");
+                tracing::warn!(instance = session.instance, "another producer took over; starting again");
             }
-            Ending::Failed(error) => {
-                fenced_before = false;
-                readiness.missing("kafka", format!("{error:#}"));
-            }
+            Ending::Failed(error) => readiness.missing("kafka", format!("{error:#}")),
         }
-        if shutdown.is_cancelled() || !backoff.sleep(&ids, shutdown).await {
+        if !backoff.sleep(&ids, shutdown).await {
             return;
         }
     }

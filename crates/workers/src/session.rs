@@ -1,10 +1,10 @@
-//! One session: a consumer, a transactional producer, and what is in flight between them. When any part is of no more use
-//! the whole is torn down and another session begins; Kafka's offsets say where.
+//! One session: a consumer, a transactional producer, and what is in flight between them. When any part is of no more
+//! use the whole is torn down and another session begins; Kafka's offsets say where.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use bus::{ConsumerOptions, GroupConsumer, Interrupt, TransactionalProducer, TxError};
@@ -24,6 +24,8 @@ use crate::telemetry;
 const INIT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long giving the partitions back may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A session that has not been fenced for so long is the only one under its name.
+const UNDISPUTED_AFTER: Duration = Duration::from_secs(30);
 /// How often the gauges are set.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -67,13 +69,14 @@ impl Session {
         let Some(producer) = shutdown.run_until_cancelled(self.producer()).await else { return Ok(()) };
         let producer = producer?;
         self.runner.readiness.ready("kafka");
+        let started = Instant::now();
         let (failures, mut failed) = mpsc::unbounded_channel();
         let parts = self.start(producer, &failures)?;
         let trim = crate::trim::run(&self, &parts.desk);
         let ending = tokio::select! {
             () = shutdown.cancelled() => None,
             failure = failed.recv() => failure,
-            () = self.watch(&parts.desk) => None,
+            () = self.watch(&parts.desk, started) => None,
             () = trim => None,
         };
         let ending = match ending {
@@ -153,8 +156,12 @@ impl Session {
         }
     }
 
-    async fn watch(&self, desk: &Desk) {
+    async fn watch(&self, desk: &Desk, started: Instant) {
         loop {
+            if started.elapsed() > UNDISPUTED_AFTER {
+                // Whoever ran under the same name is gone; says nothing unless it was said to be there.
+                self.runner.readiness.ready("instance");
+            }
             tokio::time::sleep(FIGURES_INTERVAL).await;
             let (slips, running, oldest_ms) = desk.figures();
             let age_ms = oldest_ms.map_or(0, |oldest_ms| self.runner.clock.now_ms() - oldest_ms);
@@ -173,10 +180,10 @@ impl Parts {
             if !patience {
                 interrupt.raise();
             }
-            let deadline = std::time::Instant::now() + transaction_timeout;
+            let deadline = Instant::now() + transaction_timeout;
             while !committer.is_finished() && patience {
                 std::thread::sleep(Duration::from_millis(1));
-                patience = std::time::Instant::now() < deadline;
+                patience = Instant::now() < deadline;
             }
             interrupt.raise();
             committer.join().is_ok()

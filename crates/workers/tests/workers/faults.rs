@@ -1,7 +1,6 @@
 //! Workers that die, at every seam, and servers that are away.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use events::{Record, decode_slip, slip_record};
 use flow::event::JobStatus;
@@ -49,7 +48,8 @@ async fn a_worker_that_dies_at_a_seam_repeats_the_step_that_was_not_committed_an
         let receiver = Receiver::start().await;
         let mut stage = Stage::new(FLOW).await;
         stage.env.push(("SHOP_URL".to_owned(), receiver.url()));
-        let mut worker = stage.process("a", &[("MEANWHILE_STOP_AT", seam)]);
+        let quick = ("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "2000");
+        let mut worker = stage.process("a", &[("MEANWHILE_STOP_AT", seam), quick]);
         stage.submit(json!({ "key": "k" })).await;
         let status = worker.wait_for_exit(PATIENCE).await.unwrap();
         assert!(!status.success(), "{seam}: it died");
@@ -167,9 +167,26 @@ async fn while_kafka_is_away_nothing_is_lost_and_work_goes_on_after() {
     let running = stage.work("a", Workers::builder().build());
     eventually(PATIENCE, "some steps were run", async || Some(()).filter(|()| receiver.requests().len() > 20)).await;
     kafka.kill9();
-    tokio::time::sleep(Duration::from_millis(500)).await;
     kafka.restart().await.unwrap();
     assert_eq!(stage.ends().await.len(), JOBS);
     running.stop().await;
     assert_eq!(stage.tokens().await.slips.len(), JOBS * 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_under_one_name_say_so_and_split_nothing() {
+    let receiver = Receiver::start().await;
+    let mut stage = Stage::new(FLOW).await;
+    stage.env.push(("SHOP_URL".to_owned(), receiver.url()));
+    let (one, two) = (stage.work("twin", Workers::builder().build()), stage.work("twin", Workers::builder().build()));
+    let told = eventually(PATIENCE, "one of them says that there is another", async || {
+        stage.submit(json!({ "key": "k" })).await;
+        let all = [one.readiness.dependencies(), two.readiness.dependencies()].concat();
+        all.into_iter().find(|dependency| dependency.name == "instance" && !dependency.ok)
+    });
+    assert!(told.await.message.contains("MEANWHILE_INSTANCE"));
+    two.stop().await;
+    stage.ends().await;
+    one.stop().await;
+    stage.tokens().await;
 }
