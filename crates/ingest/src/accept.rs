@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use service_kit::health::Readiness;
+use service_kit::stop_at;
 use store::Pool;
 use store::acceptances::{Accepted, NewAcceptance, accept_batch};
 use tokio::sync::{mpsc, oneshot};
@@ -19,8 +20,8 @@ const BATCH_MAX: usize = 500;
 /// Requests that may queue for the next transaction; beyond it callers get 503.
 const QUEUE_MAX: usize = 20_000;
 
-/// How long a transaction may take before its callers are told that its outcome is unknown. Postgres ends a statement only
-/// while it lives; a host that has vanished says nothing at all.
+/// How long a transaction may take before its callers are told that its outcome is unknown. Postgres ends a slow
+/// statement by itself; a host that has vanished says nothing at all.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a request was not accepted.
@@ -120,10 +121,12 @@ async fn commit_groups(pool: Pool, readiness: Readiness, mut requests: mpsc::Rec
 }
 
 async fn commit_one_group(pool: &Pool, readiness: &Readiness, batch: &[NewAcceptance]) -> Vec<Result<Accepted, Error>> {
+    stop_at("ingest.before-commit");
     let Ok(outcome) = tokio::time::timeout(COMMIT_TIMEOUT, accept_batch(pool, batch)).await else {
         readiness.missing("postgres", Error::TooSlow);
         return batch.iter().map(|_| Err(Error::TooSlow)).collect();
     };
+    stop_at("ingest.after-commit");
     match outcome {
         Ok(accepted) => {
             readiness.ready("postgres");

@@ -124,8 +124,8 @@ pub(crate) fn event(cursor: i64, event: &JobEvent) -> Value {
     body
 }
 
-/// What a job that did not succeed answers as its result: 409 cancelled, 504 past its deadline, else 502, or the failing
-/// step's own 4xx where the step says `expose: true`.
+/// What a job that did not succeed answers as its result: 409 cancelled, 504 past its deadline, else 502, or the
+/// failing step's own 4xx where the step says `expose: true`.
 pub(crate) fn failed(view: &JobView, trace_id: Option<&str>, definition: Option<&Definition>) -> Problem {
     let failure = view.error.as_ref();
     let code = failure.map_or(code::STEP_FAILED, |failure| failure.code.as_str());

@@ -1,4 +1,5 @@
-//! The flows that are known here, by name, version and route: loaded from the flows topic and kept up to date by its tail.
+//! The flows that are known here, by name, version and route: loaded from the flows topic and
+//! kept up to date by its tail.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

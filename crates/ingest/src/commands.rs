@@ -9,6 +9,7 @@ use bus::{Apply, ApplyError, Batch, Inbound, Record};
 use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::trace::Trace;
+use flow::definition::limit::KEY_BYTES_MAX;
 use flow::id::JobId;
 use store::acceptances::{Accepted, NewAcceptance, accept_batch_in};
 use store::offsets::advance;
@@ -55,6 +56,11 @@ impl Commands {
         }
         let key = match record.key.as_deref().map(str::from_utf8) {
             None | Some(Ok("")) => None,
+            Some(Ok(key)) if key.len() > KEY_BYTES_MAX || key.contains('\0') => {
+                let reason =
+                    format!("the record's key has {} bytes of at most {KEY_BYTES_MAX}, none of them NUL", key.len());
+                return Err(refuse("invalid-key", reason));
+            }
             Some(Ok(key)) => Some(key.to_owned()),
             Some(Err(error)) => return Err(refuse("invalid-key", format!("the record's key is not UTF-8: {error}"))),
         };

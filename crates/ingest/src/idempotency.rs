@@ -1,7 +1,7 @@
 //! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07) and the fingerprint of a request.
 //!
-//! The scope of a key is tenant + flow: the flow's own route, `/v1/flows/{flow}/jobs` and the Kafka door are three ways to
-//! the same place, so a command's `id` and a header's key are one key space.
+//! The scope of a key is tenant + flow: the flow's own route, `/v1/flows/{flow}/jobs` and the Kafka door are three
+//! ways to the same place, so a command's `id` and a header's key are one key space.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -57,7 +57,8 @@ fn bare(text: &str) -> Result<String, KeyError> {
     if plain { Ok(text.to_owned()) } else { Err(KeyError::Malformed) }
 }
 
-/// SHA-256 over method, flow and canonical body: equal for requests that mean the same, whatever the order of their keys.
+/// SHA-256 over method, flow and canonical body: equal for requests that mean the same,
+/// whatever the order of their keys.
 pub(crate) fn fingerprint(flow: &str, input: &Value) -> Vec<u8> {
     let mut hasher = Sha256::new();
     hasher.update(b"POST\0");

@@ -1,10 +1,10 @@
 //! The door: HTTP and Kafka commands in, durable jobs and their status out.
 //!
-//! Promise: a `202` is given only for a job that is committed together with its first slip; the same idempotency key never
-//! makes two jobs, whichever door it comes through; no status goes back in time.
+//! Promise: a `202` is given only for a job that is committed together with its first slip; the same idempotency key
+//! never makes two jobs, whichever door it comes through; no status goes back in time.
 //!
-//! Read in this order: `plan` (request to values), `accept` (group commit), `submit` and `http` (the HTTP door), `commands`
-//! (the Kafka door), `recent` and `status` (the way back).
+//! Read in this order: `plan` (request to values), `accept` (group commit), `submit` and `http` (the HTTP door),
+//! `commands` (the Kafka door), `recent` and `status` (the way back).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! From a request to what will be stored: pure but for the ids and the time that are handed in. HTTP and Kafka both come
-//! through here.
+//! From a request to what will be stored: pure but for the ids and the time that are handed in. HTTP and
+//! Kafka both come through here.
 
 use events::limit::RECORD_BYTES_MAX;
 use events::topic::Topics;

@@ -1,4 +1,5 @@
-//! What this instance saw on the event tail: the freshest view of recent jobs, so that an answer never goes back in time.
+//! What this instance saw on the event tail: the freshest view of recent jobs, so that an
+//! answer never goes back in time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! `GET /v1/jobs/{id}`, `/result` and `/events`: acceptance, projection and event tail merged into one view.
 //!
-//! Invariant: an answer never goes back in time. The three sources are merged by cursor, and the acceptance is there from the
-//! 202 on, so a `GET` right after it is never a 404.
+//! Invariant: an answer never goes back in time. The three sources are merged by cursor, and the acceptance is there
+//! from the 202 on, so a `GET` right after it is never a 404.
 
 use std::sync::Arc;
 use std::time::Duration;

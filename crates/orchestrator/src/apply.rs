@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bus::{Apply, ApplyError, Batch, Record};
 use service_kit::health::Readiness;
+use service_kit::stop_at;
 use store::{Pool, dead_letters, holds, jobs, offsets, outbox};
 use tokio::sync::Notify;
 
@@ -30,7 +31,9 @@ impl Orchestrator {
         let refused: Vec<Record> = meaning.refused.iter().map(|refused| self.take_in.dead_letter(refused)).collect();
         outbox::append(&mut tx, &refused).await?;
         offsets::advance(&mut tx, &batch.advances()).await?;
+        stop_at("orchestrator.before-commit");
         tx.commit().await?;
+        stop_at("orchestrator.after-commit");
         // Only now: what is tried again is not told twice.
         meaning.refused.iter().for_each(Refused::tell);
         if !meaning.holds.is_empty() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use service_kit::health::Readiness;
+use service_kit::stop_at;
 use store::Pool;
 use store::holds::{Released, release_due};
 use tokio::sync::Notify;
@@ -29,6 +30,9 @@ pub(crate) async fn run(release: Release, shutdown: CancellationToken) -> anyhow
         let hold_came = release.hold_came.notified();
         let pause = match release_due(&release.pool, release.batch_max).await {
             Ok(Released { holds, next_due_in_ms }) => {
+                if holds > 0 {
+                    stop_at("orchestrator.after-release");
+                }
                 release.readiness.ready("postgres");
                 metrics::counter!("meanwhile_holds_released_total").increment(u64::from(holds));
                 next_due_in_ms.map_or(release.check_every, Duration::from_millis).min(release.check_every)

@@ -7,6 +7,7 @@
 //! Invariant: nothing outlives the process that started it, not even after `kill -9`.
 
 mod folder;
+mod ground;
 mod http;
 mod kafka;
 mod port;
@@ -14,6 +15,7 @@ mod postgres;
 mod process;
 mod registry;
 mod role;
+mod sample;
 mod shared;
 mod system;
 mod tokens;
@@ -21,6 +23,7 @@ mod tool;
 mod topics;
 mod wait;
 
+pub use ground::{Ground, TEST_TRACE, noise};
 pub use http::{Answer, Receiver, Request, http_client};
 pub use kafka::{Kafka, KafkaOptions};
 pub use port::Port;
@@ -28,6 +31,7 @@ pub use postgres::{Postgres, PostgresOptions, psql};
 pub use process::{Launch, Process};
 pub use registry::Registry;
 pub use role::{MeanwhileProcess, Role, binary, meanwhile};
+pub use sample::{sample_event, sample_job, sample_slip};
 pub use shared::{kafka, postgres_database, prefix, registry, variable};
 pub use system::{TestSystem, TestSystemBuilder, submit};
 pub use tokens::{Tokens, assert_one_token};

@@ -5,81 +5,30 @@ use std::collections::BTreeSet;
 use bus::admin::Admin;
 use bus::{Producer, Reader, Registry, Settings};
 use events::topic::Topics;
-use events::trace::{Trace, TraceContext};
 use events::wait::Wait;
 use events::{Record, WriterIds, event_record, slip_record, wait_record};
-use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
-use flow::slip::{Hold, HoldReason, Phase, Slip};
-use serde_json::{Value, json};
-use test_kit::{Tokens, kafka, prefix, read_topic, registry};
+use flow::slip::{Hold, HoldReason};
+use test_kit::{TEST_TRACE, Tokens, kafka, prefix, read_topic, registry, sample_event, sample_slip};
 use uuid::Uuid;
-
-const TRACE: Trace = Trace::new(TraceContext { trace_id: 1, span_id: 2, flags: 1 });
-
-fn slip(job: JobId, hop: u32) -> Slip {
-    Slip {
-        job,
-        tenant: "default".to_owned(),
-        flow: "order".to_owned(),
-        version: "v".to_owned(),
-        key: job.to_string(),
-        step: "s".to_owned(),
-        phase: Phase::Forward,
-        branch: String::new(),
-        hop,
-        visit: 1,
-        attempt: 0,
-        attempt_uncertain: false,
-        input: json!({ "a": 1 }),
-        done: vec![],
-        failure: None,
-        deadline_ms: None,
-        accepted_at_ms: 0,
-        correlation_id: String::new(),
-        priority: 1,
-        retry_of: None,
-    }
-}
-
-fn event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) -> JobEvent {
-    JobEvent {
-        job,
-        tenant: "default".to_owned(),
-        flow: "order".to_owned(),
-        version: "v".to_owned(),
-        key: job.to_string(),
-        correlation_id: String::new(),
-        kind,
-        status,
-        hop,
-        index: 0,
-        branch: String::new(),
-        step: None,
-        phase: Phase::Forward,
-        visit: 1,
-        attempts: 1,
-        at_ms: 0,
-        accepted_at_ms: 0,
-        steps_total: 1,
-        retry_of: None,
-        next_attempt_after_ms: None,
-        data: None::<Value>,
-    }
-}
 
 /// One step, whose slip was held once.
 fn records_of_a_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Record> {
-    let hold =
-        Hold { slip: slip(job, 2), queue: "q".to_owned(), reason: HoldReason::Backoff, release_after_ms: Some(1) };
-    let accepted = event(job, EventKind::JobAccepted, JobStatus::Accepted, 0);
-    let succeeded = event(job, EventKind::JobSucceeded, JobStatus::Succeeded, 2);
+    let hold = Hold {
+        slip: sample_slip(job, 2),
+        queue: "q".to_owned(),
+        reason: HoldReason::Backoff,
+        release_after_ms: Some(1),
+    };
+    let accepted = sample_event(job, EventKind::JobAccepted, JobStatus::Accepted, 0);
+    let succeeded = sample_event(job, EventKind::JobSucceeded, JobStatus::Succeeded, 2);
     let records = [
-        event_record(topics, ids, &accepted, &TRACE),
-        slip_record(topics, ids, "default", &slip(job, 1), &TRACE),
-        wait_record(topics, ids, &Wait::Hold(hold), &TRACE),
-        slip_record(topics, ids, "q", &slip(job, 2), &TRACE),
-        event_record(topics, ids, &succeeded, &TRACE),
+        event_record(topics, ids, &accepted, &TEST_TRACE),
+        slip_record(topics, ids, "default", &sample_slip(job, 1), &TEST_TRACE),
+        wait_record(topics, ids, &Wait::Hold(hold), &TEST_TRACE),
+        slip_record(topics, ids, "q", &sample_slip(job, 2), &TEST_TRACE),
+        event_record(topics, ids, &succeeded, &TEST_TRACE),
     ];
     records.into_iter().map(|record| record.expect("a small record")).collect()
 }
@@ -103,7 +52,7 @@ async fn a_split_and_a_lost_job_are_found_among_sound_ones() {
     assert_eq!((tokens.slips.len(), tokens.holds.len(), tokens.events.len()), (40, 20, 40));
     assert_eq!(tokens.problems(jobs.iter().copied()), Vec::<String>::new());
 
-    let split = slip_record(&topics, &ids, "default", &slip(jobs[3], 2), &TRACE).unwrap();
+    let split = slip_record(&topics, &ids, "default", &sample_slip(jobs[3], 2), &TEST_TRACE).unwrap();
     producer.send(&split).await.unwrap();
     let tokens = Tokens::read_back(&brokers, &registry_url, &prefix).await.unwrap();
     assert_eq!(tokens.problems([]), [format!("{}: split: 2 slips of branch \"\" hop 2", jobs[3])]);

@@ -1,0 +1,10 @@
+//! The door on a real Kafka, registry and Postgres. No relay runs: what would go to Kafka is read from the outbox.
+#![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
+
+mod commands;
+mod faults;
+mod keys;
+mod refuse;
+mod stage;
+mod status;
+mod submit;
