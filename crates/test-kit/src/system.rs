@@ -39,6 +39,7 @@ pub struct TestSystem {
     started: BTreeMap<Role, u32>,
     accepted: BTreeSet<JobId>,
     client: reqwest::Client,
+    unreadable_expected: usize,
     finished: bool,
     variables: Vec<(String, String)>,
     brokers: String,
@@ -201,6 +202,11 @@ impl TestSystem {
         self.accepted.extend(jobs);
     }
 
+    /// Tells how many records on token topics and events the test itself made unreadable.
+    pub fn expect_unreadable(&mut self, records: usize) {
+        self.unreadable_expected = records;
+    }
+
     /// The status body of a job.
     pub async fn status(&self, job: JobId) -> Result<Value> {
         let answer = self.client.get(format!("{}/v1/jobs/{job}", self.api())).send().await.context("GET a job")?;
@@ -274,7 +280,10 @@ impl TestSystem {
                 bail!("{} left with {status}; its log ends:\n{tail}", process.role().as_str());
             }
         }
-        let tokens = Tokens::read_back(&self.brokers, &self.registry_url, &self.prefix).await?;
+        let mut tokens = Tokens::read_back(&self.brokers, &self.registry_url, &self.prefix).await?;
+        let unreadable = std::mem::take(&mut tokens.unreadable);
+        let expected = unreadable.len() == self.unreadable_expected;
+        assert!(expected, "unreadable, where {} should be: {unreadable:#?}", self.unreadable_expected);
         tokens.assert_one_token(self.accepted.iter().copied());
         Ok(tokens)
     }

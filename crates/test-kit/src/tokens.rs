@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use bus::{Reader, Registry};
+use events::record::Inbound;
 use events::topic::Topics;
 use events::wait::Wait;
 use events::{decode_event, decode_slip, decode_wait};
@@ -31,10 +32,12 @@ pub struct Tokens {
     pub events: Vec<JobEvent>,
     /// How many records are on `dead-letters`.
     pub dead_letters: usize,
+    /// Where something lies that is none of the above, and why it cannot be read.
+    pub unreadable: Vec<String>,
 }
 
 impl Tokens {
-    /// Reads all topics of the prefix to their present ends. Whatever cannot be read is an error.
+    /// Reads all topics of the prefix to their present ends.
     pub async fn read_back(brokers: &str, registry_url: &str, prefix: &str) -> Result<Self> {
         let topics = Topics::new(prefix);
         let reader = Reader::new(Registry::new(registry_url, None).context("the registry's URL")?);
@@ -42,18 +45,18 @@ impl Tokens {
         for topic in topic_names(brokers)?.iter().filter(|topic| topics.queue_of(topic).is_some()) {
             for record in read_topic(brokers, topic).await? {
                 let slip = reader.read(record.value.as_deref(), decode_slip).await;
-                tokens.slips.push(slip.with_context(|| place(&record))?);
+                tokens.slips.extend(readable(slip, &record, &mut tokens.unreadable));
             }
         }
         for record in read_topic(brokers, &topics.waits()).await? {
             let wait = reader.read(record.value.as_deref(), decode_wait).await;
-            if let Wait::Hold(hold) = wait.with_context(|| place(&record))? {
+            if let Some(Wait::Hold(hold)) = readable(wait, &record, &mut tokens.unreadable) {
                 tokens.holds.push(hold);
             }
         }
         for record in read_topic(brokers, &topics.events()).await? {
             let event = reader.read(record.value.as_deref(), decode_event).await;
-            tokens.events.push(event.with_context(|| place(&record))?);
+            tokens.events.extend(readable(event, &record, &mut tokens.unreadable));
         }
         tokens.dead_letters = read_topic(brokers, &topics.dead_letters()).await?.len();
         Ok(tokens)
@@ -94,7 +97,8 @@ impl Tokens {
     /// # Panics
     /// When it is broken; the message lists how.
     pub fn assert_one_token(&self, accepted: impl IntoIterator<Item = JobId>) {
-        let problems = self.problems(accepted);
+        let mut problems = self.problems(accepted);
+        problems.extend(self.unreadable.iter().map(|what| format!("unreadable: {what}")));
         let shown = problems.iter().take(PROBLEMS_SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
         assert!(problems.is_empty(), "{} tokens are not in one place; the first:\n{shown}", problems.len());
     }
@@ -116,8 +120,9 @@ pub async fn assert_one_token(
     tokens
 }
 
-fn place(record: &events::record::Inbound) -> String {
-    format!("{}[{}]@{}", record.topic, record.partition, record.offset)
+fn readable<T, E: std::fmt::Display>(read: Result<T, E>, record: &Inbound, unreadable: &mut Vec<String>) -> Option<T> {
+    let tell = |error| unreadable.push(format!("{}[{}]@{}: {error}", record.topic, record.partition, record.offset));
+    read.map_err(tell).ok()
 }
 
 /// What the topics say about one job.

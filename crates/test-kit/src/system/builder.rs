@@ -105,6 +105,7 @@ impl TestSystemBuilder {
             roles: vec![],
             started: BTreeMap::new(),
             accepted: BTreeSet::new(),
+            unreadable_expected: 0,
             client: http_client(),
             // Until it has started, there is nothing to hold; an error should not drown.
             finished: true,

@@ -1,36 +1,15 @@
 //! The checker of tokens can fail, in each way.
 
-use flow::slip::{HoldReason, Phase};
-use serde_json::Value;
+use flow::slip::HoldReason;
 use uuid::Uuid;
 
 use super::*;
+use crate::{sample_event, sample_slip};
 
 const JOB: JobId = JobId::new(Uuid::from_u128(7));
 
 fn slip(hop: u32) -> Slip {
-    Slip {
-        job: JOB,
-        tenant: "default".to_owned(),
-        flow: "order".to_owned(),
-        version: "v".to_owned(),
-        key: "k".to_owned(),
-        step: "s".to_owned(),
-        phase: Phase::Forward,
-        branch: String::new(),
-        hop,
-        visit: 1,
-        attempt: 0,
-        attempt_uncertain: false,
-        input: Value::Null,
-        done: vec![],
-        failure: None,
-        deadline_ms: None,
-        accepted_at_ms: 0,
-        correlation_id: String::new(),
-        priority: 1,
-        retry_of: None,
-    }
+    sample_slip(JOB, hop)
 }
 
 fn hold(hop: u32) -> Hold {
@@ -38,29 +17,7 @@ fn hold(hop: u32) -> Hold {
 }
 
 fn event(kind: EventKind, status: JobStatus, hop: u32, index: u32) -> JobEvent {
-    JobEvent {
-        job: JOB,
-        tenant: "default".to_owned(),
-        flow: "order".to_owned(),
-        version: "v".to_owned(),
-        key: "k".to_owned(),
-        correlation_id: String::new(),
-        kind,
-        status,
-        hop,
-        index,
-        branch: String::new(),
-        step: None,
-        phase: Phase::Forward,
-        visit: 1,
-        attempts: 1,
-        at_ms: 0,
-        accepted_at_ms: 0,
-        steps_total: 2,
-        retry_of: None,
-        next_attempt_after_ms: None,
-        data: None,
-    }
+    JobEvent { index, ..sample_event(JOB, kind, status, hop) }
 }
 
 /// Two steps, the second after a hold.
@@ -75,6 +32,7 @@ fn sound() -> Tokens {
             event(EventKind::JobSucceeded, JobStatus::Succeeded, 2, 1),
         ],
         dead_letters: 0,
+        unreadable: Vec::new(),
     }
 }
 
