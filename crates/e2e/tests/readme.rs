@@ -1,4 +1,5 @@
-//! README.md is run as it stands, against `meanwhile dev` and the shop: every command of a block ```` ```sh demo ````, in
+//! README.md is run as it stands, against `meanwhile dev` and the shop: every command of a block ```` ```sh demo
+//! ````, in
 //! order and in one shell. Only addresses and the binary's path are replaced.
 
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]

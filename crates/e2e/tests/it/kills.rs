@@ -1,4 +1,5 @@
-//! `kill -9` of every role, of Kafka and of Postgres, at seeded moments, under load. Afterwards every accepted job has ended
+//! `kill -9` of every role, of Kafka and of Postgres, at seeded moments, under load. Afterwards every accepted job
+//! has ended
 //! once, and nothing was restarted but what was killed.
 
 use flow::event::JobStatus;
@@ -46,7 +47,7 @@ async fn no_kill_of_a_role_loses_or_splits_a_job() {
 async fn no_kill_of_kafka_loses_or_splits_a_job() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
-    let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::default())).await;
+    let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::to_be_killed())).await;
     let load = Load::start(&stage, seed, IN_FLIGHT).await;
     for _ in 0..3 {
         load.until_in_flight(IN_FLIGHT_MIN).await;

@@ -1,4 +1,5 @@
-//! A steady load: so many jobs in flight until it is told to stop, most of them fine, some declined, flaky or uncertain.
+//! A steady load: so many jobs in flight until it is told to stop, most of them fine, some declined, flaky or
+//! uncertain.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,8 +22,10 @@ use crate::stage::{PATIENCE, Stage};
 const CALLERS: u64 = 48;
 /// Ordering keys: most jobs have one of their own, some share one.
 const CUSTOMERS: u64 = 20_000;
-/// The longest step, ms: well below the flow's time-out.
+/// Steps that are so long, ms, keep many jobs in flight with little work; well below the flow's time-out.
 const SLOW_MS_MAX: u64 = 8_000;
+/// Steps that are so short, ms, keep everything moving.
+const BRISK_MS_MAX: u64 = 100;
 
 /// A running load.
 #[derive(Debug)]
@@ -51,9 +54,9 @@ impl Counts {
 }
 
 /// What one job is asked to go through.
-fn draw(chance: &mut Chance) -> (&'static str, Value) {
+fn draw(chance: &mut Chance, slow_ms_max: u64) -> (&'static str, Value) {
     let customer = format!("c-{}", chance.below(CUSTOMERS));
-    let mut slow = || format!("slow:{}", chance.below(SLOW_MS_MAX));
+    let mut slow = || format!("slow:{}", chance.below(slow_ms_max));
     let (inventory, payment, shipping) = (slow(), slow(), slow());
     let simulate = match chance.below(100) {
         0..8 => json!({ "inventory": inventory, "payment": "declined" }),
@@ -67,8 +70,17 @@ fn draw(chance: &mut Chance) -> (&'static str, Value) {
 }
 
 impl Load {
-    /// Keeps `in_flight` jobs in flight.
+    /// Keeps `in_flight` jobs in flight, with steps of some seconds.
     pub(crate) async fn start(stage: &Stage, seed: u64, in_flight: usize) -> Self {
+        Self::start_with(stage, seed, in_flight, SLOW_MS_MAX).await
+    }
+
+    /// The same with short steps.
+    pub(crate) async fn start_brisk(stage: &Stage, seed: u64, in_flight: usize) -> Self {
+        Self::start_with(stage, seed, in_flight, BRISK_MS_MAX).await
+    }
+
+    async fn start_with(stage: &Stage, seed: u64, in_flight: usize, slow_ms_max: u64) -> Self {
         let counts = Counts { room: Semaphore::new(in_flight), ended: AtomicUsize::new(0), accepted: Mutex::default() };
         let (counts, stop) = (Arc::new(counts), CancellationToken::new());
         let (settings, topics) = (stage.system.settings(), stage.system.topics());
@@ -89,7 +101,7 @@ impl Load {
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             let chance = Chance::new(seed.wrapping_mul(1_000).wrapping_add(caller));
-            callers.spawn(call(counts.clone(), stop.clone(), stage.system.api(), chance));
+            callers.spawn(call(counts.clone(), stop.clone(), stage.system.api(), chance, slow_ms_max));
         }
         Self { counts, callers, watcher, stop }
     }
@@ -113,12 +125,12 @@ impl Load {
     }
 }
 
-async fn call(counts: Arc<Counts>, stop: CancellationToken, api: String, mut chance: Chance) {
+async fn call(counts: Arc<Counts>, stop: CancellationToken, api: String, mut chance: Chance, slow_ms_max: u64) {
     let client = test_kit::http_client();
     loop {
         let Some(room) = stop.run_until_cancelled(counts.room.acquire()).await else { return };
         room.unwrap().forget();
-        let (flow, input) = draw(&mut chance);
+        let (flow, input) = draw(&mut chance, slow_ms_max);
         let key = uuid::Uuid::now_v7().to_string();
         let job = test_kit::submit(&client, &api, flow, &key, &input).await.unwrap();
         counts.accepted().push(job);

@@ -1,8 +1,13 @@
 //! The whole system with faults. `E2E_SEED=7 cargo test -p e2e NAME` replays a run; logs stay in `target/test-logs/it`.
 
+#![expect(clippy::unwrap_used, reason = "set-up of tests: a failure is the test's")]
+#![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
+#![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
+
 mod chance;
 mod client;
 mod commands;
+mod dev_mode;
 mod idempotency;
 mod key_order;
 mod kills;
@@ -10,7 +15,10 @@ mod load;
 mod outcomes;
 mod pauses;
 mod rebalances;
+mod registry;
+mod seams;
 mod stage;
 mod status;
 mod traces;
 mod turn;
+mod unreadable;

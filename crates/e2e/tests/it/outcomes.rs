@@ -33,7 +33,7 @@ fn holds(left: &Left, job: JobId) -> usize {
     left.tokens.holds.iter().filter(|hold| hold.slip.job == job).count()
 }
 
-fn events_of<'a>(left: &'a Left, job: JobId, kind: EventKind) -> Vec<&'a JobEvent> {
+fn events_of(left: &Left, job: JobId, kind: EventKind) -> Vec<&JobEvent> {
     left.tokens.events.iter().filter(|event| event.job == job && event.kind == kind).collect()
 }
 

@@ -79,7 +79,8 @@ impl Stage {
         place
     }
 
-    /// Waits until every accepted job has ended, stops the roles, and holds what must always hold: one token per job, and
+    /// Waits until every accepted job has ended, stops the roles, and holds what must always hold: one token per job,
+    /// and
     /// the shop's money and stock agree with how the jobs ended.
     pub(crate) async fn finish(self) -> Left {
         let Self { mut system, shop, logs, .. } = self;
