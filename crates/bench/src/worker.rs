@@ -1,4 +1,5 @@
-//! The worker binary of the benchmark, built on the library as a team's own would be: one native step that does nothing.
+//! The worker binary of the benchmark, built on the library as a team's own would be: one native step that does
+//! nothing.
 
 use serde_json::{Value, json};
 use workers::{NativeCall, NativeError, Workers};

@@ -1,4 +1,5 @@
-//! Reading Avro records with whatever schema they were written with: a bad record is told apart from a registry that is down.
+//! Reading Avro records with whatever schema they were written with: a bad record is told apart from a registry that
+//! is down.
 
 use std::sync::Arc;
 

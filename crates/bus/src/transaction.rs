@@ -170,7 +170,8 @@ impl TransactionalProducer {
         self.abort_with_cause().map(drop)
     }
 
-    /// The same; says why a record was refused, if that is what spoilt the transaction. Other calls may have failed with
+    /// The same; says why a record was refused, if that is what spoilt the transaction. Other calls may have failed
+    /// with
     /// `Abortable` before the record's own failure was heard of.
     pub fn abort_with_cause(&mut self) -> Result<Option<String>, TxError> {
         self.local.clear();

@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
     after_help = "Start here:  meanwhile dev flows/     everything on this machine, nothing to install but Postgres\n\
                   \x20            meanwhile flows lint flows/\n\
                   \x20            meanwhile submit order --input @order.json --follow\n\n\
-                  Settings come from the environment (DATABASE_URL, KAFKA_BROKERS, SCHEMA_REGISTRY_URL, ...) or the file\n\
-                  that MEANWHILE_CONFIG names; `meanwhile config` shows them all."
+                  Settings come from the environment (DATABASE_URL, KAFKA_BROKERS, ...) or the file that\n\
+                  MEANWHILE_CONFIG names; `meanwhile config` shows them all."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -119,7 +119,8 @@ fn read_text(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
-/// Makes these the active versions. Queues come first, so that no slip is ever sent to a topic that is not there; a flow
+/// Makes these the active versions. Queues come first, so that no slip is ever sent to a topic that is not there; a
+/// flow
 /// and its record for Kafka commit together.
 #[expect(clippy::print_stdout, reason = "progress of a command")]
 pub(crate) async fn apply_all(base: &Base, definitions: &[Definition]) -> anyhow::Result<()> {

@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn a_failure_says_why() {
         let failed = json!({
-            "type": "step.failed", "step": "charge", "phase": "forward", "attempts": 1, "at": "2026-02-01T00:00:01.000Z",
+            "type": "step.failed", "step": "charge", "attempts": 1, "at": "2026-02-01T00:00:01.000Z",
             "data": {"message": "402 declined"},
         });
         assert_eq!(line(failed), "   +1.100 s  x charge     402 declined");

@@ -64,7 +64,8 @@ impl Cursor {
         if self.open.is_some() {
             return Err(Disorder::Begin(commit_lsn));
         }
-        // Records do not overlap: the commit record begins before the position's end exactly if it ends there or before.
+        // Records do not overlap: the commit record begins before the position's end exactly if it ends there or
+        // before.
         let rows_skipped = match self.done.partial {
             _ if commit_lsn < self.done.end_lsn => u64::MAX,
             Some(partial) if commit_lsn < partial.commit_lsn => u64::MAX,

@@ -66,8 +66,8 @@ impl Mismatch {
     pub fn remedy(&self, topic: &str, slot: &str) -> String {
         format!(
             "`meanwhile relay recover` will compare the outbox with Kafka and send what is missing; it comes in a \
-             later version. Until then: compare `outbox.messages` with Kafka by message id, produce what is missing, then \
-             write a tombstone for key `{slot}` to topic `{topic}`; the relay then begins where the slot stands"
+             later version. Until then: compare `outbox.messages` with Kafka by message id, produce what is missing, \
+             then write a tombstone for key `{slot}` to topic `{topic}`; the relay then begins where the slot stands"
         )
     }
 }

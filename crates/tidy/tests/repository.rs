@@ -16,7 +16,8 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What `cargo metadata` says of each package: ours only, or all that we depend on. (The crate of that name would switch
+/// What `cargo metadata` says of each package: ours only, or all that we depend on. (The crate of that name would
+/// switch
 /// on a feature of serde_json for tests, so that everything were compiled twice.)
 fn packages(ours_only: bool) -> Vec<Value> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

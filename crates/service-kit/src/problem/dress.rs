@@ -30,7 +30,8 @@ impl PublicUrl {
     }
 }
 
-/// The trace of a request, 32 hex digits. An outer layer may put it into the request's extensions; problems then name it.
+/// The trace of a request, 32 hex digits. An outer layer may put it into the request's extensions; problems then name
+/// it.
 #[derive(Debug, Clone)]
 pub struct TraceId(pub String);
 

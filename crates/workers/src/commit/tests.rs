@@ -132,6 +132,7 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_kafka_refuses_becomes_a_dead_letter_and_all_others_are_committed() {
     const RECORDS: usize = 30;
+    service_kit::telemetry::init(&service_kit::config::LogSettings { level: "debug".into(), ..Default::default() }).unwrap();
     let stage = Stage::start(RECORDS).await;
     for number in 0..RECORDS {
         let work = stage.work.recv_timeout(PATIENCE).unwrap();

@@ -33,6 +33,9 @@ struct Story {
     succeeds: bool,
 }
 
+/// What to try next.
+const ORDER: &str =
+    r#"{"customer_id":"ada","sku":"tea","qty":1,"amount_cents":500,"card":"4242","address":"1 Main Street"}"#;
 /// How long everything may take to be ready.
 const READY_ATTEMPTS_MAX: u32 = 600;
 const READY_INTERVAL: Duration = Duration::from_millis(100);
@@ -227,9 +230,10 @@ fn stay(addresses: &Addresses, shop: &Shop, good: bool) {
          \x20 the shop   {}/state  {}/state  {}/state\n\n\
          Next:\n\
          \x20 curl -i http://{api}/orders -H 'content-type: application/json' \\\n\
-         \x20   -d '{{\"customer_id\":\"ada\",\"sku\":\"tea\",\"qty\":1,\"amount_cents\":500,\"card\":\"4242\",\"address\":\"1 Main Street\"}}'\n\
+         \x20   -d '{ORDER}'\n\
          \x20 kcat -C -b {kafka} -t meanwhile.events -o beginning -f '%T %h\\n'\n\
-         \x20 KAFKA_BROKERS={kafka} SCHEMA_REGISTRY_URL=http://{} target/debug/meanwhile tail meanwhile.events --from-beginning",
+         \x20 KAFKA_BROKERS={kafka} SCHEMA_REGISTRY_URL=http://{} \\\n\
+         \x20   target/debug/meanwhile tail meanwhile.events --from-beginning",
         if good { "Well." } else { "Not well." },
         urls.inventory,
         urls.payment,
