@@ -234,5 +234,5 @@ async fn take_commands(settings: Settings, mut commands: Commands, shutdown: Can
     let mut follower = Follower::start(&settings.bus, options, positions)?;
     let outcome = drive(&mut follower, &mut commands, &shutdown).await;
     follower.stop(LEAVE_TIMEOUT).await;
-    outcome.context("reading commands: see docs/runbooks for offsets that are no longer in the log")
+    outcome.context("reading commands: see docs/runbooks/offset-out-of-range.md where an offset is not in the log")
 }
