@@ -13,7 +13,7 @@ demo: ## four orders through the whole system, on this machine (EXIT=1: end when
 test: ## everything, against a real Kafka, schema registry and Postgres
 	scripts/install-tools
 	cargo build --locked --workspace --all-targets
-	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --no-fail-fast
+	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --no-fail-fast $(TESTS)
 
 check: ## format, lints, the rules of the repository, generated files, docs
 	scripts/install-tools
