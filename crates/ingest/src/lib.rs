@@ -50,6 +50,9 @@ use crate::recent::Recent;
 
 /// How long Kafka may keep a fetch on the events topic waiting: what a status may lag behind at low load.
 const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
+/// How far back in each partition of the events a start looks, in offsets: so far may the projection be behind without
+/// an answer going back behind what an earlier process told. More would cost memory at the start.
+const BACKLOG_OFFSETS: i64 = 2_000;
 /// Between attempts to decode events while the registry is down.
 const REGISTRY_RETRY: Duration = Duration::from_millis(500);
 /// How long leaving the commands' group may take.
@@ -126,6 +129,12 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let events_topic = topics.events();
     let tail = || Tail::start(&settings.bus, &events_topic, TAIL_FETCH_WAIT_MAX);
     let Some(tail) = until_ok("kafka", readiness, ids, &shutdown, tail).await else { return Ok(()) };
+    // From before its beginning, so that no answer goes back behind what an earlier process told.
+    let look_back = || Table::load_recent(&settings.bus, &events_topic, BACKLOG_OFFSETS);
+    let Some((backlog, _)) = until_ok("kafka", readiness, ids, &shutdown, look_back).await else { return Ok(()) };
+    for record in backlog {
+        watch_event(&record, &reader, &api, &shutdown).await;
+    }
     let flows_topic = topics.flows();
     let load = || Table::load(&settings.bus, &flows_topic);
     let Some((flows, mut more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
@@ -196,31 +205,33 @@ async fn watch_events(
 ) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
         for record in records {
-            let event = loop {
-                match reader.read(record.value.as_deref(), decode_event).await {
-                    Ok(event) => break Some(event),
-                    Err(Unreadable::NotNow(error)) => {
-                        api.readiness.missing("registry", error);
-                        if shutdown.run_until_cancelled(tokio::time::sleep(REGISTRY_RETRY)).await.is_none() {
-                            return Ok(());
-                        }
-                    }
-                    // The orchestrator keeps it as a dead letter.
-                    Err(Unreadable::Never(reason)) => {
-                        metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "ingest").increment(1);
-                        tracing::debug!(offset = record.offset, reason, "unreadable event skipped");
-                        break None;
-                    }
-                }
-            };
-            if let Some(event) = event {
-                let trace_id = Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id);
-                api.recent.saw(record.offset, trace_id, event);
-            }
+            watch_event(&record, &reader, &api, &shutdown).await;
         }
         api.readiness.ready("registry");
     }
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
+}
+
+/// Takes in one event; waits while the registry is down.
+async fn watch_event(record: &Inbound, reader: &Reader, api: &Api, shutdown: &CancellationToken) {
+    loop {
+        match reader.read(record.value.as_deref(), decode_event).await {
+            Ok(event) => {
+                let trace_id = Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id);
+                return api.recent.saw(record.offset, trace_id, event);
+            }
+            // The orchestrator keeps it as a dead letter.
+            Err(Unreadable::Never(reason)) => {
+                metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "ingest").increment(1);
+                tracing::debug!(offset = record.offset, reason, "unreadable event skipped");
+                return;
+            }
+            Err(Unreadable::NotNow(error)) => api.readiness.missing("registry", error),
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(REGISTRY_RETRY)).await.is_none() {
+            return;
+        }
+    }
 }
 
 async fn take_commands(settings: Settings, mut commands: Commands, shutdown: CancellationToken) -> anyhow::Result<()> {

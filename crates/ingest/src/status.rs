@@ -115,7 +115,9 @@ pub(crate) async fn events(
 
 async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
-    let job: JobId = text.parse().map_err(|error| unknown().caused_by(anyhow::Error::new(error)))?;
+    let job: JobId = text.parse().map_err(|_| unknown())?;
+    // Until the events' recent past has been read, an answer could be older than one that was given before.
+    api.planner()?;
     let recent = api.recent.get(job);
     if let Some(recent) = &recent
         && recent.complete

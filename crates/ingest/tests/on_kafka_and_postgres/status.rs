@@ -186,6 +186,28 @@ async fn what_the_tail_missed_comes_from_the_projection_and_what_is_not_projecte
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_does_not_go_back_behind_what_was_told_before() {
+    let stage = Stage::new().await;
+    let job = stage.ingest.api.order(&[], INPUT).await.job();
+    let accepted = accepted_event(&stage.ground, &job).await;
+    stage.ground.tell(&accepted).await;
+    let running = after(&accepted, EventKind::StepSucceeded, JobStatus::Running, 1);
+    let (_, told) = stage.ground.tell(&running).await;
+    until_cursor(&stage, &job, told).await;
+    let Stage { ground, ingest } = stage;
+    ingest.stop().await;
+    // Nothing is projected.
+    let ingest = Ingest::start(&ground, |_| {}).await;
+    let first = eventually(PATIENCE, "an answer", async || {
+        let answer = ingest.api.get(&format!("/v1/jobs/{job}")).await;
+        (answer.status == 200).then_some(answer)
+    });
+    let first = first.await;
+    assert_eq!((&first.json["status"], cursor(&first)), (&json!("running"), told));
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_was_dropped_from_memory_is_not_answered_from_before_that() {
     let stage = Stage::with(|config| config.recent_jobs_max = 1).await;
     let job = stage.ingest.api.order(&[], INPUT).await.job();
