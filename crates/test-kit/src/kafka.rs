@@ -241,8 +241,6 @@ fn broker_alone(port: u16, controller_port: u16) -> String {
         "process.roles=broker
 controller.quorum.voters={CONTROLLER_ID}@127.0.0.1:{controller_port}
 listeners=PLAINTEXT://127.0.0.1:{port}
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
 "
     )
 }

@@ -17,7 +17,7 @@ use flow::id::JobId;
 use flow::slip::Slip;
 use serde_json::Value;
 use service_kit::{CancellationToken, Clock, Ids, Readiness};
-use test_kit::{Launch, Process, Tokens, assert_one_token};
+use test_kit::{Launch, Process, Tokens, assert_one_token, eventually};
 use tokio::task::JoinHandle;
 use workers::config::Config;
 use workers::{Settings, Workers};
@@ -63,11 +63,13 @@ impl Stage {
         let definition = definition.unwrap_or_else(|problems| panic!("{problems:?}"));
         let queues = definition.queues().into_iter().map(ToOwned::to_owned).collect();
         let admin = Admin::new(&bus).unwrap();
-        admin.create_topics(&topics, &queues, None).await.unwrap();
+        // A busy broker may not answer in time: what is asked for here may be asked for again.
+        eventually(PATIENCE, "topics", async || admin.create_topics(&topics, &queues, None).await.ok()).await;
         let steps: Vec<String> = queues.iter().map(|queue| topics.steps(queue)).collect();
-        admin.commit_initial_offsets(&format!("{}-workers", topics.prefix()), &steps).await.unwrap();
+        let group = format!("{}-workers", topics.prefix());
+        eventually(PATIENCE, "offsets", async || admin.commit_initial_offsets(&group, &steps).await.ok()).await;
         let reader = Reader::new(Registry::new(&bus.registry_url, None).unwrap());
-        let writers = reader.writer_ids(&topics).await.unwrap();
+        let writers = eventually(PATIENCE, "schemas", async || reader.writer_ids(&topics).await.ok()).await;
         let producer = Producer::new(&bus).unwrap();
         let stage = Self { bus, topics, definition, writers, producer, env: Vec::new(), jobs: Mutex::default() };
         stage.publish(&stage.definition).await;
