@@ -1,12 +1,9 @@
 //! A private Apache Kafka broker.
 //!
 //! A broker that is also its own controller must not be killed while transactions run: after the restart Kafka 4.3.1
-//! acts
-//! for some seconds on what was true before, then finds its partitions without a leader, takes them for deleted and
-//! leaves
-//! out their transaction markers (`KRaftMetadataCache.getPartitionLeaderEndpoint`). Such a transaction hangs for
-//! good, and
-//! with it every `read_committed` reader. [`KafkaOptions::to_be_killed`] has a controller that stays.
+//! acts for some seconds on what was true before, then finds its partitions without a leader, takes them for deleted
+//! and leaves out their transaction markers (`KRaftMetadataCache.getPartitionLeaderEndpoint`). Such a transaction hangs
+//! for good, and with it every `read_committed` reader. [`KafkaOptions::to_be_killed`] has a controller that stays.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -11,9 +11,8 @@ use crate::kit::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "timed out at load 30: run alone with --ignored, see the closing note"]
 async fn a_killed_broker_is_reported_once_and_everything_goes_on_when_it_is_back() {
-    let mut kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
+    let mut kafka = Kafka::start(KafkaOptions::to_be_killed()).await.unwrap();
     let cluster = Cluster::at(kafka.brokers()).await;
     let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
     watched.assigned().await;

@@ -11,7 +11,6 @@ use crate::stage::PATIENCE;
 use crate::turn::beside_others;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn kcat_starts_a_job_in_dev_mode_and_bad_commands_become_dead_letters() {
     let _turn = beside_others();
     let shutdown = CancellationToken::new();

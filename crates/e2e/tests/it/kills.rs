@@ -16,7 +16,6 @@ pub(crate) const IN_FLIGHT_MIN: usize = 2_000;
 pub(crate) const IN_FLIGHT: usize = 2_200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn no_kill_of_a_role_loses_or_splits_a_job() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
@@ -45,7 +44,6 @@ async fn no_kill_of_a_role_loses_or_splits_a_job() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn no_kill_of_kafka_loses_or_splits_a_job() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
@@ -66,7 +64,6 @@ async fn no_kill_of_kafka_loses_or_splits_a_job() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn no_kill_of_postgres_loses_or_splits_a_job() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));

@@ -11,7 +11,6 @@ use crate::stage::{PATIENCE, Stage};
 use crate::turn::alone;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn a_worker_that_wakes_up_as_a_zombie_splits_no_job() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
@@ -55,7 +54,6 @@ async fn active_relay(stage: &mut Stage) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn a_relay_that_wakes_up_as_a_zombie_sends_nothing_twice() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));

@@ -9,7 +9,6 @@ use crate::stage::{PATIENCE, Stage};
 use crate::turn::alone;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn workers_that_join_and_leave_under_load_lose_and_split_nothing() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));

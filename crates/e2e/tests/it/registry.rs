@@ -20,7 +20,6 @@ async fn until_registry_is_missed(stage: &mut Stage, role: Role) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn while_the_registry_is_down_nothing_is_dead_lettered_and_then_work_goes_on() {
     let _turn = beside_others();
     let mut stage = Stage::start_with(|builder| builder.private_registry()).await;

@@ -27,7 +27,6 @@ const PASSAGES_MAX: u64 = 5;
 const STOP_AT: &str = "MEANWHILE_STOP_AT";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn no_stop_at_a_seam_loses_or_splits_a_job() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));

@@ -50,7 +50,6 @@ fn assert_buried(dead: &[Inbound], mut sent: BTreeMap<(String, String, String), 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "heavy, and not yet seen green on a quiet machine: run with --ignored"]
 async fn unreadable_records_are_kept_byte_for_byte_and_the_partition_goes_on() {
     let _turn = beside_others();
     let mut stage = Stage::start().await;

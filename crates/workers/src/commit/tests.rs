@@ -132,7 +132,6 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not yet seen green on a quiet machine: run with --ignored"]
 async fn a_record_that_kafka_refuses_becomes_a_dead_letter_and_all_others_are_committed() {
     const RECORDS: usize = 30;
     let stage = Stage::start(RECORDS).await;
@@ -151,7 +150,6 @@ async fn a_record_that_kafka_refuses_becomes_a_dead_letter_and_all_others_are_co
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not yet seen green on a quiet machine: run with --ignored"]
 async fn results_of_a_revoked_partition_are_dropped_and_the_next_epoch_takes_the_slips_again() {
     const RECORDS: usize = 12;
     let stage = Stage::start(RECORDS).await;
