@@ -20,6 +20,8 @@ use crate::{Error, Record, Settings, local_offsets, producer};
 
 /// How long one request to the coordinator may take before it is asked again.
 const REQUEST_SLICE: Duration = Duration::from_secs(2);
+/// How long an abort may take before the producer is given up: its successor ends what it began.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait for room in the local queue before looking again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
 
@@ -171,11 +173,16 @@ impl TransactionalProducer {
     }
 
     /// The same; says why a record was refused, if that is what spoilt the transaction. Other calls may have failed
-    /// with
-    /// `Abortable` before the record's own failure was heard of.
+    /// with `Abortable` before the record's own failure was heard of.
     pub fn abort_with_cause(&mut self) -> Result<Option<String>, TxError> {
         self.local.clear();
-        self.until(None, |producer| producer.abort_transaction(REQUEST_SLICE))?;
+        let deadline = Some(Instant::now() + ABORT_TIMEOUT);
+        // librdkafka may try for ever when the broker has ended the transaction first, for its time was over.
+        let aborted = self.until(deadline, |producer| producer.abort_transaction(REQUEST_SLICE));
+        aborted.map_err(|error| match error {
+            TxError::Retriable(cause) if !self.interrupt.is_raised() => TxError::Fatal(format!("no abort: {cause}")),
+            other => other,
+        })?;
         // Purged records come back as failures of the old transaction; they must not spoil the next one.
         let failure = self.deliveries().wait_for_all();
         self.deliveries().clear_failure();
@@ -186,10 +193,11 @@ impl TransactionalProducer {
         self.producer.client().context()
     }
 
-    /// Waits for every record's acknowledgement. Bounded: `message.timeout.ms` fails what is not acknowledged.
+    /// Waits for every record's acknowledgement, or for the first failure: the others of its transaction are lost with
+    /// it. Bounded: `message.timeout.ms` fails what is not acknowledged.
     fn await_deliveries(&self) -> Result<(), TxError> {
-        let failure = self.deliveries().wait_for_all();
-        while self.producer.in_flight_count() > 0 {
+        let failure = self.deliveries().wait_for_all_or_failure();
+        while failure.is_none() && self.producer.in_flight_count() > 0 {
             // The last callback has run; the event that carried it is being freed: microseconds.
             std::thread::yield_now();
         }
@@ -331,6 +339,11 @@ impl Deliveries {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
+    fn wait_for_all_or_failure(&self) -> Option<Failure> {
+        let state = self.changed.wait_while(self.lock(), |state| state.count > 0 && state.failure.is_none());
+        state.unwrap_or_else(PoisonError::into_inner).failure.clone()
+    }
+
     fn wait_for_all(&self) -> Option<Failure> {
         let state = self.changed.wait_while(self.lock(), |state| state.count > 0);
         state.unwrap_or_else(PoisonError::into_inner).failure.clone()
@@ -364,7 +377,7 @@ impl ProducerContext for Deliveries {
                 cause,
             });
         }
-        if state.count == 0 {
+        if state.count == 0 || result.is_err() {
             self.changed.notify_all();
         }
     }

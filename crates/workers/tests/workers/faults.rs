@@ -1,6 +1,7 @@
 //! Workers that die, at every seam, and servers that are away.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use events::{Record, decode_slip, slip_record};
 use flow::event::JobStatus;
@@ -179,8 +180,10 @@ async fn two_workers_under_one_name_say_so_and_split_nothing() {
     let mut stage = Stage::new(FLOW).await;
     stage.env.push(("SHOP_URL".to_owned(), receiver.url()));
     let (one, two) = (stage.work("twin", Workers::builder().build()), stage.work("twin", Workers::builder().build()));
+    // Each learns of the other when it has something to commit, so both have to be given work.
+    let number = AtomicUsize::new(0);
     let told = eventually(PATIENCE, "one of them says that there is another", async || {
-        stage.submit(json!({ "key": "k" })).await;
+        stage.submit(json!({ "key": format!("k{}", number.fetch_add(1, Relaxed)) })).await;
         let all = [one.readiness.dependencies(), two.readiness.dependencies()].concat();
         all.into_iter().find(|dependency| dependency.name == "instance" && !dependency.ok)
     });
