@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Migrate,
     /// Show every setting, its value and where it comes from (secrets are hidden)
     Config,
+    /// Ask the process of this container or machine whether it is ready; the exit code says it
+    Healthcheck(HealthcheckArgs),
     /// Check or apply flow definitions
     #[command(subcommand)]
     Flows(FlowsCommand),
@@ -69,6 +71,16 @@ pub(crate) struct DevArgs {
     /// Where the schema registry listens
     #[arg(long, default_value = "127.0.0.1:8081")]
     pub(crate) registry_listen: String,
+}
+
+/// `meanwhile healthcheck`
+#[derive(Debug, Args)]
+pub(crate) struct HealthcheckArgs {
+    /// What to ask; by default the readiness of the role that listens on MEANWHILE_LISTEN
+    pub(crate) url: Option<String>,
+    /// Whether it is alive, even if what it depends on is missing
+    #[arg(long, conflicts_with = "url")]
+    pub(crate) live: bool,
 }
 
 /// `meanwhile flows ...`

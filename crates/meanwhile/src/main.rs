@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod dev_mode;
 mod flows;
+mod healthcheck;
 mod migrate;
 mod roles;
 mod tail;
@@ -54,6 +55,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev_mode::run(args, &sources).await,
         Command::Migrate => migrate::run(&sources).await,
         Command::Config => roles::show_config(&sources),
+        Command::Healthcheck(args) => healthcheck::run(args, &sources).await,
         Command::Flows(FlowsCommand::Lint { paths }) => flows::lint(&paths),
         Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
         Command::Submit(args) => client::submit(args).await,

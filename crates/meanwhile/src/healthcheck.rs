@@ -1,0 +1,67 @@
+//! `meanwhile healthcheck`: asks a process of this machine how it is. For containers, which need no shell for it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use service_kit::config::{Shared, Sources};
+
+use crate::cli::HealthcheckArgs;
+
+/// Container health checks are repeated every few seconds: one that hangs must not outlive its turn.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Where ingest, and whoever runs several roles, listens by default.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+
+/// `meanwhile healthcheck`
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn run(args: HealthcheckArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
+    let url = match args.url {
+        Some(url) => url,
+        None => own_url(Shared::load(sources)?.listen_or(DEFAULT_LISTEN), args.live),
+    };
+    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().context("the HTTP client")?;
+    let response = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
+    let status = response.status();
+    if !status.is_success() {
+        let problem: Value = response.json().await.unwrap_or_default();
+        bail!("{url}: {status} {}", problem["detail"].as_str().unwrap_or_default());
+    }
+    println!("{url}: {status}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever listens on all addresses is asked on loopback.
+fn own_url(listen: &str, live: bool) -> String {
+    let path = if live { "healthz" } else { "readyz" };
+    let address = match listen.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => {
+            let loopback = match address.ip() {
+                IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+                IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+            };
+            SocketAddr::new(loopback, address.port()).to_string()
+        }
+        _ => listen.to_owned(),
+    };
+    format!("http://{address}/{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_asked_where_it_listens() {
+        assert_eq!(own_url("127.0.0.1:8091", false), "http://127.0.0.1:8091/readyz");
+        assert_eq!(own_url("relay.local:8091", true), "http://relay.local:8091/healthz");
+    }
+
+    #[test]
+    fn all_addresses_are_asked_on_loopback() {
+        assert_eq!(own_url("0.0.0.0:8080", true), "http://127.0.0.1:8080/healthz");
+        assert_eq!(own_url("[::]:8080", false), "http://[::1]:8080/readyz");
+    }
+}
