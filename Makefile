@@ -3,7 +3,7 @@ TARGET_FOLDER := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export SQLX_OFFLINE := true
 export RUSTDOCFLAGS := -D warnings
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench up down smoke recovery
 
 demo: ## four orders through the whole system, on this machine (EXIT=1: end when done)
 	scripts/install-tools demo
@@ -27,3 +27,15 @@ check: ## format, lints, the rules of the repository, generated files, docs
 bench: ## the figures of docs/performance.md
 	scripts/install-tools
 	scripts/bench
+
+up: ## the whole stack of docker-compose.yml (PROFILE=core: without Jaeger, Prometheus, Grafana)
+	scripts/up $(PROFILE)
+
+down: ## stops it; the jobs stay
+	scripts/down
+
+smoke: ## checks the running stack as its users see it
+	scripts/smoke
+
+recovery: ## stops each dependency for a minute and kills each role, under load, in the running stack
+	scripts/recovery
