@@ -17,6 +17,7 @@ mod stop;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 
 pub use health::Readiness;
 pub use identity::{Clock, Ids};

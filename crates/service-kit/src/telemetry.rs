@@ -1,4 +1,4 @@
-//! What a process says about itself: log lines and metrics.
+//! What a process says about itself: log lines, metrics and traces.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
@@ -6,10 +6,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry_sdk::trace::SdkTracer;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing::subscriber::Subscriber;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::filter::{EnvFilter, FilterFn, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{LogFormat, LogSettings};
+use crate::config::{LogFormat, LogSettings, TraceSettings};
+use crate::trace;
+
+mod export;
+
+pub use export::Export;
 
 /// Bucket bounds of all histograms in seconds: from a fast hop to a slow job.
 const SECONDS_BUCKETS: [f64; 20] = [
@@ -30,22 +43,66 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// # Errors
 /// The level is no filter such as `info` or `info,relay=debug`.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
+    // The only error is that a test or an embedding program logs already: theirs stays.
+    let _ = tracing_subscriber::registry().with(log_layer(settings, std::io::stderr)?).try_init();
+    Ok(())
+}
+
+/// As [`init`], and exports traces as `service` where an endpoint is set. Call it once, in `main`.
+///
+/// # Errors
+/// As [`init`]; or the endpoint cannot be used.
+pub fn init_with_traces(
+    log: &LogSettings,
+    traces: &TraceSettings,
+    service: &str,
+    instance: &str,
+) -> anyhow::Result<Export> {
+    let Some((export, tracer)) = export::start(traces, service, instance)? else {
+        return init(log).map(|()| Export::default());
+    };
+    trace::install(tracer.clone());
+    let layers = tracing_subscriber::registry().with(log_layer(log, std::io::stderr)?).with(bridge(tracer));
+    let _ = layers.try_init();
+    Ok(export)
+}
+
+/// The log, as a layer with a filter of its own.
+fn log_layer<S, W>(settings: &LogSettings, writer: W) -> anyhow::Result<Box<dyn Layer<S> + Send + Sync>>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(&settings.level).with_context(|| {
         format!("log level `{}`: expected one such as `info` or `info,relay=debug`", settings.level)
     })?;
+    let terminal = std::io::stderr().is_terminal();
     let pretty = match settings.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => terminal,
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // The only error is that a test or an embedding program logs already: theirs stays.
-    let _ = if pretty {
-        log.with_ansi(std::io::stderr().is_terminal()).try_init()
+    let log = tracing_subscriber::fmt::layer().with_writer(writer);
+    Ok(if pretty {
+        log.with_ansi(terminal).with_filter(filter).boxed()
     } else {
-        log.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
-    };
-    Ok(())
+        log.json().flatten_event(true).with_current_span(true).with_span_list(false).with_filter(filter).boxed()
+    })
+}
+
+/// Takes over the spans that other code makes with the `tracing` macros, such as native steps: from info on, without
+/// their log lines. Ours are made by [`trace`] itself.
+pub(crate) fn bridge<S>(tracer: SdkTracer) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let spans: FilterFn = filter_fn(|metadata| metadata.is_span() && *metadata.level() <= Level::INFO);
+    OpenTelemetryLayer::new(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(spans)
 }
 
 /// The metrics of this process, to be rendered in Prometheus' text format.

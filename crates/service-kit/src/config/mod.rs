@@ -9,11 +9,13 @@ mod error;
 mod merge;
 mod shared;
 mod sources;
+mod traces;
 
 pub use describe::{Setting, describe, redact};
 pub use error::ConfigError;
 pub use shared::{LogFormat, LogSettings, SHARED_DEFAULTS, Shared};
 pub use sources::Sources;
+pub use traces::{HeadSampler, TraceSettings};
 
 use serde::de::DeserializeOwned;
 

@@ -9,6 +9,7 @@ use super::describe::redact;
 use super::error::ConfigError;
 use super::load;
 use super::sources::Sources;
+use super::traces::TraceSettings;
 
 /// The defaults of the shared sections, commented.
 pub const SHARED_DEFAULTS: &str = include_str!("shared.toml");
@@ -25,7 +26,7 @@ pub(super) struct TopLevel {
     example: &'static str,
 }
 
-pub(super) const TOP_LEVEL: [TopLevel; 7] = [
+pub(super) const TOP_LEVEL: [TopLevel; 10] = [
     TopLevel {
         key: "database_url",
         variable: "DATABASE_URL",
@@ -54,8 +55,26 @@ pub(super) const TOP_LEVEL: [TopLevel; 7] = [
     TopLevel {
         key: "otlp_endpoint",
         variable: "OTEL_EXPORTER_OTLP_ENDPOINT",
-        purpose: "the collector that traces are sent to",
-        example: "http://localhost:4317",
+        purpose: "the collector that traces are sent to, by OTLP over HTTP",
+        example: "http://localhost:4318",
+    },
+    TopLevel {
+        key: "otlp_protocol",
+        variable: "OTEL_EXPORTER_OTLP_PROTOCOL",
+        purpose: "how the collector is spoken to",
+        example: "http/protobuf",
+    },
+    TopLevel {
+        key: "traces_sampler",
+        variable: "OTEL_TRACES_SAMPLER",
+        purpose: "which traces are kept, decided where they begin",
+        example: "parentbased_traceidratio",
+    },
+    TopLevel {
+        key: "traces_sampler_arg",
+        variable: "OTEL_TRACES_SAMPLER_ARG",
+        purpose: "the part of the traces that is kept, from 0 to 1",
+        example: "0.1",
     },
     TopLevel {
         key: "instance",
@@ -78,8 +97,8 @@ pub struct Shared {
     pub listen: Option<String>,
     /// `MEANWHILE_FLOWS`.
     pub flows_dir: Option<String>,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`.
-    pub otlp_endpoint: Option<String>,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and its like.
+    pub traces: TraceSettings,
     /// `MEANWHILE_INSTANCE`, else the machine's name: stable over restarts, different for each process of a role.
     pub instance: String,
     /// `topics.prefix`.
@@ -146,7 +165,7 @@ impl Shared {
             registry_url: top("schema_registry_url")?.map(|url| url.trim_end_matches('/').to_owned()),
             listen: top("listen")?,
             flows_dir: top("flows")?,
-            otlp_endpoint: top("otlp_endpoint")?,
+            traces: TraceSettings::load(sources)?,
             instance: instance(top("instance")?, sources),
             topics_prefix: topics.prefix,
             public_url: api.public_url,

@@ -73,6 +73,8 @@ pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: 
             dressed.headers_mut().append(name, HeaderValue::clone(value));
         }
     }
+    // For outer layers: the request's span names it.
+    dressed.extensions_mut().insert(problem);
     dressed
 }
 

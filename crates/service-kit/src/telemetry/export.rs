@@ -1,0 +1,177 @@
+//! Traces on their way out: OTLP over HTTP (protobuf) to a collector, in batches, by a thread of the SDK.
+//!
+//! Promise: a collector that is down or slow costs spans, never jobs: what does not fit into the queue is dropped.
+
+use std::env;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{Protocol, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
+};
+
+use crate::config::{HeadSampler, TraceSettings, redact};
+
+/// Spans that wait for the collector, unless OTEL_BSP_MAX_QUEUE_SIZE says otherwise: some 10 MiB.
+const QUEUE_SPANS_MAX: usize = 16_384;
+/// How long a span waits for company, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.
+const BATCH_DELAY: Duration = Duration::from_secs(1);
+/// How long sending off what is left may take when the process leaves.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where a collector takes traces (OTLP specification, section OTLP/HTTP).
+const TRACES_PATH: &str = "/v1/traces";
+const MILLION: f64 = 1_000_000.0;
+
+/// The export of this process's traces; nothing where it is not asked for.
+#[derive(Debug, Default)]
+#[must_use = "what is left of the traces is sent off by `finish`"]
+pub struct Export(Option<SdkTracerProvider>);
+
+impl Export {
+    /// Sends off what is left, within bounds.
+    pub async fn finish(self) {
+        let Some(provider) = self.0 else { return };
+        // The exporter's own client blocks. A collector that is down has been told of already.
+        let _ = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
+    }
+}
+
+/// Makes the export and its tracer, if an endpoint is set.
+pub(super) fn start(
+    settings: &TraceSettings,
+    service: &str,
+    instance: &str,
+) -> anyhow::Result<Option<(Export, SdkTracer)>> {
+    let Some(endpoint) = settings.endpoint.as_deref() else { return Ok(None) };
+    crate::tls::install_ring();
+    let inner = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(traces_url(endpoint))
+        .build()
+        .with_context(|| format!("OTEL_EXPORTER_OTLP_ENDPOINT={} cannot be used", redact(endpoint)))?;
+    let exporter = Told { inner, endpoint: redact(endpoint), failing: AtomicBool::new(false) };
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(sampler(settings.sampler))
+        .with_resource(resource(service, instance))
+        .with_span_processor(batches(exporter))
+        .build();
+    let tracer = provider.tracer("meanwhile");
+    Ok(Some((Export(Some(provider)), tracer)))
+}
+
+/// The collector's base address is set, as the specification has it; traces have a path of their own below it.
+fn traces_url(endpoint: &str) -> String {
+    let base = endpoint.trim_end_matches('/');
+    if base.ends_with(TRACES_PATH) { base.to_owned() } else { format!("{base}{TRACES_PATH}") }
+}
+
+fn sampler(head: HeadSampler) -> Sampler {
+    let HeadSampler { parent_based, per_million } = head;
+    let root = match per_million {
+        HeadSampler::ALL => Sampler::AlwaysOn,
+        0 => Sampler::AlwaysOff,
+        part => Sampler::TraceIdRatioBased(f64::from(part) / MILLION),
+    };
+    if parent_based { Sampler::ParentBased(Box::new(root)) } else { root }
+}
+
+/// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES add to it, and name the service differently.
+fn resource(service: &str, instance: &str) -> Resource {
+    let mut resource = Resource::builder();
+    if env::var_os("OTEL_SERVICE_NAME").is_none() {
+        resource = resource.with_service_name(service.to_owned());
+    }
+    let own = [
+        KeyValue::new("service.instance.id", instance.to_owned()),
+        KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+    ];
+    resource.with_attributes(own).build()
+}
+
+fn batches(exporter: Told) -> BatchSpanProcessor {
+    let mut config = BatchConfigBuilder::default();
+    // Set here, they would beat the environment.
+    if env::var_os("OTEL_BSP_MAX_QUEUE_SIZE").is_none() {
+        config = config.with_max_queue_size(QUEUE_SPANS_MAX);
+    }
+    if env::var_os("OTEL_BSP_SCHEDULE_DELAY").is_none() {
+        config = config.with_scheduled_delay(BATCH_DELAY);
+    }
+    BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build()
+}
+
+/// Counts what is exported, and tells once per change whether the collector takes it.
+#[derive(Debug)]
+struct Told {
+    inner: opentelemetry_otlp::SpanExporter,
+    endpoint: String,
+    failing: AtomicBool,
+}
+
+impl SpanExporter for Told {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len() as u64;
+        let outcome = self.inner.export(batch).await;
+        let endpoint = &self.endpoint;
+        match &outcome {
+            Ok(()) => {
+                metrics::counter!("meanwhile_spans_total", "outcome" => "exported").increment(spans);
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!(endpoint, "traces are taken again");
+                }
+            }
+            Err(error) => {
+                metrics::counter!("meanwhile_spans_total", "outcome" => "lost").increment(spans);
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    let error = error.to_string();
+                    tracing::warn!(
+                        endpoint,
+                        error,
+                        "traces are not taken (OTLP over HTTP, usually port 4318); trying on"
+                    );
+                }
+            }
+        }
+        outcome
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_go_below_the_collectors_address() {
+        assert_eq!(traces_url("http://localhost:4318"), "http://localhost:4318/v1/traces");
+        assert_eq!(traces_url("http://localhost:4318/"), "http://localhost:4318/v1/traces");
+        assert_eq!(traces_url("https://c.example/otlp/v1/traces"), "https://c.example/otlp/v1/traces");
+    }
+
+    #[test]
+    fn without_an_endpoint_there_is_no_export() {
+        assert!(start(&TraceSettings::default(), "meanwhile", "local").unwrap().is_none());
+    }
+
+    #[test]
+    fn head_sampling_is_what_the_setting_says() {
+        let named = |parent_based, per_million| format!("{:?}", sampler(HeadSampler { parent_based, per_million }));
+        assert_eq!(named(true, HeadSampler::ALL), "ParentBased(AlwaysOn)");
+        assert_eq!(named(true, 250_000), "ParentBased(TraceIdRatioBased(0.25))");
+        assert_eq!(named(false, 0), "AlwaysOff");
+    }
+}
