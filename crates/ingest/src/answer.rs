@@ -17,8 +17,14 @@ pub(crate) fn links(job: JobId) -> Value {
     json!({ "self": address, "events": format!("{address}/events"), "result": format!("{address}/result") })
 }
 
+/// Under which id a job is traced, and where a person sees it.
+pub(crate) struct Trace {
+    pub(crate) id: Option<String>,
+    pub(crate) url: Option<String>,
+}
+
 /// The status body. Steps that have not come up yet are listed as pending where the flow's version is known.
-pub(crate) fn status(view: &JobView, trace_id: Option<&str>, definition: Option<&Definition>) -> Value {
+pub(crate) fn status(view: &JobView, trace: &Trace, definition: Option<&Definition>) -> Value {
     let progress = view.progress();
     let mut body = json!({
         "id": view.job.to_string(),
@@ -37,7 +43,8 @@ pub(crate) fn status(view: &JobView, trace_id: Option<&str>, definition: Option<
             map.insert(name.to_owned(), value);
         }
     };
-    put("trace_id", trace_id.map(Value::from));
+    put("trace_id", trace.id.as_deref().map(Value::from));
+    put("trace_url", trace.url.as_deref().map(Value::from));
     put("retry_of", view.retry_of.map(|job| job.to_string().into()));
     put("compensation", view.compensation.as_ref().map(compensation));
     put("result", view.result.clone());

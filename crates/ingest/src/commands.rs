@@ -11,7 +11,8 @@ use events::dead_letter::{self, Failure};
 use events::trace::Trace;
 use flow::definition::limit::KEY_BYTES_MAX;
 use flow::id::JobId;
-use store::acceptances::{Accepted, NewAcceptance, accept_batch_in};
+use service_kit::trace::Span;
+use store::acceptances::{Acceptance, Accepted, NewAcceptance, accept_batch_in};
 use store::offsets::advance;
 use store::outbox;
 
@@ -19,6 +20,7 @@ use crate::context::{clean_correlation_id, continue_trace};
 use crate::http::Api;
 use crate::idempotency;
 use crate::plan::{Asked, BadInput, Planner};
+use crate::spans;
 
 /// Schema violations told in one reason, at most.
 const VIOLATIONS_MAX: usize = 5;
@@ -35,6 +37,13 @@ struct Refusal {
     reason: String,
 }
 
+/// A command that is understood, on its way to be a job.
+struct Understood<'a> {
+    record: &'a Inbound,
+    acceptance: NewAcceptance,
+    span: Span,
+}
+
 /// A record that is no job, on its way to the dead letters.
 struct Refused<'a> {
     record: &'a Inbound,
@@ -43,7 +52,7 @@ struct Refused<'a> {
 }
 
 impl Commands {
-    fn understand(&self, record: &Inbound) -> Result<NewAcceptance, Refusal> {
+    fn understand(&self, record: &Inbound, span: &Span) -> Result<NewAcceptance, Refusal> {
         let refuse = |class, reason: String| Refusal { class, reason };
         let command =
             Command::parse(record.value.as_deref()).map_err(|error| refuse("invalid-command", error.to_string()))?;
@@ -76,7 +85,7 @@ impl Commands {
             fallback_key: key,
             idempotency_key: command.id,
             correlation_id: correlation_id.unwrap_or_else(|| api.ids.uuid().to_string()),
-            trace: continue_trace(Trace::from_headers(&record.headers), &api.ids),
+            trace: continue_trace(Trace::from_headers(&record.headers), span, &api.ids),
             now_ms,
         };
         self.planner.plan(&definition, asked).map_err(|error| refuse("schema-violation", violations(error)))
@@ -90,20 +99,29 @@ impl Commands {
     async fn commit<'a>(
         &self,
         batch: &'a Batch,
-        asked: Vec<(&'a Inbound, NewAcceptance)>,
+        asked: Vec<Understood<'a>>,
         mut refused: Vec<Refused<'a>>,
     ) -> Result<(), store::Error> {
-        let (records, acceptances): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        // The spans end with the commit.
+        let split = |asked: Understood<'a>| (asked.acceptance, (asked.record, asked.span));
+        let (acceptances, sources): (Vec<_>, Vec<_>) = asked.into_iter().map(split).unzip();
         let mut tx = self.api.pool.begin().await?;
         let outcomes = accept_batch_in(&mut tx, &acceptances).await?;
         let mut accepted = Vec::new();
-        for ((record, acceptance), outcome) in records.into_iter().zip(acceptances).zip(outcomes) {
+        for (((record, span), acceptance), outcome) in sources.iter().zip(acceptances).zip(outcomes) {
+            let acceptance = acceptance.acceptance;
             match outcome {
-                Accepted::New => accepted.push(acceptance.acceptance.flow),
-                Accepted::Replayed { same_fingerprint: true, .. } => {}
+                Accepted::New => {
+                    span.text("meanwhile.job.id", acceptance.job);
+                    accepted.push(acceptance);
+                }
+                Accepted::Replayed { job, same_fingerprint: true } => {
+                    span.text("meanwhile.job.id", job);
+                }
                 Accepted::Replayed { job, same_fingerprint: false } => {
                     let reason = format!("the `id` was used before, for another command (job {job})");
-                    refused.push(Refused { record, class: "id-reused", reason });
+                    span.fail("id-reused", &reason);
+                    refused.push(Refused { record: *record, class: "id-reused", reason });
                 }
             }
         }
@@ -113,11 +131,16 @@ impl Commands {
         tx.commit().await?;
         // Only now: what is tried again is not told twice.
         refused.iter().for_each(tell);
-        for flow in accepted {
-            metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow).increment(1);
-        }
+        accepted.into_iter().for_each(tell_accepted);
         Ok(())
     }
+}
+
+fn tell_accepted(accepted: Acceptance) {
+    let Acceptance { job, tenant, flow, trace_id, .. } = accepted;
+    let trace_id = trace_id.map(|id| format!("{id:032x}"));
+    tracing::info!(job.id = %job, flow, tenant, trace_id, "command accepted");
+    metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow).increment(1);
 }
 
 fn tell(refused: &Refused<'_>) {
@@ -142,9 +165,13 @@ impl Apply for Commands {
     async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
         let (mut asked, mut refused) = (Vec::new(), Vec::new());
         for record in batch.parts.iter().flat_map(|part| &part.records) {
-            match self.understand(record) {
-                Ok(acceptance) => asked.push((record, acceptance)),
-                Err(Refusal { class, reason }) => refused.push(Refused { record, class, reason }),
+            let span = spans::command(record, self.planner.topics.prefix());
+            match self.understand(record, &span) {
+                Ok(acceptance) => asked.push(Understood { record, acceptance, span }),
+                Err(Refusal { class, reason }) => {
+                    span.fail(class, &reason);
+                    refused.push(Refused { record, class, reason });
+                }
             }
         }
         self.commit(batch, asked, refused).await.map_err(verdict)

@@ -1,6 +1,7 @@
 //! The settings of this service; `default.toml` beside it says what each is for.
 
 use serde::Deserialize;
+use service_kit::config::ConfigError;
 
 /// The section's name in files and in the environment (`MEANWHILE__INGEST__...`).
 pub const SECTION: &str = "ingest";
@@ -25,4 +26,51 @@ pub struct Config {
     pub connections_max: u32,
     /// The tenant of requests without credentials and of `meanwhile.commands`.
     pub default_tenant: String,
+    /// Where a person sees a trace: a URL with `{trace_id}` in it; empty: nowhere.
+    pub trace_url: String,
+}
+
+/// What stands for the trace's id in [`Config::trace_url`].
+const TRACE_ID: &str = "{trace_id}";
+
+impl Config {
+    /// Where a person sees this trace.
+    pub(crate) fn url_of_trace(&self, trace_id: &str) -> Option<String> {
+        (!self.trace_url.is_empty()).then(|| self.trace_url.replace(TRACE_ID, trace_id))
+    }
+
+    /// # Errors
+    /// A URL of traces that would be the same for every trace.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.trace_url.is_empty() || self.trace_url.contains(TRACE_ID) {
+            return Ok(());
+        }
+        let detail = format!("trace_url: expected a URL with {TRACE_ID} in it, found `{}`", self.trace_url);
+        Err(ConfigError::Invalid { section: SECTION.to_owned(), detail })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use service_kit::config::{Sources, load};
+
+    use super::*;
+
+    fn read(trace_url: &str) -> Config {
+        load(SECTION, DEFAULT, &Sources::from_env([("MEANWHILE__INGEST__TRACE_URL", trace_url)])).unwrap()
+    }
+
+    #[test]
+    fn a_traces_address_is_told_where_there_is_one() {
+        assert_eq!(read("").url_of_trace("4bf9"), None);
+        let config = read("http://localhost:16686/trace/{trace_id}");
+        assert_eq!(config.url_of_trace("4bf9").unwrap(), "http://localhost:16686/trace/4bf9");
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn an_address_without_the_traces_id_is_refused() {
+        let told = read("http://localhost:16686").check().unwrap_err().to_string();
+        assert!(told.contains("trace_url") && told.contains("{trace_id}"), "{told}");
+    }
 }

@@ -7,6 +7,9 @@ use axum::response::Response;
 use events::trace::{Trace, TraceContext};
 use service_kit::identity::Ids;
 use service_kit::problem::TraceId;
+use service_kit::trace::Span;
+
+use crate::spans;
 
 /// The header of the correlation id.
 pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -31,8 +34,11 @@ impl RequestContext {
     }
 }
 
-/// A trace of its own, or the next span of the one that came.
-pub(crate) fn continue_trace(incoming: Option<Trace>, ids: &Ids) -> Trace {
+/// A trace of its own, or the next span of the one that came: `span` where traces are exported.
+pub(crate) fn continue_trace(incoming: Option<Trace>, span: &Span, ids: &Ids) -> Trace {
+    if let Some(context) = span.point().map(spans::context) {
+        return Trace { context, state: incoming.and_then(|trace| trace.state) };
+    }
     match incoming {
         Some(trace) => trace.child(u64::from_be_bytes(ids.span_id())),
         None => Trace::new(TraceContext {
@@ -50,23 +56,35 @@ pub(crate) fn clean_correlation_id(text: &str) -> Option<String> {
     (!clean.is_empty()).then_some(clean)
 }
 
-fn read(headers: &HeaderMap, ids: &Ids) -> RequestContext {
+/// The trace that the caller says it is in.
+fn incoming(headers: &HeaderMap) -> Option<Trace> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let state = text("tracestate").filter(|state| state.len() <= TRACESTATE_BYTES_MAX);
-    let trace = continue_trace(Trace::parse(text("traceparent"), state), ids);
-    let correlation_id =
-        text(CORRELATION_ID.as_str()).and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
+    Trace::parse(text("traceparent"), state)
+}
+
+fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids) -> RequestContext {
+    let trace = continue_trace(incoming, span, ids);
+    let text = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
+    let correlation_id = text.and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
     RequestContext { trace, correlation_id }
 }
 
-/// Middleware: puts a [`RequestContext`] into the request's extensions (and the trace id, for problems), and echoes the
-/// correlation id on every answer.
+/// Middleware: puts a [`RequestContext`] into the request's extensions (and the trace id, for problems), echoes the
+/// correlation id on every answer, and makes the request's span.
 pub(crate) async fn carry(State(ids): State<Ids>, mut request: Request, next: Next) -> Response {
-    let context = read(request.headers(), &ids);
+    let incoming = incoming(request.headers());
+    let span = spans::request(&request, incoming.as_ref());
+    let context = read(request.headers(), incoming, &span, &ids);
+    span.text("meanwhile.correlation_id", &context.correlation_id);
+    let asked = spans::Asked::of(&request, &span);
     let echo = HeaderValue::from_str(&context.correlation_id).ok();
     request.extensions_mut().insert(TraceId(context.trace_id()));
     request.extensions_mut().insert(context);
     let mut response = next.run(request).await;
+    if let Some(asked) = asked {
+        spans::answered(&span, &asked, &response);
+    }
     if let Some(echo) = echo {
         response.headers_mut().insert(CORRELATION_ID, echo);
     }
@@ -76,6 +94,10 @@ pub(crate) async fn carry(State(ids): State<Ids>, mut request: Request, next: Ne
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(headers: &HeaderMap, ids: &Ids) -> RequestContext {
+        super::read(headers, incoming(headers), &Span::none(), ids)
+    }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()

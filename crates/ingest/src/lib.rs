@@ -37,6 +37,7 @@ mod idempotency;
 mod plan;
 mod recent;
 mod request_log;
+mod spans;
 mod status;
 mod submit;
 mod upkeep;
@@ -84,6 +85,7 @@ pub async fn run(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    settings.config.check()?;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
     let mut store_settings = store::Settings::new(&settings.database_url);
     store_settings.connections_max = settings.config.connections_max;

@@ -14,6 +14,18 @@ const QUIET: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// Where jobs are found.
 const JOBS: &str = "/v1/jobs/";
 
+/// Put into the extensions of a response that accepted a job (or found the one that its key stands for).
+#[derive(Debug, Clone)]
+pub(crate) struct Submitted {
+    pub(crate) flow: String,
+    pub(crate) tenant: String,
+}
+
+/// Whether a probe or a scraper asks for this.
+pub(crate) fn is_quiet(path: &str) -> bool {
+    QUIET.contains(&path)
+}
+
 /// Middleware: logs method, route, status, duration, trace and job of a request. No bodies, no queries, no secrets.
 pub(crate) async fn log(request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -24,8 +36,9 @@ pub(crate) async fn log(request: Request, next: Next) -> Response {
     let trace_id = request.extensions().get::<RequestContext>().map(RequestContext::trace_id);
     let response = next.run(request).await;
     let route = matched.as_deref().unwrap_or(&path);
-    if !QUIET.contains(&route) {
+    if !is_quiet(route) {
         let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let submitted = response.extensions().get::<Submitted>();
         tracing::info!(
             method = method.as_str(),
             route,
@@ -33,6 +46,8 @@ pub(crate) async fn log(request: Request, next: Next) -> Response {
             duration_ms = started.elapsed().as_secs_f64() * 1_000.0,
             trace_id,
             job.id = location.and_then(job_of).or_else(|| job_of(&path)),
+            flow = submitted.map(|submitted| submitted.flow.as_str()),
+            tenant = submitted.map(|submitted| submitted.tenant.as_str()),
             "request"
         );
     }
@@ -40,7 +55,7 @@ pub(crate) async fn log(request: Request, next: Next) -> Response {
 }
 
 /// The job that an address under `/v1/jobs/` is about.
-fn job_of(address: &str) -> Option<&str> {
+pub(crate) fn job_of(address: &str) -> Option<&str> {
     address.strip_prefix(JOBS)?.split('/').next()
 }
 

@@ -50,7 +50,9 @@ pub(crate) async fn show(
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let definition = api.catalog.version(&known.view.flow, &known.view.version);
-        Json(answer::status(&known.view, known.trace_id.as_deref(), definition.as_ref())).into_response()
+        let url = known.trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
+        let trace = answer::Trace { id: known.trace_id, url };
+        Json(answer::status(&known.view, &trace, definition.as_ref())).into_response()
     };
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(header::ETAG, etag);

@@ -17,6 +17,7 @@ use crate::context::RequestContext;
 use crate::http::Api;
 use crate::idempotency::{KeyError, parse_key};
 use crate::plan::{Asked, BadInput};
+use crate::request_log::Submitted;
 
 /// The request header of the draft.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -97,7 +98,8 @@ async fn told_first(api: &Api, job: JobId) -> Told {
 
 fn accepted_response(api: &Api, definition: &Definition, job: JobId, replayed: bool, told: Told) -> Response {
     let location = format!("/v1/jobs/{job}");
-    let body = json!({
+    let trace_url = told.trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
+    let mut body = json!({
         "id": job.to_string(),
         "flow": definition.name(),
         "status": "accepted",
@@ -105,7 +107,12 @@ fn accepted_response(api: &Api, definition: &Definition, job: JobId, replayed: b
         "trace_id": told.trace_id,
         "links": crate::answer::links(job),
     });
+    if let Some(trace_url) = trace_url {
+        body["trace_url"] = trace_url.into();
+    }
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    let (flow, tenant) = (definition.name().to_owned(), api.config.default_tenant.clone());
+    response.extensions_mut().insert(Submitted { flow, tenant });
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
     if let Ok(location) = HeaderValue::from_str(&location) {

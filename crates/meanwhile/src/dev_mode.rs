@@ -11,12 +11,12 @@ use service_kit::{shutdown, telemetry};
 use crate::cli::DevArgs;
 use crate::flows::{apply_all, read_folder};
 use crate::migrate;
-use crate::roles::{Base, Role, serve};
+use crate::roles::{Base, Role, serve, service};
 
 /// `meanwhile dev`
 pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
     let mut shared = Shared::load(sources)?;
-    telemetry::init(&shared.log)?;
+    let export = telemetry::init_with_traces(&shared.log, &shared.traces, &service(&Role::ALL), &shared.instance)?;
     // What does not lint stops here, before anything is started.
     let definitions = read_folder(&args.flows)?;
     let shutdown = shutdown::on_signals().context("listening to signals")?;
@@ -52,6 +52,7 @@ pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<Exit
         greet(&dev, &listen);
         serve(&Role::ALL, base, sources, shutdown).await?;
     }
+    export.finish().await;
     dev.stop().await;
     Ok(ExitCode::SUCCESS)
 }

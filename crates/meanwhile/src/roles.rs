@@ -83,10 +83,20 @@ pub(crate) fn bus_settings(shared: &Shared) -> anyhow::Result<bus::Settings> {
 /// Runs these roles in this process until a signal.
 pub(crate) async fn run(roles: &[Role], sources: &Sources) -> anyhow::Result<ExitCode> {
     let base = Base::load(sources)?;
-    telemetry::init(&base.shared.log)?;
+    let Shared { log, traces, instance, .. } = &base.shared;
+    let export = telemetry::init_with_traces(log, traces, &service(roles), instance)?;
     let shutdown = shutdown::on_signals().context("listening to signals")?;
-    serve(roles, base, sources, shutdown).await?;
-    Ok(ExitCode::SUCCESS)
+    let outcome = serve(roles, base, sources, shutdown).await;
+    export.finish().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// What traces call a process: `meanwhile-<role>`, or `meanwhile` where it has several.
+pub(crate) fn service(roles: &[Role]) -> String {
+    match roles {
+        [role] => format!("meanwhile-{}", role.name()),
+        _ => "meanwhile".to_owned(),
+    }
 }
 
 /// Runs these roles until shutdown: one listener for the API (if ingest is among them), health and metrics.

@@ -10,6 +10,7 @@ use anyhow::Context;
 use bus::{Apply, ApplyError, Batch, Follower, FollowerOptions, Reader, Registry, Unreadable, drive};
 use events::decode_event;
 use events::topic::Topics;
+use events::trace::Trace;
 use flow::event::JobEvent;
 use service_kit::health::Readiness;
 use service_kit::identity::Ids;
@@ -86,7 +87,9 @@ impl Apply for Notifier {
         let mut ended = Vec::new();
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             match self.reader.read(record.value.as_deref(), decode_event).await {
-                Ok(event) if event.status.is_final() => ended.push(event),
+                Ok(event) if event.status.is_final() => {
+                    ended.push((event, Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id)));
+                }
                 Ok(_) => {}
                 Err(Unreadable::Never(_)) => {
                     metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "notifier").increment(1);
@@ -99,7 +102,7 @@ impl Apply for Notifier {
         }
         self.readiness.ready("registry");
         self.commit(batch).await?;
-        ended.iter().for_each(log_end);
+        ended.iter().for_each(|(event, trace_id)| log_end(event, *trace_id));
         Ok(())
     }
 
@@ -120,8 +123,9 @@ impl Apply for Notifier {
     }
 }
 
-fn log_end(event: &JobEvent) {
+fn log_end(event: &JobEvent, trace_id: Option<u128>) {
     let JobEvent { job, tenant, flow, status, .. } = event;
     metrics::counter!("meanwhile_jobs_ended_total", "flow" => flow.clone(), "status" => status.as_str()).increment(1);
-    tracing::info!(job.id = %job, tenant, flow, status = status.as_str(), "job ended");
+    let trace_id = trace_id.map(|id| format!("{id:032x}"));
+    tracing::info!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), "job ended");
 }

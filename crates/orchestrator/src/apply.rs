@@ -55,7 +55,11 @@ impl Apply for Orchestrator {
             ApplyError::NotNow(error.into())
         })?;
         self.readiness.ready("registry");
-        self.commit(batch, &meaning).await.map_err(verdict)
+        let outcome = self.commit(batch, &meaning).await;
+        if let Err(error) = &outcome {
+            meaning.spans.iter().for_each(|span| span.fail("not-stored", error));
+        }
+        outcome.map_err(verdict)
     }
 
     async fn bury(&mut self, batch: &Batch, reason: &str) -> Result<(), ApplyError> {

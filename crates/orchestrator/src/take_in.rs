@@ -9,6 +9,7 @@ use events::wait::Wait;
 use events::{WriterIds, decode_cancel, decode_event, decode_wait};
 use flow::definition::Definition;
 use service_kit::identity::Clock;
+use service_kit::trace::{Message, Point, Span, is_on};
 use store::dead_letters::{DeadLetter, Original};
 use store::holds::NewHold;
 use store::jobs::ObservedEvent;
@@ -23,6 +24,8 @@ const UNSUPPORTED: &str = "unsupported";
 pub(crate) struct Meaning<'a> {
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
+    /// The spans of the holds; they end with the batch.
+    pub(crate) spans: Vec<Span>,
     pub(crate) dead_letters: Vec<DeadLetter>,
     /// To become dead letters, through the outbox.
     pub(crate) refused: Vec<Refused<'a>>,
@@ -103,7 +106,13 @@ impl TakeIn {
             });
         } else if topic == self.topics.waits() {
             match self.reader.read(value, decode_wait).await? {
-                Wait::Hold(hold) => meaning.holds.push(self.hold(record, hold)?),
+                Wait::Hold(hold) => {
+                    let span = self.span(record, &hold);
+                    meaning.holds.push(self.hold(record, hold, &span)?);
+                    if span.is_recorded() {
+                        meaning.spans.push(span);
+                    }
+                }
                 Wait::Signal(signal) => {
                     let reason = format!("signals are not supported by this version (`{}`)", signal.name);
                     return Err(Refusal::Class(UNSUPPORTED, reason));
@@ -120,8 +129,37 @@ impl TakeIn {
         Ok(())
     }
 
-    fn hold(&self, record: &Inbound, hold: flow::slip::Hold) -> Result<NewHold, Refusal> {
-        let trace = Trace::from_headers(&record.headers).unwrap_or_else(|| trace_of(hold.slip.job));
+    /// `process <topic>`: the token comes to rest. What is released later is caused by this.
+    fn span(&self, record: &Inbound, hold: &flow::slip::Hold) -> Span {
+        if !is_on() {
+            return Span::none();
+        }
+        let job = hold.slip.job.to_string();
+        let TraceContext { trace_id, span_id, flags } = cause(record, hold.slip.job).context;
+        let message = Message {
+            topic: &record.topic,
+            key: record.key.as_deref(),
+            job: Some(&job),
+            cause: Some(Point { trace_id, span_id, flags }),
+        };
+        let group = format_args!("{}-orchestrator", self.topics.prefix());
+        let span = Span::process(&message, group, record.partition, record.offset);
+        span.text("meanwhile.flow", &hold.slip.flow)
+            .text("meanwhile.step", &hold.slip.step)
+            .text("meanwhile.phase", hold.slip.phase.as_str())
+            .number("meanwhile.visit", i64::from(hold.slip.visit))
+            .text("meanwhile.hold.reason", hold.reason.as_str());
+        if let Some(delay_ms) = hold.release_after_ms {
+            span.number("meanwhile.hold.release_after_ms", i64::try_from(delay_ms).unwrap_or(i64::MAX));
+        }
+        span
+    }
+
+    fn hold(&self, record: &Inbound, hold: flow::slip::Hold, span: &Span) -> Result<NewHold, Refusal> {
+        let mut trace = cause(record, hold.slip.job);
+        if let Some(Point { trace_id, span_id, flags }) = span.point() {
+            trace.context = TraceContext { trace_id, span_id, flags };
+        }
         let slip_record = events::slip_record(&self.topics, &self.writers, &hold.queue, &hold.slip, &trace);
         Ok(NewHold {
             job: hold.slip.job,
@@ -132,6 +170,10 @@ impl TakeIn {
             record: slip_record.map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?,
         })
     }
+}
+
+fn cause(record: &Inbound, job: flow::id::JobId) -> Trace {
+    Trace::from_headers(&record.headers).unwrap_or_else(|| trace_of(job))
 }
 
 /// A hold that somebody wrote without a trace gets one from its job, so that it is the same on every reading.

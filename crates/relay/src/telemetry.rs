@@ -1,7 +1,10 @@
 //! What the relay tells about itself.
 
+use events::header;
 use events::position::Position;
+use events::trace::{Trace, TraceContext};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use service_kit::trace::{Message, Point, Span, is_on};
 
 use crate::read::Row;
 
@@ -47,6 +50,31 @@ pub(crate) fn delivered(rows: &[Row], now_ms: i64) {
         counter!(ROWS).increment(rows.len() as u64);
         histogram!(BATCH).record(rows.len() as f64);
         histogram!(DELAY).record((now_ms - oldest.committed_at_ms).max(0) as f64 / 1_000.0);
+    }
+    if is_on() {
+        rows.iter().for_each(|row| trace(row, now_ms));
+    }
+}
+
+/// The span of a row that was delivered, `send <topic>`: from its commit in Postgres to that in Kafka, a child of what the
+/// row names as its cause. The row itself keeps that cause.
+fn trace(row: &Row, now_ms: i64) {
+    let Some(Trace { context: TraceContext { trace_id, span_id, flags }, .. }) =
+        Trace::from_headers(&row.record.headers)
+    else {
+        return;
+    };
+    let text = |name| row.record.header(name).and_then(|value| str::from_utf8(value).ok());
+    let message = Message {
+        topic: &row.record.topic,
+        key: row.record.key.as_deref(),
+        job: text(header::JOB_ID),
+        cause: Some(Point { trace_id, span_id, flags }),
+    };
+    // The two clocks may differ.
+    let span = Span::send(&message, row.committed_at_ms.min(now_ms));
+    if let Some(class) = text(header::FAILURE_CLASS) {
+        span.fail(class, text(header::FAILURE_REASON).unwrap_or_default());
     }
 }
 

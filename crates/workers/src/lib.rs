@@ -47,6 +47,7 @@ mod native;
 mod run_step;
 mod serve;
 mod session;
+mod spans;
 mod telemetry;
 mod topic_limits;
 mod trim;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bus::{Inbound, Reader, Record, Unreadable};
 use events::dead_letter::{self, Failure};
 use events::topic::Topics;
-use events::trace::{Trace, TraceContext};
+use events::trace::Trace;
 use events::wait::Wait;
 use events::{EncodeError, WriterIds, decode_slip, event_record, slip_record, wait_record};
 use flow::decide::{Decision, Env, NativeCall as PreparedNative, Next, Outcome, Prepared};
@@ -19,6 +19,7 @@ use flow::definition::Definition;
 use flow::slip::{Hold, HoldReason, Slip};
 use futures_util::FutureExt;
 use service_kit::retry::Backoff;
+use service_kit::trace::Span;
 use service_kit::{Clock, Ids, Readiness};
 
 use crate::board::{Finished, Work};
@@ -26,6 +27,7 @@ use crate::desk::Desk;
 use crate::flows::Flows;
 use crate::http::Http;
 use crate::native::{NativeCall, Natives, words_of};
+use crate::spans;
 use crate::telemetry;
 use crate::topic_limits::TopicLimits;
 
@@ -66,8 +68,12 @@ impl Runner {
     pub(crate) async fn run(self: Arc<Self>, desk: Arc<Desk>, mut work: Work) {
         loop {
             let Work { epoch, lane, record, revoked, redelivered } = work;
-            let settled = revoked.run_until_cancelled(self.settle(&record, redelivered)).await;
-            let Some((produced, dead)) = settled else { return };
+            let span = spans::process(&record, self.topics.prefix());
+            let settled = revoked.run_until_cancelled(self.settle(&record, redelivered, &span)).await;
+            let Some((produced, dead)) = settled else {
+                return span.fail("revoked", "the partition went to another worker, which runs the step again");
+            };
+            drop(span);
             match desk.complete(Finished::new(epoch, lane, record, produced, dead)) {
                 Some(next) => work = next,
                 None => return,
@@ -76,13 +82,14 @@ impl Runner {
     }
 
     /// The records that follow from a consumed one, and whether they are a dead letter.
-    async fn settle(&self, record: &Inbound, redelivered: bool) -> (Vec<Record>, bool) {
-        let followed = AssertUnwindSafe(self.follow(record, redelivered)).catch_unwind().await;
+    async fn settle(&self, record: &Inbound, redelivered: bool, span: &Span) -> (Vec<Record>, bool) {
+        let followed = AssertUnwindSafe(self.follow(record, redelivered, span)).catch_unwind().await;
         let dead = match followed {
             Ok(Ok(records)) => return (records, false),
             Ok(Err(dead)) => dead,
             Err(panic) => Dead::new("panicked", format!("the worker panicked: {}", words_of(panic.as_ref()))),
         };
+        span.fail(dead.class, &dead.reason);
         (vec![self.bury(record, dead.class, &dead.reason)], true)
     }
 
@@ -92,15 +99,16 @@ impl Runner {
         dead_letter::record(&self.topics, record, &Failure::once(class, reason, self.clock.now_ms()))
     }
 
-    async fn follow(&self, record: &Inbound, redelivered: bool) -> Result<Vec<Record>, Dead> {
+    async fn follow(&self, record: &Inbound, redelivered: bool, span: &Span) -> Result<Vec<Record>, Dead> {
         let slip = self.read(record).await?;
+        spans::slip(span, &slip);
         let slip = if redelivered { flow::decide::redelivered(slip) } else { slip };
         let definition = self.flows.definition(&slip.flow, &slip.version).await;
         let definition = definition.ok_or_else(|| {
             Dead::new("unknown-flow", format!("no flow {}@{} on {}", slip.flow, slip.version, self.topics.flows()))
         })?;
-        let trace = self.trace(record);
-        self.run_step(&definition, slip, &trace).await
+        let trace = spans::trace(span, Trace::from_headers(&record.headers), &self.ids);
+        self.run_step(&definition, slip, &trace, span).await
     }
 
     /// Reads the slip; waits for as long as the registry does not answer.
@@ -129,25 +137,31 @@ impl Runner {
         read
     }
 
-    /// The span under which the slip is processed: a child of whoever caused it.
-    fn trace(&self, record: &Inbound) -> Trace {
-        let span_id = u64::from_be_bytes(self.ids.span_id());
-        match Trace::from_headers(&record.headers) {
-            Some(cause) => cause.child(span_id),
-            None => Trace::new(TraceContext { trace_id: u128::from_be_bytes(self.ids.trace_id()), span_id, flags: 1 }),
-        }
-    }
-
     /// Attempts the step until `flow` decides where the token goes.
-    async fn run_step(&self, definition: &Definition, mut slip: Slip, trace: &Trace) -> Result<Vec<Record>, Dead> {
+    async fn run_step(
+        &self,
+        definition: &Definition,
+        mut slip: Slip,
+        trace: &Trace,
+        span: &Span,
+    ) -> Result<Vec<Record>, Dead> {
         loop {
             let started = Instant::now();
             let decision = match self.attempt(definition, &slip, trace).await {
                 Some(outcome) => {
                     telemetry::attempt(&slip, &outcome, started.elapsed());
-                    advance(definition, &slip, outcome, self.clock.now_ms())
+                    let failure = spans::failure(span, &outcome);
+                    let decision = advance(definition, &slip, outcome, self.clock.now_ms());
+                    // A failure that is tried again at once is its attempt's alone.
+                    if let Some(error) = failure.filter(|_| !matches!(decision.next, Next::RetryNow { .. })) {
+                        span.fail(&error.code, &error.message);
+                    }
+                    decision
                 }
-                None => missing_native(definition, &slip),
+                None => {
+                    span.fail("missing-step", "this worker does not have the native step");
+                    missing_native(definition, &slip)
+                }
             };
             if let Next::RetryNow { slip: again, delay_ms } = decision.next {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
@@ -160,18 +174,28 @@ impl Runner {
 
     /// One attempt. None: this worker does not have the native step.
     async fn attempt(&self, definition: &Definition, slip: &Slip, trace: &Trace) -> Option<Outcome> {
-        let attempt_trace = || trace.child(u64::from_be_bytes(self.ids.span_id()));
         match prepare(definition, slip, &self.env, self.clock.now_ms()) {
             Prepared::Outcome(outcome) => Some(outcome),
             Prepared::Http(call) => {
-                let answer = self.http.send(&call, &attempt_trace(), &slip.correlation_id).await;
-                Some(classify(definition, slip, answer, self.clock.now_ms()))
+                let span = spans::http(&call, slip, trace);
+                let attempt = spans::trace(&span, Some(trace.clone()), &self.ids);
+                let answer = self.http.send(&call, &attempt, &slip.correlation_id).await;
+                spans::answered(&span, &answer);
+                let outcome = classify(definition, slip, answer, self.clock.now_ms());
+                spans::attempted(&span, &outcome);
+                Some(outcome)
             }
             Prepared::Native(call) if !self.natives.has(&call.name) => {
                 telemetry::missing_native(slip, &call.name);
                 None
             }
-            Prepared::Native(call) => self.natives.call(native_call(call, slip, &attempt_trace())).await,
+            Prepared::Native(call) => {
+                let span = spans::native(&call.name, slip, trace);
+                let attempt = spans::trace(&span, Some(trace.clone()), &self.ids);
+                let outcome = span.run(self.natives.call(native_call(call, slip, &attempt))).await;
+                outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
+                outcome
+            }
         }
     }
 

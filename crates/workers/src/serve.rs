@@ -22,7 +22,7 @@ impl Workers {
     pub async fn serve(self) -> anyhow::Result<()> {
         let sources = Sources::of_process()?;
         let shared = Shared::load(&sources)?;
-        telemetry::init(&shared.log)?;
+        let export = telemetry::init_with_traces(&shared.log, &shared.traces, "meanwhile-workers", &shared.instance)?;
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let settings = Settings {
@@ -47,6 +47,8 @@ impl Workers {
         tasks.spawn("metrics upkeep", metrics.upkeep(shutdown.clone()));
         tasks.spawn("health", health::serve(listener, router, shutdown.clone()));
         tasks.spawn("workers", self.run(settings, readiness, shutdown));
-        tasks.join().await
+        let outcome = tasks.join().await;
+        export.finish().await;
+        outcome
     }
 }

@@ -1,4 +1,4 @@
-//! What a worker counts and says. A failure is logged once, here; successes are metrics (and lines at debug).
+//! What a worker counts and says. A failure is logged once, here; so is each transition of a job.
 
 use std::time::Duration;
 
@@ -7,6 +7,9 @@ use events::trace::Trace;
 use flow::decide::{Decision, Next, Outcome};
 use flow::event::{EventKind, JobEvent};
 use flow::slip::Slip;
+
+/// The target of the lines that tell a job's transitions, so that a log level can be set for them alone.
+const TRANSITIONS: &str = "transitions";
 
 /// An attempt of a step has ended.
 pub(crate) fn attempt(slip: &Slip, outcome: &Outcome, took: Duration) {
@@ -39,20 +42,28 @@ pub(crate) fn decision(decision: &Decision, trace: &Trace) {
     }
 }
 
-fn told(event: &JobEvent, trace: &Trace) {
-    let JobEvent { job, flow, tenant, kind, attempts, data, .. } = event;
-    let step = event.step.as_deref().unwrap_or_default();
+fn told(told: &JobEvent, trace: &Trace) {
+    let JobEvent { job, flow, tenant, kind, attempts, data, .. } = told;
+    let step = told.step.as_deref().unwrap_or_default();
     let trace_id = format_args!("{:032x}", trace.context.trace_id);
-    let kind_text = kind.as_str();
+    let event = kind.as_str();
     let data = data.as_ref().map(tracing::field::display);
     match kind {
         EventKind::JobParked => {
-            tracing::warn!(job.id = %job, flow, step, tenant, %trace_id, failure = data, "{kind_text}");
+            tracing::warn!(
+                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, failure = data, "transition"
+            );
         }
         EventKind::StepFailed | EventKind::StepRetrying | EventKind::JobFailed | EventKind::JobCancelled => {
-            tracing::info!(job.id = %job, flow, step, tenant, %trace_id, attempts, failure = data, "{kind_text}");
+            tracing::info!(
+                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, failure = data,
+                "transition"
+            );
         }
-        _ => tracing::debug!(job.id = %job, flow, step, tenant, %trace_id, attempts, "{kind_text}"),
+        // What else an event carries is a step's output or a job's result: a body, and none of the log's business.
+        _ => tracing::info!(
+            target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, "transition"
+        ),
     }
 }
 
