@@ -5,5 +5,6 @@
 
 pub mod layer;
 pub mod license;
+pub mod log_lines;
 pub mod size;
 pub mod text;
