@@ -20,7 +20,7 @@ use crate::consumer::{
 };
 use crate::{Error, Inbound, Settings};
 
-/// How long a full buffer holds the thread before the partitions are paused (which throws away what was prefetched).
+/// How long a full buffer holds the thread before the partitions are paused.
 const FULL_WAIT: Duration = Duration::from_millis(500);
 /// Between attempts to read the positions.
 const POSITIONS_RETRY: Duration = Duration::from_millis(500);

@@ -101,12 +101,12 @@ pub(crate) enum Command {
 }
 
 impl Commands {
-    /// Stop fetching these. What was fetched ahead is thrown away, so do it rarely.
+    /// Deliver nothing of these for now. What was fetched ahead is kept.
     pub fn pause(&mut self, partitions: Vec<TopicPartition>) {
         self.queue.push(Command::Pause(partitions));
     }
 
-    /// Fetch these again, from the record after the last delivered one.
+    /// Deliver these again, from the record after the last delivered one.
     pub fn resume(&mut self, partitions: Vec<TopicPartition>) {
         self.queue.push(Command::Resume(partitions));
     }

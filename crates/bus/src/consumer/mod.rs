@@ -4,6 +4,7 @@
 //! handler's to choose, each time; this consumer commits nothing and resets to nowhere (`auto.offset.reset=error`).
 
 mod handler;
+mod kept;
 mod poll;
 mod rebalance;
 mod wake;

@@ -1,5 +1,7 @@
 //! The consumer's thread: drain what has arrived, let the handler tick, sleep until something comes.
 
+mod discover;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,9 +19,6 @@ use crate::Inbound;
 const BURST_RECORDS_MAX: usize = 500;
 /// One metadata or watermark request.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a whole reader looks for new partitions, and for a topic that is missing.
-const DISCOVER_INTERVAL: Duration = Duration::from_secs(30);
-const DISCOVER_MISSING_INTERVAL: Duration = Duration::from_millis(500);
 /// How often a consumer looks for a broker that was gone.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -72,7 +71,8 @@ impl Poller {
             let more = self.drain();
             self.check_connection();
             self.tick();
-            if !more {
+            self.fetch_or_stop();
+            if !more && !self.desk().lock().kept.has_next() {
                 self.control.wake.wait(self.options.tick_interval);
             }
         }
@@ -89,6 +89,7 @@ impl Poller {
 
     /// True when there may be more to drain.
     fn drain(&mut self) -> bool {
+        self.hand_out_kept();
         let consumer = Arc::clone(&self.consumer);
         for _ in 0..BURST_RECORDS_MAX {
             match consumer.poll(Duration::ZERO) {
@@ -115,9 +116,36 @@ impl Poller {
             return;
         }
         *next = Some(message.offset() + 1);
-        state.handler.record(inbound(message), &mut self.commands);
-        drop(state);
-        self.obey();
+        if let Some(record) = state.kept.keep(inbound(message)) {
+            state.handler.record(record, &mut self.commands);
+            drop(state);
+            self.obey();
+        }
+    }
+
+    /// Delivers what was kept of partitions that are paused no more.
+    fn hand_out_kept(&mut self) {
+        let context = Arc::clone(self.desk());
+        for _ in 0..BURST_RECORDS_MAX {
+            let mut state = context.lock();
+            let Some(record) = state.kept.next() else { return };
+            state.handler.record(record, &mut self.commands);
+            drop(state);
+            self.obey();
+        }
+    }
+
+    fn fetch_or_stop(&mut self) {
+        let (to_stop, to_fetch) = {
+            let mut state = self.desk().lock();
+            (state.kept.take_to_stop(), state.kept.take_to_fetch())
+        };
+        if !to_stop.is_empty() {
+            self.check(self.consumer.pause(&self.owned_list(&to_stop)), "pause");
+        }
+        if !to_fetch.is_empty() {
+            self.check(self.consumer.resume(&self.owned_list(&to_fetch)), "resume");
+        }
     }
 
     fn tick(&mut self) {
@@ -133,13 +161,11 @@ impl Poller {
         for command in std::mem::take(&mut self.commands.queue) {
             match command {
                 Command::Pause(partitions) => {
-                    let list = self.owned_list(&partitions);
-                    self.check(self.consumer.pause(&list), "pause");
+                    let mut state = self.desk().lock();
+                    let owned = state.owned_places();
+                    state.kept.pause(partitions.into_iter().filter(|place| owned.contains(place)));
                 }
-                Command::Resume(partitions) => {
-                    let list = self.owned_list(&partitions);
-                    self.check(self.consumer.resume(&list), "resume");
-                }
+                Command::Resume(partitions) => self.desk().lock().kept.resume(&partitions),
                 Command::Seek(place, start) => self.seek(place, start),
                 Command::Subscribe(topics) => {
                     if topics != self.options.topics {
@@ -178,6 +204,7 @@ impl Poller {
             Ok(()) => {
                 let context = Arc::clone(self.desk());
                 let mut state = context.lock();
+                state.kept.drop_records(&place);
                 if let Some(topic) = state.owned.get_mut(&place.topic) {
                     topic.insert(place.partition, next);
                 }
@@ -220,58 +247,6 @@ impl Poller {
         } else if let Err(error) = self.consumer.subscribe(&topics) {
             self.report(ConsumerError::Fatal(format!("subscribe: {error}")));
             self.desk().lock().failed = true;
-        }
-    }
-
-    /// Without a group: takes every partition of the topics that is not ours yet.
-    fn discover(&mut self) {
-        let interval = if self.complete { DISCOVER_INTERVAL } else { DISCOVER_MISSING_INTERVAL };
-        if self.looked_at.is_some_and(|at| at.elapsed() < interval) {
-            return;
-        }
-        self.looked_at = Some(Instant::now());
-        let mut found = Vec::new();
-        for topic in &self.options.topics {
-            match self.consumer.fetch_metadata(Some(topic), LOOKUP_TIMEOUT) {
-                Ok(metadata) => {
-                    self.desk().connection.alive();
-                    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-                    found.extend(partitions.map(|partition| TopicPartition::new(topic, partition.id())));
-                }
-                Err(error) => self.desk().connection.lost(&error.to_string()),
-            }
-        }
-        let missing = self.options.topics.iter().find(|topic| !found.iter().any(|place| &place.topic == *topic));
-        self.complete = missing.is_none();
-        match missing {
-            Some(topic) if !self.desk().connection.is_down() => {
-                if !std::mem::replace(&mut self.told_missing, true) {
-                    self.report(ConsumerError::TopicMissing(topic.clone()));
-                }
-            }
-            _ => self.told_missing = false,
-        }
-        self.take_new(found);
-    }
-
-    fn take_new(&mut self, found: Vec<TopicPartition>) {
-        let new: Vec<TopicPartition> = {
-            let state = self.desk().lock();
-            let known = |place: &TopicPartition| {
-                state.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition))
-            };
-            found.into_iter().filter(|place| !known(place)).collect()
-        };
-        if new.is_empty() {
-            return;
-        }
-        let assigned = match self.scope != Scope::Group {
-            // Tables and tails have no group, hence nothing committed.
-            true => Some(new.iter().map(uncommitted).collect()),
-            false => self.desk().committed(&self.consumer, &new),
-        };
-        if let Some(list) = assigned.and_then(|assigned: Vec<_>| self.desk().take(&assigned)) {
-            self.check(self.consumer.incremental_assign(&list), "assign");
         }
     }
 
@@ -368,15 +343,6 @@ impl Poller {
             }
             std::thread::yield_now();
         }
-    }
-}
-
-fn uncommitted(place: &TopicPartition) -> super::AssignedPartition {
-    super::AssignedPartition {
-        topic: place.topic.clone(),
-        partition: place.partition,
-        committed: None,
-        metadata: String::new(),
     }
 }
 

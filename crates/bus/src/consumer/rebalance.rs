@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
+use super::kept::Kept;
 use super::{AssignedPartition, ConsumerError, Control, Handler, Start, TopicPartition};
 use crate::connection::{self, Connection};
 use crate::local_offsets;
@@ -35,6 +36,8 @@ pub(super) struct State {
     pub(super) handler: Box<dyn Handler>,
     /// Topic, partition, and the next offset to be delivered; none until the first record after a logical start.
     pub(super) owned: HashMap<String, HashMap<i32, Option<i64>>>,
+    /// Records that came for paused partitions.
+    pub(super) kept: Kept,
     /// The consumer has to end.
     pub(super) failed: bool,
 }
@@ -44,6 +47,7 @@ impl State {
         let mut gone = Vec::with_capacity(partitions.len());
         for place in partitions {
             let known = self.owned.get_mut(&place.topic).and_then(|topic| topic.remove(&place.partition));
+            self.kept.forget(place);
             if known.is_some() {
                 gone.push(place.clone());
             }
@@ -61,7 +65,7 @@ impl State {
 
 impl Desk {
     pub(super) fn new(handler: Box<dyn Handler>, group: String, local: Option<String>, control: Control) -> Self {
-        let state = State { handler, owned: HashMap::new(), failed: false };
+        let state = State { handler, owned: HashMap::new(), kept: Kept::default(), failed: false };
         Self {
             state: Mutex::new(state),
             group,

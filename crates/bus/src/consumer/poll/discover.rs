@@ -1,0 +1,75 @@
+//! Readers without a group find their partitions themselves.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+
+use super::{LOOKUP_TIMEOUT, Poller};
+use crate::consumer::{AssignedPartition, ConsumerError, Scope, TopicPartition};
+
+/// How often a whole reader looks for new partitions, and for a topic that is missing.
+const DISCOVER_INTERVAL: Duration = Duration::from_secs(30);
+const DISCOVER_MISSING_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Poller {
+    /// Without a group: takes every partition of the topics that is not ours yet.
+    pub(super) fn discover(&mut self) {
+        let interval = if self.complete { DISCOVER_INTERVAL } else { DISCOVER_MISSING_INTERVAL };
+        if self.looked_at.is_some_and(|at| at.elapsed() < interval) {
+            return;
+        }
+        self.looked_at = Some(Instant::now());
+        let mut found = Vec::new();
+        for topic in &self.options.topics {
+            match self.consumer.fetch_metadata(Some(topic), LOOKUP_TIMEOUT) {
+                Ok(metadata) => {
+                    self.desk().connection.alive();
+                    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+                    found.extend(partitions.map(|partition| TopicPartition::new(topic, partition.id())));
+                }
+                Err(error) => self.desk().connection.lost(&error.to_string()),
+            }
+        }
+        let missing = self.options.topics.iter().find(|topic| !found.iter().any(|place| &place.topic == *topic));
+        self.complete = missing.is_none();
+        match missing {
+            Some(topic) if !self.desk().connection.is_down() => {
+                if !std::mem::replace(&mut self.told_missing, true) {
+                    self.report(ConsumerError::TopicMissing(topic.clone()));
+                }
+            }
+            _ => self.told_missing = false,
+        }
+        self.take_new(found);
+    }
+
+    fn take_new(&mut self, found: Vec<TopicPartition>) {
+        let new: Vec<TopicPartition> = {
+            let state = self.desk().lock();
+            let known = |place: &TopicPartition| {
+                state.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition))
+            };
+            found.into_iter().filter(|place| !known(place)).collect()
+        };
+        if new.is_empty() {
+            return;
+        }
+        let assigned = match self.scope != Scope::Group {
+            // Tables and tails have no group, hence nothing committed.
+            true => Some(new.iter().map(uncommitted).collect()),
+            false => self.desk().committed(&self.consumer, &new),
+        };
+        if let Some(list) = assigned.and_then(|assigned: Vec<_>| self.desk().take(&assigned)) {
+            self.check(self.consumer.incremental_assign(&list), "assign");
+        }
+    }
+}
+
+fn uncommitted(place: &TopicPartition) -> AssignedPartition {
+    AssignedPartition {
+        topic: place.topic.clone(),
+        partition: place.partition,
+        committed: None,
+        metadata: String::new(),
+    }
+}
