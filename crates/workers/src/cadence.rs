@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 /// The shortest time between two commits.
-const INTERVAL_MIN: Duration = Duration::from_millis(5);
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// The batch size at which the interval reaches its longest.
-const BUSY_RESULTS: f64 = 128.0;
+const BUSY_RESULTS: f64 = 32.0;
 /// How much of the average a new batch counts for.
 const WEIGHT: f64 = 0.2;
 

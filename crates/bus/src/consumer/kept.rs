@@ -2,12 +2,16 @@
 //! fetch again after a resumption; so it is told to stop only when much is kept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::TopicPartition;
 use crate::Inbound;
 
 /// What is kept before fetching stops, all partitions of a consumer together. Fetching goes on at three quarters.
 const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long a full store only keeps the thread from polling before fetching is stopped. Where work is quick there is
+/// room again by then; rebalances wait for so long.
+const FULL_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -17,6 +21,7 @@ pub(super) struct Kept {
     pub(super) stopped: HashSet<TopicPartition>,
     records: HashMap<TopicPartition, VecDeque<Inbound>>,
     bytes: usize,
+    full_since: Option<Instant>,
 }
 
 impl Kept {
@@ -74,9 +79,18 @@ impl Kept {
         self.bytes -= dropped.iter().map(Inbound::size_bytes).sum::<usize>();
     }
 
-    /// Partitions to fetch no more: much is kept already.
-    pub(super) fn take_to_stop(&mut self) -> Vec<TopicPartition> {
+    /// Whether nothing more is to be polled now: much is kept, and has been for a short time only.
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
         if self.bytes < KEPT_BYTES_MAX {
+            self.full_since = None;
+            return false;
+        }
+        now.duration_since(*self.full_since.get_or_insert(now)) < FULL_WAIT
+    }
+
+    /// Partitions to fetch no more: much has been kept for long.
+    pub(super) fn take_to_stop(&mut self, now: Instant) -> Vec<TopicPartition> {
+        if self.bytes < KEPT_BYTES_MAX || self.is_full(now) {
             return Vec::new();
         }
         let to_stop: Vec<TopicPartition> = self.paused.difference(&self.stopped).cloned().collect();
@@ -126,10 +140,14 @@ mod tests {
         kept.pause([place(0), place(1)]);
         let half = KEPT_BYTES_MAX / 2;
         assert!(kept.keep(record(0, 0, half)).is_none());
-        assert!(kept.take_to_stop().is_empty());
+        let now = Instant::now();
+        assert!(!kept.is_full(now) && kept.take_to_stop(now).is_empty());
         assert!(kept.keep(record(1, 0, half)).is_none());
-        assert_eq!(kept.take_to_stop().len(), 2);
-        assert!(kept.take_to_stop().is_empty(), "once");
+        assert!(kept.is_full(now) && kept.take_to_stop(now).is_empty(), "there may be room again soon");
+        let later = now + FULL_WAIT;
+        assert!(!kept.is_full(later), "rebalances must not wait for ever");
+        assert_eq!(kept.take_to_stop(later).len(), 2);
+        assert!(kept.take_to_stop(later).is_empty(), "once");
         assert!(kept.take_to_fetch().is_empty());
         kept.forget(&place(1));
         assert_eq!(kept.take_to_fetch(), [place(0)], "the other is not ours any more");

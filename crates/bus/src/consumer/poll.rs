@@ -90,6 +90,9 @@ impl Poller {
     /// True when there may be more to drain.
     fn drain(&mut self) -> bool {
         self.hand_out_kept();
+        if self.desk().lock().kept.is_full(Instant::now()) {
+            return false;
+        }
         let consumer = Arc::clone(&self.consumer);
         for _ in 0..BURST_RECORDS_MAX {
             match consumer.poll(Duration::ZERO) {
@@ -138,7 +141,7 @@ impl Poller {
     fn fetch_or_stop(&mut self) {
         let (to_stop, to_fetch) = {
             let mut state = self.desk().lock();
-            (state.kept.take_to_stop(), state.kept.take_to_fetch())
+            (state.kept.take_to_stop(Instant::now()), state.kept.take_to_fetch())
         };
         if !to_stop.is_empty() {
             self.check(self.consumer.pause(&self.owned_list(&to_stop)), "pause");
