@@ -1,5 +1,5 @@
-//! The spans of this service: `{method} {route}` per request, `process <topic>` per command. Both are what the job's first
-//! records name as their cause.
+//! The spans of this service: `{method} {route}` per request, `process <topic>` per command. Both are what the job's
+//! first records name as their cause.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode, header};

@@ -56,8 +56,8 @@ pub(crate) fn delivered(rows: &[Row], now_ms: i64) {
     }
 }
 
-/// The span of a row that was delivered, `send <topic>`: from its commit in Postgres to that in Kafka, a child of what the
-/// row names as its cause. The row itself keeps that cause.
+/// The span of a row that was delivered, `send <topic>`: from its commit in Postgres to that in Kafka, a child of what
+/// the row names as its cause. The row itself keeps that cause.
 fn trace(row: &Row, now_ms: i64) {
     let Some(Trace { context: TraceContext { trace_id, span_id, flags }, .. }) =
         Trace::from_headers(&row.record.headers)

@@ -1,7 +1,8 @@
-//! Spans, of which a job's trace consists (OpenTelemetry). A role says where a span hangs and what it is about; only this
-//! crate knows the SDK.
+//! Spans, of which a job's trace consists (OpenTelemetry). A role says where a span hangs and what it is about; only
+//! this crate knows the SDK.
 //!
-//! Promise: while traces are not exported nothing is made: no span, no name, no attribute. A span ends when it is dropped.
+//! Promise: while traces are not exported nothing is made: no span, no name, no attribute. A span ends when it is
+//! dropped.
 //!
 //! Invariant: bodies, whole URLs and secrets never become attributes.
 
@@ -130,7 +131,8 @@ impl Span {
             .text("messaging.destination.partition.id", partition)
             .number("messaging.kafka.offset", offset);
         if let (Some(recorded), Some(cause)) = (span.recorded(), message.cause) {
-            recorded.add_link(cause.context(), Vec::new());
+            // Jaeger folds a link to the parent into one reference, which stays a child's only by this word.
+            recorded.add_link(cause.context(), vec![KeyValue::new("opentracing.ref_type", "child_of")]);
         }
         span
     }

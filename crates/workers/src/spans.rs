@@ -45,7 +45,7 @@ pub(crate) fn trace(span: &Span, cause: Option<Trace>, ids: &Ids) -> Trace {
     }
 }
 
-/// Begins the span of an attempt over HTTP: `{method} {step}`. The URL may hold a secret, so that only its host is told.
+/// Begins the span of an attempt over HTTP: `{method} {step}`. The URL may hold a secret: only its host is told.
 pub(crate) fn http(call: &HttpCall, slip: &Slip, trace: &Trace) -> Span {
     let span = Span::begin(Kind::Client, Some(point(trace)), || format!("{} {}", call.method, slip.step));
     if span.is_recorded() {
