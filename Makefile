@@ -3,7 +3,7 @@ TARGET_FOLDER := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export SQLX_OFFLINE := true
 export RUSTDOCFLAGS := -D warnings
 
-.PHONY: demo test check bench up down smoke recovery
+.PHONY: demo test test-traces check bench up down smoke recovery
 
 demo: ## four orders through the whole system, on this machine (EXIT=1: end when done)
 	scripts/install-tools demo
@@ -14,6 +14,11 @@ test: ## everything, against a real Kafka, schema registry and Postgres
 	scripts/install-tools
 	cargo build --locked --workspace --all-targets
 	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --no-fail-fast $(TESTS)
+
+test-traces: ## the shape of traces, against a real Jaeger (the first time it is compiled: ten minutes)
+	scripts/install-tools traces
+	cargo build --locked --workspace --all-targets
+	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --test traces -- --ignored
 
 check: ## format, lints, the rules of the repository, generated files, docs
 	scripts/install-tools

