@@ -121,7 +121,7 @@ impl Commands {
                 Accepted::Replayed { job, same_fingerprint: false } => {
                     let reason = format!("the `id` was used before, for another command (job {job})");
                     span.fail("id-reused", &reason);
-                    refused.push(Refused { record: *record, class: "id-reused", reason });
+                    refused.push(Refused { record, class: "id-reused", reason });
                 }
             }
         }
