@@ -6,6 +6,7 @@
 //! - `STACK_RATE`: orders a second
 
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
+#![expect(clippy::print_stderr, reason = "the person at the recovery run sees what is not answered")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
