@@ -125,7 +125,9 @@ impl Apply for Notifier {
 
 fn log_end(event: &JobEvent, trace_id: Option<u128>) {
     let JobEvent { job, tenant, flow, status, .. } = event;
+    let took = Duration::from_millis(u64::try_from(event.at_ms - event.accepted_at_ms).unwrap_or(0));
     metrics::counter!("meanwhile_jobs_ended_total", "flow" => flow.clone(), "status" => status.as_str()).increment(1);
+    metrics::histogram!("meanwhile_job_seconds", "flow" => flow.clone(), "status" => status.as_str()).record(took);
     let trace_id = trace_id.map(|id| format!("{id:032x}"));
     tracing::info!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), "job ended");
 }

@@ -85,6 +85,7 @@ impl Relay {
         telemetry::outbox_age(outbox::oldest_age_ms(&self.pool, below).await?.unwrap_or(0));
         if let Ok(status) = slot::status(&self.pool, &self.slot).await {
             telemetry::slot_lag(status.lag_bytes);
+            telemetry::slot_wal_status(&status.wal_status);
         }
         Ok(())
     }

@@ -18,11 +18,14 @@ const REFUSED: &str = "meanwhile_relay_rows_refused_total";
 const POSITION: &str = "meanwhile_relay_position_lsn";
 const OUTBOX_AGE: &str = "meanwhile_outbox_age_seconds";
 const SLOT_LAG: &str = "meanwhile_relay_slot_lag_bytes";
+const SLOT_WAL_STATUS: &str = "meanwhile_relay_slot_wal_status";
+const SLOT_WAL_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
 const DROPPED: &str = "meanwhile_outbox_partitions_dropped_total";
 
 /// Says once what each metric means.
 pub(crate) fn describe() {
     describe_gauge!(ACTIVE, "1 while this relay delivers, 0 while it stands by or cannot");
+    describe_gauge!(SLOT_WAL_STATUS, "1 for the present state of the slot's log in Postgres, 0 for the others");
     describe_counter!(ROWS, "Outbox rows delivered to Kafka");
     describe_counter!(TRANSACTIONS, "Kafka transactions committed");
     describe_counter!(ABORTED, "Kafka transactions aborted");
@@ -99,6 +102,13 @@ pub(crate) fn outbox_age(age_ms: i64) {
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
 pub(crate) fn slot_lag(bytes: u64) {
     gauge!(SLOT_LAG).set(bytes as f64);
+}
+
+/// `status` is Postgres' `pg_replication_slots.wal_status`.
+pub(crate) fn slot_wal_status(status: &str) {
+    for each in SLOT_WAL_STATUSES {
+        gauge!(SLOT_WAL_STATUS, "status" => each).set(if each == status { 1.0 } else { 0.0 });
+    }
 }
 
 pub(crate) fn dropped(partitions: usize) {

@@ -133,6 +133,14 @@ impl Readiness {
             tracing::warn!(role = %self.role, dependency = name, "{name} is missing: {message}; trying again");
         }
         let logged_ms = if speak { now_ms } else { logged_ms };
+        if changed {
+            let (role, dependency) = key.clone();
+            metrics::gauge!("meanwhile_dependency_up", "role" => role, "dependency" => dependency).set(if ok {
+                1.0
+            } else {
+                0.0
+            });
+        }
         reports.insert(key, Report { ok, message, since_ms, logged_ms });
         let all_ok = reports.values().all(|report| report.ok);
         drop(reports);
