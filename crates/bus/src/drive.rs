@@ -1,8 +1,8 @@
 //! The loop of rule 3: take a batch, apply it with its offsets in one transaction of the caller's database, go on.
 //!
 //! A batch that cannot be applied now is tried again; one that conflicts is read again; one that a single record
-//! spoils is
-//! halved until that record is alone, and then buried. So nothing is skipped and nothing can wedge a partition.
+//! spoils is halved until that record is alone, and then buried. So nothing is skipped and nothing can wedge a
+//! partition.
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,8 +1,7 @@
 //! The schema registry's client (Confluent's API).
 //!
 //! Failures are not remembered: an id that could not be resolved a moment ago is asked for again. `Unknown` is said
-//! only
-//! where the registry itself says so; anything else that goes wrong means "not now".
+//! only where the registry itself says so; anything else that goes wrong means "not now".
 
 use std::future::Future;
 use std::time::Duration;

@@ -16,7 +16,7 @@ use store::acceptances::{Acceptance, Accepted, NewAcceptance, accept_batch_in};
 use store::offsets::advance;
 use store::outbox;
 
-use crate::context::{clean_correlation_id, continue_trace};
+use crate::context::clean_correlation_id;
 use crate::http::Api;
 use crate::idempotency;
 use crate::plan::{Asked, BadInput, Planner};
@@ -85,7 +85,7 @@ impl Commands {
             fallback_key: key,
             idempotency_key: command.id,
             correlation_id: correlation_id.unwrap_or_else(|| api.ids.uuid().to_string()),
-            trace: continue_trace(Trace::from_headers(&record.headers), span, &api.ids),
+            trace: span.carry_on(Trace::from_headers(&record.headers), &api.ids),
             now_ms,
         };
         self.planner.plan(&definition, asked).map_err(|error| refuse("schema-violation", violations(error)))

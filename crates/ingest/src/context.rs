@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use events::trace::{Trace, TraceContext};
+use events::trace::Trace;
 use service_kit::identity::Ids;
 use service_kit::problem::TraceId;
 use service_kit::trace::Span;
@@ -34,21 +34,6 @@ impl RequestContext {
     }
 }
 
-/// A trace of its own, or the next span of the one that came: `span` where traces are exported.
-pub(crate) fn continue_trace(incoming: Option<Trace>, span: &Span, ids: &Ids) -> Trace {
-    if let Some(context) = span.point().map(spans::context) {
-        return Trace { context, state: incoming.and_then(|trace| trace.state) };
-    }
-    match incoming {
-        Some(trace) => trace.child(u64::from_be_bytes(ids.span_id())),
-        None => Trace::new(TraceContext {
-            trace_id: u128::from_be_bytes(ids.trace_id()),
-            span_id: u64::from_be_bytes(ids.span_id()),
-            flags: 1,
-        }),
-    }
-}
-
 /// A correlation id as it may be stored: printable ASCII, of bounded length; none where nothing is left.
 pub(crate) fn clean_correlation_id(text: &str) -> Option<String> {
     let clean: String =
@@ -64,7 +49,7 @@ fn incoming(headers: &HeaderMap) -> Option<Trace> {
 }
 
 fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids) -> RequestContext {
-    let trace = continue_trace(incoming, span, ids);
+    let trace = span.carry_on(incoming, ids);
     let text = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
     let correlation_id = text.and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
     RequestContext { trace, correlation_id }

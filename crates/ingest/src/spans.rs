@@ -5,25 +5,14 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, StatusCode, header};
 use axum::response::Response;
 use bus::Inbound;
-use events::trace::{Trace, TraceContext};
+use events::trace::Trace;
 use service_kit::problem::Problem;
-use service_kit::trace::{Kind, Message, Point, Span, is_on};
+use service_kit::trace::{Kind, Message, Span, is_on};
 
 use crate::request_log::{is_quiet, job_of};
 
 /// What stands for any other method (OpenTelemetry's conventions for HTTP).
 const OTHER_METHOD: &str = "_OTHER";
-
-/// A point of a trace as our headers carry it.
-pub(crate) fn context(point: Point) -> TraceContext {
-    let Point { trace_id, span_id, flags } = point;
-    TraceContext { trace_id, span_id, flags }
-}
-
-fn point(trace: &Trace) -> Point {
-    let TraceContext { trace_id, span_id, flags } = trace.context;
-    Point { trace_id, span_id, flags }
-}
 
 /// Begins the span of a request. Probes and scrapers get none.
 pub(crate) fn request(request: &Request, incoming: Option<&Trace>) -> Span {
@@ -31,7 +20,7 @@ pub(crate) fn request(request: &Request, incoming: Option<&Trace>) -> Span {
         return Span::none();
     }
     let method = known(request.method());
-    let span = Span::begin(Kind::Server, incoming.map(point), || span_name(method, None));
+    let span = Span::begin(Kind::Server, incoming.map(|trace| trace.context), || span_name(method, None));
     span.text("http.request.method", method).text("url.path", request.uri().path()).text("url.scheme", "http");
     span
 }
@@ -109,7 +98,7 @@ pub(crate) fn command(record: &Inbound, prefix: &str) -> Span {
     if !is_on() {
         return Span::none();
     }
-    let cause = Trace::from_headers(&record.headers).as_ref().map(point);
+    let cause = Trace::from_headers(&record.headers).map(|trace| trace.context);
     let message = Message { topic: &record.topic, key: record.key.as_deref(), job: None, cause };
     Span::process(&message, format_args!("{prefix}-ingest"), record.partition, record.offset)
 }

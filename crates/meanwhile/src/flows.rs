@@ -120,8 +120,7 @@ fn read_text(file: &Path) -> anyhow::Result<String> {
 }
 
 /// Makes these the active versions. Queues come first, so that no slip is ever sent to a topic that is not there; a
-/// flow
-/// and its record for Kafka commit together.
+/// flow and its record for Kafka commit together.
 #[expect(clippy::print_stdout, reason = "progress of a command")]
 pub(crate) async fn apply_all(base: &Base, definitions: &[Definition]) -> anyhow::Result<()> {
     let queues: BTreeSet<&str> = definitions.iter().flat_map(Definition::queues).collect();

@@ -9,18 +9,17 @@ use serde_json::Value;
 use service_kit::config::{Shared, Sources};
 
 use crate::cli::HealthcheckArgs;
+use crate::roles::Role;
 
 /// Container health checks are repeated every few seconds: one that hangs must not outlive its turn.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Where ingest, and whoever runs several roles, listens by default.
-const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
 /// `meanwhile healthcheck`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn run(args: HealthcheckArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
     let url = match args.url {
         Some(url) => url,
-        None => own_url(Shared::load(sources)?.listen_or(DEFAULT_LISTEN), args.live),
+        None => own_url(Shared::load(sources)?.listen_or(Role::Ingest.listen()), args.live),
     };
     let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().context("the HTTP client")?;
     let response = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;

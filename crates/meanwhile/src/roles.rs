@@ -37,7 +37,7 @@ impl Role {
     }
 
     /// Where a role listens by itself: the API, or health and metrics.
-    const fn listen(self) -> &'static str {
+    pub(crate) const fn listen(self) -> &'static str {
         match self {
             Self::Ingest => "127.0.0.1:8080",
             Self::Relay => "127.0.0.1:8091",

@@ -9,7 +9,7 @@ use events::wait::Wait;
 use events::{WriterIds, decode_cancel, decode_event, decode_wait};
 use flow::definition::Definition;
 use service_kit::identity::Clock;
-use service_kit::trace::{Message, Point, Span, is_on};
+use service_kit::trace::{Message, Span, is_on};
 use store::dead_letters::{DeadLetter, Original};
 use store::holds::NewHold;
 use store::jobs::ObservedEvent;
@@ -135,12 +135,11 @@ impl TakeIn {
             return Span::none();
         }
         let job = hold.slip.job.to_string();
-        let TraceContext { trace_id, span_id, flags } = cause(record, hold.slip.job).context;
         let message = Message {
             topic: &record.topic,
             key: record.key.as_deref(),
             job: Some(&job),
-            cause: Some(Point { trace_id, span_id, flags }),
+            cause: Some(cause(record, hold.slip.job).context),
         };
         let group = format_args!("{}-orchestrator", self.topics.prefix());
         let span = Span::process(&message, group, record.partition, record.offset);
@@ -157,8 +156,8 @@ impl TakeIn {
 
     fn hold(&self, record: &Inbound, hold: flow::slip::Hold, span: &Span) -> Result<NewHold, Refusal> {
         let mut trace = cause(record, hold.slip.job);
-        if let Some(Point { trace_id, span_id, flags }) = span.point() {
-            trace.context = TraceContext { trace_id, span_id, flags };
+        if let Some(context) = span.point() {
+            trace.context = context;
         }
         let slip_record = events::slip_record(&self.topics, &self.writers, &hold.queue, &hold.slip, &trace);
         Ok(NewHold {

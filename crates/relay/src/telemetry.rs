@@ -2,9 +2,9 @@
 
 use events::header;
 use events::position::Position;
-use events::trace::{Trace, TraceContext};
+use events::trace::Trace;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use service_kit::trace::{Message, Point, Span, is_on};
+use service_kit::trace::{Message, Span, is_on};
 
 use crate::read::Row;
 
@@ -62,17 +62,13 @@ pub(crate) fn delivered(rows: &[Row], now_ms: i64) {
 /// The span of a row that was delivered, `send <topic>`: from its commit in Postgres to that in Kafka, a child of what
 /// the row names as its cause. The row itself keeps that cause.
 fn trace(row: &Row, now_ms: i64) {
-    let Some(Trace { context: TraceContext { trace_id, span_id, flags }, .. }) =
-        Trace::from_headers(&row.record.headers)
-    else {
-        return;
-    };
+    let Some(cause) = Trace::from_headers(&row.record.headers) else { return };
     let text = |name| row.record.header(name).and_then(|value| str::from_utf8(value).ok());
     let message = Message {
         topic: &row.record.topic,
         key: row.record.key.as_deref(),
         job: text(header::JOB_ID),
-        cause: Some(Point { trace_id, span_id, flags }),
+        cause: Some(cause.context),
     };
     // The two clocks may differ.
     let span = Span::send(&message, row.committed_at_ms.min(now_ms));

@@ -10,11 +10,14 @@ use std::fmt::{self, Display, Write};
 use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
+use events::trace::{Trace, TraceContext};
 use opentelemetry::trace::{
     FutureExt, SpanContext, SpanId, SpanKind, SpanRef, Status, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracer;
+
+use crate::identity::Ids;
 
 /// A longer text attribute is cut, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
@@ -29,24 +32,6 @@ pub(crate) fn install(tracer: SdkTracer) {
 /// Whether spans are made at all.
 pub fn is_on() -> bool {
     TRACER.get().is_some()
-}
-
-/// A point in a trace, as W3C Trace Context names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Point {
-    /// The trace, never zero.
-    pub trace_id: u128,
-    /// The span, never zero.
-    pub span_id: u64,
-    /// Bit 0: sampled.
-    pub flags: u8,
-}
-
-impl Point {
-    fn context(self) -> SpanContext {
-        let (trace, span) = (TraceId::from(self.trace_id), SpanId::from(self.span_id));
-        SpanContext::new(trace, span, TraceFlags::new(self.flags), true, TraceState::default())
-    }
 }
 
 /// What a span's work is to others.
@@ -86,7 +71,7 @@ pub struct Message<'a> {
     /// The job that it is about.
     pub job: Option<&'a str>,
     /// What its headers name as its cause.
-    pub cause: Option<Point>,
+    pub cause: Option<TraceContext>,
 }
 
 /// A span that is going on, or nothing where traces are not exported.
@@ -106,15 +91,20 @@ impl Span {
     }
 
     /// Begins a span below `parent`; without one, a new trace. Nobody asks for the name unless traces are exported.
-    pub fn begin(kind: Kind, parent: Option<Point>, name: impl FnOnce() -> String) -> Self {
+    pub fn begin(kind: Kind, parent: Option<TraceContext>, name: impl FnOnce() -> String) -> Self {
         Self::begin_at(None, kind, parent, name)
     }
 
     /// Begins a span for something that began at `since_ms` (milliseconds since the Unix epoch); none: now.
-    fn begin_at(since_ms: Option<i64>, kind: Kind, parent: Option<Point>, name: impl FnOnce() -> String) -> Self {
+    fn begin_at(
+        since_ms: Option<i64>,
+        kind: Kind,
+        parent: Option<TraceContext>,
+        name: impl FnOnce() -> String,
+    ) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
         let parent =
-            parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent.context()));
+            parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(span_context(parent)));
         let mut builder = tracer.span_builder(name()).with_kind(kind.into());
         if let Some(since_ms) = since_ms {
             builder = builder.with_start_time(UNIX_EPOCH + Duration::from_millis(since_ms.unsigned_abs()));
@@ -132,7 +122,7 @@ impl Span {
             .number("messaging.kafka.offset", offset);
         if let (Some(recorded), Some(cause)) = (span.recorded(), message.cause) {
             // Jaeger folds a link to the parent into one reference, which stays a child's only by this word.
-            recorded.add_link(cause.context(), vec![KeyValue::new("opentracing.ref_type", "child_of")]);
+            recorded.add_link(span_context(cause), vec![KeyValue::new("opentracing.ref_type", "child_of")]);
         }
         span
     }
@@ -159,15 +149,29 @@ impl Span {
     }
 
     /// Where this span is, for what it causes. None while traces are not exported.
-    pub fn point(&self) -> Option<Point> {
+    pub fn point(&self) -> Option<TraceContext> {
         let span = self.0.as_ref()?.span();
         let context = span.span_context();
         let (trace_id, span_id) = (context.trace_id().to_bytes(), context.span_id().to_bytes());
-        Some(Point {
+        Some(TraceContext {
             trace_id: u128::from_be_bytes(trace_id),
             span_id: u64::from_be_bytes(span_id),
             flags: context.trace_flags().to_u8(),
         })
+    }
+
+    /// The trace that goes on with whatever is caused by this span: below it, or where there is none below `cause`
+    /// with a new id; without a cause, a trace of its own.
+    pub fn carry_on(&self, cause: Option<Trace>, ids: &Ids) -> Trace {
+        let span_id = || u64::from_be_bytes(ids.span_id());
+        match (self.point(), cause) {
+            (Some(context), cause) => Trace { context, state: cause.and_then(|trace| trace.state) },
+            (None, Some(cause)) => cause.child(span_id()),
+            (None, None) => {
+                let trace_id = u128::from_be_bytes(ids.trace_id());
+                Trace::new(TraceContext { trace_id, span_id: span_id(), flags: 1 })
+            }
+        }
     }
 
     /// Whether anything that is told of this span is kept: traces are exported, and this one was sampled.
@@ -217,6 +221,11 @@ impl Span {
             None => work.await,
         }
     }
+}
+
+fn span_context(context: TraceContext) -> SpanContext {
+    let (trace, span) = (TraceId::from(context.trace_id), SpanId::from(context.span_id));
+    SpanContext::new(trace, span, TraceFlags::new(context.flags), true, TraceState::default())
 }
 
 /// Text of at most [`TEXT_BYTES_MAX`] bytes.

@@ -135,19 +135,20 @@ impl Board {
         }
     }
 
-    /// Opens a new epoch for a partition, from what was committed last.
+    /// Opens a new epoch for a partition, from what was committed last; `end` is where it ends now.
     pub(crate) fn assign(
         &mut self,
         place: TopicPartition,
         offset: i64,
         metadata: &str,
-    ) -> Result<Epoch, UnknownMetadata> {
+        end: i64,
+    ) -> Result<(), UnknownMetadata> {
         assert!(self.epoch(&place.topic, place.partition).is_none(), "{place} was assigned twice without a revocation");
         let epoch = Epoch(NEXT_EPOCH.fetch_add(1, Ordering::Relaxed));
         let partition = Partition {
             place: place.clone(),
             ledger: Ledger::restore(offset, metadata)?,
-            end_at_assignment: offset,
+            end_at_assignment: end,
             lanes: Lanes::default(),
             revoked: CancellationToken::new(),
             paused: false,
@@ -157,14 +158,7 @@ impl Board {
         self.queues.entry(place.topic.clone()).or_default();
         self.partitions.insert(epoch, partition);
         self.epochs.entry(place.topic).or_default().insert(place.partition, epoch);
-        Ok(epoch)
-    }
-
-    /// Tells where the partition ended when it was assigned.
-    pub(crate) fn ended_at(&mut self, epoch: Epoch, end: i64) {
-        if let Some(partition) = self.partitions.get_mut(&epoch) {
-            partition.end_at_assignment = end;
-        }
+        Ok(())
     }
 
     fn epoch(&self, topic: &str, partition: i32) -> Option<Epoch> {

@@ -63,8 +63,7 @@ impl Desk {
         for (partition, offset) in assigned {
             let place = partition.place();
             let end = ends.get(&place).copied().unwrap_or(i64::MAX);
-            let epoch = state.board.assign(place, *offset, &partition.metadata)?;
-            state.board.ended_at(epoch, end);
+            state.board.assign(place, *offset, &partition.metadata, end)?;
         }
         Ok(())
     }

@@ -107,7 +107,7 @@ impl Runner {
         let definition = definition.ok_or_else(|| {
             Dead::new("unknown-flow", format!("no flow {}@{} on {}", slip.flow, slip.version, self.topics.flows()))
         })?;
-        let trace = spans::trace(span, Trace::from_headers(&record.headers), &self.ids);
+        let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
         self.run_step(&definition, slip, &trace, span).await
     }
 
@@ -178,7 +178,7 @@ impl Runner {
             Prepared::Outcome(outcome) => Some(outcome),
             Prepared::Http(call) => {
                 let span = spans::http(&call, slip, trace);
-                let attempt = spans::trace(&span, Some(trace.clone()), &self.ids);
+                let attempt = span.carry_on(Some(trace.clone()), &self.ids);
                 let answer = self.http.send(&call, &attempt, &slip.correlation_id).await;
                 spans::answered(&span, &answer);
                 let outcome = classify(definition, slip, answer, self.clock.now_ms());
@@ -191,7 +191,7 @@ impl Runner {
             }
             Prepared::Native(call) => {
                 let span = spans::native(&call.name, slip, trace);
-                let attempt = spans::trace(&span, Some(trace.clone()), &self.ids);
+                let attempt = span.carry_on(Some(trace.clone()), &self.ids);
                 let outcome = span.run(self.natives.call(native_call(call, slip, &attempt))).await;
                 outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
                 outcome

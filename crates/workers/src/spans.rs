@@ -2,11 +2,10 @@
 
 use bus::Inbound;
 use events::header;
-use events::trace::{Trace, TraceContext};
+use events::trace::Trace;
 use flow::decide::{HttpAnswer, HttpCall, Outcome, StepError};
 use flow::slip::Slip;
-use service_kit::Ids;
-use service_kit::trace::{Kind, Message, Point, Span, is_on};
+use service_kit::trace::{Kind, Message, Span, is_on};
 
 /// Begins the span of a slip. `prefix` is that of the topics, and of the workers' group.
 pub(crate) fn process(record: &Inbound, prefix: &str) -> Span {
@@ -17,7 +16,7 @@ pub(crate) fn process(record: &Inbound, prefix: &str) -> Span {
         topic: &record.topic,
         key: record.key.as_deref(),
         job: record.header_text(header::JOB_ID),
-        cause: Trace::from_headers(&record.headers).as_ref().map(point),
+        cause: Trace::from_headers(&record.headers).map(|trace| trace.context),
     };
     Span::process(&message, format_args!("{prefix}-workers"), record.partition, record.offset)
 }
@@ -32,22 +31,9 @@ pub(crate) fn slip(span: &Span, slip: &Slip) {
         .number("meanwhile.hop", i64::from(slip.hop));
 }
 
-/// What the span's slip causes is caused by the span; without one by a new id below `cause`.
-pub(crate) fn trace(span: &Span, cause: Option<Trace>, ids: &Ids) -> Trace {
-    let span_id = || u64::from_be_bytes(ids.span_id());
-    match (span.point(), cause) {
-        (Some(point), cause) => Trace { context: context(point), state: cause.and_then(|trace| trace.state) },
-        (None, Some(cause)) => cause.child(span_id()),
-        (None, None) => {
-            let trace_id = u128::from_be_bytes(ids.trace_id());
-            Trace::new(TraceContext { trace_id, span_id: span_id(), flags: 1 })
-        }
-    }
-}
-
 /// Begins the span of an attempt over HTTP: `{method} {step}`. The URL may hold a secret: only its host is told.
 pub(crate) fn http(call: &HttpCall, slip: &Slip, trace: &Trace) -> Span {
-    let span = Span::begin(Kind::Client, Some(point(trace)), || format!("{} {}", call.method, slip.step));
+    let span = Span::begin(Kind::Client, Some(trace.context), || format!("{} {}", call.method, slip.step));
     if span.is_recorded() {
         span.text("http.request.method", &call.method);
         if let Ok(url) = reqwest::Url::parse(&call.url) {
@@ -71,7 +57,7 @@ pub(crate) fn answered(span: &Span, answer: &HttpAnswer) {
 
 /// Begins the span of a native step's attempt: `native {name}`.
 pub(crate) fn native(name: &str, slip: &Slip, trace: &Trace) -> Span {
-    let span = Span::begin(Kind::Internal, Some(point(trace)), || format!("native {name}"));
+    let span = Span::begin(Kind::Internal, Some(trace.context), || format!("native {name}"));
     attempt(&span, slip);
     span
 }
@@ -96,31 +82,5 @@ pub(crate) fn failure(span: &Span, outcome: &Outcome) -> Option<StepError> {
     match outcome {
         Outcome::Failed { error, .. } if span.is_recorded() => Some(error.clone()),
         Outcome::Failed { .. } | Outcome::Succeeded { .. } | Outcome::Cancelled => None,
-    }
-}
-
-fn point(trace: &Trace) -> Point {
-    let TraceContext { trace_id, span_id, flags } = trace.context;
-    Point { trace_id, span_id, flags }
-}
-
-fn context(point: Point) -> TraceContext {
-    let Point { trace_id, span_id, flags } = point;
-    TraceContext { trace_id, span_id, flags }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_spans_what_a_slip_causes_stays_in_its_trace_under_a_new_id() {
-        let cause = Trace::new(TraceContext { trace_id: 5, span_id: 6, flags: 1 });
-        let ids = Ids::seeded(1);
-        let next = trace(&Span::none(), Some(cause), &ids);
-        assert_eq!((next.context.trace_id, next.context.flags), (5, 1));
-        assert_ne!(next.context.span_id, 6);
-        let own = trace(&Span::none(), None, &ids);
-        assert_ne!((own.context.trace_id, own.context.trace_id), (0, 5));
     }
 }

@@ -163,10 +163,10 @@ impl Poller {
     fn obey(&mut self) {
         for command in std::mem::take(&mut self.commands.queue) {
             match command {
-                Command::Pause(partitions) => {
+                Command::Pause(mut partitions) => {
                     let mut state = self.desk().lock();
-                    let owned = state.owned_places();
-                    state.kept.pause(partitions.into_iter().filter(|place| owned.contains(place)));
+                    partitions.retain(|place| state.owns(place));
+                    state.kept.pause(partitions);
                 }
                 Command::Resume(partitions) => self.desk().lock().kept.resume(&partitions),
                 Command::Seek(place, start) => self.seek(place, start),
@@ -191,7 +191,7 @@ impl Poller {
         let state = self.desk().lock();
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for place in partitions {
-            if state.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition)) {
+            if state.owns(place) {
                 list.add_partition(&place.topic, place.partition);
             }
         }

@@ -55,6 +55,10 @@ impl State {
         gone
     }
 
+    pub(super) fn owns(&self, place: &TopicPartition) -> bool {
+        self.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition))
+    }
+
     pub(super) fn owned_places(&self) -> Vec<TopicPartition> {
         let places = self.owned.iter().flat_map(|(topic, partitions)| {
             partitions.keys().map(|partition| TopicPartition::new(topic.clone(), *partition))

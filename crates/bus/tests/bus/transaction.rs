@@ -155,3 +155,23 @@ async fn a_record_that_is_too_large_is_refused_and_one_without_a_topic_aborts_an
     let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
     assert_eq!(watched.values(1).await, ["good"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_tells_of_a_record_that_was_refused_whether_by_the_client_or_by_the_broker() {
+    let cluster = Cluster::shared().await;
+    let mut producer = cluster.producer("p").await;
+    // The client takes 2 MiB, the topic 1 MiB; a record has its text as key and value.
+    let records = [1_200_000, 600_000].map(|bytes| record(&cluster.topic(), &"x".repeat(bytes)));
+    for (bad, refused_at_once) in records.into_iter().zip([true, false]) {
+        let (sent, cause, returned) = blocking(move || {
+            producer.begin().unwrap();
+            let sent = producer.send(&bad);
+            let _ = sent.clone().and_then(|()| producer.commit());
+            (sent, producer.abort_with_cause().unwrap(), producer)
+        })
+        .await;
+        assert_eq!(sent.is_err(), refused_at_once, "{sent:?}");
+        assert!(cause.is_some());
+        producer = returned;
+    }
+}

@@ -35,8 +35,8 @@ fn kept() -> &'static Kept {
     })
 }
 
-fn cause(trace_id: u128, flags: u8) -> Point {
-    Point { trace_id, span_id: 7, flags }
+fn cause(trace_id: u128, flags: u8) -> TraceContext {
+    TraceContext { trace_id, span_id: 7, flags }
 }
 
 fn attribute(span: &SpanData, key: &str) -> String {
@@ -153,4 +153,15 @@ fn no_span_is_nothing() {
     let span = Span::none();
     span.text("a", 1).number("b", 2).fail("c", "d");
     assert_eq!((span.point(), span.is_recorded()), (None, false));
+}
+
+#[test]
+fn without_spans_what_a_slip_causes_stays_in_its_trace_under_a_new_id() {
+    let cause = Trace::new(TraceContext { trace_id: 5, span_id: 6, flags: 1 });
+    let ids = Ids::seeded(1);
+    let next = Span::none().carry_on(Some(cause), &ids);
+    assert_eq!((next.context.trace_id, next.context.flags), (5, 1));
+    assert_ne!(next.context.span_id, 6);
+    let own = Span::none().carry_on(None, &ids);
+    assert_ne!((own.context.trace_id, own.context.trace_id), (0, 5));
 }

@@ -31,7 +31,8 @@ impl Log {
     }
 
     fn assign(&mut self, board: &mut Board) {
-        board.assign(self.place.clone(), self.committed.offset, &self.committed.metadata).unwrap();
+        let Position { offset, metadata } = &self.committed;
+        board.assign(self.place.clone(), *offset, metadata, *offset).unwrap();
         self.read = self.records.partition_point(|(offset, _)| *offset < self.committed.offset);
     }
 
@@ -223,8 +224,7 @@ fn while_draining_nothing_new_starts_and_what_runs_may_finish() {
 #[test]
 fn what_lay_in_a_partition_at_its_assignment_may_have_been_begun_before() {
     let mut board = Board::new(LIMITS);
-    let epoch = board.assign(place(0), 0, "").unwrap();
-    board.ended_at(epoch, 1);
+    board.assign(place(0), 0, "", 1).unwrap();
     let mut deliver = |offset: i64| {
         let key = Some(offset.to_be_bytes().to_vec());
         let record = Inbound { topic: TOPIC.to_owned(), partition: 0, offset, key, ..Inbound::default() };

@@ -4,7 +4,7 @@ use events::dead_letter::burial;
 use events::{Record, slip_record};
 use flow::event::JobStatus;
 use serde_json::json;
-use test_kit::read_topic;
+use test_kit::{noise, read_topic};
 use workers::Workers;
 
 use crate::stage::{Stage, trace};
@@ -18,17 +18,6 @@ steps:
 
 fn workers() -> Workers {
     Workers::builder().native("nothing", async |_| Ok(json!({}))).build()
-}
-
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_u32;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state >> 8) as u8
-    };
-    (0..bytes).map(|_| next()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,10 +46,7 @@ impl Poller {
     fn take_new(&mut self, found: Vec<TopicPartition>) {
         let new: Vec<TopicPartition> = {
             let state = self.desk().lock();
-            let known = |place: &TopicPartition| {
-                state.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition))
-            };
-            found.into_iter().filter(|place| !known(place)).collect()
+            found.into_iter().filter(|place| !state.owns(place)).collect()
         };
         if new.is_empty() {
             return;
