@@ -42,6 +42,8 @@ pub struct FollowerOptions {
     pub batch_bytes_max: usize,
     /// See `ConsumerOptions::fetch_wait_max`.
     pub fetch_wait_max: Duration,
+    /// See `ConsumerOptions::fetch_min_bytes`.
+    pub fetch_min_bytes: u32,
     /// See `ConsumerOptions::session_timeout`.
     pub session_timeout: Duration,
 }
@@ -56,6 +58,7 @@ impl FollowerOptions {
             batch_records_max: 1000,
             batch_bytes_max: 4 * 1024 * 1024,
             fetch_wait_max: consumer.fetch_wait_max,
+            fetch_min_bytes: consumer.fetch_min_bytes,
             session_timeout: consumer.session_timeout,
         }
     }
@@ -120,6 +123,7 @@ impl Follower {
         let shared = Arc::new(Shared::new(options.batch_records_max, options.batch_bytes_max));
         let mut consumer_options = ConsumerOptions::new(options.group, options.topics);
         consumer_options.fetch_wait_max = options.fetch_wait_max;
+        consumer_options.fetch_min_bytes = options.fetch_min_bytes;
         consumer_options.session_timeout = options.session_timeout;
         let runtime = Handle::current();
         let handler_shared = Arc::clone(&shared);

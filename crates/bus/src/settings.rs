@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 
 /// The largest request that our clients send or accept, in bytes: the dead letters' topic limit (1 MiB + 64 KiB) and
 /// room for frames. Each topic's own limit is the broker's to hold.
-const MESSAGE_BYTES_MAX: u32 = 2 * 1024 * 1024;
+pub(crate) const MESSAGE_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
 /// What stands behind the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

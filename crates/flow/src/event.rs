@@ -110,6 +110,11 @@ impl EventKind {
         Self::JobCancelled,
     ];
 
+    /// True for the three that say how a job ended.
+    pub const fn ends_job(self) -> bool {
+        matches!(self, Self::JobSucceeded | Self::JobFailed | Self::JobCancelled)
+    }
+
     /// The event's type as the outside sees it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
+use bus::Reader;
 use serde_json::{Value, json};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
@@ -30,6 +31,7 @@ pub(crate) struct Api {
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) acceptor: Acceptor,
+    pub(crate) reader: Reader,
     pub(crate) catalog: Catalog,
     pub(crate) recent: Recent,
     pub(crate) pool: Pool,

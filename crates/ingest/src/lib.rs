@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use bus::{Follower, FollowerOptions, Reader, Registry, Table, Tail, Unreadable, drive};
+use bus::{Follower, FollowerOptions, Reader, Registry, Table, Tail, drive};
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
-use events::trace::Trace;
-use events::{Inbound, decode_event};
+use events::Inbound;
 use flow::definition::Definition;
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
@@ -54,8 +53,6 @@ const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
 /// How far back in each partition of the events a start looks, in offsets: so far may the projection be behind without
 /// an answer going back behind what an earlier process told. More would cost memory at the start.
 const BACKLOG_OFFSETS: i64 = 2_000;
-/// Between attempts to decode events while the registry is down.
-const REGISTRY_RETRY: Duration = Duration::from_millis(500);
 /// How long leaving the commands' group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -90,6 +87,7 @@ pub async fn run(
     let mut store_settings = store::Settings::new(&settings.database_url);
     store_settings.connections_max = settings.config.connections_max;
     let pool = Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")?;
+    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let (acceptor, groups) = Acceptor::start(pool.clone(), readiness.clone());
     let api = Arc::new(Api {
         recent: Recent::new(settings.config.recent_jobs_max),
@@ -97,6 +95,7 @@ pub async fn run(
         clock: Clock::system(),
         ids: Ids::system(),
         acceptor,
+        reader: Reader::new(registry),
         catalog: Catalog::default(),
         pool: pool.clone(),
         readiness,
@@ -120,9 +119,7 @@ pub async fn run(
 
 /// Loads flows and schemas, opens the doors, then follows flows, events and commands.
 async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
-    let reader = Reader::new(registry);
-    let (readiness, ids) = (&api.readiness, &api.ids);
+    let (reader, readiness, ids) = (&api.reader, &api.readiness, &api.ids);
     let topics = settings.topics.clone();
     let Some(writers) = until_ok("registry", readiness, ids, &shutdown, || reader.writer_ids(&topics)).await else {
         return Ok(());
@@ -134,9 +131,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     // From before its beginning, so that no answer goes back behind what an earlier process told.
     let look_back = || Table::load_recent(&settings.bus, &events_topic, BACKLOG_OFFSETS);
     let Some((backlog, _)) = until_ok("kafka", readiness, ids, &shutdown, look_back).await else { return Ok(()) };
-    for record in backlog {
-        watch_event(&record, &reader, &api, &shutdown).await;
-    }
+    backlog.into_iter().for_each(|record| api.recent.saw(record));
     let flows_topic = topics.flows();
     let load = || Table::load(&settings.bus, &flows_topic);
     let Some((flows, mut more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
@@ -160,7 +155,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         }
         Ok(())
     });
-    tasks.spawn("events tail", watch_events(tail, reader, Arc::clone(&api), shutdown.clone()));
+    tasks.spawn("events tail", watch_events(tail, api.recent.clone(), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner }, shutdown));
     tasks.join().await
 }
@@ -199,41 +194,11 @@ fn read_document(document: &serde_json::Value) -> anyhow::Result<Definition> {
     })
 }
 
-async fn watch_events(
-    mut tail: Tail,
-    reader: Reader,
-    api: Arc<Api>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+async fn watch_events(mut tail: Tail, recent: Recent, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
-        for record in records {
-            watch_event(&record, &reader, &api, &shutdown).await;
-        }
-        api.readiness.ready("registry");
+        records.into_iter().for_each(|record| recent.saw(record));
     }
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
-}
-
-/// Takes in one event; waits while the registry is down.
-async fn watch_event(record: &Inbound, reader: &Reader, api: &Api, shutdown: &CancellationToken) {
-    loop {
-        match reader.read(record.value.as_deref(), decode_event).await {
-            Ok(event) => {
-                let trace_id = Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id);
-                return api.recent.saw(record.offset, trace_id, event);
-            }
-            // The orchestrator keeps it as a dead letter.
-            Err(Unreadable::Never(reason)) => {
-                metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "ingest").increment(1);
-                tracing::debug!(offset = record.offset, reason, "unreadable event skipped");
-                return;
-            }
-            Err(Unreadable::NotNow(error)) => api.readiness.missing("registry", error),
-        }
-        if shutdown.run_until_cancelled(tokio::time::sleep(REGISTRY_RETRY)).await.is_none() {
-            return;
-        }
-    }
 }
 
 async fn take_commands(settings: Settings, mut commands: Commands, shutdown: CancellationToken) -> anyhow::Result<()> {

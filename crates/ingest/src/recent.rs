@@ -1,34 +1,39 @@
-//! What this instance saw on the event tail: the freshest view of recent jobs, so that an
-//! answer never goes back in time.
+//! What this instance saw on the event tail: the freshest there is of recent jobs, so that an answer never goes back in
+//! time.
+//!
+//! Events are kept as they came, and read only when somebody asks: most jobs are never asked about.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flow::event::{EventKind, JobEvent};
+use events::trace::Trace;
+use events::{Inbound, header};
+use flow::event::EventKind;
 use flow::id::JobId;
-use flow::view::JobView;
 
 /// One job as the tail told it.
 #[derive(Debug, Clone)]
 pub(crate) struct RecentJob {
-    /// The view after the last event.
-    pub(crate) view: JobView,
-    /// Every event that the tail saw, with its cursor.
-    pub(crate) events: Vec<(i64, JobEvent)>,
+    /// Every event that the tail saw, with its cursor, as Kafka had it.
+    pub(crate) events: Vec<(i64, Box<[u8]>)>,
     /// Whether the tail saw the job from its acceptance on.
     pub(crate) complete: bool,
-    /// The job's trace, as 32 hexadecimal digits.
-    pub(crate) trace_id: Option<String>,
+    /// The job's trace.
+    pub(crate) trace_id: Option<u128>,
 }
 
 /// Of how many more jobs than are kept the cursor alone is kept.
 const FORGOTTEN_FACTOR: usize = 5;
+/// Events kept of one job, at most; older ones are told from the database.
+const EVENTS_MAX: usize = 1_000;
+/// A guess that spares most jobs an allocation.
+const EVENTS_USUAL: usize = 6;
 
 #[derive(Default)]
 struct Seen {
     jobs: HashMap<JobId, RecentJob>,
     order: VecDeque<JobId>,
-    /// How far the view of a job was when it was dropped: an answer must not go back behind it.
+    /// How far a job was when it was dropped: an answer must not go back behind it.
     forgotten: HashMap<JobId, i64>,
     forgotten_order: VecDeque<JobId>,
 }
@@ -36,8 +41,8 @@ struct Seen {
 impl Seen {
     fn forget_oldest(&mut self, forgotten_max: usize) {
         let Some(job) = self.order.pop_front() else { return };
-        let Some(recent) = self.jobs.remove(&job) else { return };
-        if self.forgotten.insert(job, recent.view.cursor).is_none() {
+        let Some((cursor, _)) = self.jobs.remove(&job).and_then(|mut recent| recent.events.pop()) else { return };
+        if self.forgotten.insert(job, cursor).is_none() {
             self.forgotten_order.push_back(job);
         }
         if self.forgotten_order.len() > forgotten_max
@@ -61,23 +66,23 @@ impl Recent {
         Self { jobs_max, seen: Arc::default() }
     }
 
-    /// Takes in one event from the tail.
-    pub(crate) fn saw(&self, cursor: i64, trace_id: Option<u128>, event: JobEvent) {
+    /// Takes in one event from the tail. What names no job is nobody's.
+    pub(crate) fn saw(&self, record: Inbound) {
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let Some(job) = key.and_then(|key| key.parse().ok()) else { return };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = seen.jobs.get_mut(&event.job) {
-            if known.view.apply(cursor, &event) {
-                known.events.push((cursor, event));
-            }
-            return;
+        if let Some(known) = seen.jobs.get_mut(&job) {
+            return known.push(record);
         }
         if seen.order.len() >= self.jobs_max {
             seen.forget_oldest(self.jobs_max.saturating_mul(FORGOTTEN_FACTOR));
         }
-        let complete = event.kind == EventKind::JobAccepted;
-        let view = JobView::from_event(cursor, &event);
-        let trace_id = trace_id.map(|id| format!("{id:032x}"));
-        seen.order.push_back(event.job);
-        seen.jobs.insert(event.job, RecentJob { view, events: vec![(cursor, event)], complete, trace_id });
+        let complete = record.header_text(header::CE_TYPE) == Some(EventKind::JobAccepted.as_str());
+        let trace_id = Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id);
+        let mut recent = RecentJob { events: Vec::with_capacity(EVENTS_USUAL), complete, trace_id };
+        recent.push(record);
+        seen.order.push_back(job);
+        seen.jobs.insert(job, recent);
     }
 
     /// The cursor up to which a job was known here before it was dropped.
@@ -88,5 +93,75 @@ impl Recent {
     /// What the tail told of a job, if it told anything.
     pub(crate) fn get(&self, job: JobId) -> Option<RecentJob> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).jobs.get(&job).cloned()
+    }
+}
+
+impl RecentJob {
+    /// A job's events lie in one partition: whatever is not beyond the last one is a repetition.
+    fn push(&mut self, record: Inbound) {
+        if self.events.last().is_some_and(|(cursor, _)| record.offset <= *cursor) {
+            return;
+        }
+        if self.events.len() >= EVENTS_MAX {
+            self.events.drain(..EVENTS_MAX / 2);
+            self.complete = false;
+        }
+        self.events.push((record.offset, record.value.unwrap_or_default().into_boxed_slice()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(job: u128, offset: i64, kind: EventKind) -> Inbound {
+        let headers = vec![(header::CE_TYPE.to_owned(), Some(kind.as_str().as_bytes().to_vec()))];
+        let key = Some(id(job).to_string().into_bytes());
+        Inbound { offset, key, value: Some(vec![1, 2]), headers, ..Inbound::default() }
+    }
+
+    fn id(job: u128) -> JobId {
+        JobId::new(uuid::Uuid::from_u128(job))
+    }
+
+    fn cursors(recent: &Recent, job: u128) -> Option<Vec<i64>> {
+        Some(recent.get(id(job))?.events.iter().map(|(cursor, _)| *cursor).collect())
+    }
+
+    #[test]
+    fn repeated_events_are_kept_once_and_a_job_is_complete_from_its_acceptance_on() {
+        let recent = Recent::new(2);
+        for (offset, kind) in [(3, EventKind::JobAccepted), (5, EventKind::StepSucceeded), (3, EventKind::JobAccepted)]
+        {
+            recent.saw(event(1, offset, kind));
+        }
+        assert_eq!(cursors(&recent, 1), Some(vec![3, 5]));
+        assert!(recent.get(id(1)).unwrap().complete);
+        recent.saw(event(2, 9, EventKind::StepSucceeded));
+        assert!(!recent.get(id(2)).unwrap().complete);
+        recent.saw(Inbound { key: Some(b"noise".to_vec()), ..event(2, 10, EventKind::StepSucceeded) });
+        assert_eq!(cursors(&recent, 2), Some(vec![9]));
+    }
+
+    #[test]
+    fn of_the_oldest_job_the_cursor_remains() {
+        let recent = Recent::new(1);
+        recent.saw(event(1, 3, EventKind::JobAccepted));
+        recent.saw(event(1, 4, EventKind::StepSucceeded));
+        recent.saw(event(2, 5, EventKind::JobAccepted));
+        assert_eq!((recent.forgotten(id(1)), recent.forgotten(id(2))), (Some(4), None));
+        assert_eq!((cursors(&recent, 1), cursors(&recent, 2)), (None, Some(vec![5])));
+    }
+
+    #[test]
+    fn of_a_job_with_very_many_events_the_latest_are_kept() {
+        let recent = Recent::new(1);
+        for offset in 0..=EVENTS_MAX as i64 {
+            let kind = if offset == 0 { EventKind::JobAccepted } else { EventKind::StepRetrying };
+            recent.saw(event(1, offset, kind));
+        }
+        let known = recent.get(id(1)).unwrap();
+        assert!(!known.complete && known.events.len() == EVENTS_MAX / 2 + 1);
+        assert_eq!(known.events.last().unwrap().0, EVENTS_MAX as i64);
     }
 }

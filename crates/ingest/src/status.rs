@@ -10,6 +10,8 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bus::Unreadable;
+use events::decode_event;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::view::JobView;
@@ -120,12 +122,16 @@ async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     let job: JobId = text.parse().map_err(|_| unknown())?;
     // Until the events' recent past has been read, an answer could be older than one that was given before.
     api.planner()?;
-    let recent = api.recent.get(job);
-    if let Some(recent) = &recent
-        && recent.complete
-    {
-        return visible(api, Known::from(recent.clone())).ok_or_else(unknown);
-    }
+    let recent = match api.recent.get(job) {
+        Some(recent) => Some(read(api, recent).await?),
+        None => None,
+    };
+    let recent = match recent {
+        Some(recent) if recent.complete && !recent.events.is_empty() => {
+            return recent.known().and_then(|known| visible(api, known)).ok_or_else(unknown);
+        }
+        recent => recent,
+    };
     let stored = stored(api, job).await?;
     let stored_cursor = stored.as_ref().and_then(|stored| stored.projection.as_ref()).map(|seen| seen.summary.cursor);
     if api.recent.forgotten(job).is_some_and(|forgotten| stored_cursor.is_none_or(|stored| stored < forgotten)) {
@@ -134,8 +140,7 @@ async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     }
     let known = match (stored, recent) {
         (Some(stored), recent) => Some(merge(stored, recent)),
-        (None, Some(recent)) => Some(Known::from(recent)),
-        (None, None) => None,
+        (None, recent) => recent.and_then(Recent::known),
     };
     known.and_then(|known| visible(api, known)).ok_or_else(unknown)
 }
@@ -154,40 +159,67 @@ fn visible(api: &Api, known: Known) -> Option<Known> {
     (known.view.tenant == api.config.default_tenant).then_some(known)
 }
 
-impl From<RecentJob> for Known {
-    fn from(recent: RecentJob) -> Self {
-        Self { view: recent.view, events: recent.events, trace_id: recent.trace_id }
+/// What the tail told of a job, read.
+struct Recent {
+    events: Vec<(i64, JobEvent)>,
+    complete: bool,
+    trace_id: Option<u128>,
+}
+
+impl Recent {
+    /// None when it told nothing.
+    fn known(self) -> Option<Known> {
+        Some(Known { trace_id: self.trace_id.map(hexadecimal), ..told(self.events)? })
     }
 }
 
-fn merge(stored: StoredJob, recent: Option<RecentJob>) -> Known {
-    let mut known: Option<Known> = None;
-    let mut take_in = |cursor: i64, event: &JobEvent| match &mut known {
-        None => {
-            let view = JobView::from_event(cursor, event);
-            known = Some(Known { view, events: vec![(cursor, event.clone())], trace_id: None });
-        }
-        Some(known) => {
-            if known.view.apply(cursor, event) {
-                known.events.push((cursor, event.clone()));
+/// Reads what the tail told.
+async fn read(api: &Api, recent: RecentJob) -> Result<Recent, Problem> {
+    let mut events = Vec::with_capacity(recent.events.len());
+    for (cursor, bytes) in recent.events {
+        match api.reader.read(Some(&*bytes), decode_event).await {
+            Ok(event) => events.push((cursor, event)),
+            // The orchestrator keeps it as a dead letter.
+            Err(Unreadable::Never(reason)) => tracing::debug!(cursor, reason, "unreadable event skipped"),
+            Err(Unreadable::NotNow(error)) => {
+                let problem = Problem::new(Kind::NotReady, "The schema registry does not answer.");
+                return Err(problem.retry_after_s(1).caused_by(error));
             }
         }
+    }
+    Ok(Recent { events, complete: recent.complete, trace_id: recent.trace_id })
+}
+
+fn merge(stored: StoredJob, recent: Option<Recent>) -> Known {
+    let (mut events, mut trace_id) = match stored.projection {
+        Some(projection) => {
+            let history = projection.history.into_iter().map(|entry| (entry.cursor, entry.event)).collect();
+            (history, projection.summary.trace_id)
+        }
+        None => (Vec::new(), None),
     };
-    let projection = stored.projection;
-    for entry in projection.iter().flat_map(|projection| &projection.history) {
-        take_in(entry.cursor, &entry.event);
-    }
-    for (cursor, event) in recent.iter().flat_map(|recent| &recent.events) {
-        take_in(*cursor, event);
-    }
-    let trace_id = projection.and_then(|projection| projection.summary.trace_id);
-    let trace_id = trace_id.or(stored.acceptance.as_ref().and_then(|acceptance| acceptance.trace_id));
-    let mut known = known.unwrap_or_else(|| {
+    events.extend(recent.into_iter().flat_map(|recent| recent.events));
+    trace_id = trace_id.or(stored.acceptance.as_ref().and_then(|acceptance| acceptance.trace_id));
+    let mut known = told(events).unwrap_or_else(|| {
         let acceptance = stored.acceptance.expect("a stored job has an acceptance or a projection with history");
         Known { view: accepted(&acceptance), events: Vec::new(), trace_id: None }
     });
-    known.trace_id = trace_id.map(|id| format!("{id:032x}"));
+    known.trace_id = trace_id.map(hexadecimal);
     known
+}
+
+/// What these events say; late and repeated ones change nothing.
+fn told(events: Vec<(i64, JobEvent)>) -> Option<Known> {
+    let mut events = events.into_iter();
+    let (cursor, first) = events.next()?;
+    let mut view = JobView::from_event(cursor, &first);
+    let mut kept = vec![(cursor, first)];
+    kept.extend(events.filter(|(cursor, event)| view.apply(*cursor, event)));
+    Some(Known { view, events: kept, trace_id: None })
+}
+
+fn hexadecimal(trace_id: u128) -> String {
+    format!("{trace_id:032x}")
 }
 
 /// A job of which nothing but the acceptance is known yet.

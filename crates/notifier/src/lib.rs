@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::{Apply, ApplyError, Batch, Follower, FollowerOptions, Reader, Registry, Unreadable, drive};
-use events::decode_event;
 use events::topic::Topics;
 use events::trace::Trace;
-use flow::event::JobEvent;
+use events::{Inbound, decode_event, header};
+use flow::event::{EventKind, JobEvent};
 use service_kit::health::Readiness;
 use service_kit::identity::Ids;
 use service_kit::retry::until_ok;
@@ -21,6 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 pub mod config;
 
+/// Nobody waits for what is followed here: it is fetched when there is much of it, or after this time. A fetch per
+/// transaction of every producer would cost the broker more than the records do.
+const FETCH_MIN_BYTES: u32 = 256 * 1024;
+const FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long leaving the group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,6 +59,7 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
     }
     let mut options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
     options.batch_records_max = settings.config.batch_records_max;
+    (options.fetch_min_bytes, options.fetch_wait_max) = (FETCH_MIN_BYTES, FETCH_WAIT_MAX);
     let (positions_pool, told) = (pool.clone(), readiness.clone());
     let mut follower = Follower::start(&settings.bus, options, move |places| {
         let (pool, told) = (positions_pool.clone(), told.clone());
@@ -85,7 +90,8 @@ impl Notifier {
 impl Apply for Notifier {
     async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
         let mut ended = Vec::new();
-        for record in batch.parts.iter().flat_map(|part| &part.records) {
+        let records = batch.parts.iter().flat_map(|part| &part.records);
+        for record in records.filter(|record| may_end_a_job(record)) {
             match self.reader.read(record.value.as_deref(), decode_event).await {
                 Ok(event) if event.status.is_final() => {
                     ended.push((event, Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id)));
@@ -121,6 +127,12 @@ impl Apply for Notifier {
     fn heard_of_kafka(&mut self, is_down: bool) {
         self.readiness.heard("kafka", is_down);
     }
+}
+
+/// By its header, so that most events need not be decoded.
+fn may_end_a_job(record: &Inbound) -> bool {
+    let kind = record.header_text(header::CE_TYPE).and_then(EventKind::parse);
+    kind.is_none_or(EventKind::ends_job)
 }
 
 fn log_end(event: &JobEvent, trace_id: Option<u128>) {

@@ -27,6 +27,10 @@ mod take_in;
 use crate::apply::Orchestrator;
 use crate::take_in::TakeIn;
 
+/// Nobody waits for what is followed here: it is fetched when there is much of it, or after this time. A fetch per
+/// transaction of every producer would cost the broker more than the records do.
+const FETCH_MIN_BYTES: u32 = 256 * 1024;
+const FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long leaving the group may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -82,6 +86,7 @@ async fn take_in(
     let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
     let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed);
     options.batch_records_max = settings.config.batch_records_max;
+    (options.fetch_min_bytes, options.fetch_wait_max) = (FETCH_MIN_BYTES, FETCH_WAIT_MAX);
     let positions_pool = pool.clone();
     let mut follower = Follower::start(&settings.bus, options, move |places| {
         let pool = positions_pool.clone();

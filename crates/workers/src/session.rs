@@ -26,6 +26,8 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(3);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session that has not been fenced for so long is the only one under its name.
 const UNDISPUTED_AFTER: Duration = Duration::from_secs(30);
+/// Slips fetched ahead.
+const PREFETCH_MAX_KIB: u32 = 2048;
 /// How often the gauges are set.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -110,6 +112,7 @@ impl Session {
         let topics = topics_of(runner, &queues.borrow_and_update());
         let mut options = ConsumerOptions::new(group(runner), topics);
         options.session_timeout = Duration::from_millis(self.config.session_timeout_ms);
+        options.prefetch_max_kib = PREFETCH_MAX_KIB;
         let intake = |consumer| Intake {
             desk: Arc::clone(&desk),
             runner: Arc::clone(runner),

@@ -23,6 +23,7 @@ pub use self::handler::{AssignedPartition, Commands, ConsumerError, Handler, Sta
 use self::poll::Poller;
 use self::rebalance::Desk;
 use self::wake::Wake;
+use crate::settings::MESSAGE_BYTES_MAX;
 use crate::{BrokerKind, Error, Settings};
 
 /// How to consume.
@@ -34,6 +35,9 @@ pub struct ConsumerOptions {
     pub topics: Vec<String>,
     /// How long the broker may hold a fetch on an idle topic. The lower, the sooner a lone record arrives.
     pub fetch_wait_max: Duration,
+    /// So much, in bytes, ends the broker's holding of a fetch before its time; 1: any record does. The more, the fewer
+    /// fetches a busy topic costs the broker, and the later a lone record arrives.
+    pub fetch_min_bytes: u32,
     /// After this long without a heartbeat the group gives our partitions to others.
     pub session_timeout: Duration,
     /// After this long without a poll (a handler that blocks) we leave the group.
@@ -51,17 +55,18 @@ impl ConsumerOptions {
             group: group.into(),
             topics: topics.into_iter().map(Into::into).collect(),
             fetch_wait_max: Duration::from_millis(100),
+            fetch_min_bytes: 1,
             session_timeout: Duration::from_secs(10),
             poll_interval_max: Duration::from_secs(300),
-            prefetch_max_kib: 4096,
+            prefetch_max_kib: 1024,
             tick_interval: Duration::from_millis(100),
         }
     }
 
     fn client_config(&self, settings: &Settings, scope: Scope) -> ClientConfig {
         let session_ms = self.session_timeout.as_millis();
-        // One answer may carry as much as may wait in all; librdkafka raises it to the largest record.
-        let fetch_max_bytes = u64::from(self.prefetch_max_kib) * 1024;
+        // One answer may carry as much as may wait in all, but the largest record must fit (librdkafka insists).
+        let fetch_max_bytes = (self.prefetch_max_kib * 1024).max(MESSAGE_BYTES_MAX);
         // A member hears of a rebalance with its next heartbeat, so this is what a rebalance takes.
         let heartbeat_ms = (session_ms / 10).clamp(1, 1000).to_string();
         settings.client_config(&[
@@ -76,6 +81,7 @@ impl ConsumerOptions {
             ("heartbeat.interval.ms", &heartbeat_ms),
             ("max.poll.interval.ms", &self.poll_interval_max.max(self.session_timeout).as_millis().to_string()),
             ("fetch.wait.max.ms", &self.fetch_wait_max.as_millis().to_string()),
+            ("fetch.min.bytes", &self.fetch_min_bytes.to_string()),
             ("fetch.max.bytes", &fetch_max_bytes.to_string()),
             ("fetch.error.backoff.ms", "100"),
             ("fetch.queue.backoff.ms", "5"),
