@@ -136,8 +136,9 @@ impl TransactionalProducer {
             };
             let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
             if !full || self.interrupt.is_raised() {
-                self.deliveries().not_sent();
-                return Err(if full { TxError::Retriable(error.to_string()) } else { refused(&error, record) });
+                let error = if full { TxError::Retriable(error.to_string()) } else { refused(&error, record) };
+                self.deliveries().not_sent(&error);
+                return Err(error);
             }
             self.deliveries().wait_for_one(QUEUE_FULL_WAIT);
             base = returned;
@@ -326,8 +327,13 @@ impl Deliveries {
         self.lock().count += 1;
     }
 
-    fn not_sent(&self) {
-        self.lock().count -= 1;
+    /// What is refused here has failed as if the broker had refused it: an abort tells of both.
+    fn not_sent(&self, error: &TxError) {
+        let mut state = self.lock();
+        state.count -= 1;
+        if let (TxError::Refused(cause), None) = (error, &state.failure) {
+            state.failure = Some(Failure { fenced: false, record_refused: true, cause: cause.clone() });
+        }
     }
 
     fn clear_failure(&self) {
