@@ -69,6 +69,9 @@ impl System {
             ("SCHEMA_REGISTRY_URL".to_owned(), servers.registry.url()),
             ("MEANWHILE__TOPICS__PREFIX".to_owned(), prefix.clone()),
             ("DATABASE_URL".to_owned(), database_url.clone()),
+            // As the image has them (Dockerfile).
+            ("MIMALLOC_PURGE_DELAY".to_owned(), "0".to_owned()),
+            ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned()),
         ];
         meanwhile(&["migrate"], &variables).await.context("meanwhile migrate")?;
         let flows = repository().join("crates/bench/flows");

@@ -37,32 +37,21 @@ impl Batch {
     }
 }
 
-/// Up to here a transaction waits for latency's sake.
-const BUSY_INTERVAL: Duration = Duration::from_millis(20);
-/// Where more than so many rows come in a millisecond the next transaction waits for longer: whoever waits then does so
-/// for the processors, of which each transaction costs some milliseconds however small it is.
-const FLOOD_ROWS_PER_MS: f64 = 2.0;
-/// How much of the average a new batch counts for.
-const WEIGHT: f64 = 0.2;
-
 /// When the next transaction may begin: at once when idle; under load not before twice the time that the last commit
-/// took, so that commits take half of the time at most and batches grow; in a flood later still.
+/// took, so that commits take half of the time at most and batches grow.
 #[derive(Debug)]
 pub(crate) struct Pace {
     interval_max: Duration,
     next_at: Instant,
-    rows_average: f64,
 }
 
 impl Pace {
     pub(crate) fn new(interval_max: Duration, now: Instant) -> Self {
-        Self { interval_max, next_at: now, rows_average: 0.0 }
+        Self { interval_max, next_at: now }
     }
 
-    pub(crate) fn committed(&mut self, rows: usize, began_at: Instant, took: Duration) {
-        self.rows_average += (rows as f64 - self.rows_average) * WEIGHT;
-        let flood = Duration::from_secs_f64(self.rows_average / FLOOD_ROWS_PER_MS / 1_000.0);
-        self.next_at = began_at + BUSY_INTERVAL.min(2 * took).max(flood).min(self.interval_max);
+    pub(crate) fn committed(&mut self, began_at: Instant, took: Duration) {
+        self.next_at = began_at + self.interval_max.min(2 * took);
     }
 
     pub(crate) const fn next_at(&self) -> Instant {
@@ -101,14 +90,10 @@ mod tests {
     #[test]
     fn commits_take_at_most_half_of_the_time_up_to_a_limit() {
         let began = Instant::now();
-        let mut pace = Pace::new(Duration::from_millis(50), began);
-        pace.committed(3, began, Duration::from_millis(3));
+        let mut pace = Pace::new(Duration::from_millis(20), began);
+        pace.committed(began, Duration::from_millis(3));
         assert_eq!(pace.next_at(), began + Duration::from_millis(6));
-        pace.committed(3, began, Duration::from_millis(30));
-        assert_eq!(pace.next_at(), began + BUSY_INTERVAL);
-        for _ in 0..50 {
-            pace.committed(5_000, began, Duration::from_millis(30));
-        }
-        assert_eq!(pace.next_at(), began + Duration::from_millis(50), "in a flood");
+        pace.committed(began, Duration::from_millis(30));
+        assert_eq!(pace.next_at(), began + Duration::from_millis(20));
     }
 }

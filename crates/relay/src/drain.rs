@@ -83,9 +83,9 @@ impl Drain {
         let mut position_at = Instant::now();
         let mut idle = None;
         while let Some(batch) = self.collect(&pace, &mut idle, position_at) {
-            let (began, rows) = (Instant::now(), batch.rows.len());
+            let began = Instant::now();
             self.deliver(batch)?;
-            pace.committed(rows, began, began.elapsed());
+            pace.committed(began, began.elapsed());
             position_at = Instant::now();
         }
         Ok(())

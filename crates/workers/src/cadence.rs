@@ -2,19 +2,14 @@
 //! full.
 //!
 //! A transaction costs some 4 ms of CPU however small it is (design.md section 10), so the more is going on the longer
-//! the next one waits: up to [`BUSY_INTERVAL`] while that keeps most of the latency, and beyond it where so much comes
-//! that whoever waits does so for the processors.
+//! the next one waits.
 
 use std::time::{Duration, Instant};
 
 /// The shortest time between two commits.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
-/// The interval of a busy worker.
-const BUSY_INTERVAL: Duration = Duration::from_millis(20);
-/// The batch size at which it is reached.
+/// The batch size at which the interval reaches its longest.
 const BUSY_RESULTS: f64 = 32.0;
-/// Where more than so many results come in a millisecond the interval grows on, to its longest.
-const FLOOD_RESULTS_PER_MS: f64 = 4.0;
 /// How much of the average a new batch counts for.
 const WEIGHT: f64 = 0.2;
 
@@ -45,9 +40,7 @@ impl Cadence {
 
     fn interval(&self) -> Duration {
         let busy = (self.batch_average / BUSY_RESULTS).min(1.0);
-        let interval = INTERVAL_MIN + (BUSY_INTERVAL - INTERVAL_MIN).mul_f64(busy);
-        let flood = Duration::from_secs_f64(self.batch_average / FLOOD_RESULTS_PER_MS / 1_000.0);
-        interval.max(flood).min(self.interval_max)
+        INTERVAL_MIN + (self.interval_max - INTERVAL_MIN).mul_f64(busy)
     }
 }
 
@@ -55,7 +48,7 @@ impl Cadence {
 mod tests {
     use super::*;
 
-    const MAX: Duration = Duration::from_millis(50);
+    const MAX: Duration = Duration::from_millis(20);
 
     #[test]
     fn after_a_quiet_moment_a_commit_comes_at_once() {
@@ -65,19 +58,6 @@ mod tests {
         cadence.committed(1, start);
         assert!(cadence.wait(start) >= INTERVAL_MIN);
         assert_eq!(cadence.wait(start + MAX), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_usual_for_a_busy_worker_does_not_take_the_longest_interval() {
-        let mut now = Instant::now();
-        let mut cadence = Cadence::new(MAX);
-        for _ in 0..500 {
-            let interval = cadence.interval();
-            now += interval;
-            // Three results come in each millisecond.
-            cadence.committed(3 * usize::try_from(interval.as_millis()).unwrap(), now);
-        }
-        assert_eq!(cadence.wait(now), BUSY_INTERVAL);
     }
 
     #[test]

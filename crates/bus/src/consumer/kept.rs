@@ -8,7 +8,7 @@ use super::TopicPartition;
 use crate::Inbound;
 
 /// What is kept before fetching stops, all partitions of a consumer together. Fetching goes on at three quarters.
-const KEPT_BYTES_MAX: usize = 3 * 1024 * 1024;
+const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a full store only keeps the thread from polling before fetching is stopped. Where work is quick there is
 /// room again by then; rebalances wait for so long.
 const FULL_WAIT: Duration = Duration::from_secs(1);
