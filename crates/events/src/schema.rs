@@ -62,6 +62,11 @@ impl RecordKind {
         }
     }
 
+    /// Where its file lies in the repository, and below the address of `asyncapi.yaml`: `schemas/slip/1.avsc`.
+    pub fn latest_path(self) -> String {
+        format!("schemas/{}/{}.avsc", self.folder(), self.latest_version())
+    }
+
     /// Its number: the file's name.
     pub const fn latest_version(self) -> u32 {
         match self {

@@ -72,4 +72,34 @@ impl Topics {
     pub fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)
     }
+
+    /// Every topic, with one queue for all: what documents and declarations are held to.
+    pub fn all(&self, queue: &str) -> [String; 9] {
+        [
+            self.commands(),
+            self.steps(queue),
+            self.events(),
+            self.waits(),
+            self.cancels(),
+            self.progress(),
+            self.flows(),
+            self.relay(),
+            self.dead_letters(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn all_topics_are_those_that_have_a_name_here() {
+        let all = BTreeSet::from(Topics::new("{}").all("{queue}"));
+        let forms = include_str!("topic.rs").lines().filter_map(|line| line.trim().strip_prefix("format!(\""));
+        let named: BTreeSet<String> = forms.filter_map(|form| Some(form.split_once('"')?.0.to_owned())).collect();
+        assert_eq!(named, all);
+    }
 }

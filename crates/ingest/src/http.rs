@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::context::{self, RequestContext};
 use crate::plan::Planner;
 use crate::recent::Recent;
-use crate::{request_log, status, submit};
+use crate::{asyncapi, request_log, status, submit};
 
 /// What handlers reach.
 pub(crate) struct Api {
@@ -71,6 +71,7 @@ pub(crate) fn router(api: Arc<Api>, public_url: PublicUrl, health: Router) -> Ro
         .fallback(submit_by_route)
         .with_state(api)
         .merge(problem::router())
+        .merge(asyncapi::router())
         .merge(health);
     layered(routes, body_bytes_max, public_url, ids)
 }

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 mod accept;
 mod answer;
+mod asyncapi;
 mod catalog;
 mod commands;
 pub mod config;

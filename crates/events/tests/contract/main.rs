@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests; clippy sees only their functions so")]
 
+mod asyncapi;
 mod codec;
 mod evolution;
 mod golden;

@@ -13,17 +13,22 @@ const JOB: &str = "0190a6f2-7c1e-7cc0-b1f1-000000000001";
 const TRACEPARENT: (&str, &str) = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
 const TRACESTATE: (&str, &str) = ("tracestate", "vendor=1");
 
-fn record(name: &str) -> Record {
+/// The whole record of a value.
+pub(crate) fn record_of(value: &Any, queue: &str, trace: &Trace) -> Record {
     let topics = Topics::default();
-    let (_, sample) = samples().into_iter().find(|(sample, _)| *sample == name).unwrap();
-    match &sample {
-        Any::Slip(slip) => slip_record(&topics, &IDS, "shipping", slip, &trace()),
-        Any::JobEvent(event) => event_record(&topics, &IDS, event, &trace()),
-        Any::Wait(wait) => wait_record(&topics, &IDS, wait, &trace()),
-        Any::Cancel(cancel) => cancel_record(&topics, &IDS, cancel, &trace()),
-        Any::Progress(progress) => progress_record(&topics, &IDS, progress, &trace()),
+    match value {
+        Any::Slip(slip) => slip_record(&topics, &IDS, queue, slip, trace),
+        Any::JobEvent(event) => event_record(&topics, &IDS, event, trace),
+        Any::Wait(wait) => wait_record(&topics, &IDS, wait, trace),
+        Any::Cancel(cancel) => cancel_record(&topics, &IDS, cancel, trace),
+        Any::Progress(progress) => progress_record(&topics, &IDS, progress, trace),
     }
     .unwrap()
+}
+
+fn record(name: &str) -> Record {
+    let (_, sample) = samples().into_iter().find(|(sample, _)| *sample == name).unwrap();
+    record_of(&sample, "shipping", &trace())
 }
 
 fn check(record: &Record, topic: &str, key: &str, headers: &[(&str, &str)]) {

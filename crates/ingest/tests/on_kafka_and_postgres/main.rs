@@ -1,6 +1,7 @@
 //! The door on a real Kafka, registry and Postgres. No relay runs: what would go to Kafka is read from the outbox.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
+mod asyncapi;
 mod commands;
 mod faults;
 mod keys;
