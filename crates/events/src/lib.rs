@@ -14,6 +14,7 @@ pub mod dead_letter;
 pub mod decode;
 pub mod encode;
 mod event;
+pub mod finished;
 pub mod flow_document;
 pub mod header;
 mod json;

@@ -8,20 +8,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-
-/// What a broker takes as metadata of a committed offset (`offset.metadata.max.bytes`, default).
-pub(crate) const METADATA_BYTES_MAX: usize = 4096;
-/// What the metadata starts with: the version of its format.
-const PREFIX: &str = "m1:";
-/// How far above the position a finished offset can be, so that the bitmap still fits.
-pub(crate) const WINDOW_OFFSETS: i64 = ((METADATA_BYTES_MAX - PREFIX.len()) * 3 / 4 * 8) as i64;
-
-/// The metadata of a committed offset was not written by a worker that we know.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the committed offset's metadata `{0}` is not of this version: to skip it could run steps twice")]
-pub(crate) struct UnknownMetadata(String);
+use events::finished;
+pub(crate) use events::finished::{UnknownMetadata, WINDOW_OFFSETS};
 
 /// What to do with a record that was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +52,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Starts from what was committed last.
     pub(crate) fn restore(offset: i64, metadata: &str) -> Result<Self, UnknownMetadata> {
-        Ok(Self { next: offset, entries: VecDeque::new(), restored: decode(offset, metadata)? })
+        Ok(Self { next: offset, entries: VecDeque::new(), restored: finished::decode(offset, metadata)? })
     }
 
     /// Notes that a record was delivered. Offsets come in ascending order, with gaps (transaction markers).
@@ -134,35 +122,16 @@ impl Ledger {
     /// What to commit now.
     pub(crate) fn commit_position(&self) -> Position {
         let offset = self.position();
-        let mut bits = Vec::new();
         let delivered = self.entries.iter().filter(|entry| entry.finished).map(|entry| entry.offset);
-        for finished in delivered.chain(self.restored.iter().copied()).filter(|finished| *finished >= offset) {
-            let distance = usize::try_from(finished - offset).expect("it is not below the position");
-            let byte = distance / 8;
-            if byte >= bits.len() {
-                bits.resize(byte + 1, 0_u8);
-            }
-            bits[byte] |= 1 << (distance % 8);
-        }
-        let metadata = if bits.is_empty() { String::new() } else { PREFIX.to_owned() + &STANDARD_NO_PAD.encode(bits) };
-        assert!(metadata.len() <= METADATA_BYTES_MAX, "only offsets that fit may be finished");
+        let finished = delivered.chain(self.restored.iter().copied()).filter(|finished| *finished >= offset);
+        let metadata = finished::encode(offset, finished);
         Position { offset, metadata }
     }
 }
 
-fn decode(offset: i64, metadata: &str) -> Result<BTreeSet<i64>, UnknownMetadata> {
-    if metadata.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let unknown = || UnknownMetadata(metadata.chars().take(40).collect());
-    let bits = metadata.strip_prefix(PREFIX).ok_or_else(unknown)?;
-    let bits = STANDARD_NO_PAD.decode(bits).map_err(|_| unknown())?;
-    let set = |index: &usize| bits[index / 8] & (1 << (index % 8)) != 0;
-    Ok((0..bits.len() * 8).filter(set).map(|distance| offset + distance as i64).collect())
-}
-
 #[cfg(test)]
 mod tests {
+    use events::finished::{METADATA_BYTES_MAX, decode};
     use proptest::prelude::*;
 
     use super::*;
