@@ -4,6 +4,7 @@
 //! Consumers read `read_committed`, never commit offsets by themselves, and never guess where to start.
 //! librdkafka's callbacks run on threads of our own, never on a tokio worker.
 
+mod backlog;
 mod connection;
 mod consumer;
 mod drive;
@@ -22,6 +23,7 @@ mod transaction;
 pub mod admin;
 pub mod mock;
 
+pub use backlog::{Backlog, Waiting};
 pub use consumer::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, GroupMetadata, Handler, Start,
     TopicPartition,

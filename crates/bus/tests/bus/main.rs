@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod admin;
+mod backlog;
 mod consumer;
 mod follower;
 mod in_process;

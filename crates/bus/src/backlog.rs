@@ -1,0 +1,269 @@
+//! What waits for a consumer group: how many records, and since when. For figures, not for decisions.
+//!
+//! Offsets alone do not say: transaction markers take offsets too, so that an idle topic would seem to lag for ever.
+//! So the first records of each partition are read. Where they are all there are, the count is exact; else it is
+//! estimated from how dense they lie.
+//!
+//! Invariant: joins no group, commits nothing, and never waits for a transaction of the group that is looked at.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::connection::Connection;
+use crate::consumer::TopicPartition;
+use crate::{BrokerKind, Error, Settings, local_offsets};
+
+/// One request to the brokers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
+/// Reading the first records of one topic's partitions.
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Records read of one partition, at most.
+const SAMPLE_RECORDS_MAX: u64 = 500;
+/// Bytes read of one partition, about: a batch of records is not divided.
+const SAMPLE_BYTES_MAX: usize = 64 * 1024;
+/// Between looks at the clock while reading.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a leader that is being found is waited for: just after a start or a creation.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between tries.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Log lines and errors of a client that are served after each look.
+const EVENTS_SERVED_MAX: usize = 64;
+
+/// What waits in one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// Where.
+    pub place: TopicPartition,
+    /// The offset that the group has committed; where it has none, the log's first.
+    pub offset: i64,
+    /// The metadata of that commit.
+    pub metadata: String,
+    /// Records from there on.
+    pub records: u64,
+    /// When the first of them was written, in milliseconds since the Unix epoch.
+    pub oldest_ms: Option<i64>,
+}
+
+/// The first records of a partition.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sample {
+    records: u64,
+    bytes: usize,
+    oldest_ms: Option<i64>,
+    last_offset: i64,
+    /// They were all.
+    whole: bool,
+}
+
+impl Sample {
+    fn is_done(&self) -> bool {
+        self.whole || self.records >= SAMPLE_RECORDS_MAX || self.bytes >= SAMPLE_BYTES_MAX
+    }
+
+    /// How many records there are from `start` to `end`.
+    fn records(&self, start: i64, end: i64) -> u64 {
+        let (all, seen) = ((end - start).max(0) as u64, (self.last_offset + 1 - start).max(1) as u64);
+        if self.whole || all <= seen { self.records } else { all * self.records / seen }
+    }
+}
+
+/// Looks at topics on behalf of a group. Cheap to clone; one look at a time.
+#[derive(Clone)]
+pub struct Backlog(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    group: String,
+    /// Committed offsets, without waiting for transactions that are about to commit others.
+    positions: BaseConsumer<Connection>,
+    /// Everything else, `read_committed`.
+    reader: BaseConsumer<Connection>,
+    /// From where to where a partition was seen to hold nothing but markers.
+    empty: Mutex<BTreeMap<TopicPartition, (i64, i64)>>,
+}
+
+impl std::fmt::Debug for Backlog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backlog").field("group", &self.0.group).finish_non_exhaustive()
+    }
+}
+
+impl Backlog {
+    /// Connects in the background; fails only for settings that make no client.
+    pub fn new(settings: &Settings, group: &str) -> Result<Self, Error> {
+        let properties =
+            [("group.id", group), ("enable.auto.commit", "false"), ("isolation.level", "read_uncommitted")];
+        let positions = BaseConsumer::from_config_and_context(
+            &settings.client_config(&properties),
+            Connection::new("backlog positions"),
+        )?;
+        let (own_group, bytes) = (format!("{group}-backlog"), SAMPLE_BYTES_MAX.to_string());
+        let properties = [
+            ("group.id", own_group.as_str()),
+            ("enable.auto.commit", "false"),
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "true"),
+            ("auto.offset.reset", "error"),
+            ("fetch.message.max.bytes", &bytes),
+            ("fetch.wait.max.ms", "10"),
+            ("fetch.queue.backoff.ms", "10"),
+            ("queued.max.messages.kbytes", "4096"),
+        ];
+        let reader =
+            BaseConsumer::from_config_and_context(&settings.client_config(&properties), Connection::new("backlog"))?;
+        let (settings, group) = (settings.clone(), group.to_owned());
+        Ok(Self(Arc::new(Shared { settings, group, positions, reader, empty: Mutex::default() })))
+    }
+
+    /// What waits in every partition of every topic whose name begins with `start`.
+    pub async fn look(&self, start: &str) -> Result<Vec<Waiting>, Error> {
+        let (shared, start) = (Arc::clone(&self.0), start.to_owned());
+        let looked = tokio::task::spawn_blocking(move || {
+            let deadline = Instant::now() + PATIENCE;
+            let found = loop {
+                match shared.look(&start) {
+                    Err(error) if error.is_transient() && Instant::now() < deadline => {
+                        std::thread::sleep(RETRY_INTERVAL);
+                    }
+                    found => break found,
+                }
+            };
+            // Nobody else serves these clients' log lines and errors; they would pile up.
+            for client in [&shared.positions, &shared.reader] {
+                (0..EVENTS_SERVED_MAX).for_each(|_| drop(client.poll(Duration::ZERO)));
+            }
+            found
+        });
+        looked.await.unwrap_or_else(|error| Err(Error::Refused(format!("a look did not end: {error}"))))
+    }
+}
+
+impl Shared {
+    fn look(&self, start: &str) -> Result<Vec<Waiting>, Error> {
+        let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = self.places(start)?;
+        let committed = self.committed(&places)?;
+        let mut waiting = Vec::with_capacity(places.len());
+        let mut due: BTreeMap<String, Vec<(i32, i64, i64)>> = BTreeMap::new();
+        for place in places {
+            let (log_start, end) = self.reader.fetch_watermarks(&place.topic, place.partition, REQUEST_TIMEOUT)?;
+            let (offset, metadata) = committed.get(&place).cloned().unwrap_or((log_start, String::new()));
+            let first = offset.max(log_start);
+            if first < end && empty.get(&place) != Some(&(first, end)) {
+                due.entry(place.topic.clone()).or_default().push((place.partition, first, end));
+            }
+            waiting.push(Waiting { place, offset, metadata, records: 0, oldest_ms: None });
+        }
+        for (topic, due) in due {
+            let samples = self.samples(&topic, &due);
+            self.reader.unassign()?;
+            for (partition, sample) in samples? {
+                let Some((_, first, end)) = due.iter().find(|(due, ..)| *due == partition) else { continue };
+                let place = TopicPartition::new(&topic, partition);
+                let found = waiting.iter_mut().find(|waiting| waiting.place == place);
+                found.into_iter().for_each(|waiting| {
+                    waiting.records = sample.records(*first, *end);
+                    waiting.oldest_ms = sample.oldest_ms;
+                });
+                if sample.whole && sample.records == 0 {
+                    empty.insert(place, (*first, *end));
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    fn places(&self, start: &str) -> Result<Vec<TopicPartition>, Error> {
+        let metadata = self.reader.fetch_metadata(None, REQUEST_TIMEOUT)?;
+        let topics = metadata.topics().iter();
+        let topics = topics.filter(|topic| topic.name().starts_with(start) && topic.error().is_none());
+        let places = topics.flat_map(|topic| {
+            topic.partitions().iter().map(|partition| TopicPartition::new(topic.name(), partition.id()))
+        });
+        Ok(places.collect())
+    }
+
+    fn committed(&self, places: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, (i64, String)>, Error> {
+        if self.settings.kind == BrokerKind::InProcess {
+            let here = |place: &TopicPartition| {
+                let found = local_offsets::get(&self.settings.brokers, &self.group, &place.topic, place.partition)?;
+                Some((place.clone(), found))
+            };
+            return Ok(places.iter().filter_map(here).collect());
+        }
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        for place in places {
+            list.add_partition(&place.topic, place.partition);
+        }
+        let mut found = BTreeMap::new();
+        for element in self.positions.committed_offsets(list, REQUEST_TIMEOUT)?.elements() {
+            element.error()?;
+            if let Offset::Offset(offset) = element.offset() {
+                let place = TopicPartition::new(element.topic(), element.partition());
+                found.insert(place, (offset, element.metadata().to_owned()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the first records of these partitions: number, first offset, end.
+    fn samples(&self, topic: &str, due: &[(i32, i64, i64)]) -> Result<BTreeMap<i32, Sample>, Error> {
+        let mut list = TopicPartitionList::with_capacity(due.len());
+        for (partition, first, _) in due {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*first))?;
+        }
+        self.reader.assign(&list)?;
+        let mut samples: BTreeMap<i32, Sample> =
+            due.iter().map(|(partition, ..)| (*partition, Sample::default())).collect();
+        let deadline = Instant::now() + SAMPLE_TIMEOUT;
+        while samples.values().any(|sample| !sample.is_done()) {
+            if Instant::now() > deadline {
+                return Err(Error::Unavailable(format!("{topic} could not be read within {SAMPLE_TIMEOUT:?}")));
+            }
+            match self.reader.poll(POLL_INTERVAL) {
+                None => {}
+                Some(Ok(record)) if record.topic() == topic => {
+                    let Some(sample) = samples.get_mut(&record.partition()) else { continue };
+                    if !sample.is_done() {
+                        sample.records += 1;
+                        sample.bytes += record.payload_len() + record.key_len();
+                        sample.last_offset = record.offset();
+                        sample.oldest_ms = sample.oldest_ms.or(record.timestamp().to_millis());
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(sample) = samples.get_mut(&partition).filter(|sample| !sample.is_done()) {
+                        sample.whole = true;
+                    }
+                }
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+        Ok(samples)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_exact_where_all_was_read_and_else_goes_by_how_dense_the_records_lie() {
+        let whole = Sample { records: 3, last_offset: 14, whole: true, ..Sample::default() };
+        assert_eq!(whole.records(10, 17), 3, "a marker each, and one more");
+        let half = Sample { records: 500, last_offset: 999, ..Sample::default() };
+        assert_eq!(half.records(0, 100_000), 50_000);
+        let beyond = Sample { records: 500, last_offset: 999, ..Sample::default() };
+        assert_eq!(beyond.records(0, 700), 500, "more came while it was read");
+        assert_eq!(Sample { whole: true, ..Sample::default() }.records(5, 6), 0);
+    }
+}
