@@ -161,6 +161,9 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Backoff, Self::Attention, Self::MissingStep];
+
     /// The word used on Kafka, in Postgres and over HTTP.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -17,6 +17,8 @@ pub struct Config {
     pub release_batch_max: u32,
     /// How long the release loop sleeps at most, in milliseconds.
     pub release_check_ms: u64,
+    /// How often queues and holds are counted for the metrics, in milliseconds; 0: never.
+    pub figures_interval_ms: u64,
     /// Database connections.
     pub connections_max: u32,
 }

@@ -3,7 +3,8 @@
 //! Promise: what a record means is in Postgres exactly once (rule 3), a hold is released exactly once and not before
 //! its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
-//! Read `take_in` (records to values), `apply` (values to one transaction), `release` (holds whose time has come).
+//! Read `take_in` (records to values), `apply` (values to one transaction), `release` (holds whose time has come),
+//! `figures` (what waits, for the metrics).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 mod apply;
 pub mod config;
+mod figures;
 mod release;
 mod take_in;
 
 use crate::apply::Orchestrator;
+use crate::figures::Queues;
 use crate::take_in::TakeIn;
 
 /// Nobody waits for what is followed here: it is fetched when there is much of it, or after this time. A fetch per
@@ -66,6 +69,12 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
         readiness: readiness.clone(),
     };
     tasks.spawn("release", release::run(release, shutdown.clone()));
+    let every = Duration::from_millis(settings.config.figures_interval_ms);
+    if !every.is_zero() {
+        let queues = Queues::new(&settings.bus, &settings.topics).context("KAFKA_BROKERS cannot be used")?;
+        tasks.spawn("count queues", figures::count_queues(queues, every, shutdown.clone()));
+        tasks.spawn("count holds", figures::count_holds(pool.clone(), every, shutdown.clone()));
+    }
     tasks.spawn("take in", take_in(settings, pool, hold_came, readiness, shutdown));
     tasks.join().await
 }

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod faults;
+mod figures;
 mod holds;
 mod projection;
 mod stage;

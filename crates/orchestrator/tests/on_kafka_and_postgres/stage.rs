@@ -21,7 +21,12 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn start(ground: &Ground) -> Running {
-    let config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
+    start_with(ground, |_| {})
+}
+
+pub(crate) fn start_with(ground: &Ground, change: impl FnOnce(&mut Config)) -> Running {
+    let mut config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
+    change(&mut config);
     let settings = Settings {
         bus: ground.bus.clone(),
         topics: ground.topics.clone(),

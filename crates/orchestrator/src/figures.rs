@@ -1,0 +1,164 @@
+//! What waits, for the metrics: the slips of each queue and how old the oldest is, and the holds by reason. Counted
+//! here, not by workers, so that it is seen while no worker runs.
+//!
+//! Every orchestrator counts everything: take the largest of them, not the sum.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bus::{Backlog, Waiting};
+use events::finished;
+use events::topic::Topics;
+use flow::slip::HoldReason;
+use metrics::{describe_gauge, gauge};
+use service_kit::identity::Clock;
+use store::Pool;
+use store::holds::count_by_reason;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const QUEUE_LAG: &str = "meanwhile_queue_lag";
+const QUEUE_OLDEST_AGE: &str = "meanwhile_queue_oldest_age_seconds";
+const HOLDS: &str = "meanwhile_holds";
+/// Queues that are told of, at most: each is a label's value.
+const QUEUES_MAX: usize = 200;
+/// Counting holds takes one part in so many of the time, at most: it reads them all.
+const REST_PARTS: u32 = 50;
+/// But no longer a rest than this.
+const REST_MAX: Duration = Duration::from_secs(300);
+
+/// One queue as it was seen last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Queue {
+    slips: u64,
+    oldest_ms: Option<i64>,
+}
+
+/// Counts what waits in the queues.
+pub(crate) struct Queues {
+    topics: Topics,
+    backlog: Backlog,
+    clock: Clock,
+    /// Stays while Kafka does not answer: what was the oldest grows older.
+    seen: BTreeMap<String, Queue>,
+}
+
+impl Queues {
+    pub(crate) fn new(bus: &bus::Settings, topics: &Topics) -> Result<Self, bus::Error> {
+        describe_gauge!(QUEUE_LAG, "Slips of the queue that are not done");
+        describe_gauge!(QUEUE_OLDEST_AGE, "For how long the oldest slip of the queue has been there");
+        let backlog = Backlog::new(bus, &format!("{}-workers", topics.prefix()))?;
+        Ok(Self { topics: topics.clone(), backlog, clock: Clock::system(), seen: BTreeMap::new() })
+    }
+
+    /// Looks and tells; what was told before stays, and grows older, when Kafka does not answer.
+    async fn count(&mut self) -> Result<(), bus::Error> {
+        let looked = self.backlog.look(&self.topics.steps("")).await;
+        let outcome = looked.map(|waiting| {
+            // A queue that is gone is told once more, as empty.
+            self.seen.values_mut().for_each(|queue| *queue = Queue::default());
+            for (name, queue) in by_queue(&self.topics, &waiting) {
+                if self.seen.len() < QUEUES_MAX || self.seen.contains_key(&name) {
+                    self.seen.insert(name, queue);
+                }
+            }
+        });
+        let now_ms = self.clock.now_ms();
+        for (name, queue) in &self.seen {
+            let age_ms = queue.oldest_ms.map_or(0, |oldest_ms| (now_ms - oldest_ms).max(0));
+            gauge!(QUEUE_LAG, "queue" => name.clone()).set(queue.slips as f64);
+            gauge!(QUEUE_OLDEST_AGE, "queue" => name.clone()).set(age_ms as f64 / 1_000.0);
+        }
+        outcome
+    }
+}
+
+/// What waits, by queue: without what workers have finished out of order.
+fn by_queue(topics: &Topics, waiting: &[Waiting]) -> BTreeMap<String, Queue> {
+    let mut queues: BTreeMap<String, Queue> = BTreeMap::new();
+    for Waiting { place, offset, metadata, records, oldest_ms } in waiting {
+        let Some(name) = topics.queue_of(&place.topic) else { continue };
+        // Of another version: counted as if nothing were finished.
+        let finished = finished::decode(*offset, metadata).map_or(0, |finished| finished.len() as u64);
+        let queue = queues.entry(name.to_owned()).or_default();
+        queue.slips += records.saturating_sub(finished);
+        queue.oldest_ms = queue.oldest_ms.into_iter().chain(*oldest_ms).min();
+    }
+    queues
+}
+
+/// Runs until shutdown.
+pub(crate) async fn count_queues(
+    mut queues: Queues,
+    every: Duration,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut failing = false;
+    loop {
+        let Some(outcome) = shutdown.run_until_cancelled(queues.count()).await else { return Ok(()) };
+        let failed = outcome.is_err();
+        match outcome {
+            Err(error) if !failing => tracing::warn!(%error, "queues cannot be counted; trying again"),
+            Err(error) => tracing::debug!(%error, "queues cannot be counted"),
+            Ok(()) if failing => tracing::info!("queues can be counted again"),
+            Ok(()) => {}
+        }
+        failing = failed;
+        if !rest(every, &shutdown).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Runs until shutdown. That Postgres is away is told by the others.
+pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: CancellationToken) -> anyhow::Result<()> {
+    describe_gauge!(HOLDS, "Slips at rest in Postgres, by what they wait for");
+    loop {
+        let started = Instant::now();
+        match count_by_reason(&pool).await {
+            Ok(counts) => {
+                for reason in HoldReason::ALL {
+                    let holds = counts.iter().find(|(counted, _)| *counted == reason).map_or(0, |(_, holds)| *holds);
+                    gauge!(HOLDS, "reason" => reason.as_str()).set(holds as f64);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "holds cannot be counted"),
+        }
+        if !rest(every.max((started.elapsed() * REST_PARTS).min(REST_MAX)), &shutdown).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Sleeps until it is time again; false when it is time to leave.
+async fn rest(pause: Duration, shutdown: &CancellationToken) -> bool {
+    shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::TopicPartition;
+
+    use super::*;
+
+    fn waiting(topic: &str, partition: i32, records: u64, oldest_ms: Option<i64>, metadata: String) -> Waiting {
+        Waiting { place: TopicPartition::new(topic, partition), offset: 10, metadata, records, oldest_ms }
+    }
+
+    #[test]
+    fn a_queue_is_the_sum_of_its_partitions_without_what_is_finished_and_as_old_as_the_oldest() {
+        let topics = Topics::new("m");
+        let finished = finished::encode(10, [11, 12].into_iter());
+        let seen = [
+            waiting("m.steps.a", 0, 5, Some(700), finished),
+            waiting("m.steps.a", 1, 1, Some(500), String::new()),
+            waiting("m.steps.a", 2, 1, None, "m9:later".to_owned()),
+            waiting("m.steps.b", 0, 0, None, String::new()),
+            waiting("m.stepsons", 0, 9, None, String::new()),
+        ];
+        let queues = by_queue(&topics, &seen);
+        assert_eq!(queues["a"], Queue { slips: 5, oldest_ms: Some(500) });
+        assert_eq!(queues["b"], Queue::default());
+        assert_eq!(queues.len(), 2);
+    }
+}
