@@ -43,6 +43,7 @@ mod intake;
 mod lanes;
 mod ledger;
 mod load;
+mod meters;
 mod native;
 mod run_step;
 mod serve;
@@ -70,6 +71,7 @@ use tokio::sync::watch;
 
 use crate::flows::Flows;
 use crate::http::Http;
+use crate::meters::Meters;
 use crate::native::Natives;
 pub use crate::native::{NativeCall, NativeError};
 use crate::run_step::Runner;
@@ -194,6 +196,7 @@ impl Workers {
             env: settings.env.clone(),
             limits: TopicLimits::new(admin, readiness.clone(), ids.clone()),
             readiness: readiness.clone(),
+            meters: Meters::default(),
             clock: Clock::system(),
             ids,
         })

@@ -26,6 +26,7 @@ use crate::board::{Finished, Work};
 use crate::desk::Desk;
 use crate::flows::Flows;
 use crate::http::Http;
+use crate::meters::Meters;
 use crate::native::{NativeCall, Natives, words_of};
 use crate::spans;
 use crate::telemetry;
@@ -46,6 +47,7 @@ pub(crate) struct Runner {
     pub(crate) env: Env,
     pub(crate) limits: TopicLimits,
     pub(crate) readiness: Readiness,
+    pub(crate) meters: Meters,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
 }
@@ -149,7 +151,8 @@ impl Runner {
             let started = Instant::now();
             let decision = match self.attempt(definition, &slip, trace).await {
                 Some(outcome) => {
-                    telemetry::attempt(&slip, &outcome, started.elapsed());
+                    let meters = self.meters.of(&slip);
+                    telemetry::attempt(&meters, &slip, &outcome, started.elapsed());
                     let failure = spans::failure(span, &outcome);
                     let decision = advance(definition, &slip, outcome, self.clock.now_ms());
                     // A failure that is tried again at once is its attempt's alone.
@@ -164,6 +167,7 @@ impl Runner {
                 }
             };
             if let Next::RetryNow { slip: again, delay_ms } = decision.next {
+                self.meters.of(&again).retried_at_once.increment(1);
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 slip = again;
                 continue;
@@ -227,7 +231,7 @@ impl Runner {
                 return Err(misfit);
             }
         }
-        telemetry::decision(&decision, trace);
+        telemetry::decision(&self.meters, &decision, trace);
         Ok(records)
     }
 

@@ -6,24 +6,17 @@ use bus::{ConsumerError, Inbound};
 use events::trace::Trace;
 use flow::decide::{Decision, Next, Outcome};
 use flow::event::{EventKind, JobEvent};
-use flow::slip::Slip;
+use flow::slip::{HoldReason, Slip};
+
+use crate::meters::{Meters, StepMeters};
 
 /// The target of the lines that tell a job's transitions, so that a log level can be set for them alone.
 const TRANSITIONS: &str = "transitions";
 
 /// An attempt of a step has ended.
-pub(crate) fn attempt(slip: &Slip, outcome: &Outcome, took: Duration) {
-    let word = match outcome {
-        Outcome::Succeeded { .. } => "succeeded",
-        Outcome::Failed { retryable: true, .. } => "failed",
-        Outcome::Failed { retryable: false, .. } => "refused",
-        Outcome::Cancelled => "cancelled",
-    };
-    let labels = [("flow", slip.flow.clone()), ("step", slip.step.clone()), ("phase", slip.phase.as_str().to_owned())];
-    metrics::histogram!("meanwhile_step_seconds", &labels).record(took);
-    let [flow, step, phase] = labels;
-    let labels = [flow, step, phase, ("outcome", word.to_owned())];
-    metrics::counter!("meanwhile_steps_total", &labels).increment(1);
+pub(crate) fn attempt(meters: &StepMeters, slip: &Slip, outcome: &Outcome, took: Duration) {
+    meters.seconds.record(took);
+    meters.attempts(outcome).increment(1);
     if let Outcome::Failed { error, .. } = outcome {
         tracing::debug!(
             job.id = %slip.job, flow = slip.flow, step = slip.step, attempt = slip.attempt + 1, code = error.code,
@@ -33,11 +26,14 @@ pub(crate) fn attempt(slip: &Slip, outcome: &Outcome, took: Duration) {
 }
 
 /// A decision is about to be produced.
-pub(crate) fn decision(decision: &Decision, trace: &Trace) {
+pub(crate) fn decision(meters: &Meters, decision: &Decision, trace: &Trace) {
     for event in &decision.events {
         told(event, trace);
     }
     if let Next::Hold(hold) = &decision.next {
+        if hold.reason == HoldReason::Backoff {
+            meters.of(&hold.slip).retried_after_hold.increment(1);
+        }
         metrics::counter!("meanwhile_holds_total", "reason" => hold.reason.as_str()).increment(1);
     }
 }

@@ -16,6 +16,7 @@ use crate::board::Work;
 use crate::config::Config;
 use crate::flows::Flows;
 use crate::http::Http;
+use crate::meters::Meters;
 use crate::native::Natives;
 use crate::topic_limits::TopicLimits;
 
@@ -126,6 +127,7 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
         env: flow::decide::Env::default(),
         limits: TopicLimits::new(admin.clone(), readiness.clone(), Ids::system()),
         readiness,
+        meters: Meters::default(),
         clock: Clock::system(),
         ids: Ids::system(),
     }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod http;
+mod metrics;
 mod moves;
 mod stage;
 mod unreadable;

@@ -1,0 +1,110 @@
+//! The counters of each step, found without making a label: there is one look-up per attempt and nothing else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use flow::decide::Outcome;
+use flow::slip::{Phase, Slip};
+use metrics::{Counter, Histogram, counter, histogram};
+
+/// Steps that have counters of their own, at most; a deployment has tens. The rest are counted together.
+const STEPS_MAX: usize = 5_000;
+/// Flow and step of what is counted together.
+const OTHER: &str = "(other)";
+
+/// What is counted of a step in one phase.
+#[derive(Clone)]
+pub(crate) struct StepMeters {
+    /// How long its attempts take.
+    pub(crate) seconds: Histogram,
+    succeeded: Counter,
+    failed: Counter,
+    refused: Counter,
+    cancelled: Counter,
+    /// Attempts that follow a failed one after a short wait in the same worker.
+    pub(crate) retried_at_once: Counter,
+    /// Attempts that follow a failed one after a hold.
+    pub(crate) retried_after_hold: Counter,
+}
+
+impl StepMeters {
+    fn new(flow: &str, step: &str, phase: &'static str) -> Self {
+        let (flow, step) = (flow.to_owned(), step.to_owned());
+        let attempts = |outcome: &'static str| {
+            let (flow, step) = (flow.clone(), step.clone());
+            counter!("meanwhile_steps_total", "flow" => flow, "step" => step, "phase" => phase, "outcome" => outcome)
+        };
+        let retries = |after: &'static str| {
+            let (flow, step) = (flow.clone(), step.clone());
+            counter!(
+                "meanwhile_step_retries_total", "flow" => flow, "step" => step, "phase" => phase, "after" => after
+            )
+        };
+        Self {
+            succeeded: attempts("succeeded"),
+            failed: attempts("failed"),
+            refused: attempts("refused"),
+            cancelled: attempts("cancelled"),
+            retried_at_once: retries("wait"),
+            retried_after_hold: retries("hold"),
+            seconds: histogram!(
+                "meanwhile_step_seconds", "flow" => flow.clone(), "step" => step.clone(), "phase" => phase
+            ),
+        }
+    }
+
+    /// The counter of attempts that end like this.
+    pub(crate) fn attempts(&self, outcome: &Outcome) -> &Counter {
+        match outcome {
+            Outcome::Succeeded { .. } => &self.succeeded,
+            Outcome::Failed { retryable: true, .. } => &self.failed,
+            Outcome::Failed { retryable: false, .. } => &self.refused,
+            Outcome::Cancelled => &self.cancelled,
+        }
+    }
+}
+
+/// By flow, then step.
+type Steps = HashMap<String, HashMap<String, [Arc<StepMeters>; 2]>>;
+
+/// The counters of every step that this process has run. They are made when a step is first run, all at zero.
+#[derive(Default)]
+pub(crate) struct Meters {
+    steps: RwLock<Steps>,
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+impl Meters {
+    /// Those of a slip's step, in the slip's phase.
+    pub(crate) fn of(&self, slip: &Slip) -> Arc<StepMeters> {
+        let found = find(&self.steps.read().unwrap_or_else(PoisonError::into_inner), slip);
+        found.unwrap_or_else(|| self.make(slip))
+    }
+
+    fn make(&self, slip: &Slip) -> Arc<StepMeters> {
+        let mut steps = self.steps.write().unwrap_or_else(PoisonError::into_inner);
+        let full = steps.values().map(HashMap::len).sum::<usize>() >= STEPS_MAX;
+        let (flow, step) = if full { (OTHER, OTHER) } else { (slip.flow.as_str(), slip.step.as_str()) };
+        let of_flow = steps.entry(flow.to_owned()).or_default();
+        let both = of_flow.entry(step.to_owned()).or_insert_with(|| {
+            [Phase::Forward, Phase::Undo].map(|phase| Arc::new(StepMeters::new(flow, step, phase.as_str())))
+        });
+        Arc::clone(&both[place(slip.phase)])
+    }
+}
+
+fn find(steps: &Steps, slip: &Slip) -> Option<Arc<StepMeters>> {
+    Some(Arc::clone(&steps.get(&slip.flow)?.get(&slip.step)?[place(slip.phase)]))
+}
+
+const fn place(phase: Phase) -> usize {
+    match phase {
+        Phase::Forward => 0,
+        Phase::Undo => 1,
+    }
+}
