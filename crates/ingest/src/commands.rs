@@ -145,7 +145,7 @@ fn tell_accepted(accepted: Acceptance) {
 
 fn tell(refused: &Refused<'_>) {
     let Refused { record, class, reason } = refused;
-    metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest").increment(1);
+    metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest", "class" => *class).increment(1);
     let Inbound { topic, partition, offset, .. } = record;
     tracing::warn!(topic, partition, offset, class, reason, "command refused");
 }

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::context::{self, RequestContext};
 use crate::plan::Planner;
 use crate::recent::Recent;
+use crate::request_log::FlowRoute;
 use crate::{asyncapi, request_log, status, submit};
 
 /// What handlers reach.
@@ -113,12 +114,14 @@ async fn submit_by_route(
     method: Method,
     uri: Uri,
     Extension(context): Extension<RequestContext>,
+    Extension(flow_route): Extension<FlowRoute>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
     api.planner()?;
     match api.catalog.routed(method.as_str(), uri.path()) {
         Routed::Flow(definition) => {
+            flow_route.note(uri.path());
             let body = axum::RequestExt::extract::<Bytes, _>(request).await;
             let body = body.map_err(|rejection| unreadable(&rejection))?;
             Ok(submit::submit(&api, &definition, context, &headers, &body).await)

@@ -42,7 +42,7 @@ impl Refused<'_> {
     /// Counts and logs it.
     pub(crate) fn tell(&self) {
         let Self { record: Inbound { topic, partition, offset, .. }, class, reason } = self;
-        metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator").increment(1);
+        metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator", "class" => *class).increment(1);
         tracing::warn!(topic, partition, offset, class, reason, "record refused");
     }
 }

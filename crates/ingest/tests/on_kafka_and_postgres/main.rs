@@ -5,6 +5,7 @@ mod asyncapi;
 mod commands;
 mod faults;
 mod keys;
+mod metrics;
 mod refuse;
 mod stage;
 mod status;
