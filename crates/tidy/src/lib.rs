@@ -6,5 +6,6 @@
 pub mod layer;
 pub mod license;
 pub mod log_lines;
+pub mod metrics;
 pub mod size;
 pub mod text;

@@ -66,7 +66,7 @@ fn message_of<'a>(row: &[&'a str]) -> &'a str {
 }
 
 /// The arguments of a macro call, from behind its opening bracket.
-fn arguments(text: &str) -> Vec<String> {
+pub(crate) fn arguments(text: &str) -> Vec<String> {
     let (mut depth, mut quoted, mut escaped) = (0, false, false);
     let (mut arguments, mut current) = (vec![], String::new());
     for c in text.chars() {
@@ -94,7 +94,7 @@ fn arguments(text: &str) -> Vec<String> {
     arguments
 }
 
-fn literal(argument: &str) -> Option<String> {
+pub(crate) fn literal(argument: &str) -> Option<String> {
     let inside = argument.strip_prefix('"')?.strip_suffix('"')?;
     let pieces = inside.split("\\\n").enumerate();
     Some(pieces.map(|(place, piece)| if place == 0 { piece } else { piece.trim_start() }).collect())

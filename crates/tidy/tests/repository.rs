@@ -6,7 +6,8 @@ use std::process::Command;
 use events::topic::Topics;
 use serde_json::Value;
 use tidy::layer::{Dependency, wrong_dependencies};
-use tidy::{license, size, text};
+use tidy::metrics::Metric;
+use tidy::{license, metrics, size, text};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -141,4 +142,64 @@ fn the_makefile_has_at_most_ten_targets() {
         .flat_map(|(targets, _)| targets.split_whitespace())
         .collect();
     assert!(!targets.is_empty() && targets.len() <= 10, "{targets:?}");
+}
+
+/// What the sources of the product measure.
+fn measured() -> Vec<Metric> {
+    let files = files();
+    let apart = ["crates/tidy/", "crates/test-kit/", "crates/bench/"];
+    let ours = |path: &str| {
+        path.starts_with("crates/") && path.contains("/src/") && !apart.iter().any(|apart| path.starts_with(apart))
+    };
+    let sources = files.iter().filter(|(path, _)| path.ends_with(".rs") && ours(path));
+    let found: Vec<Metric> = sources.flat_map(|(path, text)| metrics::metrics(path, text)).collect();
+    assert!(found.len() > 30, "only {} metrics were found", found.len());
+    found
+}
+
+#[test]
+fn the_document_lists_every_metric_with_its_kind_and_labels_and_no_other() {
+    assert_none(metrics::disagreements(&read("docs/metrics.md"), &measured()));
+}
+
+/// The queries of a dashboard's panels and variables.
+fn panel_queries(board: &Value, into: &mut Vec<String>) {
+    match board {
+        Value::Object(fields) => {
+            into.extend(fields.get("expr").and_then(Value::as_str).map(str::to_owned));
+            // label_values(metric, label)
+            let variable = fields.get("query").and_then(Value::as_str);
+            into.extend(variable.and_then(|query| {
+                let (metric, label) = query.strip_prefix("label_values(")?.strip_suffix(')')?.split_once(',')?;
+                Some(format!("group by ({label}) ({metric})"))
+            }));
+            fields.values().for_each(|value| panel_queries(value, into));
+        }
+        Value::Array(values) => values.iter().for_each(|value| panel_queries(value, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn dashboards_and_alerts_ask_only_for_what_is_measured() {
+    let measured = measured();
+    let (mut asked, mut recorded) = (vec![], vec![]);
+    for (path, text) in files() {
+        if path.starts_with("deploy/prometheus/rules/") {
+            let (queries, records) = metrics::rules(&text);
+            recorded.extend(records);
+            asked.extend(queries.into_iter().map(|query| (path.clone(), query)));
+        } else if path.starts_with("deploy/prometheus/tests/") {
+            let series = text.lines().filter_map(|line| line.split_once("series: '")?.1.split_once('\''));
+            asked.extend(series.map(|(series, _)| (path.clone(), series.to_owned())));
+        } else if path.starts_with("deploy/grafana/dashboards/") {
+            let mut queries = vec![];
+            panel_queries(&serde_json::from_str(&text).expect("a dashboard is JSON"), &mut queries);
+            asked.extend(queries.into_iter().map(|query| (path.clone(), query)));
+        }
+    }
+    assert!(asked.len() > 100, "only {} queries were found", asked.len());
+    assert_none(
+        asked.iter().flat_map(|(path, query)| metrics::unanswerable(path, query, &measured, &recorded)).collect(),
+    );
 }
