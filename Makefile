@@ -20,7 +20,7 @@ test-traces: ## the shape of traces, against a real Jaeger (the first time it is
 	cargo build --locked --workspace --all-targets
 	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --test traces -- --ignored
 
-check: ## format, lints, the rules of the repository, generated files, asyncapi.yaml, docs
+check: ## format, lints, the rules of the repository, generated files, asyncapi.yaml, alerts, docs
 	scripts/install-tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -28,6 +28,7 @@ check: ## format, lints, the rules of the repository, generated files, asyncapi.
 	scripts/prepare-queries --check
 	scripts/check-golden
 	scripts/check-asyncapi
+	scripts/check-alerts
 	cargo doc --workspace --no-deps --quiet
 
 bench: ## the figures of docs/performance.md

@@ -23,6 +23,7 @@ NODE="$CACHE/node-$NODE_WHEEL_VERSION"
 # The packages of scripts/check-asyncapi; another lock is another folder.
 ASYNCAPI_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/asyncapi" && pwd)"
 ASYNCAPI="$CACHE/asyncapi-$(sha256sum "$ASYNCAPI_PACKAGES/package-lock.json" | cut -c 1-12)"
+PROMETHEUS_PROGRAMS="$CACHE/prometheus" # of the distribution's version
 
 # The major version of the Java at $1, or nothing.
 java_version() {
@@ -67,6 +68,18 @@ find_node() {
     version=$("$node" --version | sed -nE 's/^v([0-9]+).*/\1/p')
     if [ "${version:-0}" -ge "$NODE_VERSION_MIN" ]; then
       echo "$node"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# Prints the folder of Prometheus' programs, promtool among them.
+find_prometheus() {
+  local folder
+  for folder in "$PROMETHEUS_PROGRAMS" "$(dirname "$(command -v promtool || echo /nonexistent/promtool)")"; do
+    if [ -x "$folder/prometheus" ] && [ -x "$folder/promtool" ]; then
+      echo "$folder"
       return 0
     fi
   done

@@ -7,6 +7,7 @@
 mod chance;
 mod client;
 mod commands;
+mod dashboards;
 mod dev_mode;
 mod idempotency;
 mod key_order;

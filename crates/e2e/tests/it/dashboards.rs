@@ -1,0 +1,56 @@
+//! Every panel of the dashboards has something to show while jobs succeed, fail, wait and are tried again.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::json;
+use test_kit::{Prometheus, kcat, repository, submit};
+
+use crate::client::order;
+use crate::stage::Stage;
+use crate::turn::beside_others;
+
+/// Rates want something new between two scrapes, which are a second apart.
+const BETWEEN_WAVES: Duration = Duration::from_millis(1_500);
+
+/// Each way in which a job can go.
+const FATES: [(&str, &str); 4] =
+    [("inventory", "ok"), ("payment", "declined"), ("payment", "busy:1"), ("shipping", "flaky:1")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let targets: Vec<(&str, String)> = stage
+        .system
+        .roles()
+        .iter()
+        .map(|process| (process.role().as_str(), process.url().trim_start_matches("http://").to_owned()))
+        .collect();
+    let prometheus = Prometheus::start(&targets).await.unwrap();
+    let (url, api, client) = (prometheus.url(), stage.system.api(), test_kit::http_client());
+    let (brokers, commands) = (stage.system.brokers().to_owned(), stage.system.topics().commands());
+
+    let mut checked = tokio::task::spawn_blocking(move || check_dashboards(&url));
+    let mut jobs = vec![];
+    let output = loop {
+        for (service, fate) in FATES {
+            let key = uuid::Uuid::now_v7().to_string();
+            let input = order(&key, if fate == "ok" { json!({}) } else { json!({ service: fate }) });
+            jobs.push(submit(&client, &api, "order", &key, &input).await.unwrap());
+        }
+        kcat(&["-P", "-b", &brokers, "-t", &commands], b"this is no command\n").unwrap();
+        tokio::select! {
+            output = &mut checked => break output.unwrap(),
+            () = tokio::time::sleep(BETWEEN_WAVES) => {}
+        }
+    };
+    let (told, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}\n{wrong}");
+    stage.system.note_accepted(jobs);
+    stage.finish().await;
+}
+
+fn check_dashboards(prometheus: &str) -> Output {
+    Command::new(repository().join("scripts/check-dashboards")).arg(prometheus).output().unwrap()
+}
