@@ -4,10 +4,10 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::json;
-use test_kit::{Prometheus, kcat, repository, submit};
+use test_kit::{Prometheus, Role, eventually, kcat, repository, submit};
 
 use crate::client::order;
-use crate::stage::Stage;
+use crate::stage::{PATIENCE, Stage};
 use crate::turn::beside_others;
 
 /// Rates want something new between two scrapes, which are a second apart.
@@ -47,8 +47,21 @@ async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
     };
     let (told, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}\n{wrong}");
+    stage.ends_of(jobs.iter().copied()).await;
+    nothing_waits(&mut stage).await;
     stage.system.note_accepted(jobs);
     stage.finish().await;
+}
+
+/// Every transaction has left markers behind the last slip; they are no lag.
+async fn nothing_waits(stage: &mut Stage) {
+    let orchestrator = stage.system.role(Role::Orchestrator);
+    eventually(PATIENCE, "no queue has a slip that is not done", async || {
+        let lag = orchestrator.metric("meanwhile_queue_lag", "").await.unwrap();
+        let age = orchestrator.metric("meanwhile_queue_oldest_age_seconds", "").await.unwrap();
+        (lag == 0.0 && age == 0.0).then_some(())
+    })
+    .await;
 }
 
 fn check_dashboards(prometheus: &str) -> Output {
