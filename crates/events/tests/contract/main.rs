@@ -4,6 +4,7 @@
 
 mod asyncapi;
 mod codec;
+mod compatibility;
 mod evolution;
 mod golden;
 mod records;
