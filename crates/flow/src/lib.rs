@@ -7,6 +7,7 @@
 
 pub mod decide;
 pub mod definition;
+pub mod diff;
 pub mod event;
 mod expression;
 pub mod id;

@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Config,
     /// Ask the process of this container or machine whether it is ready; the exit code says it
     Healthcheck(HealthcheckArgs),
-    /// Check or apply flow definitions
+    /// Check, compare or apply flow definitions
     #[command(subcommand)]
     Flows(FlowsCommand),
     /// Submit a job over HTTP
@@ -92,11 +92,33 @@ pub(crate) enum FlowsCommand {
         #[arg(required = true)]
         paths: Vec<PathBuf>,
     },
+    /// Say what changed between two versions of flows, whether it breaks their callers, and why
+    #[command(
+        override_usage = "meanwhile flows diff [OPTIONS] [OLD] <NEW>",
+        after_help = "The exit code is 0 when nothing breaks callers, 1 when something does (or cannot be read).\n\n\
+                      Breaking is what callers may notice who did everything right before: an address, an accepted\n\
+                      input, a field of the result or a step that is gone, or a failure that ends in another way.\n\
+                      Not breaking is how a step works: what it calls, time-outs, retries, queues. Jobs under way\n\
+                      stay on their version."
+    )]
+    Diff(DiffArgs),
     /// Make the definitions of a folder the active ones; jobs under way stay on their version
     Apply {
         /// The folder
         folder: PathBuf,
     },
+}
+
+/// `meanwhile flows diff`
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// Files or folders: the old flows and the new ones; or the new ones alone, to be compared with the active
+    /// versions in the database (DATABASE_URL), where flows that are not among them stay as they are
+    #[arg(required = true, num_args = 1..=2, value_name = "FLOWS")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Breaking changes are told as such, and the exit code is 0 all the same
+    #[arg(long)]
+    pub(crate) allow_breaking: bool,
 }
 
 /// Where the API is.

@@ -1,4 +1,4 @@
-//! `meanwhile flows lint` and `meanwhile flows apply`.
+//! `meanwhile flows lint`, `diff` and `apply`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use store::flows::Applied;
 use store::{Pool, Role};
 
 use crate::roles::Base;
+
+pub(crate) mod diff;
 
 /// A flow file over this is not read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -51,12 +53,18 @@ pub(crate) async fn apply(folder: &Path, sources: &Sources) -> anyhow::Result<Ex
 
 /// Reads and checks every flow of a folder: all of them, or an error that shows everything that is wrong.
 pub(crate) fn read_folder(folder: &Path) -> anyhow::Result<Vec<Definition>> {
-    let (definitions, problems) = read_all(&flow_files(folder)?)?;
+    read_clean(folder, "were not applied; nothing was changed")
+}
+
+/// Reads and checks the flows of a file or folder: all of them, or an error that shows everything that is wrong, and
+/// says what they `were not`.
+fn read_clean(path: &Path, were_not: &str) -> anyhow::Result<Vec<Definition>> {
+    let (definitions, problems) = read_all(&flow_files(path)?)?;
     if problems.is_empty() {
         return Ok(definitions);
     }
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    bail!("the flows of {} were not applied; nothing was changed\n\n{}", folder.display(), told.join("\n\n"))
+    bail!("the flows of {} {were_not}\n\n{}", path.display(), told.join("\n\n"))
 }
 
 fn flow_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {

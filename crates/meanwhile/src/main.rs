@@ -57,6 +57,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config => roles::show_config(&sources),
         Command::Healthcheck(args) => healthcheck::run(args, &sources).await,
         Command::Flows(FlowsCommand::Lint { paths }) => flows::lint(&paths),
+        Command::Flows(FlowsCommand::Diff(args)) => flows::diff::run(&args, &sources).await,
         Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
         Command::Submit(args) => client::submit(args).await,
         Command::Jobs(JobsCommand::Show { job, follow, json, api }) => client::show(&api.url, &job, follow, json).await,

@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod dashboards;
 mod dev_mode;
+mod flows_diff;
 mod idempotency;
 mod key_order;
 mod kills;

@@ -1,0 +1,193 @@
+//! What a change of a flow means for those who call it or follow its jobs: breaking or not, and why. Pure.
+//!
+//! Breaking is what a caller may notice who did everything right before: another address, an input that is refused now,
+//! a result that lacks something, a step of which nothing is heard any more, a failure that ends otherwise. How a step
+//! does its work (what it calls, how long, how often, in which queue) is the flow's own: jobs under way stay on the
+//! version that they began with.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::definition::{Definition, OnFailure};
+
+mod input;
+mod result;
+pub mod schema;
+mod steps;
+
+/// Characters of a value that are shown.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Where it is: `route`, `input /qty`, `step charge`.
+    pub place: String,
+    /// What is different.
+    pub what: String,
+    /// What follows from it, for whom.
+    pub why: String,
+    /// Whether a caller who did everything right before may notice.
+    pub is_breaking: bool,
+}
+
+impl Change {
+    fn breaking(place: impl Into<String>, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { place: place.into(), what: what.into(), why: why.into(), is_breaking: true }
+    }
+
+    fn fine(place: impl Into<String>, what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { is_breaking: false, ..Self::breaking(place, what, why) }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.is_breaking { "breaking" } else { "fine" };
+        write!(f, "{verdict:<8}  {}: {}; {}", self.place, self.what, self.why)
+    }
+}
+
+/// All that is different in one flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowDiff {
+    /// The flow's name.
+    pub flow: String,
+    /// The version that was; none for a new flow.
+    pub old: Option<String>,
+    /// The version that is to be; none for a flow that is gone.
+    pub new: Option<String>,
+    /// What is different, breaking changes first.
+    pub changes: Vec<Change>,
+}
+
+impl FlowDiff {
+    /// Whether any of it is breaking.
+    pub fn is_breaking(&self) -> bool {
+        self.changes.iter().any(|change| change.is_breaking)
+    }
+}
+
+/// Every flow that is not as it was, by name.
+pub fn flows(old: &[Definition], new: &[Definition]) -> Vec<FlowDiff> {
+    let mut names: Vec<&str> = old.iter().chain(new).map(Definition::name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let of = |list: &[Definition], name: &str| list.iter().find(|definition| definition.name() == name).cloned();
+    let diff = |name: &str| {
+        let (old, new) = (of(old, name), of(new, name));
+        let changes = match (&old, &new) {
+            (Some(old), Some(new)) if old.version() == new.version() => return None,
+            (Some(old), Some(new)) => changes(old, new),
+            (Some(old), None) => vec![gone(old)],
+            (None, _) => vec![Change::fine("flow", "new", "nobody relies on it yet")],
+        };
+        let version = |definition: Option<Definition>| definition.map(|definition| definition.version().to_owned());
+        Some(FlowDiff { flow: name.to_owned(), old: version(old), new: version(new), changes })
+    };
+    names.into_iter().filter_map(diff).collect()
+}
+
+fn gone(old: &Definition) -> Change {
+    Change::breaking("flow", "gone", format!("callers of {} get 404 where it is not applied", addresses(old)))
+}
+
+fn addresses(definition: &Definition) -> String {
+    let general = format!("`POST /v1/flows/{}/jobs`", definition.name());
+    match definition.route() {
+        Some(route) => format!("`{} {}` and {general}", route.method, route.path),
+        None => general,
+    }
+}
+
+/// What is different between two versions of one flow, breaking changes first.
+pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
+    let mut changes = route(old, new);
+    changes.extend(input::changes(old, new));
+    changes.extend(key(old, new));
+    changes.extend(ends(old, new));
+    changes.extend(steps::changes(old, new));
+    changes.extend(result::changes(old, new));
+    if old.summary() != new.summary() {
+        changes.push(Change::fine("summary", "worded differently", "it is for people"));
+    }
+    if changes.is_empty() && old.version() != new.version() {
+        changes.push(Change::fine("flow", "written differently", "it does the same"));
+    }
+    changes.sort_by_key(|change| !change.is_breaking);
+    changes
+}
+
+fn route(old: &Definition, new: &Definition) -> Vec<Change> {
+    let (before, after) = (old.route(), new.route());
+    if before == after {
+        return Vec::new();
+    }
+    let mut changes = Vec::new();
+    if let Some(route) = before {
+        let why = format!("its callers get 404 or 405; `POST /v1/flows/{}/jobs` stays", new.name());
+        changes.push(Change::breaking("route", format!("`{} {}` is gone", route.method, route.path), why));
+    }
+    if let Some(route) = after {
+        let what = format!("`{} {}` is new", route.method, route.path);
+        changes.push(Change::fine("route", what, "one more address of the flow"));
+    }
+    changes
+}
+
+fn key(old: &Definition, new: &Definition) -> Option<Change> {
+    let (before, after) = (old.document().get("key"), new.document().get("key"));
+    let why = "jobs are kept in order by something else than before; inputs that lack it get 422";
+    (before != after).then(|| Change::breaking("key", format!("{} -> {}", shown(before), shown(after)), why))
+}
+
+/// `deadline` and `on_failure`: how a job may end.
+fn ends(old: &Definition, new: &Definition) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let (before, after) = (old.deadline_ms(), new.deadline_ms());
+    let shown = |deadline: Option<u64>| deadline.map_or_else(|| "none".to_owned(), duration);
+    let what = format!("{} -> {}", shown(before), shown(after));
+    match (before.unwrap_or(u64::MAX), after.unwrap_or(u64::MAX)) {
+        (before, after) if after < before => {
+            changes.push(Change::breaking("deadline", what, "jobs that ended in time may now fail with 504"));
+        }
+        (before, after) if after > before => {
+            changes.push(Change::fine("deadline", what, "jobs may take longer before they fail with 504"));
+        }
+        _ => {}
+    }
+    match (old.on_failure(), new.on_failure()) {
+        (OnFailure::Compensate, OnFailure::Park) => changes.push(Change::breaking(
+            "on_failure",
+            "compensate -> park",
+            "a job that fails no longer ends: it waits for an operator, and so do its callers",
+        )),
+        (OnFailure::Park, OnFailure::Compensate) => changes.push(Change::fine(
+            "on_failure",
+            "park -> compensate",
+            "a job that fails is undone and ends, where it waited for an operator",
+        )),
+        (OnFailure::Compensate, OnFailure::Compensate) | (OnFailure::Park, OnFailure::Park) => {}
+    }
+    changes
+}
+
+/// A value in a message: compact, and cut where it is long.
+fn shown(value: Option<&Value>) -> String {
+    let text = value.map_or_else(|| "none".to_owned(), Value::to_string);
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+/// A time as flow files write it, in the largest unit in which it is whole.
+fn duration(ms: u64) -> String {
+    const UNITS: &[(u64, &str)] = &[(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let whole = UNITS.iter().find(|(unit_ms, _)| ms >= *unit_ms && ms.is_multiple_of(*unit_ms));
+    whole.map_or_else(|| format!("{ms}ms"), |(unit_ms, name)| format!("{}{name}", ms / unit_ms))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! What a change of the steps means for callers, followers of events, and operators.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Change, duration, shown};
+use crate::definition::{Action, Call, Definition, Retry, Step};
+
+/// Why a change of how a step works is nothing to its callers.
+const OWN: &str = "jobs under way stay on their version";
+
+/// A step as it is compiled, and as it is written.
+struct Side<'a> {
+    step: &'a Step,
+    written: &'a Value,
+}
+
+/// Everything that is different in the steps.
+pub(super) fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
+    let (before, after) = (sides(old), sides(new));
+    let find = |list: &'_ [Side<'_>], id: &str| list.iter().position(|side| side.step.id == id);
+    let mut changes = Vec::new();
+    for side in &before {
+        match find(&after, &side.step.id).and_then(|index| after.get(index)) {
+            Some(other) => compare(side, other, &mut changes),
+            None => changes.push(Change::breaking(
+                place(side.step),
+                "gone",
+                "status and events tell of it no more: who follows it waits in vain",
+            )),
+        }
+    }
+    for side in after.iter().filter(|side| find(&before, &side.step.id).is_none()) {
+        changes.push(Change::fine(place(side.step), "new", OWN));
+    }
+    let common = |list: &[Side<'_>], other: &[Side<'_>]| -> Vec<String> {
+        let ids = list.iter().map(|side| side.step.id.clone());
+        ids.filter(|id| find(other, id).is_some()).collect()
+    };
+    if common(&before, &after) != common(&after, &before) {
+        changes.push(Change::fine("steps", "in another order", OWN));
+    }
+    changes.extend(wants(old, new));
+    changes
+}
+
+/// What the workers must have before this version is applied.
+fn wants(old: &Definition, new: &Definition) -> Vec<Change> {
+    let (queues, natives) = (old.queues(), old.natives());
+    let queues = new
+        .queues()
+        .into_iter()
+        .filter(|queue| !queues.contains(queue))
+        .map(|queue| Change::fine(format!("queue {queue}"), "new", "its jobs wait until workers serve it"));
+    let natives = new
+        .natives()
+        .into_iter()
+        .filter(|native| !natives.contains(native))
+        .map(|native| Change::fine(format!("native {native}"), "new", "its jobs wait until workers know it"));
+    queues.chain(natives).collect()
+}
+
+fn sides(definition: &Definition) -> Vec<Side<'_>> {
+    let written = definition.document().get("steps").and_then(Value::as_array).into_iter().flatten();
+    definition.steps().iter().zip(written).map(|(step, written)| Side { step, written }).collect()
+}
+
+fn place(step: &Step) -> String {
+    format!("step {}", step.id)
+}
+
+fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
+    let place = place(old.step);
+    action(&place, (&old.step.action, old.written), (&new.step.action, new.written), changes);
+    if old.written.get("when") != new.written.get("when") {
+        let what = format!("`when`: {} -> {}", shown(old.written.get("when")), shown(new.written.get("when")));
+        changes.push(Change::fine(&place, what, "it runs for other jobs; the others tell it as skipped"));
+    }
+    if old.step.queue != new.step.queue {
+        let what = format!("`queue`: {} -> {}", old.step.queue, new.step.queue);
+        changes.push(Change::fine(&place, what, OWN));
+    }
+    match (old.step.idempotent, new.step.idempotent) {
+        (true, false) => {
+            let why = "after an unknown outcome it waits for an operator, where it was repeated";
+            changes.push(Change::fine(&place, "no longer idempotent", why));
+        }
+        (false, true) => {
+            let why = "after an unknown outcome it is repeated, where it waited for an operator";
+            changes.push(Change::fine(&place, "idempotent now", why));
+        }
+        (true, true) | (false, false) => {}
+    }
+    expose(&place, &old.step.action, &new.step.action, changes);
+    compensation(&place, old, new, changes);
+}
+
+/// What the caller of a failed job is answered.
+fn expose(place: &str, old: &Action, new: &Action, changes: &mut Vec<Change>) {
+    let exposes = |action: &Action| match &action.call {
+        Call::Http(http) => http.expose,
+        Call::Native(_) => false,
+    };
+    let (what, why) = match (exposes(old), exposes(new)) {
+        (true, false) => ("no longer exposed", "callers of a failed job get 502, where they got the step's own 4xx"),
+        (false, true) => ("exposed", "callers of a failed job get the step's own 4xx, where they got 502"),
+        (true, true) | (false, false) => return,
+    };
+    changes.push(Change::breaking(place, what, why));
+}
+
+fn compensation(place: &str, old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
+    let place = format!("{place} compensate");
+    match (&old.step.compensation, &new.step.compensation) {
+        (Some(_), None) => {
+            changes.push(Change::breaking(place, "gone", "what the step did stays when the job fails"));
+        }
+        (None, Some(_)) => changes.push(Change::fine(place, "new", "what the step did is undone when the job fails")),
+        (Some(before), Some(after)) => {
+            let written = |side: &Side<'_>| side.written.get("compensate").cloned().unwrap_or_default();
+            action(&place, (before, &written(old)), (after, &written(new)), changes);
+        }
+        (None, None) => {}
+    }
+}
+
+/// What is called, how long and how often.
+fn action(place: &str, old: (&Action, &Value), new: (&Action, &Value), changes: &mut Vec<Change>) {
+    let ((old, old_written), (new, new_written)) = (old, new);
+    let (before, after) = (called(old_written), called(new_written));
+    for word in before.keys().chain(after.keys().filter(|word| !before.contains_key(*word))) {
+        let (before, after) = (before.get(word), after.get(word));
+        if before != after {
+            changes.push(Change::fine(place, format!("`{word}`: {} -> {}", shown(before), shown(after)), OWN));
+        }
+    }
+    if old.timeout_ms != new.timeout_ms {
+        let what = format!("`timeout`: {} -> {}", duration(old.timeout_ms), duration(new.timeout_ms));
+        changes.push(Change::fine(place, what, OWN));
+    }
+    if old.retry != new.retry {
+        changes.push(Change::fine(place, format!("`retry`: {} -> {}", retry(old.retry), retry(new.retry)), OWN));
+    }
+}
+
+/// What is called and what is sent, word by word, without `expose`, which is the callers' business.
+fn called(written: &Value) -> BTreeMap<String, Value> {
+    let native = ["native", "with"].into_iter().filter_map(|word| Some((word.to_owned(), written.get(word)?.clone())));
+    let http = written.get("http").and_then(Value::as_object).into_iter().flatten();
+    let http = http.filter(|(word, _)| *word != "expose").map(|(word, value)| (format!("http.{word}"), value.clone()));
+    native.chain(http).collect()
+}
+
+fn retry(retry: Retry) -> String {
+    let Retry { attempts, backoff_min_ms, backoff_max_ms } = retry;
+    format!("{attempts} attempts, {}..{}", duration(backoff_min_ms), duration(backoff_max_ms))
+}
