@@ -20,15 +20,16 @@ test-traces: ## the shape of traces, against a real Jaeger (the first time it is
 	cargo build --locked --workspace --all-targets
 	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --test traces -- --ignored
 
-check: ## format, lints, the rules of the repository, generated files, asyncapi.yaml, alerts, docs
+check: ## format, lints, the rules of the repository, contracts, generated files, asyncapi.yaml, alerts, docs
 	scripts/install-tools
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo test --quiet --workspace --test repository
+	cargo test --quiet --workspace --test repository --test contract
 	scripts/prepare-queries --check
 	scripts/check-golden
 	scripts/check-asyncapi
 	scripts/check-alerts
+	scripts/check-contracts
 	cargo doc --workspace --no-deps --quiet
 
 bench: ## the figures of docs/performance.md

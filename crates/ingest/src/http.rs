@@ -24,7 +24,7 @@ use crate::context::{self, RequestContext};
 use crate::plan::Planner;
 use crate::recent::Recent;
 use crate::request_log::FlowRoute;
-use crate::{asyncapi, request_log, status, submit};
+use crate::{asyncapi, openapi, request_log, status, submit};
 
 /// What handlers reach.
 pub(crate) struct Api {
@@ -69,6 +69,7 @@ pub(crate) fn router(api: Arc<Api>, public_url: PublicUrl, health: Router) -> Ro
         .route("/v1/jobs/{job}", get(status::show))
         .route("/v1/jobs/{job}/result", get(status::result))
         .route("/v1/jobs/{job}/events", get(status::events))
+        .route("/openapi.json", get(openapi::show))
         .fallback(submit_by_route)
         .with_state(api)
         .merge(problem::router())

@@ -34,6 +34,7 @@ pub mod config;
 mod context;
 mod http;
 mod idempotency;
+pub mod openapi;
 mod plan;
 mod recent;
 mod request_log;

@@ -3,6 +3,7 @@
 
 mod asyncapi;
 mod commands;
+mod described;
 mod faults;
 mod keys;
 mod metrics;

@@ -16,6 +16,8 @@ use service_kit::{CancellationToken, Clock, Readiness, health};
 use test_kit::{Ground, eventually, http_client};
 use tokio::task::JoinHandle;
 
+use crate::described;
+
 /// Only ends a test that hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the API says it is.
@@ -192,7 +194,7 @@ impl Api {
 
     /// None when the connection broke.
     pub(crate) async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Answer> {
-        let mut request = self.client.request(method, format!("{}{path}", self.url)).body(body.to_owned());
+        let mut request = self.client.request(method.clone(), format!("{}{path}", self.url)).body(body.to_owned());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -200,7 +202,7 @@ impl Api {
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let text = answer.text().await.ok()?;
         let answer = Answer { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text };
-        assert_ne!(answer.header("x-correlation-id"), "", "{path}");
+        described::hold(&method, path, &answer);
         if status >= 400 {
             hold_to_the_letter(path, &answer);
         }

@@ -231,3 +231,16 @@ async fn a_job_that_was_dropped_from_memory_is_not_answered_from_before_that() {
     assert_eq!(stage.ingest.api.get(&address).await.json["status"], "succeeded");
     stage.ingest.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_contract_is_served_with_the_routes_of_the_active_flows() {
+    let stage = Stage::new().await;
+    let answer = stage.ingest.api.get("/openapi.json").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{}", answer.text);
+    assert_eq!(answer.json["openapi"], "3.1.0");
+    let input = &answer.json["paths"]["/orders"]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    let input = input["$ref"].as_str().and_then(|target| answer.json.pointer(target.trim_start_matches('#'))).unwrap();
+    assert_eq!(input["required"], json!(["customer_id", "qty"]));
+    assert!(answer.json["paths"].get("/v1/flows/plain/jobs").is_some(), "{}", answer.text);
+    stage.ingest.stop().await;
+}

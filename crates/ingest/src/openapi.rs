@@ -1,0 +1,199 @@
+//! `GET /openapi.json`: the HTTP contract as it is at this moment, as OpenAPI 3.1.
+//!
+//! `openapi.yaml` beside this file holds what is the same everywhere; here it is completed by the flows' own routes,
+//! the settings of this process, the problems of the catalogue, and the headers that every request and answer may have.
+//! Tests hold it to the router, to the catalogue and to the answers themselves; `contracts/openapi.json` is the last
+//! version that was accepted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use axum::Json;
+use axum::extract::State;
+use events::RecordKind;
+use flow::definition::Definition;
+use serde_json::{Map, Value, json};
+use service_kit::problem::{CATALOGUE, Kind, MEDIA_TYPE, Problem};
+
+use crate::config::Config;
+use crate::http::Api;
+
+static BASE: LazyLock<Value> =
+    LazyLock::new(|| serde_saphyr::from_str(include_str!("openapi.yaml")).expect("openapi.yaml is YAML: tested"));
+
+/// The path that every flow has.
+const SUBMIT: &str = "/v1/flows/{flow}/jobs";
+/// What an operation names its problems by, in `openapi.yaml`.
+const PROBLEMS: &str = "x-problems";
+/// Headers that every request may have.
+const REQUEST_HEADERS: &[&str] = &["X-Correlation-ID", "traceparent", "tracestate"];
+/// Problems that say when to come again.
+const TEMPORARY: &[Kind] =
+    &[Kind::NotFinished, Kind::IdempotencyKeyInUse, Kind::NotReady, Kind::TemporaryReducedCapacity];
+
+/// `GET /openapi.json`
+pub(crate) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+    api.planner()?;
+    Ok(Json(document(&api.config, &api.catalog.list())))
+}
+
+/// The contract of an ingest with these settings, while these flows are active.
+pub fn document(config: &Config, flows: &[Definition]) -> Value {
+    let mut document = BASE.clone();
+    settings(&mut document, config);
+    document["paths"].as_object_mut().into_iter().for_each(|paths| paths.extend(schemas()));
+    // What is Meanwhile's own stays so, whatever a flow says.
+    let own = document["paths"].clone();
+    for flow in flows {
+        add(&mut document, &own, flow);
+    }
+    let anywhere = take_problems(&mut document, "x-problems-anywhere");
+    for (_, item) in members(&mut document, "/paths") {
+        for (_, operation) in item.as_object_mut().into_iter().flatten() {
+            complete(operation);
+        }
+    }
+    let mut other = problems_response(&anywhere);
+    other["description"] = "Any other problem".into();
+    other["headers"] = json!({ "Allow": { "$ref": "#/components/headers/Allow" } });
+    document["components"]["responses"]["Problem"] = other;
+    for (_, response) in members(&mut document, "/components/responses") {
+        echo(response);
+    }
+    document["components"]["examples"] = CATALOGUE.iter().map(|entry| example(entry.kind)).collect();
+    document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
+    document
+}
+
+fn members<'a>(document: &'a mut Value, pointer: &str) -> impl Iterator<Item = (&'a String, &'a mut Value)> {
+    document.pointer_mut(pointer).and_then(Value::as_object_mut).into_iter().flatten()
+}
+
+fn settings(document: &mut Value, config: &Config) {
+    let key = &mut document["components"]["parameters"]["Idempotency-Key"];
+    let hours = config.idempotency_retention_h;
+    let said = key["description"].as_str().unwrap_or_default().trim_end();
+    key["description"] = format!("{said} It is remembered for {hours} hours.").into();
+    key["required"] = config.idempotency_key_required.into();
+    let body = &mut document["paths"][SUBMIT]["post"]["requestBody"];
+    let said = body["description"].as_str().unwrap_or_default();
+    body["description"] = format!("{said}; at most {} bytes", config.body_bytes_max).into();
+}
+
+/// The Avro schemas that `asyncapi.yaml` refers to.
+fn schemas() -> impl Iterator<Item = (String, Value)> {
+    let operation = |kind: RecordKind| {
+        json!({
+            "operationId": format!("schema-{}", kind.folder()),
+            "tags": ["operation"],
+            "summary": format!("The Avro schema of `{}`", kind.full_name()),
+            "responses": { "200": {
+                "description": "Avro's JSON",
+                "content": { "application/json": { "schema": { "type": "object" } } },
+            } },
+        })
+    };
+    RecordKind::ALL.into_iter().map(move |kind| (format!("/{}", kind.latest_path()), json!({ "get": operation(kind) })))
+}
+
+/// A flow has its input's schema, and an operation at its own route, or else at the path that every flow has.
+fn add(document: &mut Value, own: &Value, flow: &Definition) {
+    let name = flow.name();
+    let (method, path) = match flow.route() {
+        Some(route) => (route.method.to_lowercase(), route.path.clone()),
+        None => ("post".to_owned(), SUBMIT.replace("{flow}", name)),
+    };
+    if own.get(&path).is_some() {
+        return;
+    }
+    let mut operation = document["paths"][SUBMIT]["post"].clone();
+    operation["operationId"] = format!("submit-{name}").into();
+    operation["summary"] = flow.summary().map_or_else(|| format!("Submit a job to `{name}`"), str::to_owned).into();
+    operation["description"] = format!("Submits a job to the flow `{name}`.").into();
+    if let Some(parameters) = operation["parameters"].as_array_mut() {
+        parameters.retain(|parameter| parameter["$ref"] != "#/components/parameters/flow");
+    }
+    if let Some(problems) = operation[PROBLEMS].as_array_mut() {
+        problems.retain(|problem| problem != Kind::UnknownFlow.entry().name);
+    }
+    let schema = match flow.input_schema() {
+        None => Value::Bool(true),
+        Some(schema) => {
+            document["components"]["schemas"][format!("{name}.input")] = resource(name, schema);
+            json!({ "$ref": format!("#/components/schemas/{name}.input") })
+        }
+    };
+    operation["requestBody"]["content"] = json!({ "application/json": { "schema": schema } });
+    document["paths"][path][method] = operation;
+}
+
+/// A flow's schema within the document: with an id of its own its references lead into it, and it keeps its dialect.
+fn resource(flow: &str, schema: &Value) -> Value {
+    let stands_alone = schema.get("$schema").is_some() || schema.to_string().contains("\"$ref\":\"#");
+    let mut resource = schema.clone();
+    if let (Some(words), true) = (resource.as_object_mut(), stands_alone) {
+        words.entry("$id").or_insert_with(|| format!("urn:meanwhile:flow:{flow}:input").into());
+    }
+    resource
+}
+
+/// The problems that are named there, which is then taken away.
+fn take_problems(place: &mut Value, name: &str) -> Vec<Kind> {
+    let names = place.as_object_mut().and_then(|members| members.shift_remove(name)).unwrap_or_default();
+    let names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.map(|name| Kind::parse(name).expect("openapi.yaml names problems of the catalogue: tested")).collect()
+}
+
+/// Problems become responses, and what every request and answer may have is added.
+fn complete(operation: &mut Value) {
+    let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
+    for kind in take_problems(operation, PROBLEMS) {
+        by_status.entry(kind.entry().status).or_default().push(kind);
+    }
+    for (status, kinds) in by_status {
+        operation["responses"][status.to_string()] = problems_response(&kinds);
+    }
+    operation["responses"]["default"] = json!({ "$ref": "#/components/responses/Problem" });
+    for (_, response) in members(operation, "/responses") {
+        echo(response);
+    }
+    let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    let reference = |name: &&str| json!({ "$ref": format!("#/components/parameters/{name}") });
+    parameters.extend(REQUEST_HEADERS.iter().map(reference));
+    operation["parameters"] = parameters.into();
+}
+
+/// The answer with one status, and the problems that it may be.
+fn problems_response(kinds: &[Kind]) -> Value {
+    let titles: Vec<&str> = kinds.iter().map(|kind| kind.entry().title).collect();
+    let reference = |kind: &Kind| {
+        let name = kind.entry().name;
+        (name.to_owned(), json!({ "$ref": format!("#/components/examples/{name}") }))
+    };
+    let examples: Map<String, Value> = kinds.iter().map(reference).collect();
+    let mut response = json!({
+        "description": titles.join("; or: "),
+        "content": { MEDIA_TYPE: { "schema": { "$ref": "#/components/schemas/Problem" }, "examples": examples } },
+    });
+    if kinds.iter().any(|kind| TEMPORARY.contains(kind)) {
+        response["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/Retry-After" } });
+    }
+    response
+}
+
+/// Every answer echoes the correlation id.
+fn echo(response: &mut Value) {
+    if response.get("$ref").is_none() {
+        response["headers"]["X-Correlation-ID"] = json!({ "$ref": "#/components/headers/X-Correlation-ID" });
+    }
+}
+
+/// One problem of the catalogue, as it is answered.
+fn example(kind: Kind) -> (String, Value) {
+    let entry = kind.entry();
+    let problem = Problem::new(kind, "What happened to this request.").with_instance("/the/path").document("");
+    (entry.name.to_owned(), json!({ "summary": entry.title, "value": problem }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use bus::{Reader, Registry};
+use flow::event::{EventKind, JobStatus};
+use service_kit::config::{Sources, load};
+use service_kit::health::{self, Readiness};
+use service_kit::identity::{Clock, Ids};
+use service_kit::problem::PublicUrl;
+use service_kit::telemetry::Metrics;
+use store::{Pool, Role};
+use tower::ServiceExt;
+
+use super::*;
+use crate::accept::Acceptor;
+use crate::catalog::Catalog;
+use crate::config::{DEFAULT, SECTION};
+use crate::recent::Recent;
+
+/// Problems of the catalogue that no address answers with yet.
+const NOT_YET: &[Kind] = &[
+    Kind::Unauthorized,
+    Kind::Forbidden,
+    Kind::RequestTimeout,
+    Kind::AlreadyFinished,
+    Kind::Gone,
+    Kind::QuotaExceeded,
+];
+
+fn config() -> Config {
+    load(SECTION, DEFAULT, &Sources::default()).unwrap()
+}
+
+fn parse(text: &str) -> Definition {
+    Definition::parse_yaml("test.yaml", text, &mut |_| Err("no references here".to_owned())).unwrap()
+}
+
+/// The API's router, of which nothing but its addresses is asked.
+fn router() -> Router {
+    let pool = Pool::open(&store::Settings::new("postgres://nobody@127.0.0.1:1/none"), Role::Ingest).unwrap();
+    let readiness = Readiness::new(Clock::system(), "ingest");
+    let (acceptor, _) = Acceptor::start(pool.clone(), readiness.clone());
+    let api = Api {
+        config: config(),
+        clock: Clock::system(),
+        ids: Ids::system(),
+        acceptor,
+        reader: Reader::new(Registry::new("http://127.0.0.1:1", None).unwrap()),
+        catalog: Catalog::default(),
+        recent: Recent::new(1),
+        pool,
+        readiness: readiness.clone(),
+        planner: OnceLock::new(),
+    };
+    let health = health::router(readiness, Metrics::install().unwrap());
+    crate::http::router(Arc::new(api), PublicUrl::default(), health)
+}
+
+/// The router tells its paths only where it is printed: `RouteId(3): "/v1/jobs/{job}"`.
+fn paths(router: &Router) -> BTreeSet<String> {
+    let printed = format!("{router:?}");
+    // What follows catches whatever has no path.
+    let printed = printed.split_once("fallback_router").map_or("", |(routes, _)| routes);
+    let path = |part: &str| Some(part.split_once("): \"")?.1.split_once('"')?.0.to_owned());
+    printed.split("RouteId(").filter_map(path).collect()
+}
+
+async fn methods(router: &Router, path: &str) -> Vec<String> {
+    let address = path.replace('{', "").replace('}', "");
+    let request = Request::builder().method("TRACE").uri(address).body(Body::empty()).unwrap();
+    let answer = router.clone().oneshot(request).await.unwrap();
+    let allowed = answer.headers().get("allow").unwrap_or_else(|| panic!("{path}: {}", answer.status()));
+    let methods = allowed.to_str().unwrap().split(',').map(|method| method.trim().to_lowercase());
+    methods.filter(|method| method != "head").collect()
+}
+
+#[tokio::test]
+async fn the_document_has_the_routers_addresses_and_no_others() {
+    let router = router();
+    let mut found = BTreeSet::new();
+    for path in paths(&router) {
+        found.extend(methods(&router, &path).await.into_iter().map(|method| format!("{method} {path}")));
+    }
+    let document = document(&config(), &[]);
+    let described: BTreeSet<String> = operations(&document).map(|(name, _)| name).collect();
+    assert_eq!(described, found);
+    assert!(found.contains("post /v1/flows/{flow}/jobs"), "{found:?}");
+}
+
+/// `get /healthz` and what is said of it.
+fn operations(document: &Value) -> impl Iterator<Item = (String, &Value)> {
+    let items = document["paths"].as_object().unwrap().iter();
+    items.flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, operation)| (format!("{method} {path}"), operation))
+    })
+}
+
+#[test]
+fn every_problem_of_the_catalogue_is_described_somewhere() {
+    let document = document(&config(), &[]);
+    let text = document["paths"].to_string() + &document["components"]["responses"].to_string();
+    for entry in CATALOGUE {
+        let is_described = text.contains(&format!("\"#/components/examples/{}\"", entry.name));
+        assert_eq!(is_described, !NOT_YET.contains(&entry.kind), "{}", entry.name);
+        assert_eq!(document["components"]["examples"][entry.name]["value"]["status"], entry.status);
+    }
+}
+
+#[test]
+fn the_words_of_the_document_are_those_of_the_code() {
+    let schemas = document(&config(), &[])["components"]["schemas"].clone();
+    let statuses: Vec<Value> = JobStatus::ALL.iter().map(|status| status.as_str().into()).collect();
+    assert_eq!(schemas["Status"]["enum"], Value::from(statuses));
+    let kinds: Vec<Value> = EventKind::ALL.iter().map(|kind| kind.as_str().into()).collect();
+    assert_eq!(schemas["JobEvent"]["properties"]["type"]["enum"], Value::from(kinds));
+}
+
+#[test]
+fn settings_are_told() {
+    let mut config = config();
+    (config.idempotency_key_required, config.idempotency_retention_h, config.body_bytes_max) = (true, 7, 4_096);
+    let document = document(&config, &[]);
+    let key = &document["components"]["parameters"]["Idempotency-Key"];
+    assert_eq!(key["required"], true);
+    assert!(key["description"].as_str().unwrap().contains("remembered for 7 hours"), "{key}");
+    let body = &document["paths"][SUBMIT]["post"]["requestBody"]["description"];
+    assert!(body.as_str().unwrap().contains("4096 bytes"), "{body}");
+}
+
+#[test]
+fn a_flow_is_found_at_its_own_route_with_its_input_and_one_without_at_the_common_path() {
+    let order = parse(
+        "flow: order\nroute: PUT /orders\nsummary: Buy\n\
+         input: { $defs: { q: { type: integer } }, properties: { qty: { $ref: '#/$defs/q' } } }\n\
+         steps: [{ id: a, native: a }]\n",
+    );
+    let plain = parse("flow: plain\nsteps: [{ id: a, native: a }]\n");
+    let greedy = parse("flow: greedy\nroute: POST /healthz\nsteps: [{ id: a, native: a }]\n");
+    let document = document(&config(), &[order, plain, greedy]);
+    let order = &document["paths"]["/orders"]["put"];
+    assert_eq!((&order["operationId"], &order["summary"]), (&json!("submit-order"), &json!("Buy")));
+    let schema = &order["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!(schema["$ref"], "#/components/schemas/order.input");
+    let input = &document["components"]["schemas"]["order.input"];
+    assert_eq!(input["$id"], "urn:meanwhile:flow:order:input", "its references lead into it");
+    assert!(!order["parameters"].to_string().contains("parameters/flow"), "{}", order["parameters"]);
+    let plain = &document["paths"]["/v1/flows/plain/jobs"]["post"];
+    assert_eq!(plain["requestBody"]["content"]["application/json"]["schema"], true);
+    assert!(document["paths"]["/healthz"].get("post").is_none());
+    let ids: Vec<_> = operations(&document).map(|(_, operation)| operation["operationId"].to_string()).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+}
+
+#[test]
+fn every_answer_is_described_with_its_correlation_id_and_no_working_note_is_left() {
+    let document = document(&config(), &[]);
+    let text = document.to_string();
+    assert!(!text.contains("\"x-problems"), "{text}");
+    for (name, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let target = response["$ref"].as_str().and_then(|target| document.pointer(target.trim_start_matches('#')));
+            let headers = &target.unwrap_or(response)["headers"];
+            assert!(headers.get("X-Correlation-ID").is_some(), "{name} {status}: {response}");
+        }
+        assert!(operation["parameters"].to_string().contains("traceparent"), "{name}");
+    }
+}
