@@ -163,6 +163,8 @@ fn verdict(error: store::Error) -> ApplyError {
 
 impl Apply for Commands {
     async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        // Commands wait where they are.
+        self.api.check_room().map_err(|full| ApplyError::NotNow(full.into()))?;
         let (mut asked, mut refused) = (Vec::new(), Vec::new());
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             let span = spans::command(record, self.planner.topics.prefix());
@@ -186,6 +188,7 @@ impl Apply for Commands {
     fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
         match outcome {
             Ok(()) => self.api.readiness.ready("postgres"),
+            Err(error) if error.is::<bus::Full>() => {}
             Err(error) => self.api.readiness.missing("postgres", format!("{error:#}")),
         }
     }

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
-use bus::Reader;
+use bus::{Full, Reader, Room, Work};
 use serde_json::{Value, json};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
@@ -36,6 +36,8 @@ pub(crate) struct Api {
     pub(crate) recent: Recent,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
+    /// Of the broker in this process (`meanwhile dev`); a real Kafka keeps what is not read.
+    pub(crate) room: Option<Room>,
     /// Set once the flows are loaded and the schema ids are known.
     pub(crate) planner: OnceLock<Planner>,
 }
@@ -54,6 +56,13 @@ impl Api {
             let detail = format!("Flows and schemas have not been read yet ({}).", missing.join("; "));
             Problem::new(Kind::NotReady, detail).retry_after_s(1)
         })
+    }
+}
+
+impl Api {
+    /// Refuses a new job while too much of the earlier ones is unread.
+    pub(crate) fn check_room(&self) -> Result<(), Full> {
+        self.room.as_ref().map_or(Ok(()), |room| room.check(Work::New))
     }
 }
 
