@@ -87,6 +87,7 @@ impl Commands {
             correlation_id: correlation_id.unwrap_or_else(|| api.ids.uuid().to_string()),
             trace: span.carry_on(Trace::from_headers(&record.headers), &api.ids),
             now_ms,
+            retry_of: None,
         };
         self.planner.plan(&definition, asked).map_err(|error| refuse("schema-violation", violations(error)))
     }

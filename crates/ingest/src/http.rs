@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::context::{self, RequestContext};
 use crate::plan::Planner;
 use crate::recent::Recent;
-use crate::{asyncapi, request_log, status, submit};
+use crate::{asyncapi, request_log, retry, status, submit};
 
 /// What handlers reach.
 pub(crate) struct Api {
@@ -77,6 +77,7 @@ pub(crate) fn router(api: Arc<Api>, public_url: PublicUrl, health: Router) -> Ro
         .route("/v1/jobs/{job}", get(status::show))
         .route("/v1/jobs/{job}/result", get(status::result))
         .route("/v1/jobs/{job}/events", get(status::events))
+        .route("/v1/jobs/{job}/retry", post(retry::retry))
         .fallback(submit_by_route)
         .with_state(api)
         .merge(problem::router())

@@ -4,7 +4,7 @@
 //! never makes two jobs, whichever door it comes through; no status goes back in time.
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `submit` and `http` (the HTTP door),
-//! `commands` (the Kafka door), `recent` and `status` (the way back).
+//! `commands` (the Kafka door), `recent` and `status` (the way back), `retry` (once more).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,6 +37,7 @@ mod idempotency;
 mod plan;
 mod recent;
 mod request_log;
+mod retry;
 mod spans;
 mod status;
 mod submit;

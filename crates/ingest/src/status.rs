@@ -33,10 +33,11 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const EVENTS_MAX: usize = 1_000;
 
 /// Everything that is known of a job at this moment.
-struct Known {
-    view: JobView,
-    events: Vec<(i64, JobEvent)>,
-    trace_id: Option<String>,
+pub(crate) struct Known {
+    pub(crate) view: JobView,
+    pub(crate) events: Vec<(i64, JobEvent)>,
+    /// As 32 hexadecimal digits.
+    pub(crate) trace_id: Option<String>,
 }
 
 /// `GET /v1/jobs/{id}`
@@ -117,7 +118,8 @@ pub(crate) async fn events(
     Ok(Json(json!({ "events": list, "next": next.to_string() })).into_response())
 }
 
-async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
+/// The job that an address names, or the problem 404.
+pub(crate) async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
     let job: JobId = text.parse().map_err(|_| unknown())?;
     // Until the events' recent past has been read, an answer could be older than one that was given before.
@@ -145,7 +147,8 @@ async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     known.and_then(|known| visible(api, known)).ok_or_else(unknown)
 }
 
-async fn stored(api: &Api, job: JobId) -> Result<Option<StoredJob>, Problem> {
+/// What Postgres knows of a job, or the problem 503.
+pub(crate) async fn stored(api: &Api, job: JobId) -> Result<Option<StoredJob>, Problem> {
     let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
     let reading = store::jobs::get(&api.pool, &api.config.default_tenant, job);
     match tokio::time::timeout(READ_TIMEOUT, reading).await {
@@ -241,5 +244,6 @@ fn accepted(acceptance: &Acceptance) -> JobView {
         compensation: None,
         result: None,
         error: None,
+        parked: Vec::new(),
     }
 }

@@ -3,7 +3,8 @@
 //! Promise: what a record means is in Postgres exactly once (rule 3), a hold is released exactly once and not before
 //! its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
-//! Read `take_in` (records to values), `apply` (values to one transaction), `release` (holds whose time has come).
+//! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
+//! sends on), `release` (holds whose time has come).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 mod apply;
 pub mod config;
 mod release;
+mod resume;
 mod take_in;
+mod upkeep;
 
 use crate::apply::Orchestrator;
 use crate::take_in::TakeIn;

@@ -6,6 +6,7 @@ mod commands;
 mod faults;
 mod keys;
 mod refuse;
+mod retry;
 mod stage;
 mod status;
 mod submit;

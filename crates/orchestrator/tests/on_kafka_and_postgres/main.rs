@@ -6,4 +6,5 @@ mod dead_letters;
 mod faults;
 mod holds;
 mod projection;
+mod resume;
 mod stage;
