@@ -4,5 +4,6 @@
 mod faults;
 mod http;
 mod moves;
+mod redelivered;
 mod stage;
 mod unreadable;
