@@ -29,6 +29,7 @@ use crate::recent::RecentJob;
 const BEFORE_THE_FIRST_EVENT: i64 = -1;
 /// How long Postgres may take to answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const DAY_MS: i64 = 86_400_000;
 /// Events told in one answer, at most.
 const EVENTS_MAX: usize = 1_000;
 
@@ -73,7 +74,7 @@ fn names(tags: &HeaderValue, etag: &str) -> bool {
 
 /// `GET /v1/jobs/{id}/result`
 pub(crate) async fn result(State(api): State<Arc<Api>>, Path(job): Path<String>) -> Result<Response, Problem> {
-    let known = find(&api, &job).await?;
+    let known = find(&api, &job).await.map_err(|problem| gone_if_expired(&api, &job, problem))?;
     let definition = api.catalog.version(&known.view.flow, &known.view.version);
     match known.view.status {
         JobStatus::Succeeded => Ok(Json(known.view.result).into_response()),
@@ -85,6 +86,23 @@ pub(crate) async fn result(State(api): State<Arc<Api>>, Path(job): Path<String>)
             Err(not_finished(&api, job, &format!("The job is {}.", known.view.status.as_str())))
         }
     }
+}
+
+/// A job that nobody knows any more is told apart from one that never was by the time inside its id.
+fn gone_if_expired(api: &Api, job: &str, problem: Problem) -> Problem {
+    let days = api.config.keep_jobs_d;
+    let made_ms = job.parse().ok().and_then(|job: JobId| made_ms(job));
+    let expired = made_ms.is_some_and(|made_ms| made_ms < api.clock.now_ms() - i64::from(days) * DAY_MS);
+    if problem.kind() != Kind::UnknownJob || days == 0 || !expired {
+        return problem;
+    }
+    Problem::new(Kind::Gone, format!("Results are kept for {days} days after their jobs' ends.")).with_job(job)
+}
+
+/// When an id was drawn, milliseconds since the Unix epoch: a UUIDv7 begins with it.
+fn made_ms(job: JobId) -> Option<i64> {
+    let id = job.uuid();
+    (id.get_version_num() == 7).then(|| i64::try_from(id.as_u128() >> 80).ok())?
 }
 
 fn not_finished(api: &Api, job: String, detail: &str) -> Problem {

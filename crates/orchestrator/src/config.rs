@@ -17,6 +17,8 @@ pub struct Config {
     pub release_batch_max: u32,
     /// How long the release loop sleeps at most, in milliseconds.
     pub release_check_ms: u64,
+    /// How long a job's history is kept after its end, in days; 0: for ever.
+    pub keep_jobs_d: u32,
     /// Database connections.
     pub connections_max: u32,
 }

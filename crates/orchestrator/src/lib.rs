@@ -69,6 +69,8 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
         readiness: readiness.clone(),
     };
     tasks.spawn("release", release::run(release, shutdown.clone()));
+    let keep_jobs_d = settings.config.keep_jobs_d;
+    tasks.spawn("upkeep", upkeep::run(pool.clone(), keep_jobs_d, readiness.clone(), shutdown.clone()));
     tasks.spawn("take in", take_in(settings, pool, hold_came, readiness, shutdown));
     tasks.join().await
 }
@@ -86,6 +88,11 @@ async fn take_in(
     let ids = Ids::system();
     let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(&topics)).await;
     let Some(writers) = writers else { return Ok(()) };
+    // Before the first job is projected: what has once come to the default partition keeps its day from being made.
+    let days = || store::jobs::ensure_partitions(&pool, upkeep::DAYS_AHEAD);
+    if until_ok("postgres", &readiness, &ids, &shutdown, days).await.is_none() {
+        return Ok(());
+    }
     let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
     let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed);
     options.batch_records_max = settings.config.batch_records_max;
