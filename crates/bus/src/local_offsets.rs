@@ -20,6 +20,7 @@ pub(crate) fn get(brokers: &str, group: &str, topic: &str, partition: i32) -> Op
 pub(crate) fn put(brokers: &str, group: &str, commits: &[OffsetCommit]) {
     let mut committed = COMMITTED.lock().unwrap_or_else(PoisonError::into_inner);
     for commit in commits {
+        crate::room::committed(brokers, group, &commit.topic, commit.partition, commit.next_offset);
         let place = (brokers.to_owned(), group.to_owned(), commit.topic.clone(), commit.partition);
         committed.insert(place, (commit.next_offset, commit.metadata.clone().unwrap_or_default()));
     }

@@ -71,6 +71,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         BROKERS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.address);
+        crate::room::forget(&self.address);
     }
 }
 

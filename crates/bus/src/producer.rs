@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
 use crate::connection::Connection;
-use crate::{Error, Record, Settings};
+use crate::{BrokerKind, Error, Record, Settings, room};
 
 /// How long a record may wait for its acknowledgement before the send fails.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
@@ -20,6 +20,8 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Producer {
     producer: FutureProducer<Connection>,
+    /// The address of the in-process broker, whose room is watched.
+    in_process: Option<String>,
 }
 
 impl std::fmt::Debug for Producer {
@@ -33,14 +35,21 @@ impl Producer {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let config = settings.producer_config(&[("message.timeout.ms", DELIVERY_TIMEOUT_MS)]);
         let producer = FutureProducer::from_config_and_context(&config, Connection::new("producer"))?;
-        Ok(Self { producer })
+        let in_process = (settings.kind == BrokerKind::InProcess).then(|| settings.brokers.clone());
+        Ok(Self { producer, in_process })
     }
 
     /// Sends and waits for the acknowledgement of all in-sync replicas: partition and offset.
     pub async fn send(&self, record: &Record) -> Result<(i32, i64), Error> {
         let delivery = self.producer.send(future_record(record), Timeout::After(QUEUE_TIMEOUT)).await;
         match delivery {
-            Ok(delivery) => Ok((delivery.partition, delivery.offset)),
+            Ok(delivery) => {
+                let (partition, offset) = (delivery.partition, delivery.offset);
+                if let Some(brokers) = &self.in_process {
+                    room::wrote(brokers, &record.topic, partition, offset, record.size_bytes());
+                }
+                Ok((partition, offset))
+            }
             Err((error, _)) => Err(send_error(error, record)),
         }
     }
@@ -81,6 +90,14 @@ pub(crate) fn headers(record: &Record) -> Option<OwnedHeaders> {
             .iter()
             .fold(empty, |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() })),
     )
+}
+
+/// What a record that was delivered takes.
+pub(crate) fn size_bytes(message: &impl Message) -> usize {
+    let header = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
+    let headers: usize = message.headers().map_or(0, |headers| headers.iter().map(header).sum());
+    let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    length(message.key()) + length(message.payload()) + headers
 }
 
 fn send_error(error: KafkaError, record: &Record) -> Error {

@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::connection::{self, Connection};
 use crate::consumer::GroupMetadata;
-use crate::{Error, Record, Settings, local_offsets, producer};
+use crate::{BrokerKind, Error, Record, Settings, local_offsets, producer, room};
 
 /// How long one request to the coordinator may take before it is asked again.
 const REQUEST_SLICE: Duration = Duration::from_secs(2);
@@ -99,7 +99,8 @@ impl TransactionalProducer {
             // Offsets right after a commit meet CONCURRENT_TRANSACTIONS and are retried after this; default 100.
             ("retry.backoff.ms", "1"),
         ]);
-        let context = Deliveries { connection: Connection::new("transactional producer"), ..Deliveries::default() };
+        let in_process = (settings.kind == BrokerKind::InProcess).then(|| settings.brokers.clone());
+        let context = Deliveries { in_process, ..Deliveries::default() };
         let producer = ThreadedProducer::from_config_and_context(&config, context)?;
         Ok(Self { producer, brokers: settings.brokers.clone(), interrupt: Interrupt::default(), local: Vec::new() })
     }
@@ -295,6 +296,8 @@ fn refused(error: &KafkaError, record: &Record) -> TxError {
 #[derive(Debug)]
 struct Deliveries {
     connection: Connection,
+    /// The address of the in-process broker, whose room is watched.
+    in_process: Option<String>,
     state: Mutex<InFlight>,
     changed: Condvar,
 }
@@ -314,7 +317,8 @@ struct Failure {
 
 impl Default for Deliveries {
     fn default() -> Self {
-        Self { connection: Connection::new("transactional producer"), state: Mutex::default(), changed: Condvar::new() }
+        let connection = Connection::new("transactional producer");
+        Self { connection, in_process: None, state: Mutex::default(), changed: Condvar::new() }
     }
 }
 
@@ -370,6 +374,9 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let (Some(brokers), Ok(message)) = (&self.in_process, result) {
+            room::wrote(brokers, message.topic(), message.partition(), message.offset(), producer::size_bytes(message));
+        }
         let mut state = self.lock();
         state.count -= 1;
         if let Err((error, message)) = result

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use flow::id::JobId;
 use flow::slip::{Hold, HoldReason};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::decode::{DecodeError, Schemas, decode_slip};
 use crate::encode::{EncodeError, encode_slip, long};
@@ -48,6 +48,53 @@ pub struct Signal {
     pub payload: Option<Value>,
     /// When, milliseconds since the Unix epoch.
     pub at_ms: i64,
+}
+
+/// An operator's word that one parked token goes on. It travels as a signal whose id names the hold, so that a word
+/// that is given twice, or comes late, never releases a later hold of the same job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// Whose.
+    pub job: JobId,
+    /// The job's tenant.
+    pub tenant: String,
+    /// The branch of the token.
+    pub branch: String,
+    /// The hop of the slip that rests.
+    pub hop: u32,
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// The name of the signal that a [`Resume`] is. No flow waits for a signal with a dot in its name.
+const RESUME: &str = "meanwhile.resume";
+
+impl From<Resume> for Signal {
+    fn from(resume: Resume) -> Self {
+        let Resume { job, tenant, branch, hop, at_ms } = resume;
+        let id = format!("{branch}:{hop}");
+        let payload = Some(json!({ "branch": branch, "hop": hop }));
+        Self { job, tenant, name: RESUME.to_owned(), id, payload, at_ms }
+    }
+}
+
+impl Signal {
+    /// The operator's word, if this signal is one.
+    ///
+    /// # Errors
+    /// It is one, but names no hold.
+    pub fn as_resume(&self) -> Result<Option<Resume>, DecodeError> {
+        if self.name != RESUME {
+            return Ok(None);
+        }
+        let payload = self.payload.as_ref().unwrap_or(&Value::Null);
+        let hop = payload["hop"].as_u64().and_then(|hop| u32::try_from(hop).ok());
+        let (Some(branch), Some(hop)) = (payload["branch"].as_str(), hop) else {
+            return Err(DecodeError::field("payload", payload));
+        };
+        let (tenant, branch) = (self.tenant.clone(), branch.to_owned());
+        Ok(Some(Resume { job: self.job, tenant, branch, hop, at_ms: self.at_ms }))
+    }
 }
 
 const HOLD: &str = "hold";

@@ -285,14 +285,15 @@ pub fn missing_native(definition: &Definition, slip: &Slip) -> Decision {
     Decision { next: Next::Hold(hold), events: Vec::new() }
 }
 
-/// The event to append when an operator sends a parked job on. `hold` is what was released; its slip goes on unchanged.
-pub fn resumed(definition: &Definition, hold: &Hold, now_ms: i64) -> JobEvent {
-    let status = match hold.slip.phase {
+/// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;
+/// `steps_total` is how many steps its flow has.
+pub fn resumed(slip: &Slip, steps_total: u32, now_ms: i64) -> JobEvent {
+    let status = match slip.phase {
         Phase::Forward => JobStatus::Running,
         Phase::Undo => JobStatus::Compensating,
     };
-    let mut event = token::event(definition, &hold.slip, EventKind::JobResumed, status, now_ms);
-    event.step = Some(hold.slip.step.clone());
+    let mut event = token::event(steps_total, slip, EventKind::JobResumed, status, now_ms);
+    event.step = Some(slip.step.clone());
     event.index = RESUMED_INDEX;
     event
 }

@@ -52,6 +52,15 @@ pub struct Compensation {
     pub stuck: Option<String>,
 }
 
+/// A token that waits for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// Its branch.
+    pub branch: String,
+    /// The hop of the slip that rests: with job and branch, the identity of its hold.
+    pub hop: u32,
+}
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -98,6 +107,8 @@ pub struct JobView {
     pub result: Option<Value>,
     /// Why it is not going to succeed, or why it is parked.
     pub error: Option<Failure>,
+    /// Its tokens that wait for an operator; none unless it is parked.
+    pub parked: Vec<Parked>,
 }
 
 impl StepStatus {
@@ -136,6 +147,7 @@ impl JobView {
             compensation: None,
             result: None,
             error: None,
+            parked: Vec::new(),
         };
         view.take(event);
         view
@@ -173,6 +185,8 @@ impl JobView {
     /// The whole state machine: what each event changes.
     fn take(&mut self, event: &JobEvent) {
         let since_ms = self.updated_at_ms;
+        // Whatever a token does, it does not rest any more.
+        self.parked.retain(|parked| parked.branch != event.branch);
         match event.kind {
             EventKind::JobAccepted | EventKind::JobResumed => self.error = None,
             EventKind::StepSucceeded => self.end_step(event, StepStatus::Succeeded, since_ms),
@@ -243,6 +257,8 @@ impl JobView {
     }
 
     fn park(&mut self, event: &JobEvent, since_ms: i64) {
+        // The event tells of the hop that ended in parking; what rests is one move further.
+        self.parked.push(Parked { branch: event.branch.clone(), hop: event.hop.saturating_add(1) });
         self.error = failure(event);
         if let Some(step) = self.step_of(event, since_ms) {
             step.next_attempt_at_ms = None;

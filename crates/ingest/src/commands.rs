@@ -87,6 +87,7 @@ impl Commands {
             correlation_id: correlation_id.unwrap_or_else(|| api.ids.uuid().to_string()),
             trace: span.carry_on(Trace::from_headers(&record.headers), &api.ids),
             now_ms,
+            retry_of: None,
         };
         self.planner.plan(&definition, asked).map_err(|error| refuse("schema-violation", violations(error)))
     }
@@ -163,6 +164,8 @@ fn verdict(error: store::Error) -> ApplyError {
 
 impl Apply for Commands {
     async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        // Commands wait where they are.
+        self.api.check_room().map_err(|full| ApplyError::NotNow(full.into()))?;
         let (mut asked, mut refused) = (Vec::new(), Vec::new());
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             let span = spans::command(record, self.planner.topics.prefix());
@@ -186,6 +189,7 @@ impl Apply for Commands {
     fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
         match outcome {
             Ok(()) => self.api.readiness.ready("postgres"),
+            Err(error) if error.is::<bus::Full>() => {}
             Err(error) => self.api.readiness.missing("postgres", format!("{error:#}")),
         }
     }

@@ -16,6 +16,8 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// How long idempotency keys are remembered, in hours.
     pub idempotency_retention_h: u32,
+    /// How long an acceptance is kept after its job's end, in days; 0: for ever.
+    pub keep_jobs_d: u32,
     /// Whether a submit over HTTP must carry an `Idempotency-Key`.
     pub idempotency_key_required: bool,
     /// What `Retry-After` says on a 202, in seconds.

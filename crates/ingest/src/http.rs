@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
-use bus::Reader;
+use bus::{Full, Reader, Room, Work};
 use serde_json::{Value, json};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
@@ -24,7 +24,7 @@ use crate::context::{self, RequestContext};
 use crate::plan::Planner;
 use crate::recent::Recent;
 use crate::request_log::FlowRoute;
-use crate::{asyncapi, openapi, request_log, status, submit};
+use crate::{asyncapi, openapi, request_log, retry, status, submit};
 
 /// What handlers reach.
 pub(crate) struct Api {
@@ -37,6 +37,8 @@ pub(crate) struct Api {
     pub(crate) recent: Recent,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
+    /// Of the broker in this process (`meanwhile dev`); a real Kafka keeps what is not read.
+    pub(crate) room: Option<Room>,
     /// Set once the flows are loaded and the schema ids are known.
     pub(crate) planner: OnceLock<Planner>,
 }
@@ -58,6 +60,13 @@ impl Api {
     }
 }
 
+impl Api {
+    /// Refuses a new job while too much of the earlier ones is unread.
+    pub(crate) fn check_room(&self) -> Result<(), Full> {
+        self.room.as_ref().map_or(Ok(()), |room| room.check(Work::New))
+    }
+}
+
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
 pub(crate) fn router(api: Arc<Api>, public_url: PublicUrl, health: Router) -> Router {
     let ids = api.ids.clone();
@@ -70,6 +79,7 @@ pub(crate) fn router(api: Arc<Api>, public_url: PublicUrl, health: Router) -> Ro
         .route("/v1/jobs/{job}/result", get(status::result))
         .route("/v1/jobs/{job}/events", get(status::events))
         .route("/openapi.json", get(openapi::show))
+        .route("/v1/jobs/{job}/retry", post(retry::retry))
         .fallback(submit_by_route)
         .with_state(api)
         .merge(problem::router())

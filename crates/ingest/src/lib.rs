@@ -4,14 +4,14 @@
 //! never makes two jobs, whichever door it comes through; no status goes back in time.
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `submit` and `http` (the HTTP door),
-//! `commands` (the Kafka door), `recent` and `status` (the way back).
+//! `commands` (the Kafka door), `recent` and `status` (the way back), `retry` (once more).
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use bus::{Follower, FollowerOptions, Reader, Registry, Table, Tail, drive};
+use bus::{Follower, FollowerOptions, Reader, Registry, Room, Table, Tail, drive};
 use events::Inbound;
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
@@ -38,6 +38,7 @@ pub mod openapi;
 mod plan;
 mod recent;
 mod request_log;
+mod retry;
 mod spans;
 mod status;
 mod submit;
@@ -101,6 +102,7 @@ pub async fn run(
         catalog: Catalog::default(),
         pool: pool.clone(),
         readiness,
+        room: Room::of(&settings.bus, &settings.topics),
         planner: OnceLock::new(),
     });
     let mut tasks = Tasks::new(shutdown.clone());

@@ -32,6 +32,8 @@ pub(crate) struct Asked {
     pub(crate) trace: Trace,
     /// When it was asked, milliseconds since the Unix epoch.
     pub(crate) now_ms: i64,
+    /// The job that this one starts anew.
+    pub(crate) retry_of: Option<JobId>,
 }
 
 /// What does not change from request to request.
@@ -69,7 +71,8 @@ impl Planner {
             return Err(BadInput::whole("the ordering key holds a NUL character, which cannot be stored".to_owned()));
         }
         let idempotency = asked.idempotency_key.map(|key| Idempotency {
-            route: definition.name().to_owned(),
+            // A key for starting a job anew is none for submitting to its flow.
+            route: asked.retry_of.map_or_else(|| definition.name().to_owned(), |job| format!("jobs/{job}/retry")),
             key,
             fingerprint: fingerprint(definition.name(), &asked.input),
             retention_ms: self.idempotency_retention_ms,
@@ -86,7 +89,7 @@ impl Planner {
             deadline_ms: definition.deadline_ms().map(|deadline_ms| asked.now_ms.saturating_add_unsigned(deadline_ms)),
             steps_total: u32::try_from(definition.steps().len()).unwrap_or(u32::MAX),
             trace_id: Some(asked.trace.context.trace_id),
-            retry_of: None,
+            retry_of: asked.retry_of,
         };
         let job = NewJob {
             job: asked.job,
@@ -95,7 +98,7 @@ impl Planner {
             input: asked.input,
             correlation_id: asked.correlation_id,
             priority: 1,
-            retry_of: None,
+            retry_of: asked.retry_of,
         };
         let decision = start(definition, job, asked.now_ms);
         let records = self.records(&decision, &asked.trace).map_err(|error| BadInput::whole(error.to_string()))?;

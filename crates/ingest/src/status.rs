@@ -29,14 +29,16 @@ use crate::recent::RecentJob;
 const BEFORE_THE_FIRST_EVENT: i64 = -1;
 /// How long Postgres may take to answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const DAY_MS: i64 = 86_400_000;
 /// Events told in one answer, at most.
 const EVENTS_MAX: usize = 1_000;
 
 /// Everything that is known of a job at this moment.
-struct Known {
-    view: JobView,
-    events: Vec<(i64, JobEvent)>,
-    trace_id: Option<String>,
+pub(crate) struct Known {
+    pub(crate) view: JobView,
+    pub(crate) events: Vec<(i64, JobEvent)>,
+    /// As 32 hexadecimal digits.
+    pub(crate) trace_id: Option<String>,
 }
 
 /// `GET /v1/jobs/{id}`
@@ -72,7 +74,7 @@ fn names(tags: &HeaderValue, etag: &str) -> bool {
 
 /// `GET /v1/jobs/{id}/result`
 pub(crate) async fn result(State(api): State<Arc<Api>>, Path(job): Path<String>) -> Result<Response, Problem> {
-    let known = find(&api, &job).await?;
+    let known = find(&api, &job).await.map_err(|problem| gone_if_expired(&api, &job, problem))?;
     let definition = api.catalog.version(&known.view.flow, &known.view.version);
     match known.view.status {
         JobStatus::Succeeded => Ok(Json(known.view.result).into_response()),
@@ -84,6 +86,23 @@ pub(crate) async fn result(State(api): State<Arc<Api>>, Path(job): Path<String>)
             Err(not_finished(&api, job, &format!("The job is {}.", known.view.status.as_str())))
         }
     }
+}
+
+/// A job that nobody knows any more is told apart from one that never was by the time inside its id.
+fn gone_if_expired(api: &Api, job: &str, problem: Problem) -> Problem {
+    let days = api.config.keep_jobs_d;
+    let made_ms = job.parse().ok().and_then(|job: JobId| made_ms(job));
+    let expired = made_ms.is_some_and(|made_ms| made_ms < api.clock.now_ms() - i64::from(days) * DAY_MS);
+    if problem.kind() != Kind::UnknownJob || days == 0 || !expired {
+        return problem;
+    }
+    Problem::new(Kind::Gone, format!("Results are kept for {days} days after their jobs' ends.")).with_job(job)
+}
+
+/// When an id was drawn, milliseconds since the Unix epoch: a UUIDv7 begins with it.
+fn made_ms(job: JobId) -> Option<i64> {
+    let id = job.uuid();
+    (id.get_version_num() == 7).then(|| i64::try_from(id.as_u128() >> 80).ok())?
 }
 
 fn not_finished(api: &Api, job: String, detail: &str) -> Problem {
@@ -117,7 +136,8 @@ pub(crate) async fn events(
     Ok(Json(json!({ "events": list, "next": next.to_string() })).into_response())
 }
 
-async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
+/// The job that an address names, or the problem 404.
+pub(crate) async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
     let job: JobId = text.parse().map_err(|_| unknown())?;
     // Until the events' recent past has been read, an answer could be older than one that was given before.
@@ -145,7 +165,8 @@ async fn find(api: &Api, text: &str) -> Result<Known, Problem> {
     known.and_then(|known| visible(api, known)).ok_or_else(unknown)
 }
 
-async fn stored(api: &Api, job: JobId) -> Result<Option<StoredJob>, Problem> {
+/// What Postgres knows of a job, or the problem 503.
+pub(crate) async fn stored(api: &Api, job: JobId) -> Result<Option<StoredJob>, Problem> {
     let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
     let reading = store::jobs::get(&api.pool, &api.config.default_tenant, job);
     match tokio::time::timeout(READ_TIMEOUT, reading).await {
@@ -241,5 +262,6 @@ fn accepted(acceptance: &Acceptance) -> JobView {
         compensation: None,
         result: None,
         error: None,
+        parked: Vec::new(),
     }
 }

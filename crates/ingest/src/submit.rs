@@ -57,13 +57,20 @@ async fn try_submit(
         input,
         fallback_key: None,
         idempotency_key,
-        correlation_id: context.correlation_id.clone(),
-        trace: context.trace.clone(),
+        correlation_id: context.correlation_id,
+        trace: context.trace,
         now_ms,
+        retry_of: None,
     };
+    accept_job(api, definition, asked).await
+}
+
+/// Accepts what is asked, or finds the job that its key stands for.
+pub(crate) async fn accept_job(api: &Arc<Api>, definition: &Definition, asked: Asked) -> Result<Response, Problem> {
+    api.check_room().map_err(|full| no_room(&full))?;
+    let (job, own) = (asked.job, Told::of(&asked));
     let acceptance = api.planner()?.plan(definition, asked).map_err(schema_violation)?;
     let accepted = api.acceptor.accept(acceptance).await.map_err(refused)?;
-    let own = Told { correlation_id: Some(context.correlation_id.clone()), trace_id: Some(context.trace_id()) };
     let (job, replayed, told) = match accepted {
         Accepted::New => {
             metrics::counter!("meanwhile_jobs_accepted_total", "flow" => definition.name().to_owned()).increment(1);
@@ -83,6 +90,17 @@ async fn try_submit(
 struct Told {
     correlation_id: Option<String>,
     trace_id: Option<String>,
+    retry_of: Option<JobId>,
+}
+
+impl Told {
+    fn of(asked: &Asked) -> Self {
+        Self {
+            correlation_id: Some(asked.correlation_id.clone()),
+            trace_id: Some(format!("{:032x}", asked.trace.context.trace_id)),
+            retry_of: asked.retry_of,
+        }
+    }
 }
 
 /// A repeated request is told what the first one was: the job's own correlation id and trace.
@@ -92,6 +110,7 @@ async fn told_first(api: &Api, job: JobId) -> Told {
     let told = |acceptance: Acceptance| Told {
         trace_id: acceptance.trace_id.map(|id| format!("{id:032x}")),
         correlation_id: Some(acceptance.correlation_id),
+        retry_of: acceptance.retry_of,
     };
     acceptance.map(told).unwrap_or_default()
 }
@@ -110,6 +129,9 @@ fn accepted_response(api: &Api, definition: &Definition, job: JobId, replayed: b
     if let Some(trace_url) = trace_url {
         body["trace_url"] = trace_url.into();
     }
+    if let Some(retry_of) = told.retry_of {
+        body["retry_of"] = retry_of.to_string().into();
+    }
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let (flow, tenant) = (definition.name().to_owned(), api.config.default_tenant.clone());
     response.extensions_mut().insert(Submitted { flow, tenant });
@@ -124,7 +146,8 @@ fn accepted_response(api: &Api, definition: &Definition, job: JobId, replayed: b
     response
 }
 
-fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Option<String>, Problem> {
+/// The request's `Idempotency-Key`, or the problem 400.
+pub(crate) fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) if required => {
@@ -172,6 +195,13 @@ fn schema_violation(BadInput(errors): BadInput) -> Problem {
         _ => format!("The input violates the flow's schema in {count} places."),
     };
     Problem::new(Kind::SchemaViolation, detail).with("errors", told)
+}
+
+fn no_room(full: &bus::Full) -> Problem {
+    let remediation = "Send the same request again after the time in `Retry-After`. Where it stays like this, \
+                       something stands still: mend it, restart `meanwhile dev`, or set KAFKA_BROKERS to a real Kafka.";
+    let detail = format!("No new jobs for the moment: {full}.");
+    Problem::new(Kind::TemporaryReducedCapacity, detail).with_remediation(remediation).retry_after_s(1)
 }
 
 fn refused(error: accept::Error) -> Problem {

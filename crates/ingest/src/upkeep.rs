@@ -1,4 +1,5 @@
-//! What has to be done now and then: partitions for the days to come, idempotency keys that have expired.
+//! What has to be done now and then: partitions for the days to come, acceptances that are no longer kept, idempotency
+//! keys that have expired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(3_600);
 const RETRY: Duration = Duration::from_secs(5);
 /// Days for which partitions exist in advance.
 const DAYS_AHEAD: u32 = 3;
+const DAY_MS: i64 = 86_400_000;
 /// Expired keys deleted in one statement.
 const PURGE_ROWS_MAX: u32 = 10_000;
 
@@ -37,6 +39,15 @@ pub(crate) async fn run(api: Arc<Api>, shutdown: CancellationToken) -> anyhow::R
 
 async fn run_once(api: &Api) -> Result<(), store::Error> {
     store::acceptances::ensure_partitions(&api.pool, DAYS_AHEAD).await?;
+    let keep_jobs_d = api.config.keep_jobs_d;
+    if keep_jobs_d > 0 {
+        let retired = store::acceptances::retire(&api.pool, i64::from(keep_jobs_d) * DAY_MS).await?;
+        if retired != store::Retired::default() {
+            let (partitions, postponed) = (retired.partitions.join(", "), retired.postponed);
+            let (moved_rows, default_rows) = (retired.moved_rows, retired.default_rows);
+            tracing::info!(partitions, postponed, moved_rows, default_rows, "dropped what is no longer kept");
+        }
+    }
     while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     Ok(())
 }

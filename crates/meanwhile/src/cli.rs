@@ -49,7 +49,7 @@ pub(crate) enum Command {
     Flows(FlowsCommand),
     /// Submit a job over HTTP
     Submit(SubmitArgs),
-    /// Look at jobs
+    /// Look at jobs, and send them on
     #[command(subcommand)]
     Jobs(JobsCommand),
     /// Show the records of a topic, decoded, one JSON object a line
@@ -160,6 +160,19 @@ pub(crate) enum JobsCommand {
         /// The status document instead of the timeline
         #[arg(long, conflicts_with = "follow")]
         json: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Send a parked job on from where it stopped, or start a finished one anew as another job
+    Retry {
+        /// The job's id
+        job: String,
+        /// The Idempotency-Key: the same key twice starts a finished job anew once
+        #[arg(long)]
+        key: Option<String>,
+        /// Show the timeline of the job that runs now until it ends; the exit code is 0 when it succeeded
+        #[arg(long, short)]
+        follow: bool,
         #[command(flatten)]
         api: ApiArgs,
     },

@@ -1,4 +1,4 @@
-//! `meanwhile submit` and `meanwhile jobs show`: a caller's view, over HTTP only.
+//! `meanwhile submit`, `meanwhile jobs show` and `jobs retry`: a caller's view, over HTTP only.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -25,23 +25,53 @@ pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let body = input(&args.input)?;
     let client = client()?;
     let url = format!("{}/v1/flows/{}/jobs", args.api.url.trim_end_matches('/'), args.flow);
-    let mut request = client.post(&url).header("content-type", "application/json").body(body);
-    if let Some(key) = &args.key {
+    let request = client.post(&url).header("content-type", "application/json").body(body);
+    let job = accepted(request, args.key.as_deref(), &args.api.url).await?;
+    if args.follow {
+        return follow(&client, &args.api.url, &job).await;
+    }
+    println!("{job}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `meanwhile jobs retry`: prints the id of the job that runs now.
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn retry(url: &str, job: &str, key: Option<&str>, follow_it: bool) -> anyhow::Result<ExitCode> {
+    let client = client()?;
+    let request = client.post(format!("{}/v1/jobs/{job}/retry", url.trim_end_matches('/')));
+    let running = accepted(request, key, url).await?;
+    println!("{running}");
+    if follow_it {
+        return follow_on(&client, url, &running).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A parked job is `needs_attention` until the word has come to its token; only then there is something to follow.
+async fn follow_on(client: &reqwest::Client, url: &str, job: &str) -> anyhow::Result<ExitCode> {
+    let address = format!("{}/v1/jobs/{job}", url.trim_end_matches('/'));
+    for _ in 0..ATTEMPTS_MAX {
+        if get(client, &address, url).await?["status"] != "needs_attention" {
+            break;
+        }
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
+    }
+    follow(client, url, job).await
+}
+
+/// Sends what a 202 is expected for; the job that it names.
+async fn accepted(mut request: reqwest::RequestBuilder, key: Option<&str>, url: &str) -> anyhow::Result<String> {
+    if let Some(key) = key {
         request = request.header("idempotency-key", format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\"")));
     }
-    let response = request.send().await.with_context(|| unreachable_api(&args.api.url))?;
+    let response = request.send().await.with_context(|| unreachable_api(url))?;
     let status = response.status();
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let answer: Value = response.json().await.context("the answer is not JSON")?;
     let (StatusCode::ACCEPTED, Some(location)) = (status, location) else {
         bail!("{}", problem(status, &answer));
     };
-    let job = location.rsplit('/').next().unwrap_or_default().to_owned();
-    if args.follow {
-        return follow(&client, &args.api.url, &job).await;
-    }
-    println!("{job}");
-    Ok(ExitCode::SUCCESS)
+    Ok(location.rsplit('/').next().unwrap_or_default().to_owned())
 }
 
 /// `meanwhile jobs show`

@@ -61,6 +61,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
         Command::Submit(args) => client::submit(args).await,
         Command::Jobs(JobsCommand::Show { job, follow, json, api }) => client::show(&api.url, &job, follow, json).await,
+        Command::Jobs(JobsCommand::Retry { job, key, follow, api }) => {
+            client::retry(&api.url, &job, key.as_deref(), follow).await
+        }
         Command::Tail(args) => tail::run(args, &sources).await,
     }
 }

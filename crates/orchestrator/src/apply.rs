@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::{Apply, ApplyError, Batch, Record};
+use bus::{Apply, ApplyError, Batch, Record, RegistryError};
 use service_kit::health::Readiness;
 use service_kit::stop_at;
 use store::{Pool, dead_letters, holds, jobs, offsets, outbox};
@@ -23,10 +23,13 @@ pub(crate) struct Orchestrator {
 }
 
 impl Orchestrator {
-    async fn commit(&self, batch: &Batch, meaning: &Meaning<'_>) -> Result<(), store::Error> {
+    async fn commit(&self, batch: &Batch, meaning: &Meaning<'_>) -> Result<(), Failed> {
         let mut tx = self.pool.begin().await?;
         jobs::project(&mut tx, &meaning.events).await?;
         holds::insert(&mut tx, &meaning.holds).await?;
+        // After the holds: a word may be for one that came just before it.
+        let resumed = self.take_in.writer().resume(&mut tx, &meaning.words).await?;
+        outbox::append(&mut tx, &resumed.records).await?;
         dead_letters::index(&mut tx, &meaning.dead_letters).await?;
         let refused: Vec<Record> = meaning.refused.iter().map(|refused| self.take_in.dead_letter(refused)).collect();
         outbox::append(&mut tx, &refused).await?;
@@ -36,6 +39,7 @@ impl Orchestrator {
         stop_at("orchestrator.after-commit");
         // Only now: what is tried again is not told twice.
         meaning.refused.iter().for_each(Refused::tell);
+        resumed.tell();
         if !meaning.holds.is_empty() {
             self.hold_came.notify_one();
         }
@@ -44,8 +48,22 @@ impl Orchestrator {
     }
 }
 
-fn verdict(error: store::Error) -> ApplyError {
-    ApplyError::of(error, store::Error::is_conflict, store::Error::is_row_error)
+/// Why a batch was not committed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    /// Postgres refused, or does not answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The registry does not answer, and a slip was written with a schema that is not known here.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+}
+
+fn verdict(failed: Failed) -> ApplyError {
+    match failed {
+        Failed::Store(error) => ApplyError::of(error, store::Error::is_conflict, store::Error::is_row_error),
+        Failed::Registry(error) => ApplyError::NotNow(error.into()),
+    }
 }
 
 impl Apply for Orchestrator {
@@ -57,6 +75,9 @@ impl Apply for Orchestrator {
         self.readiness.ready("registry");
         let outcome = self.commit(batch, &meaning).await;
         if let Err(error) = &outcome {
+            if let Failed::Registry(error) = error {
+                self.readiness.missing("registry", error);
+            }
             meaning.spans.iter().for_each(|span| span.fail("not-stored", error));
         }
         outcome.map_err(verdict)

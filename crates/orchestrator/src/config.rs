@@ -19,6 +19,8 @@ pub struct Config {
     pub release_check_ms: u64,
     /// How often queues and holds are counted for the metrics, in milliseconds; 0: never.
     pub figures_interval_ms: u64,
+    /// How long a job's history is kept after its end, in days; 0: for ever.
+    pub keep_jobs_d: u32,
     /// Database connections.
     pub connections_max: u32,
 }

@@ -3,8 +3,8 @@
 //! Promise: what a record means is in Postgres exactly once (rule 3), a hold is released exactly once and not before
 //! its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
-//! Read `take_in` (records to values), `apply` (values to one transaction), `release` (holds whose time has come),
-//! `figures` (what waits, for the metrics).
+//! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
+//! sends on), `release` (holds whose time has come), `figures` (what waits, for the metrics).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,9 @@ mod apply;
 pub mod config;
 mod figures;
 mod release;
+mod resume;
 mod take_in;
+mod upkeep;
 
 use crate::apply::Orchestrator;
 use crate::figures::Queues;
@@ -75,6 +77,8 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
         tasks.spawn("count queues", figures::count_queues(queues, every, shutdown.clone()));
         tasks.spawn("count holds", figures::count_holds(pool.clone(), every, shutdown.clone()));
     }
+    let keep_jobs_d = settings.config.keep_jobs_d;
+    tasks.spawn("upkeep", upkeep::run(pool.clone(), keep_jobs_d, readiness.clone(), shutdown.clone()));
     tasks.spawn("take in", take_in(settings, pool, hold_came, readiness, shutdown));
     tasks.join().await
 }
@@ -92,6 +96,11 @@ async fn take_in(
     let ids = Ids::system();
     let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(&topics)).await;
     let Some(writers) = writers else { return Ok(()) };
+    // Before the first job is projected: what has once come to the default partition keeps its day from being made.
+    let days = || store::jobs::ensure_partitions(&pool, upkeep::DAYS_AHEAD);
+    if until_ok("postgres", &readiness, &ids, &shutdown, days).await.is_none() {
+        return Ok(());
+    }
     let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
     let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed);
     options.batch_records_max = settings.config.batch_records_max;

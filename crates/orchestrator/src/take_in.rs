@@ -3,16 +3,19 @@
 use bus::{Batch, Inbound, Reader, Record, RegistryError, Unreadable};
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
+use events::record::Header;
 use events::topic::Topics;
 use events::trace::{Trace, TraceContext};
-use events::wait::Wait;
+use events::wait::{Resume, Signal, Wait};
 use events::{WriterIds, decode_cancel, decode_event, decode_wait};
 use flow::definition::Definition;
 use service_kit::identity::Clock;
 use service_kit::trace::{Message, Span, is_on};
 use store::dead_letters::{DeadLetter, Original};
-use store::holds::NewHold;
+use store::holds::{NewHold, Word};
 use store::jobs::ObservedEvent;
+
+use crate::resume::Writer;
 
 /// The class of what nobody could read.
 const UNREADABLE: &str = "unreadable";
@@ -24,6 +27,8 @@ const UNSUPPORTED: &str = "unsupported";
 pub(crate) struct Meaning<'a> {
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
+    /// Operators' words, for tokens that rest already or are among these holds: both come by one partition, in order.
+    pub(crate) words: Vec<Word>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
     pub(crate) dead_letters: Vec<DeadLetter>,
@@ -87,6 +92,12 @@ impl TakeIn {
         Ok(meaning)
     }
 
+    /// What the events of resumed jobs are written with.
+    pub(crate) fn writer(&self) -> Writer<'_> {
+        let Self { topics, writers, reader, clock } = self;
+        Writer { topics, writers, reader, clock }
+    }
+
     /// The record to send for it.
     pub(crate) fn dead_letter(&self, refused: &Refused<'_>) -> Record {
         let failure = Failure::once(refused.class, refused.reason.as_str(), self.clock.now_ms());
@@ -113,10 +124,7 @@ impl TakeIn {
                         meaning.spans.push(span);
                     }
                 }
-                Wait::Signal(signal) => {
-                    let reason = format!("signals are not supported by this version (`{}`)", signal.name);
-                    return Err(Refusal::Class(UNSUPPORTED, reason));
-                }
+                Wait::Signal(signal) => meaning.words.push(word(&signal)?),
             }
         } else if topic == self.topics.dead_letters() {
             meaning.dead_letters.push(index_entry(record));
@@ -139,7 +147,7 @@ impl TakeIn {
             topic: &record.topic,
             key: record.key.as_deref(),
             job: Some(&job),
-            cause: Some(cause(record, hold.slip.job).context),
+            cause: Some(cause(&record.headers, hold.slip.job).context),
         };
         let group = format_args!("{}-orchestrator", self.topics.prefix());
         let span = Span::process(&message, group, record.partition, record.offset);
@@ -155,7 +163,7 @@ impl TakeIn {
     }
 
     fn hold(&self, record: &Inbound, hold: flow::slip::Hold, span: &Span) -> Result<NewHold, Refusal> {
-        let mut trace = cause(record, hold.slip.job);
+        let mut trace = cause(&record.headers, hold.slip.job);
         if let Some(context) = span.point() {
             trace.context = context;
         }
@@ -171,8 +179,18 @@ impl TakeIn {
     }
 }
 
-fn cause(record: &Inbound, job: flow::id::JobId) -> Trace {
-    Trace::from_headers(&record.headers).unwrap_or_else(|| trace_of(job))
+pub(crate) fn cause(headers: &[Header], job: flow::id::JobId) -> Trace {
+    Trace::from_headers(headers).unwrap_or_else(|| trace_of(job))
+}
+
+/// The only signal that this version knows.
+fn word(signal: &Signal) -> Result<Word, Refusal> {
+    let resume = signal.as_resume().map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?;
+    let Some(Resume { job, branch, hop, .. }) = resume else {
+        let reason = format!("signals are not supported by this version (`{}`)", signal.name);
+        return Err(Refusal::Class(UNSUPPORTED, reason));
+    };
+    Ok(Word { job, branch, hop })
 }
 
 /// A hold that somebody wrote without a trace gets one from its job, so that it is the same on every reading.

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use bus::Room;
 use serde::Deserialize;
+
+/// A transaction of `meanwhile dev`: small beside what its broker keeps of a partition, 5 MiB.
+const TRANSACTION_BYTES_MAX_IN_PROCESS: usize = 256 * 1024;
 
 /// The section's name in files and in the environment (`MEANWHILE__RELAY__...`).
 pub const SECTION: &str = "relay";
@@ -53,6 +57,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What one transaction may hold where the broker in this process has only so much room.
+    pub(crate) fn within(&self, room: Option<&Room>) -> Self {
+        let mut config = self.clone();
+        if room.is_some() {
+            config.transaction_bytes_max = config.transaction_bytes_max.min(TRANSACTION_BYTES_MAX_IN_PROCESS);
+        }
+        config
+    }
+
     pub(crate) const fn transaction_timeout(&self) -> Duration {
         Duration::from_millis(self.transaction_timeout_ms)
     }

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use bus::{TransactionalProducer, TxError};
+use bus::{Room, TransactionalProducer, TxError, Work};
 use events::Record;
 use events::position::Position;
 use events::topic::Topics;
@@ -26,6 +26,9 @@ use crate::telemetry;
 const STRIKES_MAX: u32 = 5;
 /// After an aborted transaction.
 const ABORT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two looks whether the broker of `meanwhile dev` has room again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why delivering ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +57,8 @@ pub(crate) struct Drain {
     pub(crate) topics: Topics,
     pub(crate) slot: String,
     pub(crate) config: Config,
+    /// Of the broker in this process; a real Kafka keeps what is not read.
+    pub(crate) room: Option<Room>,
     pub(crate) clock: Clock,
     pub(crate) seams: Seams,
     pub(crate) stop: CancellationToken,
@@ -146,6 +151,7 @@ impl Drain {
         let (mut done, mut size, mut strikes) = (0, batch.rows.len(), 0);
         while let Some(place) = batch.place_after((done + size).min(batch.rows.len())) {
             let upto = (done + size).min(batch.rows.len());
+            self.await_room()?;
             match self.transact(&batch.rows[done..upto], place)? {
                 Attempt::Committed => {
                     telemetry::delivered(&batch.rows[done..upto], self.clock.now_ms());
@@ -284,6 +290,15 @@ impl Drain {
     fn judge(&mut self, record: &Record) -> Result<Result<(), Refusal>, DrainError> {
         let judging = self.stop.run_until_cancelled(self.limits.judge(record));
         self.runtime.block_on(judging).ok_or(DrainError::Stopped)
+    }
+
+    /// Rows are safe where they are until there is room for them.
+    fn await_room(&self) -> Result<(), DrainError> {
+        while self.room.as_ref().is_some_and(|room| room.check(Work::Stored).is_err()) {
+            let waiting = self.stop.run_until_cancelled(tokio::time::sleep(ROOM_INTERVAL));
+            self.runtime.block_on(waiting).ok_or(DrainError::Stopped)?;
+        }
+        Ok(())
     }
 
     fn pause(&self) -> Result<(), DrainError> {

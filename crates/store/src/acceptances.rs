@@ -7,7 +7,8 @@ use flow::id::JobId;
 use uuid::Uuid;
 
 use crate::columns::{RecordColumns, signed, trace_text, uuids};
-use crate::{Error, Pool, Role, Tx, partitions};
+use crate::retention::{FINAL, Needed, Retired};
+use crate::{Error, Pool, Role, Tx, partitions, retention};
 
 /// What is kept of an accepted job for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +97,30 @@ pub async fn ensure_partitions(pool: &Pool, days_ahead: u32) -> Result<u32, Erro
     debug_assert_eq!(pool.role(), Role::Ingest, "only the owner makes partitions");
     let now_ms = partitions::now_ms(pool).await?;
     partitions::ensure(pool, &partitions::ACCEPTANCES, now_ms, days_ahead).await
+}
+
+/// Drops the acceptances of jobs that ended more than `keep_ms` ago, by whole days. A job that has not ended, or has
+/// ended later, keeps its own. Needs the role [`Role::Ingest`].
+pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
+    debug_assert_eq!(pool.role(), Role::Ingest, "only the owner drops partitions");
+    let done = format!("seen.status in {FINAL} and seen.updated_at < now() - {keep_ms} * interval '1 millisecond'");
+    // A job without a projection: either nobody has seen it yet, or the orchestrator has dropped it with its day.
+    let of_partition = |partition: &str, from: Uuid, to: Uuid| {
+        format!(
+            "select accepted.job from {partition} as accepted
+             left join orchestrator.jobs as seen
+                on seen.job = accepted.job and seen.job >= '{from}' and seen.job < '{to}'
+             where case
+                when seen.job is null
+                    then exists (select from orchestrator.jobs where job >= '{from}' and job < '{to}')
+                else not ({done})
+             end"
+        )
+    };
+    let seen = "orchestrator.jobs as seen where seen.job = kept.job";
+    let default_row_is_done = format!("exists (select from {seen} and {done})");
+    let needed = Needed { of_partition: &of_partition, default_row_is_done };
+    retention::retire(pool, &partitions::ACCEPTANCES, keep_ms, &needed).await
 }
 
 async fn accept<'e, E>(executor: E, batch: &[NewAcceptance]) -> Result<Vec<Accepted>, Error>

@@ -5,7 +5,8 @@ use events::record::Record;
 use flow::id::JobId;
 use flow::slip::HoldReason;
 
-use crate::columns::{RecordColumns, signed};
+use crate::columns::{RecordColumns, signed, unsigned};
+use crate::outbox::decode_headers;
 use crate::{Error, Pool, Tx};
 
 /// A token that comes to rest.
@@ -23,6 +24,27 @@ pub struct NewHold {
     pub release_after_ms: Option<u64>,
     /// The slip's record, to be sent as it is.
     pub record: Record,
+}
+
+/// Which parked token an operator means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    /// Whose token.
+    pub job: JobId,
+    /// Its branch.
+    pub branch: String,
+    /// The hop of the slip inside.
+    pub hop: u32,
+}
+
+/// A token on its way from its rest to the outbox: whoever holds this must send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Taken {
+    /// The slip's record, as it was put to rest.
+    pub record: Record,
+    /// How many steps the job's flow has, where the projection knows the job.
+    pub steps_total: Option<u32>,
 }
 
 /// What [`release_due`] did, and when to call again.
@@ -86,20 +108,39 @@ pub async fn next_due_ms(pool: &Pool) -> Result<Option<u64>, Error> {
     Ok(until(in_ms))
 }
 
-/// Sends on every hold of a parked job, by an operator's word. Returns how many there were: 0 when the job is not
-/// parked (any more), so calling it twice does it once.
-pub async fn resume(tx: &mut Tx, job: JobId) -> Result<u64, Error> {
-    let resumed = sqlx::query!(
-        "with resumed as (
-            delete from orchestrator.holds where job = $1 and release_at is null returning *
+/// Takes the parked tokens among these out of their rest, by an operator's word; those that do not rest (any more) are
+/// passed over, so calling it twice takes each once. The caller's transaction must append their records to the outbox,
+/// or not commit.
+pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<Taken>, Error> {
+    if words.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query!(
+        r#"with taken as (
+            delete from orchestrator.holds as hold
+            using unnest($1::uuid[], $2::text[], $3::integer[]) as word (job, branch, hop)
+            where hold.job = word.job and hold.branch = word.branch and hold.hop = word.hop
+              and hold.reason = $4
+            returning hold.job, hold.branch, hold.hop, hold.topic, hold.key, hold.value, hold.headers
          )
-         insert into outbox.messages (topic, key, value, headers)
-         select topic, key, value, headers from resumed order by branch, hop",
-        job.uuid(),
+         select taken.topic as "topic!", taken.key as "key?", taken.value as "value?", taken.headers as "headers!",
+                jobs.steps_total as "steps_total?"
+         from taken left join orchestrator.jobs as jobs on jobs.job = taken.job
+         order by taken.job, taken.branch, taken.hop"#,
+        &words.iter().map(|word| word.job.uuid()).collect::<Vec<_>>(),
+        &words.iter().map(|word| word.branch.as_str()).collect::<Vec<_>>() as &[&str],
+        &words.iter().map(|word| signed(word.hop)).collect::<Vec<_>>(),
+        HoldReason::Attention.as_str(),
     )
-    .execute(tx.raw())
+    .fetch_all(tx.raw())
     .await?;
-    Ok(resumed.rows_affected())
+    rows.into_iter()
+        .map(|row| {
+            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            let record = Record { topic: row.topic, key: row.key, value: row.value, headers };
+            Ok(Taken { record, steps_total: row.steps_total.map(unsigned) })
+        })
+        .collect()
 }
 
 /// How many slips rest, by reason.

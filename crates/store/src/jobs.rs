@@ -9,11 +9,14 @@ use uuid::Uuid;
 use crate::acceptances::Acceptance;
 use crate::columns::{signed, trace_text};
 use crate::history::{self, Entry};
-use crate::{Error, Tx};
+use crate::retention::{FINAL, Needed, Retired};
+use crate::{Error, Pool, Role, Tx, partitions, retention};
 
 mod read;
 
 pub use read::{get, list};
+
+const DAY_MS: i64 = 86_400_000;
 
 /// An event as it was read from the events topic.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +99,25 @@ pub struct Filter {
     pub before: Option<JobId>,
     /// At most so many.
     pub jobs_max: u32,
+}
+
+/// Makes the partitions from today to `days_ahead` days from now. Needs the role [`Role::Orchestrator`]. Returns how
+/// many were made.
+pub async fn ensure_partitions(pool: &Pool, days_ahead: u32) -> Result<u32, Error> {
+    debug_assert_eq!(pool.role(), Role::Orchestrator, "only the owner makes partitions");
+    let now_ms = partitions::now_ms(pool).await?;
+    partitions::ensure(pool, &partitions::JOBS, now_ms, days_ahead).await
+}
+
+/// Drops the projections of jobs that ended more than `keep_ms` and a day ago, by whole days: the day is for the
+/// acceptances, which go first. A job that has not ended stays. Needs the role [`Role::Orchestrator`].
+pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
+    debug_assert_eq!(pool.role(), Role::Orchestrator, "only the owner drops partitions");
+    let keep_ms = keep_ms.saturating_add(DAY_MS);
+    let done = format!("status in {FINAL} and updated_at < now() - {keep_ms} * interval '1 millisecond'");
+    let of_partition = |partition: &str, _: Uuid, _: Uuid| format!("select job from {partition} where not ({done})");
+    let needed = Needed { of_partition: &of_partition, default_row_is_done: done.clone() };
+    retention::retire(pool, &partitions::JOBS, keep_ms, &needed).await
 }
 
 /// Everything that one batch says about one job.

@@ -22,8 +22,10 @@ pub mod outbox;
 mod partitions;
 mod pool;
 pub mod relayed;
+mod retention;
 pub mod slot;
 
 pub use error::{Error, is_unavailable};
 pub use migrate::{check_migrated, migrate};
 pub use pool::{Pool, Role, Settings, Tx};
+pub use retention::Retired;

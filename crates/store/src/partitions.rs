@@ -13,6 +13,8 @@ pub(crate) struct Partitioned {
     pub(crate) schema: &'static str,
     pub(crate) table: &'static str,
     pub(crate) period_ms: i64,
+    /// The storage parameters of a partition.
+    pub(crate) storage: &'static str,
     /// A point in time as a bound of the partition key.
     pub(crate) bound: fn(i64) -> String,
 }
@@ -22,6 +24,7 @@ pub(crate) const OUTBOX: Partitioned = Partitioned {
     schema: "outbox",
     table: "messages",
     period_ms: 3_600_000,
+    storage: INSERT_ONLY,
     bound: |at_ms| format!("'epoch'::timestamptz + {at_ms} * interval '1 millisecond'"),
 };
 
@@ -30,11 +33,27 @@ pub(crate) const ACCEPTANCES: Partitioned = Partitioned {
     schema: "ingest",
     table: "acceptances",
     period_ms: 86_400_000,
-    bound: |at_ms| {
-        let at_ms = u128::try_from(at_ms).unwrap_or_default();
-        format!("'{}'::uuid", Uuid::from_u128(at_ms << 80))
-    },
+    storage: INSERT_ONLY,
+    bound: id_bound,
 };
+
+/// The same.
+pub(crate) const JOBS: Partitioned = Partitioned {
+    schema: "orchestrator",
+    table: "jobs",
+    period_ms: 86_400_000,
+    // Rows are updated in place as their jobs go on.
+    storage: "fillfactor = 60",
+    bound: id_bound,
+};
+
+/// Rows are written once: nothing to clean up.
+const INSERT_ONLY: &str = "autovacuum_vacuum_insert_threshold = -1";
+
+fn id_bound(at_ms: i64) -> String {
+    let at_ms = u128::try_from(at_ms).unwrap_or_default();
+    format!("'{}'::uuid", Uuid::from_u128(at_ms << 80))
+}
 
 /// Postgres' clock, in milliseconds since the Unix epoch.
 pub(crate) async fn now_ms(pool: &Pool) -> Result<i64, Error> {
@@ -57,8 +76,29 @@ pub(crate) async fn ensure(pool: &Pool, cut: &Partitioned, now_ms: i64, ahead: u
 }
 
 /// `messages_p473812`: the count of periods since the Unix epoch.
-fn name(cut: &Partitioned, index: i64) -> String {
+pub(crate) fn name(cut: &Partitioned, index: i64) -> String {
     format!("{}_p{index}", cut.table)
+}
+
+/// The partitions whose period ended at that time or before, oldest first, by the count in their names.
+pub(crate) async fn ended(pool: &Pool, cut: &Partitioned, by_ms: i64) -> Result<Vec<i64>, Error> {
+    let names = sqlx::query_scalar!(
+        r#"select relname as "name!"
+           from pg_inherits
+           join pg_class on pg_class.oid = inhrelid
+           join pg_namespace on pg_namespace.oid = relnamespace
+           where nspname = $1 and inhparent = format('%I.%I', $1::text, $2::text)::regclass"#,
+        cut.schema,
+        cut.table,
+    )
+    .fetch_all(pool.raw())
+    .await?;
+    let prefix = format!("{}_p", cut.table);
+    let index = |name: &String| name.strip_prefix(&prefix)?.parse::<i64>().ok();
+    let mut ended: Vec<i64> = names.iter().filter_map(index).collect();
+    ended.retain(|index| (index + 1) * cut.period_ms <= by_ms);
+    ended.sort_unstable();
+    Ok(ended)
 }
 
 async fn exists(pool: &Pool, cut: &Partitioned, index: i64) -> Result<bool, Error> {
@@ -77,13 +117,13 @@ async fn exists(pool: &Pool, cut: &Partitioned, index: i64) -> Result<bool, Erro
 
 /// One partition; false when the default partition holds rows of its period or somebody else was faster.
 async fn make(pool: &Pool, cut: &Partitioned, index: i64) -> Result<bool, Error> {
-    let Partitioned { schema, table, .. } = cut;
+    let Partitioned { schema, table, storage, .. } = cut;
     let partition = name(cut, index);
     let (from, to) = ((cut.bound)(index * cut.period_ms), (cut.bound)((index + 1) * cut.period_ms));
     let statements = format!(
         "set local lock_timeout = '2s';
          create table {schema}.{partition} (like {schema}.{table} including defaults including constraints)
-            with (autovacuum_vacuum_insert_threshold = -1);
+            with ({storage});
          alter table {schema}.{table} attach partition {schema}.{partition} for values from ({from}) to ({to});"
     );
     let mut tx = pool.begin().await?;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Control, OffsetCommit, TopicPartition, TransactionalProducer, TxError};
+use bus::{Control, OffsetCommit, Room, TopicPartition, TransactionalProducer, TxError, Work};
 use service_kit::stop_at;
 
 use crate::bisection::{Bisection, Verdict};
@@ -24,6 +24,9 @@ mod tests;
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// Between two looks whether the broker of `meanwhile dev` has room again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(20);
+
 /// The one that produces and commits. Gives itself up to [`Committer::run`].
 #[derive(Debug)]
 pub(crate) struct Committer {
@@ -35,6 +38,8 @@ pub(crate) struct Committer {
     cadence: Cadence,
     bisection: Bisection,
     retry: Duration,
+    /// Of the broker in this process; a real Kafka keeps what is not read.
+    room: Option<Room>,
 }
 
 impl Committer {
@@ -44,10 +49,11 @@ impl Committer {
         desk: Arc<Desk>,
         runner: Arc<Runner>,
         interval_max: Duration,
+        room: Option<Room>,
     ) -> Self {
         let (cadence, bisection) = (Cadence::new(interval_max), Bisection::new(desk.limits().batch_results_max));
         let group = group(&runner);
-        Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST }
+        Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST, room }
     }
 
     /// Commits what gets ready until the desk is stopped. An error means that the session is over.
@@ -59,6 +65,11 @@ impl Committer {
 
     fn commit_batches(&mut self) -> Result<(), TxError> {
         while let Some(batch) = self.desk.next_batch(&self.cadence, self.bisection.results_max()) {
+            if self.room.as_ref().is_some_and(|room| room.check(Work::UnderWay).is_err()) {
+                self.desk.aborted(batch);
+                self.desk.pause(ROOM_INTERVAL);
+                continue;
+            }
             let (started, results) = (Instant::now(), batch.results.len());
             match self.transact(&batch) {
                 Ok(()) => {

@@ -24,7 +24,7 @@ use self::poll::Poller;
 use self::rebalance::Desk;
 use self::wake::Wake;
 use crate::settings::MESSAGE_BYTES_MAX;
-use crate::{BrokerKind, Error, Settings};
+use crate::{BrokerKind, Error, Settings, room};
 
 /// How to consume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -252,7 +252,8 @@ impl GroupConsumer {
         let consumer = Arc::new(consumer);
         membership.lock().unwrap_or_else(PoisonError::into_inner).consumer = Arc::downgrade(&consumer);
         // The in-process broker has no groups: there, every member has all partitions.
-        let poller = Poller::new(consumer, options, control.clone(), scope, in_process);
+        let reader = in_process.then(|| room::Reader::new(&settings.brokers));
+        let poller = Poller::new(consumer, options, control.clone(), scope, reader);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || poller.run())

@@ -14,6 +14,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::rebalance::{Desk, offset_of};
 use super::{Command, Commands, ConsumerError, ConsumerOptions, Control, Scope, Start, TopicPartition};
 use crate::Inbound;
+use crate::room::Reader;
 
 /// Records delivered before the handler may tick again.
 const BURST_RECORDS_MAX: usize = 500;
@@ -29,6 +30,8 @@ pub(super) struct Poller {
     scope: Scope,
     /// All partitions are ours, without a group.
     whole: bool,
+    /// Of the in-process broker: what is delivered here needs no room there.
+    reader: Option<Reader>,
     commands: Commands,
     /// Seeks that the client refused because it had not started the partition yet.
     seeks_due: Vec<(TopicPartition, Start)>,
@@ -45,14 +48,15 @@ impl Poller {
         options: ConsumerOptions,
         control: Control,
         scope: Scope,
-        in_process: bool,
+        reader: Option<Reader>,
     ) -> Self {
         Self {
             consumer,
             options,
             control,
             scope,
-            whole: in_process || scope != Scope::Group,
+            whole: reader.is_some() || scope != Scope::Group,
+            reader,
             commands: Commands::default(),
             seeks_due: Vec::new(),
             looked_at: None,
@@ -119,6 +123,9 @@ impl Poller {
             return;
         }
         *next = Some(message.offset() + 1);
+        if let Some(reader) = &self.reader {
+            reader.stands(message.topic(), message.partition(), message.offset() + 1);
+        }
         if let Some(record) = state.kept.keep(inbound(message)) {
             state.handler.record(record, &mut self.commands);
             drop(state);
@@ -210,6 +217,9 @@ impl Poller {
                 state.kept.drop_records(&place);
                 if let Some(topic) = state.owned.get_mut(&place.topic) {
                     topic.insert(place.partition, next);
+                }
+                if let Some(reader) = &self.reader {
+                    reader.stands(&place.topic, place.partition, next.unwrap_or(0));
                 }
             }
             Err(error) => {

@@ -1,31 +1,68 @@
 //! `meanwhile dev` and the real kcat: everything in one process, nothing else installed.
 
+use std::path::Path;
+
 use flow::id::JobId;
 use serde_json::{Value, json};
 use shop::{PerService, Shop};
 use test_kit::{Launch, Port, Process, eventually, http_client, kcat, repository};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::client::{order, send};
+use crate::client::{order, send, small_order};
 use crate::stage::PATIENCE;
 use crate::turn::beside_others;
+
+/// Large slips fill the broker's partitions (5 MiB each) with few jobs.
+const SLIP_BYTES: usize = 300_000;
+/// What its six partitions could not hold.
+const JOBS_TOO_MANY: usize = 200;
+
+/// `meanwhile dev` with the shop behind it.
+struct Dev {
+    process: Process,
+    api: String,
+    kafka: String,
+    _ports: [Port; 3],
+    _shop: DropGuard,
+}
+
+impl Dev {
+    async fn start(flows: &Path) -> Self {
+        let shutdown = CancellationToken::new();
+        let shop = Shop::start(PerService::any_port(), shutdown.clone()).await.unwrap();
+        let urls = shop.urls();
+        let ports = [Port::take().unwrap(), Port::take().unwrap(), Port::take().unwrap()];
+        let [listen, kafka, registry] = ports.each_ref().map(|port| format!("127.0.0.1:{}", port.number()));
+        let launch = Launch::new("dev", test_kit::binary().await.unwrap()).arg("dev").arg(flows);
+        let launch = launch.args(["--listen", &listen, "--kafka-listen", &kafka, "--registry-listen", &registry]);
+        let launch = launch.env("INVENTORY_URL", urls.inventory).env("PAYMENT_URL", urls.payment);
+        let mut process = Process::start(launch.env("SHIPPING_URL", urls.shipping)).unwrap();
+        let api = format!("http://{listen}");
+        let ready =
+            async || http_client().get(format!("{api}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200);
+        process.wait_until(PATIENCE, "/readyz says ready", ready).await.unwrap();
+        Self { process, api, kafka, _ports: ports, _shop: shutdown.drop_guard() }
+    }
+
+    async fn until_succeeded(&self, job: JobId) -> Value {
+        eventually(PATIENCE, "the job succeeds", async || {
+            let seen = send(http_client().get(format!("{}/v1/jobs/{job}", self.api))).await;
+            (seen.body["status"] == "succeeded").then_some(seen.body)
+        })
+        .await
+    }
+
+    async fn stop(mut self) {
+        let left = self.process.terminate(PATIENCE).await.unwrap();
+        assert!(left.success(), "dev mode left with {left}: {}", self.process.log_tail());
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kcat_starts_a_job_in_dev_mode_and_bad_commands_become_dead_letters() {
     let _turn = beside_others();
-    let shutdown = CancellationToken::new();
-    let shop = Shop::start(PerService::any_port(), shutdown.clone()).await.unwrap();
-    let (urls, _open) = (shop.urls(), shutdown.drop_guard());
-    let ports = [Port::take().unwrap(), Port::take().unwrap(), Port::take().unwrap()];
-    let [listen, kafka, registry] = ports.each_ref().map(|port| format!("127.0.0.1:{}", port.number()));
-    let launch = Launch::new("dev", test_kit::binary().await.unwrap()).arg("dev").arg(repository().join("flows"));
-    let launch = launch.args(["--listen", &listen, "--kafka-listen", &kafka, "--registry-listen", &registry]);
-    let launch = launch.env("INVENTORY_URL", urls.inventory).env("PAYMENT_URL", urls.payment);
-    let mut dev = Process::start(launch.env("SHIPPING_URL", urls.shipping)).unwrap();
-    let (client, api) = (http_client(), format!("http://{listen}"));
-    let ready = async || client.get(format!("{api}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200);
-    dev.wait_until(PATIENCE, "/readyz says ready", ready).await.unwrap();
-
+    let dev = Dev::start(&repository().join("flows")).await;
+    let kafka = dev.kafka.clone();
     let valid = json!({ "flow": "order", "input": order("c-1", json!({})) }).to_string();
     let unknown = json!({ "flow": "ordr", "input": {} }).to_string();
     let lines = format!("{valid}\n{{\"flow\": \n{unknown}\n");
@@ -47,12 +84,42 @@ async fn kcat_starts_a_job_in_dev_mode_and_bad_commands_become_dead_letters() {
     })
     .await;
     let job: JobId = keys[0].parse().unwrap();
-    let status: Value = eventually(PATIENCE, "the job succeeds", async || {
-        let seen = send(client.get(format!("{api}/v1/jobs/{job}"))).await;
-        (seen.body["status"] == "succeeded").then_some(seen.body)
-    })
-    .await;
-    assert_eq!(status["result"]["tracking"], "TRACK-000001");
-    let left = dev.terminate(PATIENCE).await.unwrap();
-    assert!(left.success(), "dev mode left with {left}: {}", dev.log_tail());
+    assert_eq!(dev.until_succeeded(job).await["result"]["tracking"], "TRACK-000001");
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_mode_refuses_new_jobs_before_its_broker_would_drop_old_ones() {
+    let _turn = beside_others();
+    let dev = Dev::start(&repository().join("crates/e2e/flows")).await;
+    let (client, padding) = (http_client(), "x".repeat(SLIP_BYTES));
+    let submit = async |number: usize| {
+        let mut input = small_order(&format!("c-{number}"), json!({ "inventory": "slow:4000" }));
+        input["padding"] = padding.as_str().into();
+        send(client.post(format!("{}/v1/flows/saga/jobs", dev.api)).json(&input)).await
+    };
+    let mut jobs = vec![];
+    let refused = loop {
+        let answer = submit(jobs.len()).await;
+        if answer.status != 202 {
+            break answer;
+        }
+        jobs.push(answer.job());
+        assert!(jobs.len() < JOBS_TOO_MANY, "nobody was refused, though the broker cannot hold so many slips");
+    };
+    assert_eq!((refused.status, refused.problem()), (503, "temporary-reduced-capacity"), "{refused:?}");
+    assert_eq!(refused.header("retry-after"), "1");
+    let told = format!("{}{}", refused.body["detail"], refused.body["remediation"]);
+    assert!(told.contains("meanwhile.steps.default[") && told.contains("KAFKA_BROKERS"), "{told}");
+    // Nothing that was accepted is lost, and there is room again by itself.
+    for job in &jobs {
+        dev.until_succeeded(*job).await;
+    }
+    let accepted = eventually(PATIENCE, "there is room again", async || {
+        let answer = submit(jobs.len()).await;
+        (answer.status == 202).then(|| answer.job())
+    });
+    let accepted = accepted.await;
+    dev.until_succeeded(accepted).await;
+    dev.stop().await;
 }

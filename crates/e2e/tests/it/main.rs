@@ -18,6 +18,7 @@ mod outcomes;
 mod pauses;
 mod rebalances;
 mod registry;
+mod retry;
 mod seams;
 mod stage;
 mod status;

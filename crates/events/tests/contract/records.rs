@@ -5,9 +5,12 @@ use events::record::Record;
 use events::schema::{RecordKind, subjects};
 use events::topic::Topics;
 use events::trace::Trace;
-use events::{cancel_record, cancel_tombstone, event_record, flow_record, progress_record, slip_record, wait_record};
+use events::wait::{Resume, Signal, Wait};
+use events::{
+    cancel_record, cancel_tombstone, decode_wait, event_record, flow_record, progress_record, slip_record, wait_record,
+};
 
-use crate::sample::{Any, IDS, samples, slip, trace};
+use crate::sample::{Any, IDS, samples, schemas, slip, trace};
 
 const JOB: &str = "0190a6f2-7c1e-7cc0-b1f1-000000000001";
 const TRACEPARENT: (&str, &str) = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
@@ -84,6 +87,21 @@ fn waits_cancels_and_progress_are_keyed_by_the_job() {
     }
     let tombstone = cancel_tombstone(&Topics::default(), slip().job, &trace());
     assert_eq!((tombstone.value.as_ref(), tombstone.key), (None, record("bare").key));
+}
+
+#[test]
+fn an_operators_word_is_a_signal_that_names_the_hold_it_is_for() {
+    let resume = Resume { job: slip().job, tenant: "acme".into(), branch: "b-1".into(), hop: 7, at_ms: 5 };
+    let signal = Signal::from(resume.clone());
+    let record = wait_record(&Topics::default(), &IDS, &Wait::Signal(signal.clone()), &trace()).unwrap();
+    let id = format!("{JOB}:signal:meanwhile.resume:b-1:7");
+    let headers = [TRACEPARENT, TRACESTATE, ("meanwhile-job-id", JOB), ("meanwhile-message-id", id.as_str())];
+    check(&record, "meanwhile.waits", JOB, &headers);
+    assert_eq!(decode_wait(&schemas(), &record.value.unwrap()).unwrap(), Wait::Signal(signal.clone()));
+    assert_eq!(signal.as_resume().unwrap(), Some(resume));
+    let (other, torn) = (Signal { name: "approval".into(), ..signal.clone() }, Signal { payload: None, ..signal });
+    assert_eq!(other.as_resume().unwrap(), None);
+    assert!(torn.as_resume().unwrap_err().to_string().contains("payload"));
 }
 
 #[test]

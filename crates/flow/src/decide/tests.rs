@@ -229,8 +229,9 @@ fn a_flow_that_parks_waits_for_an_operator_and_then_begins_a_new_visit() {
     let Next::Hold(hold) = &decision.next else { panic!("{decision:?}") };
     assert_eq!((hold.slip.step.as_str(), hold.slip.visit, hold.slip.attempt, hold.slip.hop), ("c", 2, 0, 4));
     assert_eq!(hold.slip.deadline_ms, None, "an operator decides when it ends");
-    let event = resumed(&flow, hold, NOW_MS);
+    let event = resumed(&hold.slip, 3, NOW_MS);
     assert_eq!((event.kind, event.status, event.hop), (EventKind::JobResumed, JobStatus::Running, 4));
+    assert_eq!((event.steps_total, event.step.as_deref()), (3, Some("c")));
     let late = prepare(&flow, &hold.slip, &env(), NOW_MS + 86_400_000);
     assert!(matches!(late, Prepared::Http(call) if call.idempotency_key.ends_with(":c:2")));
 }

@@ -31,7 +31,7 @@ pub(super) fn deadline_error() -> StepError {
 }
 
 /// An event about the token as it stands.
-pub(super) fn event(definition: &Definition, slip: &Slip, kind: EventKind, status: JobStatus, now_ms: i64) -> JobEvent {
+pub(super) fn event(steps_total: u32, slip: &Slip, kind: EventKind, status: JobStatus, now_ms: i64) -> JobEvent {
     JobEvent {
         job: slip.job,
         tenant: slip.tenant.clone(),
@@ -50,7 +50,7 @@ pub(super) fn event(definition: &Definition, slip: &Slip, kind: EventKind, statu
         attempts: 0,
         at_ms: now_ms,
         accepted_at_ms: slip.accepted_at_ms,
-        steps_total: u32::try_from(definition.steps().len()).unwrap_or(u32::MAX),
+        steps_total,
         retry_of: slip.retry_of,
         next_attempt_after_ms: None,
         data: None,
@@ -350,13 +350,13 @@ impl<'a> Token<'a> {
     }
 
     fn tell_of_job(&mut self, kind: EventKind, status: JobStatus, data: Option<Value>) {
-        let mut event = event(self.definition, &self.slip, kind, status, self.now_ms);
+        let mut event = event(self.steps_total(), &self.slip, kind, status, self.now_ms);
         (event.visit, event.data) = (0, data);
         self.tell(event);
     }
 
     fn tell_of_step(&mut self, kind: EventKind, status: JobStatus, attempts: u32) {
-        let mut event = event(self.definition, &self.slip, kind, status, self.now_ms);
+        let mut event = event(self.steps_total(), &self.slip, kind, status, self.now_ms);
         (event.step, event.attempts) = (Some(self.slip.step.clone()), attempts);
         self.tell(event);
     }
@@ -370,6 +370,10 @@ impl<'a> Token<'a> {
         if let Some(event) = self.events.last_mut() {
             (event.data, event.next_attempt_after_ms) = (data, next_attempt_after_ms);
         }
+    }
+
+    fn steps_total(&self) -> u32 {
+        u32::try_from(self.definition.steps().len()).unwrap_or(u32::MAX)
     }
 
     fn tell(&mut self, mut event: JobEvent) {

@@ -124,6 +124,21 @@ fn a_parked_undo_names_the_step_that_is_stuck() {
 }
 
 #[test]
+fn a_parked_job_names_the_token_that_rests_until_it_goes_on() {
+    let mut run = Run::start();
+    run.step(ok());
+    run.step(failed(false));
+    assert_eq!(run.view.parked, []);
+    run.step(failed(false));
+    let Next::Hold(hold) = &run.decision.next else { panic!("{:?}", run.decision) };
+    assert_eq!(run.view.parked, [Parked { branch: String::new(), hop: hold.slip.hop }]);
+    let resumed = decide::resumed(&hold.slip, 2, NOW_MS);
+    let cursor = run.view.cursor + 1;
+    run.view.apply(cursor, &resumed);
+    assert_eq!((run.view.status, run.view.parked.as_slice()), (JobStatus::Compensating, &[][..]));
+}
+
+#[test]
 fn late_and_repeated_events_change_nothing() {
     let mut run = Run::start();
     run.step(ok());

@@ -8,6 +8,7 @@ mod faults;
 mod keys;
 mod metrics;
 mod refuse;
+mod retry;
 mod stage;
 mod status;
 mod submit;

@@ -7,4 +7,5 @@ mod faults;
 mod figures;
 mod holds;
 mod projection;
+mod resume;
 mod stage;

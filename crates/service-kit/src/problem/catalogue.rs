@@ -69,6 +69,8 @@ catalogue! {
         "Send it again; with the same Idempotency-Key it stays one job."
     IdempotencyKeyInUse 409 "idempotency-key-in-use" "A request with this Idempotency-Key is being accepted right now"
         "Send the same request again after the time in `Retry-After`: it will get the job of the first one."
+    StillRunning 409 "still-running" "The job has not ended"
+        "Nothing to retry yet: failed attempts are repeated by themselves. Ask again when it has ended or is parked."
     AlreadyFinished 409 "already-finished" "The job has ended"
         "Nothing: a final state stays. `POST /v1/jobs/{id}/retry` starts it anew as another job."
     Cancelled 409 "cancelled" "The job was cancelled"

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use flow::id::JobId;
 use flow::slip::HoldReason;
-use store::holds::{NewHold, Released, count_by_reason, insert, next_due_ms, release_due, resume};
+use store::holds::{NewHold, Released, Taken, Word, count_by_reason, insert, next_due_ms, release_due, take_parked};
 use store::{Pool, Role};
 
 use crate::database::{Database, job, record};
@@ -98,17 +98,35 @@ async fn two_who_release_at_once_send_each_hold_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_parked_job_goes_on_once_however_often_it_is_called() {
+async fn a_parked_token_is_taken_once_however_often_it_is_called() {
     let database = Database::fresh().await;
     let pool = database.pool(Role::Orchestrator);
     let (parked, waiting) = (job(), job());
     put(&pool, &[hold(parked, 4, None, "parked"), hold(waiting, 1, Some(60_000), "waiting")]).await;
-    let call = async |job| {
+    let call = async |job, hop| {
         let mut tx = pool.begin().await.unwrap();
-        let resumed = resume(&mut tx, job).await.unwrap();
+        let word = Word { job, branch: String::new(), hop };
+        let taken = take_parked(&mut tx, &[word.clone(), word]).await.unwrap();
         tx.commit().await.unwrap();
-        resumed
+        taken
     };
-    assert_eq!((call(parked).await, call(parked).await, call(waiting).await), (1, 0, 0));
-    assert_eq!(database.outbox_values().await, ["parked"]);
+    assert_eq!(call(parked, 3).await, [], "an earlier parking of the job");
+    assert_eq!(call(waiting, 1).await, [], "it waits for a time");
+    let taken = call(parked, 4).await;
+    assert_eq!(taken, [Taken { record: record("parked"), steps_total: None }]);
+    assert_eq!(call(parked, 4).await, []);
+    assert_eq!(database.count("orchestrator.holds").await, 1);
+}
+
+#[tokio::test]
+async fn a_token_that_was_taken_rests_again_when_the_transaction_is_not_committed() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let parked = job();
+    put(&pool, &[hold(parked, 4, None, "parked")]).await;
+    let mut tx = pool.begin().await.unwrap();
+    let taken = take_parked(&mut tx, &[Word { job: parked, branch: String::new(), hop: 4 }]).await.unwrap();
+    assert_eq!(taken.len(), 1);
+    drop(tx);
+    assert_eq!(database.count("orchestrator.holds").await, 1);
 }

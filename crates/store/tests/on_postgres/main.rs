@@ -12,4 +12,5 @@ mod jobs;
 mod migrations;
 mod offsets;
 mod outbox;
+mod retention;
 mod slot;

@@ -86,7 +86,7 @@ impl Stage {
             TransactionalProducer::new(&bus, &format!("{}-t", topics.prefix()), Duration::from_secs(10)).unwrap();
         producer.init(PATIENCE).unwrap();
         let interval = Duration::from_millis(20);
-        let committer = Committer::new(producer, consumer.control(), Arc::clone(&desk), runner, interval);
+        let committer = Committer::new(producer, consumer.control(), Arc::clone(&desk), runner, interval, None);
         let committer = std::thread::spawn(move || committer.run());
         Self { bus, topics, desk, consumer, committer, work }
     }

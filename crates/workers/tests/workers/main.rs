@@ -5,5 +5,6 @@ mod faults;
 mod http;
 mod metrics;
 mod moves;
+mod redelivered;
 mod stage;
 mod unreadable;

@@ -51,13 +51,26 @@ impl Poller {
         if new.is_empty() {
             return;
         }
-        let assigned = match self.scope != Scope::Group {
+        let assigned: Option<Vec<AssignedPartition>> = match self.scope != Scope::Group {
             // Tables and tails have no group, hence nothing committed.
             true => Some(new.iter().map(uncommitted).collect()),
             false => self.desk().committed(&self.consumer, &new),
         };
-        if let Some(list) = assigned.and_then(|assigned: Vec<_>| self.desk().take(&assigned)) {
+        let Some(assigned) = assigned else { return };
+        if let Some(list) = self.desk().take(&assigned) {
+            self.starts(&assigned);
             self.check(self.consumer.incremental_assign(&list), "assign");
+        }
+    }
+
+    /// Of the in-process broker: what comes here needs room there until it is delivered. What a group commits needs it
+    /// until then.
+    fn starts(&self, assigned: &[AssignedPartition]) {
+        let Some(reader) = &self.reader else { return };
+        let state = self.desk().lock();
+        for AssignedPartition { topic, partition, .. } in assigned.iter().filter(|place| place.committed.is_none()) {
+            let next = state.owned.get(topic).and_then(|topic| topic.get(partition)).copied().flatten();
+            reader.starts(topic, *partition, next.unwrap_or(0));
         }
     }
 }

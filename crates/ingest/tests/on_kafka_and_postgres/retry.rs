@@ -1,0 +1,113 @@
+//! Once more: a parked job's token is named to the orchestrator, a finished job starts anew.
+
+use events::wait::{Resume, Wait};
+use events::{decode_slip, decode_wait};
+use flow::event::{EventKind, JobEvent, JobStatus};
+use serde_json::json;
+use test_kit::eventually;
+
+use crate::stage::{Answer, INPUT, PATIENCE, Stage, accepted_event};
+
+/// A job that has come to this, as the events tell it.
+async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) -> String {
+    let job = stage.ingest.api.order(&[("x-correlation-id", "order 17")], INPUT).await.job();
+    let accepted = accepted_event(&stage.ground, &job).await;
+    stage.ground.tell(&accepted).await;
+    stage.ground.tell(&JobEvent { kind, status, hop: 3, ..accepted }).await;
+    eventually(PATIENCE, status.as_str(), async || {
+        let answer = stage.ingest.api.get(&format!("/v1/jobs/{job}")).await;
+        (answer.json["status"] == status.as_str()).then_some(())
+    })
+    .await;
+    job
+}
+
+async fn retry(stage: &Stage, job: &str, headers: &[(&str, &str)]) -> Answer {
+    stage.ingest.api.post(&format!("/v1/jobs/{job}/retry"), headers, "").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_jobs_token_is_named_by_its_hop_however_often_it_is_asked_for() {
+    let stage = Stage::new().await;
+    let job = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
+    for _ in 0..2 {
+        let answer = retry(&stage, &job, &[]).await;
+        assert_eq!((answer.job(), answer.header("location")), (job.clone(), format!("/v1/jobs/{job}").as_str()));
+        assert_eq!((&answer.json["status"], answer.header("retry-after")), (&json!("needs_attention"), "1"));
+    }
+    let waits = stage.ground.outbox(&stage.ground.topics.waits());
+    assert_eq!((waits.len(), stage.jobs_stored()), (2, 1));
+    for record in &waits {
+        assert_eq!(record.key.as_deref(), Some(job.as_bytes()));
+        let wait = stage.ground.reader.read(record.value.as_deref(), decode_wait).await.unwrap();
+        let Wait::Signal(signal) = wait else { panic!("{wait:?}") };
+        let Resume { job: named, branch, hop, .. } = signal.as_resume().unwrap().unwrap();
+        assert_eq!((named.to_string(), branch.as_str(), hop), (job.clone(), "", 4), "what rests is one move further");
+    }
+    assert_eq!(waits[0].header("meanwhile-message-id"), waits[1].header("meanwhile-message-id"));
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finished_job_starts_anew_as_another_one_and_with_a_key_once() {
+    let stage = Stage::new().await;
+    for (kind, status) in [
+        (EventKind::JobFailed, JobStatus::Failed),
+        (EventKind::JobSucceeded, JobStatus::Succeeded),
+        (EventKind::JobCancelled, JobStatus::Cancelled),
+    ] {
+        let first = job_that(&stage, kind, status).await;
+        let answer = retry(&stage, &first, &[]).await;
+        let anew = answer.job();
+        assert_ne!(anew, first);
+        assert_eq!(
+            (answer.header("location"), &answer.json["retry_of"]),
+            (&*format!("/v1/jobs/{anew}"), &json!(first))
+        );
+        let status = stage.ingest.api.get(&format!("/v1/jobs/{anew}")).await.json;
+        assert_eq!((&status["status"], &status["retry_of"]), (&json!("accepted"), &json!(first)));
+        assert_eq!(status["correlation_id"], "order 17", "found by the first one's, unless told otherwise");
+        assert_ne!(retry(&stage, &first, &[("x-correlation-id", "again")]).await.json["correlation_id"], "order 17");
+        let records = stage.ground.outbox(&stage.ground.topics.steps("default"));
+        let of_anew = records.iter().find(|record| record.header("meanwhile-job-id") == Some(anew.as_bytes()));
+        let slip = stage.ground.reader.read(of_anew.unwrap().value.as_deref(), decode_slip).await.unwrap();
+        assert_eq!((slip.key.as_str(), slip.hop, slip.step.as_str()), ("c-1", 1, "reserve"));
+        assert_eq!(
+            (slip.input, slip.retry_of.unwrap().to_string()),
+            (json!({ "customer_id": "c-1", "qty": 2 }), first)
+        );
+    }
+    let first = job_that(&stage, EventKind::JobFailed, JobStatus::Failed).await;
+    let key = [("idempotency-key", "\"once\"")];
+    let answers = [retry(&stage, &first, &key).await, retry(&stage, &first, &key).await];
+    assert_eq!(answers[0].job(), answers[1].job());
+    let replayed = answers.iter().map(|answer| answer.header("idempotent-replayed")).collect::<Vec<_>>();
+    assert_eq!((replayed, &answers[1].json["retry_of"]), (vec!["", "true"], &json!(first)));
+    let submitted = stage.ingest.api.order(&key, INPUT).await;
+    assert_ne!(submitted.job(), answers[0].job(), "a key for starting anew is none for submitting");
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_under_way_one_that_nobody_knows_and_one_whose_input_is_gone_are_told_apart() {
+    let stage = Stage::new().await;
+    let accepted = stage.ingest.api.order(&[], INPUT).await.job();
+    let running = job_that(&stage, EventKind::StepSucceeded, JobStatus::Running).await;
+    let undone = job_that(&stage, EventKind::JobCompensating, JobStatus::Compensating).await;
+    for (job, word) in [(accepted, "accepted"), (running, "running"), (undone, "compensating")] {
+        let answer = retry(&stage, &job, &[]).await;
+        assert_eq!((answer.status, answer.problem()), (409, "still-running"), "{}", answer.text);
+        assert!(answer.json["detail"].as_str().unwrap().contains(word), "{}", answer.text);
+        assert_eq!(answer.json["job"], job);
+    }
+    for unknown in ["0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d", "17"] {
+        let answer = retry(&stage, unknown, &[]).await;
+        assert_eq!((answer.status, answer.problem()), (404, "unknown-job"), "{}", answer.text);
+    }
+    let ended = job_that(&stage, EventKind::JobFailed, JobStatus::Failed).await;
+    stage.ground.sql(&format!("delete from ingest.acceptances where job = '{ended}'"));
+    let answer = retry(&stage, &ended, &[]).await;
+    assert_eq!((answer.status, answer.problem()), (410, "gone"), "{}", answer.text);
+    assert_eq!(stage.ground.outbox(&stage.ground.topics.waits()).len(), 0);
+    stage.ingest.stop().await;
+}

@@ -1,0 +1,53 @@
+//! What has to be done now and then: partitions for the days to come, and the days that are no longer kept.
+
+use std::time::Duration;
+
+use service_kit::health::Readiness;
+use store::{Pool, jobs};
+use tokio_util::sync::CancellationToken;
+
+/// How often.
+const INTERVAL: Duration = Duration::from_secs(3_600);
+/// While Postgres is down.
+const RETRY: Duration = Duration::from_secs(5);
+/// Days for which partitions exist in advance.
+pub(crate) const DAYS_AHEAD: u32 = 3;
+const DAY_MS: i64 = 86_400_000;
+
+/// Runs until shutdown. What fails is tried again; nothing on the way of a job waits for it.
+pub(crate) async fn run(
+    pool: Pool,
+    keep_jobs_d: u32,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let pause = match run_once(&pool, keep_jobs_d).await {
+            Ok(()) => {
+                readiness.ready("postgres");
+                INTERVAL
+            }
+            Err(error) => {
+                readiness.missing("postgres", &error);
+                RETRY
+            }
+        };
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn run_once(pool: &Pool, keep_jobs_d: u32) -> Result<(), store::Error> {
+    jobs::ensure_partitions(pool, DAYS_AHEAD).await?;
+    if keep_jobs_d == 0 {
+        return Ok(());
+    }
+    let retired = jobs::retire(pool, i64::from(keep_jobs_d) * DAY_MS).await?;
+    if retired != store::Retired::default() {
+        let (partitions, postponed) = (retired.partitions.join(", "), retired.postponed);
+        let (moved_rows, default_rows) = (retired.moved_rows, retired.default_rows);
+        tracing::info!(partitions, postponed, moved_rows, default_rows, "dropped what is no longer kept");
+    }
+    Ok(())
+}

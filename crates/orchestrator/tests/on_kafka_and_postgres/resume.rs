@@ -1,0 +1,118 @@
+//! An operator's word: the parked token that it names goes on, once, with the event that says so.
+
+use events::wait::{Resume, Signal, Wait};
+use events::{Inbound, decode_event, slip_record, wait_record};
+use flow::event::{EventKind, JobStatus};
+use flow::id::JobId;
+use flow::slip::{Hold, HoldReason};
+use serde_json::json;
+use test_kit::{Ground, TEST_TRACE, sample_event, sample_job, sample_slip};
+
+use crate::stage::{refused, start, start_zombie, stored, until, until_taken_in};
+
+async fn send(ground: &Ground, wait: Wait) {
+    let record = wait_record(&ground.topics, &ground.writers, &wait, &TEST_TRACE).unwrap();
+    ground.send(&record).await;
+}
+
+async fn park(ground: &Ground, job: JobId, hop: u32) {
+    let (slip, queue) = (sample_slip(job, hop), "default".to_owned());
+    let hold = Hold { slip, queue, reason: HoldReason::Attention, release_after_ms: None };
+    send(ground, Wait::Hold(hold)).await;
+}
+
+async fn say(ground: &Ground, job: JobId, hop: u32) {
+    let resume = Resume { job, tenant: "default".to_owned(), branch: String::new(), hop, at_ms: 1 };
+    send(ground, Wait::Signal(resume.into())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_sends_the_token_that_it_names_on_once_with_its_event_first() {
+    let ground = Ground::new().await;
+    let (parked, other) = (sample_job(), sample_job());
+    // Before anybody reads: the hold and all words may come in one batch.
+    park(&ground, parked, 4).await;
+    park(&ground, other, 4).await;
+    for hop in [4, 3, 4, 5] {
+        say(&ground, parked, hop).await;
+    }
+    let running = start(&ground);
+    until_taken_in(&ground, &ground.topics.waits(), 6).await;
+    let sent = ground.outbox(&ground.topics.steps("default"));
+    let wanted = slip_record(&ground.topics, &ground.writers, "default", &sample_slip(parked, 4), &TEST_TRACE);
+    assert_eq!(sent, [wanted.unwrap()], "the slip as it was held, with its trace");
+    let events = ground.outbox(&ground.topics.events());
+    assert_eq!(events.len(), 1);
+    let event = ground.reader.read(events[0].value.as_deref(), decode_event).await.unwrap();
+    assert_eq!((event.job, event.kind, event.status), (parked, EventKind::JobResumed, JobStatus::Running));
+    assert_eq!((event.hop, event.step.as_deref()), (4, Some("s")));
+    let order = "select string_agg(split_part(topic, '.', 2), ',' order by txid, seq) from outbox.messages";
+    assert_eq!(ground.sql(order), "events,steps");
+    assert_eq!(ground.sql("select job from orchestrator.holds"), other.to_string());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_for_an_earlier_rest_does_not_touch_a_later_one() {
+    let mut ground = Ground::new().await;
+    let job = sample_job();
+    let all = [start_zombie(&mut ground), start(&ground)];
+    park(&ground, job, 2).await;
+    say(&ground, job, 2).await;
+    until(&ground, "select count(*) from outbox.messages", "2").await;
+    park(&ground, job, 5).await;
+    say(&ground, job, 2).await;
+    until_taken_in(&ground, &ground.topics.waits(), 4).await;
+    assert_eq!(ground.sql("select hop from orchestrator.holds"), "5");
+    assert_eq!(ground.sql("select count(*) from outbox.messages"), "2");
+    say(&ground, job, 5).await;
+    until(&ground, "select count(*) from outbox.messages", "4").await;
+    for running in all {
+        running.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_event_tells_what_the_projection_knows_of_the_flow() {
+    let ground = Ground::new().await;
+    let running = start(&ground);
+    let job = sample_job();
+    for (kind, status, hop) in
+        [(EventKind::JobAccepted, JobStatus::Accepted, 0), (EventKind::JobParked, JobStatus::NeedsAttention, 1)]
+    {
+        ground.tell(&sample_event(job, kind, status, hop)).await;
+    }
+    until_taken_in(&ground, &ground.topics.events(), 2).await;
+    park(&ground, job, 2).await;
+    say(&ground, job, 2).await;
+    until(&ground, "select count(*) from outbox.messages", "2").await;
+    let record = ground.outbox(&ground.topics.events()).remove(0);
+    let event = ground.reader.read(record.value.as_deref(), decode_event).await.unwrap();
+    assert_eq!(event.steps_total, 2);
+    // What the relay would do.
+    ground.send(&record).await;
+    until(&ground, "select status from orchestrator.jobs", "running").await;
+    assert_eq!(stored(&ground, job).await.2, ["job.accepted", "job.parked", "job.resumed"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_that_names_nothing_and_a_signal_that_nobody_knows_are_kept_as_dead_letters() {
+    let ground = Ground::new().await;
+    let running = start(&ground);
+    let job = sample_job();
+    let signal = |name: &str| Signal {
+        job,
+        tenant: "default".to_owned(),
+        name: name.to_owned(),
+        id: "1".to_owned(),
+        payload: Some(json!({ "hop": "four" })),
+        at_ms: 1,
+    };
+    send(&ground, Wait::Signal(signal("meanwhile.resume"))).await;
+    send(&ground, Wait::Signal(signal("approval"))).await;
+    until_taken_in(&ground, &ground.topics.waits(), 2).await;
+    let class = |record: &Inbound| events::dead_letter::burial(record).unwrap().failure.class;
+    assert_eq!(refused(&ground).iter().map(class).collect::<Vec<_>>(), ["unreadable", "unsupported"]);
+    running.stop().await;
+}

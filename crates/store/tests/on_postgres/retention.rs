@@ -1,0 +1,165 @@
+use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
+use sqlx::{AssertSqlSafe, Connection};
+use store::acceptances::{Acceptance, NewAcceptance, accept_batch};
+use store::jobs::{ObservedEvent, get, project};
+use store::{Retired, Role, acceptances, jobs};
+use uuid::{Builder, Uuid};
+
+use crate::database::{Database, acceptance, event};
+
+const DAY_MS: i64 = 86_400_000;
+const KEEP_MS: i64 = 30 * DAY_MS;
+
+/// Days since the Unix epoch, so many days ago.
+async fn day(database: &Database, ago: i64) -> i64 {
+    let today = "select floor(extract(epoch from now()) / 86400)::bigint";
+    let today: i64 = sqlx::query_scalar(today).fetch_one(&mut database.superuser().await).await.unwrap();
+    today - ago
+}
+
+fn bound(day: i64) -> Uuid {
+    Uuid::from_u128(u128::try_from(day * DAY_MS).unwrap() << 80)
+}
+
+/// What would have been made on that day.
+async fn make_partitions(database: &Database, day: i64) {
+    for (table, owner) in [("ingest.acceptances", "meanwhile_ingest"), ("orchestrator.jobs", "meanwhile_orchestrator")]
+    {
+        let (partition, from, to) = (format!("{table}_p{day}"), bound(day), bound(day + 1));
+        database
+            .run(&format!(
+                "create table {partition} partition of {table} for values from ('{from}') to ('{to}');
+                 alter table {partition} owner to {owner}"
+            ))
+            .await;
+    }
+}
+
+/// A job that was accepted on that day.
+async fn accept(database: &Database, day: i64, number: u8) -> JobId {
+    let made_ms = u64::try_from(day * DAY_MS).unwrap() + u64::from(number);
+    let job = JobId::new(Builder::from_unix_timestamp_millis(made_ms, &[number; 10]).into_uuid());
+    let new = acceptance("old");
+    let new = NewAcceptance { acceptance: Acceptance { job, ..new.acceptance }, ..new };
+    accept_batch(&database.pool(Role::Ingest), &[new]).await.unwrap();
+    job
+}
+
+/// What the orchestrator has seen of it: that it came to this, so many days ago.
+async fn project_one(database: &Database, job: JobId, cursor: i64, kind: EventKind, status: JobStatus, ago: i64) {
+    let event = JobEvent { at_ms: day(database, ago).await * DAY_MS, ..event(job, kind, status, 1) };
+    let mut tx = database.pool(Role::Orchestrator).begin().await.unwrap();
+    project(&mut tx, &[ObservedEvent { partition: 0, cursor, trace_id: None, event }]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Whether its acceptance and its projection are there.
+async fn known(database: &Database, job: JobId) -> (bool, bool) {
+    let stored = get(&database.pool(Role::Ingest), "acme", job).await.unwrap();
+    stored.map_or((false, false), |stored| (stored.acceptance.is_some(), stored.projection.is_some()))
+}
+
+async fn retire_acceptances(database: &Database) -> Retired {
+    acceptances::retire(&database.pool(Role::Ingest), KEEP_MS).await.unwrap()
+}
+
+async fn retire_jobs(database: &Database) -> Retired {
+    jobs::retire(&database.pool(Role::Orchestrator), KEEP_MS).await.unwrap()
+}
+
+fn nothing() -> (Retired, Retired) {
+    (Retired::default(), Retired::default())
+}
+
+#[tokio::test]
+async fn a_day_goes_once_it_is_old_and_jobs_that_are_still_needed_stay() {
+    let database = Database::fresh().await;
+    let old = day(&database, 100).await;
+    make_partitions(&database, old).await;
+    let [ended, parked, ended_late, unseen] = [
+        accept(&database, old, 1).await,
+        accept(&database, old, 2).await,
+        accept(&database, old, 3).await,
+        accept(&database, old, 4).await,
+    ];
+    project_one(&database, ended, 1, EventKind::JobSucceeded, JobStatus::Succeeded, 99).await;
+    project_one(&database, parked, 2, EventKind::JobParked, JobStatus::NeedsAttention, 99).await;
+    project_one(&database, ended_late, 3, EventKind::JobFailed, JobStatus::Failed, 1).await;
+    assert_eq!(database.count("only ingest.acceptances_default").await, 0);
+    assert_eq!(database.count("only orchestrator.jobs_default").await, 0);
+
+    let partitions = vec![format!("ingest.acceptances_p{old}")];
+    assert_eq!(retire_acceptances(&database).await, Retired { partitions, moved_rows: 3, ..Retired::default() });
+    let partitions = vec![format!("orchestrator.jobs_p{old}")];
+    assert_eq!(retire_jobs(&database).await, Retired { partitions, moved_rows: 2, ..Retired::default() });
+    let mut found = Vec::new();
+    for job in [ended, parked, ended_late, unseen] {
+        found.push(known(&database, job).await);
+    }
+    assert_eq!(found, [(false, false), (true, true), (true, true), (true, false)]);
+    assert_eq!((retire_acceptances(&database).await, retire_jobs(&database).await), nothing());
+
+    // What was parked goes on, ends, and is kept for its time; then it goes row by row.
+    project_one(&database, parked, 9, EventKind::JobFailed, JobStatus::Failed, 29).await;
+    assert_eq!((retire_acceptances(&database).await, retire_jobs(&database).await), nothing());
+    database.run("update orchestrator.jobs set updated_at = updated_at - interval '3 days'").await;
+    let one_row = Retired { default_rows: 1, ..Retired::default() };
+    assert_eq!((retire_acceptances(&database).await, retire_jobs(&database).await), (one_row.clone(), one_row));
+    assert_eq!(known(&database, parked).await, (false, false));
+    assert_eq!(known(&database, ended_late).await, (true, true));
+}
+
+#[tokio::test]
+async fn an_acceptance_goes_before_its_projection_and_also_when_that_went_first() {
+    let database = Database::fresh().await;
+    let (just, long_ago) = (day(&database, 31).await, day(&database, 50).await);
+    for day in [just, long_ago] {
+        make_partitions(&database, day).await;
+    }
+    let (first, second) = (accept(&database, just, 1).await, accept(&database, long_ago, 1).await);
+    project_one(&database, first, 1, EventKind::JobSucceeded, JobStatus::Succeeded, 31).await;
+    project_one(&database, second, 2, EventKind::JobSucceeded, JobStatus::Succeeded, 50).await;
+    assert_eq!(retire_jobs(&database).await.partitions, [format!("orchestrator.jobs_p{long_ago}")]);
+    assert_eq!((known(&database, first).await, known(&database, second).await), ((true, true), (true, false)));
+    let dropped = retire_acceptances(&database).await;
+    assert_eq!(dropped.partitions, [long_ago, just].map(|day| format!("ingest.acceptances_p{day}")));
+    assert_eq!(dropped.moved_rows, 0);
+    assert_eq!((known(&database, first).await, known(&database, second).await), ((false, true), (false, false)));
+}
+
+#[tokio::test]
+async fn a_day_that_is_not_old_and_one_that_somebody_writes_stay() {
+    let database = Database::fresh().await;
+    let (old, recent) = (day(&database, 100).await, day(&database, 29).await);
+    for day in [old, recent] {
+        make_partitions(&database, day).await;
+        let job = accept(&database, day, 1).await;
+        project_one(&database, job, 1, EventKind::JobSucceeded, JobStatus::Succeeded, 90).await;
+    }
+    let mut writer = database.superuser().await;
+    let mut tx = writer.begin().await.unwrap();
+    let writing =
+        AssertSqlSafe(format!("update orchestrator.jobs set status = 'running' where job < '{}'", bound(old + 1)));
+    sqlx::query(writing).execute(&mut *tx).await.unwrap();
+    assert_eq!(retire_jobs(&database).await, Retired { postponed: 1, ..Retired::default() });
+    tx.commit().await.unwrap();
+    let dropped = retire_jobs(&database).await;
+    assert_eq!((dropped.partitions.len(), dropped.moved_rows), (1, 1), "it runs again, as far as anybody knows");
+    assert_eq!(database.count("orchestrator.jobs").await, 2);
+}
+
+#[tokio::test]
+async fn days_are_made_ahead_and_jobs_find_theirs() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    assert_eq!(jobs::ensure_partitions(&pool, 2).await.unwrap(), 3);
+    assert_eq!(jobs::ensure_partitions(&pool, 2).await.unwrap(), 0);
+    let today = day(&database, 0).await;
+    let job = accept(&database, today, 1).await;
+    project_one(&database, job, 1, EventKind::JobAccepted, JobStatus::Accepted, 0).await;
+    project_one(&database, job, 2, EventKind::JobSucceeded, JobStatus::Succeeded, 0).await;
+    assert_eq!(database.count(&format!("only orchestrator.jobs_p{today}")).await, 1);
+    let stored = get(&database.pool(Role::Ingest), "acme", job).await.unwrap().unwrap();
+    assert_eq!(stored.projection.unwrap().history.len(), 2);
+}
