@@ -26,7 +26,6 @@ const NOT_YET: &[Kind] = &[
     Kind::Forbidden,
     Kind::RequestTimeout,
     Kind::AlreadyFinished,
-    Kind::Gone,
     Kind::QuotaExceeded,
 ];
 
@@ -54,6 +53,7 @@ fn router() -> Router {
         pool,
         readiness: readiness.clone(),
         planner: OnceLock::new(),
+        room: None,
     };
     let health = health::router(readiness, Metrics::install().unwrap());
     crate::http::router(Arc::new(api), PublicUrl::default(), health)
