@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 
 /// The largest request that our clients send or accept, in bytes: the dead letters' topic limit (1 MiB + 64 KiB) and
 /// room for frames. Each topic's own limit is the broker's to hold.
@@ -59,6 +60,21 @@ impl Settings {
         }
     }
 
+    /// Asks librdkafka about each of the operator's properties, before any client is made.
+    ///
+    /// # Errors
+    /// The first that it refuses: the property's name, and why.
+    pub fn check_properties(&self) -> Result<(), (&str, String)> {
+        for (name, value) in &self.properties {
+            let mut alone = ClientConfig::new();
+            alone.set(name, value).create_native_config().map_err(|error| match error {
+                KafkaError::ClientConfig(_, reason, ..) => (name.as_str(), reason),
+                other => (name.as_str(), other.to_string()),
+            })?;
+        }
+        Ok(())
+    }
+
     /// What every client has in common, with `own` on top and the operator's properties above all.
     pub(crate) fn client_config(&self, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -95,5 +111,28 @@ impl Settings {
         ];
         all.extend_from_slice(own);
         self.client_config(&all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(name: &str, value: &str) -> Option<(String, String)> {
+        let properties =
+            BTreeMap::from([("linger.ms".to_owned(), "5".to_owned()), (name.to_owned(), value.to_owned())]);
+        let settings = Settings { properties, ..Settings::new("kafka:9092", "http://registry:8081") };
+        settings.check_properties().err().map(|(name, reason)| (name.to_owned(), reason))
+    }
+
+    #[test]
+    fn a_property_that_librdkafka_refuses_is_named_with_the_reason() {
+        assert_eq!(refused("security.protocol", "plaintext"), None);
+        let (name, reason) = refused("security.protocol", "tls").unwrap();
+        assert_eq!(name, "security.protocol");
+        assert!(reason.contains("Invalid value \"tls\""), "{reason}");
+        let (name, reason) = refused("sekurity.protocol", "ssl").unwrap();
+        assert_eq!(name, "sekurity.protocol");
+        assert!(reason.contains("No such configuration property"), "{reason}");
     }
 }

@@ -47,7 +47,10 @@ impl Config {
         if self.trace_url.is_empty() || self.trace_url.contains(TRACE_ID) {
             return Ok(());
         }
-        let detail = format!("trace_url: expected a URL with {TRACE_ID} in it, found `{}`", self.trace_url);
+        let detail = format!(
+            "`trace_url` (MEANWHILE__INGEST__TRACE_URL): expected a URL with {TRACE_ID} in it, found `{}`",
+            self.trace_url
+        );
         Err(ConfigError::Invalid { section: SECTION.to_owned(), detail })
     }
 }

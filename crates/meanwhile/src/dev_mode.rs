@@ -11,7 +11,7 @@ use service_kit::{shutdown, telemetry};
 use crate::cli::DevArgs;
 use crate::flows::{apply_all, read_folder};
 use crate::migrate;
-use crate::roles::{Base, Role, serve, service};
+use crate::roles::{Base, Role, bus_settings, serve, service};
 
 /// `meanwhile dev`
 pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
@@ -34,13 +34,7 @@ pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<Exit
     shared.database_url = Some(dev.database_url.clone());
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
-    let bus = bus::Settings {
-        brokers: dev.kafka_brokers.clone(),
-        registry_url: dev.registry_url.clone(),
-        kind: dev.kafka_kind,
-        client_id: format!("meanwhile-{}", shared.instance),
-        properties: shared.kafka_properties.clone(),
-    };
+    let bus = bus::Settings { kind: dev.kafka_kind, ..bus_settings(&shared)? };
     let topics = Topics::new(&shared.topics_prefix);
     let base = Base { bus, topics, shared };
     let ready = async {

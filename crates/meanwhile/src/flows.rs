@@ -68,6 +68,9 @@ fn read_clean(path: &Path, were_not: &str) -> anyhow::Result<Vec<Definition>> {
 }
 
 fn flow_files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.exists() {
+        bail!("there is no {}; expected a flow, or a folder with flows (*.yaml)", path.display());
+    }
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -31,7 +31,7 @@ pub(crate) async fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
     telemetry::init(&base.shared.log)?;
     // What does not lint stops here, before anything is touched.
     let definitions = match &base.shared.flows_dir {
-        Some(folder) => read_folder(Path::new(folder))?,
+        Some(folder) => read_folder(Path::new(folder)).with_context(|| format!("MEANWHILE_FLOWS={folder}"))?,
         None => Vec::new(),
     };
     prepare(&base).await?;

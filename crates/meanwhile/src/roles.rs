@@ -71,13 +71,19 @@ impl Base {
 
 /// How to reach Kafka and the registry.
 pub(crate) fn bus_settings(shared: &Shared) -> anyhow::Result<bus::Settings> {
-    Ok(bus::Settings {
+    let settings = bus::Settings {
         brokers: shared.kafka_brokers()?.to_owned(),
         registry_url: shared.registry_url()?.to_owned(),
         kind: BrokerKind::Kafka,
         client_id: format!("meanwhile-{}", shared.instance),
         properties: shared.kafka_properties.clone(),
-    })
+    };
+    settings.check_properties().map_err(|(name, reason)| {
+        let variable = format!("MEANWHILE__KAFKA__{}", name.replace('.', "_").to_ascii_uppercase());
+        let detail = format!("`{name}` ({variable}) is librdkafka's, which says: {reason}");
+        ConfigError::Invalid { section: "kafka".to_owned(), detail }
+    })?;
+    Ok(settings)
 }
 
 /// Runs these roles in this process until a signal.

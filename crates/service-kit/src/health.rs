@@ -203,7 +203,7 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
 /// The address is not one, or is in use: the message says which setting to change.
 pub async fn bind(listen: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}; choose another address with MEANWHILE_LISTEN (host:port) or --listen")
+        format!("cannot listen on {listen}; choose another address with MEANWHILE_LISTEN=HOST:PORT (`dev`: --listen)")
     })
 }
 

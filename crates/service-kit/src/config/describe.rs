@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::error::ConfigError;
 use super::merge::{self, DEFAULT_SOURCE};
-use super::shared::{TOP_LEVEL, defaults_of, instance, kafka_properties, log_level, top_level};
+use super::shared::{TOP_LEVEL, defaults_of, instance, kafka_properties, log_level_variable, top_level};
 use super::sources::Sources;
 
 /// What stands in place of a secret.
@@ -44,8 +44,7 @@ pub fn describe(sources: &Sources, sections: &[(&str, &str)]) -> Result<Vec<Sett
     for section in ["topics", "log", "api"] {
         describe_section(section, &defaults_of(section), sources, &mut settings)?;
     }
-    if let Some(level) = log_level(sources) {
-        let by = if sources.var("RUST_LOG").is_some() { "RUST_LOG" } else { "MEANWHILE_LOG" };
+    if let Some((by, level)) = log_level_variable(sources) {
         for setting in settings.iter_mut().filter(|setting| setting.key == "log.level") {
             level.clone_into(&mut setting.value);
             by.clone_into(&mut setting.source);

@@ -37,6 +37,54 @@ pub(super) fn section(name: &str, default_toml: &str, sources: &Sources) -> Resu
     Ok(merged)
 }
 
+/// Which setting it is that makes `refused` say no: the one that does so alone, over the defaults.
+pub(super) fn culprit(
+    name: &str,
+    default_toml: &str,
+    sources: &Sources,
+    refused: impl Fn(Table) -> Option<String>,
+) -> Option<ConfigError> {
+    let merged = section(name, default_toml, sources).ok()?;
+    for (path, source) in &merged.origins {
+        let value = at(&merged.table, path)?;
+        let mut alone: Table = toml::from_str(default_toml).ok()?;
+        *at_mut(&mut alone, path)? = value.clone();
+        if let Some(detail) = refused(alone) {
+            let of_variable = sources.overrides().any(|(variable, ..)| variable == source);
+            let source_name = if of_variable { format!("the variable {source}") } else { source.clone() };
+            return Some(wrong_type(&format!("{name}.{path}"), &source_name, &expected(&detail), value));
+        }
+    }
+    None
+}
+
+fn at<'table>(table: &'table Table, path: &str) -> Option<&'table Value> {
+    match path.split_once('.') {
+        Some((first, rest)) => at(table.get(first)?.as_table()?, rest),
+        None => table.get(path),
+    }
+}
+
+fn at_mut<'table>(table: &'table mut Table, path: &str) -> Option<&'table mut Value> {
+    match path.split_once('.') {
+        Some((first, rest)) => at_mut(table.get_mut(first)?.as_table_mut()?, rest),
+        None => table.get_mut(path),
+    }
+}
+
+/// What serde's message says that would do, without the names of Rust's types.
+fn expected(detail: &str) -> String {
+    let first = detail.lines().next().unwrap_or_default();
+    let expected = first.rsplit_once("expected ").map_or(first, |(_, expected)| expected);
+    match expected {
+        "u8" => format!("a whole number from 0 to {}", u8::MAX),
+        "u16" => format!("a whole number from 0 to {}", u16::MAX),
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "u64" | "usize" => "a whole number from 0".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
 impl Merged {
     fn lay(&mut self, section: &str, over: &Table, source_name: &str) -> Result<(), ConfigError> {
         let Self { table, origins } = self;

@@ -4,6 +4,7 @@
 //! name.
 //! A value keeps the type of its default.
 
+mod accepted;
 mod describe;
 mod error;
 mod merge;
@@ -26,8 +27,11 @@ use serde::de::DeserializeOwned;
 /// An unknown key, a value of another type than its default, or a `T` that does not accept the whole.
 pub fn load<T: DeserializeOwned>(section: &str, default_toml: &str, sources: &Sources) -> Result<T, ConfigError> {
     let merged = merge::section(section, default_toml, sources)?;
-    T::deserialize(toml::Value::Table(merged.table))
-        .map_err(|error| ConfigError::Invalid { section: section.to_owned(), detail: error.to_string() })
+    let read = |table: toml::Table| T::deserialize(toml::Value::Table(table)).map_err(|error| error.to_string());
+    read(merged.table).map_err(|detail| {
+        let culprit = merge::culprit(section, default_toml, sources, |table| read(table).err());
+        culprit.unwrap_or_else(|| ConfigError::Invalid { section: section.to_owned(), detail })
+    })
 }
 
 #[cfg(test)]
@@ -116,6 +120,24 @@ attempts = 3
 
     #[test]
     fn a_value_out_of_the_range_of_its_setting_is_refused() {
-        assert!(refusal("", &[("MEANWHILE__WORKERS__RETRY__ATTEMPTS", "300")]).contains("workers"));
+        let two = [("MEANWHILE__WORKERS__SLIPS_IN_FLIGHT_MAX", "7"), ("MEANWHILE__WORKERS__RETRY__ATTEMPTS", "300")];
+        assert_eq!(
+            refusal("", &two),
+            "`workers.retry.attempts` in the variable MEANWHILE__WORKERS__RETRY__ATTEMPTS: \
+             expected a whole number from 0 to 255, found `300`"
+        );
+        assert!(refusal("[workers]\nslips_in_flight_max = -1", &[]).starts_with(
+            "`workers.slips_in_flight_max` in meanwhile.toml: expected a whole number from 0 to 4294967295"
+        ));
+    }
+
+    #[test]
+    fn a_name_that_is_none_of_those_known_is_told_with_all_of_them() {
+        let sources = Sources::from_env([("MEANWHILE__LOG__FORMAT", "xml")]);
+        assert_eq!(
+            Shared::load(&sources).unwrap_err().to_string(),
+            "`log.format` in the variable MEANWHILE__LOG__FORMAT: \
+             expected one of `auto`, `pretty`, `json`, found `xml`"
+        );
     }
 }

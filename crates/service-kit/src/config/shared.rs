@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::accepted;
 use super::describe::redact;
 use super::error::ConfigError;
 use super::load;
@@ -152,13 +153,16 @@ impl Shared {
     /// See [`ConfigError`].
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         refuse_unknown(sources)?;
+        accepted::check(sources)?;
         let top = |key: &str| top_level(key, sources).map(|found| found.map(|(value, _)| value));
         let topics: Topics = load("topics", &defaults_of("topics"), sources)?;
         let api: Api = load("api", &defaults_of("api"), sources)?;
         let mut log: LogSettings = load("log", &defaults_of("log"), sources)?;
-        if let Some(level) = log_level(sources) {
+        if let Some((_, level)) = log_level_variable(sources) {
             level.clone_into(&mut log.level);
         }
+        accepted::check_topics_prefix(&topics.prefix, sources)?;
+        accepted::check_log_level(&log.level, sources)?;
         Ok(Self {
             database_url: top("database_url")?,
             kafka_brokers: top("kafka_brokers")?,
@@ -240,9 +244,9 @@ pub(super) fn defaults_of(section: &str) -> String {
     toml::to_string(&defaults[section]).expect("a table that was just read can be written")
 }
 
-/// `RUST_LOG`, else `MEANWHILE_LOG`.
-pub(super) fn log_level(sources: &Sources) -> Option<&str> {
-    sources.var("RUST_LOG").or_else(|| sources.var("MEANWHILE_LOG"))
+/// `RUST_LOG`, else `MEANWHILE_LOG`: the name and what it says.
+pub(super) fn log_level_variable(sources: &Sources) -> Option<(&'static str, &str)> {
+    ["RUST_LOG", "MEANWHILE_LOG"].into_iter().find_map(|name| Some((name, sources.var(name)?)))
 }
 
 pub(super) fn instance(set: Option<String>, sources: &Sources) -> String {
