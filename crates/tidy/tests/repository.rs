@@ -7,7 +7,7 @@ use events::topic::Topics;
 use serde_json::Value;
 use tidy::layer::{Dependency, wrong_dependencies};
 use tidy::metrics::Metric;
-use tidy::{license, metrics, size, text};
+use tidy::{image, license, metrics, size, text};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -101,6 +101,13 @@ fn files_functions_and_lines_are_short() {
         })
         .collect(),
     );
+}
+
+#[test]
+fn what_is_compiled_in_reaches_the_image() {
+    let (files, dockerignore) = (files(), read(".dockerignore"));
+    let sources = files.iter().filter(|(path, _)| path.ends_with(".rs") && path != "crates/tidy/src/image.rs");
+    assert_none(sources.flat_map(|(path, text)| image::missing_from_image(path, text, &dockerignore)).collect());
 }
 
 #[test]
