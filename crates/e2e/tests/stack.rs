@@ -1,9 +1,11 @@
 //! Load for a stack that runs already, and the reckoning afterwards: `scripts/recovery` shakes the compose stack
-//! meanwhile. It is told by the environment where things are, and leaves a line of figures:
+//! meanwhile, `scripts/rehearse-restore` loses it and restores a copy. They are told by the environment where things
+//! are, and leave a line of figures:
 //!
 //! - `STACK_API`, `STACK_KAFKA`, `STACK_REGISTRY`: the stack, whose steps topics are not trimmed
 //! - `STACK_STOP`: no more orders once this file exists
 //! - `STACK_RATE`: orders a second
+//! - `STACK_JOBS`: the jobs that a restored stack has to know, one id a line
 
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
 #![expect(clippy::print_stderr, reason = "the person at the recovery run sees what is not answered")]
@@ -25,6 +27,8 @@ use tokio::task::JoinSet;
 const CALLERS: u64 = 8;
 /// How long the jobs that were accepted last may take to end.
 const END_WITHIN: Duration = Duration::from_secs(300);
+/// Reading everything back takes the stack's CPU, too.
+const READ_BACK_EVERY: Duration = Duration::from_secs(3);
 /// The books of the example.
 const SHOP: [&str; 3] = ["http://127.0.0.1:7001", "http://127.0.0.1:7002", "http://127.0.0.1:7003"];
 /// The topics' prefix, as docker-compose.yml leaves it.
@@ -76,6 +80,36 @@ async fn books(client: &reqwest::Client) -> PerService<State> {
     PerService { inventory, payment, shipping }
 }
 
+/// Waits until these jobs have ended, and holds all that are on the topics to the invariant.
+async fn reckoning(accepted: &[JobId]) -> Tokens {
+    let (kafka, registry) = (setting("STACK_KAFKA"), setting("STACK_REGISTRY"));
+    let tokens = eventually(END_WITHIN, "every accepted job to end", async || {
+        let tokens = Tokens::read_back(&kafka, &registry, PREFIX).await.ok();
+        let all_ended = |tokens: &Tokens| {
+            let ends = tokens.ends();
+            accepted.iter().all(|job| ends.contains_key(job))
+        };
+        if let Some(tokens) = tokens.filter(all_ended) {
+            return Some(tokens);
+        }
+        tokio::time::sleep(READ_BACK_EVERY).await;
+        None
+    })
+    .await;
+    tokens.assert_one_token(accepted.iter().copied());
+    tokens
+}
+
+fn figures(tokens: &Tokens) -> String {
+    let ends = tokens.ends();
+    let mut by_status: BTreeMap<&str, u32> = BTreeMap::new();
+    for end in ends.values() {
+        *by_status.entry(end.status.as_str()).or_default() += 1;
+    }
+    let (slips, holds, dead) = (tokens.slips.len(), tokens.holds.len(), tokens.dead_letters);
+    format!("jobs in all {}, ended {by_status:?}, slips {slips}, holds {holds}, dead letters {dead}", ends.len())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a running stack: scripts/recovery"]
 async fn every_order_that_a_shaken_stack_accepted_ends_once_and_the_books_agree() {
@@ -86,15 +120,7 @@ async fn every_order_that_a_shaken_stack_accepted_ends_once_and_the_books_agree(
     while let Some(caller) = callers.join_next().await {
         accepted.extend(caller.unwrap());
     }
-    let (kafka, registry) = (setting("STACK_KAFKA"), setting("STACK_REGISTRY"));
-    let read = async || Tokens::read_back(&kafka, &registry, PREFIX).await;
-    let tokens = eventually(END_WITHIN, "every accepted job to end", async || {
-        let tokens = read().await.ok()?;
-        let ends = tokens.ends();
-        accepted.iter().all(|job| ends.contains_key(job)).then_some(tokens)
-    })
-    .await;
-    tokens.assert_one_token(accepted.iter().copied());
+    let tokens = reckoning(&accepted).await;
     let ends = tokens.ends();
     let outcome = |(job, end): (&JobId, &&flow::event::JobEvent)| Outcome {
         order: job.to_string(),
@@ -102,17 +128,15 @@ async fn every_order_that_a_shaken_stack_accepted_ends_once_and_the_books_agree(
     };
     let outcomes: Vec<Outcome> = ends.iter().map(outcome).collect();
     audit(&books(&http_client()).await, &outcomes).unwrap();
-    let mut by_status: BTreeMap<&str, u32> = BTreeMap::new();
-    for end in ends.values() {
-        *by_status.entry(end.status.as_str()).or_default() += 1;
-    }
-    println!(
-        "accepted by the load {}, jobs in all {}, ended {by_status:?}, slips {}, holds {}, dead letters {}, \
-         split or lost 0; the shop's books agree",
-        accepted.len(),
-        ends.len(),
-        tokens.slips.len(),
-        tokens.holds.len(),
-        tokens.dead_letters
-    );
+    println!("accepted by the load {}, {}, split or lost 0; the shop's books agree", accepted.len(), figures(&tokens));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a restored stack: scripts/rehearse-restore"]
+async fn every_job_that_a_restored_stack_knows_ends_once() {
+    let known = std::fs::read_to_string(setting("STACK_JOBS")).unwrap();
+    let known: Vec<JobId> = known.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(!known.is_empty(), "the copy holds no jobs");
+    let tokens = reckoning(&known).await;
+    println!("known to the copy {}, {}, split or lost 0", known.len(), figures(&tokens));
 }
