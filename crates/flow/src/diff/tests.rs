@@ -160,7 +160,7 @@ fn how_a_job_may_end_is_known_to_its_callers() {
 #[test]
 fn a_flow_that_goes_breaks_and_one_that_comes_does_not() {
     let (order, other) = (parse(ORDER), parse(&ORDER.replace("flow: order", "flow: other")));
-    let diffs = flows(&[order.clone()], &[other.clone()]);
+    let diffs = flows(std::slice::from_ref(&order), std::slice::from_ref(&other));
     assert_eq!(
         diffs.iter().map(|diff| (diff.flow.as_str(), diff.is_breaking())).collect::<Vec<_>>(),
         [("order", true), ("other", false)]

@@ -21,13 +21,8 @@ use crate::config::{DEFAULT, SECTION};
 use crate::recent::Recent;
 
 /// Problems of the catalogue that no address answers with yet.
-const NOT_YET: &[Kind] = &[
-    Kind::Unauthorized,
-    Kind::Forbidden,
-    Kind::RequestTimeout,
-    Kind::AlreadyFinished,
-    Kind::QuotaExceeded,
-];
+const NOT_YET: &[Kind] =
+    &[Kind::Unauthorized, Kind::Forbidden, Kind::RequestTimeout, Kind::AlreadyFinished, Kind::QuotaExceeded];
 
 fn config() -> Config {
     load(SECTION, DEFAULT, &Sources::default()).unwrap()
