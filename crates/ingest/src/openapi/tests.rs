@@ -64,7 +64,7 @@ fn paths(router: &Router) -> BTreeSet<String> {
 }
 
 async fn methods(router: &Router, path: &str) -> Vec<String> {
-    let address = path.replace('{', "").replace('}', "");
+    let address = path.replace(['{', '}'], "");
     let request = Request::builder().method("TRACE").uri(address).body(Body::empty()).unwrap();
     let answer = router.clone().oneshot(request).await.unwrap();
     let allowed = answer.headers().get("allow").unwrap_or_else(|| panic!("{path}: {}", answer.status()));
