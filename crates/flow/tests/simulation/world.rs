@@ -378,7 +378,7 @@ impl World {
         if self.chance.percent(20) {
             self.tally.cancels += u64::from(self.wishes.insert(hold.slip.job));
         }
-        let steps_total = u32::try_from(self.definition.steps().len()).unwrap();
+        let steps_total = u32::try_from(self.definition.steps().len()).expect("a flow has few steps");
         let event = resumed(&hold.slip, steps_total, self.now_ms);
         self.ledger.resumed(&event);
         self.send(hold.slip, &hold.queue);
