@@ -68,14 +68,16 @@ async fn every_violation_of_the_schema_is_told_with_its_pointer_and_bad_json_wit
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_methods_and_addresses_are_refused_as_problems_too() {
     let stage = Stage::new().await;
-    let job = "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d";
+    let (job, young) = ("0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d", "f190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d");
     let cases = [
         (Method::GET, "/orders".to_owned(), 405, "method-not-allowed", "POST"),
         (Method::PUT, ORDER.to_owned(), 405, "method-not-allowed", "POST"),
         (Method::POST, format!("/v1/jobs/{job}"), 405, "method-not-allowed", "GET,HEAD"),
         (Method::POST, "/healthz".to_owned(), 405, "method-not-allowed", "GET,HEAD"),
         (Method::GET, format!("/v1/jobs/{job}"), 404, "unknown-job", ""),
-        (Method::GET, format!("/v1/jobs/{job}/result"), 404, "unknown-job", ""),
+        (Method::GET, format!("/v1/jobs/{young}/result"), 404, "unknown-job", ""),
+        // Its id is of 2024: if there was such a job, its result has been forgotten.
+        (Method::GET, format!("/v1/jobs/{job}/result"), 410, "gone", ""),
         (Method::GET, format!("/v1/jobs/{job}/events"), 404, "unknown-job", ""),
         (Method::GET, "/v1/jobs/not-a-job".to_owned(), 404, "unknown-job", ""),
         (Method::GET, "/v1/flows/odrer".to_owned(), 404, "unknown-flow", ""),

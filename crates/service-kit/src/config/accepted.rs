@@ -213,7 +213,7 @@ mod tests {
             let sources = Sources::from_env([(variable, level)]);
             Shared::load(&sources).err().map(|error| error.to_string())
         };
-        for level in ["info", "WARN", "off", "info,relay=debug", "warn, bus=trace"] {
+        for level in ["info", "WARN", "off", "info,relay=debug", "warn,bus=trace"] {
             assert_eq!(told("MEANWHILE_LOG", level), None, "{level}");
         }
         for variable in ["MEANWHILE_LOG", "RUST_LOG", "MEANWHILE__LOG__LEVEL"] {
