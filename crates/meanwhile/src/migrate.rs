@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::admin::Admin;
-use bus::{DEFAULT_QUEUE, Registry};
+use bus::{DEFAULT_QUEUE, Registry, until_available};
 use events::schema::subjects;
 use service_kit::config::Sources;
 use service_kit::telemetry;
@@ -45,12 +45,12 @@ pub(crate) async fn prepare(base: &Base) -> anyhow::Result<()> {
     let database_url = base.database_url()?;
     patiently("Postgres", || store::migrate(&database_url)).await?;
     let pool = Pool::open(&store::Settings::new(&database_url), Role::Relay)?;
-    store::outbox::ensure_partitions(&pool, OUTBOX_HOURS_AHEAD).await?;
+    patiently("Postgres", || store::outbox::ensure_partitions(&pool, OUTBOX_HOURS_AHEAD)).await?;
     let slot = store::slot::name(base.topics.prefix());
     let created = store::slot::create(&pool, &slot).await.context("the outbox cannot be streamed")?;
     pool.close().await;
     let pool = Pool::open(&store::Settings::new(&database_url), Role::Ingest)?;
-    store::acceptances::ensure_partitions(&pool, ACCEPTANCE_DAYS_AHEAD).await?;
+    patiently("Postgres", || store::acceptances::ensure_partitions(&pool, ACCEPTANCE_DAYS_AHEAD)).await?;
     pool.close().await;
     println!("postgres  tables are up to date, slot {slot} {}", if created { "created" } else { "was there" });
     let admin = Admin::new(&base.bus)?;
@@ -63,8 +63,8 @@ pub(crate) async fn prepare(base: &Base) -> anyhow::Result<()> {
     patiently("the schema registry", || registry.reachable()).await?;
     let subjects = subjects(&base.topics, [DEFAULT_QUEUE]);
     for subject in &subjects {
-        registry.register(&subject.name, subject.avsc).await?;
-        registry.set_compatibility(&subject.name, COMPATIBILITY).await?;
+        until_available(|| registry.register(&subject.name, subject.avsc)).await?;
+        until_available(|| registry.set_compatibility(&subject.name, COMPATIBILITY)).await?;
     }
     println!("registry  {} subjects are up to date", subjects.len());
     Ok(())
