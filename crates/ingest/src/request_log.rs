@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::context::RequestContext;
+use crate::spans;
 
 /// What probes and scrapers ask: not worth a line each.
 const QUIET: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -83,10 +84,8 @@ fn count(route: &str, method: &Method, status: StatusCode, took: Duration) {
         .increment(1);
 }
 
-/// Any word may be a method; a label takes those that are registered.
 fn known_method(method: &Method) -> &'static str {
-    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
-    KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
+    spans::registered(method).unwrap_or("other")
 }
 
 const fn class(status: StatusCode) -> &'static str {

@@ -76,7 +76,12 @@ pub(crate) fn answered(span: &Span, asked: &Asked, response: &Response) {
 
 /// The methods that a span names; any other word is the caller's, and would make a name of its own.
 fn known(method: &Method) -> &'static str {
-    match *method {
+    registered(method).unwrap_or(OTHER_METHOD)
+}
+
+/// The method's name, if it is one that a label or an attribute takes: any word may be a method.
+pub(crate) fn registered(method: &Method) -> Option<&'static str> {
+    Some(match *method {
         Method::GET => "GET",
         Method::POST => "POST",
         Method::PUT => "PUT",
@@ -84,8 +89,8 @@ fn known(method: &Method) -> &'static str {
         Method::DELETE => "DELETE",
         Method::HEAD => "HEAD",
         Method::OPTIONS => "OPTIONS",
-        _ => OTHER_METHOD,
-    }
+        _ => return None,
+    })
 }
 
 fn span_name(method: &str, route: Option<&str>) -> String {
