@@ -6,44 +6,44 @@ export RUSTDOCFLAGS := -D warnings
 .PHONY: demo test test-traces check bench up down smoke recovery
 
 demo: ## four orders through the whole system, on this machine (EXIT=1: end when done)
-	scripts/install-tools demo
-	scripts/demo $(if $(EXIT),--exit)
+	scripts/tools/install demo
+	scripts/tools/demo $(if $(EXIT),--exit)
 
 # One build of everything, so that binaries and tests share their dependencies.
 test: ## everything, against a real Kafka, schema registry and Postgres
-	scripts/install-tools
+	scripts/tools/install
 	cargo build --locked --workspace --all-targets
-	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --no-fail-fast $(TESTS)
+	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/tools/with-test-stack cargo test --workspace --no-fail-fast $(TESTS)
 
 test-traces: ## the shape of traces, against a real Jaeger (the first time it is compiled: ten minutes)
-	scripts/install-tools traces
+	scripts/tools/install traces
 	cargo build --locked --workspace --all-targets
-	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/with-test-stack cargo test --workspace --test traces -- --ignored
+	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/tools/with-test-stack cargo test --workspace --test traces -- --ignored
 
 check: ## format, lints, the rules of the repository, contracts, generated files, asyncapi.yaml, alerts, docs
-	scripts/install-tools
+	scripts/tools/install
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --quiet --workspace --test repository --test contract
-	scripts/prepare-queries --check
-	scripts/check-golden
-	scripts/check-asyncapi
-	scripts/check-alerts
-	scripts/check-contracts
+	scripts/tools/prepare-queries --check
+	scripts/check/golden
+	scripts/check/asyncapi
+	scripts/check/alerts
+	scripts/check/contracts
 	cargo doc --workspace --no-deps --quiet
 
 bench: ## the figures of docs/performance.md
-	scripts/install-tools
-	scripts/bench
+	scripts/tools/install
+	scripts/tools/bench
 
 up: ## the whole stack of docker-compose.yml (PROFILE=core: without Jaeger, Prometheus, Grafana)
-	scripts/up $(PROFILE)
+	scripts/stack/up $(PROFILE)
 
 down: ## stops it; the jobs stay
-	scripts/down
+	scripts/stack/down
 
 smoke: ## checks the running stack as its users see it
-	scripts/smoke
+	scripts/stack/smoke
 
 recovery: ## stops each dependency for a minute and kills each role, under load, in the running stack
-	scripts/recovery
+	scripts/stack/recovery

@@ -1,7 +1,8 @@
 //! Benchmarks: real Kafka (full JIT), real Postgres (fsync), each role a process of its own; figures as ratios in one
 //! run.
 //!
-//! `scripts/bench` builds for release and runs `bench all`; docs/performance.md has the figures and their conditions.
+//! `scripts/tools/bench` builds for release and runs `bench all`; docs/performance.md has the figures and their
+//! conditions.
 //! Every measurement says beside its figures who used the processors, and how much of that was not ours.
 
 mod accept;

@@ -1,6 +1,6 @@
 //! README.md is run as it stands, against `meanwhile dev` and the shop: every command of a block ```` ```sh demo ````,
 //! in order and in one shell. Only addresses and the binary's path are replaced. Blocks ```` ```sh compose ```` are
-//! left out: they need the compose stack, and `scripts/smoke` runs them against it.
+//! left out: they need the compose stack, and `scripts/stack/smoke` runs them against it.
 
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
 

@@ -1,6 +1,6 @@
-//! Load for a stack that runs already, and the reckoning afterwards: `scripts/recovery` shakes the compose stack
-//! meanwhile, `scripts/rehearse-restore` loses it and restores a copy. They are told by the environment where things
-//! are, and leave a line of figures:
+//! Load for a stack that runs already, and the reckoning afterwards: `scripts/stack/recovery` shakes the compose stack
+//! meanwhile, `scripts/stack/rehearse-restore` loses it and restores a copy. The environment says where things are.
+//! Each test prints a line of figures. The variables:
 //!
 //! - `STACK_API`, `STACK_KAFKA`, `STACK_REGISTRY`: the stack, whose steps topics are not trimmed
 //! - `STACK_STOP`: no more orders once this file exists
@@ -35,7 +35,7 @@ const SHOP: [&str; 3] = ["http://127.0.0.1:7001", "http://127.0.0.1:7002", "http
 const PREFIX: &str = "meanwhile";
 
 fn setting(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: this test is run by scripts/recovery"))
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: this test is run by scripts/stack/recovery"))
 }
 
 /// Most orders are fine, every tenth is declined, every tenth is held for a while.
@@ -111,7 +111,7 @@ fn figures(tokens: &Tokens) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a running stack: scripts/recovery"]
+#[ignore = "needs a running stack: scripts/stack/recovery"]
 async fn every_order_that_a_shaken_stack_accepted_ends_once_and_the_books_agree() {
     let rate: u64 = setting("STACK_RATE").parse().unwrap();
     let (numbers, pause) = (Arc::new(AtomicU64::new(0)), Duration::from_millis(1_000 * CALLERS / rate));
@@ -132,7 +132,7 @@ async fn every_order_that_a_shaken_stack_accepted_ends_once_and_the_books_agree(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a restored stack: scripts/rehearse-restore"]
+#[ignore = "needs a restored stack: scripts/stack/rehearse-restore"]
 async fn every_job_that_a_restored_stack_knows_ends_once() {
     let known = std::fs::read_to_string(setting("STACK_JOBS")).unwrap();
     let known: Vec<JobId> = known.lines().map(|line| line.parse().unwrap()).collect();

@@ -49,7 +49,7 @@ fn the_examples_flows_are_the_accepted_ones() {
     match (std::env::var("ACCEPT_CONTRACTS").as_deref(), is_breaking) {
         (Ok("breaking"), _) | (Ok("fine"), false) => accept(&present, &accepted),
         _ => panic!(
-            "the flows of flows/ are not those of contracts/flows:\n{}\nIf it is meant: scripts/check-contracts {}",
+            "the flows of flows/ are not those of contracts/flows:\n{}\nIf it is meant: scripts/check/contracts {}",
             changes.collect::<Vec<_>>().join("\n"),
             if is_breaking { "--accept-breaking, and a line in CHANGELOG.md" } else { "--accept" }
         ),

@@ -1,6 +1,6 @@
 //! The tests' helpers: a real Kafka, registry and Postgres, and the whole system around them.
 //!
-//! `make test` starts one stack for all test binaries (`scripts/with-test-stack`); a test binary that is run alone
+//! `make test` starts one stack for all test binaries (`scripts/tools/with-test-stack`). A test binary that runs alone
 //! starts what it needs once. Tests keep apart by topic prefix ([`prefix`]) and database ([`postgres_database`]).
 //! Tests that kill things start their own [`Kafka`], [`Registry`] or [`Postgres`].
 //!

@@ -1,7 +1,7 @@
 //! One Kafka, registry and Postgres for all tests of a run.
 //!
-//! `scripts/with-test-stack` starts them for all test binaries and says where they are in the environment. Where it
-//! does not, a test binary starts its own, once.
+//! `scripts/tools/with-test-stack` starts them for all test binaries and says in the environment where they are.
+//! Without it, each test binary starts its own, once.
 
 use tokio::sync::OnceCell;
 use uuid::Uuid;

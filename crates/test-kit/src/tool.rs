@@ -1,4 +1,4 @@
-//! Where the tools lie that scripts/install-tools installs.
+//! Where the tools lie that scripts/tools/install installs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,9 +15,9 @@ pub(crate) fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
 
-/// What scripts/tool-path says about `tool`.
+/// What scripts/tools/path says about `tool`.
 pub(crate) fn tool_path(tool: &str) -> Result<PathBuf> {
-    let script = repository().join("scripts/tool-path");
+    let script = repository().join("scripts/tools/path");
     let output = Command::new(&script).arg(tool).output().with_context(|| format!("running {}", script.display()))?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
@@ -45,7 +45,7 @@ pub fn kcat(arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("starting kcat: run scripts/install-tools")?;
+        .context("starting kcat: run scripts/tools/install")?;
     child.stdin.take().context("kcat's standard input")?.write_all(input).context("writing to kcat")?;
     let output = child.wait_with_output().context("waiting for kcat")?;
     if !output.status.success() {

@@ -65,5 +65,5 @@ async fn nothing_waits(stage: &mut Stage) {
 }
 
 fn check_dashboards(prometheus: &str) -> Output {
-    Command::new(repository().join("scripts/check-dashboards")).arg(prometheus).output().unwrap()
+    Command::new(repository().join("scripts/stack/dashboards")).arg(prometheus).output().unwrap()
 }

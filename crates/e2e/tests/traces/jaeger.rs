@@ -13,9 +13,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long the last span of a trace may take to arrive: exporters and collectors wait for company.
 const SPANS_WITHIN: Duration = Duration::from_secs(60);
 
-/// The binary that scripts/install-tools compiled.
+/// The binary that scripts/tools/install compiled.
 pub(crate) fn program() -> PathBuf {
-    let output = Command::new(repository().join("scripts/tool-path")).arg("jaeger").output().unwrap();
+    let output = Command::new(repository().join("scripts/tools/path")).arg("jaeger").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }

@@ -1,5 +1,5 @@
 //! Files that hold us to what is published: `schemas/` never changes, and `golden/` holds records of every version,
-//! byte for byte. `scripts/check-golden` reads and writes the same files with another implementation of Avro.
+//! byte for byte. `scripts/check/golden` reads and writes the same files with another implementation of Avro.
 //!
 //! To add goldens for new samples: `WRITE_GOLDEN=1 cargo test -p events golden`. Existing files are never replaced.
 

@@ -48,7 +48,7 @@ fn the_http_contract_is_the_accepted_one() {
             fs::write(&path, serde_json::to_string_pretty(&served).unwrap() + "\n").unwrap();
         }
         _ => panic!(
-            "the HTTP contract is not that of contracts/openapi.json:\n{}\nIf it is meant: scripts/check-contracts {}",
+            "the HTTP contract is not that of contracts/openapi.json:\n{}\nIf it is meant: scripts/check/contracts {}",
             told.join("\n"),
             if is_breaking { "--accept-breaking, and a line in CHANGELOG.md" } else { "--accept" }
         ),

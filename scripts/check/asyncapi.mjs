@@ -1,5 +1,5 @@
-// Validates an AsyncAPI document with AsyncAPI's own parser. What that leaves out for version 3 is done here: schemas are
-// validated by their own rules, Avro and JSON Schema, and each example by the schemas of its message.
+// Validates an AsyncAPI document with AsyncAPI's own parser. The parser leaves two things out for version 3, which are
+// done here: each schema is validated by its own rules (Avro, JSON Schema), each example by its message's schemas.
 // Usage: node check.mjs FOLDER-OF-PACKAGES FILE|URL
 import { createRequire } from 'node:module';
 
