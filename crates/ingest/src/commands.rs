@@ -17,10 +17,10 @@ use store::offsets::advance;
 use store::outbox;
 
 use crate::context::clean_correlation_id;
-use crate::http::Api;
 use crate::idempotency;
 use crate::plan::{Asked, BadInput, Planner};
 use crate::spans;
+use crate::state::Api;
 
 /// Schema violations told in one reason, at most.
 const VIOLATIONS_MAX: usize = 5;

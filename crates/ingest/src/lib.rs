@@ -26,12 +26,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 mod accept;
+mod address;
 mod answer;
 mod asyncapi;
 mod catalog;
 mod commands;
 pub mod config;
 mod context;
+mod flows;
 mod http;
 mod idempotency;
 pub mod openapi;
@@ -40,6 +42,7 @@ mod recent;
 mod request_log;
 mod retry;
 mod spans;
+mod state;
 mod status;
 mod submit;
 mod upkeep;
@@ -47,9 +50,9 @@ mod upkeep;
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
-use crate::http::Api;
 use crate::plan::Planner;
 use crate::recent::Recent;
+use crate::state::Api;
 
 /// How long Kafka may keep a fetch on the events topic waiting: what a status may lag behind at low load.
 const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use service_kit::problem::{CATALOGUE, Kind, MEDIA_TYPE, Problem};
 
 use crate::config::Config;
-use crate::http::Api;
+use crate::state::Api;
 
 static BASE: LazyLock<Value> =
     LazyLock::new(|| serde_saphyr::from_str(include_str!("openapi.yaml")).expect("openapi.yaml is YAML: tested"));

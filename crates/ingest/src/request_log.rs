@@ -8,13 +8,8 @@ use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use crate::address::{is_quiet, job_of, registered};
 use crate::context::RequestContext;
-use crate::spans;
-
-/// What probes and scrapers ask: not worth a line each.
-const QUIET: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// Where jobs are found.
-const JOBS: &str = "/v1/jobs/";
 
 /// The route of what matched none.
 const NO_ROUTE: &str = "(none)";
@@ -35,11 +30,6 @@ impl FlowRoute {
 pub(crate) struct Submitted {
     pub(crate) flow: String,
     pub(crate) tenant: String,
-}
-
-/// Whether a probe or a scraper asks for this.
-pub(crate) fn is_quiet(path: &str) -> bool {
-    QUIET.contains(&path)
 }
 
 /// Middleware: counts a request, and logs its method, route, status, duration, trace and job. No bodies, no queries, no
@@ -85,7 +75,7 @@ fn count(route: &str, method: &Method, status: StatusCode, took: Duration) {
 }
 
 fn known_method(method: &Method) -> &'static str {
-    spans::registered(method).unwrap_or("other")
+    registered(method).unwrap_or("other")
 }
 
 const fn class(status: StatusCode) -> &'static str {
@@ -96,11 +86,6 @@ const fn class(status: StatusCode) -> &'static str {
         400..500 => "4xx",
         500.. => "5xx",
     }
-}
-
-/// The job that an address under `/v1/jobs/` is about.
-pub(crate) fn job_of(address: &str) -> Option<&str> {
-    address.strip_prefix(JOBS)?.split('/').next()
 }
 
 #[cfg(test)]
@@ -115,12 +100,5 @@ mod tests {
             [202, 303, 404, 503].map(|code| class(StatusCode::from_u16(code).unwrap())),
             ["2xx", "3xx", "4xx", "5xx"]
         );
-    }
-
-    #[test]
-    fn a_job_is_read_off_every_address_of_it() {
-        assert_eq!(job_of("/v1/jobs/0190a6f2"), Some("0190a6f2"));
-        assert_eq!(job_of("/v1/jobs/0190a6f2/events"), Some("0190a6f2"));
-        assert_eq!(job_of("/orders"), None);
     }
 }

@@ -21,8 +21,8 @@ use store::outbox;
 
 use crate::answer;
 use crate::context::{CORRELATION_ID, RequestContext};
-use crate::http::Api;
 use crate::plan::Asked;
+use crate::state::Api;
 use crate::status::{Known, find, stored};
 use crate::submit::{accept_job, idempotency_key};
 

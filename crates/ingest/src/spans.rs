@@ -9,7 +9,7 @@ use events::trace::Trace;
 use service_kit::problem::Problem;
 use service_kit::trace::{Kind, Message, Span, is_on};
 
-use crate::request_log::{is_quiet, job_of};
+use crate::address::{is_quiet, job_of, registered};
 
 /// What stands for any other method (OpenTelemetry's conventions for HTTP).
 const OTHER_METHOD: &str = "_OTHER";
@@ -77,20 +77,6 @@ pub(crate) fn answered(span: &Span, asked: &Asked, response: &Response) {
 /// The methods that a span names; any other word is the caller's, and would make a name of its own.
 fn known(method: &Method) -> &'static str {
     registered(method).unwrap_or(OTHER_METHOD)
-}
-
-/// The method's name, if it is one that a label or an attribute takes: any word may be a method.
-pub(crate) fn registered(method: &Method) -> Option<&'static str> {
-    Some(match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        _ => return None,
-    })
 }
 
 fn span_name(method: &str, route: Option<&str>) -> String {

@@ -22,8 +22,8 @@ use store::acceptances::Acceptance;
 use store::jobs::StoredJob;
 
 use crate::answer;
-use crate::http::Api;
 use crate::recent::RecentJob;
+use crate::state::Api;
 
 /// The cursor of a job of which no event was seen yet: before the first offset.
 const BEFORE_THE_FIRST_EVENT: i64 = -1;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use flow::definition::{Definition, InputError};
 use flow::id::JobId;
 use serde_json::{Value, json};
@@ -13,11 +15,12 @@ use service_kit::problem::{Kind, Problem};
 use store::acceptances::{Acceptance, Accepted};
 
 use crate::accept;
+use crate::catalog::Routed;
 use crate::context::RequestContext;
-use crate::http::Api;
 use crate::idempotency::{KeyError, parse_key};
 use crate::plan::{Asked, BadInput};
-use crate::request_log::Submitted;
+use crate::request_log::{FlowRoute, Submitted};
+use crate::state::Api;
 
 /// The request header of the draft.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -26,21 +29,62 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Schema violations told in one answer, at most.
 const ERRORS_MAX: usize = 50;
 
-/// Accepts a job of this flow, or answers with a problem. Nothing is stored unless the answer is 202 (or unknown).
-pub(crate) async fn submit(
-    api: &Arc<Api>,
-    definition: &Definition,
-    context: RequestContext,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Response {
-    match try_submit(api, definition, context, headers, body).await {
-        Ok(response) => response,
-        Err(problem) => problem.into_response(),
+/// `POST /v1/flows/{flow}/jobs`
+pub(crate) async fn submit_to(
+    State(api): State<Arc<Api>>,
+    Path(flow): Path<String>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    api.planner()?;
+    let Some(definition) = api.catalog.active(&flow) else {
+        return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
+    };
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    submit(&api, &definition, context, &headers, &body).await
+}
+
+/// A flow's own route, which is not known before the flow is.
+pub(crate) async fn submit_by_route(
+    State(api): State<Arc<Api>>,
+    method: Method,
+    uri: Uri,
+    Extension(context): Extension<RequestContext>,
+    Extension(flow_route): Extension<FlowRoute>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Problem> {
+    api.planner()?;
+    match api.catalog.routed(method.as_str(), uri.path()) {
+        Routed::Flow(definition) => {
+            flow_route.note(uri.path());
+            let body = axum::RequestExt::extract::<Bytes, _>(request).await;
+            let body = body.map_err(|rejection| unreadable(&rejection))?;
+            submit(&api, &definition, context, &headers, &body).await
+        }
+        Routed::OtherMethod(allowed) => {
+            let detail = format!("{method} is not taken at {}; {allowed} is.", uri.path());
+            let problem = Problem::new(Kind::MethodNotAllowed, detail);
+            Err(match HeaderValue::from_str(&allowed) {
+                Ok(allowed) => problem.with_header(header::ALLOW, allowed),
+                Err(_) => problem,
+            })
+        }
+        Routed::Nothing => Err(Problem::new(Kind::NotFound, format!("There is nothing at {method} {}.", uri.path()))),
     }
 }
 
-async fn try_submit(
+fn unreadable(rejection: &BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        Problem::new(Kind::PayloadTooLarge, "The body is over the limit of this service.")
+    } else {
+        Problem::new(Kind::BadRequest, rejection.body_text())
+    }
+}
+
+/// Accepts a job of this flow. Nothing is stored unless the answer is 202 (or unknown).
+async fn submit(
     api: &Arc<Api>,
     definition: &Definition,
     context: RequestContext,

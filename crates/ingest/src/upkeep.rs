@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::http::Api;
+use crate::state::Api;
 
 /// How often.
 const INTERVAL: Duration = Duration::from_secs(3_600);

@@ -1,0 +1,39 @@
+//! `GET /v1/flows` and `GET /v1/flows/{flow}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use flow::definition::Definition;
+use serde_json::{Value, json};
+use service_kit::problem::{Kind, Problem};
+
+use crate::state::Api;
+
+/// `GET /v1/flows`
+pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
+    api.planner()?;
+    let flows: Vec<Value> = api.catalog.list().iter().map(describe).collect();
+    Ok(Json(json!({ "flows": flows })))
+}
+
+/// `GET /v1/flows/{flow}`
+pub(crate) async fn show(State(api): State<Arc<Api>>, Path(flow): Path<String>) -> Result<Json<Value>, Problem> {
+    api.planner()?;
+    let Some(definition) = api.catalog.active(&flow) else {
+        return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
+    };
+    let mut body = describe(&definition);
+    body["document"] = definition.document().clone();
+    Ok(Json(body))
+}
+
+fn describe(definition: &Definition) -> Value {
+    json!({
+        "flow": definition.name(),
+        "version": definition.version(),
+        "summary": definition.summary(),
+        "route": definition.route().map(|route| format!("{} {}", route.method, route.path)),
+        "steps": definition.steps().iter().map(|step| step.id.as_str()).collect::<Vec<_>>(),
+    })
+}

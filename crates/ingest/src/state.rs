@@ -1,0 +1,54 @@
+//! The state that the HTTP handlers, the Kafka door and the upkeep share.
+
+use std::sync::OnceLock;
+
+use bus::{Full, Reader, Room, Work};
+use service_kit::health::Readiness;
+use service_kit::identity::{Clock, Ids};
+use service_kit::problem::{Kind, Problem};
+use store::Pool;
+
+use crate::accept::Acceptor;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::plan::Planner;
+use crate::recent::Recent;
+
+/// What handlers reach.
+pub(crate) struct Api {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) reader: Reader,
+    pub(crate) catalog: Catalog,
+    pub(crate) recent: Recent,
+    pub(crate) pool: Pool,
+    pub(crate) readiness: Readiness,
+    /// Of the broker in this process (`meanwhile dev`); a real Kafka keeps what is not read.
+    pub(crate) room: Option<Room>,
+    /// Set once the flows are loaded and the schema ids are known.
+    pub(crate) planner: OnceLock<Planner>,
+}
+
+impl Api {
+    /// What turns requests into acceptances; 503 until flows and schemas were read for the first time.
+    pub(crate) fn planner(&self) -> Result<&Planner, Problem> {
+        self.planner.get().ok_or_else(|| {
+            let missing: Vec<String> = self
+                .readiness
+                .dependencies()
+                .into_iter()
+                .filter(|dependency| !dependency.ok)
+                .map(|dependency| format!("{}: {}", dependency.name, dependency.message))
+                .collect();
+            let detail = format!("Flows and schemas have not been read yet ({}).", missing.join("; "));
+            Problem::new(Kind::NotReady, detail).retry_after_s(1)
+        })
+    }
+
+    /// Refuses a new job while too much of the earlier ones is unread.
+    pub(crate) fn check_room(&self) -> Result<(), Full> {
+        self.room.as_ref().map_or(Ok(()), |room| room.check(Work::New))
+    }
+}
