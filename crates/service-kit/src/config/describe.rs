@@ -3,14 +3,13 @@
 use toml::Value;
 
 use super::error::ConfigError;
+use super::kafka::kafka_properties;
+use super::log::log_level_variable;
 use super::merge::{self, DEFAULT_SOURCE};
-use super::shared::{TOP_LEVEL, defaults_of, instance, kafka_properties, log_level_variable, top_level};
+use super::redact::{redact, shown};
+use super::section::defaults_of;
 use super::sources::Sources;
-
-/// What stands in place of a secret.
-const REDACTED: &str = "***";
-/// A key that holds one of these words holds a secret.
-const SECRET_WORDS: [&str; 5] = ["password", "secret", "token", "private", "credential"];
+use super::top_level::{INSTANCE, TOP_LEVEL, instance_or_host};
 
 /// One setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +28,10 @@ pub struct Setting {
 /// As [`super::load`].
 pub fn describe(sources: &Sources, sections: &[(&str, &str)]) -> Result<Vec<Setting>, ConfigError> {
     let mut settings = Vec::new();
-    for setting in &TOP_LEVEL {
-        let (value, source) = match top_level(setting.key, sources)? {
-            Some((value, source)) => (redact(&value), source),
-            None if setting.key == "instance" => (instance(None, sources), DEFAULT_SOURCE.to_owned()),
+    for setting in TOP_LEVEL {
+        let (value, source) = match setting.find(sources)? {
+            Some(found) => (redact(&found.value), found.source),
+            None if setting.key == INSTANCE.key => (instance_or_host(None, sources), DEFAULT_SOURCE.to_owned()),
             None => (String::new(), format!("not set ({})", setting.variable)),
         };
         settings.push(Setting { key: setting.key.to_owned(), value, source });
@@ -78,65 +77,9 @@ fn describe_section(
     Ok(())
 }
 
-/// A value as it may be shown under this key.
-pub(super) fn shown(key: &str, value: &Value) -> String {
-    let key = key.to_ascii_lowercase();
-    match value {
-        Value::String(text) if text.is_empty() => String::new(),
-        _ if SECRET_WORDS.iter().any(|word| key.contains(word)) => REDACTED.to_owned(),
-        Value::String(text) => redact(text),
-        other => other.to_string(),
-    }
-}
-
-/// A URL without its password: `postgres://me:***@db/x`. Other text stays as it is.
-pub fn redact(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // A password may hold an `@` that somebody forgot to encode: the host comes after the last one.
-    let authority = match authority.rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((name, _)) => format!("{name}:{REDACTED}@{host}"),
-            None => authority.to_owned(),
-        },
-        None => authority.to_owned(),
-    };
-    let mut shown = format!("{scheme}://{authority}");
-    match path.split_once('?') {
-        None => shown.push_str(path),
-        Some((path, query)) => {
-            let pairs = query.split('&').map(redact_pair).collect::<Vec<_>>().join("&");
-            shown.push_str(&format!("{path}?{pairs}"));
-        }
-    }
-    shown
-}
-
-fn redact_pair(pair: &str) -> String {
-    match pair.split_once('=') {
-        Some((name, _)) if SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
-            format!("{name}={REDACTED}")
-        }
-        _ => pair.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_never_shows() {
-        for (url, shown) in [
-            ("postgres://me:hunter2@db:5432/x", "postgres://me:***@db:5432/x"),
-            ("postgres://me:hun@ter:2@db/x?sslmode=require", "postgres://me:***@db/x?sslmode=require"),
-            ("postgres://me@db/x?password=hunter2&a=b", "postgres://me@db/x?password=***&a=b"),
-            ("http://localhost:8081", "http://localhost:8081"),
-            ("localhost:9092", "localhost:9092"),
-        ] {
-            assert_eq!(redact(url), shown);
-        }
-    }
 
     #[test]
     fn each_setting_is_shown_with_where_it_came_from() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::describe::shown;
 use super::error::ConfigError;
+use super::redact::shown;
 use super::sources::Sources;
 
 /// What a default says when neither file nor environment does.

@@ -7,32 +7,24 @@
 mod accepted;
 mod describe;
 mod error;
+mod kafka;
+mod log;
 mod merge;
+mod redact;
+mod section;
 mod shared;
 mod sources;
+mod top_level;
 mod traces;
 
-pub use describe::{Setting, describe, redact};
+pub use describe::{Setting, describe};
 pub use error::ConfigError;
-pub use shared::{LogFormat, LogSettings, SHARED_DEFAULTS, Shared};
+pub use log::{LogFormat, LogSettings};
+pub use redact::redact;
+pub use section::load;
+pub use shared::Shared;
 pub use sources::Sources;
 pub use traces::{HeadSampler, TraceSettings};
-
-use serde::de::DeserializeOwned;
-
-/// Reads one section: its `default_toml`, overridden by `[section]` of the file, overridden by
-/// `MEANWHILE__SECTION__KEY`.
-///
-/// # Errors
-/// An unknown key, a value of another type than its default, or a `T` that does not accept the whole.
-pub fn load<T: DeserializeOwned>(section: &str, default_toml: &str, sources: &Sources) -> Result<T, ConfigError> {
-    let merged = merge::section(section, default_toml, sources)?;
-    let read = |table: toml::Table| T::deserialize(toml::Value::Table(table)).map_err(|error| error.to_string());
-    read(merged.table).map_err(|detail| {
-        let culprit = merge::culprit(section, default_toml, sources, |table| read(table).err());
-        culprit.unwrap_or_else(|| ConfigError::Invalid { section: section.to_owned(), detail })
-    })
-}
 
 #[cfg(test)]
 mod tests {

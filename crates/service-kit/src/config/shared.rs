@@ -5,85 +5,21 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::accepted;
-use super::describe::redact;
 use super::error::ConfigError;
-use super::load;
+use super::kafka::kafka_properties;
+use super::log::LogSettings;
+use super::redact::redact;
+use super::section::{load_shared, wrong_value};
 use super::sources::Sources;
+use super::top_level::{
+    DATABASE_URL, FLOWS, INSTANCE, KAFKA_BROKERS, LISTEN, SCHEMA_REGISTRY_URL, TOP_LEVEL, instance_or_host,
+};
 use super::traces::TraceSettings;
 
-/// The defaults of the shared sections, commented.
-pub const SHARED_DEFAULTS: &str = include_str!("shared.toml");
-
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-pub(super) const SECTIONS: [&str; 11] =
-    ["topics", "log", "api", "kafka", "ingest", "relay", "workers", "orchestrator", "notifier", "dev", "console"];
-
-/// A setting at the top of the file, with the variable of its own.
-pub(super) struct TopLevel {
-    pub(super) key: &'static str,
-    pub(super) variable: &'static str,
-    purpose: &'static str,
-    example: &'static str,
-}
-
-pub(super) const TOP_LEVEL: [TopLevel; 10] = [
-    TopLevel {
-        key: "database_url",
-        variable: "DATABASE_URL",
-        purpose: "the Postgres in which jobs are accepted and kept",
-        example: "postgres://meanwhile:secret@localhost:5432/meanwhile",
-    },
-    TopLevel {
-        key: "kafka_brokers",
-        variable: "KAFKA_BROKERS",
-        purpose: "the Kafka on which jobs move, as host:port, several separated by commas",
-        example: "localhost:9092",
-    },
-    TopLevel {
-        key: "schema_registry_url",
-        variable: "SCHEMA_REGISTRY_URL",
-        purpose: "the Confluent-compatible registry of Avro schemas",
-        example: "http://localhost:8081",
-    },
-    TopLevel {
-        key: "listen",
-        variable: "MEANWHILE_LISTEN",
-        purpose: "the address of the API, or of health and metrics",
-        example: "127.0.0.1:8080",
-    },
-    TopLevel { key: "flows", variable: "MEANWHILE_FLOWS", purpose: "the folder of flow definitions", example: "flows" },
-    TopLevel {
-        key: "otlp_endpoint",
-        variable: "OTEL_EXPORTER_OTLP_ENDPOINT",
-        purpose: "the collector that traces are sent to, by OTLP over HTTP",
-        example: "http://localhost:4318",
-    },
-    TopLevel {
-        key: "otlp_protocol",
-        variable: "OTEL_EXPORTER_OTLP_PROTOCOL",
-        purpose: "how the collector is spoken to",
-        example: "http/protobuf",
-    },
-    TopLevel {
-        key: "traces_sampler",
-        variable: "OTEL_TRACES_SAMPLER",
-        purpose: "which traces are kept, decided where they begin",
-        example: "parentbased_traceidratio",
-    },
-    TopLevel {
-        key: "traces_sampler_arg",
-        variable: "OTEL_TRACES_SAMPLER_ARG",
-        purpose: "the part of the traces that is kept, from 0 to 1",
-        example: "0.1",
-    },
-    TopLevel {
-        key: "instance",
-        variable: "MEANWHILE_INSTANCE",
-        purpose: "this process's stable name among those of its role",
-        example: "worker-0",
-    },
-];
+const SECTIONS: [&str; 9] = ["topics", "log", "api", "kafka", "ingest", "relay", "workers", "orchestrator", "notifier"];
+/// The longest name of a topic is 249 characters; ours are a prefix and what comes after it.
+const PREFIX_CHARACTERS_MAX: usize = 100;
 
 /// The settings that all roles share. What is not set stays empty: each role asks for what it needs.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -113,29 +49,6 @@ pub struct Shared {
     pub kafka_properties: BTreeMap<String, String>,
 }
 
-/// How to log.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSettings {
-    /// A filter such as `info` or `info,relay=debug`.
-    pub level: String,
-    /// The form of a line.
-    pub format: LogFormat,
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Pretty on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
-}
-
 #[derive(Deserialize)]
 struct Topics {
     prefix: String,
@@ -153,27 +66,24 @@ impl Shared {
     /// See [`ConfigError`].
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         refuse_unknown(sources)?;
-        accepted::check(sources)?;
-        let top = |key: &str| top_level(key, sources).map(|found| found.map(|(value, _)| value));
-        let topics: Topics = load("topics", &defaults_of("topics"), sources)?;
-        let api: Api = load("api", &defaults_of("api"), sources)?;
-        let mut log: LogSettings = load("log", &defaults_of("log"), sources)?;
-        if let Some((_, level)) = log_level_variable(sources) {
-            level.clone_into(&mut log.level);
-        }
-        accepted::check_topics_prefix(&topics.prefix, sources)?;
-        accepted::check_log_level(&log.level, sources)?;
+        let database_url = DATABASE_URL.read(sources)?;
+        let kafka_brokers = KAFKA_BROKERS.read(sources)?;
+        let registry_url = SCHEMA_REGISTRY_URL.read(sources)?.map(|url| url.trim_end_matches('/').to_owned());
+        let listen = LISTEN.read(sources)?;
+        let topics: Topics = load_shared("topics", sources)?;
+        check_topics_prefix(&topics.prefix, sources)?;
+        let api: Api = load_shared("api", sources)?;
         Ok(Self {
-            database_url: top("database_url")?,
-            kafka_brokers: top("kafka_brokers")?,
-            registry_url: top("schema_registry_url")?.map(|url| url.trim_end_matches('/').to_owned()),
-            listen: top("listen")?,
-            flows_dir: top("flows")?,
+            database_url,
+            kafka_brokers,
+            registry_url,
+            listen,
+            flows_dir: FLOWS.read(sources)?,
+            log: LogSettings::load(sources)?,
             traces: TraceSettings::load(sources)?,
-            instance: instance(top("instance")?, sources),
+            instance: instance_or_host(INSTANCE.read(sources)?, sources),
             topics_prefix: topics.prefix,
             public_url: api.public_url,
-            log,
             kafka_properties: kafka_properties(sources)?.into_iter().map(|(key, (value, _))| (key, value)).collect(),
         })
     }
@@ -183,7 +93,7 @@ impl Shared {
     /// # Errors
     /// It is not set: the message says what it is for, with an example. So do the others.
     pub fn database_url(&self) -> Result<&str, ConfigError> {
-        needed(self.database_url.as_deref(), "database_url")
+        DATABASE_URL.needed(self.database_url.as_deref())
     }
 
     /// Kafka's bootstrap addresses.
@@ -191,7 +101,7 @@ impl Shared {
     /// # Errors
     /// It is not set.
     pub fn kafka_brokers(&self) -> Result<&str, ConfigError> {
-        needed(self.kafka_brokers.as_deref(), "kafka_brokers")
+        KAFKA_BROKERS.needed(self.kafka_brokers.as_deref())
     }
 
     /// The schema registry's address, without a slash at its end.
@@ -199,7 +109,7 @@ impl Shared {
     /// # Errors
     /// It is not set.
     pub fn registry_url(&self) -> Result<&str, ConfigError> {
-        needed(self.registry_url.as_deref(), "schema_registry_url")
+        SCHEMA_REGISTRY_URL.needed(self.registry_url.as_deref())
     }
 
     /// The folder of flow definitions.
@@ -207,7 +117,7 @@ impl Shared {
     /// # Errors
     /// It is not set.
     pub fn flows_dir(&self) -> Result<&str, ConfigError> {
-        needed(self.flows_dir.as_deref(), "flows")
+        FLOWS.needed(self.flows_dir.as_deref())
     }
 
     /// Where to listen: as set, else the role's own default.
@@ -232,74 +142,19 @@ impl fmt::Debug for Shared {
     }
 }
 
-fn needed<'a>(value: Option<&'a str>, key: &str) -> Result<&'a str, ConfigError> {
-    let setting = TOP_LEVEL.iter().find(|setting| setting.key == key).expect("a key of TOP_LEVEL");
-    let TopLevel { variable, purpose, example, .. } = *setting;
-    value.ok_or(ConfigError::Missing { variable, purpose, example })
-}
-
-/// The part of the shared defaults that belongs to one section, as TOML.
-pub(super) fn defaults_of(section: &str) -> String {
-    let defaults: toml::Table = toml::from_str(SHARED_DEFAULTS).expect("shared.toml is compiled in and tested");
-    toml::to_string(&defaults[section]).expect("a table that was just read can be written")
-}
-
-/// `RUST_LOG`, else `MEANWHILE_LOG`: the name and what it says.
-pub(super) fn log_level_variable(sources: &Sources) -> Option<(&'static str, &str)> {
-    ["RUST_LOG", "MEANWHILE_LOG"].into_iter().find_map(|name| Some((name, sources.var(name)?)))
-}
-
-pub(super) fn instance(set: Option<String>, sources: &Sources) -> String {
-    let host_name = Some(sources.host_name()).filter(|name| !name.is_empty());
-    set.unwrap_or_else(|| host_name.unwrap_or("local").to_owned())
-}
-
-/// A top-level setting and where it came from.
-pub(super) fn top_level(key: &str, sources: &Sources) -> Result<Option<(String, String)>, ConfigError> {
-    let setting = TOP_LEVEL.iter().find(|setting| setting.key == key).expect("a key of TOP_LEVEL");
-    if let Some(value) = sources.var(setting.variable) {
-        return Ok(Some((value.to_owned(), setting.variable.to_owned())));
+/// # Errors
+/// No topic's name may begin with this.
+fn check_topics_prefix(prefix: &str, sources: &Sources) -> Result<(), ConfigError> {
+    if is_topic_prefix(prefix) {
+        return Ok(());
     }
-    match sources.file().get(key) {
-        None => Ok(None),
-        Some(toml::Value::String(value)) => {
-            Ok((!value.is_empty()).then(|| (value.clone(), sources.file_name().to_owned())))
-        }
-        Some(_) => Err(ConfigError::WrongType {
-            key: key.to_owned(),
-            source_name: sources.file_name().to_owned(),
-            expected: "a string".to_owned(),
-            found: "something else".to_owned(),
-        }),
-    }
+    let expected = format!("up to {PREFIX_CHARACTERS_MAX} letters, digits, `.`, `_` and `-`");
+    Err(wrong_value("topics", "prefix", sources, &expected, prefix))
 }
 
-/// librdkafka's properties by name, each with where it came from. Which ones exist is librdkafka's to say.
-pub(super) fn kafka_properties(sources: &Sources) -> Result<BTreeMap<String, (String, String)>, ConfigError> {
-    let mut properties = BTreeMap::new();
-    if let Some(toml::Value::Table(table)) = sources.file().get("kafka") {
-        flatten("", table, &mut |name, value| {
-            properties.insert(name, (value, sources.file_name().to_owned()));
-        });
-    }
-    for (variable, path, value) in sources.overrides() {
-        if let Some((_, rest)) = path.split_first().filter(|(first, rest)| *first == "kafka" && !rest.is_empty()) {
-            properties.insert(rest.join(".").replace('_', "."), (value.to_owned(), variable.to_owned()));
-        }
-    }
-    Ok(properties)
-}
-
-/// TOML's dotted keys are nested tables: `security.protocol = ".."` is one property again.
-fn flatten(prefix: &str, table: &toml::Table, set: &mut impl FnMut(String, String)) {
-    for (key, value) in table {
-        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match value {
-            toml::Value::Table(inside) => flatten(&name, inside, set),
-            toml::Value::String(text) => set(name, text.clone()),
-            other => set(name, other.to_string()),
-        }
-    }
+fn is_topic_prefix(text: &str) -> bool {
+    let fits = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
+    (1..=PREFIX_CHARACTERS_MAX).contains(&text.len()) && text.chars().all(fits)
 }
 
 fn refuse_unknown(sources: &Sources) -> Result<(), ConfigError> {
@@ -321,6 +176,7 @@ fn refuse_unknown(sources: &Sources) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::log::LogFormat;
     use super::*;
 
     fn read(file: &str, env: &[(&str, &str)]) -> Result<Shared, ConfigError> {
@@ -384,5 +240,17 @@ mod tests {
         let shared = read("", &[("DATABASE_URL", "postgres://me:hunter2@db/x")]).unwrap();
         assert!(!format!("{shared:?}").contains("hunter2"), "{shared:?}");
         assert_eq!(shared.database_url().unwrap(), "postgres://me:hunter2@db/x");
+    }
+
+    #[test]
+    fn a_prefix_is_what_kafka_takes() {
+        assert!(is_topic_prefix("meanwhile") && is_topic_prefix("team-a.prod_1"));
+        let spaced =
+            Shared::load(&Sources::from_env([("MEANWHILE__TOPICS__PREFIX", "team a")])).unwrap_err().to_string();
+        assert!(
+            spaced.starts_with("`topics.prefix` in MEANWHILE__TOPICS__PREFIX: expected up to 100 letters"),
+            "{spaced}"
+        );
+        assert!(!is_topic_prefix("") && !is_topic_prefix("team a") && !is_topic_prefix(&"x".repeat(101)));
     }
 }

@@ -1,15 +1,11 @@
 //! How traces are exported: OpenTelemetry's own variables.
 
 use super::error::ConfigError;
-use super::shared::top_level;
 use super::sources::Sources;
+use super::top_level::{OTLP_ENDPOINT, OTLP_PROTOCOL, TRACES_SAMPLER, TRACES_SAMPLER_ARG};
 
-/// The only protocol that is spoken.
-const PROTOCOL: &str = "http/protobuf";
 /// How many millionths a ratio is counted in.
 const MILLION: f64 = 1_000_000.0;
-const SAMPLERS: &str = "one of always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, \
-                        parentbased_traceidratio";
 
 /// How traces are exported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,52 +38,29 @@ impl Default for HeadSampler {
 
 impl TraceSettings {
     pub(super) fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let endpoint = top_level("otlp_endpoint", sources)?;
-        if let Some((endpoint, source)) = &endpoint
-            && !(endpoint.starts_with("http://") || endpoint.starts_with("https://"))
-        {
-            return Err(wrong("otlp_endpoint", source, "a URL such as http://localhost:4318", endpoint));
-        }
-        if let Some((protocol, source)) = top_level("otlp_protocol", sources)?
-            && protocol != PROTOCOL
-        {
-            return Err(wrong("otlp_protocol", &source, PROTOCOL, &protocol));
-        }
-        Ok(Self { endpoint: endpoint.map(|(endpoint, _)| endpoint), sampler: sampler(sources)? })
+        OTLP_PROTOCOL.read(sources)?;
+        Ok(Self { endpoint: OTLP_ENDPOINT.read(sources)?, sampler: sampler(sources)? })
     }
 }
 
 fn sampler(sources: &Sources) -> Result<HeadSampler, ConfigError> {
-    let Some((name, source)) = top_level("traces_sampler", sources)? else { return Ok(HeadSampler::default()) };
+    let Some(name) = TRACES_SAMPLER.read(sources)? else { return Ok(HeadSampler::default()) };
     let (parent_based, root) = match name.strip_prefix("parentbased_") {
         Some(root) => (true, root),
         None => (false, name.as_str()),
     };
     let per_million = match root {
-        "always_on" => HeadSampler::ALL,
         "always_off" => 0,
         "traceidratio" => ratio(sources)?,
-        _ => return Err(wrong("traces_sampler", &source, SAMPLERS, &name)),
+        _ => HeadSampler::ALL,
     };
     Ok(HeadSampler { parent_based, per_million })
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a million")]
 fn ratio(sources: &Sources) -> Result<u32, ConfigError> {
-    let Some((text, source)) = top_level("traces_sampler_arg", sources)? else { return Ok(HeadSampler::ALL) };
-    match text.parse::<f64>() {
-        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok((ratio * MILLION).round() as u32),
-        _ => Err(wrong("traces_sampler_arg", &source, "a number from 0 to 1", &text)),
-    }
-}
-
-fn wrong(key: &str, source: &str, expected: &str, found: &str) -> ConfigError {
-    ConfigError::WrongType {
-        key: key.to_owned(),
-        source_name: source.to_owned(),
-        expected: expected.to_owned(),
-        found: format!("`{found}`"),
-    }
+    let ratio = TRACES_SAMPLER_ARG.read(sources)?.and_then(|text| text.parse::<f64>().ok());
+    Ok(ratio.map_or(HeadSampler::ALL, |ratio| (ratio * MILLION).round() as u32))
 }
 
 #[cfg(test)]
