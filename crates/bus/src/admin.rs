@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 pub use self::topics::DeclaredTopic;
 use crate::connection::Connection;
 use crate::consumer::TopicPartition;
-use crate::{BrokerKind, Error, Settings, mock};
+use crate::{Error, Settings};
 
 /// One request to the brokers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,9 +97,9 @@ impl Admin {
             .await?;
         let missing: Vec<&DeclaredTopic> = wanted.iter().filter(|topic| !there.contains(&topic.name)).collect();
         let mut created = Vec::new();
-        if self.settings.kind == BrokerKind::InProcess {
+        if let Some(in_process) = &self.settings.in_process {
             for topic in missing {
-                mock::create_topic(&self.settings.brokers, &topic.name, topic.partitions)?;
+                in_process.create_topic(&topic.name, topic.partitions)?;
                 created.push(topic.name.clone());
             }
             return Ok(created);
@@ -151,7 +151,7 @@ impl Admin {
 
     /// Deletes what stands below the given offsets, for good.
     pub async fn delete_records(&self, below: &[(TopicPartition, i64)]) -> Result<(), Error> {
-        if below.is_empty() || self.settings.kind == BrokerKind::InProcess {
+        if below.is_empty() || self.settings.in_process.is_some() {
             return Ok(());
         }
         let mut list = TopicPartitionList::with_capacity(below.len());
@@ -167,7 +167,7 @@ impl Admin {
 
     /// The largest record batch that the topic takes, in bytes.
     pub async fn max_message_bytes(&self, topic: &str) -> Result<usize, Error> {
-        if self.settings.kind == BrokerKind::InProcess {
+        if self.settings.in_process.is_some() {
             return Ok(MESSAGE_BYTES_MAX_DEFAULT);
         }
         let resource = [ResourceSpecifier::Topic(topic)];

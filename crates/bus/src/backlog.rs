@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::connection::Connection;
 use crate::consumer::TopicPartition;
-use crate::{BrokerKind, Error, Settings, local_offsets};
+use crate::{Error, Settings};
 
 /// One request to the brokers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
@@ -192,12 +192,9 @@ impl Shared {
     }
 
     fn committed(&self, places: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, (i64, String)>, Error> {
-        if self.settings.kind == BrokerKind::InProcess {
-            let here = |place: &TopicPartition| {
-                let found = local_offsets::get(&self.settings.brokers, &self.group, &place.topic, place.partition)?;
-                Some((place.clone(), found))
-            };
-            return Ok(places.iter().filter_map(here).collect());
+        if let Some(in_process) = &self.settings.in_process {
+            let known = |place: &TopicPartition| Some((place.clone(), in_process.committed(&self.group, place)?));
+            return Ok(places.iter().filter_map(known).collect());
         }
         let mut list = TopicPartitionList::with_capacity(places.len());
         for place in places {

@@ -10,11 +10,11 @@ mod consumer;
 mod drive;
 mod error;
 mod follower;
-mod local_offsets;
+mod in_process;
+mod offset_commit;
 mod producer;
 mod reader;
 mod registry;
-mod room;
 mod settings;
 mod subjects;
 mod table;
@@ -22,7 +22,6 @@ mod tail;
 mod transaction;
 
 pub mod admin;
-pub mod mock;
 
 pub use backlog::{Backlog, Waiting};
 pub use consumer::{
@@ -33,12 +32,13 @@ pub use drive::{Apply, ApplyError, drive};
 pub use error::Error;
 pub use events::record::{Inbound, Record};
 pub use follower::{Batch, Follower, FollowerOptions, Part};
+pub use in_process::{DevCapacity, InProcess, OverCapacity, Writes};
+pub use offset_commit::OffsetCommit;
 pub use producer::Producer;
 pub use reader::{DEFAULT_QUEUE, Reader, Unreadable};
 pub use registry::{BasicAuth, Registry, RegistryError, until_available};
-pub use room::{Full, Room, Work};
-pub use settings::{BrokerKind, Settings};
+pub use settings::Settings;
 pub use subjects::{register_subjects, writer_ids};
 pub use table::{Table, TableTail};
 pub use tail::Tail;
-pub use transaction::{Interrupt, OffsetCommit, TransactionalProducer, TxError};
+pub use transaction::{Interrupt, TransactionalProducer, TxError};

@@ -1,5 +1,6 @@
 //! The plain producer: idempotent, acks=all, no transaction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext;
@@ -9,7 +10,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
 use crate::connection::Connection;
-use crate::{BrokerKind, Error, Record, Settings, room};
+use crate::in_process::InProcess;
+use crate::{Error, Record, Settings};
 
 /// How long a record may wait for its acknowledgement before the send fails.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
@@ -20,8 +22,8 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Producer {
     producer: FutureProducer<Connection>,
-    /// The address of the in-process broker, whose room is watched.
-    in_process: Option<String>,
+    /// Counts what it holds unread.
+    in_process: Option<Arc<InProcess>>,
 }
 
 impl std::fmt::Debug for Producer {
@@ -35,8 +37,7 @@ impl Producer {
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let config = settings.producer_config(&[("message.timeout.ms", DELIVERY_TIMEOUT_MS)]);
         let producer = FutureProducer::from_config_and_context(&config, Connection::new("producer"))?;
-        let in_process = (settings.kind == BrokerKind::InProcess).then(|| settings.brokers.clone());
-        Ok(Self { producer, in_process })
+        Ok(Self { producer, in_process: settings.in_process.clone() })
     }
 
     /// Sends and waits for the acknowledgement of all in-sync replicas: partition and offset.
@@ -45,8 +46,8 @@ impl Producer {
         match delivery {
             Ok(delivery) => {
                 let (partition, offset) = (delivery.partition, delivery.offset);
-                if let Some(brokers) = &self.in_process {
-                    room::wrote(brokers, &record.topic, partition, offset, record.size_bytes());
+                if let Some(in_process) = &self.in_process {
+                    in_process.wrote(&record.topic, partition, offset, record.size_bytes());
                 }
                 Ok((partition, offset))
             }

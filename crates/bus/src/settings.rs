@@ -2,33 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use events::topic::Topics;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+
+use crate::in_process::{DevCapacity, InProcess};
 
 /// The largest request that our clients send or accept, in bytes: the dead letters' topic limit (1 MiB + 64 KiB) and
 /// room for frames. Each topic's own limit is the broker's to hold.
 pub(crate) const MESSAGE_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
-/// What stands behind the address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BrokerKind {
-    /// Apache Kafka, or what speaks like it.
-    #[default]
-    Kafka,
-    /// librdkafka's mock broker in this process (`mock::Broker`): no groups, no isolation, nothing kept.
-    InProcess,
-}
-
 /// How to reach Kafka and the schema registry.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     /// `host:port`, comma-separated.
     pub brokers: String,
     /// The base URL of a Confluent-compatible schema registry.
     pub registry_url: String,
-    /// Kafka, or the in-process broker.
-    pub kind: BrokerKind,
+    /// The in-process broker, where that stands behind `brokers`; none: Apache Kafka, or what speaks like it.
+    pub in_process: Option<Arc<InProcess>>,
     /// Shown in the brokers' logs and quotas.
     pub client_id: String,
     /// Further librdkafka properties (SASL, TLS); they win over everything set here.
@@ -41,7 +35,7 @@ impl fmt::Debug for Settings {
         f.debug_struct("Settings")
             .field("brokers", &self.brokers)
             .field("registry_url", &self.registry_url)
-            .field("kind", &self.kind)
+            .field("in_process", &self.in_process.is_some())
             .field("client_id", &self.client_id)
             .field("properties (values not shown)", &properties)
             .finish()
@@ -54,10 +48,20 @@ impl Settings {
         Self {
             brokers: brokers.into(),
             registry_url: registry_url.into(),
-            kind: BrokerKind::Kafka,
+            in_process: None,
             client_id: "meanwhile".to_owned(),
             properties: BTreeMap::new(),
         }
+    }
+
+    /// The in-process broker instead, and no registry.
+    pub fn of_in_process(in_process: Arc<InProcess>) -> Self {
+        Self { in_process: Some(Arc::clone(&in_process)), ..Self::new(in_process.address(), "") }
+    }
+
+    /// Where to ask whether the broker has room. None with a real Kafka: it always has.
+    pub fn dev_capacity(&self, topics: &Topics) -> Option<DevCapacity> {
+        self.in_process.as_ref().map(|in_process| DevCapacity::new(Arc::clone(in_process), topics.clone()))
     }
 
     /// Asks librdkafka about each of the operator's properties, before any client is made.
@@ -123,6 +127,11 @@ mod tests {
             BTreeMap::from([("linger.ms".to_owned(), "5".to_owned()), (name.to_owned(), value.to_owned())]);
         let settings = Settings { properties, ..Settings::new("kafka:9092", "http://registry:8081") };
         settings.check_properties().err().map(|(name, reason)| (name.to_owned(), reason))
+    }
+
+    #[test]
+    fn a_real_kafka_always_has_room() {
+        assert!(Settings::new("kafka:9092", "").dev_capacity(&Topics::new("t")).is_none());
     }
 
     #[test]

@@ -16,7 +16,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::connection::{self, Connection};
 use crate::consumer::GroupMetadata;
-use crate::{BrokerKind, Error, Record, Settings, local_offsets, producer, room};
+use crate::in_process::InProcess;
+use crate::offset_commit::OffsetCommit;
+use crate::{Error, Record, Settings, producer};
 
 /// How long one request to the coordinator may take before it is asked again.
 const REQUEST_SLICE: Duration = Duration::from_secs(2);
@@ -24,19 +26,6 @@ const REQUEST_SLICE: Duration = Duration::from_secs(2);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long to wait for room in the local queue before looking again.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
-
-/// An offset to be committed with a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetCommit {
-    /// The consumed topic.
-    pub topic: String,
-    /// Its partition.
-    pub partition: i32,
-    /// The first offset that is not done.
-    pub next_offset: i64,
-    /// Kept beside the offset, at most 4,096 bytes of text.
-    pub metadata: Option<String>,
-}
 
 /// Why a transaction did not go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,8 +67,8 @@ pub struct TransactionalProducer {
     producer: ThreadedProducer<Deliveries>,
     brokers: String,
     interrupt: Interrupt,
-    /// Offsets to commit locally, in front of the in-process broker, which drops them.
-    local: Vec<(String, OffsetCommit)>,
+    /// Offsets of the running transaction, by group, that the in-process broker would drop.
+    in_process_offsets: Vec<(String, OffsetCommit)>,
 }
 
 impl std::fmt::Debug for TransactionalProducer {
@@ -99,10 +88,14 @@ impl TransactionalProducer {
             // Offsets right after a commit meet CONCURRENT_TRANSACTIONS and are retried after this; default 100.
             ("retry.backoff.ms", "1"),
         ]);
-        let in_process = (settings.kind == BrokerKind::InProcess).then(|| settings.brokers.clone());
-        let context = Deliveries { in_process, ..Deliveries::default() };
+        let context = Deliveries { in_process: settings.in_process.clone(), ..Deliveries::default() };
         let producer = ThreadedProducer::from_config_and_context(&config, context)?;
-        Ok(Self { producer, brokers: settings.brokers.clone(), interrupt: Interrupt::default(), local: Vec::new() })
+        Ok(Self {
+            producer,
+            brokers: settings.brokers.clone(),
+            interrupt: Interrupt::default(),
+            in_process_offsets: Vec::new(),
+        })
     }
 
     /// What ends this producer's waiting from outside.
@@ -119,7 +112,7 @@ impl TransactionalProducer {
     /// Begins a transaction. Local: the broker learns of it with the first record.
     pub fn begin(&mut self) -> Result<(), TxError> {
         self.deliveries().clear_failure();
-        self.local.clear();
+        self.in_process_offsets.clear();
         self.producer.begin_transaction().map_err(classify)
     }
 
@@ -150,7 +143,7 @@ impl TransactionalProducer {
     pub fn send_offsets(&mut self, offsets: &[OffsetCommit], group: &GroupMetadata) -> Result<(), TxError> {
         let group = match group {
             GroupMetadata::InProcess { group } => {
-                self.local.extend(offsets.iter().map(|offset| (group.clone(), offset.clone())));
+                self.in_process_offsets.extend(offsets.iter().map(|offset| (group.clone(), offset.clone())));
                 return Ok(());
             }
             GroupMetadata::Kafka(metadata) => metadata,
@@ -163,8 +156,9 @@ impl TransactionalProducer {
     pub fn commit(&mut self) -> Result<(), TxError> {
         self.await_deliveries()?;
         self.until(None, |producer| producer.commit_transaction(REQUEST_SLICE))?;
-        for (group, offset) in std::mem::take(&mut self.local) {
-            local_offsets::put(&self.brokers, &group, &[offset]);
+        let offsets = std::mem::take(&mut self.in_process_offsets);
+        if let Some(in_process) = &self.deliveries().in_process {
+            offsets.into_iter().for_each(|(group, offset)| in_process.commit(&group, vec![offset]));
         }
         Ok(())
     }
@@ -177,7 +171,7 @@ impl TransactionalProducer {
     /// The same; says why a record was refused, if that is what spoilt the transaction. Other calls may have failed
     /// with `Abortable` before the record's own failure was heard of.
     pub fn abort_with_cause(&mut self) -> Result<Option<String>, TxError> {
-        self.local.clear();
+        self.in_process_offsets.clear();
         let deadline = Some(Instant::now() + ABORT_TIMEOUT);
         // librdkafka may try for ever when the broker has ended the transaction first, for its time was over.
         let aborted = self.until(deadline, |producer| producer.abort_transaction(REQUEST_SLICE));
@@ -296,8 +290,8 @@ fn refused(error: &KafkaError, record: &Record) -> TxError {
 #[derive(Debug)]
 struct Deliveries {
     connection: Connection,
-    /// The address of the in-process broker, whose room is watched.
-    in_process: Option<String>,
+    /// Counts what it holds unread.
+    in_process: Option<Arc<InProcess>>,
     state: Mutex<InFlight>,
     changed: Condvar,
 }
@@ -374,8 +368,9 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let (Some(brokers), Ok(message)) = (&self.in_process, result) {
-            room::wrote(brokers, message.topic(), message.partition(), message.offset(), producer::size_bytes(message));
+        if let (Some(in_process), Ok(message)) = (&self.in_process, result) {
+            let bytes = producer::size_bytes(message);
+            in_process.wrote(message.topic(), message.partition(), message.offset(), bytes);
         }
         let mut state = self.lock();
         state.count -= 1;

@@ -9,8 +9,10 @@ pub mod forwarder;
 pub mod postgres;
 pub mod registry;
 
+use std::sync::Arc;
+
 use anyhow::Context;
-use bus::BrokerKind;
+use bus::InProcess;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -55,14 +57,13 @@ pub struct Dev {
     pub database_url: String,
     /// For `KAFKA_BROKERS`, as the services should use it.
     pub kafka_brokers: String,
-    /// What stands behind `kafka_brokers`.
-    pub kafka_kind: BrokerKind,
+    /// Stands behind `kafka_brokers`, unless that is a real Kafka.
+    pub in_process: Option<Arc<InProcess>>,
     /// The address to tell people: the fixed one of the in-process broker, else as given.
     pub kafka_shown: String,
     /// For `SCHEMA_REGISTRY_URL`.
     pub registry_url: String,
     postgres: Option<Private>,
-    _broker: Option<bus::mock::Broker>,
     shutdown: CancellationToken,
 }
 
@@ -88,7 +89,7 @@ impl Dev {
             }
             Some(url) => url,
         };
-        let broker = kafka_port.is_some().then(bus::mock::Broker::start).transpose().context("the in-process Kafka")?;
+        let broker = kafka_port.is_some().then(InProcess::start).transpose().context("the in-process Kafka")?;
         let mut kafka_shown = kafka_brokers.clone().unwrap_or_default();
         if let (Some(listener), Some(broker)) = (kafka_port, &broker) {
             kafka_shown = listener.local_addr()?.to_string();
@@ -100,21 +101,20 @@ impl Dev {
         };
         Ok(Self {
             database_url: database_url.or_else(|| postgres.as_ref().map(Private::url)).unwrap_or_default(),
-            kafka_kind: if broker.is_some() { BrokerKind::InProcess } else { BrokerKind::Kafka },
             kafka_brokers: kafka_brokers
                 .or_else(|| broker.as_ref().map(|broker| broker.address().to_owned()))
                 .unwrap_or_default(),
             kafka_shown,
             registry_url,
             postgres,
-            _broker: broker,
+            in_process: broker,
             shutdown,
         })
     }
 
     /// True when nothing of that kind is kept after the process has ended: `(Kafka and registry, Postgres)`.
     pub const fn forgets(&self) -> (bool, bool) {
-        (matches!(self.kafka_kind, BrokerKind::InProcess), self.postgres.is_some())
+        (self.in_process.is_some(), self.postgres.is_some())
     }
 
     /// Ends everything and removes Postgres' folder. Dropping does the same, but blocks.

@@ -165,7 +165,7 @@ fn verdict(error: store::Error) -> ApplyError {
 impl Apply for Commands {
     async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
         // Commands wait where they are.
-        self.api.check_room().map_err(|full| ApplyError::NotNow(full.into()))?;
+        self.api.check_capacity().map_err(|over| ApplyError::NotNow(over.into()))?;
         let (mut asked, mut refused) = (Vec::new(), Vec::new());
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             let span = spans::command(record, self.planner.topics.prefix());
@@ -189,7 +189,7 @@ impl Apply for Commands {
     fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
         match outcome {
             Ok(()) => self.api.readiness.ready("postgres"),
-            Err(error) if error.is::<bus::Full>() => {}
+            Err(error) if error.is::<bus::OverCapacity>() => {}
             Err(error) => self.api.readiness.missing("postgres", format!("{error:#}")),
         }
     }

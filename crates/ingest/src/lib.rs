@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use bus::{Follower, FollowerOptions, Reader, Registry, Room, Table, Tail, drive};
+use bus::{Follower, FollowerOptions, Reader, Registry, Table, Tail, drive};
 use events::Inbound;
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
@@ -105,7 +105,7 @@ pub async fn run(
         catalog: Catalog::default(),
         pool: pool.clone(),
         readiness,
-        room: Room::of(&settings.bus, &settings.topics),
+        dev_capacity: settings.bus.dev_capacity(&settings.topics),
         planner: OnceLock::new(),
     });
     let mut tasks = Tasks::new(shutdown.clone());

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use bus::{Full, Reader, Room, Work};
+use bus::{DevCapacity, OverCapacity, Reader, Writes};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use service_kit::problem::{Kind, Problem};
@@ -26,7 +26,7 @@ pub(crate) struct Api {
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
     /// Of the broker in this process (`meanwhile dev`); a real Kafka keeps what is not read.
-    pub(crate) room: Option<Room>,
+    pub(crate) dev_capacity: Option<DevCapacity>,
     /// Set once the flows are loaded and the schema ids are known.
     pub(crate) planner: OnceLock<Planner>,
 }
@@ -48,7 +48,7 @@ impl Api {
     }
 
     /// Refuses a new job while too much of the earlier ones is unread.
-    pub(crate) fn check_room(&self) -> Result<(), Full> {
-        self.room.as_ref().map_or(Ok(()), |room| room.check(Work::New))
+    pub(crate) fn check_capacity(&self) -> Result<(), OverCapacity> {
+        self.dev_capacity.as_ref().map_or(Ok(()), |capacity| capacity.check(Writes::NewJobs))
     }
 }

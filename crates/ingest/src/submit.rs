@@ -111,7 +111,7 @@ async fn submit(
 
 /// Accepts what is asked, or finds the job that its key stands for.
 pub(crate) async fn accept_job(api: &Arc<Api>, definition: &Definition, asked: Asked) -> Result<Response, Problem> {
-    api.check_room().map_err(|full| no_room(&full))?;
+    api.check_capacity().map_err(|over| no_room(&over))?;
     let (job, own) = (asked.job, Told::of(&asked));
     let acceptance = api.planner()?.plan(definition, asked).map_err(schema_violation)?;
     let accepted = api.acceptor.accept(acceptance).await.map_err(refused)?;
@@ -241,7 +241,7 @@ fn schema_violation(BadInput(errors): BadInput) -> Problem {
     Problem::new(Kind::SchemaViolation, detail).with("errors", told)
 }
 
-fn no_room(full: &bus::Full) -> Problem {
+fn no_room(full: &bus::OverCapacity) -> Problem {
     let remediation = "Send the same request again after the time in `Retry-After`. Where it stays like this, \
                        something stands still: mend it, restart `meanwhile dev`, or set KAFKA_BROKERS to a real Kafka.";
     let detail = format!("No new jobs for the moment: {full}.");

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<Exit
     shared.database_url = Some(dev.database_url.clone());
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
-    let bus = bus::Settings { kind: dev.kafka_kind, ..bus_settings(&shared)? };
+    let bus = bus::Settings { in_process: dev.in_process.clone(), ..bus_settings(&shared)? };
     let topics = Topics::new(&shared.topics_prefix);
     let base = Base { bus, topics, shared };
     let ready = async {

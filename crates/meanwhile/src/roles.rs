@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use bus::BrokerKind;
 use events::topic::Topics;
 use service_kit::config::{ConfigError, Shared, Sources, describe, load};
 use service_kit::health::{self, Readiness};
@@ -74,7 +73,7 @@ pub(crate) fn bus_settings(shared: &Shared) -> anyhow::Result<bus::Settings> {
     let settings = bus::Settings {
         brokers: shared.kafka_brokers()?.to_owned(),
         registry_url: shared.registry_url()?.to_owned(),
-        kind: BrokerKind::Kafka,
+        in_process: None,
         client_id: format!("meanwhile-{}", shared.instance),
         properties: shared.kafka_properties.clone(),
     };

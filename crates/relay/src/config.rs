@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus::Room;
+use bus::DevCapacity;
 use serde::Deserialize;
 
 /// A transaction of `meanwhile dev`: small beside what its broker keeps of a partition, 5 MiB.
@@ -58,9 +58,9 @@ impl Default for Config {
 
 impl Config {
     /// What one transaction may hold where the broker in this process has only so much room.
-    pub(crate) fn within(&self, room: Option<&Room>) -> Self {
+    pub(crate) fn within(&self, capacity: Option<&DevCapacity>) -> Self {
         let mut config = self.clone();
-        if room.is_some() {
+        if capacity.is_some() {
             config.transaction_bytes_max = config.transaction_bytes_max.min(TRANSACTION_BYTES_MAX_IN_PROCESS);
         }
         config

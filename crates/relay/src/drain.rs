@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use bus::{Room, TransactionalProducer, TxError, Work};
+use bus::{DevCapacity, TransactionalProducer, TxError, Writes};
 use events::Record;
 use events::position::Position;
 use events::topic::Topics;
@@ -58,7 +58,7 @@ pub(crate) struct Drain {
     pub(crate) slot: String,
     pub(crate) config: Config,
     /// Of the broker in this process; a real Kafka keeps what is not read.
-    pub(crate) room: Option<Room>,
+    pub(crate) dev_capacity: Option<DevCapacity>,
     pub(crate) clock: Clock,
     pub(crate) seams: Seams,
     pub(crate) stop: CancellationToken,
@@ -151,7 +151,7 @@ impl Drain {
         let (mut done, mut size, mut strikes) = (0, batch.rows.len(), 0);
         while let Some(place) = batch.place_after((done + size).min(batch.rows.len())) {
             let upto = (done + size).min(batch.rows.len());
-            self.await_room()?;
+            self.await_dev_capacity()?;
             match self.transact(&batch.rows[done..upto], place)? {
                 Attempt::Committed => {
                     telemetry::delivered(&batch.rows[done..upto], self.clock.now_ms());
@@ -293,8 +293,8 @@ impl Drain {
     }
 
     /// Rows are safe where they are until there is room for them.
-    fn await_room(&self) -> Result<(), DrainError> {
-        while self.room.as_ref().is_some_and(|room| room.check(Work::Stored).is_err()) {
+    fn await_dev_capacity(&self) -> Result<(), DrainError> {
+        while self.dev_capacity.as_ref().is_some_and(|capacity| capacity.check(Writes::OutboxRows).is_err()) {
             let waiting = self.stop.run_until_cancelled(tokio::time::sleep(ROOM_INTERVAL));
             self.runtime.block_on(waiting).ok_or(DrainError::Stopped)?;
         }

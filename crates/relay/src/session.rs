@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use bus::{Room, Table, TransactionalProducer, TxError};
+use bus::{Table, TransactionalProducer, TxError};
 use events::position::Position;
 use service_kit::CancellationToken;
 use store::slot::{self, SlotError};
@@ -218,7 +218,7 @@ impl Relay {
         let (buffer, items) = Buffer::new(config.buffer_rows_max, config.buffer_bytes_max);
         let stop = shutdown.child_token();
         let interrupt = producer.interrupt();
-        let room = Room::of(&self.settings.kafka, &self.settings.topics);
+        let dev_capacity = self.settings.kafka.dev_capacity(&self.settings.topics);
         let drain = Drain {
             producer,
             items,
@@ -227,8 +227,8 @@ impl Relay {
             limits: Limits::new(self.admin.clone(), Duration::from_millis(config.topic_wait_ms)),
             topics: self.settings.topics.clone(),
             slot: self.slot.clone(),
-            config: config.within(room.as_ref()),
-            room,
+            config: config.within(dev_capacity.as_ref()),
+            dev_capacity,
             clock: self.clock.clone(),
             seams: self.settings.seams.clone(),
             stop: stop.clone(),

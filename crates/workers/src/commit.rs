@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Control, OffsetCommit, Room, TopicPartition, TransactionalProducer, TxError, Work};
+use bus::{Control, DevCapacity, OffsetCommit, TopicPartition, TransactionalProducer, TxError, Writes};
 use service_kit::stop_at;
 
 use crate::bisection::{Bisection, Verdict};
@@ -38,8 +38,7 @@ pub(crate) struct Committer {
     cadence: Cadence,
     bisection: Bisection,
     retry: Duration,
-    /// Of the broker in this process; a real Kafka keeps what is not read.
-    room: Option<Room>,
+    dev_capacity: Option<DevCapacity>,
 }
 
 impl Committer {
@@ -49,11 +48,11 @@ impl Committer {
         desk: Arc<Desk>,
         runner: Arc<Runner>,
         interval_max: Duration,
-        room: Option<Room>,
+        dev_capacity: Option<DevCapacity>,
     ) -> Self {
         let (cadence, bisection) = (Cadence::new(interval_max), Bisection::new(desk.limits().batch_results_max));
         let group = group(&runner);
-        Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST, room }
+        Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST, dev_capacity }
     }
 
     /// Commits what gets ready until the desk is stopped. An error means that the session is over.
@@ -65,7 +64,8 @@ impl Committer {
 
     fn commit_batches(&mut self) -> Result<(), TxError> {
         while let Some(batch) = self.desk.next_batch(&self.cadence, self.bisection.results_max()) {
-            if self.room.as_ref().is_some_and(|room| room.check(Work::UnderWay).is_err()) {
+            let capacity = self.dev_capacity.as_ref();
+            if capacity.is_some_and(|capacity| capacity.check(Writes::StepResults).is_err()) {
                 self.desk.aborted(batch);
                 self.desk.pause(ROOM_INTERVAL);
                 continue;

@@ -1,7 +1,6 @@
 //! A worker binary's whole `main`: settings from the environment, logs, health and metrics, signals.
 
 use anyhow::Context;
-use bus::BrokerKind;
 use events::topic::Topics;
 use service_kit::config::{Shared, Sources, load};
 use service_kit::tasks::Tasks;
@@ -29,7 +28,7 @@ impl Workers {
             bus: bus::Settings {
                 brokers: shared.kafka_brokers()?.to_owned(),
                 registry_url: shared.registry_url()?.to_owned(),
-                kind: BrokerKind::Kafka,
+                in_process: None,
                 client_id: format!("meanwhile-{}", shared.instance),
                 properties: shared.kafka_properties.clone(),
             },

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use bus::{ConsumerOptions, GroupConsumer, Interrupt, Room, TransactionalProducer, TxError};
+use bus::{ConsumerOptions, GroupConsumer, Interrupt, TransactionalProducer, TxError};
 use service_kit::CancellationToken;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -124,9 +124,9 @@ impl Session {
         };
         let consumer = GroupConsumer::start_with(&self.bus, options, intake)?;
         let interval_max = Duration::from_millis(self.config.commit_interval_ms_max);
-        let room = Room::of(&self.bus, &runner.topics);
+        let capacity = self.bus.dev_capacity(&runner.topics);
         let (control, to_commit) = (consumer.control(), Arc::clone(&desk));
-        let committer = Committer::new(producer, control, to_commit, Arc::clone(runner), interval_max, room);
+        let committer = Committer::new(producer, control, to_commit, Arc::clone(runner), interval_max, capacity);
         let failures = failures.clone();
         let commit = move || {
             if let Err(error) = committer.run() {

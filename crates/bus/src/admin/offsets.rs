@@ -12,8 +12,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::{Admin, LOOK_INTERVAL, REQUEST_TIMEOUT, partitions, patiently};
 use crate::connection::Connection;
 use crate::consumer::{GroupMetadata, TopicPartition};
-use crate::transaction::{OffsetCommit, TransactionalProducer, TxError};
-use crate::{BrokerKind, Error, Settings, local_offsets};
+use crate::offset_commit::OffsetCommit;
+use crate::transaction::{TransactionalProducer, TxError};
+use crate::{Error, Settings};
 
 /// The transaction that commits initial offsets.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,12 +93,9 @@ fn committed(
     group: &str,
     places: &[TopicPartition],
 ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
-    if settings.kind == BrokerKind::InProcess {
-        let here = |place: &TopicPartition| {
-            let found = local_offsets::get(&settings.brokers, group, &place.topic, place.partition)?;
-            Some((place.clone(), found.0))
-        };
-        return Ok(places.iter().filter_map(here).collect());
+    if let Some(in_process) = &settings.in_process {
+        let known = |place: &TopicPartition| Some((place.clone(), in_process.committed(group, place)?.0));
+        return Ok(places.iter().filter_map(known).collect());
     }
     let mut list = TopicPartitionList::with_capacity(places.len());
     for place in places {
@@ -136,9 +134,10 @@ fn commit_initial(settings: &Settings, group: &str, topics: &[String]) -> Result
     if missing.is_empty() {
         return Ok(0);
     }
-    if settings.kind == BrokerKind::InProcess {
-        local_offsets::put(&settings.brokers, group, &missing);
-        return Ok(missing.len());
+    if let Some(in_process) = &settings.in_process {
+        let count = missing.len();
+        in_process.commit(group, missing);
+        return Ok(count);
     }
     let metadata = lookup.group_metadata().map(|metadata| GroupMetadata::Kafka(Arc::new(metadata)));
     let metadata = metadata.ok_or_else(|| Error::Refused("no group metadata without a group".to_owned()))?;

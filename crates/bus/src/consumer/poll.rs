@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::rebalance::{Desk, offset_of};
 use super::{Command, Commands, ConsumerError, ConsumerOptions, Control, Scope, Start, TopicPartition};
 use crate::Inbound;
-use crate::room::Reader;
+use crate::in_process::UncommittedReader;
 
 /// Records delivered before the handler may tick again.
 const BURST_RECORDS_MAX: usize = 500;
@@ -30,8 +30,8 @@ pub(super) struct Poller {
     scope: Scope,
     /// All partitions are ours, without a group.
     whole: bool,
-    /// Of the in-process broker: what is delivered here needs no room there.
-    reader: Option<Reader>,
+    /// Tells the in-process broker what was delivered: that needs no room there.
+    reader: Option<UncommittedReader>,
     commands: Commands,
     /// Seeks that the client refused because it had not started the partition yet.
     seeks_due: Vec<(TopicPartition, Start)>,
@@ -48,7 +48,7 @@ impl Poller {
         options: ConsumerOptions,
         control: Control,
         scope: Scope,
-        reader: Option<Reader>,
+        reader: Option<UncommittedReader>,
     ) -> Self {
         Self {
             consumer,
@@ -124,7 +124,7 @@ impl Poller {
         }
         *next = Some(message.offset() + 1);
         if let Some(reader) = &self.reader {
-            reader.stands(message.topic(), message.partition(), message.offset() + 1);
+            reader.moved(&TopicPartition::new(message.topic(), message.partition()), message.offset() + 1);
         }
         if let Some(record) = state.kept.keep(inbound(message)) {
             state.handler.record(record, &mut self.commands);
@@ -219,7 +219,7 @@ impl Poller {
                     topic.insert(place.partition, next);
                 }
                 if let Some(reader) = &self.reader {
-                    reader.stands(&place.topic, place.partition, next.unwrap_or(0));
+                    reader.moved(&place, next.unwrap_or(0));
                 }
             }
             Err(error) => {
@@ -345,7 +345,7 @@ impl Poller {
             let owned = self.desk().lock().owned_places();
             self.desk().give_back(&owned, false);
         }
-        self.control.keep_metadata(&self.consumer);
+        self.control.membership.end(&self.consumer);
         // Others may hold the consumer for a moment (`group_metadata`); the last to let go closes it, here. Closing
         // is what revokes: librdkafka forgets to leave when an unsubscribe is still under way while it closes.
         let mut consumer = self.consumer;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -15,7 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::kept::Kept;
 use super::{AssignedPartition, ConsumerError, Control, Handler, Start, TopicPartition};
 use crate::connection::{self, Connection};
-use crate::local_offsets;
+use crate::in_process::InProcess;
 
 /// One attempt to read committed offsets; a pending transaction makes it run out.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,8 +24,8 @@ const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Desk {
     state: Mutex<State>,
     group: String,
-    /// The in-process broker's address: committed offsets are then this process's own.
-    local: Option<String>,
+    /// Keeps the committed offsets where it is the broker.
+    in_process: Option<Arc<InProcess>>,
     pub(super) connection: Connection,
     /// Set by every callback: an empty poll may have served one instead of finding nothing.
     served: AtomicBool,
@@ -68,12 +68,17 @@ impl State {
 }
 
 impl Desk {
-    pub(super) fn new(handler: Box<dyn Handler>, group: String, local: Option<String>, control: Control) -> Self {
+    pub(super) fn new(
+        handler: Box<dyn Handler>,
+        group: String,
+        in_process: Option<Arc<InProcess>>,
+        control: Control,
+    ) -> Self {
         let state = State { handler, owned: HashMap::new(), kept: Kept::default(), failed: false };
         Self {
             state: Mutex::new(state),
             group,
-            local,
+            in_process,
             connection: Connection::new("consumer"),
             served: AtomicBool::new(false),
             control,
@@ -132,8 +137,8 @@ impl Desk {
         consumer: &BaseConsumer<Self>,
         places: &[TopicPartition],
     ) -> Option<Vec<AssignedPartition>> {
-        if let Some(brokers) = &self.local {
-            return Some(places.iter().map(|place| self.committed_here(brokers, place)).collect());
+        if let Some(in_process) = &self.in_process {
+            return Some(places.iter().map(|place| self.committed_in_process(in_process, place)).collect());
         }
         if places.is_empty() {
             return Some(Vec::new());
@@ -146,7 +151,7 @@ impl Desk {
             match consumer.committed_offsets(list, COMMITTED_TIMEOUT).and_then(|list| read(&list)) {
                 Ok(assigned) => return Some(assigned),
                 Err(error) => {
-                    tracing::info!(group = self.group, %error, "committed offsets are not to be had yet; asking again");
+                    tracing::info!(group = self.group, %error, "committed offsets are not available yet; retrying");
                     // An answer may come at once ("coordinator loading"); do not spin on it.
                     std::thread::sleep(Duration::from_millis(50));
                 }
@@ -155,8 +160,8 @@ impl Desk {
         None
     }
 
-    fn committed_here(&self, brokers: &str, place: &TopicPartition) -> AssignedPartition {
-        let found = local_offsets::get(brokers, &self.group, &place.topic, place.partition);
+    fn committed_in_process(&self, in_process: &InProcess, place: &TopicPartition) -> AssignedPartition {
+        let found = in_process.committed(&self.group, place);
         let (committed, metadata) = found.map_or((None, String::new()), |(offset, text)| (Some(offset), text));
         AssignedPartition { topic: place.topic.clone(), partition: place.partition, committed, metadata }
     }

@@ -4,25 +4,23 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bus::admin::Admin;
-use bus::mock::Broker;
-use bus::{BrokerKind, Follower, FollowerOptions, OffsetCommit, Settings, Table, Tail, TransactionalProducer};
+use bus::{Follower, FollowerOptions, InProcess, OffsetCommit, Settings, Table, Tail, TransactionalProducer};
 use events::topic::Topics;
 
 use crate::kit::{LONG, Watched, blocking, committed_or_beginning, next_offsets, numbered, record, sorted};
 
-async fn dev() -> (Broker, Settings, Admin, Topics) {
-    let broker = Broker::start().unwrap();
-    let settings = Settings { kind: BrokerKind::InProcess, ..Settings::new(broker.address(), "") };
+async fn dev() -> (Settings, Admin, Topics) {
+    let settings = Settings::of_in_process(InProcess::start().unwrap());
     let admin = Admin::new(&settings).unwrap();
     let topics = Topics::new(test_kit::prefix());
     let created = admin.create_topics(&topics, &BTreeSet::from(["q".to_owned()]), None).await.unwrap();
     assert_eq!(created.len(), 9);
-    (broker, settings, admin, topics)
+    (settings, admin, topics)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn consume_transform_produce_works_and_a_second_consumer_goes_on_where_the_first_committed() {
-    let (_broker, settings, admin, topics) = dev().await;
+    let (settings, admin, topics) = dev().await;
     let topic = topics.steps("q");
     assert_eq!(admin.commit_initial_offsets("g", std::slice::from_ref(&topic)).await.unwrap(), 6);
     let producer = bus::Producer::new(&settings).unwrap();
@@ -58,7 +56,7 @@ async fn consume_transform_produce_works_and_a_second_consumer_goes_on_where_the
 
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_tables_and_tails_work_too() {
-    let (_broker, settings, _admin, topics) = dev().await;
+    let (settings, _admin, topics) = dev().await;
     let topic = topics.steps("q");
     let producer = bus::Producer::new(&settings).unwrap();
     for value in numbered("a", 20) {

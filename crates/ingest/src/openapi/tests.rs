@@ -48,7 +48,7 @@ fn router() -> Router {
         pool,
         readiness: readiness.clone(),
         planner: OnceLock::new(),
-        room: None,
+        dev_capacity: None,
     };
     let health = health::router(readiness, Metrics::install().unwrap());
     crate::http::router(Arc::new(api), PublicUrl::default(), health)

@@ -81,9 +81,7 @@ async fn a_relay_that_is_started_again_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_delivers_to_the_in_process_broker_too() {
-    let broker = bus::mock::Broker::start().unwrap();
-    let mut kafka = bus::Settings::new(broker.address(), "http://127.0.0.1:1");
-    kafka.kind = bus::BrokerKind::InProcess;
+    let kafka = bus::Settings::of_in_process(bus::InProcess::start().unwrap());
     let stage = Stage::with(kafka, test_kit::postgres_database().await).await;
     for round in 0..2 {
         let mut relay = stage.start();

@@ -63,14 +63,14 @@ impl Poller {
         }
     }
 
-    /// Of the in-process broker: what comes here needs room there until it is delivered. What a group commits needs it
-    /// until then.
+    /// Records need room in the in-process broker until they are delivered here, or committed where a group commits.
     fn starts(&self, assigned: &[AssignedPartition]) {
         let Some(reader) = &self.reader else { return };
         let state = self.desk().lock();
-        for AssignedPartition { topic, partition, .. } in assigned.iter().filter(|place| place.committed.is_none()) {
-            let next = state.owned.get(topic).and_then(|topic| topic.get(partition)).copied().flatten();
-            reader.starts(topic, *partition, next.unwrap_or(0));
+        for assigned in assigned.iter().filter(|assigned| assigned.committed.is_none()) {
+            let partitions = state.owned.get(&assigned.topic);
+            let next = partitions.and_then(|partitions| partitions.get(&assigned.partition)).copied().flatten();
+            reader.starts(&assigned.place(), next.unwrap_or(0));
         }
     }
 }

@@ -5,26 +5,30 @@
 
 mod handler;
 mod kept;
+mod membership;
 mod poll;
 mod rebalance;
 mod wake;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
+use rdkafka::consumer::BaseConsumer;
 
 pub(crate) use self::handler::Command;
 pub use self::handler::{AssignedPartition, Commands, ConsumerError, Handler, Start, TopicPartition};
+pub use self::membership::GroupMetadata;
+use self::membership::Membership;
 use self::poll::Poller;
 use self::rebalance::Desk;
 use self::wake::Wake;
+use crate::in_process::InProcess;
 use crate::settings::MESSAGE_BYTES_MAX;
-use crate::{BrokerKind, Error, Settings, room};
+use crate::{Error, Settings};
 
 /// How to consume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,26 +106,6 @@ pub(crate) enum Scope {
     WholeWithEnds,
 }
 
-/// The group's generation and our membership, which a transaction carries with the offsets.
-pub enum GroupMetadata {
-    /// As the group's coordinator gave it.
-    Kafka(Arc<ConsumerGroupMetadata>),
-    /// No group: the in-process broker has none, and offsets are kept in this process.
-    InProcess {
-        /// The group's name.
-        group: String,
-    },
-}
-
-impl std::fmt::Debug for GroupMetadata {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Kafka(_) => f.write_str("GroupMetadata::Kafka"),
-            Self::InProcess { group } => write!(f, "GroupMetadata::InProcess({group})"),
-        }
-    }
-}
-
 /// A running consumer. Dropping it stops it.
 #[derive(Debug)]
 pub struct GroupConsumer {
@@ -135,21 +119,7 @@ pub struct Control {
     stop: Arc<AtomicBool>,
     wake: Arc<Wake>,
     down: Arc<AtomicBool>,
-    metadata: Metadata,
-}
-
-#[derive(Clone)]
-enum Metadata {
-    InProcess(String),
-    Kafka(Arc<Mutex<Membership>>),
-}
-
-/// Where the membership is known from.
-#[derive(Default)]
-struct Membership {
-    consumer: Weak<BaseConsumer<Desk>>,
-    /// As of when the consumer began to close; it is then its thread's alone.
-    last: Option<Arc<ConsumerGroupMetadata>>,
+    membership: Membership,
 }
 
 impl std::fmt::Debug for Control {
@@ -166,26 +136,7 @@ impl Control {
 
     /// The membership as of now; none before the first start or after the end.
     pub fn group_metadata(&self) -> Option<GroupMetadata> {
-        match &self.metadata {
-            Metadata::InProcess(group) => Some(GroupMetadata::InProcess { group: group.clone() }),
-            Metadata::Kafka(membership) => {
-                let (consumer, last) = {
-                    let membership = membership.lock().unwrap_or_else(PoisonError::into_inner);
-                    (membership.consumer.upgrade(), membership.last.clone())
-                };
-                let now = consumer.and_then(|consumer| consumer.group_metadata()).map(Arc::new);
-                now.or(last).map(GroupMetadata::Kafka)
-            }
-        }
-    }
-
-    /// From now on `group_metadata` tells what it is now: a transaction may still be committed while we leave.
-    fn keep_metadata(&self, consumer: &BaseConsumer<Desk>) {
-        if let Metadata::Kafka(membership) = &self.metadata {
-            let last = consumer.group_metadata().map(Arc::new);
-            let mut membership = membership.lock().unwrap_or_else(PoisonError::into_inner);
-            *membership = Membership { consumer: Weak::new(), last };
-        }
+        self.membership.now()
     }
 
     /// Whether the last that was heard of Kafka is that it cannot be reached.
@@ -235,24 +186,21 @@ impl GroupConsumer {
         scope: Scope,
         handler: impl FnOnce(Control) -> H,
     ) -> Result<Self, Error> {
-        let membership = Arc::new(Mutex::new(Membership::default()));
-        let in_process = settings.kind == BrokerKind::InProcess;
-        let metadata = match in_process {
-            true => Metadata::InProcess(options.group.clone()),
-            false => Metadata::Kafka(Arc::clone(&membership)),
+        let membership = match settings.in_process {
+            Some(_) => Membership::in_process(&options.group),
+            None => Membership::default(),
         };
-        let control = Control { stop: Arc::default(), wake: Arc::default(), down: Arc::default(), metadata };
+        let control = Control { stop: Arc::default(), wake: Arc::default(), down: Arc::default(), membership };
         let handler = Box::new(handler(control.clone()));
-        let local = in_process.then(|| settings.brokers.clone());
-        let desk = Desk::new(handler, options.group.clone(), local, control.clone());
+        let desk = Desk::new(handler, options.group.clone(), settings.in_process.clone(), control.clone());
         let config = options.client_config(settings, scope);
         let mut consumer: BaseConsumer<Desk> = BaseConsumer::from_config_and_context(&config, desk)?;
         let wake = Arc::clone(&control.wake);
         consumer.set_nonempty_callback(move || wake.signal());
         let consumer = Arc::new(consumer);
-        membership.lock().unwrap_or_else(PoisonError::into_inner).consumer = Arc::downgrade(&consumer);
+        control.membership.begin(&consumer);
         // The in-process broker has no groups: there, every member has all partitions.
-        let reader = in_process.then(|| room::Reader::new(&settings.brokers));
+        let reader = settings.in_process.as_ref().map(InProcess::reader);
         let poller = Poller::new(consumer, options, control.clone(), scope, reader);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".to_owned())

@@ -1,0 +1,84 @@
+//! A consumer's membership of its group. Transactions carry it with the offsets, so that the broker can refuse them to
+//! a consumer that is no longer a member.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
+
+use super::rebalance::Desk;
+
+/// The group's generation and our membership.
+pub enum GroupMetadata {
+    /// As the group's coordinator gave it.
+    Kafka(Arc<ConsumerGroupMetadata>),
+    /// No group: the in-process broker has none, and offsets are kept in this process.
+    InProcess {
+        /// The group's name.
+        group: String,
+    },
+}
+
+impl std::fmt::Debug for GroupMetadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Kafka(_) => f.write_str("GroupMetadata::Kafka"),
+            Self::InProcess { group } => write!(f, "GroupMetadata::InProcess({group})"),
+        }
+    }
+}
+
+/// Answers what the membership is now, from any thread. Does not keep the consumer alive.
+#[derive(Clone)]
+pub(super) enum Membership {
+    InProcess(String),
+    Kafka(Arc<Mutex<Source>>),
+}
+
+/// Where the membership is known from.
+#[derive(Default)]
+pub(super) struct Source {
+    consumer: Weak<BaseConsumer<Desk>>,
+    /// As of when the consumer began to close: from then on only its own thread may use it.
+    last: Option<Arc<ConsumerGroupMetadata>>,
+}
+
+impl Default for Membership {
+    fn default() -> Self {
+        Self::Kafka(Arc::default())
+    }
+}
+
+impl Membership {
+    pub(super) fn in_process(group: &str) -> Self {
+        Self::InProcess(group.to_owned())
+    }
+
+    pub(super) fn begin(&self, consumer: &Arc<BaseConsumer<Desk>>) {
+        if let Self::Kafka(source) = self {
+            source.lock().consumer = Arc::downgrade(consumer);
+        }
+    }
+
+    pub(super) fn now(&self) -> Option<GroupMetadata> {
+        match self {
+            Self::InProcess(group) => Some(GroupMetadata::InProcess { group: group.clone() }),
+            Self::Kafka(source) => {
+                let (consumer, last) = {
+                    let source = source.lock();
+                    (source.consumer.upgrade(), source.last.clone())
+                };
+                let now = consumer.and_then(|consumer| consumer.group_metadata()).map(Arc::new);
+                now.or(last).map(GroupMetadata::Kafka)
+            }
+        }
+    }
+
+    /// From here on `now` answers what it is at this moment: a transaction may still be committed while we leave.
+    pub(super) fn end(&self, consumer: &BaseConsumer<Desk>) {
+        if let Self::Kafka(source) = self {
+            let last = consumer.group_metadata().map(Arc::new);
+            *source.lock() = Source { consumer: Weak::new(), last };
+        }
+    }
+}

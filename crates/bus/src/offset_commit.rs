@@ -1,0 +1,14 @@
+//! An offset to be committed for a consumer group.
+
+/// What a transaction commits for one consumed partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetCommit {
+    /// The consumed topic.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// The first offset that is not done.
+    pub next_offset: i64,
+    /// Kept beside the offset, at most 4,096 bytes of text.
+    pub metadata: Option<String>,
+}
