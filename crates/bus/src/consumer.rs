@@ -53,7 +53,7 @@ pub struct ConsumerOptions {
 }
 
 impl ConsumerOptions {
-    /// The defaults of design.md section 8: low latency, small memory.
+    /// The defaults: low latency, small memory.
     pub fn new(group: impl Into<String>, topics: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             group: group.into(),

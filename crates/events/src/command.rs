@@ -1,4 +1,4 @@
-//! Commands: JSON that anybody may write to `meanwhile.commands` (contract.md section 8). Parsed strictly: whatever is
+//! Commands: JSON that anybody may write to `meanwhile.commands` (docs/contract.md). Parsed strictly: whatever is
 //! not understood is refused with the place and what was meant, never passed over.
 
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! Whole records: topic, key, value and headers of each kind, as contract.md section 8 has them.
+//! Whole records: topic, key, value and headers of each kind, as docs/contract.md promises them.
 //!
 //! Message ids are stable: the same record has the same id however often it is produced.
 

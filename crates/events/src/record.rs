@@ -22,7 +22,7 @@ impl Record {
         size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
     }
 
-    /// The last header of that name (contract.md section 8: the last one counts), unless it has no value.
+    /// The last header of that name (docs/contract.md, Kafka: the last one counts), unless it has no value.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         last_header(&self.headers, name)
     }
@@ -53,7 +53,7 @@ impl Inbound {
         size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
     }
 
-    /// The last header of that name (contract.md section 8: the last one counts), unless it has no value.
+    /// The last header of that name (docs/contract.md, Kafka: the last one counts), unless it has no value.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         last_header(&self.headers, name)
     }

@@ -1,4 +1,4 @@
-//! The shapes of answers about a job (contract.md section 1). Pure.
+//! The shapes of answers about a job (docs/contract.md, HTTP). Pure.
 
 use axum::http::StatusCode;
 use flow::decide::code;

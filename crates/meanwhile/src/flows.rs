@@ -23,7 +23,7 @@ pub(crate) mod diff;
 
 /// A flow file over this is not read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// How Kafka's registry must judge new schema versions (design.md section 4).
+/// The compatibility that the registry demands of new schema versions (docs/contract.md, Kafka).
 pub(crate) const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
 
 /// `meanwhile flows lint`

@@ -1,4 +1,4 @@
-//! Moves outbox rows into Kafka in commit order, exactly once: rule 1 of design.md.
+//! Moves outbox rows into Kafka in commit order, exactly once: rule 1 of docs/rules.md.
 //!
 //! The log is streamed through a replication slot ([`pgoutput`], [`row`], [`cursor`]), and rows go out in Kafka
 //! transactions that also carry the relay's own [`position`]. Of several relays one delivers; the others stand by and

@@ -1,4 +1,4 @@
-//! One session: from taking the slot until something ends it. The order is that of rule 1 (design.md section 2), and
+//! One session: from taking the slot until something ends it. The order is that of rule 1 (docs/rules.md), and
 //! all that keeps deliveries from being lost or repeated:
 //!
 //! 1. begin streaming, which takes the slot (a standby waits here and does nothing else);

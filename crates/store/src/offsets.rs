@@ -1,5 +1,5 @@
 //! `<schema>.offsets`: how far a service has taken in a partition, moved in the transaction that holds the effect
-//! (design.md section 2, rule 3) and only from where it was expected, so that a zombie cannot write.
+//! (docs/rules.md, rule 3) and only from where it was expected, so that a zombie cannot write.
 
 pub use events::place::{OffsetAdvance, TopicPartition};
 

@@ -1,4 +1,4 @@
-//! The rules of the style page as tests.
+//! The rules of the repository as tests.
 //!
 //! Here are the checkers, pure, each with a test that it can fail; `tests/repository.rs` holds the repository to them.
 //! A checker returns one line per finding, saying where and what.

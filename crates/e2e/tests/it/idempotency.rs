@@ -1,4 +1,4 @@
-//! One Idempotency-Key is one job (contract.md section 3), however often and wherever it is sent.
+//! One Idempotency-Key is one job (docs/contract.md), however often and wherever it is sent.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Whole records: topic, key and headers are what contract.md section 8 promises.
+//! Whole records: topic, key and headers are the ones that docs/contract.md promises.
 
 use events::flow_document::FlowDocument;
 use events::record::Record;

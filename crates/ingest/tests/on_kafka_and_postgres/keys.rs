@@ -1,4 +1,4 @@
-//! `Idempotency-Key` (contract.md section 3): one key, one job.
+//! `Idempotency-Key` (docs/contract.md): one key, one job.
 
 use std::collections::BTreeSet;
 

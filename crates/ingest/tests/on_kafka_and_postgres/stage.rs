@@ -210,7 +210,7 @@ impl Api {
     }
 }
 
-/// RFC 9457, and what contract.md section 5 adds.
+/// RFC 9457, and the members that docs/contract.md adds.
 fn hold_to_the_letter(path: &str, answer: &Answer) {
     let Answer { status, text, json, .. } = answer;
     assert_eq!(answer.header("content-type"), "application/problem+json", "{path}: {text}");
