@@ -1,5 +1,7 @@
 //! The image is built from what `.dockerignore` lets through: what a crate compiles in has to be among it.
 
+use crate::documents::resolve;
+
 /// The macros that read a file at compile time.
 const INCLUDES: [&str; 2] = ["include_str!(\"", "include_bytes!(\""];
 
@@ -24,19 +26,6 @@ pub fn missing_from_image(path: &str, text: &str, dockerignore: &str) -> Vec<Str
         }
     }
     findings
-}
-
-/// `name` as seen from `folder`, from the top of the repository.
-fn resolve(folder: &str, name: &str) -> String {
-    let mut parts: Vec<&str> = folder.split('/').collect();
-    for part in name.split('/') {
-        match part {
-            "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts.join("/")
 }
 
 #[cfg(test)]

@@ -112,8 +112,6 @@ fn field(argument: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -134,35 +132,5 @@ mod tests {
         assert_eq!(findings.len(), 3, "{findings:?}");
         assert!(findings[0].ends_with("does not name `b`") && findings[1].contains("`secret`"), "{findings:?}");
         assert_eq!(findings[2], "docs/logging.md: nobody says warn `told`");
-    }
-
-    /// Every source file of ours that may log.
-    fn sources(folder: &Path, into: &mut Vec<(String, String)>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                sources(&path, into);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                into.push((path.display().to_string(), std::fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-
-    #[test]
-    fn the_document_lists_every_line_of_the_log_with_its_fields_and_no_other() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let mut files = vec![];
-        for entry in std::fs::read_dir(root.join("crates")).unwrap() {
-            let (package, sources_of) = (entry.unwrap().path(), "src");
-            let ours = package.file_name().is_some_and(|name| name != "tidy" && name != "test-kit" && name != "bench");
-            if ours && package.join(sources_of).is_dir() {
-                sources(&package.join(sources_of), &mut files);
-            }
-        }
-        let lines: Vec<_> = files.iter().flat_map(|(path, text)| log_lines(path, text)).collect();
-        assert!(lines.len() > 30, "only {} lines were found", lines.len());
-        let document = std::fs::read_to_string(root.join("docs/logging.md")).unwrap();
-        let findings = disagreements(&document, &lines);
-        assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
     }
 }

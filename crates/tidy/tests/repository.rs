@@ -7,7 +7,7 @@ use events::topic::Topics;
 use serde_json::Value;
 use tidy::layer::{Dependency, wrong_dependencies};
 use tidy::metrics::Metric;
-use tidy::{image, license, metrics, size, text};
+use tidy::{documents, image, license, log_lines, metrics, size, text};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -140,6 +140,28 @@ fn every_topic_has_its_row_in_the_architecture() {
 }
 
 #[test]
+fn documents_and_comments_name_only_files_that_exist() {
+    let exempt = ["Cargo.lock", "crates/tidy/src/documents.rs"];
+    let files = files();
+    let paths: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
+    let files = files.iter().filter(|(path, _)| !exempt.contains(&path.as_str()) && !path.ends_with(".json"));
+    assert_none(files.flat_map(|(path, text)| documents::missing_files(path, text, &paths)).collect());
+}
+
+#[test]
+fn links_lead_somewhere_and_prose_is_not_wide() {
+    let files = files();
+    let paths: Vec<String> = files.iter().map(|(path, _)| path.clone()).collect();
+    let documents: Vec<_> = files.iter().filter(|(path, _)| documents::is_document(path)).collect();
+    assert!(documents.len() > 20, "only {} documents were found", documents.len());
+    let findings = documents.into_iter().flat_map(|(path, text)| {
+        let broken = documents::broken_links(path, text, &paths, read);
+        [broken, documents::long_prose(path, text, size::LINE_CHARS_MAX)].concat()
+    });
+    assert_none(findings.collect());
+}
+
+#[test]
 fn the_makefile_has_at_most_ten_targets() {
     let makefile = read("Makefile");
     let targets: Vec<&str> = makefile
@@ -151,17 +173,28 @@ fn the_makefile_has_at_most_ten_targets() {
     assert!(!targets.is_empty() && targets.len() <= 10, "{targets:?}");
 }
 
-/// What the sources of the product measure.
-fn measured() -> Vec<Metric> {
-    let files = files();
+/// The sources of the product: path and text.
+fn sources() -> Vec<(String, String)> {
     let apart = ["crates/tidy/", "crates/test-kit/", "crates/bench/"];
-    let ours = |path: &str| {
-        path.starts_with("crates/") && path.contains("/src/") && !apart.iter().any(|apart| path.starts_with(apart))
-    };
-    let sources = files.iter().filter(|(path, _)| path.ends_with(".rs") && ours(path));
-    let found: Vec<Metric> = sources.flat_map(|(path, text)| metrics::metrics(path, text)).collect();
+    let mut files = files();
+    files.retain(|(path, _)| {
+        let in_crate = path.starts_with("crates/") && path.contains("/src/") && path.ends_with(".rs");
+        in_crate && !apart.iter().any(|apart| path.starts_with(apart))
+    });
+    files
+}
+
+fn measured() -> Vec<Metric> {
+    let found: Vec<Metric> = sources().iter().flat_map(|(path, text)| metrics::metrics(path, text)).collect();
     assert!(found.len() > 30, "only {} metrics were found", found.len());
     found
+}
+
+#[test]
+fn the_document_lists_every_line_of_the_log_with_its_fields_and_no_other() {
+    let lines: Vec<_> = sources().iter().flat_map(|(path, text)| log_lines::log_lines(path, text)).collect();
+    assert!(lines.len() > 30, "only {} lines were found", lines.len());
+    assert_none(log_lines::disagreements(&read("docs/logging.md"), &lines));
 }
 
 #[test]

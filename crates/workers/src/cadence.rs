@@ -1,7 +1,7 @@
 //! When to commit: at once after a quiet moment, else after a short time in which more finishes, or when a batch is
 //! full.
 //!
-//! A transaction costs some 4 ms of CPU however small it is (docs/performance.md), so the more is going on the longer
+//! A transaction costs some 4 ms of CPU however small it is (measured on two cores), so the more is going on the longer
 //! the next one waits.
 
 use std::time::{Duration, Instant};
