@@ -20,6 +20,9 @@ use crate::consumer::{
 };
 use crate::{Error, Inbound, Settings};
 
+/// See [`FollowerOptions::in_large_batches`].
+const LARGE_FETCH_BYTES_MIN: u32 = 256 * 1024;
+const LARGE_FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long a full buffer holds the thread before the partitions are paused.
 const FULL_WAIT: Duration = Duration::from_millis(500);
 /// Between attempts to read the positions.
@@ -61,6 +64,13 @@ impl FollowerOptions {
             fetch_min_bytes: consumer.fetch_min_bytes,
             session_timeout: consumer.session_timeout,
         }
+    }
+
+    /// For services that no caller waits for: fetches when there is much, or after a while. One fetch per producer's
+    /// transaction would cost the broker more than the records do.
+    #[must_use]
+    pub fn in_large_batches(self) -> Self {
+        Self { fetch_min_bytes: LARGE_FETCH_BYTES_MIN, fetch_wait_max: LARGE_FETCH_WAIT_MAX, ..self }
     }
 }
 

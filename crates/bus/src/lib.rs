@@ -7,7 +7,6 @@
 mod backlog;
 mod connection;
 mod consumer;
-mod drive;
 mod error;
 mod follower;
 mod in_process;
@@ -28,7 +27,6 @@ pub use consumer::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, GroupMetadata, Handler, Start,
     TopicPartition,
 };
-pub use drive::{Apply, ApplyError, drive};
 pub use error::Error;
 pub use events::record::{Inbound, Record};
 pub use follower::{Batch, Follower, FollowerOptions, Part};

@@ -1,20 +1,20 @@
 //! The Kafka door: records of `meanwhile.commands` become jobs, through the same acceptance as HTTP.
 //!
-//! Rule 3: the jobs of a batch, the dead letters for what could not be understood, and the next offsets commit in one
+//! Rule 3: the jobs of a batch, the dead letters for records that are no job, and the next offsets commit in one
 //! Postgres transaction.
 
 use std::sync::Arc;
 
-use bus::{Apply, ApplyError, Batch, Inbound, Record};
+use bus::{Batch, Inbound, Record};
 use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::trace::Trace;
 use flow::definition::limit::KEY_BYTES_MAX;
 use flow::id::JobId;
+use inbox::Service;
 use service_kit::trace::Span;
 use store::acceptances::{Acceptance, Accepted, NewAcceptance, accept_batch_in};
-use store::offsets::advance;
-use store::outbox;
+use store::{Tx, outbox};
 
 use crate::context::clean_correlation_id;
 use crate::idempotency;
@@ -37,16 +37,25 @@ struct Refusal {
     reason: String,
 }
 
-/// A command that is understood, on its way to be a job.
-struct Understood<'a> {
-    record: &'a Inbound,
-    acceptance: NewAcceptance,
-    span: Span,
+/// What the commands of a batch mean.
+#[derive(Default)]
+pub(crate) struct Understood {
+    acceptances: Vec<NewAcceptance>,
+    /// Record and span of each acceptance. The spans end with the commit.
+    sources: Vec<(Inbound, Span)>,
+    /// Which acceptances made a new job; known once they are written.
+    accepted: Vec<usize>,
+    /// Records that are no job.
+    dead_letters: Vec<Record>,
+    /// Why, one for each of them.
+    refused: Vec<Refused>,
 }
 
-/// A record that is no job, on its way to the dead letters.
-struct Refused<'a> {
-    record: &'a Inbound,
+/// A record that is no job, and why.
+struct Refused {
+    topic: String,
+    partition: i32,
+    offset: i64,
     class: &'static str,
     reason: String,
 }
@@ -92,29 +101,51 @@ impl Commands {
         self.planner.plan(&definition, asked).map_err(|error| refuse("schema-violation", violations(error)))
     }
 
-    fn dead_letter(&self, refused: &Refused<'_>) -> Record {
-        let failure = Failure::once(refused.class, refused.reason.as_str(), self.api.clock.now_ms());
-        dead_letter::record(&self.planner.topics, refused.record, &failure)
+    fn reject(&self, record: &Inbound, class: &'static str, reason: String, understood: &mut Understood) {
+        let failure = Failure::once(class, reason.as_str(), self.api.clock.now_ms());
+        understood.dead_letters.push(dead_letter::record(&self.planner.topics, record, &failure));
+        let (topic, partition, offset) = (record.topic.clone(), record.partition, record.offset);
+        understood.refused.push(Refused { topic, partition, offset, class, reason });
+    }
+}
+
+impl Service for Commands {
+    type Effects = Understood;
+
+    async fn read(&mut self, batch: &Batch) -> Result<Understood, inbox::Error> {
+        // Without room, commands wait in their topic.
+        self.api.check_capacity()?;
+        let mut understood = Understood::default();
+        for record in batch.parts.iter().flat_map(|part| &part.records) {
+            let span = spans::command(record, self.planner.topics.prefix());
+            match self.understand(record, &span) {
+                Ok(acceptance) => {
+                    understood.acceptances.push(acceptance);
+                    understood.sources.push((record.clone(), span));
+                }
+                Err(Refusal { class, reason }) => {
+                    span.fail(class, &reason);
+                    self.reject(record, class, reason, &mut understood);
+                }
+            }
+        }
+        Ok(understood)
     }
 
-    async fn commit<'a>(
-        &self,
-        batch: &'a Batch,
-        asked: Vec<Understood<'a>>,
-        mut refused: Vec<Refused<'a>>,
-    ) -> Result<(), store::Error> {
-        // The spans end with the commit.
-        let split = |asked: Understood<'a>| (asked.acceptance, (asked.record, asked.span));
-        let (acceptances, sources): (Vec<_>, Vec<_>) = asked.into_iter().map(split).unzip();
-        let mut tx = self.api.pool.begin().await?;
-        let outcomes = accept_batch_in(&mut tx, &acceptances).await?;
-        let mut accepted = Vec::new();
-        for (((record, span), acceptance), outcome) in sources.iter().zip(acceptances).zip(outcomes) {
-            let acceptance = acceptance.acceptance;
+    fn refuse(&mut self, record: &Inbound, reason: &str) -> Understood {
+        let mut understood = Understood::default();
+        self.reject(record, "not-storable", reason.to_owned(), &mut understood);
+        understood
+    }
+
+    async fn write(&mut self, tx: &mut Tx, understood: &mut Understood) -> Result<(), inbox::Error> {
+        let outcomes = accept_batch_in(tx, &understood.acceptances).await?;
+        let sources = std::mem::take(&mut understood.sources);
+        for (index, ((record, span), outcome)) in sources.iter().zip(outcomes).enumerate() {
             match outcome {
                 Accepted::New => {
-                    span.text("meanwhile.job.id", acceptance.job);
-                    accepted.push(acceptance);
+                    span.text("meanwhile.job.id", understood.acceptances[index].acceptance.job);
+                    understood.accepted.push(index);
                 }
                 Accepted::Replayed { job, same_fingerprint: true } => {
                     span.text("meanwhile.job.id", job);
@@ -122,33 +153,33 @@ impl Commands {
                 Accepted::Replayed { job, same_fingerprint: false } => {
                     let reason = format!("the `id` was used before, for another command (job {job})");
                     span.fail("id-reused", &reason);
-                    refused.push(Refused { record, class: "id-reused", reason });
+                    self.reject(record, "id-reused", reason, understood);
                 }
             }
         }
-        let dead_letters: Vec<Record> = refused.iter().map(|refused| self.dead_letter(refused)).collect();
-        outbox::append(&mut tx, &dead_letters).await?;
-        advance(&mut tx, &batch.advances()).await?;
-        tx.commit().await?;
-        // Only now: what is tried again is not told twice.
-        refused.iter().for_each(tell);
-        accepted.into_iter().for_each(tell_accepted);
-        Ok(())
+        understood.sources = sources;
+        Ok(outbox::append(tx, &understood.dead_letters).await?)
+    }
+
+    fn committed(&mut self, understood: Understood) {
+        understood.refused.iter().for_each(Refused::log);
+        understood.accepted.iter().for_each(|index| log_accepted(&understood.acceptances[*index].acceptance));
     }
 }
 
-fn tell_accepted(accepted: Acceptance) {
+fn log_accepted(accepted: &Acceptance) {
     let Acceptance { job, tenant, flow, trace_id, .. } = accepted;
     let trace_id = trace_id.map(|id| format!("{id:032x}"));
     tracing::info!(job.id = %job, flow, tenant, trace_id, "command accepted");
-    metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow).increment(1);
+    metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow.clone()).increment(1);
 }
 
-fn tell(refused: &Refused<'_>) {
-    let Refused { record, class, reason } = refused;
-    metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest", "class" => *class).increment(1);
-    let Inbound { topic, partition, offset, .. } = record;
-    tracing::warn!(topic, partition, offset, class, reason, "command refused");
+impl Refused {
+    fn log(&self) {
+        let Self { topic, partition, offset, class, reason } = self;
+        metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest", "class" => *class).increment(1);
+        tracing::warn!(topic, partition, offset, class, reason, "command refused");
+    }
 }
 
 fn violations(BadInput(errors): BadInput) -> String {
@@ -156,45 +187,4 @@ fn violations(BadInput(errors): BadInput) -> String {
         errors.iter().take(VIOLATIONS_MAX).map(|error| format!("#{}: {}", error.pointer, error.detail)).collect();
     let more = errors.len().saturating_sub(VIOLATIONS_MAX);
     if more > 0 { format!("{}; and {more} more", told.join("; ")) } else { told.join("; ") }
-}
-
-fn verdict(error: store::Error) -> ApplyError {
-    ApplyError::of(error, store::Error::is_conflict, store::Error::is_row_error)
-}
-
-impl Apply for Commands {
-    async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
-        // Commands wait where they are.
-        self.api.check_capacity().map_err(|over| ApplyError::NotNow(over.into()))?;
-        let (mut asked, mut refused) = (Vec::new(), Vec::new());
-        for record in batch.parts.iter().flat_map(|part| &part.records) {
-            let span = spans::command(record, self.planner.topics.prefix());
-            match self.understand(record, &span) {
-                Ok(acceptance) => asked.push(Understood { record, acceptance, span }),
-                Err(Refusal { class, reason }) => {
-                    span.fail(class, &reason);
-                    refused.push(Refused { record, class, reason });
-                }
-            }
-        }
-        self.commit(batch, asked, refused).await.map_err(verdict)
-    }
-
-    async fn bury(&mut self, batch: &Batch, reason: &str) -> Result<(), ApplyError> {
-        let refuse = |record| Refused { record, class: "not-storable", reason: reason.to_owned() };
-        let refused = batch.parts.iter().flat_map(|part| &part.records).map(refuse).collect();
-        self.commit(batch, Vec::new(), refused).await.map_err(verdict)
-    }
-
-    fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
-        match outcome {
-            Ok(()) => self.api.readiness.ready("postgres"),
-            Err(error) if error.is::<bus::OverCapacity>() => {}
-            Err(error) => self.api.readiness.missing("postgres", format!("{error:#}")),
-        }
-    }
-
-    fn heard_of_kafka(&mut self, is_down: bool) {
-        self.api.readiness.heard("kafka", is_down);
-    }
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use bus::{Follower, FollowerOptions, Reader, Registry, Table, Tail, drive};
+use bus::{FollowerOptions, Reader, Registry, Table, Tail};
 use events::Inbound;
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
 use flow::definition::Definition;
+use inbox::Inbox;
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
 use service_kit::problem::PublicUrl;
@@ -59,8 +60,6 @@ const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
 /// How far back in each partition of the events a start looks, in offsets: so far may the projection be behind without
 /// an answer going back behind what an earlier process told. More would cost memory at the start.
 const BACKLOG_OFFSETS: i64 = 2_000;
-/// How long leaving the commands' group may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the service needs.
 #[derive(Debug, Clone)]
@@ -208,16 +207,9 @@ async fn watch_events(mut tail: Tail, recent: Recent, shutdown: CancellationToke
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
 }
 
-async fn take_commands(settings: Settings, mut commands: Commands, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let group = format!("{}-ingest", settings.topics.prefix());
-    let options = FollowerOptions::new(group, [settings.topics.commands()]);
-    let pool = commands.api.pool.clone();
-    let positions = move |partitions: Vec<bus::TopicPartition>| {
-        let pool = pool.clone();
-        async move { Ok(store::offsets::positions(&pool, &partitions).await?) }
-    };
-    let mut follower = Follower::start(&settings.bus, options, positions)?;
-    let outcome = drive(&mut follower, &mut commands, &shutdown).await;
-    follower.stop(LEAVE_TIMEOUT).await;
+async fn take_commands(settings: Settings, commands: Commands, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let options = FollowerOptions::new(format!("{}-ingest", settings.topics.prefix()), [settings.topics.commands()]);
+    let inbox = Inbox::new(settings.bus, commands.api.pool.clone(), commands.api.readiness.clone());
+    let outcome = inbox.run(options, commands, &shutdown).await;
     outcome.context("reading commands: see docs/runbooks/offset-out-of-range.md where an offset is not in the log")
 }

@@ -7,26 +7,18 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{Apply, ApplyError, Batch, Follower, FollowerOptions, Reader, Registry, Unreadable, drive};
+use bus::{Batch, FollowerOptions, Reader, Unreadable};
 use events::topic::Topics;
 use events::trace::Trace;
 use events::{Inbound, decode_event, header};
 use flow::event::{EventKind, JobEvent};
+use inbox::{Inbox, Service};
 use service_kit::health::Readiness;
 use service_kit::identity::Ids;
-use service_kit::retry::until_ok;
-use store::offsets::{advance, positions};
-use store::{Pool, Role};
+use store::{Pool, Role, Tx};
 use tokio_util::sync::CancellationToken;
 
 pub mod config;
-
-/// Nobody waits for what is followed here: it is fetched when there is much of it, or after this time. A fetch per
-/// transaction of every producer would cost the broker more than the records do.
-const FETCH_MIN_BYTES: u32 = 256 * 1024;
-const FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
-/// How long leaving the group may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the service needs.
 #[derive(Debug, Clone)]
@@ -50,82 +42,57 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
     let mut store_settings = store::Settings::new(&settings.database_url);
     store_settings.connections_max = settings.config.connections_max;
     let pool = Pool::open(&store_settings, Role::Notifier).context("DATABASE_URL cannot be used")?;
-    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
-    let reader = Reader::new(registry);
-    let (topics, ids) = (&settings.topics, Ids::system());
-    let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(topics)).await;
-    if writers.is_none() {
-        return Ok(());
-    }
-    let mut options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
+    let inbox = Inbox::new(settings.bus, pool, readiness);
+    let topics = settings.topics;
+    let Some((reader, _)) = inbox.reader(&topics, &Ids::system(), &shutdown).await? else { return Ok(()) };
+    let options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
+    let mut options = options.in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
-    (options.fetch_min_bytes, options.fetch_wait_max) = (FETCH_MIN_BYTES, FETCH_WAIT_MAX);
-    let (positions_pool, told) = (pool.clone(), readiness.clone());
-    let mut follower = Follower::start(&settings.bus, options, move |places| {
-        let (pool, told) = (positions_pool.clone(), told.clone());
-        async move { Ok(told.report("postgres", positions(&pool, &places).await)?) }
-    })?;
-    let outcome = drive(&mut follower, &mut Notifier { pool, reader, readiness }, &shutdown).await;
-    follower.stop(LEAVE_TIMEOUT).await;
-    outcome.context("following events")
+    inbox.run(options, Notifier { reader }, &shutdown).await.context("following events")
 }
 
 struct Notifier {
-    pool: Pool,
     reader: Reader,
-    readiness: Readiness,
 }
 
-impl Notifier {
-    async fn commit(&self, batch: &Batch) -> Result<(), ApplyError> {
-        let moved = async {
-            let mut tx = self.pool.begin().await?;
-            advance(&mut tx, &batch.advances()).await?;
-            tx.commit().await
-        };
-        moved.await.map_err(|error| ApplyError::of(error, store::Error::is_conflict, store::Error::is_row_error))
-    }
+/// A job has ended.
+struct Ended {
+    event: JobEvent,
+    trace_id: Option<u128>,
 }
 
-impl Apply for Notifier {
-    async fn apply(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+impl Service for Notifier {
+    type Effects = Vec<Ended>;
+
+    async fn read(&mut self, batch: &Batch) -> Result<Vec<Ended>, inbox::Error> {
         let mut ended = Vec::new();
         let records = batch.parts.iter().flat_map(|part| &part.records);
         for record in records.filter(|record| may_end_a_job(record)) {
             match self.reader.read(record.value.as_deref(), decode_event).await {
                 Ok(event) if event.status.is_final() => {
-                    ended.push((event, Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id)));
+                    let trace_id = Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id);
+                    ended.push(Ended { event, trace_id });
                 }
                 Ok(_) => {}
                 Err(Unreadable::Never(_)) => {
                     metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "notifier").increment(1);
                 }
-                Err(Unreadable::NotNow(error)) => {
-                    self.readiness.missing("registry", &error);
-                    return Err(ApplyError::NotNow(error.into()));
-                }
+                Err(Unreadable::NotNow(error)) => return Err(error.into()),
             }
         }
-        self.readiness.ready("registry");
-        self.commit(batch).await?;
-        ended.iter().for_each(|(event, trace_id)| log_end(event, *trace_id));
+        Ok(ended)
+    }
+
+    fn refuse(&mut self, _record: &Inbound, _reason: &str) -> Vec<Ended> {
+        Vec::new()
+    }
+
+    async fn write(&mut self, _tx: &mut Tx, _ended: &mut Vec<Ended>) -> Result<(), inbox::Error> {
         Ok(())
     }
 
-    async fn bury(&mut self, batch: &Batch, _reason: &str) -> Result<(), ApplyError> {
-        self.commit(batch).await
-    }
-
-    fn heard(&mut self, outcome: Result<(), &anyhow::Error>) {
-        match outcome {
-            Ok(()) => self.readiness.ready("postgres"),
-            Err(error) if error.is::<bus::RegistryError>() => {}
-            Err(error) => self.readiness.missing("postgres", format!("{error:#}")),
-        }
-    }
-
-    fn heard_of_kafka(&mut self, is_down: bool) {
-        self.readiness.heard("kafka", is_down);
+    fn committed(&mut self, ended: Vec<Ended>) {
+        ended.iter().for_each(log_end);
     }
 }
 
@@ -135,7 +102,7 @@ fn may_end_a_job(record: &Inbound) -> bool {
     kind.is_none_or(EventKind::ends_job)
 }
 
-fn log_end(event: &JobEvent, trace_id: Option<u128>) {
+fn log_end(Ended { event, trace_id }: &Ended) {
     let JobEvent { job, tenant, flow, status, .. } = event;
     let took = Duration::from_millis(u64::try_from(event.at_ms - event.accepted_at_ms).unwrap_or(0));
     metrics::counter!("meanwhile_jobs_ended_total", "flow" => flow.clone(), "status" => status.as_str()).increment(1);

@@ -1,6 +1,6 @@
 //! Time and people: holds, parked jobs, dead letters, and the projection of jobs from their events.
 //!
-//! Promise: what a record means is in Postgres exactly once (rule 3), a hold is released exactly once and not before
+//! Promise: the effects of a record are in Postgres exactly once (rule 3), a hold is released exactly once and not before
 //! its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{Follower, FollowerOptions, Reader, Registry, drive};
+use bus::FollowerOptions;
 use events::topic::Topics;
+use inbox::Inbox;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use service_kit::retry::until_ok;
@@ -26,18 +27,12 @@ mod figures;
 mod release;
 mod resume;
 mod take_in;
+mod trace;
 mod upkeep;
 
 use crate::apply::Orchestrator;
 use crate::figures::Queues;
 use crate::take_in::TakeIn;
-
-/// Nobody waits for what is followed here: it is fetched when there is much of it, or after this time. A fetch per
-/// transaction of every producer would cost the broker more than the records do.
-const FETCH_MIN_BYTES: u32 = 256 * 1024;
-const FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
-/// How long leaving the group may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the service needs.
 #[derive(Debug, Clone)]
@@ -90,29 +85,18 @@ async fn take_in(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
-    let reader = Reader::new(registry);
-    let topics = settings.topics.clone();
-    let ids = Ids::system();
-    let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(&topics)).await;
-    let Some(writers) = writers else { return Ok(()) };
+    let (topics, ids) = (settings.topics, Ids::system());
+    let inbox = Inbox::new(settings.bus, pool.clone(), readiness.clone());
+    let Some((reader, writers)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     // Before the first job is projected: what has once come to the default partition keeps its day from being made.
     let days = || store::jobs::ensure_partitions(&pool, upkeep::DAYS_AHEAD);
     if until_ok("postgres", &readiness, &ids, &shutdown, days).await.is_none() {
         return Ok(());
     }
     let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
-    let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed);
+    let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed).in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
-    (options.fetch_min_bytes, options.fetch_wait_max) = (FETCH_MIN_BYTES, FETCH_WAIT_MAX);
-    let positions_pool = pool.clone();
-    let mut follower = Follower::start(&settings.bus, options, move |places| {
-        let pool = positions_pool.clone();
-        async move { Ok(store::offsets::positions(&pool, &places).await?) }
-    })?;
     let take_in = TakeIn { topics, writers, reader, clock: Clock::system() };
-    let mut orchestrator = Orchestrator { pool, take_in, hold_came, readiness };
-    let outcome = drive(&mut follower, &mut orchestrator, &shutdown).await;
-    follower.stop(LEAVE_TIMEOUT).await;
-    outcome.context("following events, waits and dead letters")
+    let orchestrator = Orchestrator { take_in, hold_came };
+    inbox.run(options, orchestrator, &shutdown).await.context("following events, waits and dead letters")
 }

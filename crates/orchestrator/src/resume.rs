@@ -1,18 +1,19 @@
-//! An operator's word: a parked token goes on, with the event that says so, in the transaction that takes the word in.
+//! An operator resumes a job: its parked token goes on, with the event that says so, in the transaction that takes in
+//! the signal.
 
 use bus::{Reader, Record, RegistryError, Unreadable};
 use events::topic::Topics;
 use events::{WriterIds, decode_slip, event_record};
 use flow::decide::resumed;
 use flow::event::JobEvent;
+use inbox::Error;
 use service_kit::identity::Clock;
 use store::Tx;
 use store::holds::{Taken, Word, take_parked};
 
-use crate::apply::Failed;
-use crate::take_in::cause;
+use crate::trace::cause;
 
-/// The target of the lines that tell a job's transitions, as in the workers.
+/// The target of the log lines about a job's transitions, as in the workers.
 const TRANSITIONS: &str = "transitions";
 
 /// What goes with the tokens that were taken.
@@ -20,14 +21,14 @@ const TRANSITIONS: &str = "transitions";
 pub(crate) struct Resumed {
     /// To the outbox: of each token its event, then its slip.
     pub(crate) records: Vec<Record>,
-    /// To tell, once it is committed.
-    told: Vec<(JobEvent, String)>,
+    /// The events, each with its trace id, to log once they are committed.
+    events: Vec<(JobEvent, String)>,
 }
 
 impl Resumed {
     /// Logs and counts, after the commit.
-    pub(crate) fn tell(&self) {
-        for (event, trace_id) in &self.told {
+    pub(crate) fn log(&self) {
+        for (event, trace_id) in &self.events {
             let JobEvent { job, flow, tenant, kind, .. } = event;
             let (event, step) = (kind.as_str(), event.step.as_deref().unwrap_or_default());
             metrics::counter!("meanwhile_holds_released_total").increment(1);
@@ -36,30 +37,30 @@ impl Resumed {
     }
 }
 
-/// What it takes to write the event.
-pub(crate) struct Writer<'a> {
+/// Takes parked tokens out of Postgres, and writes the events that say so.
+pub(crate) struct Resumer<'a> {
     pub(crate) topics: &'a Topics,
     pub(crate) writers: &'a WriterIds,
     pub(crate) reader: &'a Reader,
     pub(crate) clock: &'a Clock,
 }
 
-impl Writer<'_> {
-    /// Takes the tokens that these words name, each once: a word for one that does not rest there means nothing.
-    pub(crate) async fn resume(&self, tx: &mut Tx, words: &[Word]) -> Result<Resumed, Failed> {
+impl Resumer<'_> {
+    /// Takes these tokens, each once. One that does not rest there is passed over.
+    pub(crate) async fn resume(&self, tx: &mut Tx, tokens: &[Word]) -> Result<Resumed, Error> {
         let mut resumed = Resumed::default();
-        for taken in take_parked(tx, words).await? {
+        for taken in take_parked(tx, tokens).await? {
             // The event first: whoever sees the job move has seen why.
             if let Some((event, trace_id, record)) = self.event(&taken).await? {
                 resumed.records.push(record);
-                resumed.told.push((event, trace_id));
+                resumed.events.push((event, trace_id));
             }
             resumed.records.push(taken.record);
         }
         Ok(resumed)
     }
 
-    /// None for a slip that cannot be read: it goes on untold, and the workers keep it as a dead letter.
+    /// None for a slip that cannot be read: it goes on without an event, and the workers keep it as a dead letter.
     async fn event(&self, taken: &Taken) -> Result<Option<(JobEvent, String, Record)>, RegistryError> {
         let slip = match self.reader.read(taken.record.value.as_deref(), decode_slip).await {
             Ok(slip) => slip,

@@ -1,11 +1,10 @@
-//! From records to values: what each one means for the database. Nothing is written here.
+//! From records to values. Nothing is written here.
 
 use bus::{Batch, Inbound, Reader, Record, RegistryError, Unreadable};
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
-use events::record::Header;
 use events::topic::Topics;
-use events::trace::{Trace, TraceContext};
+use events::trace::Trace;
 use events::wait::{Resume, Signal, Wait};
 use events::{WriterIds, decode_cancel, decode_event, decode_wait};
 use flow::definition::Definition;
@@ -15,38 +14,49 @@ use store::dead_letters::{DeadLetter, Original};
 use store::holds::{NewHold, Word};
 use store::jobs::ObservedEvent;
 
-use crate::resume::Writer;
+use crate::resume::Resumed;
+use crate::trace::cause;
 
 /// The class of what nobody could read.
 const UNREADABLE: &str = "unreadable";
 /// The class of what is not known to this version.
 const UNSUPPORTED: &str = "unsupported";
+/// The class of what is readable but cannot be stored.
+pub(crate) const NOT_STORABLE: &str = "not-storable";
 
-/// Everything that one batch means.
+/// Everything that the records of one batch mean.
 #[derive(Default)]
-pub(crate) struct Meaning<'a> {
+pub(crate) struct TakenIn {
+    pub(crate) records: usize,
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
-    /// Operators' words, for tokens that rest already or are among these holds: both come by one partition, in order.
-    pub(crate) words: Vec<Word>,
+    /// Tokens that an operator resumes. They rest already or are among these holds: both come by one partition, in order.
+    pub(crate) to_resume: Vec<Word>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
-    pub(crate) dead_letters: Vec<DeadLetter>,
-    /// To become dead letters, through the outbox.
-    pub(crate) refused: Vec<Refused<'a>>,
+    /// Dead letters of anybody, for the index.
+    pub(crate) indexed: Vec<DeadLetter>,
+    /// Dead letters of these records, for the outbox.
+    pub(crate) dead_letters: Vec<Record>,
+    /// Why, one for each of them.
+    pub(crate) refused: Vec<Refused>,
+    /// The tokens that were taken; known once they are.
+    pub(crate) resumed: Resumed,
 }
 
 /// A record that means nothing, and why.
-pub(crate) struct Refused<'a> {
-    pub(crate) record: &'a Inbound,
-    pub(crate) class: &'static str,
-    pub(crate) reason: String,
+pub(crate) struct Refused {
+    topic: String,
+    partition: i32,
+    offset: i64,
+    class: &'static str,
+    reason: String,
 }
 
-impl Refused<'_> {
+impl Refused {
     /// Counts and logs it.
-    pub(crate) fn tell(&self) {
-        let Self { record: Inbound { topic, partition, offset, .. }, class, reason } = self;
+    pub(crate) fn log(&self) {
+        let Self { topic, partition, offset, class, reason } = self;
         metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator", "class" => *class).increment(1);
         tracing::warn!(topic, partition, offset, class, reason, "record refused");
     }
@@ -80,36 +90,32 @@ impl TakeIn {
     ///
     /// # Errors
     /// The registry does not answer; nothing is known about the record then, so nothing is refused.
-    pub(crate) async fn read<'a>(&self, batch: &'a Batch) -> Result<Meaning<'a>, RegistryError> {
-        let mut meaning = Meaning::default();
+    pub(crate) async fn read(&self, batch: &Batch) -> Result<TakenIn, RegistryError> {
+        let mut taken_in = TakenIn { records: batch.len(), ..TakenIn::default() };
         for record in batch.parts.iter().flat_map(|part| &part.records) {
-            match self.read_one(record, &mut meaning).await {
+            match self.read_one(record, &mut taken_in).await {
                 Ok(()) => {}
-                Err(Refusal::Class(class, reason)) => meaning.refused.push(Refused { record, class, reason }),
+                Err(Refusal::Class(class, reason)) => self.refuse(record, class, reason, &mut taken_in),
                 Err(Refusal::NotNow(error)) => return Err(error),
             }
         }
-        Ok(meaning)
+        Ok(taken_in)
     }
 
-    /// What the events of resumed jobs are written with.
-    pub(crate) fn writer(&self) -> Writer<'_> {
-        let Self { topics, writers, reader, clock } = self;
-        Writer { topics, writers, reader, clock }
+    /// The record becomes a dead letter.
+    pub(crate) fn refuse(&self, record: &Inbound, class: &'static str, reason: String, taken_in: &mut TakenIn) {
+        let failure = Failure::once(class, reason.as_str(), self.clock.now_ms());
+        taken_in.dead_letters.push(dead_letter::record(&self.topics, record, &failure));
+        let (topic, partition, offset) = (record.topic.clone(), record.partition, record.offset);
+        taken_in.refused.push(Refused { topic, partition, offset, class, reason });
     }
 
-    /// The record to send for it.
-    pub(crate) fn dead_letter(&self, refused: &Refused<'_>) -> Record {
-        let failure = Failure::once(refused.class, refused.reason.as_str(), self.clock.now_ms());
-        dead_letter::record(&self.topics, refused.record, &failure)
-    }
-
-    async fn read_one(&self, record: &Inbound, meaning: &mut Meaning<'_>) -> Result<(), Refusal> {
+    async fn read_one(&self, record: &Inbound, taken_in: &mut TakenIn) -> Result<(), Refusal> {
         let topic = record.topic.as_str();
         let value = record.value.as_deref();
         if topic == self.topics.events() {
             let event = self.reader.read(value, decode_event).await?;
-            meaning.events.push(ObservedEvent {
+            taken_in.events.push(ObservedEvent {
                 partition: record.partition,
                 cursor: record.offset,
                 trace_id: Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id),
@@ -119,15 +125,15 @@ impl TakeIn {
             match self.reader.read(value, decode_wait).await? {
                 Wait::Hold(hold) => {
                     let span = self.span(record, &hold);
-                    meaning.holds.push(self.hold(record, hold, &span)?);
+                    taken_in.holds.push(self.hold(record, hold, &span)?);
                     if span.is_recorded() {
-                        meaning.spans.push(span);
+                        taken_in.spans.push(span);
                     }
                 }
-                Wait::Signal(signal) => meaning.words.push(word(&signal)?),
+                Wait::Signal(signal) => taken_in.to_resume.push(token(&signal)?),
             }
         } else if topic == self.topics.dead_letters() {
-            meaning.dead_letters.push(index_entry(record));
+            taken_in.indexed.push(index_entry(record));
         } else if topic == self.topics.flows() {
             check_flow(record).map_err(|reason| Refusal::Class(UNREADABLE, reason))?;
         } else if value.is_some() {
@@ -179,24 +185,14 @@ impl TakeIn {
     }
 }
 
-pub(crate) fn cause(headers: &[Header], job: flow::id::JobId) -> Trace {
-    Trace::from_headers(headers).unwrap_or_else(|| trace_of(job))
-}
-
 /// The only signal that this version knows.
-fn word(signal: &Signal) -> Result<Word, Refusal> {
+fn token(signal: &Signal) -> Result<Word, Refusal> {
     let resume = signal.as_resume().map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?;
     let Some(Resume { job, branch, hop, .. }) = resume else {
         let reason = format!("signals are not supported by this version (`{}`)", signal.name);
         return Err(Refusal::Class(UNSUPPORTED, reason));
     };
     Ok(Word { job, branch, hop })
-}
-
-/// A hold that somebody wrote without a trace gets one from its job, so that it is the same on every reading.
-fn trace_of(job: flow::id::JobId) -> Trace {
-    let trace_id = job.uuid().as_u128();
-    Trace::new(TraceContext { trace_id, span_id: (trace_id as u64).max(1), flags: 0 })
 }
 
 fn check_flow(record: &Inbound) -> Result<(), String> {

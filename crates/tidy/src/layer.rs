@@ -7,6 +7,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bus", &["flow", "events"]),
     ("store", &["flow", "events"]),
     ("service-kit", &["flow", "events"]),
+    ("inbox", &["flow", "events", "bus", "store", "service-kit"]),
     ("ingest", SHARED),
     ("relay", SHARED),
     ("workers", SHARED),
@@ -22,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// What every service may use.
-const SHARED: &[&str] = &["flow", "events", "bus", "store", "service-kit"];
+const SHARED: &[&str] = &["flow", "events", "bus", "store", "service-kit", "inbox"];
 /// The top: it may use every crate.
 const ANY: &[&str] = &["*"];
 

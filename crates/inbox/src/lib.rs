@@ -1,0 +1,119 @@
+//! Rule 3, once for all services: a batch of records is read from Kafka, and its effects and the next offsets of its
+//! partitions are committed in one Postgres transaction.
+//!
+//! A [`Service`] says what the records mean and writes that. The transaction, the offsets, the retries and the
+//! readiness are here, so no service can forget an offset.
+//!
+//! A batch that cannot be applied now is tried again. One that conflicts with another process is read again. One that a
+//! single record spoils is halved until that record is alone, and then the service refuses it. So nothing is skipped,
+//! and nothing can wedge a partition.
+
+mod apply;
+mod halve;
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context;
+use bus::{Batch, Follower, FollowerOptions, Inbound, OverCapacity, Reader, Registry, RegistryError, TopicPartition};
+use events::WriterIds;
+use events::topic::Topics;
+use service_kit::health::Readiness;
+use service_kit::identity::Ids;
+use service_kit::retry::until_ok;
+use store::{Pool, Tx};
+use tokio_util::sync::CancellationToken;
+
+/// How long leaving the group may take.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a service does with the records that it follows.
+pub trait Service: Send {
+    /// What records mean for this service.
+    type Effects: Send + Sync;
+
+    /// Says what the records of a batch mean, in their order. Writes nothing: the same records may be read again.
+    fn read(&mut self, batch: &Batch) -> impl Future<Output = Result<Self::Effects, Error>> + Send;
+
+    /// Says what is left of a record whose effects Postgres refuses: a dead letter, or nothing.
+    fn refuse(&mut self, record: &Inbound, reason: &str) -> Self::Effects;
+
+    /// Writes the effects. The offsets move in the same transaction, after this.
+    fn write(&mut self, tx: &mut Tx, effects: &mut Self::Effects) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The effects are committed: what is logged and counted here is told once.
+    fn committed(&mut self, effects: Self::Effects);
+
+    /// The effects were not committed. They are read and written again.
+    fn failed(&mut self, effects: Self::Effects, error: &Error) {
+        let _ = (effects, error);
+    }
+}
+
+/// Why a batch was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres refused a row or an offset, or does not answer.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The registry does not answer, and a record was written with a schema that is not known here.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// What the records mean does not fit into the broker of `meanwhile dev` now.
+    #[error(transparent)]
+    OverCapacity(#[from] OverCapacity),
+}
+
+/// Follows topics for one service.
+#[derive(Debug)]
+pub struct Inbox {
+    bus: bus::Settings,
+    pool: Pool,
+    readiness: Readiness,
+}
+
+impl Inbox {
+    /// Connects to nothing yet. The offsets are kept in the schema of the pool's role.
+    pub const fn new(bus: bus::Settings, pool: Pool, readiness: Readiness) -> Self {
+        Self { bus, pool, readiness }
+    }
+
+    /// A reader of Avro records, and the ids of the schemas that records are written with. Waits for the registry;
+    /// none: shutdown came first.
+    ///
+    /// # Errors
+    /// The registry's URL cannot be used.
+    pub async fn reader(
+        &self,
+        topics: &Topics,
+        ids: &Ids,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Option<(Reader, WriterIds)>> {
+        let registry = Registry::new(&self.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+        let reader = Reader::new(registry);
+        let writers = until_ok("registry", &self.readiness, ids, shutdown, || reader.writer_ids(topics)).await;
+        Ok(writers.map(|writers| (reader, writers)))
+    }
+
+    /// Applies what comes until shutdown.
+    ///
+    /// # Errors
+    /// Only what trying again does not mend: an offset that is no longer in the log, a broken client.
+    pub async fn run<S: Service>(
+        self,
+        options: FollowerOptions,
+        service: S,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (pool, readiness) = (self.pool.clone(), self.readiness.clone());
+        let positions = move |places: Vec<TopicPartition>| {
+            let (pool, readiness) = (pool.clone(), readiness.clone());
+            async move { Ok(readiness.report("postgres", store::offsets::positions(&pool, &places).await)?) }
+        };
+        let mut follower = Follower::start(&self.bus, options, positions)?;
+        let mut applier = apply::Applier::new(self.pool, self.readiness, service);
+        let outcome = applier.run(&mut follower, shutdown).await;
+        follower.stop(LEAVE_TIMEOUT).await;
+        Ok(outcome?)
+    }
+}
