@@ -18,6 +18,7 @@ mod settings;
 mod subjects;
 mod table;
 mod tail;
+mod topic_limits;
 mod transaction;
 
 pub mod admin;
@@ -39,4 +40,5 @@ pub use settings::Settings;
 pub use subjects::{register_subjects, writer_ids};
 pub use table::{Table, TableTail};
 pub use tail::Tail;
+pub use topic_limits::{Misfit, TopicLimits};
 pub use transaction::{Interrupt, TransactionalProducer, TxError};

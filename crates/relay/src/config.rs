@@ -74,6 +74,10 @@ impl Config {
         Duration::from_millis(self.transaction_interval_ms_max)
     }
 
+    pub(crate) const fn topic_wait(&self) -> Duration {
+        Duration::from_millis(self.topic_wait_ms)
+    }
+
     pub(crate) const fn idle_position_interval(&self) -> Duration {
         Duration::from_millis(self.idle_position_interval_ms)
     }

@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use bus::{DevCapacity, TransactionalProducer, TxError, Writes};
+use bus::{DevCapacity, TopicLimits, TransactionalProducer, TxError, Writes};
 use events::Record;
 use events::position::Position;
 use events::topic::Topics;
@@ -18,7 +18,7 @@ use crate::batch::{Batch, Pace};
 use crate::config::Config;
 use crate::cursor::Place;
 use crate::read::{Item, Row};
-use crate::refuse::{self, Limits, Refusal};
+use crate::refuse::{self, Refusal};
 use crate::seam::{Seam, Seams};
 use crate::telemetry;
 
@@ -53,7 +53,7 @@ pub(crate) struct Drain {
     pub(crate) items: mpsc::Receiver<Item>,
     pub(crate) position: Position,
     pub(crate) delivered: watch::Sender<Option<Position>>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: TopicLimits,
     pub(crate) topics: Topics,
     pub(crate) slot: String,
     pub(crate) config: Config,
@@ -248,7 +248,7 @@ impl Drain {
     /// Replaces rows that their topic would not take by their dead letters.
     fn refuse_misfits(&mut self, rows: &mut [Row]) -> Result<(), DrainError> {
         for row in rows {
-            if !self.limits.fits(&row.record)
+            if !self.limits.is_known_to_fit(&row.record.topic, row.record.size_bytes())
                 && let Err(refusal) = self.judge(&row.record)?
             {
                 self.replace(row, refusal)?;
@@ -287,8 +287,9 @@ impl Drain {
         Ok(())
     }
 
-    fn judge(&mut self, record: &Record) -> Result<Result<(), Refusal>, DrainError> {
-        let judging = self.stop.run_until_cancelled(self.limits.judge(record));
+    fn judge(&self, record: &Record) -> Result<Result<(), Refusal>, DrainError> {
+        let check = refuse::check(&self.limits, self.config.topic_wait(), record);
+        let judging = self.stop.run_until_cancelled(check);
         self.runtime.block_on(judging).ok_or(DrainError::Stopped)
     }
 

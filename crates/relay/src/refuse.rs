@@ -1,24 +1,16 @@
 //! Records that Kafka would refuse for their own sake: found before they are produced, so that they wedge nothing.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use bus::admin::Admin;
+use bus::{Misfit, TopicLimits};
 use events::dead_letter::{self, Failure};
 use events::topic::Topics;
 use events::{Inbound, Record};
-use tokio::time::Instant;
 
-/// What a batch of one record adds to it (KIP-98: 61 bytes), with room to spare.
-const BATCH_FRAME_BYTES: usize = 128;
-/// Between looks for a topic, or for Kafka.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// While Kafka does not answer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// The headers by which a record is found again, kept even in short.
 const KEPT: [&str; 2] = [events::header::JOB_ID, events::header::MESSAGE_ID];
-/// Missing topics remembered at once.
-const MISSING_MAX: usize = 1_000;
-/// How long a topic that was looked for in vain counts as missing without another look.
-const MISSING_FOR: Duration = Duration::from_secs(10);
 
 /// Why Kafka would not take a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,78 +27,26 @@ impl Refusal {
     }
 }
 
-/// What each topic takes, looked up once.
-pub(crate) struct Limits {
-    admin: Admin,
-    topic_wait: Duration,
-    largest_bytes: HashMap<String, usize>,
-    missing_until: HashMap<String, Instant>,
-}
-
-impl Limits {
-    pub(crate) fn new(admin: Admin, topic_wait: Duration) -> Self {
-        Self { admin, topic_wait, largest_bytes: HashMap::new(), missing_until: HashMap::new() }
-    }
-
-    /// Whether its topic is known to take it. If not, [`Limits::judge`] finds out.
-    pub(crate) fn fits(&self, record: &Record) -> bool {
-        let needed = record.size_bytes() + BATCH_FRAME_BYTES;
-        self.largest_bytes.get(&record.topic).is_some_and(|largest| needed <= *largest)
-    }
-
-    /// Asks Kafka, for as long as that takes, whether the topic is there and takes the record.
-    pub(crate) async fn judge(&mut self, record: &Record) -> Result<(), Refusal> {
-        let Some(largest) = self.look_up(&record.topic).await else {
-            let reason = format!("topic {} does not exist; create it (`flows apply`, `migrate`)", record.topic);
-            return Err(Refusal { class: "unknown-topic", reason });
-        };
-        let needed = record.size_bytes() + BATCH_FRAME_BYTES;
-        if needed > largest {
-            let topic = &record.topic;
-            let reason =
-                format!("too large: {needed} bytes with frames, and {topic} takes {largest} (max.message.bytes)");
-            return Err(Refusal { class: "too-large", reason });
+/// Asks Kafka, until it answers, whether the record's topic exists and takes the record.
+pub(crate) async fn check(limits: &TopicLimits, topic_wait: Duration, record: &Record) -> Result<(), Refusal> {
+    let (topic, bytes) = (&record.topic, record.size_bytes());
+    let misfit = loop {
+        match limits.check(topic, bytes, topic_wait).await {
+            Ok(misfit) => break misfit,
+            Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
         }
-        Ok(())
-    }
-
-    async fn look_up(&mut self, topic: &str) -> Option<usize> {
-        let now = Instant::now();
-        if self.missing_until.get(topic).is_some_and(|until| now < *until) {
-            return None;
+    };
+    match misfit {
+        None => Ok(()),
+        Some(Misfit::UnknownTopic) => {
+            let reason = format!("topic {topic} does not exist; create it (`flows apply`, `migrate`)");
+            Err(Refusal { class: "unknown-topic", reason })
         }
-        let deadline = now + self.topic_wait;
-        loop {
-            match self.ask(topic).await {
-                Ok(Some(largest)) => {
-                    self.missing_until.remove(topic);
-                    self.largest_bytes.insert(topic.to_owned(), largest);
-                    return Some(largest);
-                }
-                Ok(None) if Instant::now() >= deadline => {
-                    self.largest_bytes.remove(topic);
-                    if self.missing_until.len() >= MISSING_MAX {
-                        self.missing_until.clear();
-                    }
-                    self.missing_until.insert(topic.to_owned(), Instant::now() + MISSING_FOR);
-                    return None;
-                }
-                Ok(None) | Err(_) => tokio::time::sleep(LOOK_INTERVAL).await,
-            }
-        }
-    }
-
-    /// The size limit; none when the topic is not there. An error: not now.
-    async fn ask(&self, topic: &str) -> Result<Option<usize>, bus::Error> {
-        if !self.admin.topic_exists(topic).await? {
-            return Ok(None);
-        }
-        match self.admin.max_message_bytes(topic).await {
-            Ok(largest) => Ok(Some(largest)),
-            Err(bus::Error::TopicMissing(_)) => Ok(None),
-            Err(error) if error.is_transient() => Err(error),
-            // We may not look at the topic's configuration: then its answers to what we send have to do.
-            Err(_) => Ok(Some(usize::MAX)),
+        Some(Misfit::TooLarge { record_bytes_max }) => {
+            let reason = format!(
+                "too large: {bytes} bytes, and {topic} takes {record_bytes_max} without frames (max.message.bytes)"
+            );
+            Err(Refusal { class: "too-large", reason })
         }
     }
 }

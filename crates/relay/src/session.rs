@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use bus::{Table, TransactionalProducer, TxError};
+use bus::{Table, TopicLimits, TransactionalProducer, TxError};
 use events::position::Position;
 use service_kit::CancellationToken;
 use store::slot::{self, SlotError};
@@ -19,7 +19,6 @@ use tokio::task::JoinError;
 use crate::drain::{Drain, DrainError};
 use crate::position::{self, Mismatch};
 use crate::read::{self, Buffer, ReadError};
-use crate::refuse::Limits;
 use crate::stream::{self, Stream, StreamError};
 use crate::{Relay, telemetry};
 
@@ -224,7 +223,7 @@ impl Relay {
             items,
             position,
             delivered: self.delivered.clone(),
-            limits: Limits::new(self.admin.clone(), Duration::from_millis(config.topic_wait_ms)),
+            limits: TopicLimits::new(self.admin.clone()),
             topics: self.settings.topics.clone(),
             slot: self.slot.clone(),
             config: config.within(dev_capacity.as_ref()),

@@ -74,7 +74,8 @@ impl Session {
         let started = Instant::now();
         let (failures, mut failed) = mpsc::unbounded_channel();
         let parts = self.start(producer, &failures)?;
-        let trim = crate::trim::run(&self, &parts.desk);
+        let trim_interval = Duration::from_millis(self.config.trim_interval_ms);
+        let trim = crate::trim::run(&self.bus, trim_interval, &parts.desk);
         let ending = tokio::select! {
             () = shutdown.cancelled() => None,
             failure = failed.recv() => failure,

@@ -7,18 +7,16 @@ use bus::TopicPartition;
 use bus::admin::Admin;
 
 use crate::desk::Desk;
-use crate::session::Session;
 
 /// Deletes, now and then, what lies below the committed positions of our partitions. Ends never.
-pub(crate) async fn run(session: &Session, desk: &Desk) {
-    let interval_ms = session.config.trim_interval_ms;
-    let admin = match Admin::new(&session.bus) {
-        Ok(admin) if interval_ms > 0 => admin,
+pub(crate) async fn run(bus: &bus::Settings, interval: Duration, desk: &Desk) {
+    let admin = match Admin::new(bus) {
+        Ok(admin) if !interval.is_zero() => admin,
         _ => return std::future::pending().await,
     };
     let mut trimmed = HashMap::new();
     loop {
-        tokio::time::sleep(Duration::from_millis(interval_ms)).await;
+        tokio::time::sleep(interval).await;
         trim(&admin, desk, &mut trimmed).await;
     }
 }
