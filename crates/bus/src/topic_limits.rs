@@ -1,7 +1,7 @@
 //! How large a record each topic takes, so that nothing is produced that Kafka would refuse.
 //!
 //! One behaviour for everybody who asks:
-//! - A limit is looked up once. It is looked up again only for a record that does not fit, since it may have been raised.
+//! - A limit is looked up once, and again only for a record that does not fit, since it may have been raised.
 //! - A missing topic is looked for again after a while, since it may be created at any moment. Whoever waited for it in
 //!   vain has it count as missing for longer, so that a backlog of records for it does not wait once per record.
 //! - Where we may not read a topic's settings, its limit is the one that `migrate` sets. To assume none would only move
@@ -20,7 +20,7 @@ use crate::admin::Admin;
 
 /// What the batch of one record adds to it (KIP-98: 61 bytes), with room to spare.
 const BATCH_FRAME_BYTES: usize = 128;
-/// How long a topic counts as missing without another look, at least; else this many times as long as it was waited for.
+/// How long a topic counts as missing without another look: at least so long, or a multiple of the wait for it.
 const MISSING_FOR_MIN: Duration = Duration::from_secs(2);
 const MISSING_PER_WAIT: u32 = 3;
 /// Between looks for a topic that is waited for.

@@ -1,7 +1,7 @@
 //! Time and people: holds, parked jobs, dead letters, and the projection of jobs from their events.
 //!
-//! Promise: the effects of a record are in Postgres exactly once (rule 3), a hold is released exactly once and not before
-//! its time by Postgres' clock, and a parked job stays until an operator decides.
+//! Promise: the effects of a record are in Postgres exactly once (rule 3), a hold is released exactly once and not
+//! before its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `release` (holds whose time has come), `figures` (what waits, for the metrics).

@@ -30,7 +30,8 @@ pub(crate) struct TakenIn {
     pub(crate) records: usize,
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
-    /// Tokens that an operator resumes. They rest already or are among these holds: both come by one partition, in order.
+    /// Tokens that an operator resumes. They rest already or are among these holds: both come by one partition, in
+    /// order.
     pub(crate) to_resume: Vec<Word>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
