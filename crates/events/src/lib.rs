@@ -6,6 +6,8 @@
 //! Invariant: no bytes from outside make anything here panic, recurse or allocate without bound.
 //! Invariant: no type here knows Kafka's client, the registry or Postgres.
 
+#![warn(missing_docs)]
+
 pub mod asyncapi;
 pub mod cancel;
 pub mod command;
