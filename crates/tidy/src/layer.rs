@@ -1,122 +1,129 @@
-//! Who may use whom, and which crate is the door to which technology.
+//! Which of our crates use which: ARCHITECTURE.md has the table, `deny.toml` the doors to foreign crates.
 
-/// Our crates: name, and what it may use of ours.
-const LAYERS: &[(&str, &[&str])] = &[
-    ("flow", &[]),
-    ("events", &["flow"]),
-    ("bus", &["flow", "events"]),
-    ("store", &["flow", "events"]),
-    ("service-kit", &["flow", "events"]),
-    ("inbox", &["flow", "events", "bus", "store", "service-kit"]),
-    ("ingest", SHARED),
-    ("relay", SHARED),
-    ("workers", SHARED),
-    ("orchestrator", SHARED),
-    ("notifier", SHARED),
-    ("dev", SHARED),
-    ("meanwhile", ANY),
-    ("shop", &[]),
-    ("test-kit", SHARED),
-    ("e2e", ANY),
-    ("bench", ANY),
-    ("tidy", &["events"]),
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The processes. They talk over Kafka, directly or through the outbox, and never call each other.
+const SERVICES: [&str; 5] = ["ingest", "relay", "workers", "orchestrator", "notifier"];
+/// Crates with servers and clients for tests, and the only ones that may use them outside of tests.
+const FOR_TESTS: [(&str, &[&str]); 1] = [("test-kit", &["bench"])];
+/// Uses that no table may allow, with the reason.
+const NEVER: [(&str, &str, &str); 2] = [
+    ("workers", "store", "a worker has one way out, its Kafka transactions"),
+    ("relay", "flow", "the relay moves records and does not read them"),
 ];
 
-/// What every service may use.
-const SHARED: &[&str] = &["flow", "events", "bus", "store", "service-kit", "inbox"];
-/// The top: it may use every crate.
-const ANY: &[&str] = &["*"];
+/// Each crate and the crates of ours that it may use.
+pub type Layers = BTreeMap<String, BTreeSet<String>>;
 
-/// Foreign crates that only these crates may use, in tests too.
-const DOORS: &[(&str, &[&str])] = &[
-    ("apache-avro", &["events"]),
-    ("clap", &["meanwhile", "bench", "shop"]),
-    ("metrics-exporter-prometheus", &["service-kit"]),
-    ("minijinja", &["flow"]),
-    ("opentelemetry", &["service-kit"]),
-    ("opentelemetry-otlp", &["service-kit"]),
-    ("opentelemetry_sdk", &["service-kit"]),
-    ("pgwire-replication", &["relay"]),
-    ("rdkafka", &["bus"]),
-    ("schema_registry_converter", &["bus"]),
-    ("sqlx", &["store"]),
-    ("tracing-opentelemetry", &["service-kit"]),
-    ("tracing-subscriber", &["service-kit"]),
-];
-
-/// One line of a Cargo.toml.
+/// A crate of ours that uses a crate of ours.
 #[derive(Debug, Clone)]
 pub struct Dependency {
-    /// The crate whose Cargo.toml it is.
     pub user: String,
-    /// What it uses.
     pub used: String,
     /// Used by its tests only.
     pub dev: bool,
 }
 
-/// Dependencies that go against the layers or around the doors, and crates that have no layer.
-pub fn wrong_dependencies(crates: &[String], dependencies: &[Dependency]) -> Vec<String> {
+/// The layers as a document's table `| crate | responsibility | may use |` has them.
+pub fn layers(document: &str) -> Layers {
+    let rows = document.lines().skip_while(|line| !line.starts_with("| crate |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let cells = rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let row = |cells: Vec<&str>| {
+        let used = cells.last()?.split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "-");
+        Some((cells.first()?.to_string(), used.map(str::to_owned).collect()))
+    };
+    cells.filter_map(row).collect()
+}
+
+/// Differences between the table and the crates, in both directions, and uses that no table may allow.
+pub fn wrong_dependencies(layers: &Layers, crates: &[String], dependencies: &[Dependency]) -> Vec<String> {
     let mut findings = vec![];
     for name in crates {
-        if !LAYERS.iter().any(|(layer, _)| layer == name) {
-            findings.push(format!("{name} has no layer: give it one in crates/tidy/src/layer.rs"));
+        let Some(allowed) = layers.get(name) else {
+            findings.push(format!("{name} has no row in the table of ARCHITECTURE.md"));
+            continue;
+        };
+        let mine = || dependencies.iter().filter(|dependency| dependency.user == *name);
+        for Dependency { used, dev, .. } in mine() {
+            let for_tests = *dev && FOR_TESTS.iter().any(|(kit, _)| kit == used);
+            if used != name && !for_tests && !allowed.contains(used) {
+                findings.push(format!("{name} uses {used}, which its row in ARCHITECTURE.md does not allow"));
+            }
         }
+        let unused = allowed.iter().filter(|allowed| !mine().any(|dependency| dependency.used == **allowed));
+        findings.extend(unused.map(|unused| format!("{name} does not use {unused}, which its row allows")));
     }
-    for Dependency { user, used, dev } in dependencies {
-        let ours = LAYERS.iter().any(|(name, _)| name == used);
-        let allowed = LAYERS.iter().find(|(name, _)| name == user).map_or(&[][..], |(_, allowed)| allowed);
-        let by_layer = allowed.contains(&used.as_str()) || allowed == ANY;
-        let by_test = *dev && (used == "test-kit" || used == user);
-        if ours && !by_layer && !by_test {
-            findings.push(format!("{user} must not use {used}: it may use {allowed:?}"));
-        }
-        if let Some((_, users)) = DOORS.iter().find(|(foreign, _)| foreign == used)
-            && !users.contains(&user.as_str())
-        {
-            findings.push(format!("{user} must not use {used}: the door to it is {}", users.join(", ")));
-        }
-    }
+    findings.extend(dependencies.iter().filter_map(forbidden));
     findings
+}
+
+fn forbidden(Dependency { user, used, dev }: &Dependency) -> Option<String> {
+    let is_service = |name: &String| SERVICES.contains(&name.as_str());
+    if is_service(user) && is_service(used) && user != used {
+        return Some(format!("{user} must not use {used}: services never use services"));
+    }
+    let for_tests = FOR_TESTS.iter().find(|(kit, users)| kit == used && !users.contains(&user.as_str()));
+    if !dev && for_tests.is_some() {
+        return Some(format!("{user} must not use {used} outside of tests"));
+    }
+    let never = NEVER.iter().find(|(never, of, _)| never == user && of == used);
+    never.map(|(_, _, reason)| format!("{user} must not use {used}: {reason}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(user: &str, used: &str, dev: bool) -> Vec<String> {
-        let dependency = Dependency { user: user.to_owned(), used: used.to_owned(), dev };
-        wrong_dependencies(&[user.to_owned()], &[dependency])
+    const TABLE: &str = "Text.\n| crate | for | may use |\n| --- | --- | --- |\n| flow | x | - |\n\
+                         | bus | x | flow |\n| ingest | x | bus, workers |\n\
+                         | workers | x | bus, store |\n| store | x | - |\n\n| other | x |";
+
+    fn check(user: &str, dependencies: &[(&str, bool)]) -> Vec<String> {
+        let dependency =
+            |(used, dev): &(&str, bool)| Dependency { user: user.to_owned(), used: (*used).to_owned(), dev: *dev };
+        let dependencies: Vec<_> = dependencies.iter().map(dependency).collect();
+        wrong_dependencies(&layers(TABLE), &[user.to_owned()], &dependencies)
     }
 
     #[test]
-    fn a_service_that_uses_a_service_is_found_in_tests_too() {
-        assert_eq!(check("ingest", "workers", false).len(), 1);
-        assert_eq!(check("ingest", "workers", true).len(), 1);
-        assert!(check("meanwhile", "workers", false).is_empty());
+    fn the_table_ends_where_it_ends() {
+        let layers = layers(TABLE);
+        assert_eq!(layers.len(), 5, "{layers:?}");
+        assert_eq!(layers["ingest"], ["bus", "workers"].map(str::to_owned).into());
     }
 
     #[test]
-    fn a_dependency_upwards_is_found() {
-        assert_eq!(check("flow", "events", false).len(), 1);
-        assert!(check("events", "flow", false).is_empty());
+    fn a_use_that_the_table_does_not_have_is_found_in_tests_too() {
+        assert!(check("bus", &[("flow", false)]).is_empty());
+        assert_eq!(check("bus", &[("flow", false), ("store", false)]).len(), 1);
+        assert_eq!(check("bus", &[("flow", false), ("store", true)]).len(), 1);
+    }
+
+    #[test]
+    fn a_row_that_allows_more_than_is_used_is_found() {
+        assert_eq!(check("bus", &[]), ["bus does not use flow, which its row allows"]);
+    }
+
+    #[test]
+    fn a_service_that_uses_a_service_is_found_whatever_the_table_says() {
+        let findings = check("ingest", &[("bus", false), ("workers", true)]);
+        assert_eq!(findings, ["ingest must not use workers: services never use services"]);
+    }
+
+    #[test]
+    fn a_worker_that_knows_postgres_is_found_whatever_the_table_says() {
+        assert_eq!(check("workers", &[("bus", false), ("store", false)]).len(), 1);
     }
 
     #[test]
     fn the_test_kit_outside_of_tests_is_found() {
-        assert_eq!(check("store", "test-kit", false).len(), 1);
-        assert!(check("store", "test-kit", true).is_empty());
+        assert_eq!(check("store", &[("test-kit", false)]).len(), 2);
+        assert!(check("store", &[("test-kit", true)]).is_empty());
     }
 
     #[test]
-    fn a_way_around_a_door_is_found() {
-        assert_eq!(check("ingest", "sqlx", false), ["ingest must not use sqlx: the door to it is store"]);
-        assert_eq!(check("ingest", "sqlx", true).len(), 1);
-        assert!(check("store", "sqlx", false).is_empty());
-    }
-
-    #[test]
-    fn a_crate_without_a_layer_is_found() {
-        assert_eq!(wrong_dependencies(&["novel".to_owned()], &[]).len(), 1);
+    fn a_crate_without_a_row_is_found() {
+        assert_eq!(check("novel", &[]).len(), 1);
     }
 }

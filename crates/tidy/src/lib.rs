@@ -6,7 +6,6 @@
 pub mod documents;
 pub mod image;
 pub mod layer;
-pub mod license;
 pub mod log_lines;
 pub mod metrics;
 pub mod size;
