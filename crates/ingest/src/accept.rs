@@ -97,7 +97,7 @@ impl Acceptor {
     fn reserve(&self, acceptance: &NewAcceptance) -> Result<Option<Reservation>, Error> {
         let Some(idempotency) = &acceptance.idempotency else { return Ok(None) };
         let tenant = acceptance.acceptance.tenant.clone();
-        let key = (tenant, idempotency.route.clone(), idempotency.key.clone());
+        let key = (tenant, idempotency.scope.clone(), idempotency.key.clone());
         if !self.pending_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
             return Err(Error::KeyInUse);
         }

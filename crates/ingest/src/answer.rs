@@ -1,26 +1,67 @@
-//! The shapes of answers about a job (docs/contract.md, HTTP). Pure.
+//! The bodies of answers about a job (docs/contract.md, HTTP). Pure.
 
-use axum::http::StatusCode;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use flow::decide::code;
 use flow::definition::Definition;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Failure;
-use flow::view::{Compensation, JobView, StepStatus, StepView};
+use flow::view::{Compensation, JobView, StepView};
 use serde_json::{Map, Value, json};
 use service_kit::identity::rfc3339;
-use service_kit::problem::{Kind, Problem};
+use web::problem::{Kind, Problem};
 
-/// Where everything about a job is found.
-pub(crate) fn links(job: JobId) -> Value {
-    let address = format!("/v1/jobs/{job}");
+fn address(job: JobId) -> String {
+    format!("/v1/jobs/{job}")
+}
+
+fn links(job: JobId) -> Value {
+    let address = address(job);
     json!({ "self": address, "events": format!("{address}/events"), "result": format!("{address}/result") })
 }
 
-/// Under which id a job is traced, and where a person sees it.
+/// The trace of a job, and a page that shows it.
+#[derive(Default)]
 pub(crate) struct Trace {
     pub(crate) id: Option<String>,
     pub(crate) url: Option<String>,
+}
+
+/// The facts that a 202 states.
+pub(crate) struct AcceptedInfo<'a> {
+    pub(crate) job: JobId,
+    pub(crate) flow: &'a str,
+    pub(crate) status: JobStatus,
+    pub(crate) correlation_id: Option<&'a str>,
+    pub(crate) trace: Trace,
+    pub(crate) retry_of: Option<JobId>,
+}
+
+/// The answer 202: the job goes on by itself, and is found at `Location`.
+pub(crate) fn accepted(info: AcceptedInfo<'_>, retry_after_s: u64) -> Response {
+    let mut body = json!({
+        "id": info.job.to_string(),
+        "flow": info.flow,
+        "status": info.status.as_str(),
+        "correlation_id": info.correlation_id,
+        "trace_id": info.trace.id,
+        "links": links(info.job),
+    });
+    if let Some(trace_url) = info.trace.url {
+        body["trace_url"] = trace_url.into();
+    }
+    if let Some(retry_of) = info.retry_of {
+        body["retry_of"] = retry_of.to_string().into();
+    }
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
+    if let Ok(location) = HeaderValue::from_str(&address(info.job)) {
+        headers.insert(header::LOCATION, location);
+    }
+    response
 }
 
 /// The status body. Steps that have not come up yet are listed as pending where the flow's version is known.
@@ -53,18 +94,16 @@ pub(crate) fn status(view: &JobView, trace: &Trace, definition: Option<&Definiti
 }
 
 fn steps(view: &JobView, definition: Option<&Definition>) -> Vec<Value> {
-    let Some(definition) = definition else { return view.steps.iter().map(step).collect() };
-    let listed = definition.steps().iter().map(|declared| {
-        let known = view.steps.iter().find(|step| step.id == declared.id);
-        known.map_or_else(|| json!({ "id": declared.id, "status": "pending", "attempts": 0 }), step)
-    });
-    listed.collect()
+    match definition {
+        Some(definition) => view.steps_of(definition).iter().map(step).collect(),
+        None => view.steps.iter().map(step).collect(),
+    }
 }
 
 fn step(step: &StepView) -> Value {
     let mut body = Map::new();
     body.insert("id".to_owned(), step.id.as_str().into());
-    body.insert("status".to_owned(), step_status(step.status).into());
+    body.insert("status".to_owned(), step.status.as_str().into());
     body.insert("attempts".to_owned(), step.attempts.into());
     let times = [
         ("started_at", step.started_at_ms),
@@ -80,17 +119,6 @@ fn step(step: &StepView) -> Value {
         body.insert("error".to_owned(), error.clone());
     }
     Value::Object(body)
-}
-
-const fn step_status(status: StepStatus) -> &'static str {
-    match status {
-        StepStatus::Pending => "pending",
-        StepStatus::Retrying => "retrying",
-        StepStatus::Succeeded => "succeeded",
-        StepStatus::Skipped => "skipped",
-        StepStatus::Failed => "failed",
-        StepStatus::Compensated => "compensated",
-    }
 }
 
 fn compensation(compensation: &Compensation) -> Value {
@@ -131,7 +159,7 @@ pub(crate) fn event(cursor: i64, event: &JobEvent) -> Value {
     body
 }
 
-/// What a job that did not succeed answers as its result: 409 cancelled, 504 past its deadline, else 502, or the
+/// The result of a job that did not succeed: 409 cancelled, 504 past its deadline, else 502, or the
 /// failing step's own 4xx where the step says `expose: true`.
 pub(crate) fn failed(view: &JobView, trace_id: Option<&str>, definition: Option<&Definition>) -> Problem {
     let failure = view.error.as_ref();

@@ -23,24 +23,24 @@ pub(crate) enum Routed {
 }
 
 #[derive(Default)]
-struct Known {
+struct Flows {
     active: HashMap<String, (i64, Definition)>,
     versions: HashMap<(String, String), Definition>,
 }
 
 /// All known flows. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Catalog(Arc<RwLock<Known>>);
+pub(crate) struct Catalog(Arc<RwLock<Flows>>);
 
 impl Catalog {
     /// Takes in one flow document; of a flow's revisions the highest is the active one, in whatever order they come.
     pub(crate) fn learn(&self, revision: i64, definition: Definition) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.versions.len() < VERSIONS_MAX {
+        let mut flows = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if flows.versions.len() < VERSIONS_MAX {
             let identity = (definition.name().to_owned(), definition.version().to_owned());
-            known.versions.insert(identity, definition.clone());
+            flows.versions.insert(identity, definition.clone());
         }
-        let active = known.active.entry(definition.name().to_owned()).or_insert_with(|| (revision, definition.clone()));
+        let active = flows.active.entry(definition.name().to_owned()).or_insert_with(|| (revision, definition.clone()));
         if active.0 < revision {
             *active = (revision, definition);
         }
@@ -48,21 +48,21 @@ impl Catalog {
 
     /// The active version of a flow.
     pub(crate) fn active(&self, name: &str) -> Option<Definition> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.active.get(name).map(|(_, definition)| definition.clone())
+        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        flows.active.get(name).map(|(_, definition)| definition.clone())
     }
 
     /// One version of a flow.
     pub(crate) fn version(&self, name: &str, version: &str) -> Option<Definition> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.versions.get(&(name.to_owned(), version.to_owned())).cloned()
+        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        flows.versions.get(&(name.to_owned(), version.to_owned())).cloned()
     }
 
     /// The flow whose own route this is.
     pub(crate) fn routed(&self, method: &str, path: &str) -> Routed {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut other = Routed::Nothing;
-        for (_, definition) in known.active.values() {
+        for (_, definition) in flows.active.values() {
             let Some(route) = definition.route().filter(|route| route.path == path) else { continue };
             if route.method == method {
                 return Routed::Flow(definition.clone());
@@ -74,16 +74,16 @@ impl Catalog {
 
     /// The active flows, by name.
     pub(crate) fn list(&self) -> Vec<Definition> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut list: Vec<_> = known.active.values().map(|(_, definition)| definition.clone()).collect();
+        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut list: Vec<_> = flows.active.values().map(|(_, definition)| definition.clone()).collect();
         list.sort_by(|one, other| one.name().cmp(other.name()));
         list
     }
 
     /// What to say about a name that is not known: the nearest one that is.
     pub(crate) fn no_such_flow(&self, name: &str) -> String {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let nearest = known
+        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let nearest = flows
             .active
             .keys()
             .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
@@ -91,7 +91,7 @@ impl Catalog {
             .min();
         match nearest {
             Some((_, candidate)) => format!("There is no flow `{name}`. Did you mean `{candidate}`?"),
-            None if known.active.is_empty() => format!("There is no flow `{name}`: no flow has been applied yet."),
+            None if flows.active.is_empty() => format!("There is no flow `{name}`: no flow has been applied yet."),
             None => format!("There is no flow `{name}`."),
         }
     }

@@ -15,10 +15,11 @@ use inbox::Service;
 use service_kit::trace::Span;
 use store::acceptances::{Acceptance, Accepted, NewAcceptance, accept_batch_in};
 use store::{Tx, outbox};
+use web::caller::Caller;
+use web::context::clean_correlation_id;
 
-use crate::context::clean_correlation_id;
 use crate::idempotency;
-use crate::plan::{Asked, BadInput, Planner};
+use crate::plan::{BadInput, JobRequest, Planner};
 use crate::spans;
 use crate::state::Api;
 
@@ -29,6 +30,7 @@ const VIOLATIONS_MAX: usize = 5;
 pub(crate) struct Commands {
     pub(crate) api: Arc<Api>,
     pub(crate) planner: Planner,
+    pub(crate) caller: Caller,
 }
 
 /// Why a record is no job: a short class and a sentence.
@@ -87,9 +89,9 @@ impl Commands {
         };
         let (api, now_ms) = (&self.api, self.api.clock.now_ms());
         let correlation_id = command.correlation_id.as_deref().and_then(clean_correlation_id);
-        let asked = Asked {
+        let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
-            tenant: api.config.default_tenant.clone(),
+            tenant: self.caller.tenant.clone(),
             input: command.input,
             fallback_key: key,
             idempotency_key: command.id,
@@ -98,7 +100,7 @@ impl Commands {
             now_ms,
             retry_of: None,
         };
-        self.planner.plan(&definition, asked).map_err(|error| refuse("schema-violation", violations(error)))
+        self.planner.plan(&definition, request).map_err(|error| refuse("schema-violation", violations(error)))
     }
 
     fn reject(&self, record: &Inbound, class: &'static str, reason: String, understood: &mut Understood) {

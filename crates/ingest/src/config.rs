@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use service_kit::config::ConfigError;
+use web::caller::Caller;
 
 /// The section's name in files and in the environment (`MEANWHILE__INGEST__...`).
 pub const SECTION: &str = "ingest";
@@ -39,6 +40,16 @@ impl Config {
     /// Where a person sees this trace.
     pub(crate) fn url_of_trace(&self, trace_id: &str) -> Option<String> {
         (!self.trace_url.is_empty()).then(|| self.trace_url.replace(TRACE_ID, trace_id))
+    }
+
+    /// The caller of an HTTP request without credentials.
+    pub(crate) fn anonymous_caller(&self) -> Caller {
+        Caller::unrestricted(&self.default_tenant)
+    }
+
+    /// The caller that the records of `meanwhile.commands` stand for: Kafka itself says who may write them.
+    pub(crate) fn commands_caller(&self) -> Caller {
+        Caller::unrestricted(&self.default_tenant)
     }
 
     /// # Errors

@@ -6,20 +6,20 @@ use axum::Json;
 use axum::extract::{Path, State};
 use flow::definition::Definition;
 use serde_json::{Value, json};
-use service_kit::problem::{Kind, Problem};
+use web::problem::{Kind, Problem};
 
 use crate::state::Api;
 
 /// `GET /v1/flows`
 pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
-    api.planner()?;
+    api.ready()?;
     let flows: Vec<Value> = api.catalog.list().iter().map(describe).collect();
     Ok(Json(json!({ "flows": flows })))
 }
 
 /// `GET /v1/flows/{flow}`
 pub(crate) async fn show(State(api): State<Arc<Api>>, Path(flow): Path<String>) -> Result<Json<Value>, Problem> {
-    api.planner()?;
+    api.ready()?;
     let Some(definition) = api.catalog.active(&flow) else {
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };

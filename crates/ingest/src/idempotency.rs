@@ -3,25 +3,19 @@
 //! The scope of a key is tenant + flow: the flow's own route, `/v1/flows/{flow}/jobs` and the Kafka door are three
 //! ways to the same place, so a command's `id` and a header's key are one key space.
 
+use events::limit::COMMAND_ID_BYTES_MAX as KEY_BYTES_MAX;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// The longest key taken, in characters: long enough for any digest or pair of UUIDs.
-pub(crate) const KEY_CHARS_MAX: usize = 255;
-
-/// The header's value is not a usable key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum KeyError {
-    /// Neither a structured string nor a plain word.
     #[error(
         "Idempotency-Key must be a quoted string of printable ASCII, such as \"8e03978e-40d5-43dd-bc93-6894a57f9324\""
     )]
     Malformed,
-    /// Nothing between the quotes.
     #[error("Idempotency-Key is empty")]
     Empty,
-    /// Over [`KEY_CHARS_MAX`].
-    #[error("Idempotency-Key is longer than {KEY_CHARS_MAX} characters")]
+    #[error("Idempotency-Key is longer than {KEY_BYTES_MAX} bytes")]
     TooLong,
 }
 
@@ -38,7 +32,7 @@ pub(crate) fn check_length(key: &str) -> Result<(), KeyError> {
     if key.is_empty() {
         return Err(KeyError::Empty);
     }
-    if key.chars().count() > KEY_CHARS_MAX {
+    if key.len() > KEY_BYTES_MAX {
         return Err(KeyError::TooLong);
     }
     Ok(())

@@ -3,8 +3,9 @@
 //! Promise: a `202` is given only for a job that is committed together with its first slip; the same idempotency key
 //! never makes two jobs, whichever door it comes through; no status goes back in time.
 //!
-//! Read in this order: `plan` (request to values), `accept` (group commit), `submit` and `http` (the HTTP door),
-//! `commands` (the Kafka door), `recent` and `status` (the way back), `retry` (once more).
+//! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
+//! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), then one file per verb: `status`, `result`,
+//! `history`, `retry`, `flows`.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,28 +20,28 @@ use flow::definition::Definition;
 use inbox::Inbox;
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
-use service_kit::problem::PublicUrl;
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use web::problem::PublicUrl;
 
 mod accept;
-mod address;
 mod answer;
 mod asyncapi;
 mod catalog;
 mod commands;
 pub mod config;
-mod context;
 mod flows;
+mod history;
 mod http;
 mod idempotency;
+mod job_lookup;
 pub mod openapi;
 mod plan;
 mod recent;
-mod request_log;
+mod result;
 mod retry;
 mod spans;
 mod state;
@@ -52,7 +53,7 @@ use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
 use crate::plan::Planner;
-use crate::recent::Recent;
+use crate::recent::RecentJobs;
 use crate::state::Api;
 
 /// How long Kafka may keep a fetch on the events topic waiting: what a status may lag behind at low load.
@@ -70,8 +71,8 @@ pub struct Settings {
     pub topics: Topics,
     /// Postgres.
     pub database_url: String,
-    /// Where callers reach the API.
-    pub public_url: PublicUrl,
+    /// Where callers reach the API; empty: the host that each request names.
+    pub public_url: String,
     /// The service's own settings.
     pub config: config::Config,
 }
@@ -95,7 +96,7 @@ pub async fn run(
     let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let (acceptor, groups) = Acceptor::start(pool.clone(), readiness.clone());
     let api = Arc::new(Api {
-        recent: Recent::new(settings.config.recent_jobs_max),
+        recent: RecentJobs::new(settings.config.recent_jobs_max),
         config: settings.config.clone(),
         clock: Clock::system(),
         ids: Ids::system(),
@@ -111,7 +112,7 @@ pub async fn run(
     // Requests that are being answered need the group commit until the server has let go of them.
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
-    let router = http::router(Arc::clone(&api), settings.public_url.clone(), health);
+    let router = http::router(Arc::clone(&api), PublicUrl::new(&settings.public_url), health);
     let leaving = shutdown.clone();
     tasks.spawn("http", async move {
         let outcome = health::serve(listener, router, leaving).await;
@@ -152,6 +153,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let retention_ms = i64::from(settings.config.idempotency_retention_h) * 3_600_000;
     let planner = Planner { topics: topics.clone(), writers, idempotency_retention_ms: retention_ms };
     let _ = api.planner.set(planner.clone());
+    let caller = settings.config.commands_caller();
     let mut tasks = Tasks::new(shutdown.clone());
     let catalog = api.catalog.clone();
     let leaving = shutdown.clone();
@@ -162,7 +164,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         Ok(())
     });
     tasks.spawn("events tail", watch_events(tail, api.recent.clone(), shutdown.clone()));
-    tasks.spawn("commands", take_commands(settings, Commands { api, planner }, shutdown));
+    tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
     tasks.join().await
 }
 
@@ -200,7 +202,7 @@ fn read_document(document: &serde_json::Value) -> anyhow::Result<Definition> {
     })
 }
 
-async fn watch_events(mut tail: Tail, recent: Recent, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn watch_events(mut tail: Tail, recent: RecentJobs, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
         records.into_iter().for_each(|record| recent.saw(record));
     }

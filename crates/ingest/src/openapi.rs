@@ -13,7 +13,7 @@ use axum::extract::State;
 use events::RecordKind;
 use flow::definition::Definition;
 use serde_json::{Map, Value, json};
-use service_kit::problem::{CATALOGUE, Kind, MEDIA_TYPE, Problem};
+use web::problem::{CATALOGUE, Kind, MEDIA_TYPE, Problem};
 
 use crate::config::Config;
 use crate::state::Api;
@@ -33,7 +33,7 @@ const TEMPORARY: &[Kind] =
 
 /// `GET /openapi.json`
 pub(crate) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
-    api.planner()?;
+    api.ready()?;
     Ok(Json(document(&api.config, &api.catalog.list())))
 }
 

@@ -14,40 +14,33 @@ use store::acceptances::{Acceptance, Idempotency, NewAcceptance};
 
 use crate::idempotency::fingerprint;
 
-/// One request for a job, understood but not checked against its flow.
-pub(crate) struct Asked {
-    /// The job's id, drawn by the caller.
+/// A request for a job, parsed but not checked against its flow.
+pub(crate) struct JobRequest {
     pub(crate) job: JobId,
-    /// Who asks.
     pub(crate) tenant: String,
-    /// The job's input.
     pub(crate) input: Value,
     /// The ordering key where the flow has none.
     pub(crate) fallback_key: Option<String>,
-    /// The caller's idempotency key.
     pub(crate) idempotency_key: Option<String>,
     /// The caller's correlation id, or ours.
     pub(crate) correlation_id: String,
-    /// What causes the job.
     pub(crate) trace: Trace,
-    /// When it was asked, milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch.
     pub(crate) now_ms: i64,
     /// The job that this one starts anew.
     pub(crate) retry_of: Option<JobId>,
 }
 
-/// What does not change from request to request.
+/// The settings and schema ids that all requests share.
 #[derive(Clone)]
 pub(crate) struct Planner {
-    /// The names of topics.
     pub(crate) topics: Topics,
-    /// The schema ids to write with.
     pub(crate) writers: WriterIds,
     /// How long idempotency keys are remembered.
     pub(crate) idempotency_retention_ms: i64,
 }
 
-/// The input does not do for this flow.
+/// The flow does not accept this input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadInput(pub(crate) Vec<InputError>);
 
@@ -59,49 +52,51 @@ impl BadInput {
 
 impl Planner {
     /// Checks the input and makes the acceptance with its first event and its first slip.
-    pub(crate) fn plan(&self, definition: &Definition, asked: Asked) -> Result<NewAcceptance, BadInput> {
-        let errors = definition.validate_input(&asked.input);
+    pub(crate) fn plan(&self, definition: &Definition, request: JobRequest) -> Result<NewAcceptance, BadInput> {
+        let errors = definition.validate_input(&request.input);
         if !errors.is_empty() {
             return Err(BadInput(errors));
         }
-        let fallback = asked.fallback_key.unwrap_or_else(|| asked.job.to_string());
+        let fallback = request.fallback_key.unwrap_or_else(|| request.job.to_string());
         let key =
-            definition.ordering_key(&asked.input, &fallback).map_err(|error| BadInput::whole(error.to_string()))?;
+            definition.ordering_key(&request.input, &fallback).map_err(|error| BadInput::whole(error.to_string()))?;
         if key.contains('\0') {
             return Err(BadInput::whole("the ordering key holds a NUL character, which cannot be stored".to_owned()));
         }
-        let idempotency = asked.idempotency_key.map(|key| Idempotency {
+        let idempotency = request.idempotency_key.map(|key| Idempotency {
             // A key for starting a job anew is none for submitting to its flow.
-            route: asked.retry_of.map_or_else(|| definition.name().to_owned(), |job| format!("jobs/{job}/retry")),
+            scope: request.retry_of.map_or_else(|| definition.name().to_owned(), |job| format!("jobs/{job}/retry")),
             key,
-            fingerprint: fingerprint(definition.name(), &asked.input),
+            fingerprint: fingerprint(definition.name(), &request.input),
             retention_ms: self.idempotency_retention_ms,
         });
         let acceptance = Acceptance {
-            job: asked.job,
-            tenant: asked.tenant.clone(),
+            job: request.job,
+            tenant: request.tenant.clone(),
             flow: definition.name().to_owned(),
             version: definition.version().to_owned(),
             key: key.clone(),
-            correlation_id: asked.correlation_id.clone(),
-            input: asked.input.to_string().into_bytes(),
-            accepted_at_ms: asked.now_ms,
-            deadline_ms: definition.deadline_ms().map(|deadline_ms| asked.now_ms.saturating_add_unsigned(deadline_ms)),
+            correlation_id: request.correlation_id.clone(),
+            input: request.input.to_string().into_bytes(),
+            accepted_at_ms: request.now_ms,
+            deadline_ms: definition
+                .deadline_ms()
+                .map(|deadline_ms| request.now_ms.saturating_add_unsigned(deadline_ms)),
             steps_total: u32::try_from(definition.steps().len()).unwrap_or(u32::MAX),
-            trace_id: Some(asked.trace.context.trace_id),
-            retry_of: asked.retry_of,
+            trace_id: Some(request.trace.context.trace_id),
+            retry_of: request.retry_of,
         };
         let job = NewJob {
-            job: asked.job,
-            tenant: asked.tenant,
+            job: request.job,
+            tenant: request.tenant,
             key,
-            input: asked.input,
-            correlation_id: asked.correlation_id,
+            input: request.input,
+            correlation_id: request.correlation_id,
             priority: 1,
-            retry_of: asked.retry_of,
+            retry_of: request.retry_of,
         };
-        let decision = start(definition, job, asked.now_ms);
-        let records = self.records(&decision, &asked.trace).map_err(|error| BadInput::whole(error.to_string()))?;
+        let decision = start(definition, job, request.now_ms);
+        let records = self.records(&decision, &request.trace).map_err(|error| BadInput::whole(error.to_string()))?;
         if let Some(bytes) = records.iter().map(Record::size_bytes).find(|bytes| *bytes > RECORD_BYTES_MAX) {
             let detail =
                 format!("with this input the job's first record has {bytes} bytes, {RECORD_BYTES_MAX} at most");

@@ -55,12 +55,12 @@ impl Seen {
 
 /// The recent jobs, bounded by number; the oldest are forgotten first. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Recent {
+pub(crate) struct RecentJobs {
     jobs_max: usize,
     seen: Arc<Mutex<Seen>>,
 }
 
-impl Recent {
+impl RecentJobs {
     /// An empty cache for at most `jobs_max` jobs.
     pub(crate) fn new(jobs_max: usize) -> Self {
         Self { jobs_max, seen: Arc::default() }
@@ -124,13 +124,13 @@ mod tests {
         JobId::new(uuid::Uuid::from_u128(job))
     }
 
-    fn cursors(recent: &Recent, job: u128) -> Option<Vec<i64>> {
+    fn cursors(recent: &RecentJobs, job: u128) -> Option<Vec<i64>> {
         Some(recent.get(id(job))?.events.iter().map(|(cursor, _)| *cursor).collect())
     }
 
     #[test]
     fn repeated_events_are_kept_once_and_a_job_is_complete_from_its_acceptance_on() {
-        let recent = Recent::new(2);
+        let recent = RecentJobs::new(2);
         for (offset, kind) in [(3, EventKind::JobAccepted), (5, EventKind::StepSucceeded), (3, EventKind::JobAccepted)]
         {
             recent.saw(event(1, offset, kind));
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn of_the_oldest_job_the_cursor_remains() {
-        let recent = Recent::new(1);
+        let recent = RecentJobs::new(1);
         recent.saw(event(1, 3, EventKind::JobAccepted));
         recent.saw(event(1, 4, EventKind::StepSucceeded));
         recent.saw(event(2, 5, EventKind::JobAccepted));
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn of_a_job_with_very_many_events_the_latest_are_kept() {
-        let recent = Recent::new(1);
+        let recent = RecentJobs::new(1);
         for offset in 0..=EVENTS_MAX as i64 {
             let kind = if offset == 0 { EventKind::JobAccepted } else { EventKind::StepRetrying };
             recent.saw(event(1, offset, kind));

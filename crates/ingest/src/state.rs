@@ -5,16 +5,15 @@ use std::sync::OnceLock;
 use bus::{DevCapacity, OverCapacity, Reader, Writes};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
-use service_kit::problem::{Kind, Problem};
 use store::Pool;
+use web::problem::{Kind, Problem};
 
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::plan::Planner;
-use crate::recent::Recent;
+use crate::recent::RecentJobs;
 
-/// What handlers reach.
 pub(crate) struct Api {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
@@ -22,7 +21,7 @@ pub(crate) struct Api {
     pub(crate) acceptor: Acceptor,
     pub(crate) reader: Reader,
     pub(crate) catalog: Catalog,
-    pub(crate) recent: Recent,
+    pub(crate) recent: RecentJobs,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
     /// Of the broker in this process (`meanwhile dev`); a real Kafka keeps what is not read.
@@ -32,7 +31,12 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// What turns requests into acceptances; 503 until flows and schemas were read for the first time.
+    /// The problem 503 until flows, schemas and the recent past of the events were read for the first time.
+    pub(crate) fn ready(&self) -> Result<(), Problem> {
+        self.planner().map(drop)
+    }
+
+    /// Turns requests into acceptances, once this is ready.
     pub(crate) fn planner(&self) -> Result<&Planner, Problem> {
         self.planner.get().ok_or_else(|| {
             let missing: Vec<String> = self

@@ -2,31 +2,33 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::response::Response;
 use flow::definition::{Definition, InputError};
+use flow::event::JobStatus;
 use flow::id::JobId;
 use serde_json::{Value, json};
-use service_kit::problem::{Kind, Problem};
-use store::acceptances::{Acceptance, Accepted};
+use store::acceptances::Accepted;
+use web::caller::{Caller, Scope};
+use web::context::RequestContext;
+use web::problem::{Kind, Problem};
+use web::request_log::{JobInfo, NotedRoute};
 
 use crate::accept;
+use crate::answer::{self, AcceptedInfo};
 use crate::catalog::Routed;
-use crate::context::RequestContext;
 use crate::idempotency::{KeyError, parse_key};
-use crate::plan::{Asked, BadInput};
-use crate::request_log::{FlowRoute, Submitted};
+use crate::plan::{BadInput, JobRequest};
 use crate::state::Api;
 
-/// The request header of the draft.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Set on the answer to a repeated request.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// Schema violations told in one answer, at most.
+/// The most schema violations in one answer.
 const ERRORS_MAX: usize = 50;
 
 /// `POST /v1/flows/{flow}/jobs`
@@ -37,7 +39,7 @@ pub(crate) async fn submit_to(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    api.planner()?;
+    api.ready()?;
     let Some(definition) = api.catalog.active(&flow) else {
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };
@@ -51,14 +53,14 @@ pub(crate) async fn submit_by_route(
     method: Method,
     uri: Uri,
     Extension(context): Extension<RequestContext>,
-    Extension(flow_route): Extension<FlowRoute>,
+    Extension(route): Extension<NotedRoute>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
-    api.planner()?;
+    api.ready()?;
     match api.catalog.routed(method.as_str(), uri.path()) {
         Routed::Flow(definition) => {
-            flow_route.note(uri.path());
+            route.note(uri.path());
             let body = axum::RequestExt::extract::<Bytes, _>(request).await;
             let body = body.map_err(|rejection| unreadable(&rejection))?;
             submit(&api, &definition, context, &headers, &body).await
@@ -85,7 +87,7 @@ fn unreadable(rejection: &BytesRejection) -> Problem {
 
 /// Accepts a job of this flow. Nothing is stored unless the answer is 202 (or unknown).
 async fn submit(
-    api: &Arc<Api>,
+    api: &Api,
     definition: &Definition,
     context: RequestContext,
     headers: &HeaderMap,
@@ -94,10 +96,9 @@ async fn submit(
     let idempotency_key = idempotency_key(headers, api.config.idempotency_key_required)?;
     let input = parse_body(headers, body)?;
     let now_ms = api.clock.now_ms();
-    let job = JobId::new(api.ids.uuid_v7(now_ms));
-    let asked = Asked {
-        job,
-        tenant: api.config.default_tenant.clone(),
+    let request = JobRequest {
+        job: JobId::new(api.ids.uuid_v7(now_ms)),
+        tenant: context.caller.tenant.clone(),
         input,
         fallback_key: None,
         idempotency_key,
@@ -106,87 +107,79 @@ async fn submit(
         now_ms,
         retry_of: None,
     };
-    accept_job(api, definition, asked).await
+    submit_job(api, &context.caller, definition, request).await
 }
 
-/// Accepts what is asked, or finds the job that its key stands for.
-pub(crate) async fn accept_job(api: &Arc<Api>, definition: &Definition, asked: Asked) -> Result<Response, Problem> {
+/// Stores a job, or finds the one that its key stands for, and answers with it.
+pub(crate) async fn submit_job(
+    api: &Api,
+    caller: &Caller,
+    definition: &Definition,
+    request: JobRequest,
+) -> Result<Response, Problem> {
+    caller.require(Scope::JobsSubmit)?;
     api.check_capacity().map_err(|over| no_room(&over))?;
-    let (job, own) = (asked.job, Told::of(&asked));
-    let acceptance = api.planner()?.plan(definition, asked).map_err(schema_violation)?;
-    let accepted = api.acceptor.accept(acceptance).await.map_err(refused)?;
-    let (job, replayed, told) = match accepted {
+    let own = Origin {
+        job: request.job,
+        correlation_id: Some(request.correlation_id.clone()),
+        trace_id: Some(request.trace.context.trace_id),
+        retry_of: request.retry_of,
+    };
+    let acceptance = api.planner()?.plan(definition, request).map_err(schema_violation)?;
+    match api.acceptor.accept(acceptance).await.map_err(refused)? {
         Accepted::New => {
             metrics::counter!("meanwhile_jobs_accepted_total", "flow" => definition.name().to_owned()).increment(1);
-            (job, false, own)
+            Ok(answer_with(api, caller, definition, own))
         }
-        Accepted::Replayed { job, same_fingerprint: true } => (job, true, told_first(api, job).await),
+        Accepted::Replayed { job, same_fingerprint: true } => {
+            let first = first_origin(api, caller, job).await;
+            let mut response = answer_with(api, caller, definition, first);
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+            Ok(response)
+        }
         Accepted::Replayed { job, same_fingerprint: false } => {
             let detail = "This Idempotency-Key was used before, for a request with another body.";
-            return Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job));
+            Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job))
         }
-    };
-    Ok(accepted_response(api, definition, job, replayed, told))
+    }
 }
 
-/// What a 202 tells of the request that made the job.
-#[derive(Default)]
-struct Told {
+/// The request that made a job, as far as a 202 repeats it.
+struct Origin {
+    job: JobId,
     correlation_id: Option<String>,
-    trace_id: Option<String>,
+    trace_id: Option<u128>,
     retry_of: Option<JobId>,
 }
 
-impl Told {
-    fn of(asked: &Asked) -> Self {
-        Self {
-            correlation_id: Some(asked.correlation_id.clone()),
-            trace_id: Some(format!("{:032x}", asked.trace.context.trace_id)),
-            retry_of: asked.retry_of,
-        }
+/// The answer to a repeated request has the correlation id and the trace of the first one.
+async fn first_origin(api: &Api, caller: &Caller, job: JobId) -> Origin {
+    let stored = store::jobs::get(&api.pool, &caller.tenant, job).await;
+    match stored.ok().flatten().and_then(|stored| stored.acceptance) {
+        Some(first) => Origin {
+            job,
+            correlation_id: Some(first.correlation_id),
+            trace_id: first.trace_id,
+            retry_of: first.retry_of,
+        },
+        None => Origin { job, correlation_id: None, trace_id: None, retry_of: None },
     }
 }
 
-/// A repeated request is told what the first one was: the job's own correlation id and trace.
-async fn told_first(api: &Api, job: JobId) -> Told {
-    let stored = store::jobs::get(&api.pool, &api.config.default_tenant, job).await;
-    let acceptance = stored.ok().flatten().and_then(|stored| stored.acceptance);
-    let told = |acceptance: Acceptance| Told {
-        trace_id: acceptance.trace_id.map(|id| format!("{id:032x}")),
-        correlation_id: Some(acceptance.correlation_id),
-        retry_of: acceptance.retry_of,
+fn answer_with(api: &Api, caller: &Caller, definition: &Definition, origin: Origin) -> Response {
+    let trace_id = origin.trace_id.map(|trace_id| format!("{trace_id:032x}"));
+    let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
+    let info = AcceptedInfo {
+        job: origin.job,
+        flow: definition.name(),
+        status: JobStatus::Accepted,
+        correlation_id: origin.correlation_id.as_deref(),
+        trace: answer::Trace { id: trace_id, url },
+        retry_of: origin.retry_of,
     };
-    acceptance.map(told).unwrap_or_default()
-}
-
-fn accepted_response(api: &Api, definition: &Definition, job: JobId, replayed: bool, told: Told) -> Response {
-    let location = format!("/v1/jobs/{job}");
-    let trace_url = told.trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
-    let mut body = json!({
-        "id": job.to_string(),
-        "flow": definition.name(),
-        "status": "accepted",
-        "correlation_id": told.correlation_id,
-        "trace_id": told.trace_id,
-        "links": crate::answer::links(job),
-    });
-    if let Some(trace_url) = trace_url {
-        body["trace_url"] = trace_url.into();
-    }
-    if let Some(retry_of) = told.retry_of {
-        body["retry_of"] = retry_of.to_string().into();
-    }
-    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
-    let (flow, tenant) = (definition.name().to_owned(), api.config.default_tenant.clone());
-    response.extensions_mut().insert(Submitted { flow, tenant });
-    let headers = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        headers.insert(header::LOCATION, location);
-    }
-    if replayed {
-        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-    }
+    let mut response = answer::accepted(info, api.config.retry_after_s);
+    let (flow, tenant) = (definition.name().to_owned(), caller.tenant.clone());
+    response.extensions_mut().insert(JobInfo { id: origin.job.to_string(), flow, tenant });
     response
 }
 

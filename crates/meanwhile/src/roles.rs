@@ -7,7 +7,6 @@ use events::topic::Topics;
 use service_kit::config::{ConfigError, Shared, Sources, describe, load};
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
-use service_kit::problem::PublicUrl;
 use service_kit::tasks::Tasks;
 use service_kit::telemetry::{self, Metrics};
 use service_kit::{CancellationToken, shutdown};
@@ -160,7 +159,7 @@ fn ingest_settings(base: &Base, sources: &Sources) -> anyhow::Result<ingest::Set
         bus: base.bus.clone(),
         topics: base.topics.clone(),
         database_url: base.database_url()?,
-        public_url: PublicUrl::new(&base.shared.public_url),
+        public_url: base.shared.public_url.clone(),
         config: load(ingest::config::SECTION, ingest::config::DEFAULT, sources)?,
     })
 }

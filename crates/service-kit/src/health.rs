@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::{Clock, rfc3339};
-use crate::problem::{Kind, Problem};
 use crate::telemetry::Metrics;
 
 /// While a dependency stays missing, another message about it is logged at most this often.
@@ -176,7 +178,7 @@ impl Readiness {
 /// into an API.
 pub fn router(readiness: Readiness, metrics: Metrics) -> Router {
     Router::new()
-        .route("/healthz", get(async || Json(serde_json::json!({ "status": "alive" }))))
+        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(readyz))
         .with_state(readiness)
         .route("/metrics", get(async move || ([("content-type", "text/plain; version=0.0.4")], metrics.render())))
@@ -184,17 +186,37 @@ pub fn router(readiness: Readiness, metrics: Metrics) -> Router {
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {
     let dependencies = readiness.dependencies();
+    let missing = missing(&dependencies);
+    if missing.is_empty() {
+        return Json(json!({ "status": "ready", "dependencies": dependencies })).into_response();
+    }
+    let document = json!({
+        "type": "/problems/not-ready",
+        "title": "Something that this service needs is missing",
+        "detail": missing,
+        "remediation": "It recovers by itself once the named dependencies are reachable; see `dependencies`.",
+        "status": 503,
+        "dependencies": dependencies,
+    });
+    let content_type = [(CONTENT_TYPE, "application/problem+json")];
+    let mut response = (StatusCode::SERVICE_UNAVAILABLE, content_type, document.to_string()).into_response();
+    response.extensions_mut().insert(Unready(dependencies));
+    response
+}
+
+/// In the extensions of the answer of `/readyz` while something is missing: an API that `/readyz` is part of answers
+/// with its own kind of problem.
+#[derive(Debug, Clone)]
+pub struct Unready(pub Vec<Dependency>);
+
+/// The missing ones of these dependencies, for a person; empty when all answer.
+pub fn missing(dependencies: &[Dependency]) -> String {
     let missing: Vec<String> = dependencies
         .iter()
         .filter(|dependency| !dependency.ok)
         .map(|dependency| format!("{} ({}): {}", dependency.name, dependency.role, dependency.message))
         .collect();
-    if missing.is_empty() {
-        return Json(serde_json::json!({ "status": "ready", "dependencies": dependencies })).into_response();
-    }
-    Problem::new(Kind::NotReady, missing.join("; "))
-        .with("dependencies", serde_json::json!(dependencies))
-        .into_response()
+    missing.join("; ")
 }
 
 /// Listens on `listen` (`host:port`; port 0 takes a free one).

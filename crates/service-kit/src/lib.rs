@@ -1,16 +1,14 @@
 //! What any process needs: configuration, telemetry, health, shutdown.
 //!
-//! A role reads its [`config`] once, starts [`telemetry`], reports its dependencies to a [`health::Readiness`], keeps
-//! trying
-//! with [`retry`] and leaves when the token of [`shutdown`] is cancelled. Time, chance and ids come from [`Clock`] and
-//! [`Ids`], handed in. Every error that a person sees over HTTP is a [`Problem`] of one catalogue.
+//! A role reads its [`config`] once, starts [`telemetry`], reports its dependencies to a [`health::Readiness`], tries
+//! again with [`retry`], and leaves when the token of [`shutdown`] is cancelled. Time, chance and ids come from
+//! [`Clock`] and [`Ids`], handed in.
 //!
 //! Invariant: nothing here knows Kafka, Postgres, flows or jobs.
 
 pub mod config;
 pub mod health;
 pub mod identity;
-pub mod problem;
 pub mod retry;
 pub mod shutdown;
 mod stop;
@@ -21,6 +19,5 @@ pub mod trace;
 
 pub use health::Readiness;
 pub use identity::{Clock, Ids};
-pub use problem::Problem;
 pub use stop::stop_at;
 pub use tokio_util::sync::CancellationToken;

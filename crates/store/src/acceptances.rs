@@ -42,8 +42,8 @@ pub struct Acceptance {
 /// A caller's key, by which a repeated request finds the job of the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// The scope within the tenant.
-    pub route: String,
+    /// The scope within the tenant: a flow, or the retry of one job.
+    pub scope: String,
     /// The key itself.
     pub key: String,
     /// A digest of what was asked: the same key with another one is a caller's mistake.
@@ -152,7 +152,7 @@ fn without_repeats(batch: &[NewAcceptance]) -> (Vec<&NewAcceptance>, Vec<usize>)
     for request in batch {
         let place = match &request.idempotency {
             Some(idempotency) => *first_places
-                .entry((&request.acceptance.tenant, &idempotency.route, &idempotency.key))
+                .entry((&request.acceptance.tenant, &idempotency.scope, &idempotency.key))
                 .or_insert(asked.len()),
             None => asked.len(),
         };
@@ -194,7 +194,7 @@ where
         &acceptances().map(|a| signed(a.steps_total)).collect::<Vec<_>>(),
         &acceptances().map(|a| a.trace_id.map(trace_text)).collect::<Vec<_>>() as &[Option<String>],
         &acceptances().map(|a| a.retry_of.map(JobId::uuid)).collect::<Vec<_>>() as &[Option<Uuid>],
-        &keys().map(|key| key.map(|key| key.route.as_str())).collect::<Vec<_>>() as &[Option<&str>],
+        &keys().map(|key| key.map(|key| key.scope.as_str())).collect::<Vec<_>>() as &[Option<&str>],
         &keys().map(|key| key.map(|key| key.key.as_str())).collect::<Vec<_>>() as &[Option<&str>],
         &keys().map(|key| key.map(|key| key.fingerprint.as_slice())).collect::<Vec<_>>() as &[Option<&[u8]>],
         &keys().map(|key| key.map(|key| key.retention_ms)).collect::<Vec<_>>() as &[Option<i64>],

@@ -14,12 +14,12 @@ pub struct Holder {
 }
 
 /// The job that a key stands for, unless the key has expired.
-pub async fn find(pool: &Pool, tenant: &str, route: &str, key: &str) -> Result<Option<Holder>, Error> {
+pub async fn find(pool: &Pool, tenant: &str, scope: &str, key: &str) -> Result<Option<Holder>, Error> {
     let row = sqlx::query!(
         "select job, fingerprint from ingest.idempotency
          where tenant = $1 and route = $2 and key = $3 and expires_at > now()",
         tenant,
-        route,
+        scope,
         key,
     )
     .fetch_optional(pool.raw())

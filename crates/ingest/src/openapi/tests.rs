@@ -9,16 +9,16 @@ use flow::event::{EventKind, JobStatus};
 use service_kit::config::{Sources, load};
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
-use service_kit::problem::PublicUrl;
 use service_kit::telemetry::Metrics;
 use store::{Pool, Role};
 use tower::ServiceExt;
+use web::problem::PublicUrl;
 
 use super::*;
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::config::{DEFAULT, SECTION};
-use crate::recent::Recent;
+use crate::recent::RecentJobs;
 
 /// Problems of the catalogue that no address answers with yet.
 const NOT_YET: &[Kind] =
@@ -44,7 +44,7 @@ fn router() -> Router {
         acceptor,
         reader: Reader::new(Registry::new("http://127.0.0.1:1", None).unwrap()),
         catalog: Catalog::default(),
-        recent: Recent::new(1),
+        recent: RecentJobs::new(1),
         pool,
         readiness: readiness.clone(),
         planner: OnceLock::new(),

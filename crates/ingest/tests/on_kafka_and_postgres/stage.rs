@@ -10,7 +10,6 @@ use ingest::Settings;
 use ingest::config::{Config, DEFAULT, SECTION};
 use serde_json::Value;
 use service_kit::config::{Sources, load};
-use service_kit::problem::PublicUrl;
 use service_kit::telemetry::Metrics;
 use service_kit::{CancellationToken, Clock, Readiness, health};
 use test_kit::{Ground, eventually, http_client};
@@ -116,7 +115,7 @@ impl Ingest {
             bus: ground.bus.clone(),
             topics: ground.topics.clone(),
             database_url: ground.database_url.clone(),
-            public_url: PublicUrl::new(PUBLIC_URL),
+            public_url: PUBLIC_URL.to_owned(),
             config,
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();

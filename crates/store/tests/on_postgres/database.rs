@@ -84,7 +84,7 @@ pub(crate) fn acceptance(name: &str) -> NewAcceptance {
 /// The same with an idempotency key.
 pub(crate) fn keyed(name: &str, key: &str, fingerprint: &str) -> NewAcceptance {
     let idempotency = Idempotency {
-        route: "POST /orders".to_owned(),
+        scope: "POST /orders".to_owned(),
         key: key.to_owned(),
         fingerprint: fingerprint.as_bytes().to_vec(),
         retention_ms: 86_400_000,

@@ -7,6 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use service_kit::health::Unready;
+
 use super::{Kind, MEDIA_TYPE, Problem};
 
 /// Where callers reach this service, for absolute URIs: from configuration, else from each request's `Host`.
@@ -30,8 +32,7 @@ impl PublicUrl {
     }
 }
 
-/// The trace of a request, 32 hex digits. An outer layer may put it into the request's extensions; problems then name
-/// it.
+/// The trace of a request, 32 hex digits. Problems name it where an outer layer puts it into the request's extensions.
 #[derive(Debug, Clone)]
 pub struct TraceId(pub String);
 
@@ -39,10 +40,10 @@ fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
 }
 
-/// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, dress)`): gives problems their absolute type and their
-/// instance,
-/// and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415, panics) into problems.
-pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: Next) -> Response {
+/// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, complete_problem)`): gives problems their absolute type
+/// and their instance, and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415,
+/// panics) into problems.
+pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Request, next: Next) -> Response {
     let base = public_url.for_request(request.headers());
     let path =
         request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path()).to_owned();
@@ -53,7 +54,9 @@ pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: 
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
-    let mut problem = match response.extensions_mut().remove::<Problem>() {
+    let unready =
+        response.extensions_mut().remove::<Unready>().map(|Unready(dependencies)| Problem::unready(&dependencies));
+    let mut problem = match response.extensions_mut().remove::<Problem>().or(unready) {
         Some(problem) => problem,
         None if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) => return response,
         None => Problem::new(Kind::of_status(status), format!("{method} {path} was answered with {status}."))
@@ -65,17 +68,17 @@ pub async fn dress(State(public_url): State<PublicUrl>, request: Request, next: 
     if let (None, Some(TraceId(trace_id))) = (&problem.0.trace_id, trace_id) {
         problem.0.trace_id = Some(trace_id);
     }
-    let mut dressed = problem.response(&base);
+    let mut completed = problem.response(&base);
     // What outer layers and routing have said beside the body stays (Allow, Vary, X-Correlation-ID).
     for (name, value) in response.headers() {
         let about_the_body = [header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
-        if !about_the_body && !dressed.headers().contains_key(name) {
-            dressed.headers_mut().append(name, HeaderValue::clone(value));
+        if !about_the_body && !completed.headers().contains_key(name) {
+            completed.headers_mut().append(name, HeaderValue::clone(value));
         }
     }
     // For outer layers: the request's span names it.
-    dressed.extensions_mut().insert(problem);
-    dressed
+    completed.extensions_mut().insert(problem);
+    completed
 }
 
 #[cfg(test)]
@@ -99,7 +102,7 @@ mod tests {
             .route("/jobs", post(async |Json(body): Json<Value>| Json(body)))
             .route("/missing", get(async || Problem::new(Kind::UnknownJob, "No job 7.")))
             .layer(DefaultBodyLimit::max(20))
-            .layer(middleware::from_fn_with_state(PublicUrl::new(public_url), dress));
+            .layer(middleware::from_fn_with_state(PublicUrl::new(public_url), complete_problem));
         let response = app.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 4_096).await.unwrap();

@@ -1,41 +1,40 @@
-//! What every request carries along: its trace and its correlation id.
+//! The context of a request, handed down to its handler: trace, correlation id, caller.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
+use events::limit::CORRELATION_ID_BYTES_MAX;
 use events::trace::Trace;
 use service_kit::identity::Ids;
-use service_kit::problem::TraceId;
 use service_kit::trace::Span;
 
+use crate::caller::Caller;
+use crate::problem::TraceId;
+use crate::request_info::RequestInfo;
 use crate::spans;
 
 /// The header of the correlation id.
-pub(crate) const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-/// The longest correlation id taken from a caller, in bytes; a longer one is cut.
-const CORRELATION_ID_BYTES_MAX: usize = 128;
-/// `tracestate` over this is dropped, as W3C Trace Context allows.
-const TRACESTATE_BYTES_MAX: usize = 512;
-
-/// A request's trace (the caller's, continued, or a new one) and correlation id (the caller's, or ours).
+pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+/// In the extensions of every request.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestContext {
-    /// Who causes what follows: the caller's trace with a span of ours.
-    pub(crate) trace: Trace,
-    /// Echoed, stored, sent on.
-    pub(crate) correlation_id: String,
+pub struct RequestContext {
+    /// The caller's trace, continued, or a new one: the cause of whatever follows from the request.
+    pub trace: Trace,
+    /// The caller's, or ours. Echoed, stored, and sent on.
+    pub correlation_id: String,
+    pub caller: Caller,
 }
 
 impl RequestContext {
     /// The trace id as 32 hexadecimal digits.
-    pub(crate) fn trace_id(&self) -> String {
+    pub fn trace_id(&self) -> String {
         format!("{:032x}", self.trace.context.trace_id)
     }
 }
 
 /// A correlation id as it may be stored: printable ASCII, of bounded length; none where nothing is left.
-pub(crate) fn clean_correlation_id(text: &str) -> Option<String> {
+pub fn clean_correlation_id(text: &str) -> Option<String> {
     let clean: String =
         text.trim().chars().filter(|c| (' '..='~').contains(c)).take(CORRELATION_ID_BYTES_MAX).collect();
     (!clean.is_empty()).then_some(clean)
@@ -44,31 +43,34 @@ pub(crate) fn clean_correlation_id(text: &str) -> Option<String> {
 /// The trace that the caller says it is in.
 fn incoming(headers: &HeaderMap) -> Option<Trace> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let state = text("tracestate").filter(|state| state.len() <= TRACESTATE_BYTES_MAX);
-    Trace::parse(text("traceparent"), state)
+    Trace::parse(text("traceparent"), text("tracestate"))
 }
 
-fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids) -> RequestContext {
+fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids, caller: Caller) -> RequestContext {
     let trace = span.carry_on(incoming, ids);
     let text = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
     let correlation_id = text.and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
-    RequestContext { trace, correlation_id }
+    RequestContext { trace, correlation_id, caller }
 }
 
-/// Middleware: puts a [`RequestContext`] into the request's extensions (and the trace id, for problems), echoes the
-/// correlation id on every answer, and makes the request's span.
-pub(crate) async fn carry(State(ids): State<Ids>, mut request: Request, next: Next) -> Response {
+/// Middleware: gives the request its [`RequestContext`], its trace id (for problems) and its span, and echoes the
+/// correlation id on every answer.
+pub(crate) async fn carry(State((ids, anonymous)): State<(Ids, Caller)>, mut request: Request, next: Next) -> Response {
+    let info = RequestInfo::of(&mut request).await;
     let incoming = incoming(request.headers());
-    let span = spans::request(&request, incoming.as_ref());
-    let context = read(request.headers(), incoming, &span, &ids);
+    let span = spans::begin(info.as_ref(), incoming.as_ref());
+    let context = read(request.headers(), incoming, &span, &ids, anonymous);
     span.text("meanwhile.correlation_id", &context.correlation_id);
-    let asked = spans::Asked::of(&request, &span);
     let echo = HeaderValue::from_str(&context.correlation_id).ok();
-    request.extensions_mut().insert(TraceId(context.trace_id()));
-    request.extensions_mut().insert(context);
+    let extensions = request.extensions_mut();
+    extensions.insert(TraceId(context.trace_id()));
+    extensions.insert(context);
+    if let Some(info) = &info {
+        extensions.insert(info.clone());
+    }
     let mut response = next.run(request).await;
-    if let Some(asked) = asked {
-        spans::answered(&span, &asked, &response);
+    if let Some(info) = &info {
+        spans::answered(&span, info, &response);
     }
     if let Some(echo) = echo {
         response.headers_mut().insert(CORRELATION_ID, echo);
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     fn read(headers: &HeaderMap, ids: &Ids) -> RequestContext {
-        super::read(headers, incoming(headers), &Span::none(), ids)
+        super::read(headers, incoming(headers), &Span::none(), ids, Caller::unrestricted("acme"))
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

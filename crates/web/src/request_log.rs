@@ -3,66 +3,54 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, StatusCode, header};
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::address::{is_quiet, job_of, registered};
 use crate::context::RequestContext;
+pub use crate::request_info::JobInfo;
+use crate::request_info::{RequestInfo, registered};
 
-/// The route of what matched none.
+/// The route of a request that matched none.
 const NO_ROUTE: &str = "(none)";
 
-/// In the extensions of every request: the fallback notes in it the flow's own route that it found, which is no route
-/// of the router. Paths themselves are anybody's to choose, and so no labels.
+/// In the extensions of every request: a fallback notes in it the route that it found outside of the router. Paths
+/// themselves are anybody's to choose, and so no labels.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct FlowRoute(Arc<OnceLock<String>>);
+pub struct NotedRoute(Arc<OnceLock<String>>);
 
-impl FlowRoute {
-    pub(crate) fn note(&self, route: &str) {
+impl NotedRoute {
+    pub fn note(&self, route: &str) {
         self.0.get_or_init(|| route.to_owned());
     }
-}
-
-/// Put into the extensions of a response that accepted a job (or found the one that its key stands for).
-#[derive(Debug, Clone)]
-pub(crate) struct Submitted {
-    pub(crate) flow: String,
-    pub(crate) tenant: String,
 }
 
 /// Middleware: counts a request, and logs its method, route, status, duration, trace and job. No bodies, no queries, no
 /// secrets.
 pub(crate) async fn log(mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let method = request.method().clone();
-    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    // A flow's own route is no route of the router.
-    let path = request.uri().path().to_owned();
+    let info = request.extensions().get::<RequestInfo>().cloned();
     let trace_id = request.extensions().get::<RequestContext>().map(RequestContext::trace_id);
-    let flow_route = FlowRoute::default();
-    request.extensions_mut().insert(flow_route.clone());
+    let noted = NotedRoute::default();
+    request.extensions_mut().insert(noted.clone());
     let response = next.run(request).await;
     let took = started.elapsed();
-    let route = matched.as_deref().unwrap_or(&path);
-    if !is_quiet(route) {
-        let known = matched.as_deref().or_else(|| flow_route.0.get().map(String::as_str));
-        count(known.unwrap_or(NO_ROUTE), &method, response.status(), took);
-        let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
-        let submitted = response.extensions().get::<Submitted>();
-        tracing::info!(
-            method = method.as_str(),
-            route,
-            status = response.status().as_u16(),
-            duration_ms = took.as_secs_f64() * 1_000.0,
-            trace_id,
-            job.id = location.and_then(job_of).or_else(|| job_of(&path)),
-            flow = submitted.map(|submitted| submitted.flow.as_str()),
-            tenant = submitted.map(|submitted| submitted.tenant.as_str()),
-            "request"
-        );
-    }
+    let Some(info) = info else { return response };
+    let known = info.route.as_deref().or_else(|| noted.0.get().map(String::as_str));
+    count(known.unwrap_or(NO_ROUTE), &info.method, response.status(), took);
+    let job = response.extensions().get::<JobInfo>();
+    tracing::info!(
+        method = info.method.as_str(),
+        route = info.route.as_deref().unwrap_or(&info.path),
+        status = response.status().as_u16(),
+        duration_ms = took.as_secs_f64() * 1_000.0,
+        trace_id,
+        job.id = info.job_of(job),
+        flow = job.map(|job| job.flow.as_str()),
+        tenant = job.map(|job| job.tenant.as_str()),
+        "request"
+    );
     response
 }
 

@@ -5,15 +5,15 @@ use axum::http::StatusCode;
 /// One row of the catalogue.
 #[derive(Debug)]
 pub struct Entry {
-    /// Which one it is.
+    /// Its variant.
     pub kind: Kind,
     /// Its name in the type URI, `/problems/{name}`.
     pub name: &'static str,
     /// The HTTP status that it usually has.
     pub status: u16,
-    /// What it is, in a few words, the same for every occurrence.
+    /// A few words, the same for every occurrence.
     pub title: &'static str,
-    /// What to do next.
+    /// Advice on the next step.
     pub remediation: &'static str,
 }
 
@@ -26,7 +26,7 @@ impl Entry {
 
 macro_rules! catalogue {
     ($($kind:ident $status:literal $name:literal $title:literal $remediation:literal)*) => {
-        /// Which problem: the variants are the names of the catalogue.
+        /// A problem's kind: the variants are the names of the catalogue.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind {
             $(#[doc = concat!($status, ": ", $title)] $kind,)*
@@ -53,7 +53,7 @@ catalogue! {
         "Send valid credentials."
     Forbidden 403 "forbidden" "The credentials do not allow this"
         "Use credentials with the scope that the detail names."
-    // What it names is not there, or not in this way.
+    // The request names something that is not there, or not in this way.
     NotFound 404 "not-found" "There is nothing at this address"
         "Check the path. `GET /openapi.json` lists what there is."
     UnknownFlow 404 "unknown-flow" "There is no flow of this name"
@@ -61,7 +61,7 @@ catalogue! {
     UnknownJob 404 "unknown-job" "There is no job with this id"
         "Check the id. Jobs are forgotten after their retention time."
     NotFinished 404 "not-finished" "The job has no result yet"
-        "Ask again after the time in `Retry-After`, or wait with `GET /v1/jobs/{id}?wait=30`."
+        "Ask again after the time in `Retry-After`."
     MethodNotAllowed 405 "method-not-allowed" "This address does not take this method"
         "Use one of the methods in the `Allow` header."
     // It does not fit with what is there.
@@ -70,13 +70,13 @@ catalogue! {
     IdempotencyKeyInUse 409 "idempotency-key-in-use" "A request with this Idempotency-Key is being accepted right now"
         "Send the same request again after the time in `Retry-After`: it will get the job of the first one."
     StillRunning 409 "still-running" "The job has not ended"
-        "Nothing to retry yet: failed attempts are repeated by themselves. Ask again when it has ended or is parked."
+        "Failed attempts are repeated automatically. Retry the job once it has ended or is parked."
     AlreadyFinished 409 "already-finished" "The job has ended"
-        "Nothing: a final state stays. `POST /v1/jobs/{id}/retry` starts it anew as another job."
+        "A final state stays. `POST /v1/jobs/{id}/retry` starts the work again as another job."
     Cancelled 409 "cancelled" "The job was cancelled"
-        "Nothing is left of it: what was done is undone. Submit a new job if you want it after all."
+        "Completed steps are undone. Submit a new job if you want it after all."
     Gone 410 "gone" "This is no longer kept"
-        "Results are kept for the flow's retention time. Submit a new job if you need the result again."
+        "Results are kept for as long as the operator says (`keep_jobs_d`). Submit a new job to get the result again."
     PayloadTooLarge 413 "payload-too-large" "The body is larger than this route takes"
         "Send a smaller body; put large data elsewhere and send its address."
     UnsupportedMediaType 415 "unsupported-media-type" "The body's media type is not taken here"
@@ -86,15 +86,15 @@ catalogue! {
     IdempotencyKeyReused 422 "idempotency-key-reused" "This Idempotency-Key was used for another request"
         "Use a new key for a new piece of work, or send exactly the first request again to get its job."
     QuotaExceeded 429 "quota-exceeded" "Too many requests"
-        "Send less, or again after the time in `Retry-After`; `violated-policies` names the limit."
+        "Send fewer requests, or wait for the time in `Retry-After`; `violated-policies` names the limit."
     // The job went wrong.
     StepFailed 502 "step-failed" "A step of the job failed"
-        "`detail` and `step` say what its service answered; what was done is undone. Mend the cause and submit again."
+        "`detail` and `step` tell its service's answer. Completed steps are undone. Fix the cause and submit again."
     DeadlineExceeded 504 "deadline-exceeded" "The job did not end before its deadline"
-        "What was done is undone. Submit it again, or give the flow a longer `deadline`."
+        "Completed steps are undone. Submit it again, or give the flow a longer `deadline`."
     // We went wrong.
     Internal 500 "internal" "Something went wrong on our side"
-        "Send it again with the same Idempotency-Key; if it stays, give the operator the `trace_id`."
+        "Send it again with the same Idempotency-Key. If the problem stays, give the operator the `trace_id`."
     NotReady 503 "not-ready" "Something that this service needs is missing"
         "It recovers by itself once the named dependencies are reachable; see `dependencies`."
     TemporaryReducedCapacity 503 "temporary-reduced-capacity" "No new jobs for the moment"

@@ -1,19 +1,20 @@
 //! Errors as people and programs see them over HTTP: problem details (RFC 9457), from one catalogue.
 //!
 //! A problem has two messages: the public text, and the cause, which is logged once, where the response is made.
-//! [`dress`]
-//! is the layer that completes each problem (absolute type, instance) and turns any other error response into one.
+//! [`complete_problem`] is the layer that completes each problem (absolute type, instance) and turns any other error
+//! response into one.
 
 mod catalogue;
-mod dress;
+mod complete;
 mod page;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use service_kit::health::{Dependency, missing};
 
 pub use catalogue::{CATALOGUE, Entry, Kind};
-pub use dress::{PublicUrl, TraceId, dress};
+pub use complete::{PublicUrl, TraceId, complete_problem};
 pub use page::{index, page, router};
 
 /// The media type of problem details.
@@ -59,6 +60,11 @@ impl Problem {
         Self::new(Kind::Internal, "The request could not be served. Nothing of it was accepted.").caused_by(cause)
     }
 
+    /// The answer of `/readyz` while dependencies are missing.
+    pub fn unready(dependencies: &[Dependency]) -> Self {
+        Self::new(Kind::NotReady, missing(dependencies)).with("dependencies", json!(dependencies))
+    }
+
     /// The cause, for the log only: it is written once, where the response is made.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<anyhow::Error>) -> Self {
@@ -80,7 +86,7 @@ impl Problem {
         self
     }
 
-    /// The URI reference of this occurrence; [`dress`] fills in the request's path.
+    /// The URI reference of this occurrence; [`complete_problem`] fills in the request's path.
     #[must_use]
     pub fn with_instance(mut self, instance: impl Into<String>) -> Self {
         self.0.instance = Some(instance.into());
@@ -136,9 +142,8 @@ impl Problem {
         &self.0.detail
     }
 
-    /// The document (RFC 9457 section 3.1); `public_url` is where this service is reached, without a slash at its end,
-    /// and
-    /// makes `type` absolute.
+    /// The document (RFC 9457 section 3.1). `public_url` makes `type` absolute: the address of this service, without a
+    /// slash at its end.
     pub fn document(&self, public_url: &str) -> Value {
         let Parts { kind, status, detail, remediation, instance, job, trace_id, members, .. } = &*self.0;
         let entry = kind.entry();
@@ -193,10 +198,8 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::to_bytes;
-    use serde_json::json;
-
     use super::*;
+    use axum::body::to_bytes;
 
     #[tokio::test]
     async fn a_problem_becomes_a_response_with_its_type_status_and_members() {

@@ -1,0 +1,162 @@
+//! Finding a job: acceptance, projection and event tail merged into one state.
+//!
+//! Invariant: an answer never goes back in time. The three sources are merged by cursor, and the acceptance is there
+//! from the 202 on, so a `GET` right after it is never a 404.
+
+use std::time::Duration;
+
+use bus::Unreadable;
+use events::decode_event;
+use flow::event::{JobEvent, JobStatus};
+use flow::id::JobId;
+use flow::view::JobView;
+use store::acceptances::Acceptance;
+use store::jobs::StoredJob;
+use web::caller::{Caller, Scope};
+use web::problem::{Kind, Problem};
+
+use crate::recent::RecentJob;
+use crate::state::Api;
+
+/// The cursor of a job without any event yet: before the first offset.
+pub(crate) const BEFORE_THE_FIRST_EVENT: i64 = -1;
+/// Postgres may take this long to answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A job at this moment.
+pub(crate) struct JobState {
+    pub(crate) view: JobView,
+    pub(crate) events: Vec<(i64, JobEvent)>,
+    /// As 32 hexadecimal digits.
+    pub(crate) trace_id: Option<String>,
+}
+
+/// The job that a path names, or the problem 404.
+pub(crate) async fn find(api: &Api, caller: &Caller, text: &str) -> Result<JobState, Problem> {
+    caller.require(Scope::JobsRead)?;
+    let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
+    let job: JobId = text.parse().map_err(|_| unknown())?;
+    // Until the events' recent past has been read, an answer could be older than one that was given before.
+    api.ready()?;
+    let recent = match api.recent.get(job) {
+        Some(recent) => Some(decode(api, recent).await?),
+        None => None,
+    };
+    let recent = match recent {
+        Some(recent) if recent.complete && !recent.events.is_empty() => {
+            return recent.state().filter(|job| is_visible(job, caller)).ok_or_else(unknown);
+        }
+        recent => recent,
+    };
+    let stored = stored(api, caller, job).await?;
+    let stored_cursor = stored.as_ref().and_then(|stored| stored.projection.as_ref()).map(|seen| seen.summary.cursor);
+    if api.recent.forgotten(job).is_some_and(|forgotten| stored_cursor.is_none_or(|stored| stored < forgotten)) {
+        let detail = "A newer state of this job was reported before; the database has not caught up yet.";
+        return Err(Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1));
+    }
+    let state = match (stored, recent) {
+        (Some(stored), recent) => Some(merge(stored, recent)),
+        (None, recent) => recent.and_then(DecodedJob::state),
+    };
+    state.filter(|job| is_visible(job, caller)).ok_or_else(unknown)
+}
+
+/// The job as Postgres has it, or the problem 503.
+pub(crate) async fn stored(api: &Api, caller: &Caller, job: JobId) -> Result<Option<StoredJob>, Problem> {
+    let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
+    let reading = store::jobs::get(&api.pool, &caller.tenant, job);
+    match tokio::time::timeout(READ_TIMEOUT, reading).await {
+        Ok(outcome) => outcome.map_err(|error| unavailable().caused_by(error)),
+        Err(_) => Err(unavailable()),
+    }
+}
+
+/// Another tenant's job does not exist for this caller.
+fn is_visible(job: &JobState, caller: &Caller) -> bool {
+    job.view.tenant == caller.tenant
+}
+
+/// A [`RecentJob`] whose events are decoded.
+struct DecodedJob {
+    events: Vec<(i64, JobEvent)>,
+    complete: bool,
+    trace_id: Option<u128>,
+}
+
+impl DecodedJob {
+    /// None without any event.
+    fn state(self) -> Option<JobState> {
+        Some(JobState { trace_id: self.trace_id.map(hexadecimal), ..fold(self.events)? })
+    }
+}
+
+async fn decode(api: &Api, recent: RecentJob) -> Result<DecodedJob, Problem> {
+    let mut events = Vec::with_capacity(recent.events.len());
+    for (cursor, bytes) in recent.events {
+        match api.reader.read(Some(&*bytes), decode_event).await {
+            Ok(event) => events.push((cursor, event)),
+            // The orchestrator keeps it as a dead letter.
+            Err(Unreadable::Never(reason)) => tracing::debug!(cursor, reason, "unreadable event skipped"),
+            Err(Unreadable::NotNow(error)) => {
+                let problem = Problem::new(Kind::NotReady, "The schema registry does not answer.");
+                return Err(problem.retry_after_s(1).caused_by(error));
+            }
+        }
+    }
+    Ok(DecodedJob { events, complete: recent.complete, trace_id: recent.trace_id })
+}
+
+fn merge(stored: StoredJob, recent: Option<DecodedJob>) -> JobState {
+    let (mut events, mut trace_id) = match stored.projection {
+        Some(projection) => {
+            let history = projection.history.into_iter().map(|entry| (entry.cursor, entry.event)).collect();
+            (history, projection.summary.trace_id)
+        }
+        None => (Vec::new(), None),
+    };
+    events.extend(recent.into_iter().flat_map(|recent| recent.events));
+    trace_id = trace_id.or(stored.acceptance.as_ref().and_then(|acceptance| acceptance.trace_id));
+    let mut state = fold(events).unwrap_or_else(|| {
+        let acceptance = stored.acceptance.expect("a stored job has an acceptance or a projection with history");
+        JobState { view: accepted(&acceptance), events: Vec::new(), trace_id: None }
+    });
+    state.trace_id = trace_id.map(hexadecimal);
+    state
+}
+
+/// The state after these events; late and repeated ones change nothing.
+fn fold(events: Vec<(i64, JobEvent)>) -> Option<JobState> {
+    let mut events = events.into_iter();
+    let (cursor, first) = events.next()?;
+    let mut view = JobView::from_event(cursor, &first);
+    let mut kept = vec![(cursor, first)];
+    kept.extend(events.filter(|(cursor, event)| view.apply(*cursor, event)));
+    Some(JobState { view, events: kept, trace_id: None })
+}
+
+fn hexadecimal(trace_id: u128) -> String {
+    format!("{trace_id:032x}")
+}
+
+/// A job without any event yet.
+fn accepted(acceptance: &Acceptance) -> JobView {
+    JobView {
+        job: acceptance.job,
+        tenant: acceptance.tenant.clone(),
+        flow: acceptance.flow.clone(),
+        version: acceptance.version.clone(),
+        key: acceptance.key.clone(),
+        correlation_id: acceptance.correlation_id.clone(),
+        retry_of: acceptance.retry_of,
+        status: JobStatus::Accepted,
+        cursor: BEFORE_THE_FIRST_EVENT,
+        created_at_ms: acceptance.accepted_at_ms,
+        updated_at_ms: acceptance.accepted_at_ms,
+        steps_total: acceptance.steps_total,
+        steps: Vec::new(),
+        compensation: None,
+        result: None,
+        error: None,
+        parked: Vec::new(),
+    }
+}

@@ -1,0 +1,59 @@
+//! `GET /v1/jobs/{id}/result`
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use flow::event::JobStatus;
+use flow::id::JobId;
+use web::context::RequestContext;
+use web::problem::{Kind, Problem};
+
+use crate::answer;
+use crate::job_lookup::{JobState, find};
+use crate::state::Api;
+
+const DAY_MS: i64 = 86_400_000;
+
+/// The result of a job that succeeded, or the problem that says why there is none (yet).
+pub(crate) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(job): Path<String>,
+    Extension(context): Extension<RequestContext>,
+) -> Result<Response, Problem> {
+    let found = find(&api, &context.caller, &job).await;
+    let JobState { view, trace_id, .. } = found.map_err(|problem| gone_if_expired(&api, &job, problem))?;
+    match view.status {
+        JobStatus::Succeeded => Ok(Json(view.result).into_response()),
+        JobStatus::Failed | JobStatus::Cancelled => {
+            let definition = api.catalog.version(&view.flow, &view.version);
+            Err(answer::failed(&view, trace_id.as_deref(), definition.as_ref()))
+        }
+        JobStatus::NeedsAttention => Err(not_finished(&api, job, "The job is parked: an operator has to decide.")),
+        JobStatus::Accepted | JobStatus::Running | JobStatus::Waiting | JobStatus::Compensating => {
+            Err(not_finished(&api, job, &format!("The job is {}.", view.status.as_str())))
+        }
+    }
+}
+
+/// The time inside its id tells a job that is no longer kept from one that never was.
+fn gone_if_expired(api: &Api, job: &str, problem: Problem) -> Problem {
+    let days = api.config.keep_jobs_d;
+    let made_ms = job.parse().ok().and_then(|job: JobId| made_ms(job));
+    let expired = made_ms.is_some_and(|made_ms| made_ms < api.clock.now_ms() - i64::from(days) * DAY_MS);
+    if problem.kind() != Kind::UnknownJob || days == 0 || !expired {
+        return problem;
+    }
+    Problem::new(Kind::Gone, format!("Results are kept for {days} days after their jobs' ends.")).with_job(job)
+}
+
+/// When an id was drawn, milliseconds since the Unix epoch: a UUIDv7 begins with it.
+fn made_ms(job: JobId) -> Option<i64> {
+    let id = job.uuid();
+    (id.get_version_num() == 7).then(|| i64::try_from(id.as_u128() >> 80).ok())?
+}
+
+fn not_finished(api: &Api, job: String, detail: &str) -> Problem {
+    Problem::new(Kind::NotFinished, detail).with_job(job).retry_after_s(api.config.retry_after_s)
+}

@@ -1,0 +1,115 @@
+//! The layers around the routes of a door.
+
+use axum::extract::DefaultBodyLimit;
+use axum::{Router, middleware};
+use service_kit::identity::Ids;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::caller::Caller;
+use crate::problem::{PublicUrl, complete_problem};
+use crate::{context, panic, request_log};
+
+/// The settings of a frame.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Where callers reach the door: makes URIs in answers absolute.
+    pub public_url: PublicUrl,
+    /// Larger bodies are answered with 413.
+    pub body_bytes_max: usize,
+    /// The caller of a request without credentials.
+    pub anonymous: Caller,
+    /// Draws trace ids and correlation ids.
+    pub ids: Ids,
+}
+
+impl Frame {
+    /// From the inside out: panics and other errors become problems, the request is logged, all within its context.
+    pub fn around(self, routes: Router) -> Router {
+        routes
+            .layer(CatchPanicLayer::custom(panic::answer))
+            .layer(DefaultBodyLimit::max(self.body_bytes_max))
+            .layer(middleware::from_fn_with_state(self.public_url, complete_problem))
+            .layer(middleware::from_fn(request_log::log))
+            .layer(middleware::from_fn_with_state((self.ids, self.anonymous), context::carry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Extension;
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use axum::http::StatusCode;
+    use axum::response::Response;
+    use axum::routing::get;
+    use serde_json::Value;
+    use service_kit::health::{self, Readiness};
+    use service_kit::identity::Clock;
+    use service_kit::telemetry::Metrics;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::context::RequestContext;
+    use crate::problem::{MEDIA_TYPE, Problem};
+
+    async fn ask(routes: Router, path: &str) -> (Response<()>, String) {
+        let frame = Frame {
+            public_url: PublicUrl::new("https://api.example.com"),
+            body_bytes_max: 1_000,
+            anonymous: Caller::unrestricted("acme"),
+            ids: Ids::seeded(1),
+        };
+        let request = Request::get(path)
+            .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+            .header("x-correlation-id", "order-17");
+        let response = frame.around(routes).oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, 4_096).await.unwrap().to_vec();
+        (Response::from_parts(parts, ()), String::from_utf8(body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_with_a_problem_that_tells_nothing_but_the_trace() {
+        let panics = async || -> &'static str { panic!("the password is hunter2") };
+        let (response, body) = ask(Router::new().route("/panics", get(panics)), "/panics").await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()["content-type"], MEDIA_TYPE);
+        assert_eq!(response.headers()["x-correlation-id"], "order-17");
+        assert!(!body.contains("hunter2"), "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["type"], "https://api.example.com/problems/internal");
+        assert_eq!(body["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(body["instance"], "/panics");
+    }
+
+    #[tokio::test]
+    async fn a_handler_finds_the_caller_of_a_request_without_credentials() {
+        let whoami = async |Extension(context): Extension<RequestContext>| context.caller.tenant;
+        let (_, body) = ask(Router::new().route("/whoami", get(whoami)), "/whoami").await;
+        assert_eq!(body, "acme");
+    }
+
+    #[tokio::test]
+    async fn missing_dependencies_are_answered_as_a_problem_like_any_other() {
+        let readiness = Readiness::new(Clock::manual(0), "ingest");
+        readiness.missing("kafka", "refused");
+        let (response, body) = ask(health::router(readiness, Metrics::install().unwrap()), "/readyz").await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["type"], "https://api.example.com/problems/not-ready");
+        assert_eq!((&body["instance"], &body["detail"]), (&"/readyz".into(), &"kafka (ingest): refused".into()));
+        assert_eq!(body["dependencies"][0]["name"], "kafka");
+    }
+
+    #[tokio::test]
+    async fn a_process_without_a_door_answers_readyz_in_the_words_of_the_catalogue() {
+        let readiness = Readiness::new(Clock::manual(0), "relay");
+        readiness.missing("kafka", "refused");
+        let dependencies = readiness.dependencies();
+        let request = Request::get("/readyz").body(Body::empty()).unwrap();
+        let answer = health::router(readiness, Metrics::install().unwrap()).oneshot(request).await.unwrap();
+        let body = to_bytes(answer.into_body(), 4_096).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body, Problem::unready(&dependencies).document(""));
+    }
+}
