@@ -30,7 +30,7 @@ impl Connection {
         state.last_reason = reason.to_owned();
         if !state.down {
             state.down = true;
-            tracing::warn!(client = self.role, reason, "Kafka is not reachable; trying on");
+            tracing::warn!(client = self.role, reason, "Kafka is not reachable; retrying");
         }
     }
 

@@ -24,7 +24,7 @@ pub use self::handler::{AssignedPartition, Commands, ConsumerError, Handler, Sta
 pub use self::membership::GroupMetadata;
 use self::membership::Membership;
 use self::poll::Poller;
-use self::rebalance::Desk;
+use self::rebalance::Callbacks;
 use self::wake::Wake;
 use crate::in_process::InProcess;
 use crate::settings::MESSAGE_BYTES_MAX;
@@ -192,9 +192,9 @@ impl GroupConsumer {
         };
         let control = Control { stop: Arc::default(), wake: Arc::default(), down: Arc::default(), membership };
         let handler = Box::new(handler(control.clone()));
-        let desk = Desk::new(handler, options.group.clone(), settings.in_process.clone(), control.clone());
+        let callbacks = Callbacks::new(handler, options.group.clone(), settings.in_process.clone(), control.clone());
         let config = options.client_config(settings, scope);
-        let mut consumer: BaseConsumer<Desk> = BaseConsumer::from_config_and_context(&config, desk)?;
+        let mut consumer: BaseConsumer<Callbacks> = BaseConsumer::from_config_and_context(&config, callbacks)?;
         let wake = Arc::clone(&control.wake);
         consumer.set_nonempty_callback(move || wake.signal());
         let consumer = Arc::new(consumer);

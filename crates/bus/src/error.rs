@@ -2,6 +2,24 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+/// librdkafka's own words for what went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(String);
+
+impl From<String> for Cause {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<KafkaError> for Cause {
+    fn from(error: KafkaError) -> Self {
+        // As text: the error's own text repeats that of its source.
+        Self(error.to_string())
+    }
+}
+
 /// A request to Kafka failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {

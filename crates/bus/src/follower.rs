@@ -32,7 +32,7 @@ const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a waiting batch looks whether the consumer still lives.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What to follow, and how much at once.
+/// Which topics to follow, and how much at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowerOptions {
     /// The consumer group, which divides the partitions.
@@ -74,14 +74,14 @@ impl FollowerOptions {
     }
 }
 
-/// What queued up: at most one part per partition.
+/// Records of several partitions: at most one part per partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Batch {
+pub struct RecordBatch {
     /// In no particular order among partitions.
-    pub parts: Vec<Part>,
+    pub parts: Vec<PartitionRecords>,
 }
 
-impl Batch {
+impl RecordBatch {
     /// Records in all parts.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| part.records.len()).sum()
@@ -95,7 +95,7 @@ impl Batch {
 
 /// Consecutive records of one partition; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct PartitionRecords {
     /// The topic's full name.
     pub topic: String,
     /// The partition.
@@ -137,7 +137,7 @@ impl Follower {
         consumer_options.session_timeout = options.session_timeout;
         let runtime = Handle::current();
         let handler_shared = Arc::clone(&shared);
-        let consumer = GroupConsumer::start_with(settings, consumer_options, |control| Desk {
+        let consumer = GroupConsumer::start_with(settings, consumer_options, |control| FollowerHandler {
             shared: handler_shared,
             control,
             runtime,
@@ -152,7 +152,7 @@ impl Follower {
 
     /// Everything that queued up, up to the limits; waits for at least one record. An error is fatal: an offset that
     /// is not in the log, or a broken client. Cancel-safe.
-    pub async fn next_batch(&mut self) -> Result<Batch, ConsumerError> {
+    pub async fn next_batch(&mut self) -> Result<RecordBatch, ConsumerError> {
         loop {
             let notified = self.shared.filled.notified();
             if let Some(error) = self.shared.lock().failure.take() {
@@ -207,7 +207,7 @@ impl Follower {
 type Positions = dyn Fn(Vec<TopicPartition>) -> Pin<Box<dyn Future<Output = anyhow::Result<Vec<Option<i64>>>>>> + Send;
 
 /// The handler on the consumer's thread.
-struct Desk {
+struct FollowerHandler {
     shared: Arc<Shared>,
     control: Control,
     runtime: Handle,
@@ -217,7 +217,7 @@ struct Desk {
     tried_at: Option<Instant>,
 }
 
-impl Desk {
+impl FollowerHandler {
     fn ask(&mut self, places: &[TopicPartition]) -> anyhow::Result<Vec<Option<i64>>> {
         self.tried_at = Some(Instant::now());
         let answer = (self.positions)(places.to_vec());
@@ -236,7 +236,7 @@ impl Desk {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.positions_failed, true) {
-                    tracing::warn!(error = format!("{error:#}"), "stored positions cannot be read; trying on");
+                    tracing::warn!(error = format!("{error:#}"), "stored positions cannot be read; retrying");
                 }
             }
         }
@@ -272,7 +272,7 @@ fn start_of(position: Option<i64>) -> Start {
     position.map_or(Start::Beginning, Start::Offset)
 }
 
-impl Handler for Desk {
+impl Handler for FollowerHandler {
     fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
         let places: Vec<TopicPartition> = partitions.iter().map(AssignedPartition::place).collect();
         if places.is_empty() {

@@ -22,15 +22,16 @@ mod topic_limits;
 mod transaction;
 
 pub mod admin;
+pub mod bisection;
 
 pub use backlog::{Backlog, Waiting};
 pub use consumer::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, GroupMetadata, Handler, Start,
     TopicPartition,
 };
-pub use error::Error;
+pub use error::{Cause, Error};
 pub use events::record::{Inbound, Record};
-pub use follower::{Batch, Follower, FollowerOptions, Part};
+pub use follower::{Follower, FollowerOptions, PartitionRecords, RecordBatch};
 pub use in_process::{DevCapacity, InProcess, OverCapacity, Writes};
 pub use offset_commit::OffsetCommit;
 pub use producer::Producer;

@@ -48,11 +48,12 @@ impl Table {
     async fn read(settings: &Settings, topic: &str, starts: Vec<Start>) -> Result<(Vec<Inbound>, TableTail), Error> {
         let partitions = starts.len();
         let options = ConsumerOptions::new(format!("{}-table", settings.client_id), [topic]);
-        let (sender, news) = mpsc::channel(BATCHES_MAX);
+        let (sender, messages) = mpsc::channel(BATCHES_MAX);
         let asked = Arc::new(AtomicU64::new(0));
-        let desk = Desk { sender: Some(sender), batch: Vec::new(), starts, asked: Arc::clone(&asked), answered: 0 };
-        let consumer = GroupConsumer::start_whole(settings, options, Scope::WholeWithEnds, desk)?;
-        let mut tail = TableTail { topic: topic.to_owned(), news, asked, partitions, consumer };
+        let handler =
+            TableHandler { sender: Some(sender), batch: Vec::new(), starts, asked: Arc::clone(&asked), answered: 0 };
+        let consumer = GroupConsumer::start_whole(settings, options, Scope::WholeWithEnds, handler)?;
+        let mut tail = TableTail { topic: topic.to_owned(), messages, asked, partitions, consumer };
         let records = tail.until_ends(0).await?;
         Ok((records, tail))
     }
@@ -62,7 +63,7 @@ impl Table {
 #[derive(Debug)]
 pub struct TableTail {
     topic: String,
-    news: mpsc::Receiver<News>,
+    messages: mpsc::Receiver<Message>,
     asked: Arc<AtomicU64>,
     partitions: usize,
     consumer: GroupConsumer,
@@ -72,7 +73,7 @@ impl TableTail {
     /// The next records. None when the tail has ended, after a fatal error: load the table again. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<Inbound>> {
         loop {
-            if let News::Records(records) = self.news.recv().await? {
+            if let Message::Records(records) = self.messages.recv().await? {
                 return Some(records);
             }
         }
@@ -94,12 +95,12 @@ impl TableTail {
         let mut ended = BTreeSet::new();
         let mut all = Vec::new();
         while ended.len() < self.partitions {
-            match self.news.recv().await {
-                Some(News::Records(records)) => all.extend(records),
-                Some(News::End { partition, answered }) if answered >= question => {
+            match self.messages.recv().await {
+                Some(Message::Records(records)) => all.extend(records),
+                Some(Message::End { partition, answered }) if answered >= question => {
                     ended.insert(partition);
                 }
-                Some(News::End { .. }) => {}
+                Some(Message::End { .. }) => {}
                 None => return Err(Error::Refused(format!("the reader of table {} has ended", self.topic))),
             }
         }
@@ -108,14 +109,14 @@ impl TableTail {
 }
 
 #[derive(Debug)]
-enum News {
+enum Message {
     Records(Vec<Inbound>),
     End { partition: i32, answered: u64 },
 }
 
-struct Desk {
+struct TableHandler {
     /// None after a fatal error: the reader then sees the end.
-    sender: Option<mpsc::Sender<News>>,
+    sender: Option<mpsc::Sender<Message>>,
     batch: Vec<Inbound>,
     /// By partition. One that came later is read from its beginning.
     starts: Vec<Start>,
@@ -124,23 +125,23 @@ struct Desk {
     answered: u64,
 }
 
-impl Desk {
-    fn tell(&mut self, news: News) {
+impl TableHandler {
+    fn send(&mut self, message: Message) {
         if let Some(sender) = &self.sender {
             // Blocks while the reader is behind. An error means that it is gone, and so shall we be.
-            let _ = sender.blocking_send(news);
+            let _ = sender.blocking_send(message);
         }
     }
 
     fn hand_over(&mut self) {
         if !self.batch.is_empty() {
             let records = std::mem::take(&mut self.batch);
-            self.tell(News::Records(records));
+            self.send(Message::Records(records));
         }
     }
 }
 
-impl Handler for Desk {
+impl Handler for TableHandler {
     fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
         let start = |partition: &AssignedPartition| {
             let known = usize::try_from(partition.partition).ok().and_then(|index| self.starts.get(index));
@@ -169,7 +170,7 @@ impl Handler for Desk {
 
     fn end(&mut self, partition: TopicPartition) {
         self.hand_over();
-        self.tell(News::End { partition: partition.partition, answered: self.answered });
+        self.send(Message::End { partition: partition.partition, answered: self.answered });
     }
 
     fn error(&mut self, error: ConsumerError) {

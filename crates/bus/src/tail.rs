@@ -29,8 +29,8 @@ impl Tail {
         let mut options = ConsumerOptions::new(format!("{}-tail", settings.client_id), [topic]);
         options.fetch_wait_max = fetch_wait_max;
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
-        let desk = Desk { sender: Some(sender), batch: Vec::new(), ends };
-        let consumer = GroupConsumer::start_whole(settings, options, Scope::Whole, desk)?;
+        let handler = TailHandler { sender: Some(sender), batch: Vec::new(), ends };
+        let consumer = GroupConsumer::start_whole(settings, options, Scope::Whole, handler)?;
         Ok(Self { batches, consumer })
     }
 
@@ -46,7 +46,7 @@ impl Tail {
     }
 }
 
-struct Desk {
+struct TailHandler {
     /// None after a fatal error: the reader then sees the end.
     sender: Option<mpsc::Sender<Vec<Inbound>>>,
     batch: Vec<Inbound>,
@@ -54,7 +54,7 @@ struct Desk {
     ends: Vec<i64>,
 }
 
-impl Desk {
+impl TailHandler {
     fn hand_over(&mut self) {
         if let (false, Some(sender)) = (self.batch.is_empty(), &self.sender) {
             // Blocks while the reader is behind. An error means that it is gone, and so shall we be.
@@ -63,7 +63,7 @@ impl Desk {
     }
 }
 
-impl Handler for Desk {
+impl Handler for TailHandler {
     fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
         let start = |partition: &AssignedPartition| {
             let end = usize::try_from(partition.partition).ok().and_then(|index| self.ends.get(index));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bus::{Batch, ConsumerError, Follower};
+use bus::{ConsumerError, Follower, RecordBatch};
 use service_kit::health::Readiness;
 use store::{Pool, offsets};
 use tokio::time::MissedTickBehavior;
@@ -51,7 +51,7 @@ impl<S: Service> Applier<S> {
     }
 
     /// Applies all of a batch, in as many pieces as it takes; or has the follower read it again.
-    async fn apply_all(&mut self, follower: &Follower, batch: Batch, shutdown: &CancellationToken) {
+    async fn apply_all(&mut self, follower: &Follower, batch: RecordBatch, shutdown: &CancellationToken) {
         // Pieces yet to be applied, the next one last.
         let mut pieces = vec![batch];
         let mut pause = RETRY_FIRST;
@@ -93,7 +93,7 @@ impl<S: Service> Applier<S> {
         }
     }
 
-    async fn apply(&mut self, batch: &Batch) -> Result<(), Error> {
+    async fn apply(&mut self, batch: &RecordBatch) -> Result<(), Error> {
         let effects = self.service.read(batch).await?;
         if std::mem::replace(&mut self.is_registry_missing, false) {
             self.readiness.ready("registry");
@@ -102,14 +102,14 @@ impl<S: Service> Applier<S> {
     }
 
     /// Gives up the one record of this batch.
-    async fn refuse(&mut self, batch: &Batch, reason: &str) -> Result<(), Error> {
+    async fn refuse(&mut self, batch: &RecordBatch, reason: &str) -> Result<(), Error> {
         let Some(record) = batch.parts.iter().flat_map(|part| &part.records).next() else { return Ok(()) };
         let effects = self.service.refuse(record, reason);
         self.commit(batch, effects).await
     }
 
     /// The one transaction of rule 3.
-    async fn commit(&mut self, batch: &Batch, mut effects: S::Effects) -> Result<(), Error> {
+    async fn commit(&mut self, batch: &RecordBatch, mut effects: S::Effects) -> Result<(), Error> {
         match self.transact(batch, &mut effects).await {
             Ok(()) => {
                 self.service.committed(effects);
@@ -122,7 +122,7 @@ impl<S: Service> Applier<S> {
         }
     }
 
-    async fn transact(&mut self, batch: &Batch, effects: &mut S::Effects) -> Result<(), Error> {
+    async fn transact(&mut self, batch: &RecordBatch, effects: &mut S::Effects) -> Result<(), Error> {
         let mut tx = self.pool.begin().await?;
         self.service.write(&mut tx, effects).await?;
         offsets::advance(&mut tx, &advances(batch)).await?;

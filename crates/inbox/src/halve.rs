@@ -1,11 +1,11 @@
 //! The pure part: what a batch does to the stored offsets, and how a batch is divided.
 
-use bus::{Batch, Part};
+use bus::{PartitionRecords, RecordBatch};
 use events::place::OffsetAdvance;
 
 /// How the stored offsets move when this batch is applied.
-pub(crate) fn advances(batch: &Batch) -> Vec<OffsetAdvance> {
-    let advance = |part: &Part| OffsetAdvance {
+pub(crate) fn advances(batch: &RecordBatch) -> Vec<OffsetAdvance> {
+    let advance = |part: &PartitionRecords| OffsetAdvance {
         topic: part.topic.clone(),
         partition: part.partition,
         // A position of 0 is what a partition has before anything is stored for it.
@@ -16,7 +16,7 @@ pub(crate) fn advances(batch: &Batch) -> Vec<OffsetAdvance> {
 }
 
 /// Two batches in place of one, in the order of each partition.
-pub(crate) fn halve(batch: Batch) -> (Batch, Batch) {
+pub(crate) fn halve(batch: RecordBatch) -> (RecordBatch, RecordBatch) {
     let mut wanted = batch.len() / 2;
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for mut part in batch.parts {
@@ -29,12 +29,18 @@ pub(crate) fn halve(batch: Batch) -> (Batch, Batch) {
         wanted = 0;
         let middle = part.records.last().map_or(part.first_offset, |record| record.offset + 1);
         let (topic, partition) = (part.topic.clone(), part.partition);
-        second.push(Part { topic, partition, first_offset: middle, next_offset: part.next_offset, records: rest });
+        second.push(PartitionRecords {
+            topic,
+            partition,
+            first_offset: middle,
+            next_offset: part.next_offset,
+            records: rest,
+        });
         if !part.records.is_empty() {
-            first.push(Part { next_offset: middle, ..part });
+            first.push(PartitionRecords { next_offset: middle, ..part });
         }
     }
-    (Batch { parts: first }, Batch { parts: second })
+    (RecordBatch { parts: first }, RecordBatch { parts: second })
 }
 
 #[cfg(test)]
@@ -43,9 +49,9 @@ mod tests {
 
     use super::*;
 
-    fn part(partition: i32, offsets: &[i64]) -> Part {
+    fn part(partition: i32, offsets: &[i64]) -> PartitionRecords {
         let record = |offset: &i64| Inbound { partition, offset: *offset, ..Inbound::default() };
-        Part {
+        PartitionRecords {
             topic: "t".to_owned(),
             partition,
             first_offset: offsets[0],
@@ -56,11 +62,14 @@ mod tests {
 
     #[test]
     fn halves_keep_every_record_and_their_offsets_meet() {
-        let whole = Batch { parts: vec![part(0, &[3, 5, 9]), part(1, &[0, 1])] };
+        let whole = RecordBatch { parts: vec![part(0, &[3, 5, 9]), part(1, &[0, 1])] };
         let (first, second) = halve(whole.clone());
-        assert_eq!(first, Batch { parts: vec![Part { next_offset: 6, ..part(0, &[3, 5]) }] });
-        assert_eq!(second, Batch { parts: vec![Part { first_offset: 6, ..part(0, &[9]) }, part(1, &[0, 1])] });
-        let (first, second) = halve(Batch { parts: vec![part(0, &[7]), part(1, &[2])] });
+        assert_eq!(first, RecordBatch { parts: vec![PartitionRecords { next_offset: 6, ..part(0, &[3, 5]) }] });
+        assert_eq!(
+            second,
+            RecordBatch { parts: vec![PartitionRecords { first_offset: 6, ..part(0, &[9]) }, part(1, &[0, 1])] }
+        );
+        let (first, second) = halve(RecordBatch { parts: vec![part(0, &[7]), part(1, &[2])] });
         assert_eq!((first.parts[0].partition, second.parts[0].partition), (0, 1));
         assert_eq!((first.len(), second.len()), (1, 1));
     }

@@ -15,7 +15,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{Batch, Follower, FollowerOptions, Inbound, OverCapacity, Reader, Registry, RegistryError, TopicPartition};
+use bus::{
+    Follower, FollowerOptions, Inbound, OverCapacity, Reader, RecordBatch, Registry, RegistryError, TopicPartition,
+};
 use events::WriterIds;
 use events::topic::Topics;
 use service_kit::health::Readiness;
@@ -33,7 +35,7 @@ pub trait Service: Send {
     type Effects: Send + Sync;
 
     /// Says what the records of a batch mean, in their order. Writes nothing: the same records may be read again.
-    fn read(&mut self, batch: &Batch) -> impl Future<Output = Result<Self::Effects, Error>> + Send;
+    fn read(&mut self, batch: &RecordBatch) -> impl Future<Output = Result<Self::Effects, Error>> + Send;
 
     /// Says what is left of a record whose effects Postgres refuses: a dead letter, or nothing.
     fn refuse(&mut self, record: &Inbound, reason: &str) -> Self::Effects;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bus::{Batch, Inbound, Record};
+use bus::{Inbound, Record, RecordBatch};
 use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::trace::Trace;
@@ -114,7 +114,7 @@ impl Commands {
 impl Service for Commands {
     type Effects = Understood;
 
-    async fn read(&mut self, batch: &Batch) -> Result<Understood, inbox::Error> {
+    async fn read(&mut self, batch: &RecordBatch) -> Result<Understood, inbox::Error> {
         // Without room, commands wait in their topic.
         self.api.check_capacity()?;
         let mut understood = Understood::default();

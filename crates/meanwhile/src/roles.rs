@@ -166,7 +166,7 @@ fn ingest_settings(base: &Base, sources: &Sources) -> anyhow::Result<ingest::Set
 
 fn relay_settings(base: &Base, sources: &Sources) -> anyhow::Result<relay::Settings> {
     Ok(relay::Settings {
-        kafka: base.bus.clone(),
+        bus: base.bus.clone(),
         topics: base.topics.clone(),
         database_url: base.database_url()?,
         seams: relay::seam::Seams::default(),

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{Batch, FollowerOptions, Reader, Unreadable};
+use bus::{FollowerOptions, Reader, RecordBatch, Unreadable};
 use events::topic::Topics;
 use events::trace::Trace;
 use events::{Inbound, decode_event, header};
@@ -64,7 +64,7 @@ struct Ended {
 impl Service for Notifier {
     type Effects = Vec<Ended>;
 
-    async fn read(&mut self, batch: &Batch) -> Result<Vec<Ended>, inbox::Error> {
+    async fn read(&mut self, batch: &RecordBatch) -> Result<Vec<Ended>, inbox::Error> {
         let mut ended = Vec::new();
         let records = batch.parts.iter().flat_map(|part| &part.records);
         for record in records.filter(|record| may_end_a_job(record)) {

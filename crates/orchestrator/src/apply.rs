@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::{Batch, Inbound};
+use bus::{Inbound, RecordBatch};
 use inbox::{Error, Service};
 use service_kit::stop_at;
 use store::{Tx, dead_letters, holds, jobs, outbox};
@@ -21,7 +21,7 @@ pub(crate) struct Orchestrator {
 impl Service for Orchestrator {
     type Effects = TakenIn;
 
-    async fn read(&mut self, batch: &Batch) -> Result<TakenIn, Error> {
+    async fn read(&mut self, batch: &RecordBatch) -> Result<TakenIn, Error> {
         Ok(self.take_in.read(batch).await?)
     }
 

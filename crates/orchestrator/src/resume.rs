@@ -9,7 +9,7 @@ use flow::event::JobEvent;
 use inbox::Error;
 use service_kit::identity::Clock;
 use store::Tx;
-use store::holds::{Taken, Word, take_parked};
+use store::holds::{ReleasedToken, Word, take_parked};
 
 use crate::trace::cause;
 
@@ -61,7 +61,7 @@ impl Resumer<'_> {
     }
 
     /// None for a slip that cannot be read: it goes on without an event, and the workers keep it as a dead letter.
-    async fn event(&self, taken: &Taken) -> Result<Option<(JobEvent, String, Record)>, RegistryError> {
+    async fn event(&self, taken: &ReleasedToken) -> Result<Option<(JobEvent, String, Record)>, RegistryError> {
         let slip = match self.reader.read(taken.record.value.as_deref(), decode_slip).await {
             Ok(slip) => slip,
             Err(Unreadable::Never(_)) => return Ok(None),

@@ -1,6 +1,6 @@
 //! From records to values. Nothing is written here.
 
-use bus::{Batch, Inbound, Reader, Record, RegistryError, Unreadable};
+use bus::{Inbound, Reader, Record, RecordBatch, RegistryError, Unreadable};
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
@@ -91,7 +91,7 @@ impl TakeIn {
     ///
     /// # Errors
     /// The registry does not answer; nothing is known about the record then, so nothing is refused.
-    pub(crate) async fn read(&self, batch: &Batch) -> Result<TakenIn, RegistryError> {
+    pub(crate) async fn read(&self, batch: &RecordBatch) -> Result<TakenIn, RegistryError> {
         let mut taken_in = TakenIn { records: batch.len(), ..TakenIn::default() };
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             match self.read_one(record, &mut taken_in).await {

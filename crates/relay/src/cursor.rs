@@ -7,7 +7,7 @@ use events::position::{Lsn, Partial, Position};
 
 /// The stream does what the protocol rules out. Nothing after it can be trusted; a new session decides anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Disorder {
+pub(crate) enum Disorder {
     /// A Begin inside a commit, or the stream goes back.
     #[error("the stream begins commit {0} inside another one or after a later one")]
     Begin(Lsn),
@@ -24,23 +24,23 @@ pub enum Disorder {
 
 /// How far delivery is once a row has been delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// As in [`Position::end_lsn`].
-    pub end_lsn: Lsn,
+    pub(crate) end_lsn: Lsn,
     /// As in [`Position::partial`].
-    pub partial: Option<Partial>,
+    pub(crate) partial: Option<Partial>,
 }
 
 impl Place {
     /// At the end of a commit, or of a stretch of log without rows.
-    pub const fn after(end_lsn: Lsn) -> Self {
+    pub(crate) const fn after(end_lsn: Lsn) -> Self {
         Self { end_lsn, partial: None }
     }
 }
 
 /// Follows the stream from a position on.
 #[derive(Debug)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     done: Place,
     open: Option<Open>,
 }
@@ -55,12 +55,12 @@ struct Open {
 
 impl Cursor {
     /// Right after what the position has.
-    pub fn new(position: &Position) -> Self {
+    pub(crate) fn new(position: &Position) -> Self {
         Self { done: Place { end_lsn: position.end_lsn, partial: position.partial }, open: None }
     }
 
     /// A commit's rows follow.
-    pub fn begin(&mut self, commit_lsn: Lsn, committed_at_micros: i64) -> Result<(), Disorder> {
+    pub(crate) fn begin(&mut self, commit_lsn: Lsn, committed_at_micros: i64) -> Result<(), Disorder> {
         if self.open.is_some() {
             return Err(Disorder::Begin(commit_lsn));
         }
@@ -79,7 +79,7 @@ impl Cursor {
 
     /// One row of the commit. If it is still to be delivered: how far delivery is after it, and when it was committed
     /// (microseconds since 2000-01-01, as Postgres counts).
-    pub fn row(&mut self) -> Result<Option<(Place, i64)>, Disorder> {
+    pub(crate) fn row(&mut self) -> Result<Option<(Place, i64)>, Disorder> {
         let open = self.open.as_mut().ok_or(Disorder::Outside)?;
         open.rows += 1;
         if open.rows <= open.rows_skipped {
@@ -90,7 +90,7 @@ impl Cursor {
     }
 
     /// The commit is complete. Says how far delivery is, unless it was delivered before.
-    pub fn commit(&mut self, end_lsn: Lsn) -> Result<Option<Place>, Disorder> {
+    pub(crate) fn commit(&mut self, end_lsn: Lsn) -> Result<Option<Place>, Disorder> {
         let open = self.open.take().ok_or(Disorder::Outside)?;
         if open.rows_skipped == u64::MAX {
             let delivered = end_lsn <= self.done.end_lsn || self.done.partial.is_some();
@@ -104,7 +104,7 @@ impl Cursor {
     }
 
     /// The server has sent everything up to here. Says how far delivery is, if that is news and no commit is open.
-    pub fn idle(&mut self, wal_end: Lsn) -> Option<Place> {
+    pub(crate) fn idle(&mut self, wal_end: Lsn) -> Option<Place> {
         // With a part delivered, the stretch up to the commit's end is not done; the commit itself will say so.
         if self.open.is_some() || self.done.partial.is_some() || wal_end <= self.done.end_lsn {
             return None;

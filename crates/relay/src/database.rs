@@ -6,19 +6,19 @@ use pgwire_replication::{SslMode, TlsConfig};
 
 /// Where Postgres is and who connects.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Database {
+pub(crate) struct Database {
     /// A host name or address, or the folder of a socket (begins with `/`).
-    pub host: String,
+    pub(crate) host: String,
     /// The port, which also names the socket's file.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The role; it needs REPLICATION.
-    pub user: String,
+    pub(crate) user: String,
     /// Its password; empty where none is asked for.
-    pub password: String,
+    pub(crate) password: String,
     /// The database.
-    pub name: String,
+    pub(crate) name: String,
     /// TLS, from `sslmode` and `sslrootcert`.
-    pub tls: TlsConfig,
+    pub(crate) tls: TlsConfig,
 }
 
 /// Keeps the password out of logs.
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Database {
 /// The URL is not one. Names the part, never the whole: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("DATABASE_URL: {0}; want postgres://user:password@host:5432/database, or ?host=/socket/folder")]
-pub struct NotADatabaseUrl(&'static str);
+pub(crate) struct NotADatabaseUrl(&'static str);
 
 impl std::str::FromStr for Database {
     type Err = NotADatabaseUrl;

@@ -6,7 +6,8 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use bus::{DevCapacity, TopicLimits, TransactionalProducer, TxError, Writes};
+use bus::bisection::{Bisection, Verdict};
+use bus::{Cause, DevCapacity, TopicLimits, TransactionalProducer, TxError, Writes};
 use events::Record;
 use events::position::Position;
 use events::topic::Topics;
@@ -31,14 +32,14 @@ const ABORT_PAUSE: Duration = Duration::from_millis(100);
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why delivering ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DrainError {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DrainError {
     /// Another relay has taken over.
     #[error("another relay has taken over")]
     Fenced,
     /// The producer is of no more use.
-    #[error("Kafka: {0}")]
-    Broken(String),
+    #[error("delivering cannot go on")]
+    Broken(#[source] TxError),
     /// Shutdown, or the stream ended.
     #[error("stopped")]
     Stopped,
@@ -64,7 +65,7 @@ pub(crate) struct Drain {
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: Handle,
     /// Why the last transaction was aborted.
-    pub(crate) last_abort: String,
+    pub(crate) last_abort: Option<Cause>,
 }
 
 enum Received {
@@ -76,9 +77,9 @@ enum Received {
 enum Attempt {
     Committed,
     /// Not for a record's sake, as far as Kafka says.
-    Aborted(String),
+    Aborted(Cause),
     /// For the sake of one of the records.
-    Refused(String),
+    Refused(Cause),
 }
 
 impl Drain {
@@ -144,53 +145,54 @@ impl Drain {
         })
     }
 
-    /// Delivers all of it, in as many transactions as it takes: a part that aborts is halved down to the one row.
+    /// Delivers all of it, in as many transactions as it takes. Fewer rows go into the next one after an abort, until a
+    /// row that is to blame is alone.
     fn deliver(&mut self, mut batch: Batch) -> Result<(), DrainError> {
         self.pass(Seam::BeforeSend)?;
         self.refuse_misfits(&mut batch.rows)?;
-        let (mut done, mut size, mut strikes) = (0, batch.rows.len(), 0);
-        while let Some(place) = batch.place_after((done + size).min(batch.rows.len())) {
-            let upto = (done + size).min(batch.rows.len());
+        let (rows, mut done, mut strikes) = (batch.rows.len(), 0, 0);
+        let mut bisection = Bisection::new(rows);
+        loop {
+            let upto = (done + bisection.results_max()).min(rows);
+            let Some(place) = batch.place_after(upto) else { return Ok(()) };
             self.await_dev_capacity()?;
-            match self.transact(&batch.rows[done..upto], place)? {
-                Attempt::Committed => {
-                    telemetry::delivered(&batch.rows[done..upto], self.clock.now_ms());
-                    self.pass(Seam::BeforeAcknowledge)?;
-                    self.delivered.send_replace(Some(self.position));
-                    (done, size, strikes) = (upto, (size * 2).max(1), 0);
-                    if done == batch.rows.len() {
-                        break;
-                    }
+            let attempt = self.transact(&batch.rows[done..upto], place)?;
+            if let Attempt::Committed = attempt {
+                telemetry::delivered(&batch.rows[done..upto], self.clock.now_ms());
+                self.pass(Seam::BeforeAcknowledge)?;
+                self.delivered.send_replace(Some(self.position));
+                bisection.committed(upto - done);
+                (done, strikes) = (upto, 0);
+                if done == rows {
+                    return Ok(());
                 }
-                attempt => {
-                    let alone = upto - done == 1;
-                    strikes += self.aborted(attempt, alone)?;
-                    size = ((upto - done) / 2).max(1);
-                    if strikes >= STRIKES_MAX {
-                        self.bury(&mut batch.rows[done])?;
-                        strikes = 0;
-                    }
-                }
+                continue;
+            }
+            let verdict = bisection.refused(upto - done);
+            strikes += self.aborted(attempt, verdict)?;
+            if strikes >= STRIKES_MAX {
+                self.bury(&mut batch.rows[done])?;
+                strikes = 0;
             }
         }
-        Ok(())
     }
 
-    /// After an aborted transaction of one row (`alone`) or more: how much it speaks against that one row.
-    fn aborted(&mut self, attempt: Attempt, alone: bool) -> Result<u32, DrainError> {
+    /// After an aborted transaction: how many strikes it counts against the row that was alone in it, if one was.
+    fn aborted(&mut self, attempt: Attempt, verdict: Verdict) -> Result<u32, DrainError> {
         telemetry::aborted();
-        let (cause, refused) = match attempt {
+        let (cause, is_refused) = match attempt {
             Attempt::Committed => return Ok(0),
             Attempt::Aborted(cause) => (cause, false),
             Attempt::Refused(cause) => (cause, true),
         };
-        tracing::warn!(cause, "a transaction was aborted; trying again with fewer rows");
-        self.last_abort = cause;
-        if refused {
-            return Ok(if alone { STRIKES_MAX } else { 0 });
+        tracing::warn!(%cause, "a transaction was aborted; retrying with fewer rows");
+        self.last_abort = Some(cause);
+        let is_alone = verdict == Verdict::Culprit;
+        if is_refused {
+            return Ok(if is_alone { STRIKES_MAX } else { 0 });
         }
         self.pause()?;
-        Ok(u32::from(alone && self.others_pass()?))
+        Ok(u32::from(is_alone && self.others_pass()?))
     }
 
     /// One Kafka transaction: these rows, and the position after them.
@@ -259,7 +261,7 @@ impl Drain {
 
     /// A row that aborts every transaction it is in, alone.
     fn bury(&mut self, row: &mut Row) -> Result<(), DrainError> {
-        let cause = std::mem::take(&mut self.last_abort);
+        let cause = self.last_abort.take().map_or_else(String::new, |cause| cause.to_string());
         if row.record.topic == self.topics.dead_letters() {
             if row.record.value.is_none() {
                 return Err(DrainError::NoDeadLetters(cause));
@@ -312,11 +314,11 @@ impl Drain {
     }
 }
 
-/// What ends a session. "Not done yet" comes only when the waiting was interrupted.
+/// Why the session ends. "Not done yet" comes only when the waiting was interrupted.
 fn ended(error: TxError) -> DrainError {
     match error {
         TxError::Fenced => DrainError::Fenced,
         TxError::Retriable(_) => DrainError::Stopped,
-        TxError::Fatal(cause) | TxError::Abortable(cause) | TxError::Refused(cause) => DrainError::Broken(cause),
+        error @ (TxError::Fatal(_) | TxError::Abortable(_) | TxError::Refused(_)) => DrainError::Broken(error),
     }
 }

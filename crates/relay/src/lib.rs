@@ -1,7 +1,7 @@
 //! Moves outbox rows into Kafka in commit order, exactly once: rule 1 of docs/rules.md.
 //!
 //! The log is streamed through a replication slot ([`pgoutput`], [`row`], [`cursor`]), and rows go out in Kafka
-//! transactions that also carry the relay's own [`position`]. Of several relays one delivers; the others stand by and
+//! transactions that also carry the relay's own position ([`fit`] judges it). Of several relays one delivers; the others stand by and
 //! take over within seconds. Whatever goes wrong, the [`session`] ends and another begins from the position in Kafka.
 //!
 //! Invariant: nothing is acknowledged to Postgres before Kafka has committed it together with the position.
@@ -9,18 +9,18 @@
 
 mod batch;
 pub mod config;
-pub mod cursor;
-pub mod database;
+mod cursor;
+mod database;
 mod drain;
+mod fit;
 pub mod maintain;
-pub mod pgoutput;
-pub mod position;
-pub mod read;
+mod pgoutput;
+mod read;
 mod refuse;
-pub mod row;
+mod row;
 pub mod seam;
-pub mod session;
-pub mod stream;
+mod session;
+mod stream;
 mod telemetry;
 
 use anyhow::Context;
@@ -47,8 +47,8 @@ pub struct Settings {
     pub config: Config,
     /// `DATABASE_URL`; its login needs REPLICATION.
     pub database_url: String,
-    /// Where Kafka is.
-    pub kafka: bus::Settings,
+    /// Kafka.
+    pub bus: bus::Settings,
     /// The topics' names; the slot and the transactional id follow from their prefix.
     pub topics: Topics,
     /// For tests.
@@ -78,7 +78,7 @@ impl Relay {
         let database = settings.database_url.parse()?;
         let pool = store::Settings { connections_max: CONNECTIONS_MAX, ..store::Settings::new(&settings.database_url) };
         let pool = Pool::open(&pool, Role::Relay).context("opening the pool")?;
-        let admin = Admin::new(&settings.kafka).context("the Kafka client")?;
+        let admin = Admin::new(&settings.bus).context("the Kafka client")?;
         let slot = store::slot::name(settings.topics.prefix());
         Ok(Self { settings, database, slot, pool, admin, readiness, clock, delivered: watch::Sender::new(None) })
     }
@@ -101,10 +101,10 @@ impl Relay {
         loop {
             match self.session(shutdown).await {
                 SessionError::Shutdown => return,
-                SessionError::Postgres(cause) => self.readiness.missing("postgres", cause),
-                SessionError::Slot(cause) => self.readiness.missing("slot", cause),
-                SessionError::Kafka(cause) => self.readiness.missing("kafka", cause),
-                SessionError::Position(cause) => self.readiness.missing("position", cause),
+                SessionError::Postgres(cause) => self.readiness.missing("postgres", format!("{cause:#}")),
+                SessionError::Slot(cause) => self.readiness.missing("slot", format!("{cause:#}")),
+                SessionError::Kafka(cause) => self.readiness.missing("kafka", format!("{cause:#}")),
+                SessionError::Position(cause) => self.readiness.missing("position", format!("{cause:#}")),
                 ended @ (SessionError::Superseded | SessionError::Stopped) => {
                     tracing::warn!(reason = %ended, "the session ended; standing by for the slot");
                 }

@@ -1,5 +1,4 @@
-//! What goes on beside the deliveries: partitions made ahead and dropped behind, and how old, how far and how reachable
-//! everything is.
+//! The work beside the deliveries: makes partitions ahead, drops delivered ones, and measures age, lag and reach.
 
 use std::time::Duration;
 
@@ -8,14 +7,13 @@ use store::relayed::{self, Watermark};
 use store::{outbox, slot};
 use tokio::time::Instant;
 
-use crate::session::with_source;
 use crate::{Relay, telemetry};
 
 /// Kafka must answer within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 const HOUR_MS: i64 = 3_600_000;
 
-/// What is remembered from one look to the next.
+/// Remembered from one look to the next.
 #[derive(Debug, Default)]
 pub struct Maintenance {
     /// Taken, and not yet reached by the deliveries.
@@ -35,11 +33,11 @@ impl Relay {
             let looking = async {
                 self.look_at_kafka().await;
                 let outcome = self.maintain_once(&mut maintenance).await;
-                let failure = outcome.err().map(|error| with_source(&error));
+                let failure = outcome.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
                 if failure != maintenance.last_failure
                     && let Some(failure) = &failure
                 {
-                    tracing::warn!(failure, "the outbox cannot be looked after; trying again");
+                    tracing::warn!(failure, "the outbox cannot be maintained; retrying");
                 }
                 maintenance.last_failure = failure;
                 tokio::time::sleep(interval).await;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// A message that does not follow the protocol. The stream cannot be trusted after it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MessageError {
+pub(crate) enum MessageError {
     /// The message ends before it should.
     #[error("a pgoutput message ends early, while reading {0}")]
     Truncated(&'static str),
@@ -28,7 +28,7 @@ pub enum MessageError {
 
 /// What a message means for the relay.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Message<'a, C> {
+pub(crate) enum Message<'a, C> {
     /// A row of a table that the caller wants.
     Insert(&'a C, Tuple<'a>),
     /// Anything else.
@@ -37,7 +37,7 @@ pub enum Message<'a, C> {
 
 /// The tables that were described so far, with what the caller made of their columns (`None`: not of interest).
 #[derive(Debug)]
-pub struct Relations<C> {
+pub(crate) struct Relations<C> {
     known: HashMap<u32, Option<C>>,
 }
 
@@ -49,7 +49,7 @@ impl<C> Default for Relations<C> {
 
 impl<C> Relations<C> {
     /// Reads one message. For a table's description, `plan(schema, table, column names)` says what to make of it.
-    pub fn read<'a, E: From<MessageError>>(
+    pub(crate) fn read<'a, E: From<MessageError>>(
         &'a mut self,
         message: &'a [u8],
         plan: impl FnOnce(&str, &str, &[&str]) -> Result<Option<C>, E>,
@@ -98,14 +98,14 @@ fn read_relation<C, E: From<MessageError>>(
 
 /// The columns of one row, in the table's order.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Tuple<'a> {
+pub(crate) struct Tuple<'a> {
     left: u16,
     bytes: Reader<'a>,
 }
 
 /// One column's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// SQL NULL.
     Null,
     /// In the type's text form.

@@ -38,7 +38,7 @@ pub(crate) struct Row {
 
 /// Why reading ended.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The stream ended.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -94,7 +94,7 @@ pub(crate) async fn read(
             client.update_applied_lsn(position.end_lsn.0.into());
         }
         let Some(event) = client.recv().await? else {
-            return Err(StreamError::Unreachable("the stream was closed".to_owned()).into());
+            return Err(StreamError::Unreachable(anyhow::anyhow!("the stream was closed")).into());
         };
         if let Some(item) = reading.take_in(event, buffer).await?
             && buffer.items.send(item).await.is_err()

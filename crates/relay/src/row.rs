@@ -13,7 +13,7 @@ const TABLE: &str = "messages";
 
 /// The stream carries something that is not an outbox row as this version knows it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RowError {
+pub(crate) enum RowError {
     /// Not pgoutput.
     #[error(transparent)]
     Message(#[from] MessageError),
@@ -27,7 +27,7 @@ pub enum RowError {
 
 /// Where the columns are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Columns {
+pub(crate) struct Columns {
     topic: usize,
     key: usize,
     value: usize,
@@ -36,13 +36,13 @@ pub struct Columns {
 
 /// Reads the stream's change messages.
 #[derive(Debug, Default)]
-pub struct RowReader {
+pub(crate) struct RowReader {
     relations: Relations<Columns>,
 }
 
 impl RowReader {
     /// The record of an outbox row; none when the message is anything else.
-    pub fn read(&mut self, message: &[u8]) -> Result<Option<Record>, RowError> {
+    pub(crate) fn read(&mut self, message: &[u8]) -> Result<Option<Record>, RowError> {
         match self.relations.read(message, Columns::plan)? {
             Message::Insert(columns, tuple) => columns.record(tuple).map(Some),
             Message::Other => Ok(None),

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use bus::{Table, TopicLimits, TransactionalProducer, TxError};
 use events::position::Position;
 use service_kit::CancellationToken;
@@ -17,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinError;
 
 use crate::drain::{Drain, DrainError};
-use crate::position::{self, Mismatch};
+use crate::fit::{self, Mismatch};
 use crate::read::{self, Buffer, ReadError};
 use crate::stream::{self, Stream, StreamError};
 use crate::{Relay, telemetry};
@@ -34,21 +35,21 @@ const POSITION_OFFSETS_BACK: [i64; 3] = [1_000, 100_000, i64::MAX];
 /// The running transaction may take so long to end after the session has.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a session ended, by what is missing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SessionError {
+/// Why a session ended, by the dependency that is missing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
     /// Postgres is away.
-    #[error("{0}")]
-    Postgres(String),
-    /// Postgres lacks what streaming needs; says the remedy.
-    #[error("{0}")]
-    Slot(String),
-    /// Kafka is away, or lacks what the relay needs.
-    #[error("{0}")]
-    Kafka(String),
-    /// The position does not fit the server; says the remedy.
-    #[error("{0}")]
-    Position(String),
+    #[error("Postgres is missing")]
+    Postgres(#[source] anyhow::Error),
+    /// Postgres lacks something that streaming needs; the cause says the remedy.
+    #[error("the slot is missing")]
+    Slot(#[source] anyhow::Error),
+    /// Kafka is away, or lacks something that the relay needs.
+    #[error("Kafka is missing")]
+    Kafka(#[source] anyhow::Error),
+    /// The position does not fit the server; the cause says the remedy.
+    #[error("the position does not fit")]
+    Position(#[source] anyhow::Error),
     /// Another relay was faster, or has taken over.
     #[error("another relay has taken over")]
     Superseded,
@@ -63,9 +64,9 @@ pub enum SessionError {
 impl From<StreamError> for SessionError {
     fn from(error: StreamError) -> Self {
         match error {
-            StreamError::Unreachable(_) => Self::Postgres(error.to_string()),
+            StreamError::Unreachable(_) => Self::Postgres(error.into()),
             StreamError::InUse => Self::Superseded,
-            StreamError::Refused(cause) => Self::Slot(cause),
+            StreamError::Refused(_) => Self::Slot(error.into()),
         }
     }
 }
@@ -73,8 +74,8 @@ impl From<StreamError> for SessionError {
 impl From<SlotError> for SessionError {
     fn from(error: SlotError) -> Self {
         match error {
-            SlotError::Store(error) => Self::Postgres(with_source(&error)),
-            error => Self::Slot(error.to_string()),
+            SlotError::Store(error) => Self::Postgres(error.into()),
+            error => Self::Slot(error.into()),
         }
     }
 }
@@ -84,19 +85,15 @@ impl From<DrainError> for SessionError {
         match error {
             DrainError::Fenced => Self::Superseded,
             DrainError::Stopped => Self::Stopped,
-            DrainError::Broken(_) | DrainError::NoDeadLetters(_) => Self::Kafka(error.to_string()),
+            DrainError::Broken(_) | DrainError::NoDeadLetters(_) => Self::Kafka(error.into()),
         }
     }
 }
 
 impl From<bus::Error> for SessionError {
     fn from(error: bus::Error) -> Self {
-        Self::Kafka(error.to_string())
+        Self::Kafka(error.into())
     }
-}
-
-pub(crate) fn with_source(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 impl Relay {
@@ -128,7 +125,7 @@ impl Relay {
         tracing::debug!(slot = self.slot, "the slot is ours");
         let producer = self.take_over(shutdown).await?;
         tracing::debug!(slot = self.slot, "a predecessor, if any, is fenced");
-        let position = self.position(&stream).await?;
+        let position = self.settle_position(&stream).await?;
         self.readiness.ready("position");
         Ok((stream, producer, position))
     }
@@ -137,7 +134,7 @@ impl Relay {
     async fn take_over(&self, shutdown: &CancellationToken) -> Result<TransactionalProducer, SessionError> {
         let id = format!("{}-relay", self.settings.topics.prefix());
         let timeout = self.settings.config.transaction_timeout();
-        let mut producer = TransactionalProducer::new(&self.settings.kafka, &id, timeout)?;
+        let mut producer = TransactionalProducer::new(&self.settings.bus, &id, timeout)?;
         let interrupt = producer.interrupt();
         let guard = shutdown.clone();
         // Shutdown cancels the waiting, not the thread: that ends by the interrupt.
@@ -150,36 +147,38 @@ impl Relay {
         match init {
             Ok(Ok(producer)) => Ok(producer),
             Ok(Err(TxError::Fenced)) => Err(SessionError::Superseded),
-            Ok(Err(error)) => Err(SessionError::Kafka(format!("taking over transactional id {id}: {error}"))),
-            Err(error) => Err(SessionError::Kafka(error.to_string())),
+            Ok(Err(error)) => {
+                let context = format!("taking over transactional id {id}");
+                Err(SessionError::Kafka(anyhow::Error::new(error).context(context)))
+            }
+            Err(error) => Err(SessionError::Kafka(error.into())),
         }
     }
 
     /// Step 3.
-    async fn position(&self, stream: &Stream) -> Result<Position, SessionError> {
+    async fn settle_position(&self, stream: &Stream) -> Result<Position, SessionError> {
         let topics = &self.settings.topics;
         for topic in [topics.relay(), topics.dead_letters()] {
             if !self.admin.topic_exists(&topic).await? {
-                return Err(SessionError::Kafka(format!("topic {topic} is missing; run `meanwhile migrate`")));
+                return Err(SessionError::Kafka(anyhow!("topic {topic} is missing; run `meanwhile migrate`")));
             }
         }
         let reading = tokio::time::timeout(POSITION_TIMEOUT, self.read_position());
-        let read =
-            reading.await.map_err(|_| SessionError::Kafka("the position could not be read in time".to_owned()))?;
+        let read = reading.await.map_err(|_| SessionError::Kafka(anyhow!("the position could not be read in time")))?;
         let Some(position) = read? else {
             let lsn = stream.server.confirmed_lsn;
             tracing::info!(slot = self.slot, %lsn, "no position yet: beginning where the slot does");
-            return Ok(position::first(&stream.server));
+            return Ok(fit::first(&stream.server));
         };
-        let mut verdict = position::check(&position, &stream.server);
+        let mut verdict = fit::check(&position, &stream.server);
         if matches!(verdict, Err(Mismatch::Ahead { .. })) {
             // The predecessor may have delivered what was written after we asked how far the server is.
             let flushed_lsn = stream::look(&self.database, &self.slot, &self.settings.config).await?.flushed_lsn;
-            verdict = position::check(&position, &position::Server { flushed_lsn, ..stream.server.clone() });
+            verdict = fit::check(&position, &fit::Server { flushed_lsn, ..stream.server.clone() });
         }
         verdict.map_err(|mismatch| {
             let remedy = mismatch.remedy(&topics.relay(), &self.slot);
-            SessionError::Position(format!("{mismatch}. The relay delivers nothing until this is settled: {remedy}"))
+            SessionError::Position(anyhow!("{mismatch}. The relay delivers nothing until this is settled: {remedy}"))
         })?;
         Ok(position)
     }
@@ -190,12 +189,12 @@ impl Relay {
         let ends = self.admin.end_offsets(std::slice::from_ref(&topic)).await?;
         let end = ends.into_values().max().unwrap_or(0);
         for back in POSITION_OFFSETS_BACK {
-            let (records, _) = Table::load_recent(&self.settings.kafka, &topic, back).await?;
+            let (records, _) = Table::load_recent(&self.settings.bus, &topic, back).await?;
             let newest = records.into_iter().rev().find(|record| record.key.as_deref() == Some(self.slot.as_bytes()));
             if let Some(record) = newest {
                 let Some(value) = record.value else { return Ok(None) };
                 let unreadable =
-                    |error| SessionError::Position(format!("{topic}[0] offset {}: {error}", record.offset));
+                    |error| SessionError::Position(anyhow!("{topic}[0] offset {}: {error}", record.offset));
                 return Position::parse(&value).map(Some).map_err(unreadable);
             }
             if back >= end {
@@ -217,7 +216,7 @@ impl Relay {
         let (buffer, items) = Buffer::new(config.buffer_rows_max, config.buffer_bytes_max);
         let stop = shutdown.child_token();
         let interrupt = producer.interrupt();
-        let dev_capacity = self.settings.kafka.dev_capacity(&self.settings.topics);
+        let dev_capacity = self.settings.bus.dev_capacity(&self.settings.topics);
         let drain = Drain {
             producer,
             items,
@@ -232,7 +231,7 @@ impl Relay {
             seams: self.settings.seams.clone(),
             stop: stop.clone(),
             runtime: Handle::current(),
-            last_abort: String::new(),
+            last_abort: None,
         };
         let mut draining = tokio::task::spawn_blocking(move || drain.run());
         tracing::info!(slot = self.slot, lsn = %position.end_lsn, relayed = position.relayed, "delivering");
@@ -257,7 +256,7 @@ impl Relay {
             _ if shutdown.is_cancelled() => SessionError::Shutdown,
             (Ok(()), ended) | (Err(_), ended @ SessionError::Superseded) => ended,
             (Err(ReadError::Stream(error)), _) => error.into(),
-            (Err(error), _) => SessionError::Slot(format!("the stream cannot be read: {error}")),
+            (Err(error), _) => SessionError::Slot(anyhow::Error::new(error).context("the stream cannot be read")),
         }
     }
 }
@@ -266,6 +265,6 @@ fn drain_end(drained: Result<Result<(), DrainError>, JoinError>) -> SessionError
     match drained {
         Ok(Ok(())) => SessionError::Stopped,
         Ok(Err(error)) => error.into(),
-        Err(panicked) => SessionError::Kafka(format!("delivering ended: {panicked}")),
+        Err(panicked) => SessionError::Kafka(anyhow!("delivering ended: {panicked}")),
     }
 }

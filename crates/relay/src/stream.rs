@@ -1,7 +1,7 @@
-//! The stream of the log: waiting for the slot, taking it, and what Postgres answers when it cannot be had.
+//! The stream of the log: waits for the slot, takes it, and tells apart why it cannot be had.
 //!
-//! What is asked before the stream begins is asked on the very session that will stream, so it describes the server
-//! that the rows come from, whatever stands between.
+//! The questions before the stream begins are asked on the very session that will stream. So the answers describe the
+//! server that the rows come from, whatever stands between.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use store::outbox::PUBLICATION;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::position::Server;
+use crate::fit::Server;
 
 /// Events that wait in the client. Each may hold a row of the largest size, so there are few.
 const BUFFER_EVENTS: usize = 256;
 
 /// Why there is no stream.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StreamError {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
     /// Postgres is away, starting, or full. It will be back.
-    #[error("Postgres is not reachable: {0}")]
-    Unreachable(String),
+    #[error("Postgres is not reachable")]
+    Unreachable(#[source] anyhow::Error),
     /// Another relay has the slot.
     #[error("another relay streams from the slot")]
     InUse,
-    /// Postgres lacks what streaming needs; somebody must act. Names the remedy.
+    /// Postgres lacks something that streaming needs; somebody must act. Names the remedy.
     #[error("{0}")]
     Refused(String),
 }
@@ -139,13 +139,13 @@ impl From<PgWireError> for StreamError {
         let text = match &error {
             PgWireError::Server(text) => text,
             PgWireError::Auth(_) | PgWireError::Tls(_) => return Self::Refused(format!("{error}; check DATABASE_URL")),
-            _ => return Self::Unreachable(error.to_string()),
+            _ => return Self::Unreachable(anyhow::Error::msg(error)),
         };
         match sqlstate(text) {
             "55006" => Self::InUse,
             // Connection, resources, operator intervention (shutdown, starting up), system.
             code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
-                Self::Unreachable(text.clone())
+                Self::Unreachable(anyhow::Error::msg(text.clone()))
             }
             code => Self::Refused(format!("{text}; {}", remedy(code))),
         }
@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn what_postgres_answers_says_what_to_do() {
         let seen = |text: &str| StreamError::from(PgWireError::Server(text.to_owned()));
-        assert_eq!(seen("replication slot \"x\" is active for PID 7 (SQLSTATE 55006)"), StreamError::InUse);
+        let active = seen("replication slot \"x\" is active for PID 7 (SQLSTATE 55006)");
+        assert!(matches!(active, StreamError::InUse));
         let starting = seen("the database system is starting up (SQLSTATE 57P03)");
         assert!(matches!(starting, StreamError::Unreachable(_)));
         for (text, remedy) in [

@@ -40,7 +40,7 @@ pub struct Word {
 /// A token on its way from its rest to the outbox: whoever holds this must send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub struct Taken {
+pub struct ReleasedToken {
     /// The slip's record, as it was put to rest.
     pub record: Record,
     /// How many steps the job's flow has, where the projection knows the job.
@@ -111,7 +111,7 @@ pub async fn next_due_ms(pool: &Pool) -> Result<Option<u64>, Error> {
 /// Takes the parked tokens among these out of their rest, by an operator's word; those that do not rest (any more) are
 /// passed over, so calling it twice takes each once. The caller's transaction must append their records to the outbox,
 /// or not commit.
-pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<Taken>, Error> {
+pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<ReleasedToken>, Error> {
     if words.is_empty() {
         return Ok(Vec::new());
     }
@@ -138,7 +138,7 @@ pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<Taken>, Erro
         .map(|row| {
             let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             let record = Record { topic: row.topic, key: row.key, value: row.value, headers };
-            Ok(Taken { record, steps_total: row.steps_total.map(unsigned) })
+            Ok(ReleasedToken { record, steps_total: row.steps_total.map(unsigned) })
         })
         .collect()
 }

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Control, DevCapacity, OffsetCommit, TopicPartition, TransactionalProducer, TxError, Writes};
+use bus::bisection::{Bisection, Verdict};
+use bus::{Cause, Control, DevCapacity, OffsetCommit, TopicPartition, TransactionalProducer, TxError, Writes};
 use service_kit::stop_at;
 
-use crate::bisection::{Bisection, Verdict};
 use crate::board::{Batch, Finished};
 use crate::cadence::Cadence;
 use crate::desk::Desk;
@@ -85,7 +85,7 @@ impl Committer {
                 Err(TxError::Abortable(cause) | TxError::Refused(cause)) => {
                     let refused = self.producer.abort_with_cause()?;
                     telemetry::transaction("aborted", results, started.elapsed());
-                    self.try_again(batch, &cause, refused);
+                    self.retry_later(batch, &cause, refused);
                 }
                 Err(error @ (TxError::Fenced | TxError::Fatal(_) | TxError::Retriable(_))) => {
                     telemetry::transaction("broken", results, started.elapsed());
@@ -105,24 +105,24 @@ impl Committer {
         stop_at("workers.before-offsets");
         let offsets: Vec<OffsetCommit> = batch.positions.iter().map(offset_commit).collect();
         let Some(group) = self.consumer.group_metadata() else {
-            return Err(TxError::Fatal(format!("the consumer of group {} has ended", self.group)));
+            return Err(TxError::Fatal(format!("the consumer of group {} has ended", self.group).into()));
         };
         self.producer.send_offsets(&offsets, &group)?;
         stop_at("workers.before-commit");
         if self.desk.is_doomed() {
-            return Err(TxError::Abortable("partitions were lost while it ran".to_owned()));
+            return Err(TxError::Abortable("partitions were lost while it ran".to_owned().into()));
         }
         self.producer.commit()
     }
 
     /// The transaction was aborted: its results are produced again, fewer at a time if one of them is to blame.
-    fn try_again(&mut self, batch: Batch, cause: &str, refused: Option<String>) {
+    fn retry_later(&mut self, batch: Batch, cause: &Cause, refused: Option<Cause>) {
         if let Some(refused) = refused {
-            let batch = self.blame(batch, &refused);
+            let batch = self.blame(batch, &refused.to_string());
             return self.desk.aborted(batch);
         }
         tracing::info!(
-            cause,
+            %cause,
             results = batch.results.len(),
             "a transaction was aborted; its results are produced again"
         );
@@ -154,7 +154,7 @@ impl Committer {
             }
             tracing::error!(cause, "a dead letter was refused; it is kept without its value");
         } else {
-            tracing::error!(cause, "an empty dead letter was refused; trying on");
+            tracing::error!(cause, "an empty dead letter was refused; retrying");
             self.desk.pause(RETRY_MAX);
         }
     }

@@ -33,7 +33,6 @@
 
 #![warn(missing_docs)]
 
-mod bisection;
 mod board;
 mod cadence;
 mod commit;

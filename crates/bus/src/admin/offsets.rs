@@ -150,8 +150,8 @@ fn commit_initial(settings: &Settings, group: &str, topics: &[String]) -> Result
     };
     match transact(&mut producer) {
         Ok(()) => Ok(missing.len()),
-        Err(TxError::Retriable(cause)) => Err(Error::Unavailable(cause)),
-        Err(error) => Err(Error::Refused(format!("initial offsets of {group}: {error}"))),
+        Err(TxError::Retriable(cause)) => Err(Error::Unavailable(cause.to_string())),
+        Err(error) => Err(Error::Refused(format!("initial offsets of {group}: {:#}", anyhow::Error::new(error)))),
     }
 }
 
@@ -165,7 +165,7 @@ pub(crate) async fn ends_when_there(settings: &Settings, topic: &str) -> Result<
             Ok(ends) => return Ok(ends.into_values().collect()),
             Err(error @ (Error::Unavailable(_) | Error::TopicMissing(_))) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(topic, %error, "the topic cannot be read yet; trying on");
+                    tracing::warn!(topic, %error, "the topic cannot be read yet; retrying");
                 }
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 
-use super::rebalance::Desk;
+use super::rebalance::Callbacks;
 
 /// The group's generation and our membership.
 pub enum GroupMetadata {
@@ -38,7 +38,7 @@ pub(super) enum Membership {
 /// Where the membership is known from.
 #[derive(Default)]
 pub(super) struct Source {
-    consumer: Weak<BaseConsumer<Desk>>,
+    consumer: Weak<BaseConsumer<Callbacks>>,
     /// As of when the consumer began to close: from then on only its own thread may use it.
     last: Option<Arc<ConsumerGroupMetadata>>,
 }
@@ -54,7 +54,7 @@ impl Membership {
         Self::InProcess(group.to_owned())
     }
 
-    pub(super) fn begin(&self, consumer: &Arc<BaseConsumer<Desk>>) {
+    pub(super) fn begin(&self, consumer: &Arc<BaseConsumer<Callbacks>>) {
         if let Self::Kafka(source) = self {
             source.lock().consumer = Arc::downgrade(consumer);
         }
@@ -75,7 +75,7 @@ impl Membership {
     }
 
     /// From here on `now` answers what it is at this moment: a transaction may still be committed while we leave.
-    pub(super) fn end(&self, consumer: &BaseConsumer<Desk>) {
+    pub(super) fn end(&self, consumer: &BaseConsumer<Callbacks>) {
         if let Self::Kafka(source) = self {
             let last = consumer.group_metadata().map(Arc::new);
             *source.lock() = Source { consumer: Weak::new(), last };

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
-use super::rebalance::{Desk, offset_of};
+use super::rebalance::{Callbacks, offset_of};
 use super::{Command, Commands, ConsumerError, ConsumerOptions, Control, Scope, Start, TopicPartition};
 use crate::Inbound;
 use crate::in_process::UncommittedReader;
@@ -24,7 +24,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) struct Poller {
-    consumer: Arc<BaseConsumer<Desk>>,
+    consumer: Arc<BaseConsumer<Callbacks>>,
     options: ConsumerOptions,
     control: Control,
     scope: Scope,
@@ -38,13 +38,13 @@ pub(super) struct Poller {
     looked_at: Option<Instant>,
     /// Every topic was there at the last look.
     complete: bool,
-    told_missing: bool,
-    told_down: bool,
+    is_missing_reported: bool,
+    is_down_reported: bool,
 }
 
 impl Poller {
     pub(super) fn new(
-        consumer: Arc<BaseConsumer<Desk>>,
+        consumer: Arc<BaseConsumer<Callbacks>>,
         options: ConsumerOptions,
         control: Control,
         scope: Scope,
@@ -61,14 +61,14 @@ impl Poller {
             seeks_due: Vec::new(),
             looked_at: None,
             complete: false,
-            told_missing: false,
-            told_down: false,
+            is_missing_reported: false,
+            is_down_reported: false,
         }
     }
 
     pub(super) fn run(mut self) {
         self.subscribe();
-        while !self.control.stop.load(Ordering::Relaxed) && !self.desk().lock().failed {
+        while !self.control.stop.load(Ordering::Relaxed) && !self.callbacks().lock().failed {
             if self.whole {
                 self.discover();
             }
@@ -76,25 +76,25 @@ impl Poller {
             self.check_connection();
             self.tick();
             self.fetch_or_stop();
-            if !more && !self.desk().lock().kept.has_next() {
+            if !more && !self.callbacks().lock().kept.has_next() {
                 self.control.wake.wait(self.options.tick_interval);
             }
         }
         self.leave();
     }
 
-    fn desk(&self) -> &Arc<Desk> {
+    fn callbacks(&self) -> &Arc<Callbacks> {
         self.consumer.context()
     }
 
     fn report(&self, error: ConsumerError) {
-        self.desk().lock().handler.error(error);
+        self.callbacks().lock().handler.error(error);
     }
 
     /// True when there may be more to drain.
     fn drain(&mut self) -> bool {
         self.hand_out_kept();
-        if self.desk().lock().kept.is_full(Instant::now()) {
+        if self.callbacks().lock().kept.is_full(Instant::now()) {
             return false;
         }
         let consumer = Arc::clone(&self.consumer);
@@ -103,7 +103,7 @@ impl Poller {
                 Some(Ok(message)) => self.deliver(&message),
                 Some(Err(error)) => self.failure(&error),
                 // rdkafka says None also when the event was a callback: only a second look tells.
-                None if self.desk().take_served() => {}
+                None if self.callbacks().take_served() => {}
                 None => return false,
             }
             if self.control.stop.load(Ordering::Relaxed) {
@@ -114,9 +114,9 @@ impl Poller {
     }
 
     fn deliver(&mut self, message: &BorrowedMessage<'_>) {
-        self.desk().connection.alive();
-        let context = Arc::clone(self.desk());
-        let mut state = context.lock();
+        self.callbacks().connection.alive();
+        let callbacks = Arc::clone(self.callbacks());
+        let mut state = callbacks.lock();
         let place = state.owned.get_mut(message.topic()).and_then(|topic| topic.get_mut(&message.partition()));
         let Some(next) = place else { return };
         if next.is_some_and(|next| message.offset() < next) {
@@ -135,9 +135,9 @@ impl Poller {
 
     /// Delivers what was kept of partitions that are paused no more.
     fn hand_out_kept(&mut self) {
-        let context = Arc::clone(self.desk());
+        let callbacks = Arc::clone(self.callbacks());
         for _ in 0..BURST_RECORDS_MAX {
-            let mut state = context.lock();
+            let mut state = callbacks.lock();
             let Some(record) = state.kept.next() else { return };
             state.handler.record(record, &mut self.commands);
             drop(state);
@@ -147,7 +147,7 @@ impl Poller {
 
     fn fetch_or_stop(&mut self) {
         let (to_stop, to_fetch) = {
-            let mut state = self.desk().lock();
+            let mut state = self.callbacks().lock();
             (state.kept.take_to_stop(Instant::now()), state.kept.take_to_fetch())
         };
         if !to_stop.is_empty() {
@@ -159,8 +159,8 @@ impl Poller {
     }
 
     fn tick(&mut self) {
-        let context = Arc::clone(self.desk());
-        context.lock().handler.tick(&mut self.commands);
+        let callbacks = Arc::clone(self.callbacks());
+        callbacks.lock().handler.tick(&mut self.commands);
         for (place, start) in std::mem::take(&mut self.seeks_due) {
             self.seek(place, start);
         }
@@ -171,11 +171,11 @@ impl Poller {
         for command in std::mem::take(&mut self.commands.queue) {
             match command {
                 Command::Pause(mut partitions) => {
-                    let mut state = self.desk().lock();
+                    let mut state = self.callbacks().lock();
                     partitions.retain(|place| state.owns(place));
                     state.kept.pause(partitions);
                 }
-                Command::Resume(partitions) => self.desk().lock().kept.resume(&partitions),
+                Command::Resume(partitions) => self.callbacks().lock().kept.resume(&partitions),
                 Command::Seek(place, start) => self.seek(place, start),
                 Command::Subscribe(topics) => {
                     if topics != self.options.topics {
@@ -195,7 +195,7 @@ impl Poller {
     }
 
     fn owned_list(&self, partitions: &[TopicPartition]) -> TopicPartitionList {
-        let state = self.desk().lock();
+        let state = self.callbacks().lock();
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for place in partitions {
             if state.owns(place) {
@@ -212,8 +212,8 @@ impl Poller {
         }
         match self.consumer.seek(&place.topic, place.partition, offset, LOOKUP_TIMEOUT) {
             Ok(()) => {
-                let context = Arc::clone(self.desk());
-                let mut state = context.lock();
+                let callbacks = Arc::clone(self.callbacks());
+                let mut state = callbacks.lock();
                 state.kept.drop_records(&place);
                 if let Some(topic) = state.owned.get_mut(&place.topic) {
                     topic.insert(place.partition, next);
@@ -231,7 +231,7 @@ impl Poller {
 
     /// A seek to where we are makes the client report the end anew.
     fn ask_for_ends(&mut self) {
-        let owned = self.desk().lock().owned.clone();
+        let owned = self.callbacks().lock().owned.clone();
         for (topic, partitions) in owned {
             for (partition, next) in partitions {
                 let start = next.map_or(Start::Beginning, Start::Offset);
@@ -244,12 +244,12 @@ impl Poller {
         if self.whole {
             self.looked_at = None;
             let gone: Vec<TopicPartition> = {
-                let owned = self.desk().lock().owned_places();
+                let owned = self.callbacks().lock().owned_places();
                 owned.into_iter().filter(|place| !self.options.topics.contains(&place.topic)).collect()
             };
             if !gone.is_empty() {
                 let list = self.owned_list(&gone);
-                self.desk().give_back(&gone, false);
+                self.callbacks().give_back(&gone, false);
                 self.check(self.consumer.incremental_unassign(&list), "unassign");
             }
             return;
@@ -259,19 +259,19 @@ impl Poller {
             self.consumer.unsubscribe();
         } else if let Err(error) = self.consumer.subscribe(&topics) {
             self.report(ConsumerError::Fatal(format!("subscribe: {error}")));
-            self.desk().lock().failed = true;
+            self.callbacks().lock().failed = true;
         }
     }
 
     fn failure(&mut self, error: &KafkaError) {
         let code = error.rdkafka_error_code();
-        let reason = format!("{error}: {}", self.desk().connection.last_reason());
+        let reason = format!("{error}: {}", self.callbacks().connection.last_reason());
         match (error, code) {
             (KafkaError::PartitionEOF(partition), _) => {
-                self.desk().connection.alive();
+                self.callbacks().connection.alive();
                 // rdkafka does not say which topic; only readers of one topic ask for ends.
                 if let Some(topic) = self.options.topics.first() {
-                    self.desk().lock().handler.end(TopicPartition::new(topic, *partition));
+                    self.callbacks().lock().handler.end(TopicPartition::new(topic, *partition));
                 }
             }
             (
@@ -284,12 +284,12 @@ impl Poller {
                 ),
             ) => self.find_out_of_range(&reason),
             (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
-                self.report(ConsumerError::TopicMissing(self.desk().connection.last_reason()));
+                self.report(ConsumerError::TopicMissing(self.callbacks().connection.last_reason()));
             }
             (_, Some(code)) if crate::error::is_unavailable(code) => {}
             (KafkaError::MessageConsumptionFatal(_), _) => {
                 self.report(ConsumerError::Fatal(reason));
-                self.desk().lock().failed = true;
+                self.callbacks().lock().failed = true;
             }
             _ => self.report(ConsumerError::Other(reason)),
         }
@@ -297,7 +297,7 @@ impl Poller {
 
     /// rdkafka does not say which partition it is about: the one whose next offset the log does not have.
     fn find_out_of_range(&mut self, reason: &str) {
-        let owned = self.desk().lock().owned.clone();
+        let owned = self.callbacks().lock().owned.clone();
         let mut found = false;
         for (topic, partitions) in owned {
             for (partition, next) in partitions {
@@ -313,27 +313,27 @@ impl Poller {
         }
         if !found {
             self.report(ConsumerError::Fatal(reason.to_owned()));
-            self.desk().lock().failed = true;
+            self.callbacks().lock().failed = true;
         }
     }
 
     /// Tells the handler once when Kafka is gone, and looks for it: an idle topic would not show that it is back.
     fn check_connection(&mut self) {
-        let down = self.desk().connection.is_down();
+        let down = self.callbacks().connection.is_down();
         self.control.down.store(down, Ordering::Relaxed);
         if !down {
-            self.told_down = false;
+            self.is_down_reported = false;
             return;
         }
-        if !self.told_down {
-            self.told_down = true;
+        if !self.is_down_reported {
+            self.is_down_reported = true;
             self.looked_at = Some(Instant::now());
-            self.report(ConsumerError::Unavailable(self.desk().connection.last_reason()));
+            self.report(ConsumerError::Unavailable(self.callbacks().connection.last_reason()));
         } else if self.looked_at.is_none_or(|at| at.elapsed() >= RECONNECT_INTERVAL) {
             self.looked_at = Some(Instant::now());
             let topic = self.options.topics.first().map(String::as_str);
             if self.consumer.fetch_metadata(topic, Duration::from_millis(500)).is_ok() {
-                self.desk().connection.alive();
+                self.callbacks().connection.alive();
             }
         }
     }
@@ -342,8 +342,8 @@ impl Poller {
     /// handler can commit a last time.
     fn leave(self) {
         if self.whole {
-            let owned = self.desk().lock().owned_places();
-            self.desk().give_back(&owned, false);
+            let owned = self.callbacks().lock().owned_places();
+            self.callbacks().give_back(&owned, false);
         }
         self.control.membership.end(&self.consumer);
         // Others may hold the consumer for a moment (`group_metadata`); the last to let go closes it, here. Closing

@@ -1,4 +1,4 @@
-//! What librdkafka calls back into while polling: assignments come and go here, with start offsets of our choice.
+//! librdkafka's callbacks while polling: assignments come and go here, with start offsets of our choice.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +20,8 @@ use crate::in_process::InProcess;
 /// One attempt to read committed offsets; a pending transaction makes it run out.
 const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The client's context: the handler, and what is ours.
-pub(super) struct Desk {
+/// The client's context: the handler, and the partitions that are ours.
+pub(super) struct Callbacks {
     state: Mutex<State>,
     group: String,
     /// Keeps the committed offsets where it is the broker.
@@ -67,7 +67,7 @@ impl State {
     }
 }
 
-impl Desk {
+impl Callbacks {
     pub(super) fn new(
         handler: Box<dyn Handler>,
         group: String,
@@ -209,7 +209,7 @@ fn places(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements().iter().map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
 }
 
-impl ClientContext for Desk {
+impl ClientContext for Callbacks {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.served.store(true, Ordering::Relaxed);
         connection::log(level, facility, message);
@@ -224,7 +224,7 @@ impl ClientContext for Desk {
     }
 }
 
-impl ConsumerContext for Desk {
+impl ConsumerContext for Callbacks {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.served.store(true, Ordering::Relaxed);
         let places = places(list);

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Batch, Part};
+use super::{PartitionRecords, RecordBatch};
 use crate::Inbound;
 use crate::consumer::{ConsumerError, TopicPartition};
 
@@ -75,7 +75,7 @@ impl Shared {
         state.records >= self.records_max || state.bytes >= self.bytes_max
     }
 
-    pub(super) fn take(&self, records_max: usize, bytes_max: usize) -> Batch {
+    pub(super) fn take(&self, records_max: usize, bytes_max: usize) -> RecordBatch {
         let mut state = self.lock();
         let (mut records, mut bytes) = (0, 0);
         let mut parts = Vec::new();
@@ -94,10 +94,10 @@ impl Shared {
             let next_offset = taken.last().map_or(buffer.first_offset, |record| record.offset + 1);
             let first_offset = std::mem::replace(&mut buffer.first_offset, next_offset);
             let (topic, partition) = (place.topic.clone(), place.partition);
-            parts.push(Part { topic, partition, first_offset, next_offset, records: taken });
+            parts.push(PartitionRecords { topic, partition, first_offset, next_offset, records: taken });
         }
         state.count_out(records, bytes);
         self.room.notify_all();
-        Batch { parts }
+        RecordBatch { parts }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bus::{Batch, Follower, FollowerOptions, TopicPartition};
+use bus::{Follower, FollowerOptions, RecordBatch, TopicPartition};
 
 use crate::kit::{Cluster, LONG, numbered, sorted, text};
 
@@ -24,12 +24,12 @@ fn follow(cluster: &Cluster, stored: &Stored, options: impl FnOnce(&mut Follower
     .unwrap()
 }
 
-async fn next(follower: &mut Follower) -> Batch {
+async fn next(follower: &mut Follower) -> RecordBatch {
     tokio::time::timeout(LONG, follower.next_batch()).await.expect("a batch comes").unwrap()
 }
 
 /// Compare-and-set for every part, as the database does it. The values of what was applied.
-fn apply(stored: &Stored, batch: &Batch) -> Vec<String> {
+fn apply(stored: &Stored, batch: &RecordBatch) -> Vec<String> {
     let mut stored = stored.lock().unwrap();
     let mut values = Vec::new();
     for part in &batch.parts {

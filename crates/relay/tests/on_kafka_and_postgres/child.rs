@@ -30,7 +30,7 @@ async fn a_relay_as_a_process() {
     let settings = relay::Settings {
         config: Config::default(),
         database_url,
-        kafka: bus::Settings::new(brokers, "http://127.0.0.1:1"),
+        bus: bus::Settings::new(brokers, "http://127.0.0.1:1"),
         topics: Topics::new(variable(PREFIX).unwrap()),
         seams: Seams::default(),
     };

@@ -77,7 +77,7 @@ impl Stage {
         Settings {
             config: self.config.clone(),
             database_url: self.database_url.clone(),
-            kafka: self.kafka.clone(),
+            bus: self.kafka.clone(),
             topics: self.topics.clone(),
             seams,
         }

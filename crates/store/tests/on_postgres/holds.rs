@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use flow::id::JobId;
 use flow::slip::HoldReason;
-use store::holds::{NewHold, Released, Taken, Word, count_by_reason, insert, next_due_ms, release_due, take_parked};
+use store::holds::{
+    NewHold, Released, ReleasedToken, Word, count_by_reason, insert, next_due_ms, release_due, take_parked,
+};
 use store::{Pool, Role};
 
 use crate::database::{Database, job, record};
@@ -113,7 +115,7 @@ async fn a_parked_token_is_taken_once_however_often_it_is_called() {
     assert_eq!(call(parked, 3).await, [], "an earlier parking of the job");
     assert_eq!(call(waiting, 1).await, [], "it waits for a time");
     let taken = call(parked, 4).await;
-    assert_eq!(taken, [Taken { record: record("parked"), steps_total: None }]);
+    assert_eq!(taken, [ReleasedToken { record: record("parked"), steps_total: None }]);
     assert_eq!(call(parked, 4).await, []);
     assert_eq!(database.count("orchestrator.holds").await, 1);
 }

@@ -23,29 +23,29 @@ impl Poller {
         for topic in &self.options.topics {
             match self.consumer.fetch_metadata(Some(topic), LOOKUP_TIMEOUT) {
                 Ok(metadata) => {
-                    self.desk().connection.alive();
+                    self.callbacks().connection.alive();
                     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
                     found.extend(partitions.map(|partition| TopicPartition::new(topic, partition.id())));
                 }
-                Err(error) => self.desk().connection.lost(&error.to_string()),
+                Err(error) => self.callbacks().connection.lost(&error.to_string()),
             }
         }
         let missing = self.options.topics.iter().find(|topic| !found.iter().any(|place| &place.topic == *topic));
         self.complete = missing.is_none();
         match missing {
-            Some(topic) if !self.desk().connection.is_down() => {
-                if !std::mem::replace(&mut self.told_missing, true) {
+            Some(topic) if !self.callbacks().connection.is_down() => {
+                if !std::mem::replace(&mut self.is_missing_reported, true) {
                     self.report(ConsumerError::TopicMissing(topic.clone()));
                 }
             }
-            _ => self.told_missing = false,
+            _ => self.is_missing_reported = false,
         }
         self.take_new(found);
     }
 
     fn take_new(&mut self, found: Vec<TopicPartition>) {
         let new: Vec<TopicPartition> = {
-            let state = self.desk().lock();
+            let state = self.callbacks().lock();
             found.into_iter().filter(|place| !state.owns(place)).collect()
         };
         if new.is_empty() {
@@ -54,10 +54,10 @@ impl Poller {
         let assigned: Option<Vec<AssignedPartition>> = match self.scope != Scope::Group {
             // Tables and tails have no group, hence nothing committed.
             true => Some(new.iter().map(uncommitted).collect()),
-            false => self.desk().committed(&self.consumer, &new),
+            false => self.callbacks().committed(&self.consumer, &new),
         };
         let Some(assigned) = assigned else { return };
-        if let Some(list) = self.desk().take(&assigned) {
+        if let Some(list) = self.callbacks().take(&assigned) {
             self.starts(&assigned);
             self.check(self.consumer.incremental_assign(&list), "assign");
         }
@@ -66,7 +66,7 @@ impl Poller {
     /// Records need room in the in-process broker until they are delivered here, or committed where a group commits.
     fn starts(&self, assigned: &[AssignedPartition]) {
         let Some(reader) = &self.reader else { return };
-        let state = self.desk().lock();
+        let state = self.callbacks().lock();
         for assigned in assigned.iter().filter(|assigned| assigned.committed.is_none()) {
             let partitions = state.owned.get(&assigned.topic);
             let next = partitions.and_then(|partitions| partitions.get(&assigned.partition)).copied().flatten();

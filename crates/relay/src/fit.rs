@@ -1,4 +1,4 @@
-//! Whether the position that Kafka holds and the server at the other end belong together.
+//! Whether the position that Kafka holds fits the server at the other end.
 //!
 //! Always holds: the slot's own acknowledged position is never ahead of the record in Kafka. So a slot that is ahead
 //! was made anew or moved by somebody else, and what lies between would be skipped: the relay refuses.
@@ -7,22 +7,22 @@ use events::position::{Lsn, Position};
 
 /// The server at the other end of the stream, and the slot as it was before the stream took it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     /// The cluster's identity.
-    pub system_identifier: u64,
+    pub(crate) system_identifier: u64,
     /// Its present timeline.
-    pub timeline: u32,
+    pub(crate) timeline: u32,
     /// The end of its flushed log.
-    pub flushed_lsn: Lsn,
+    pub(crate) flushed_lsn: Lsn,
     /// The slot's name.
-    pub slot: String,
+    pub(crate) slot: String,
     /// What the slot has been told to forget; the stream begins there.
-    pub confirmed_lsn: Lsn,
+    pub(crate) confirmed_lsn: Lsn,
 }
 
 /// Why the position does not fit the server. Going on would lose rows or deliver them twice, so the relay does not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Mismatch {
+pub(crate) enum Mismatch {
     /// Another cluster.
     #[error("the position in Kafka is of database system {position}, but this server is {server}")]
     System {
@@ -63,7 +63,7 @@ pub enum Mismatch {
 
 impl Mismatch {
     /// What a person does about it.
-    pub fn remedy(&self, topic: &str, slot: &str) -> String {
+    pub(crate) fn remedy(&self, topic: &str, slot: &str) -> String {
         format!(
             "`meanwhile relay recover` will compare the outbox with Kafka and send what is missing; it comes in a \
              later version. Until then: compare `outbox.messages` with Kafka by message id, produce what is missing, \
@@ -73,7 +73,7 @@ impl Mismatch {
 }
 
 /// Where a relay without a position begins: at the slot's own consistent point, with nothing delivered.
-pub fn first(server: &Server) -> Position {
+pub(crate) fn first(server: &Server) -> Position {
     Position {
         system_identifier: server.system_identifier,
         timeline: server.timeline,
@@ -85,7 +85,7 @@ pub fn first(server: &Server) -> Position {
 }
 
 /// Whether the stream of this server goes on where the position ends.
-pub fn check(position: &Position, server: &Server) -> Result<(), Mismatch> {
+pub(crate) fn check(position: &Position, server: &Server) -> Result<(), Mismatch> {
     if position.system_identifier != server.system_identifier {
         return Err(Mismatch::System { position: position.system_identifier, server: server.system_identifier });
     }

@@ -1,8 +1,10 @@
 //! Finds the record for whose sake transactions are aborted: half as many results each time, until one is alone.
+//!
+//! A result is whatever a transaction is made of: one step's records, or one row of the outbox.
 
 /// What to do after a transaction was aborted for a record's sake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Fewer next time.
     Halve,
     /// The only result of the batch is to blame.
@@ -11,35 +13,35 @@ pub(crate) enum Verdict {
 
 /// Which results are under suspicion: always the first ones that are ready.
 #[derive(Debug)]
-pub(crate) struct Bisection {
+pub struct Bisection {
     usual_max: usize,
     results_max: usize,
     suspects: usize,
 }
 
 impl Bisection {
-    pub(crate) fn new(usual_max: usize) -> Self {
+    /// Batches may have so many results when nothing is under suspicion.
+    pub fn new(usual_max: usize) -> Self {
         Self { usual_max, results_max: usual_max, suspects: 0 }
     }
 
     /// How many results the next batch may have.
-    pub(crate) fn results_max(&self) -> usize {
+    pub fn results_max(&self) -> usize {
         self.results_max
     }
 
     /// A batch of so many results was aborted for a record's sake.
-    pub(crate) fn refused(&mut self, results: usize) -> Verdict {
+    pub fn refused(&mut self, results: usize) -> Verdict {
         self.suspects = self.suspects.max(results);
         self.results_max = (results / 2).max(1);
         if results == 1 { Verdict::Culprit } else { Verdict::Halve }
     }
 
     /// A batch of so many results was committed.
-    pub(crate) fn committed(&mut self, results: usize) {
+    pub fn committed(&mut self, results: usize) {
         self.suspects = self.suspects.saturating_sub(results);
-        if self.suspects == 0 {
-            self.results_max = self.usual_max;
-        }
+        let next_max = if self.suspects == 0 { self.usual_max } else { self.results_max * 2 };
+        self.results_max = next_max.min(self.usual_max);
     }
 }
 
