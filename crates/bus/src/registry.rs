@@ -142,7 +142,7 @@ where
         match call().await {
             Err(RegistryError::Unavailable(error)) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(error, "the schema registry is not available; trying on");
+                    tracing::warn!(error, "the schema registry is not available; retrying");
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);

@@ -1,9 +1,10 @@
-//! What has to be done now and then: partitions for the days to come, acceptances that are no longer kept, idempotency
-//! keys that have expired.
+//! Maintenance of the acceptances: makes partitions for the days to come, drops the days that are no longer kept, and
+//! deletes idempotency keys that have expired.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use service_kit::due::{Pace, at_intervals};
 use tokio_util::sync::CancellationToken;
 
 use crate::state::Api;
@@ -18,23 +19,11 @@ const DAY_MS: i64 = 86_400_000;
 /// Expired keys deleted in one statement.
 const PURGE_ROWS_MAX: u32 = 10_000;
 
-/// Runs until shutdown. What fails is tried again; nothing on the way of a job waits for it.
+/// Runs until shutdown. Nothing on the way of a job waits for it.
 pub(crate) async fn run(api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
-    loop {
-        let pause = match run_once(&api).await {
-            Ok(()) => {
-                api.readiness.ready("postgres");
-                INTERVAL
-            }
-            Err(error) => {
-                api.readiness.missing("postgres", &error);
-                RETRY
-            }
-        };
-        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return Ok(());
-        }
-    }
+    let pace = Pace { dependency: "postgres", readiness: &api.readiness, interval_max: INTERVAL, retry: RETRY };
+    at_intervals(pace, &shutdown, || run_once(&api)).await;
+    Ok(())
 }
 
 async fn run_once(api: &Api) -> Result<(), store::Error> {

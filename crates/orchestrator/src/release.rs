@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use service_kit::due::{Pace, when_due};
 use service_kit::health::Readiness;
 use service_kit::stop_at;
 use store::Pool;
@@ -25,27 +26,18 @@ pub(crate) struct Release {
 
 /// Runs until shutdown. Any number of orchestrators may do this at once; each hold is released by exactly one.
 pub(crate) async fn run(release: Release, shutdown: CancellationToken) -> anyhow::Result<()> {
-    loop {
-        // Interest is registered before looking, so that no hold slips between the look and the sleep.
-        let hold_came = release.hold_came.notified();
-        let pause = match release_due(&release.pool, release.batch_max).await {
-            Ok(Released { holds, next_due_in_ms }) => {
-                if holds > 0 {
-                    stop_at("orchestrator.after-release");
-                }
-                release.readiness.ready("postgres");
-                metrics::counter!("meanwhile_holds_released_total").increment(u64::from(holds));
-                next_due_in_ms.map_or(release.check_every, Duration::from_millis).min(release.check_every)
-            }
-            Err(error) => {
-                release.readiness.missing("postgres", &error);
-                RETRY
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = hold_came => {}
-            () = shutdown.cancelled() => return Ok(()),
-        }
+    let Release { pool, hold_came, batch_max, check_every, readiness } = release;
+    let pace = Pace { dependency: "postgres", readiness: &readiness, interval_max: check_every, retry: RETRY };
+    when_due(pace, &hold_came, &shutdown, || release_once(&pool, batch_max)).await;
+    Ok(())
+}
+
+/// Releases what is due; in how long the next hold will be.
+async fn release_once(pool: &Pool, batch_max: u32) -> Result<Option<Duration>, store::Error> {
+    let Released { holds, next_due_in_ms } = release_due(pool, batch_max).await?;
+    if holds > 0 {
+        stop_at("orchestrator.after-release");
     }
+    metrics::counter!("meanwhile_holds_released_total").increment(u64::from(holds));
+    Ok(next_due_in_ms.map(Duration::from_millis))
 }

@@ -1,7 +1,8 @@
-//! What has to be done now and then: partitions for the days to come, and the days that are no longer kept.
+//! Maintenance of the projection: makes partitions for the days to come, drops the days that are no longer kept.
 
 use std::time::Duration;
 
+use service_kit::due::{Pace, at_intervals};
 use service_kit::health::Readiness;
 use store::{Pool, jobs};
 use tokio_util::sync::CancellationToken;
@@ -14,28 +15,16 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(crate) const DAYS_AHEAD: u32 = 3;
 const DAY_MS: i64 = 86_400_000;
 
-/// Runs until shutdown. What fails is tried again; nothing on the way of a job waits for it.
+/// Runs until shutdown. Nothing on the way of a job waits for it.
 pub(crate) async fn run(
     pool: Pool,
     keep_jobs_d: u32,
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    loop {
-        let pause = match run_once(&pool, keep_jobs_d).await {
-            Ok(()) => {
-                readiness.ready("postgres");
-                INTERVAL
-            }
-            Err(error) => {
-                readiness.missing("postgres", &error);
-                RETRY
-            }
-        };
-        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return Ok(());
-        }
-    }
+    let pace = Pace { dependency: "postgres", readiness: &readiness, interval_max: INTERVAL, retry: RETRY };
+    at_intervals(pace, &shutdown, || run_once(&pool, keep_jobs_d)).await;
+    Ok(())
 }
 
 async fn run_once(pool: &Pool, keep_jobs_d: u32) -> Result<(), store::Error> {

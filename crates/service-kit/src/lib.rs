@@ -7,6 +7,7 @@
 //! Invariant: nothing here knows Kafka, Postgres, flows or jobs.
 
 pub mod config;
+pub mod due;
 pub mod health;
 pub mod identity;
 pub mod retry;
