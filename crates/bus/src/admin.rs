@@ -1,4 +1,4 @@
-//! What operators and `migrate` do: create topics, commit initial offsets, trim, look up.
+//! Administration, for operators and `migrate`: create topics, commit initial offsets, trim, look up.
 
 mod offsets;
 mod topics;
@@ -22,9 +22,9 @@ use crate::{Error, Settings};
 
 /// One request to the brokers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a created topic may take to be seen by every broker.
+/// A created topic may take so long until every broker sees it.
 const CREATED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a transient refusal is met with another try.
+/// A transient refusal is retried for so long.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Log lines and errors of the client that are served after each look-up.
 const EVENTS_SERVED_MAX: usize = 64;
@@ -74,7 +74,7 @@ impl Admin {
     }
 
     /// Creates the steps topic of a queue if it is not there, and commits the group's initial offsets where it has
-    /// none: workers may then be told of the queue. True when the topic was created.
+    /// none: workers may then subscribe to the queue. True when the topic was created.
     pub async fn ensure_queue(
         &self,
         topics: &Topics,
@@ -178,7 +178,7 @@ impl Admin {
         Ok(value.unwrap_or(MESSAGE_BYTES_MAX_DEFAULT))
     }
 
-    /// How many partitions the topic has; none when it does not exist.
+    /// The topic's number of partitions; none when it does not exist.
     pub async fn partitions(&self, topic: &str) -> Result<Option<usize>, Error> {
         let topic = topic.to_owned();
         self.with_lookup(move |lookup| partitions(lookup, &topic)).await

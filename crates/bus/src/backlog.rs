@@ -1,4 +1,5 @@
-//! What waits for a consumer group: how many records, and since when. For figures, not for decisions.
+//! The backlog of a consumer group: the number of unread records and the age of the oldest. For figures, not for
+//! decisions.
 //!
 //! Offsets alone do not say: transaction markers take offsets too, so that an idle topic would seem to lag for ever.
 //! So the first records of each partition are read. Where they are all there are, the count is exact; else it is
@@ -30,14 +31,14 @@ const SAMPLE_RECORDS_MAX: u64 = 500;
 const SAMPLE_BYTES_MAX: usize = 64 * 1024;
 /// Between looks at the clock while reading.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a leader that is being found is waited for: just after a start or a creation.
+/// The longest wait for a leader that is being found: just after a start or a creation.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between tries.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Log lines and errors of a client that are served after each look.
 const EVENTS_SERVED_MAX: usize = 64;
 
-/// What waits in one partition.
+/// The backlog of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Where.
@@ -68,7 +69,7 @@ impl Sample {
         self.whole || self.records >= SAMPLE_RECORDS_MAX || self.bytes >= SAMPLE_BYTES_MAX
     }
 
-    /// How many records there are from `start` to `end`.
+    /// The number of records from `start` to `end`.
     fn records(&self, start: i64, end: i64) -> u64 {
         let (all, seen) = ((end - start).max(0) as u64, (self.last_offset + 1 - start).max(1) as u64);
         if self.whole || all <= seen { self.records } else { all * self.records / seen }
@@ -123,7 +124,7 @@ impl Backlog {
         Ok(Self(Arc::new(Shared { settings, group, positions, reader, empty: Mutex::default() })))
     }
 
-    /// What waits in every partition of every topic whose name begins with `start`.
+    /// The backlog of every partition of every topic whose name begins with `start`.
     pub async fn look(&self, start: &str) -> Result<Vec<Waiting>, Error> {
         let (shared, start) = (Arc::clone(&self.0), start.to_owned());
         let looked = tokio::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@
 //!
 //! A result is whatever a transaction is made of: one step's records, or one row of the outbox.
 
-/// What to do after a transaction was aborted for a record's sake.
+/// The conclusion after a transaction was aborted for a record's sake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Fewer next time.
@@ -25,7 +25,7 @@ impl Bisection {
         Self { usual_max, results_max: usual_max, suspects: 0 }
     }
 
-    /// How many results the next batch may have.
+    /// The next batch may have so many results.
     pub fn results_max(&self) -> usize {
         self.results_max
     }

@@ -30,14 +30,14 @@ use crate::in_process::InProcess;
 use crate::settings::MESSAGE_BYTES_MAX;
 use crate::{Error, Settings};
 
-/// How to consume.
+/// A consumer's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerOptions {
     /// The consumer group; it divides the partitions and keeps committed offsets.
     pub group: String,
-    /// What to read, by full name. Changed at run time by `Commands::subscribe`.
+    /// The topics, by full name. Changed at run time by `Commands::subscribe`.
     pub topics: Vec<String>,
-    /// How long the broker may hold a fetch on an idle topic. The lower, the sooner a lone record arrives.
+    /// The broker may hold a fetch on an idle topic for so long. The lower, the sooner a lone record arrives.
     pub fetch_wait_max: Duration,
     /// So much, in bytes, ends the broker's holding of a fetch before its time; 1: any record does. The more, the fewer
     /// fetches a busy topic costs the broker, and the later a lone record arrives.
@@ -102,7 +102,7 @@ pub(crate) enum Scope {
     Group,
     /// All, without a group: tails.
     Whole,
-    /// All, and the handler is told when the end of each is reached: tables.
+    /// All, and `Handler::end` is called at the end of each: tables.
     WholeWithEnds,
 }
 
@@ -113,7 +113,7 @@ pub struct GroupConsumer {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What other threads may do with a running consumer; cheap to clone, and it does not keep the consumer alive.
+/// A running consumer's handle for other threads. Cheap to clone; it does not keep the consumer alive.
 #[derive(Clone)]
 pub struct Control {
     stop: Arc<AtomicBool>,
@@ -139,7 +139,7 @@ impl Control {
         self.membership.now()
     }
 
-    /// Whether the last that was heard of Kafka is that it cannot be reached.
+    /// Whether Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
@@ -209,7 +209,7 @@ impl GroupConsumer {
         Ok(Self { control, thread: Some(thread) })
     }
 
-    /// What may be handed to other threads.
+    /// A handle for other threads.
     pub fn control(&self) -> Control {
         self.control.clone()
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with a request to Kafka that is not a transaction.
+//! Errors of requests to Kafka that are no transactions.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -34,7 +34,7 @@ pub enum Error {
     TooLarge {
         /// Where it was to go.
         topic: String,
-        /// What it takes on the wire.
+        /// Its size on the wire.
         size_bytes: usize,
     },
     /// The settings make no client.

@@ -2,7 +2,7 @@
 //!
 //! The group only divides the partitions; nothing is committed to Kafka. A part's `first_offset` is what the database
 //! must hold for the part to be applied (compare-and-set), `next_offset` what it holds afterwards. On a conflict call
-//! `rewind`. If the positions cannot be read they are asked for again; they are never guessed.
+//! `rewind`. If the positions cannot be read, that is retried; they are never guessed.
 
 mod buffer;
 
@@ -23,13 +23,13 @@ use crate::{Error, Inbound, Settings};
 /// See [`FollowerOptions::in_large_batches`].
 const LARGE_FETCH_BYTES_MIN: u32 = 256 * 1024;
 const LARGE_FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
-/// How long a full buffer holds the thread before the partitions are paused.
+/// A full buffer holds the thread for so long before the partitions are paused.
 const FULL_WAIT: Duration = Duration::from_millis(500);
 /// Between attempts to read the positions.
 const POSITIONS_RETRY: Duration = Duration::from_millis(500);
 /// One attempt to read the positions.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a waiting batch looks whether the consumer still lives.
+/// Between looks of a waiting caller whether the consumer still lives.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Which topics to follow, and how much at once.
@@ -183,12 +183,12 @@ impl Follower {
         }
     }
 
-    /// What is ours now.
+    /// The partitions that are ours now.
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.shared.lock().partitions.keys().cloned().collect()
     }
 
-    /// Whether the last that was heard of Kafka is that it cannot be reached.
+    /// Whether Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
     }

@@ -20,7 +20,7 @@ use crate::Error;
 use crate::offset_commit::OffsetCommit;
 use events::place::TopicPartition;
 
-/// A running broker. It ends when nobody holds it any more.
+/// A running broker. It ends when its last holder drops it.
 #[derive(Debug)]
 pub struct InProcess {
     broker: Broker,

@@ -1,6 +1,6 @@
 //! Kafka, and nothing but Kafka: producers, consumers, tables, the registry client, the in-process broker.
 //!
-//! Invariant: no other crate uses rdkafka or schema_registry_converter; nobody here knows what a record says.
+//! Invariant: no other crate uses rdkafka or schema_registry_converter; nothing here knows what a record says.
 //! Consumers read `read_committed`, never commit offsets by themselves, and never guess where to start.
 //! librdkafka's callbacks run on threads of our own, never on a tokio worker.
 

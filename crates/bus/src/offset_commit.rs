@@ -1,6 +1,6 @@
 //! An offset to be committed for a consumer group.
 
-/// What a transaction commits for one consumed partition.
+/// A transaction commits this for one consumed partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetCommit {
     /// The consumed topic.

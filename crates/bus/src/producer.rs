@@ -13,9 +13,9 @@ use crate::connection::Connection;
 use crate::in_process::InProcess;
 use crate::{Error, Record, Settings};
 
-/// How long a record may wait for its acknowledgement before the send fails.
+/// A record may wait so long for its acknowledgement before the send fails.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
-/// How long to wait for room in the local queue.
+/// The longest wait for room in the local queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends single records. Cheap to clone.
@@ -55,7 +55,7 @@ impl Producer {
         }
     }
 
-    /// Sends if there is room, and does not look back: for progress, which nobody decides by.
+    /// Sends if there is room, and never learns the outcome: for progress, which no decision depends on.
     pub fn send_lossy(&self, record: &Record) {
         if let Err((error, _)) = self.producer.send_result(future_record(record)) {
             tracing::debug!(topic = record.topic, %error, "a lossy record was not sent");
@@ -93,7 +93,7 @@ pub(crate) fn headers(record: &Record) -> Option<OwnedHeaders> {
     )
 }
 
-/// What a record that was delivered takes.
+/// The size of a delivered record.
 pub(crate) fn size_bytes(message: &impl Message) -> usize {
     let header = |header: Header<'_, &[u8]>| header.key.len() + header.value.map_or(0, <[u8]>::len);
     let headers: usize = message.headers().map_or(0, |headers| headers.iter().map(header).sum());

@@ -1,5 +1,4 @@
-//! Reading Avro records with whatever schema they were written with: a bad record is told apart from a registry that
-//! is down.
+//! Reads Avro records with the schema that they were written with. Tells a bad record from a registry that is down.
 
 use std::sync::Arc;
 

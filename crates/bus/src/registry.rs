@@ -1,6 +1,6 @@
 //! The schema registry's client (Confluent's API).
 //!
-//! Failures are not remembered: an id that could not be resolved a moment ago is asked for again. `Unknown` is said
+//! Failures are not remembered: an id that could not be resolved a moment ago is looked up again. `Unknown` is said
 //! only where the registry itself says so; anything else that goes wrong means "not now".
 
 use std::future::Future;
@@ -57,7 +57,7 @@ pub struct Registry {
 impl Registry {
     /// Fails only where no HTTP client can be made (a malformed proxy setting, say).
     pub fn new(url: &str, auth: Option<BasicAuth>) -> Result<Self, RegistryError> {
-        // One provider per process; whoever was first is as good.
+        // One provider per process; one that was installed before is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let url = url.trim_end_matches('/').to_owned();
         let mut builder = SrSettings::new_builder(url.clone());
@@ -157,7 +157,7 @@ where
     }
 }
 
-/// What the registry said.
+/// The registry's answer.
 struct Answer {
     status: Option<u16>,
     code: u32,

@@ -1,4 +1,4 @@
-//! How to reach Kafka and the registry: one value, handed to everything in this crate.
+//! The addresses of Kafka and the registry, and how to connect: one value, handed to everything in this crate.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::in_process::{DevCapacity, InProcess};
 /// room for frames. Each topic's own limit is the broker's to hold.
 pub(crate) const MESSAGE_BYTES_MAX: u32 = 2 * 1024 * 1024;
 
-/// How to reach Kafka and the schema registry.
+/// Kafka and the schema registry, and how to connect to them.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// `host:port`, comma-separated.
@@ -79,7 +79,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What every client has in common, with `own` on top and the operator's properties above all.
+    /// The properties that every client has in common, with `own` on top and the operator's above all.
     pub(crate) fn client_config(&self, own: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config

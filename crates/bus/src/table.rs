@@ -20,7 +20,7 @@ const BATCHES_MAX: usize = 16;
 /// Records in one batch.
 const BATCH_RECORDS_MAX: usize = 500;
 
-/// How tables are read.
+/// Reads tables.
 #[derive(Debug)]
 pub struct Table;
 
@@ -59,7 +59,7 @@ impl Table {
     }
 }
 
-/// What comes after a loaded table. Dropping it ends it.
+/// The records that come after a loaded table. Dropping it ends it.
 #[derive(Debug)]
 pub struct TableTail {
     topic: String,
@@ -86,7 +86,7 @@ impl TableTail {
         self.until_ends(question).await
     }
 
-    /// Whether the last that was heard of Kafka is that it cannot be reached.
+    /// Whether Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
     }

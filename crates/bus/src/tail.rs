@@ -40,7 +40,7 @@ impl Tail {
         self.batches.recv().await
     }
 
-    /// Whether the last that was heard of Kafka is that it cannot be reached.
+    /// Whether Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
     }

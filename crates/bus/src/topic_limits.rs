@@ -1,4 +1,4 @@
-//! How large a record each topic takes, so that nothing is produced that Kafka would refuse.
+//! The size limits of topics, so that nothing is produced that Kafka would refuse.
 //!
 //! One behaviour for everybody who asks:
 //! - A limit is looked up once, and again only for a record that does not fit, since it may have been raised.
@@ -18,9 +18,9 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::admin::Admin;
 
-/// What the batch of one record adds to it (KIP-98: 61 bytes), with room to spare.
+/// The batch of one record adds so much to it (KIP-98: 61 bytes), with room to spare.
 const BATCH_FRAME_BYTES: usize = 128;
-/// How long a topic counts as missing without another look: at least so long, or a multiple of the wait for it.
+/// A topic counts as missing without another look for at least so long, or for a multiple of the wait for it.
 const MISSING_FOR_MIN: Duration = Duration::from_secs(2);
 const MISSING_PER_WAIT: u32 = 3;
 /// Between looks for a topic that is waited for.
@@ -40,7 +40,7 @@ pub enum Misfit {
     },
 }
 
-/// What topics take, by name.
+/// The size limits of topics, by name.
 #[derive(Debug)]
 pub struct TopicLimits {
     admin: Admin,

@@ -23,11 +23,11 @@ use crate::error::Cause;
 use crate::offset_commit::OffsetCommit;
 use crate::{Error, Record, Settings, producer};
 
-/// How long one request to the coordinator may take before it is asked again.
+/// One request to the coordinator may take so long before it is asked again.
 const REQUEST_SLICE: Duration = Duration::from_secs(2);
-/// How long an abort may take before the producer is given up: its successor ends what it began.
+/// An abort may take so long before the producer is given up: its successor ends the transaction.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long to wait for room in the local queue before looking again.
+/// Between looks for room in the local queue.
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(2);
 
 /// Ends the waiting of a `TransactionalProducer` on another thread.
@@ -81,7 +81,7 @@ impl TransactionalProducer {
         })
     }
 
-    /// What ends this producer's waiting from outside.
+    /// Ends this producer's waiting from outside.
     pub fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
     }

@@ -14,7 +14,7 @@ use crate::{Error, Service};
 /// Between attempts to apply a batch, first and longest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How often readiness asks whether Kafka can be reached.
+/// Between looks whether Kafka can be reached.
 const KAFKA_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Applier<S> {
@@ -76,7 +76,7 @@ impl<S: Service> Applier<S> {
                     pieces.pop();
                 }
                 Some(Error::Store(error)) if error.is_conflict() => {
-                    // What follows in these partitions no longer fits either: read their positions again.
+                    // Later records of these partitions no longer fit either: read their positions again.
                     for part in pieces.iter().flat_map(|piece| &piece.parts) {
                         follower.rewind(&part.topic, part.partition);
                     }

@@ -1,9 +1,9 @@
-//! The pure part: what a batch does to the stored offsets, and how a batch is divided.
+//! The pure part: the moves of stored offsets, and the division of a batch.
 
 use bus::{PartitionRecords, RecordBatch};
 use events::place::OffsetAdvance;
 
-/// How the stored offsets move when this batch is applied.
+/// The moves of the stored offsets when this batch is applied.
 pub(crate) fn advances(batch: &RecordBatch) -> Vec<OffsetAdvance> {
     let advance = |part: &PartitionRecords| OffsetAdvance {
         topic: part.topic.clone(),

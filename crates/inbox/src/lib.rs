@@ -1,7 +1,7 @@
 //! Rule 3, once for all services: a batch of records is read from Kafka, and its effects and the next offsets of its
 //! partitions are committed in one Postgres transaction.
 //!
-//! A [`Service`] says what the records mean and writes that. The transaction, the offsets, the retries and the
+//! A [`Service`] decides the effects of the records and writes them. The transaction, the offsets, the retries and the
 //! readiness are here, so no service can forget an offset.
 //!
 //! A batch that cannot be applied now is tried again. One that conflicts with another process is read again. One that a
@@ -26,24 +26,24 @@ use service_kit::retry::until_ok;
 use store::{Pool, Tx};
 use tokio_util::sync::CancellationToken;
 
-/// How long leaving the group may take.
+/// Leaving the group may take so long.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a service does with the records that it follows.
+/// A service that applies the records that it follows.
 pub trait Service: Send {
-    /// What records mean for this service.
+    /// The changes that records make, not yet written.
     type Effects: Send + Sync;
 
-    /// Says what the records of a batch mean, in their order. Writes nothing: the same records may be read again.
+    /// Decides the effects of a batch, in the order of its records. Writes nothing: the same records may be read again.
     fn read(&mut self, batch: &RecordBatch) -> impl Future<Output = Result<Self::Effects, Error>> + Send;
 
-    /// Says what is left of a record whose effects Postgres refuses: a dead letter, or nothing.
+    /// Decides what remains of a record whose effects Postgres refuses: a dead letter, or nothing.
     fn refuse(&mut self, record: &Inbound, reason: &str) -> Self::Effects;
 
     /// Writes the effects. The offsets move in the same transaction, after this.
     fn write(&mut self, tx: &mut Tx, effects: &mut Self::Effects) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// The effects are committed: what is logged and counted here is told once.
+    /// The effects are committed. Logs and metrics belong here: each batch comes here once.
     fn committed(&mut self, effects: Self::Effects);
 
     /// The effects were not committed. They are read and written again.
@@ -61,7 +61,7 @@ pub enum Error {
     /// The registry does not answer, and a record was written with a schema that is not known here.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// What the records mean does not fit into the broker of `meanwhile dev` now.
+    /// The effects do not fit into the broker of `meanwhile dev` now.
     #[error(transparent)]
     OverCapacity(#[from] OverCapacity),
 }

@@ -7,7 +7,7 @@ pub const SECTION: &str = "notifier";
 /// The compiled-in defaults, which are the reference too.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// What can be set.
+/// The service's settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

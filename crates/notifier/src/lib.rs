@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub mod config;
 
-/// What the service needs.
+/// The service's needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Kafka and the registry.

@@ -7,7 +7,7 @@ pub const SECTION: &str = "orchestrator";
 /// The compiled-in defaults, which are the reference too.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// What can be set.
+/// The service's settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -15,11 +15,11 @@ pub struct Config {
     pub batch_records_max: usize,
     /// Holds released in one statement, at most.
     pub release_batch_max: u32,
-    /// How long the release loop sleeps at most, in milliseconds.
+    /// The release loop's longest sleep, in milliseconds.
     pub release_check_ms: u64,
-    /// How often queues and holds are counted for the metrics, in milliseconds; 0: never.
+    /// Between counts of queues and holds for the metrics, in milliseconds; 0: never.
     pub figures_interval_ms: u64,
-    /// How long a job's history is kept after its end, in days; 0: for ever.
+    /// A job's history is kept for so long after its end, in days; 0: for ever.
     pub keep_jobs_d: u32,
     /// Database connections.
     pub connections_max: u32,

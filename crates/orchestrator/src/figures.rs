@@ -1,7 +1,7 @@
-//! What waits, for the metrics: the slips of each queue and how old the oldest is, and the holds by reason. Counted
-//! here, not by workers, so that it is seen while no worker runs.
+//! Metrics of waiting work: the slips of each queue with the age of the oldest, and the holds by reason. They are
+//! counted here, not by workers, so that they are seen while no worker runs.
 //!
-//! Every orchestrator counts everything: take the largest of them, not the sum.
+//! Every orchestrator counts everything: take the largest figure, not the sum.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 const QUEUE_LAG: &str = "meanwhile_queue_lag";
 const QUEUE_OLDEST_AGE: &str = "meanwhile_queue_oldest_age_seconds";
 const HOLDS: &str = "meanwhile_holds";
-/// Queues that are told of, at most: each is a label's value.
+/// Queues in the metrics, at most: each is a label's value.
 const QUEUES_MAX: usize = 200;
 /// Counting holds takes one part in so many of the time, at most: it reads them all.
 const REST_PARTS: u32 = 50;
@@ -51,11 +51,11 @@ impl Queues {
         Ok(Self { topics: topics.clone(), backlog, clock: Clock::system(), seen: BTreeMap::new() })
     }
 
-    /// Looks and tells; what was told before stays, and grows older, when Kafka does not answer.
+    /// Looks, and sets the gauges. Without an answer of Kafka the last figures stay, and grow older.
     async fn count(&mut self) -> Result<(), bus::Error> {
         let looked = self.backlog.look(&self.topics.steps("")).await;
         let outcome = looked.map(|waiting| {
-            // A queue that is gone is told once more, as empty.
+            // A queue that is gone is reported once more, as empty.
             self.seen.values_mut().for_each(|queue| *queue = Queue::default());
             for (name, queue) in by_queue(&self.topics, &waiting) {
                 if self.seen.len() < QUEUES_MAX || self.seen.contains_key(&name) {
@@ -73,7 +73,7 @@ impl Queues {
     }
 }
 
-/// What waits, by queue: without what workers have finished out of order.
+/// The backlog by queue, without the slips that workers have finished out of order.
 fn by_queue(topics: &Topics, waiting: &[Waiting]) -> BTreeMap<String, Queue> {
     let mut queues: BTreeMap<String, Queue> = BTreeMap::new();
     for Waiting { place, offset, metadata, records, oldest_ms } in waiting {
@@ -110,7 +110,7 @@ pub(crate) async fn count_queues(
     }
 }
 
-/// Runs until shutdown. That Postgres is away is told by the others.
+/// Runs until shutdown. Other loops report when Postgres is away.
 pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: CancellationToken) -> anyhow::Result<()> {
     describe_gauge!(HOLDS, "Slips at rest in Postgres, by what they wait for");
     loop {

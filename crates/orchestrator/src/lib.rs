@@ -4,7 +4,7 @@
 //! before its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
-//! sends on), `release` (holds whose time has come), `figures` (what waits, for the metrics).
+//! sends on), `release` (holds whose time has come), `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::apply::Orchestrator;
 use crate::figures::Queues;
 use crate::take_in::TakeIn;
 
-/// What the service needs.
+/// The service's needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Kafka and the registry.

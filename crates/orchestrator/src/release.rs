@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// While Postgres is down.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What the loop works with.
+/// The loop's tools.
 pub(crate) struct Release {
     pub(crate) pool: Pool,
     pub(crate) hold_came: Arc<Notify>,

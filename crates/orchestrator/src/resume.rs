@@ -16,7 +16,7 @@ use crate::trace::cause;
 /// The target of the log lines about a job's transitions, as in the workers.
 const TRANSITIONS: &str = "transitions";
 
-/// What goes with the tokens that were taken.
+/// The tokens that were taken, and the events about them.
 #[derive(Default)]
 pub(crate) struct Resumed {
     /// To the outbox: of each token its event, then its slip.
@@ -50,7 +50,7 @@ impl Resumer<'_> {
     pub(crate) async fn resume(&self, tx: &mut Tx, tokens: &[Word]) -> Result<Resumed, Error> {
         let mut resumed = Resumed::default();
         for taken in take_parked(tx, tokens).await? {
-            // The event first: whoever sees the job move has seen why.
+            // The event first: a reader who sees the job move has seen why.
             if let Some((event, trace_id, record)) = self.event(&taken).await? {
                 resumed.records.push(record);
                 resumed.events.push((event, trace_id));

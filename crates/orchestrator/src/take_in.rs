@@ -17,11 +17,11 @@ use store::jobs::ObservedEvent;
 use crate::resume::Resumed;
 use crate::trace::cause;
 
-/// The class of what nobody could read.
+/// The class of a record that could not be read.
 const UNREADABLE: &str = "unreadable";
-/// The class of what is not known to this version.
+/// The class of a record that this version does not support.
 const UNSUPPORTED: &str = "unsupported";
-/// The class of what is readable but cannot be stored.
+/// The class of a record that could be read but not stored.
 pub(crate) const NOT_STORABLE: &str = "not-storable";
 
 /// Everything that the records of one batch mean.
@@ -45,7 +45,7 @@ pub(crate) struct TakenIn {
     pub(crate) resumed: Resumed,
 }
 
-/// A record that means nothing, and why.
+/// A record that was refused, and why.
 pub(crate) struct Refused {
     topic: String,
     partition: i32,
@@ -71,7 +71,7 @@ pub(crate) struct TakeIn {
     pub(crate) clock: Clock,
 }
 
-/// Why a record means nothing.
+/// Why a record was refused.
 enum Refusal {
     Class(&'static str, String),
     NotNow(RegistryError),
@@ -87,7 +87,7 @@ impl From<Unreadable> for Refusal {
 }
 
 impl TakeIn {
-    /// What the records of a batch mean, in their order.
+    /// Reads the records of a batch, in their order.
     ///
     /// # Errors
     /// The registry does not answer; nothing is known about the record then, so nothing is refused.

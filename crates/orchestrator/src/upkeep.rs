@@ -7,7 +7,7 @@ use service_kit::health::Readiness;
 use store::{Pool, jobs};
 use tokio_util::sync::CancellationToken;
 
-/// How often.
+/// Between rounds.
 const INTERVAL: Duration = Duration::from_secs(3_600);
 /// While Postgres is down.
 const RETRY: Duration = Duration::from_secs(5);

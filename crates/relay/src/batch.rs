@@ -1,4 +1,4 @@
-//! What goes into one Kafka transaction: the rows that are there, up to a limit, and how far delivery is after them.
+//! The content of one Kafka transaction: the rows that are there, up to a limit, and the position after them.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ impl Batch {
         self.rows.len() >= rows_max || self.bytes >= bytes_max
     }
 
-    /// How far delivery is once the first `count` rows have been delivered; none when nothing moved.
+    /// The place after the first `count` rows; none when nothing moved.
     pub(crate) fn place_after(&self, count: usize) -> Option<Place> {
         let whole = count == self.rows.len();
         self.after.filter(|_| whole).or_else(|| Some(self.rows.get(count.checked_sub(1)?)?.place))

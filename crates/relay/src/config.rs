@@ -13,7 +13,7 @@ pub const SECTION: &str = "relay";
 /// The compiled-in defaults, which are the reference too.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// What can be set.
+/// The service's settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -31,21 +31,21 @@ pub struct Config {
     pub buffer_bytes_max: usize,
     /// Postgres frees the slot of a relay that was silent for so long.
     pub wal_sender_timeout_ms: u64,
-    /// How often the relay tells Postgres that it lives.
+    /// Between signs of life to Postgres.
     pub status_interval_ms: u64,
-    /// How often a standby looks whether the slot is free.
+    /// Between a standby's looks at the slot.
     pub standby_interval_ms: u64,
-    /// How often the position follows the log while no rows come.
+    /// Between updates of the position while no rows come.
     pub idle_position_interval_ms: u64,
-    /// How long to look for a missing topic.
+    /// The wait for a missing topic.
     pub topic_wait_ms: u64,
     /// Hourly partitions to make ahead.
     pub partitions_ahead_h: u32,
-    /// How long delivered rows are kept.
+    /// Hours for which delivered rows are kept.
     pub keep_h: u32,
-    /// How often partitions are made and dropped.
+    /// Between rounds that make and drop partitions.
     pub partitions_interval_s: u64,
-    /// How often age, lag and Kafka are looked at.
+    /// Between looks at age, lag and Kafka.
     pub monitor_interval_s: u64,
 }
 
@@ -57,7 +57,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What one transaction may hold where the broker in this process has only so much room.
+    /// The same with smaller transactions, where the in-process broker has little room.
     pub(crate) fn within(&self, capacity: Option<&DevCapacity>) -> Self {
         let mut config = self.clone();
         if capacity.is_some() {

@@ -22,7 +22,7 @@ pub(crate) enum Disorder {
     Torn(Lsn),
 }
 
-/// How far delivery is once a row has been delivered.
+/// The place after a row that has been delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     /// As in [`Position::end_lsn`].

@@ -15,7 +15,7 @@ pub(crate) struct Database {
     pub(crate) port: u16,
     /// The role; it needs REPLICATION.
     pub(crate) user: String,
-    /// Its password; empty where none is asked for.
+    /// Its password; empty where there is none.
     pub(crate) password: String,
     /// The database.
     pub(crate) name: String,

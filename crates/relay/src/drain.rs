@@ -23,7 +23,7 @@ use crate::refuse::{self, Refusal};
 use crate::seam::{Seam, Seams};
 use crate::telemetry;
 
-/// How often one row alone may abort its transaction, while others pass, before it is the row's own fault.
+/// One row alone may abort its transaction so often, while others pass, before it is the row's own fault.
 const STRIKES_MAX: u32 = 5;
 /// After an aborted transaction.
 const ABORT_PAUSE: Duration = Duration::from_millis(100);

@@ -16,7 +16,7 @@ pub(crate) struct Server {
     pub(crate) flushed_lsn: Lsn,
     /// The slot's name.
     pub(crate) slot: String,
-    /// What the slot has been told to forget; the stream begins there.
+    /// The slot keeps nothing before this; the stream begins there.
     pub(crate) confirmed_lsn: Lsn,
 }
 
@@ -62,7 +62,7 @@ pub(crate) enum Mismatch {
 }
 
 impl Mismatch {
-    /// What a person does about it.
+    /// The remedy, for a person.
     pub(crate) fn remedy(&self, topic: &str, slot: &str) -> String {
         format!(
             "`meanwhile relay recover` will compare the outbox with Kafka and send what is missing; it comes in a \

@@ -1,11 +1,11 @@
 //! Moves outbox rows into Kafka in commit order, exactly once: rule 1 of docs/rules.md.
 //!
-//! The log is streamed through a replication slot ([`pgoutput`], [`row`], [`cursor`]), and rows go out in Kafka
-//! transactions that also carry the relay's own position ([`fit`] judges it). Of several relays one delivers; the others stand by and
-//! take over within seconds. Whatever goes wrong, the [`session`] ends and another begins from the position in Kafka.
+//! The log is streamed through a replication slot (`pgoutput`, `row`, `cursor`). Rows go out in Kafka transactions that
+//! also carry the relay's own position; `fit` judges it. Of several relays one delivers; the others stand by and take
+//! over within seconds. Whatever goes wrong, the `session` ends, and another begins from the position in Kafka.
 //!
 //! Invariant: nothing is acknowledged to Postgres before Kafka has committed it together with the position.
-//! Invariant: no relay delivers whose position does not fit the server; it says what to do and stays up.
+//! Invariant: a relay whose position does not fit the server delivers nothing; it names the remedy and stays up.
 
 mod batch;
 pub mod config;
@@ -40,7 +40,7 @@ use crate::session::SessionError;
 /// Looking after the outbox takes one connection, and one to spare.
 const CONNECTIONS_MAX: u32 = 2;
 
-/// Everything that a relay is told.
+/// The service's needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `[relay]`.
@@ -65,7 +65,7 @@ pub struct Relay {
     admin: Admin,
     readiness: Readiness,
     clock: Clock,
-    /// What Kafka has committed, of this process's sessions.
+    /// The last position that a session of this process has committed to Kafka.
     delivered: watch::Sender<Option<Position>>,
 }
 
@@ -83,7 +83,7 @@ impl Relay {
         Ok(Self { settings, database, slot, pool, admin, readiness, clock, delivered: watch::Sender::new(None) })
     }
 
-    /// How far this relay has delivered, for whoever wants to follow; none before the first delivery.
+    /// The last position that this relay has delivered, as it moves; none before the first delivery.
     pub fn delivered(&self) -> watch::Receiver<Option<Position>> {
         self.delivered.subscribe()
     }

@@ -26,7 +26,7 @@ pub(crate) enum MessageError {
     UnknownColumnKind(u8),
 }
 
-/// What a message means for the relay.
+/// A message's meaning for the relay.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message<'a, C> {
     /// A row of a table that the caller wants.

@@ -28,7 +28,7 @@ pub(crate) enum Item {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) record: Record,
-    /// How far delivery is once this row has been delivered.
+    /// The place after this row.
     pub(crate) place: Place,
     /// When its transaction was committed, milliseconds since the Unix epoch, by Postgres' clock.
     pub(crate) committed_at_ms: i64,

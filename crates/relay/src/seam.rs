@@ -11,9 +11,9 @@ pub enum Seam {
     BeforeSend,
     /// Everything is sent; the transaction is open.
     BeforeCommit,
-    /// The transaction is committed; nobody knows yet.
+    /// The transaction is committed; Postgres does not know yet.
     AfterCommit,
-    /// The next thing is to tell Postgres.
+    /// Postgres is about to learn of it.
     BeforeAcknowledge,
 }
 
@@ -29,8 +29,8 @@ impl Seam {
     }
 }
 
-/// What is called at each seam, on the delivering thread. `Break` ends the session there as a crash would: nothing is
-/// committed, aborted or acknowledged any more. By default nothing is called.
+/// A call at each seam, on the delivering thread. `Break` ends the session there as a crash would: nothing is
+/// committed, aborted or acknowledged any more. By default there is no call.
 #[derive(Clone, Default)]
 pub struct Seams(Option<Arc<dyn Fn(Seam) -> ControlFlow<()> + Send + Sync>>);
 

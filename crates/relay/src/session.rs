@@ -1,5 +1,5 @@
-//! One session: from taking the slot until something ends it. The order is that of rule 1 (docs/rules.md), and
-//! all that keeps deliveries from being lost or repeated:
+//! One session: from taking the slot until something ends it. The order is that of rule 1 (docs/rules.md). It
+//! alone keeps deliveries from being lost or repeated:
 //!
 //! 1. begin streaming, which takes the slot (a standby waits here and does nothing else);
 //! 2. initialise transactions, which ends and fences the predecessor;
@@ -53,7 +53,7 @@ pub(crate) enum SessionError {
     /// Another relay was faster, or has taken over.
     #[error("another relay has taken over")]
     Superseded,
-    /// The delivering thread was told to end.
+    /// The delivering thread was stopped.
     #[error("the session was stopped")]
     Stopped,
     /// Shutdown.
@@ -243,7 +243,7 @@ impl Relay {
             () = shutdown.cancelled() => Ok(()),
         };
         stop.cancel();
-        // The slot stays ours until the last transaction has ended: nobody is fenced without need.
+        // The slot stays ours until the last transaction has ended, so that no successor has to fence it.
         let drained = match tokio::time::timeout(STOP_TIMEOUT, &mut draining).await {
             Ok(drained) => drained,
             Err(_) => {

@@ -111,7 +111,7 @@ fn missing(slot: &str) -> StreamError {
     StreamError::Refused(format!("replication slot `{slot}` is missing; {}", remedy("42704")))
 }
 
-/// What to do about a refusal, by SQLSTATE.
+/// The remedy for a refusal, by SQLSTATE.
 fn remedy(code: &str) -> &'static str {
     match code {
         "42704" => {

@@ -1,4 +1,4 @@
-//! What the relay tells about itself.
+//! The relay's metrics and spans.
 
 use events::header;
 use events::position::Position;

@@ -31,7 +31,7 @@ impl Admin {
         Ok(self.offsets(topics).await?.into_iter().map(|(place, (_, end))| (place, end)).collect())
     }
 
-    /// What the group has committed; partitions without a commit are absent.
+    /// The group's committed offsets; partitions without a commit are absent.
     pub async fn committed(&self, group: &str, topics: &[String]) -> Result<BTreeMap<TopicPartition, i64>, Error> {
         let (settings, group, topics) = (self.settings.clone(), group.to_owned(), topics.to_vec());
         patiently(move || {

@@ -1,4 +1,4 @@
-//! What a consumer tells its owner, and what the owner may ask of it.
+//! The calls from a consumer to its owner, and the commands that the owner may give it.
 
 pub use events::place::TopicPartition;
 
@@ -13,7 +13,7 @@ pub struct AssignedPartition {
     pub partition: i32,
     /// The group's committed offset; none when it has none.
     pub committed: Option<i64>,
-    /// What was committed beside it; empty when there is none.
+    /// The metadata of that commit; empty when there is none.
     pub metadata: String,
 }
 
@@ -35,7 +35,7 @@ pub enum Start {
     End,
 }
 
-/// What befell a consumer.
+/// An error of a consumer.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumerError {
     /// The next offset is not in the log: it was trimmed, or the log was cut. Reading of this partition has stopped.
@@ -84,7 +84,7 @@ impl ConsumerError {
     }
 }
 
-/// What a handler asks of its consumer; done right after the call that asked.
+/// Commands of a handler to its consumer; obeyed right after the call that gave them.
 #[derive(Debug, Default)]
 pub struct Commands {
     pub(crate) queue: Vec<Command>,
@@ -142,6 +142,6 @@ pub trait Handler: Send + 'static {
         let _ = partition;
     }
 
-    /// What went wrong. Unavailability is reported once per change.
+    /// Something went wrong. Unavailability is reported once per change.
     fn error(&mut self, error: ConsumerError);
 }

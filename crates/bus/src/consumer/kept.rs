@@ -1,5 +1,5 @@
 //! Records of paused partitions that were fetched already. librdkafka would throw them away, and take up to a second to
-//! fetch again after a resumption; so it is told to stop only when much is kept.
+//! fetch again after a resumption. So fetching stops only when much is kept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::TopicPartition;
 use crate::Inbound;
 
-/// What is kept before fetching stops, all partitions of a consumer together. Fetching goes on at three quarters.
+/// Bytes kept before fetching stops, all partitions of a consumer together. Fetching goes on at three quarters.
 const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long a full store only keeps the thread from polling before fetching is stopped. Where work is quick there is
-/// room again by then; rebalances wait for so long.
+/// A full store first keeps the thread from polling, for so long; then fetching stops. Where work is quick there is
+/// room again by then. Rebalances wait for so long.
 const FULL_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ use crate::in_process::UncommittedReader;
 const BURST_RECORDS_MAX: usize = 500;
 /// One metadata or watermark request.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a consumer looks for a broker that was gone.
+/// Between looks for a broker that was gone.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) struct Poller {

@@ -1,4 +1,4 @@
-//! What has been read and not yet been taken: between the consumer's thread and the caller's task.
+//! Records that were read and not yet taken: between the consumer's thread and the caller's task.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

@@ -7,7 +7,7 @@ use events::topic::Topics;
 use super::InProcess;
 use super::unread::{KEPT_BYTES_MAX, KEPT_RECORDS_MAX};
 
-/// What somebody wants to write. The less it can wait, the more may be unread.
+/// The kind of records to be written. The less they can wait, the more may be unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writes {
     /// New jobs: they are refused.

@@ -1,4 +1,4 @@
-//! How much the in-process broker holds that somebody still has to read.
+//! Counts the records of the in-process broker that are still unread.
 //!
 //! The broker drops the oldest records of a full partition, whether they were read or not. A slip among them would be a
 //! lost job. So a record counts as unread here until everybody who reads its partition has read it. A consumer group
@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use events::place::TopicPartition;
 
-/// What librdkafka's mock broker keeps of a partition: bytes, and batches of records.
+/// librdkafka's mock broker keeps so much of a partition: bytes, and batches of records.
 pub(super) const KEPT_BYTES_MAX: u64 = 5 * 1024 * 1024;
 pub(super) const KEPT_RECORDS_MAX: usize = 100_000;
 /// Taken on top of each record's own bytes: it may be alone in its batch.
 const FRAME_BYTES: u64 = 100;
 
-/// Who reads a partition.
+/// A reader of partitions.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reader {
     Group(String),

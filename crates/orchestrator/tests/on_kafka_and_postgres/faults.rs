@@ -1,4 +1,4 @@
-//! What this service needs goes away and comes back: nothing is refused for that, nothing is lost.
+//! The service's dependencies go away and come back: no record is refused for that, and none is lost.
 
 use bus::Registry as RegistryClient;
 use events::schema::RecordKind;

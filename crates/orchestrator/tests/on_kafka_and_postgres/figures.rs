@@ -1,4 +1,4 @@
-//! What waits, as the metrics tell it: while no worker runs, too.
+//! The metrics of waiting work, while no worker runs too.
 
 use std::time::Duration;
 

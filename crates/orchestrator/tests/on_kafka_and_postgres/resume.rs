@@ -89,7 +89,7 @@ async fn the_event_tells_what_the_projection_knows_of_the_flow() {
     let record = ground.outbox(&ground.topics.events()).remove(0);
     let event = ground.reader.read(record.value.as_deref(), decode_event).await.unwrap();
     assert_eq!(event.steps_total, 2);
-    // What the relay would do.
+    // As the relay would do.
     ground.send(&record).await;
     until(&ground, "select status from orchestrator.jobs", "running").await;
     assert_eq!(stored(&ground, job).await.2, ["job.accepted", "job.parked", "job.resumed"]);

@@ -1,4 +1,4 @@
-//! Whatever is cut off, killed or restarted: no row is lost and none comes twice.
+//! After any cut, kill or restart, no row is lost and none comes twice.
 
 use relay::seam::Seam;
 use test_kit::{Kafka, KafkaOptions, Postgres, PostgresOptions};

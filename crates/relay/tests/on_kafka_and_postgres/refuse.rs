@@ -1,4 +1,4 @@
-//! What cannot be delivered, and when the relay must not deliver.
+//! Rows that cannot be delivered, and states in which the relay must not deliver.
 
 use bus::Producer;
 use events::position::{Lsn, Position};

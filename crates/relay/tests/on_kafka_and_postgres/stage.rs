@@ -146,7 +146,7 @@ impl Stage {
         assert_eq!((all.len() as u64, gap), (count, None), "lost or repeated");
     }
 
-    /// What Kafka holds as the relay's position.
+    /// The relay's position as Kafka holds it.
     pub(crate) async fn position(&self) -> Position {
         let records = self.read(&self.topics.relay()).await;
         Position::parse(records.last().unwrap().value.as_deref().unwrap()).unwrap()

@@ -7,7 +7,7 @@ use rdkafka::consumer::Consumer as _;
 use super::{LOOKUP_TIMEOUT, Poller};
 use crate::consumer::{AssignedPartition, ConsumerError, Scope, TopicPartition};
 
-/// How often a whole reader looks for new partitions, and for a topic that is missing.
+/// Between looks for new partitions, and for a topic that is missing.
 const DISCOVER_INTERVAL: Duration = Duration::from_secs(30);
 const DISCOVER_MISSING_INTERVAL: Duration = Duration::from_millis(500);
 
