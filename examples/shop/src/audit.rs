@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::PerService;
-use crate::book::Trade;
 use crate::state::{EntryState, EntryView, State};
+use crate::trade::Trade;
 
 /// Complaints listed in full; more are counted.
 const COMPLAINTS_SHOWN_MAX: usize = 20;
@@ -37,9 +37,8 @@ impl std::fmt::Display for AuditError {
 
 impl std::error::Error for AuditError {}
 
-/// Compares the books with the outcomes of all jobs: a succeeded order has exactly one reservation, charge and shipment
-/// that
-/// stand, any other order none; and stock and balance are what the standing ones add up to.
+/// Compares the books with the outcomes of all jobs. A succeeded order has exactly one reservation, charge and shipment
+/// that stand; any other order has none. Stock and balance are the sums of the standing ones.
 ///
 /// # Errors
 /// Every disagreement.

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::simulate::Simulate;
 use crate::state::{Calls, EntryState, EntryView, State};
+use crate::trade::Trade;
 
-/// What each SKU begins with: enough for any test that does not ask for `out_of_stock`.
+/// The stock of each SKU at the start: enough for any test that does not ask for `out_of_stock`.
 const STOCK_PER_SKU: u64 = 1_000_000;
 /// Idempotency keys that one service remembers; then it takes no new ones (forgetting would break its promise).
 const KEYS_MAX: usize = 500_000;
@@ -17,47 +18,7 @@ const LOG_LINES_MAX: usize = 200_000;
 /// Characters kept of anything that a caller names (keys, orders, SKUs).
 pub(crate) const NAME_CHARS_MAX: usize = 300;
 
-/// Which of the three services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Trade {
-    /// Reserves stock.
-    Inventory,
-    /// Charges cards.
-    Payment,
-    /// Books shipments.
-    Shipping,
-}
-
-impl Trade {
-    /// The service's name, which is also its command-line flag.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Inventory => "inventory",
-            Self::Payment => "payment",
-            Self::Shipping => "shipping",
-        }
-    }
-
-    /// The path of what it makes.
-    pub(crate) const fn plural(self) -> &'static str {
-        match self {
-            Self::Inventory => "reservations",
-            Self::Payment => "charges",
-            Self::Shipping => "shipments",
-        }
-    }
-
-    const fn id_prefix(self) -> &'static str {
-        match self {
-            Self::Inventory => "res",
-            Self::Payment => "chg",
-            Self::Shipping => "shp",
-        }
-    }
-}
-
-/// What a log line tells.
+/// The kinds of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Op {
@@ -76,9 +37,8 @@ pub enum Op {
 pub struct LogLine {
     /// Rises by one.
     pub at_seq: u64,
-    /// What happened.
     pub op: Op,
-    /// The idempotency key; of the create, where an undo names it or its id.
+    /// The idempotency key. An undo has the key of its create.
     pub key: String,
     /// The order; empty where an undo found nothing.
     pub order: String,
@@ -86,7 +46,7 @@ pub struct LogLine {
     pub traceparent: String,
 }
 
-/// What a caller wants to be done.
+/// The work that a caller asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wish {
     pub(crate) order: String,
@@ -170,9 +130,8 @@ impl Book {
         }
     }
 
-    /// A `POST` arrived: counts and logs it, and answers at once if it is not to be done (or was done before). `None`:
-    /// go on
-    /// with [`Book::create`], now or after a while.
+    /// Counts and logs a `POST` that arrived. Answers at once if the work is not to be done, or was done before.
+    /// `None`: go on with [`Book::create`], now or after a while.
     pub(crate) fn arrive(&mut self, key: &str, wish: &Wish, traceparent: &str) -> Option<Answer> {
         if self.entries.len() >= KEYS_MAX && !self.entries.contains_key(key) {
             return Some(Answer::problem(503, "The books are full", "Restart the shop to begin new ones."));
@@ -269,8 +228,8 @@ impl Book {
         Answer::new(201, body)
     }
 
-    /// A `DELETE` of an id or an idempotency key: 204 once it is undone, 404 where nothing was done (and then bars the
-    /// key).
+    /// A `DELETE` of an id or an idempotency key: 204 once the work is undone, 404 where nothing was done. The 404 bars
+    /// the key.
     pub(crate) fn undo(&mut self, id_or_key: &str, traceparent: &str) -> Answer {
         let key =
             self.by_id.get(id_or_key).map_or_else(|| id_or_key.to_owned(), |place| self.effects[*place].key.clone());

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Shared;
-use crate::book::{Answer, NAME_CHARS_MAX, Trade, Wish};
+use crate::book::{Answer, NAME_CHARS_MAX, Wish};
 use crate::simulate::Simulate;
+use crate::trade::Trade;
 
 /// The largest body taken: an order is small.
 const BODY_BYTES_MAX: usize = 64 * 1024;

@@ -1,20 +1,18 @@
-//! A shop of three small HTTP services (inventory, payment, shipping), as a team might have them already, with books
-//! that
-//! can be inspected and failures that the input asks for.
+//! A shop of three small HTTP services (inventory, payment, shipping), as a team might have them already. Its books can
+//! be inspected, and the input of a call can ask for failures.
 //!
 //! Each service takes `POST /{reservations|charges|shipments}` and `DELETE .../{id or idempotency key}`. Every call
-//! carries an
-//! `Idempotency-Key`: the same key gives the same answer and no second effect, and an undo that overtakes its create
-//! stops
-//! the late create. `GET /state` shows the books, `GET /log?after=N` every call and effect in order.
+//! carries an `Idempotency-Key`. The same key gives the same answer and no second effect. An undo that overtakes its
+//! create stops the late create. `GET /state` shows the books, `GET /log?after=N` every call and effect in order.
 //!
-//! Invariant: no lock is held over an await; what is kept is bounded.
+//! Invariant: no lock is held over an await, and memory is bounded.
 
 mod audit;
 mod book;
 mod http;
 mod simulate;
 mod state;
+mod trade;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,12 +24,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use audit::{AuditError, Outcome, audit};
-pub use book::{LogLine, Op, Trade};
+pub use book::{LogLine, Op};
 pub use state::{Calls, EntryState, EntryView, State};
+pub use trade::Trade;
 
 use book::Book;
 
-/// Where the three services listen, or are reached.
+/// A value for each of the three services, such as its address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PerService<T> {
     /// `POST /reservations`.

@@ -6,8 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Three small HTTP services (inventory, payment, shipping) with books to look at (`GET /state`) and failures on
-/// request
-/// (`"simulate": "declined"`, ...).
+/// request (`"simulate": "declined"`, ...).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

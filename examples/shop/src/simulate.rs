@@ -11,7 +11,7 @@ const TIMEOUT_MS: u64 = 10_000;
 /// How often `flaky` fails when it names no number.
 const FLAKY_CALLS: u32 = 2;
 
-/// What should go wrong with a piece of work.
+/// The failure that a piece of work shall have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Simulate {
     /// Nothing.
@@ -27,7 +27,7 @@ pub(crate) enum Simulate {
     Busy(u64),
     /// Waits, then does it and answers.
     Slow(Duration),
-    /// Does it, then waits, and answers when nobody listens any more. Every repetition waits too.
+    /// Does it, then waits, and answers after the caller has given up. Every repetition waits too.
     TimeoutAfterEffect(Duration),
     /// 500 until mended.
     Error,

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::book::Trade;
+use crate::trade::Trade;
 
 /// The books of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    /// Which service.
     pub service: Trade,
-    /// What is left of each SKU that was asked for (inventory).
+    /// The stock that is left of each SKU that was asked for (inventory).
     pub stock: BTreeMap<String, u64>,
-    /// What each SKU began with (inventory).
+    /// The stock of each SKU at the start (inventory).
     pub stock_per_sku: u64,
     /// Charged less refunded (payment).
     pub balance_cents: i64,
@@ -30,9 +29,7 @@ pub struct State {
 pub struct EntryView {
     /// Its id, such as `res-1`.
     pub id: String,
-    /// The idempotency key that it was made with.
     pub key: String,
-    /// The order that it belongs to.
     pub order: String,
     /// Pieces or cents; 0 for a shipment.
     pub amount: u64,

@@ -26,14 +26,14 @@ struct Arguments {
     log: PathBuf,
 }
 
-/// One order, and what should become of it.
+/// One order, and its expected end.
 struct Story {
     title: &'static str,
     simulate: Value,
     succeeds: bool,
 }
 
-/// What to try next.
+/// The hint at the end: commands to try next.
 const ORDER: &str =
     r#"{"customer_id":"ada","sku":"tea","qty":1,"amount_cents":500,"card":"4242","address":"1 Main Street"}"#;
 /// How long everything may take to be ready.
@@ -203,7 +203,7 @@ async fn submit(client: &reqwest::Client, api: &str, number: usize, simulate: &V
     }
 }
 
-/// What the three services say about the order.
+/// The answers of the three services about the order.
 fn tell_books(states: &PerService<State>, order: &str) {
     let book = |state: &State, done: &str, undone: &str| {
         let entry = state.entries.iter().find(|entry| entry.order == order);
