@@ -280,7 +280,7 @@ impl Drain {
         let record = std::mem::take(&mut row.record);
         let letter = refuse::dead_letter(&self.topics, record, refusal, self.clock.now_ms());
         row.record = match self.judge(&letter)? {
-            Err(Refusal { class: "too-large", .. }) => {
+            Err(Refusal { class: refuse::TOO_LARGE, .. }) => {
                 refuse::dead_letter_in_short(&self.topics, &letter, self.clock.now_ms())
             }
             Err(refusal) => return Err(DrainError::NoDeadLetters(refusal.reason)),

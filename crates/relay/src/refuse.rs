@@ -7,6 +7,10 @@ use events::dead_letter::{self, Failure};
 use events::topic::Topics;
 use events::{Inbound, Record};
 
+/// The classes of refusals.
+pub(crate) const TOO_LARGE: &str = "too-large";
+const UNKNOWN_TOPIC: &str = "unknown-topic";
+const REFUSED: &str = "refused";
 /// While Kafka does not answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// The headers by which a record is found again, kept even in short.
@@ -23,7 +27,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn by_broker(topic: &str, cause: &str) -> Self {
-        Self { class: "refused", reason: format!("Kafka refused the record for {topic}: {cause}") }
+        Self { class: REFUSED, reason: format!("Kafka refused the record for {topic}: {cause}") }
     }
 }
 
@@ -40,13 +44,13 @@ pub(crate) async fn check(limits: &TopicLimits, topic_wait: Duration, record: &R
         None => Ok(()),
         Some(Misfit::UnknownTopic) => {
             let reason = format!("topic {topic} does not exist; create it (`flows apply`, `migrate`)");
-            Err(Refusal { class: "unknown-topic", reason })
+            Err(Refusal { class: UNKNOWN_TOPIC, reason })
         }
         Some(Misfit::TooLarge { record_bytes_max }) => {
             let reason = format!(
                 "too large: {bytes} bytes, and {topic} takes {record_bytes_max} without frames (max.message.bytes)"
             );
-            Err(Refusal { class: "too-large", reason })
+            Err(Refusal { class: TOO_LARGE, reason })
         }
     }
 }
@@ -90,7 +94,7 @@ mod tests {
             value: Some(vec![7; 100]),
             headers: vec![("a".into(), None)],
         };
-        let refusal = Refusal { class: "too-large", reason: "too large".into() };
+        let refusal = Refusal { class: TOO_LARGE, reason: "too large".into() };
         let whole = dead_letter(&topics, record.clone(), refusal, 5);
         assert_eq!((&whole.key, &whole.value, &whole.headers[0]), (&record.key, &record.value, &record.headers[0]));
         let short = dead_letter_in_short(&topics, &whole, 6);
