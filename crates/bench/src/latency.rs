@@ -2,12 +2,13 @@
 //! read from Kafka (`read_committed`), and where the time goes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use flow::id::JobId;
+use parking_lot::Mutex;
 use test_kit::Role;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -95,7 +96,7 @@ async fn open_loop(system: &System, rate: u64, jobs: u64) -> Result<AllSubmitted
         tasks.spawn(async move {
             let job = connection.submit().await?;
             let times = Submitted { due, accepted: Instant::now() };
-            submitted.lock().unwrap_or_else(PoisonError::into_inner).insert(job, times);
+            submitted.lock().insert(job, times);
             // Nobody takes it any more when the run is over.
             let _ = free.send(connection).await;
             anyhow::Ok(())
@@ -104,7 +105,7 @@ async fn open_loop(system: &System, rate: u64, jobs: u64) -> Result<AllSubmitted
     while let Some(ended) = tasks.join_next().await {
         ended.context("a request's task")??;
     }
-    let mut submitted = submitted.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut submitted = submitted.lock();
     Ok(std::mem::take(&mut submitted))
 }
 

@@ -128,7 +128,7 @@ impl Admin {
             match wanted.iter().find(|topic| !there.contains(&topic.name)) {
                 None => return Ok(()),
                 Some(topic) if tokio::time::Instant::now() >= deadline => {
-                    return Err(Error::Unavailable(format!("{} was created but is not seen yet", topic.name)));
+                    return Err(Error::unavailable(format!("{} was created but is not seen yet", topic.name)));
                 }
                 Some(_) => tokio::time::sleep(LOOK_INTERVAL).await,
             }
@@ -195,7 +195,7 @@ impl Admin {
         let asked = tokio::task::spawn_blocking(move || {
             lookup.fetch_metadata(Some("__consumer_offsets"), timeout).map(drop).map_err(Error::from)
         });
-        asked.await.unwrap_or_else(|error| Err(Error::Refused(error.to_string())))
+        asked.await.unwrap_or_else(|error| Err(Error::refused(error.to_string())))
     }
 
     /// librdkafka's look-ups block: they run on tokio's blocking threads.
@@ -225,7 +225,7 @@ async fn patiently<T: Send + 'static>(work: impl Fn() -> Result<T, Error> + Send
             }
         }
     });
-    tried.await.unwrap_or_else(|error| Err(Error::Refused(format!("a look-up did not end: {error}"))))
+    tried.await.unwrap_or_else(|error| Err(Error::refused(format!("a look-up did not end: {error}"))))
 }
 
 fn existing(metadata: &Metadata) -> BTreeSet<String> {
@@ -257,8 +257,8 @@ fn new_topic(topic: &DeclaredTopic, replication: i32) -> NewTopic<'_> {
 fn refused(name: &str, code: RDKafkaErrorCode) -> Error {
     match code {
         RDKafkaErrorCode::UnknownTopicOrPartition => Error::TopicMissing(name.to_owned()),
-        code if crate::error::is_unavailable(code) => Error::Unavailable(format!("{name}: {code}")),
-        code => Error::Refused(format!("{name}: {code}")),
+        code if crate::error::is_unavailable(code) => Error::unavailable(format!("{name}: {code}")),
+        code => Error::refused(format!("{name}: {code}")),
     }
 }
 

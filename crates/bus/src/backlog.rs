@@ -8,9 +8,10 @@
 //! Invariant: joins no group, commits nothing, and never waits for a transaction of the group that is looked at.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -143,13 +144,13 @@ impl Backlog {
             }
             found
         });
-        looked.await.unwrap_or_else(|error| Err(Error::Refused(format!("a look did not end: {error}"))))
+        looked.await.unwrap_or_else(|error| Err(Error::refused(format!("a look did not end: {error}"))))
     }
 }
 
 impl Shared {
     fn look(&self, start: &str) -> Result<Vec<Waiting>, Error> {
-        let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut empty = self.empty.lock();
         let places = self.places(start)?;
         let committed = self.committed(&places)?;
         let mut waiting = Vec::with_capacity(places.len());
@@ -224,7 +225,7 @@ impl Shared {
         let deadline = Instant::now() + SAMPLE_TIMEOUT;
         while samples.values().any(|sample| !sample.is_done()) {
             if Instant::now() > deadline {
-                return Err(Error::Unavailable(format!("{topic} could not be read within {SAMPLE_TIMEOUT:?}")));
+                return Err(Error::unavailable(format!("{topic} could not be read within {SAMPLE_TIMEOUT:?}")));
             }
             match self.reader.poll(POLL_INTERVAL) {
                 None => {}

@@ -6,6 +6,7 @@
 mod handler;
 mod kept;
 mod membership;
+mod owned;
 mod poll;
 mod rebalance;
 mod wake;
@@ -205,7 +206,7 @@ impl GroupConsumer {
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || poller.run())
-            .map_err(|error| Error::Settings(format!("no thread for the consumer: {error}")))?;
+            .map_err(|error| Error::settings(format!("no thread for the consumer: {error}")))?;
         Ok(Self { control, thread: Some(thread) })
     }
 

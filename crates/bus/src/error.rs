@@ -7,6 +7,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 #[error("{0}")]
 pub struct Cause(String);
 
+impl From<&str> for Cause {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl From<String> for Cause {
     fn from(text: String) -> Self {
         Self(text)
@@ -24,8 +30,8 @@ impl From<KafkaError> for Cause {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The brokers cannot be reached, or did not answer in time. Try again.
-    #[error("Kafka is not reachable: {0}")]
-    Unavailable(String),
+    #[error("Kafka is not reachable")]
+    Unavailable(#[source] Cause),
     /// The topic does not exist.
     #[error("topic does not exist: {0}")]
     TopicMissing(String),
@@ -38,14 +44,26 @@ pub enum Error {
         size_bytes: usize,
     },
     /// The settings make no client.
-    #[error("bad Kafka settings: {0}")]
-    Settings(String),
-    /// Anything else; the broker's own words.
-    #[error("Kafka refused: {0}")]
-    Refused(String),
+    #[error("bad Kafka settings")]
+    Settings(#[source] Cause),
+    /// Anything else.
+    #[error("Kafka refused")]
+    Refused(#[source] Cause),
 }
 
 impl Error {
+    pub(crate) fn unavailable(cause: impl Into<Cause>) -> Self {
+        Self::Unavailable(cause.into())
+    }
+
+    pub(crate) fn refused(cause: impl Into<Cause>) -> Self {
+        Self::Refused(cause.into())
+    }
+
+    pub(crate) fn settings(cause: impl Into<Cause>) -> Self {
+        Self::Settings(cause.into())
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
@@ -56,15 +74,15 @@ impl From<KafkaError> for Error {
     fn from(error: KafkaError) -> Self {
         let text = error.to_string();
         match &error {
-            KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => return Self::Settings(text),
+            KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => return Self::Settings(text.into()),
             _ => {}
         }
         match error.rdkafka_error_code() {
-            Some(code) if is_unavailable(code) => Self::Unavailable(text),
+            Some(code) if is_unavailable(code) => Self::Unavailable(text.into()),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Self::TopicMissing(text)
             }
-            _ => Self::Refused(text),
+            _ => Self::Refused(text.into()),
         }
     }
 }

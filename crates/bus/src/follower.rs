@@ -8,8 +8,8 @@ mod buffer;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -313,7 +313,7 @@ impl Handler for FollowerHandler {
                 commands.pause(state.partitions.keys().cloned().collect());
                 break;
             };
-            state = self.shared.room.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.shared.room.wait_for(&mut state, left);
         }
         let bytes = record.size_bytes();
         let place = TopicPartition::new(record.topic.as_str(), record.partition);

@@ -101,7 +101,7 @@ impl TableTail {
                     ended.insert(partition);
                 }
                 Some(Message::End { .. }) => {}
-                None => return Err(Error::Refused(format!("the reader of table {} has ended", self.topic))),
+                None => return Err(Error::refused(format!("the reader of table {} has ended", self.topic))),
             }
         }
         Ok(all)

@@ -104,8 +104,9 @@ impl TopicLimits {
             Ok(found) => found,
             Err(Error::TopicMissing(_)) => return Ok(None),
             Err(error) if error.is_transient() => return Err(error),
-            Err(reason) => {
-                tracing::warn!(topic, %reason, "the topic's size limit cannot be read; taking the default");
+            Err(error) => {
+                let reason = format!("{:#}", anyhow::Error::new(error));
+                tracing::warn!(topic, reason, "the topic's size limit cannot be read; taking the default");
                 default_for(topic)
             }
         };

@@ -6,13 +6,14 @@
 //! accepted (see `readable`), so nothing else of that resolution is needed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::schema_compatibility::SchemaCompatibility;
 use flow::event::JobEvent;
 use flow::slip::Slip;
+use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 
 use crate::cancel::{Cancel, CancelWire};
@@ -103,7 +104,7 @@ impl Schemas {
             return;
         }
         let known = readable(schema_json).unwrap_or_else(Known::Unreadable);
-        let mut map = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.known.write();
         if map.len() < SCHEMAS_MAX {
             map.entry(id).or_insert_with(|| Arc::new(known));
         } else {
@@ -113,7 +114,7 @@ impl Schemas {
 
     /// True when the id need not be asked for.
     pub fn contains(&self, id: u32) -> bool {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+        self.known.read().contains_key(&id)
     }
 
     /// Learns our own latest schemas under the ids that the registry gave them.
@@ -124,7 +125,7 @@ impl Schemas {
     }
 
     fn known(&self, id: u32) -> Option<Arc<Known>> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.known.read().get(&id).cloned()
     }
 
     pub(crate) fn datum<W: DeserializeOwned>(&self, kind: RecordKind, bytes: &[u8]) -> Result<W, DecodeError> {

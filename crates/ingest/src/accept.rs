@@ -5,9 +5,10 @@
 //! Invariant: a caller is told `202` only after the commit that holds its job.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use service_kit::health::Readiness;
 use service_kit::stop_at;
 use store::Pool;
@@ -72,7 +73,7 @@ struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.keys.lock().remove(&self.key);
     }
 }
 
@@ -98,7 +99,7 @@ impl Acceptor {
         let Some(idempotency) = &acceptance.idempotency else { return Ok(None) };
         let tenant = acceptance.acceptance.tenant.clone();
         let key = (tenant, idempotency.scope.clone(), idempotency.key.clone());
-        if !self.pending_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+        if !self.pending_keys.lock().insert(key.clone()) {
             return Err(Error::KeyInUse);
         }
         Ok(Some(Reservation { keys: Arc::clone(&self.pending_keys), key }))

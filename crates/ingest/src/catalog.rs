@@ -2,9 +2,10 @@
 //! kept up to date by its tail.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use flow::definition::Definition;
+use parking_lot::RwLock;
 
 /// Versions kept; a deployment that ever applied more has something wrong with how it applies.
 const VERSIONS_MAX: usize = 10_000;
@@ -35,7 +36,7 @@ pub(crate) struct Catalog(Arc<RwLock<Flows>>);
 impl Catalog {
     /// Takes in one flow document; of a flow's revisions the highest is the active one, in whatever order they come.
     pub(crate) fn learn(&self, revision: i64, definition: Definition) {
-        let mut flows = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut flows = self.0.write();
         if flows.versions.len() < VERSIONS_MAX {
             let identity = (definition.name().to_owned(), definition.version().to_owned());
             flows.versions.insert(identity, definition.clone());
@@ -48,19 +49,19 @@ impl Catalog {
 
     /// The active version of a flow.
     pub(crate) fn active(&self, name: &str) -> Option<Definition> {
-        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let flows = self.0.read();
         flows.active.get(name).map(|(_, definition)| definition.clone())
     }
 
     /// One version of a flow.
     pub(crate) fn version(&self, name: &str, version: &str) -> Option<Definition> {
-        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let flows = self.0.read();
         flows.versions.get(&(name.to_owned(), version.to_owned())).cloned()
     }
 
     /// The flow whose own route this is.
     pub(crate) fn routed(&self, method: &str, path: &str) -> Routed {
-        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let flows = self.0.read();
         let mut other = Routed::Nothing;
         for (_, definition) in flows.active.values() {
             let Some(route) = definition.route().filter(|route| route.path == path) else { continue };
@@ -74,7 +75,7 @@ impl Catalog {
 
     /// The active flows, by name.
     pub(crate) fn list(&self) -> Vec<Definition> {
-        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let flows = self.0.read();
         let mut list: Vec<_> = flows.active.values().map(|(_, definition)| definition.clone()).collect();
         list.sort_by(|one, other| one.name().cmp(other.name()));
         list
@@ -82,7 +83,7 @@ impl Catalog {
 
     /// What to say about a name that is not known: the nearest one that is.
     pub(crate) fn no_such_flow(&self, name: &str) -> String {
-        let flows = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let flows = self.0.read();
         let nearest = flows
             .active
             .keys()

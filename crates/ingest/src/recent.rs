@@ -4,12 +4,13 @@
 //! Events are kept as they came, and read only when somebody asks: most jobs are never asked about.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use events::trace::Trace;
 use events::{Inbound, header};
 use flow::event::EventKind;
 use flow::id::JobId;
+use parking_lot::Mutex;
 
 /// One job as the tail told it.
 #[derive(Debug, Clone)]
@@ -70,7 +71,7 @@ impl RecentJobs {
     pub(crate) fn saw(&self, record: Inbound) {
         let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
         let Some(job) = key.and_then(|key| key.parse().ok()) else { return };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if let Some(known) = seen.jobs.get_mut(&job) {
             return known.push(record);
         }
@@ -87,12 +88,12 @@ impl RecentJobs {
 
     /// The cursor up to which a job was known here before it was dropped.
     pub(crate) fn forgotten(&self, job: JobId) -> Option<i64> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).forgotten.get(&job).copied()
+        self.seen.lock().forgotten.get(&job).copied()
     }
 
     /// What the tail told of a job, if it told anything.
     pub(crate) fn get(&self, job: JobId) -> Option<RecentJob> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).jobs.get(&job).cloned()
+        self.seen.lock().jobs.get(&job).cloned()
     }
 }
 

@@ -98,8 +98,14 @@ pub(crate) async fn count_queues(
         let Some(outcome) = shutdown.run_until_cancelled(queues.count()).await else { return Ok(()) };
         let failed = outcome.is_err();
         match outcome {
-            Err(error) if !failing => tracing::warn!(%error, "queues cannot be counted; trying again"),
-            Err(error) => tracing::debug!(%error, "queues cannot be counted"),
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::new(error));
+                if failing {
+                    tracing::debug!(error, "queues cannot be counted");
+                } else {
+                    tracing::warn!(error, "queues cannot be counted; trying again");
+                }
+            }
             Ok(()) if failing => tracing::info!("queues can be counted again"),
             Ok(()) => {}
         }

@@ -51,7 +51,7 @@ impl Relay {
     async fn look_at_kafka(&self) {
         match self.admin.reachable(REACH_TIMEOUT).await {
             Ok(()) => self.readiness.ready("kafka"),
-            Err(error) => self.readiness.missing("kafka", error),
+            Err(error) => self.readiness.missing("kafka", format!("{:#}", anyhow::Error::new(error))),
         }
     }
 

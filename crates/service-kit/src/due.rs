@@ -1,6 +1,5 @@
 //! Loops over work that is due now and then. Work that fails is tried again, and readiness says what is missing.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub struct Pace<'a> {
 pub async fn when_due<F, E>(pace: Pace<'_>, wake: &Notify, shutdown: &CancellationToken, mut work: impl FnMut() -> F)
 where
     F: Future<Output = Result<Option<Duration>, E>>,
-    E: Display,
+    E: Into<anyhow::Error>,
 {
     loop {
         // Interest is registered before the work, so that nothing slips between its look and the sleep.
@@ -38,7 +37,7 @@ where
                 next_due.map_or(pace.interval_max, |next_due| next_due.min(pace.interval_max))
             }
             Err(error) => {
-                pace.readiness.missing(pace.dependency, &error);
+                pace.readiness.missing(pace.dependency, format!("{:#}", error.into()));
                 pace.retry
             }
         };
@@ -54,7 +53,7 @@ where
 pub async fn at_intervals<F, E>(pace: Pace<'_>, shutdown: &CancellationToken, mut work: impl FnMut() -> F)
 where
     F: Future<Output = Result<(), E>>,
-    E: Display,
+    E: Into<anyhow::Error>,
 {
     let never = Notify::new();
     let work = || {
@@ -89,7 +88,7 @@ mod tests {
             }
             async move {
                 match call {
-                    1 => Err("not now"),
+                    1 => Err(anyhow::anyhow!("not now")),
                     2 => Ok(Some(Duration::from_secs(7))),
                     _ => Ok(None),
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Context;
 use axum::extract::State;
@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -118,7 +119,7 @@ impl Readiness {
 
     fn note_as(&self, name: &str, ok: bool, message: String, log: bool) {
         let now_ms = self.board.clock.now_ms();
-        let mut reports = self.board.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.board.reports.lock();
         let key = (self.role.to_string(), name.to_owned());
         let before = reports.get(&key);
         let changed = before.is_none_or(|before| before.ok != ok);
@@ -162,7 +163,7 @@ impl Readiness {
 
     /// Everything on the board, sorted by role and name.
     pub fn dependencies(&self) -> Vec<Dependency> {
-        let reports = self.board.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let reports = self.board.reports.lock();
         let dependency = |((role, name), report): (&(String, String), &Report)| Dependency {
             role: role.clone(),
             name: name.clone(),

@@ -1,6 +1,5 @@
 //! Trying again: what is unreachable now may be back in a moment.
 
-use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
@@ -66,7 +65,7 @@ pub async fn until_ok<T, E, F>(
     mut attempt: impl FnMut() -> F,
 ) -> Option<T>
 where
-    E: Display,
+    E: Into<anyhow::Error>,
     F: Future<Output = Result<T, E>>,
 {
     let mut backoff = Backoff::default();
@@ -76,7 +75,7 @@ where
                 readiness.ready(name);
                 return Some(value);
             }
-            Err(error) => readiness.missing(name, &error),
+            Err(error) => readiness.missing(name, format!("{:#}", error.into())),
         }
         if !backoff.sleep(ids, shutdown).await {
             return None;
@@ -108,7 +107,7 @@ mod tests {
         let mut tries = 0;
         let value = until_ok("kafka", &readiness, &Ids::seeded(1), &CancellationToken::new(), || {
             tries += 1;
-            let outcome = if tries < 4 { Err("refused") } else { Ok(tries) };
+            let outcome = if tries < 4 { Err(anyhow::anyhow!("refused")) } else { Ok(tries) };
             async move { outcome }
         })
         .await;
@@ -123,7 +122,7 @@ mod tests {
         let shutdown = CancellationToken::new();
         let value: Option<()> = until_ok("kafka", &readiness, &Ids::seeded(1), &shutdown, || {
             shutdown.cancel();
-            async { Err("refused") }
+            async { Err(anyhow::anyhow!("refused")) }
         })
         .await;
         assert_eq!(value, None);

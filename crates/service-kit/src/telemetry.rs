@@ -1,12 +1,12 @@
 //! What a process says about itself: log lines, metrics and traces.
 
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry_sdk::trace::SdkTracer;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 use tracing::subscriber::Subscriber;
@@ -122,7 +122,7 @@ impl Metrics {
     /// Another recorder is installed already.
     pub fn install() -> anyhow::Result<Self> {
         static INSTALLED: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
-        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut installed = INSTALLED.lock();
         if let Some(handle) = installed.as_ref() {
             return Ok(Self(handle.clone()));
         }

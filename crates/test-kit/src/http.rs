@@ -1,13 +1,14 @@
 //! A real HTTP endpoint for steps and webhooks to call, and a client.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -123,12 +124,12 @@ impl Receiver {
 
     /// From now on answers like this.
     pub fn answer_with(&self, decide: impl Fn(&Request) -> Answer + Send + Sync + 'static) {
-        *self.shared.decide.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(decide);
+        *self.shared.decide.lock() = Arc::new(decide);
     }
 
     /// Everything that came in so far, in order.
     pub fn requests(&self) -> Vec<Request> {
-        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.requests.lock().clone()
     }
 }
 
@@ -146,8 +147,8 @@ async fn answer(
     body: Bytes,
 ) -> Response<Body> {
     let request = Request { method, uri, headers, body };
-    shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-    let decide = shared.decide.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    shared.requests.lock().push(request.clone());
+    let decide = shared.decide.lock().clone();
     let answer = decide(&request);
     tokio::time::sleep(answer.delay).await;
     let mut response = Response::builder().status(answer.status);

@@ -4,10 +4,10 @@
 //! Invariant: nothing here waits with a time-out to look again; whoever changes what is waited for says so.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bus::{AssignedPartition, Inbound, TopicPartition};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::board::{Batch, Board, Delivered, Finished, FlowControl, Work};
 use crate::cadence::Cadence;
@@ -50,7 +50,7 @@ impl Desk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Opens an epoch for each partition. Where an end is not known, everything may have been begun before.
@@ -74,8 +74,7 @@ impl Desk {
         let mut state = self.lock();
         state.board.bar();
         state.doomed |= lost && state.board.is_running();
-        let waited = self.ended.wait_while(state, |state| state.board.is_running());
-        state = waited.unwrap_or_else(PoisonError::into_inner);
+        self.ended.wait_while(&mut state, |state| state.board.is_running());
         for place in places {
             state.board.revoke(place);
         }
@@ -128,12 +127,11 @@ impl Desk {
             // Ready and due but barred, or not fitting: the end of the revocation, or the next result, tells.
             let until_told = wait.is_none_or(|wait| wait.is_zero());
             state.committer_waits = until_told;
-            state = if until_told {
-                self.ready.wait(state).unwrap_or_else(PoisonError::into_inner)
+            if until_told {
+                self.ready.wait(&mut state);
             } else {
-                let waited = self.ready.wait_timeout(state, wait.unwrap_or_default());
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            };
+                self.ready.wait_for(&mut state, wait.unwrap_or_default());
+            }
             state.committer_waits = false;
         }
     }
@@ -183,8 +181,7 @@ impl Desk {
 
     /// Waits before the next attempt, unless the end comes first.
     pub(crate) fn pause(&self, pause: Duration) {
-        let waited = self.ready.wait_timeout_while(self.lock(), pause, |state| !state.stopped);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        self.ready.wait_while_for(&mut self.lock(), |state| !state.stopped, pause);
     }
 
     /// Takes nothing more; what runs may finish.
@@ -196,8 +193,8 @@ impl Desk {
     /// Waits until nothing runs and everything finished is committed. False when that took longer.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
         let busy = |state: &mut State| !state.stopped && !state.board.is_idle();
-        let (state, _) =
-            self.ended.wait_timeout_while(self.lock(), timeout, busy).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        self.ended.wait_while_for(&mut state, busy, timeout);
         state.board.is_idle()
     }
 

@@ -1,11 +1,12 @@
 //! The flows that this worker knows: read from their topic, then followed; and the queues that they use.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bus::{Inbound, Table, TableTail};
 use events::flow_document::FlowDocument;
 use flow::definition::Definition;
+use parking_lot::RwLock;
 use service_kit::retry::Backoff;
 use service_kit::{CancellationToken, Ids, Readiness};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -63,7 +64,7 @@ impl Flows {
     }
 
     fn known(&self, flow: &str, version: &str) -> Option<Definition> {
-        self.definitions.read().unwrap_or_else(PoisonError::into_inner).get(flow)?.get(version).cloned()
+        self.definitions.read().get(flow)?.get(version).cloned()
     }
 
     fn learn(&self, records: &[Inbound]) {
@@ -82,7 +83,7 @@ impl Flows {
     fn insert(&self, definition: Definition) {
         let queues: Vec<String> = definition.queues().into_iter().map(ToOwned::to_owned).collect();
         let (flow, version) = (definition.name().to_owned(), definition.version().to_owned());
-        let mut definitions = self.definitions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut definitions = self.definitions.write();
         definitions.entry(flow).or_default().insert(version, definition);
         drop(definitions);
         self.queues.send_if_modified(|known| {
@@ -156,7 +157,8 @@ impl Follow {
                         Ok(records) => self.flows.learn(&records),
                         Err(error) => {
                             // The asks are dropped: nobody may conclude from this that a flow is unknown.
-                            tracing::warn!(%error, "the flows cannot be read to their end");
+                            let error = crate::telemetry::chain(&error);
+                            tracing::warn!(error, "the flows cannot be read to their end");
                             return;
                         }
                     }

@@ -1,11 +1,12 @@
 //! The counters of each step, found without making a label: there is one look-up per attempt and nothing else.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use flow::decide::Outcome;
 use flow::slip::{Phase, Slip};
 use metrics::{Counter, Histogram, counter, histogram};
+use parking_lot::RwLock;
 
 /// Steps that have counters of their own, at most; a deployment has tens. The rest are counted together.
 const STEPS_MAX: usize = 5_000;
@@ -82,12 +83,12 @@ impl std::fmt::Debug for Meters {
 impl Meters {
     /// Those of a slip's step, in the slip's phase.
     pub(crate) fn of(&self, slip: &Slip) -> Arc<StepMeters> {
-        let found = find(&self.steps.read().unwrap_or_else(PoisonError::into_inner), slip);
+        let found = find(&self.steps.read(), slip);
         found.unwrap_or_else(|| self.make(slip))
     }
 
     fn make(&self, slip: &Slip) -> Arc<StepMeters> {
-        let mut steps = self.steps.write().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = self.steps.write();
         let full = steps.values().map(HashMap::len).sum::<usize>() >= STEPS_MAX;
         let (flow, step) = if full { (OTHER, OTHER) } else { (slip.flow.as_str(), slip.step.as_str()) };
         let of_flow = steps.entry(flow.to_owned()).or_default();

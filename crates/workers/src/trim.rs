@@ -27,6 +27,9 @@ async fn trim(admin: &Admin, desk: &Desk, trimmed: &mut HashMap<TopicPartition, 
     match admin.delete_records(&due).await {
         Ok(()) => trimmed.extend(due),
         // Nothing depends on it: the next round tries again.
-        Err(error) => tracing::debug!(%error, "the steps topics were not trimmed"),
+        Err(error) => {
+            let error = crate::telemetry::chain(&error);
+            tracing::debug!(error, "the steps topics were not trimmed");
+        }
     }
 }

@@ -140,7 +140,7 @@ fn commit_initial(settings: &Settings, group: &str, topics: &[String]) -> Result
         return Ok(count);
     }
     let metadata = lookup.group_metadata().map(|metadata| GroupMetadata::Kafka(Arc::new(metadata)));
-    let metadata = metadata.ok_or_else(|| Error::Refused("no group metadata without a group".to_owned()))?;
+    let metadata = metadata.ok_or_else(|| Error::refused("no group metadata without a group"))?;
     let mut producer = TransactionalProducer::new(settings, &format!("{group}-initial-offsets"), TRANSACTION_TIMEOUT)?;
     let transact = |producer: &mut TransactionalProducer| {
         producer.init(REQUEST_TIMEOUT)?;
@@ -150,8 +150,8 @@ fn commit_initial(settings: &Settings, group: &str, topics: &[String]) -> Result
     };
     match transact(&mut producer) {
         Ok(()) => Ok(missing.len()),
-        Err(TxError::Retriable(cause)) => Err(Error::Unavailable(cause.to_string())),
-        Err(error) => Err(Error::Refused(format!("initial offsets of {group}: {:#}", anyhow::Error::new(error)))),
+        Err(TxError::Retriable(cause)) => Err(Error::unavailable(cause)),
+        Err(error) => Err(Error::refused(format!("initial offsets of {group}: {:#}", anyhow::Error::new(error)))),
     }
 }
 
@@ -165,7 +165,8 @@ pub(crate) async fn ends_when_there(settings: &Settings, topic: &str) -> Result<
             Ok(ends) => return Ok(ends.into_values().collect()),
             Err(error @ (Error::Unavailable(_) | Error::TopicMissing(_))) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(topic, %error, "the topic cannot be read yet; retrying");
+                    let error = format!("{:#}", anyhow::Error::new(error));
+                    tracing::warn!(topic, error, "the topic cannot be read yet; retrying");
                 }
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }

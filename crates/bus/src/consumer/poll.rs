@@ -117,12 +117,9 @@ impl Poller {
         self.callbacks().connection.alive();
         let callbacks = Arc::clone(self.callbacks());
         let mut state = callbacks.lock();
-        let place = state.owned.get_mut(message.topic()).and_then(|topic| topic.get_mut(&message.partition()));
-        let Some(next) = place else { return };
-        if next.is_some_and(|next| message.offset() < next) {
+        if !state.owned.advance(message.topic(), message.partition(), message.offset()) {
             return;
         }
-        *next = Some(message.offset() + 1);
         if let Some(reader) = &self.reader {
             reader.moved(&TopicPartition::new(message.topic(), message.partition()), message.offset() + 1);
         }
@@ -172,7 +169,7 @@ impl Poller {
             match command {
                 Command::Pause(mut partitions) => {
                     let mut state = self.callbacks().lock();
-                    partitions.retain(|place| state.owns(place));
+                    partitions.retain(|place| state.owned.contains(place));
                     state.kept.pause(partitions);
                 }
                 Command::Resume(partitions) => self.callbacks().lock().kept.resume(&partitions),
@@ -198,7 +195,7 @@ impl Poller {
         let state = self.callbacks().lock();
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for place in partitions {
-            if state.owns(place) {
+            if state.owned.contains(place) {
                 list.add_partition(&place.topic, place.partition);
             }
         }
@@ -215,8 +212,8 @@ impl Poller {
                 let callbacks = Arc::clone(self.callbacks());
                 let mut state = callbacks.lock();
                 state.kept.drop_records(&place);
-                if let Some(topic) = state.owned.get_mut(&place.topic) {
-                    topic.insert(place.partition, next);
+                if state.owned.contains(&place) {
+                    state.owned.insert(&place, next);
                 }
                 if let Some(reader) = &self.reader {
                     reader.moved(&place, next.unwrap_or(0));
@@ -232,11 +229,8 @@ impl Poller {
     /// A seek to where we are makes the client report the end anew.
     fn ask_for_ends(&mut self) {
         let owned = self.callbacks().lock().owned.clone();
-        for (topic, partitions) in owned {
-            for (partition, next) in partitions {
-                let start = next.map_or(Start::Beginning, Start::Offset);
-                self.seek(TopicPartition::new(topic.clone(), partition), start);
-            }
+        for (place, next) in owned.iter() {
+            self.seek(place, next.map_or(Start::Beginning, Start::Offset));
         }
     }
 
@@ -244,7 +238,7 @@ impl Poller {
         if self.whole {
             self.looked_at = None;
             let gone: Vec<TopicPartition> = {
-                let owned = self.callbacks().lock().owned_places();
+                let owned = self.callbacks().lock().owned.places();
                 owned.into_iter().filter(|place| !self.options.topics.contains(&place.topic)).collect()
             };
             if !gone.is_empty() {
@@ -299,16 +293,13 @@ impl Poller {
     fn find_out_of_range(&mut self, reason: &str) {
         let owned = self.callbacks().lock().owned.clone();
         let mut found = false;
-        for (topic, partitions) in owned {
-            for (partition, next) in partitions {
-                let Some(offset) = next else { continue };
-                let marks = self.consumer.fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT);
-                let Ok((log_start, log_end)) = marks else { continue };
-                if offset < log_start || offset > log_end {
-                    found = true;
-                    let topic = topic.clone();
-                    self.report(ConsumerError::OffsetOutOfRange { topic, partition, offset, log_start, log_end });
-                }
+        for (TopicPartition { topic, partition }, next) in owned.iter() {
+            let Some(offset) = next else { continue };
+            let marks = self.consumer.fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT);
+            let Ok((log_start, log_end)) = marks else { continue };
+            if offset < log_start || offset > log_end {
+                found = true;
+                self.report(ConsumerError::OffsetOutOfRange { topic, partition, offset, log_start, log_end });
             }
         }
         if !found {
@@ -342,7 +333,7 @@ impl Poller {
     /// handler can commit a last time.
     fn leave(self) {
         if self.whole {
-            let owned = self.callbacks().lock().owned_places();
+            let owned = self.callbacks().lock().owned.places();
             self.callbacks().give_back(&owned, false);
         }
         self.control.membership.end(&self.consumer);

@@ -1,10 +1,10 @@
 //! librdkafka's callbacks while polling: assignments come and go here, with start offsets of our choice.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::kept::Kept;
+use super::owned::Owned;
 use super::{AssignedPartition, ConsumerError, Control, Handler, Start, TopicPartition};
 use crate::connection::{self, Connection};
 use crate::in_process::InProcess;
@@ -34,8 +35,7 @@ pub(super) struct Callbacks {
 
 pub(super) struct State {
     pub(super) handler: Box<dyn Handler>,
-    /// Topic, partition, and the next offset to be delivered; none until the first record after a logical start.
-    pub(super) owned: HashMap<String, HashMap<i32, Option<i64>>>,
+    pub(super) owned: Owned,
     /// Records that came for paused partitions.
     pub(super) kept: Kept,
     /// The consumer has to end.
@@ -46,24 +46,12 @@ impl State {
     fn forget(&mut self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
         let mut gone = Vec::with_capacity(partitions.len());
         for place in partitions {
-            let known = self.owned.get_mut(&place.topic).and_then(|topic| topic.remove(&place.partition));
             self.kept.forget(place);
-            if known.is_some() {
+            if self.owned.remove(place) {
                 gone.push(place.clone());
             }
         }
         gone
-    }
-
-    pub(super) fn owns(&self, place: &TopicPartition) -> bool {
-        self.owned.get(&place.topic).is_some_and(|topic| topic.contains_key(&place.partition))
-    }
-
-    pub(super) fn owned_places(&self) -> Vec<TopicPartition> {
-        let places = self.owned.iter().flat_map(|(topic, partitions)| {
-            partitions.keys().map(|partition| TopicPartition::new(topic.clone(), *partition))
-        });
-        places.collect()
     }
 }
 
@@ -74,7 +62,7 @@ impl Callbacks {
         in_process: Option<Arc<InProcess>>,
         control: Control,
     ) -> Self {
-        let state = State { handler, owned: HashMap::new(), kept: Kept::default(), failed: false };
+        let state = State { handler, owned: Owned::default(), kept: Kept::default(), failed: false };
         Self {
             state: Mutex::new(state),
             group,
@@ -86,7 +74,7 @@ impl Callbacks {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     pub(super) fn take_served(&self) -> bool {
@@ -117,7 +105,7 @@ impl Callbacks {
                 state.handler.error(ConsumerError::Fatal(format!("bad start offset {start:?}: {error}")));
                 return None;
             }
-            state.owned.entry(partition.topic.clone()).or_default().insert(partition.partition, next);
+            state.owned.insert(&partition.place(), next);
         }
         Some(list)
     }

@@ -1,7 +1,8 @@
 //! Something to sleep on that remembers being woken.
 
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 #[derive(Debug, Default)]
 pub(super) struct Wake {
@@ -11,17 +12,14 @@ pub(super) struct Wake {
 
 impl Wake {
     pub(super) fn signal(&self) {
-        *self.signalled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.signalled.lock() = true;
         self.condvar.notify_all();
     }
 
     /// Returns at once if signalled since the last wait.
     pub(super) fn wait(&self, timeout: Duration) {
-        let signalled = self.signalled.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut signalled, _) = self
-            .condvar
-            .wait_timeout_while(signalled, timeout, |signalled| !*signalled)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut signalled = self.signalled.lock();
+        self.condvar.wait_while_for(&mut signalled, |signalled| !*signalled, timeout);
         *signalled = false;
     }
 }

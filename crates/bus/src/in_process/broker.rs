@@ -39,11 +39,11 @@ impl Broker {
                     let _ = created.send(result);
                 }
             })
-            .map_err(|error| Error::Settings(format!("no thread for the in-process broker: {error}")))?;
+            .map_err(|error| Error::settings(format!("no thread for the in-process broker: {error}")))?;
         let address = address
             .recv()
-            .map_err(|error| Error::Settings(error.to_string()))?
-            .map_err(|error| Error::Settings(format!("in-process broker: {error}")))?;
+            .map_err(|error| Error::settings(error.to_string()))?
+            .map_err(|error| Error::settings(format!("in-process broker: {error}")))?;
         Ok(Self { address, commands })
     }
 
@@ -57,8 +57,8 @@ impl Broker {
         match sent.ok().and_then(|()| answer.recv().ok()) {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) if error.to_lowercase().contains("exists") => Ok(()),
-            Some(Err(error)) => Err(Error::Refused(error)),
-            None => Err(Error::Unavailable(format!("the in-process broker at {} has ended", self.address))),
+            Some(Err(error)) => Err(Error::refused(error)),
+            None => Err(Error::unavailable(format!("the in-process broker at {} has ended", self.address))),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! A steady load: so many jobs in flight until it is told to stop, most of them fine, some declined, flaky or
 //! uncertain.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bus::{Reader, Registry, Table};
 use events::decode_event;
 use flow::id::JobId;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use test_kit::eventually;
 use tokio::sync::Semaphore;
@@ -44,8 +45,8 @@ struct Counts {
 }
 
 impl Counts {
-    fn accepted(&self) -> std::sync::MutexGuard<'_, Vec<JobId>> {
-        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accepted(&self) -> parking_lot::MutexGuard<'_, Vec<JobId>> {
+        self.accepted.lock()
     }
 
     fn in_flight(&self) -> usize {

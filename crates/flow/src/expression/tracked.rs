@@ -4,10 +4,11 @@
 //! `default` or `is defined`. Any other use leaves it unhandled, and an evaluation with an unhandled miss fails.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Object, ObjectRepr, Rest, Value};
 use minijinja::{Error, ErrorKind};
+use parking_lot::Mutex;
 use serde_json::Value as Json;
 
 /// The misses of one evaluation.
@@ -16,22 +17,22 @@ pub(super) struct Misses(Mutex<Vec<(String, bool)>>);
 
 impl Misses {
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.lock().clear();
     }
 
     pub(super) fn first_unhandled(&self) -> Option<String> {
-        let misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let misses = self.0.lock();
         misses.iter().find(|(_, handled)| !handled).map(|(path, _)| path.clone())
     }
 
     fn record(self: &Arc<Self>, path: String) -> Value {
-        let mut misses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut misses = self.0.lock();
         misses.push((path.clone(), false));
         Value::from_object(Missing { path, index: misses.len() - 1, misses: Arc::clone(self) })
     }
 
     fn handle(&self, index: usize) {
-        if let Some(miss) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+        if let Some(miss) = self.0.lock().get_mut(index) {
             miss.1 = true;
         }
     }

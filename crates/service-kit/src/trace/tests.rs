@@ -1,8 +1,9 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
+use parking_lot::Mutex;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::*;
@@ -13,14 +14,14 @@ struct Kept(Arc<Mutex<Vec<SpanData>>>);
 
 impl SpanExporter for Kept {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(batch);
+        self.0.lock().extend(batch);
         Ok(())
     }
 }
 
 /// One tracer for all tests of this process; each test looks only at its own trace.
 fn ended(trace_id: u128) -> Vec<SpanData> {
-    let spans = kept().0.lock().unwrap().clone();
+    let spans = kept().0.lock().clone();
     let of_trace = |span: &SpanData| span.span_context.trace_id().to_bytes() == trace_id.to_be_bytes();
     spans.into_iter().filter(of_trace).collect()
 }

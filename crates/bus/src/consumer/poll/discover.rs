@@ -46,7 +46,7 @@ impl Poller {
     fn take_new(&mut self, found: Vec<TopicPartition>) {
         let new: Vec<TopicPartition> = {
             let state = self.callbacks().lock();
-            found.into_iter().filter(|place| !state.owns(place)).collect()
+            found.into_iter().filter(|place| !state.owned.contains(place)).collect()
         };
         if new.is_empty() {
             return;
@@ -68,9 +68,8 @@ impl Poller {
         let Some(reader) = &self.reader else { return };
         let state = self.callbacks().lock();
         for assigned in assigned.iter().filter(|assigned| assigned.committed.is_none()) {
-            let partitions = state.owned.get(&assigned.topic);
-            let next = partitions.and_then(|partitions| partitions.get(&assigned.partition)).copied().flatten();
-            reader.starts(&assigned.place(), next.unwrap_or(0));
+            let place = assigned.place();
+            reader.starts(&place, state.owned.next_offset(&place).unwrap_or(0));
         }
     }
 }
