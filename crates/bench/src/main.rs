@@ -6,6 +6,7 @@
 //! Every measurement says beside its figures who used the processors, and how much of that was not ours.
 
 mod accept;
+mod dev;
 mod figures;
 mod latency;
 mod load;
@@ -52,15 +53,27 @@ enum What {
     Relay(relay::Options),
     /// What this Kafka and this Postgres do without Meanwhile
     Reference,
+    /// How long a three-step job takes in `meanwhile dev`, and what an idle one costs
+    Dev(dev::Options),
     /// All of these
     All,
     /// The workers of the benchmark's flow; started by the others
     #[command(hide = true)]
     Worker,
+    /// The dev mode of the benchmark; started by `dev`
+    #[command(hide = true)]
+    DevMode {
+        /// As `meanwhile dev` takes them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let What::DevMode { arguments } = arguments.what {
+        return dev::serve(arguments);
+    }
     service_kit::tls::install_ring();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(run(arguments)));
@@ -77,21 +90,26 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if matches!(arguments.what, What::Worker) {
         return worker::serve().await;
     }
+    let mut report = Report::begin()?;
+    if let What::Dev(options) = &arguments.what {
+        dev::run(options, &mut report).await?;
+        return report.end(arguments.json.as_deref());
+    }
     figures::say("starting Kafka (full JIT), Postgres (fsync) and the registry ...");
     let servers = Servers::start().await?;
-    let mut report = Report::begin()?;
     match arguments.what {
         What::Accept(options) => accept::run(&servers, &options, &mut report).await?,
         What::Throughput(options) => throughput::run(&servers, &options, &mut report).await?,
         What::Latency(options) => latency::run(&servers, &options, &mut report).await?,
         What::Relay(options) => relay::run(&servers, &options, &mut report).await?,
         What::Reference => reference::run(&servers, &mut report).await?,
-        What::All | What::Worker => {
+        What::All | What::Worker | What::Dev(_) | What::DevMode { .. } => {
             reference::run(&servers, &mut report).await?;
             accept::run(&servers, &accept::Options::default(), &mut report).await?;
             throughput::run(&servers, &throughput::Options::default(), &mut report).await?;
             latency::run(&servers, &latency::Options::default(), &mut report).await?;
             relay::run(&servers, &relay::Options::default(), &mut report).await?;
+            dev::run(&dev::Options::default(), &mut report).await?;
         }
     }
     report.end(arguments.json.as_deref())

@@ -9,6 +9,6 @@ pub(crate) async fn serve() -> anyhow::Result<()> {
     Workers::builder().native("no_op", no_op).build().serve().await
 }
 
-async fn no_op(call: NativeCall) -> Result<Value, NativeError> {
+pub(crate) async fn no_op(call: NativeCall) -> Result<Value, NativeError> {
     Ok(json!({ "step": call.step, "ok": true }))
 }

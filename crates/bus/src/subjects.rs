@@ -6,7 +6,7 @@ use events::schema::{self, Subject};
 use events::topic::Topics;
 use events::{RecordKind, WriterIds};
 
-use crate::{DEFAULT_QUEUE, Registry, RegistryError};
+use crate::{DEFAULT_QUEUE, Registry, RegistryError, until_available};
 
 /// A new schema must be able to read whatever any older one wrote.
 const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
@@ -24,17 +24,21 @@ pub async fn writer_ids(registry: &Registry, topics: &Topics) -> Result<WriterId
     })
 }
 
-/// For `migrate` and `flows apply`: registers the schema of every topic and queue, and sets the compatibility.
+/// Registers the schema of every topic and of these queues' topics, and sets the compatibility of each. Waits for a
+/// registry that does not answer. Returns how many subjects there are.
+///
+/// # Errors
+/// The registry refuses a schema.
 pub async fn register_subjects(
     registry: &Registry,
     topics: &Topics,
     queues: &BTreeSet<String>,
-) -> Result<(), RegistryError> {
-    let queues = queues.iter().map(String::as_str).chain([DEFAULT_QUEUE]);
-    let queues: BTreeSet<&str> = queues.collect();
-    for Subject { name, avsc, .. } in schema::subjects(topics, queues) {
-        registry.register(&name, avsc).await?;
-        registry.set_compatibility(&name, COMPATIBILITY).await?;
+) -> Result<usize, RegistryError> {
+    let queues: BTreeSet<&str> = queues.iter().map(String::as_str).chain([DEFAULT_QUEUE]).collect();
+    let subjects = schema::subjects(topics, queues);
+    for Subject { name, avsc, .. } in &subjects {
+        until_available(|| registry.register(name, avsc)).await?;
+        until_available(|| registry.set_compatibility(name, COMPATIBILITY)).await?;
     }
-    Ok(())
+    Ok(subjects.len())
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use client::Client;
 use flow::event::JobStatus;
 use flow::id::JobId;
 use serde_json::{Value, json};
@@ -53,15 +54,15 @@ fn order(number: u64) -> Value {
 
 /// Sends orders, each until it is accepted, until the stop file is there.
 async fn call(numbers: Arc<AtomicU64>, pause: Duration) -> Vec<JobId> {
-    let (api, stop, client) = (setting("STACK_API"), PathBuf::from(setting("STACK_STOP")), http_client());
+    let (client, stop) = (Client::new(&setting("STACK_API")).unwrap(), PathBuf::from(setting("STACK_STOP")));
     let mut accepted = Vec::new();
     while !stop.exists() {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         let (key, order) = (uuid::Uuid::now_v7().to_string(), order(number));
         let job = loop {
-            match test_kit::submit(&client, &api, "order", &key, &order).await {
+            match test_kit::submit(&client, "order", &key, &order).await {
                 Ok(job) => break job,
-                Err(error) => eprintln!("trying on: {error:#}"),
+                Err(error) => eprintln!("retrying: {error:#}"),
             }
         };
         accepted.push(job);

@@ -151,31 +151,39 @@ pub(crate) struct SubmitArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum JobsCommand {
     /// Show one job and its timeline
-    Show {
-        /// The job's id
-        job: String,
-        /// Stay until it ends; the exit code is 0 when it succeeded
-        #[arg(long, short)]
-        follow: bool,
-        /// The status document instead of the timeline
-        #[arg(long, conflicts_with = "follow")]
-        json: bool,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
+    Show(ShowArgs),
     /// Send a parked job on from where it stopped, or start a finished one anew as another job
-    Retry {
-        /// The job's id
-        job: String,
-        /// The Idempotency-Key: the same key twice starts a finished job anew once
-        #[arg(long)]
-        key: Option<String>,
-        /// Show the timeline of the job that runs now until it ends; the exit code is 0 when it succeeded
-        #[arg(long, short)]
-        follow: bool,
-        #[command(flatten)]
-        api: ApiArgs,
-    },
+    Retry(RetryArgs),
+}
+
+/// `meanwhile jobs show`
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The job's id
+    pub(crate) job: String,
+    /// Stay until it ends; the exit code is 0 when it succeeded
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// The status document instead of the timeline
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// `meanwhile jobs retry`
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The job's id
+    pub(crate) job: String,
+    /// The Idempotency-Key: the same key twice starts a finished job anew once
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Show the timeline of the job that runs now until it ends; the exit code is 0 when it succeeded
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 /// `meanwhile tail`

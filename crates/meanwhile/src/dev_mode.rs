@@ -1,24 +1,33 @@
 //! `meanwhile dev`: all roles in one process, on a broker, a registry and a Postgres that come with it.
 
+mod greeting;
+mod reload;
+mod sample;
+
+use std::convert::Infallible;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use client::Client;
 use dev::{Dev, Options};
 use events::topic::Topics;
 use service_kit::config::{Shared, Sources};
 use service_kit::{shutdown, telemetry};
+use setup::files;
+use workers::Workers;
 
 use crate::cli::DevArgs;
-use crate::flows::{apply_all, read_folder};
-use crate::migrate;
+use crate::dev_mode::greeting::Greeting;
+use crate::dev_mode::reload::Reload;
+use crate::healthcheck::reachable;
 use crate::roles::{Base, Role, bus_settings, serve, service};
 
 /// `meanwhile dev`
-pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> anyhow::Result<ExitCode> {
     let mut shared = Shared::load(sources)?;
     let export = telemetry::init_with_traces(&shared.log, &shared.traces, &service(&Role::ALL), &shared.instance)?;
-    // What does not lint stops here, before anything is started.
-    let definitions = read_folder(&args.flows)?;
+    // A flow that does not lint stops here, before anything is started.
+    let definitions = files::read_to_apply(&args.flows)?;
     let shutdown = shutdown::on_signals().context("listening to signals")?;
     let options = Options {
         database_url: shared.database_url.clone(),
@@ -35,34 +44,30 @@ pub(crate) async fn run(args: DevArgs, sources: &Sources) -> anyhow::Result<Exit
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
     let bus = bus::Settings { in_process: dev.in_process.clone(), ..bus_settings(&shared)? };
-    let topics = Topics::new(&shared.topics_prefix);
-    let base = Base { bus, topics, shared };
+    let base = Base { bus, topics: Topics::new(&shared.topics_prefix), shared };
+    let target = base.target()?;
+    // Before anything is read again, so that a change in between is seen.
+    let reload = Reload::new(&args.flows, &definitions, target.clone());
     let ready = async {
-        migrate::prepare(&base).await?;
-        apply_all(&base, &definitions).await
+        setup::prepare(&target).await?;
+        target.apply_flows(&definitions).await
     };
     if let Some(outcome) = shutdown.run_until_cancelled(ready).await {
         outcome?;
-        greet(&dev, &listen);
-        serve(&Role::ALL, base, sources, shutdown).await?;
+        let api = Client::new(&format!("http://{}", reachable(&listen)))?;
+        let greeting = Greeting::new(&dev, &api, &args.flows, &definitions);
+        tokio::select! {
+            outcome = serve(&Role::ALL, workers, base, sources, shutdown) => outcome?,
+            never = accompany(&api, greeting, reload) => match never {},
+        }
     }
     export.finish().await;
     dev.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 
-#[expect(clippy::print_stdout, reason = "tells the person at the terminal where everything is")]
-fn greet(dev: &Dev, listen: &str) {
-    let (kafka_forgets, postgres_forgets) = dev.forgets();
-    println!("\nMeanwhile is starting in development mode. Anybody on this machine may use it.");
-    println!("  API       http://{listen}          (readiness: /readyz, metrics: /metrics)");
-    println!("  Kafka     {}{}", dev.kafka_shown, if kafka_forgets { "          in this process" } else { "" });
-    println!("  Registry  {}", dev.registry_url);
-    if kafka_forgets || postgres_forgets {
-        println!("  Jobs and records are gone when it ends.");
-    }
-    println!("\nTry:");
-    println!("  curl -i http://{listen}/v1/flows");
-    println!("  kcat -C -b {} -t meanwhile.events -o beginning -f '%h\\n'", dev.kafka_shown);
-    println!("  meanwhile jobs show JOB --follow\n");
+/// Talks to the person at the terminal while the roles run.
+async fn accompany(api: &Client, greeting: Greeting, reload: Reload) -> Infallible {
+    greeting.show_when_ready(api).await;
+    reload.watch().await
 }

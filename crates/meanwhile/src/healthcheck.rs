@@ -1,6 +1,6 @@
 //! `meanwhile healthcheck`: asks a process of this machine how it is. For containers, which need no shell for it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,20 +32,23 @@ pub(crate) async fn run(args: HealthcheckArgs, sources: &Sources) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whoever listens on all addresses is asked on loopback.
 fn own_url(listen: &str, live: bool) -> String {
     let path = if live { "healthz" } else { "readyz" };
-    let address = match listen.parse::<SocketAddr>() {
+    format!("http://{}/{path}", reachable(listen))
+}
+
+/// The address under which this machine reaches a listener: loopback for one that listens on all addresses.
+pub(crate) fn reachable(listen: &str) -> String {
+    match listen.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_unspecified() => {
             let loopback = match address.ip() {
-                IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
-                IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+                IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
             };
             SocketAddr::new(loopback, address.port()).to_string()
         }
         _ => listen.to_owned(),
-    };
-    format!("http://{address}/{path}")
+    }
 }
 
 #[cfg(test)]

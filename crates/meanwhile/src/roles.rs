@@ -10,6 +10,8 @@ use service_kit::identity::{Clock, Ids};
 use service_kit::tasks::Tasks;
 use service_kit::telemetry::{self, Metrics};
 use service_kit::{CancellationToken, shutdown};
+use setup::Target;
+use workers::Workers;
 
 /// One of the five services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,11 @@ impl Base {
         Ok(Self { bus, topics: Topics::new(&shared.topics_prefix), shared })
     }
 
+    /// The servers to set up.
+    pub(crate) fn target(&self) -> Result<Target, ConfigError> {
+        Ok(Target { bus: self.bus.clone(), topics: self.topics.clone(), database_url: self.database_url()? })
+    }
+
     /// Asked for where it is used: workers have no business with Postgres.
     pub(crate) fn database_url(&self) -> Result<String, ConfigError> {
         self.shared.database_url().map(str::to_owned)
@@ -85,12 +92,12 @@ pub(crate) fn bus_settings(shared: &Shared) -> anyhow::Result<bus::Settings> {
 }
 
 /// Runs these roles in this process until a signal.
-pub(crate) async fn run(roles: &[Role], sources: &Sources) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(roles: &[Role], workers: Workers, sources: &Sources) -> anyhow::Result<ExitCode> {
     let base = Base::load(sources)?;
     let Shared { log, traces, instance, .. } = &base.shared;
     let export = telemetry::init_with_traces(log, traces, &service(roles), instance)?;
     let shutdown = shutdown::on_signals().context("listening to signals")?;
-    let outcome = serve(roles, base, sources, shutdown).await;
+    let outcome = serve(roles, workers, base, sources, shutdown).await;
     export.finish().await;
     outcome.map(|()| ExitCode::SUCCESS)
 }
@@ -106,6 +113,7 @@ pub(crate) fn service(roles: &[Role]) -> String {
 /// Runs these roles until shutdown: one listener for the API (if ingest is among them), health and metrics.
 pub(crate) async fn serve(
     roles: &[Role],
+    workers: Workers,
     base: Base,
     sources: &Sources,
     shutdown: CancellationToken,
@@ -135,8 +143,7 @@ pub(crate) async fn serve(
             }
             Role::Workers => {
                 let settings = workers_settings(&base, sources)?;
-                let workers = workers::Workers::builder().build();
-                tasks.spawn(role.name(), workers.run(settings, readiness, shutdown));
+                tasks.spawn(role.name(), workers.clone().run(settings, readiness, shutdown));
             }
             Role::Orchestrator => {
                 let settings = orchestrator_settings(&base, sources)?;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use serde_json::Value;
+use client::{Event, Events, JobState, Status};
 
 /// How wide the step column is at least.
 const STEP_WIDTH: usize = 10;
@@ -26,54 +26,52 @@ enum Tone {
 impl Timeline {
     /// Prints the head of the timeline.
     #[expect(clippy::print_stdout, reason = "this is the command's answer")]
-    pub(crate) fn new(status: &Value) -> Self {
-        let steps = status["steps"].as_array().into_iter().flatten();
-        let longest = steps.filter_map(|step| step["id"].as_str()).map(str::len).max().unwrap_or(0);
+    pub(crate) fn new(status: &Status) -> Self {
+        let longest = status.steps.iter().map(|step| step.id.len()).max().unwrap_or(0);
         let timeline = Self {
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            created_at: status["created_at"].as_str().unwrap_or_default().to_owned(),
+            created_at: status.created_at.clone(),
             step_width: longest.max(STEP_WIDTH),
         };
-        let flow = status["flow"].as_str().unwrap_or_default();
-        let job = status["id"].as_str().unwrap_or_default();
-        println!("{} {job}", timeline.bold(flow));
+        println!("{} {}", timeline.bold(&status.flow), status.id);
         timeline
     }
 
-    /// Prints what `GET /v1/jobs/{id}/events` listed.
+    /// Prints these events.
     #[expect(clippy::print_stdout, reason = "this is the command's answer")]
-    pub(crate) fn print_new(&mut self, events: &Value) {
-        for event in events["events"].as_array().into_iter().flatten() {
+    pub(crate) fn print_new(&self, events: &Events) {
+        for event in &events.events {
             println!("{}", self.line(event));
         }
     }
 
     /// Prints how it ended, or where it stands.
     #[expect(clippy::print_stdout, reason = "this is the command's answer")]
-    pub(crate) fn print_end(&self, status: &Value) {
-        let word = status["status"].as_str().unwrap_or_default();
-        let tone = match word {
-            "succeeded" => Tone::Good,
-            "failed" | "cancelled" => Tone::Bad,
-            "needs_attention" => Tone::Wait,
-            _ => Tone::Plain,
+    pub(crate) fn print_end(&self, status: &Status) {
+        let tone = match status.status {
+            JobState::Succeeded => Tone::Good,
+            JobState::Failed | JobState::Cancelled => Tone::Bad,
+            JobState::NeedsAttention => Tone::Wait,
+            JobState::Accepted | JobState::Running | JobState::Waiting | JobState::Compensating | JobState::Unknown => {
+                Tone::Plain
+            }
         };
-        let more = match word {
-            "succeeded" => status["result"].to_string(),
-            _ => status["error"]["message"].as_str().unwrap_or_default().to_owned(),
+        let more = match (status.status, &status.error) {
+            (JobState::Succeeded, _) => status.result.as_ref().map(ToString::to_string),
+            (_, error) => error.as_ref().map(|error| error.message.clone()),
         };
-        println!("  = {} {more}\n", self.paint(tone, word));
+        println!("  = {} {}\n", self.paint(tone, status.status.as_str()), more.unwrap_or_default());
     }
 
-    fn line(&self, event: &Value) -> String {
-        let text = |name: &str| event[name].as_str().unwrap_or_default();
-        let undo = text("phase") == "undo";
-        let message = event["data"]["message"].as_str().unwrap_or_default();
-        let (sign, tone, words) = match text("type") {
+    fn line(&self, event: &Event) -> String {
+        let undo = event.phase == "undo";
+        let message = event.data["message"].as_str().unwrap_or_default();
+        let pause_ms = event.next_attempt_after_ms.unwrap_or_default();
+        let (sign, tone, words) = match event.kind.as_str() {
             "job.accepted" => ("o", Tone::Plain, "accepted".to_owned()),
             "step.succeeded" => ("+", Tone::Good, format!("done{}", attempts(event))),
             "step.skipped" => ("-", Tone::Plain, "skipped".to_owned()),
-            "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {} ms", event["next_attempt_after_ms"])),
+            "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {pause_ms} ms")),
             "step.failed" if undo => ("!", Tone::Bad, format!("cannot be undone: {message}")),
             "step.failed" => ("x", Tone::Bad, format!("{message}{}", attempts(event))),
             "step.compensated" => ("<", Tone::Back, format!("undone{}", attempts(event))),
@@ -85,8 +83,8 @@ impl Timeline {
             "job.cancelled" => ("*", Tone::Bad, "cancelled; what was done is undone".to_owned()),
             other => ("?", Tone::Plain, other.to_owned()),
         };
-        let step = format!("{:width$}", text("step"), width = self.step_width);
-        format!("  {:>9}  {} {step} {}", self.since(text("at")), self.paint(tone, sign), self.paint(tone, &words))
+        let step = format!("{:width$}", event.step, width = self.step_width);
+        format!("  {:>9}  {} {step} {}", self.since(&event.at), self.paint(tone, sign), self.paint(tone, &words))
     }
 
     /// `+0.123 s` since the job was accepted, from two RFC 3339 times of the same form.
@@ -119,11 +117,8 @@ impl Timeline {
     }
 }
 
-fn attempts(event: &Value) -> String {
-    match event["attempts"].as_u64() {
-        Some(count) if count > 1 => format!(" (attempt {count})"),
-        _ => String::new(),
-    }
+fn attempts(event: &Event) -> String {
+    if event.attempts > 1 { format!(" (attempt {})", event.attempts) } else { String::new() }
 }
 
 fn millis_of_day(at: &str) -> Option<i64> {
@@ -136,14 +131,14 @@ fn millis_of_day(at: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn line(event: Value) -> String {
         let timeline =
             Timeline { colour: false, created_at: "2026-01-31T23:59:59.900Z".to_owned(), step_width: STEP_WIDTH };
-        timeline.line(&event)
+        timeline.line(&serde_json::from_value(event).unwrap())
     }
 
     #[test]

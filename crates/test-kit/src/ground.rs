@@ -1,17 +1,15 @@
-//! What one service stands on in its own tests: a migrated database, topics, schemas, and a look into the outbox (no
-//! relay runs there).
+//! The servers as one service finds them in its own tests: a migrated database, topics, schemas, and a look into the
+//! outbox (no relay runs there).
 
 use std::collections::BTreeSet;
 
-use bus::admin::Admin;
-use bus::{DEFAULT_QUEUE, Producer, Reader, Registry, Settings, register_subjects};
-use events::flow_document::FlowDocument;
+use bus::{Producer, Reader, Registry, Settings};
 use events::topic::Topics;
 use events::trace::{Trace, TraceContext};
-use events::{Record, WriterIds, event_record, flow_record};
+use events::{Record, WriterIds, event_record};
 use flow::definition::Definition;
 use flow::event::JobEvent;
-use store::flows::Applied;
+use setup::Target;
 use store::{Pool, Role};
 
 use crate::postgres::psql;
@@ -28,12 +26,13 @@ pub struct Ground {
     pub topics: Topics,
     /// The database, as its superuser.
     pub database_url: String,
-    /// What our records are written with.
+    /// The schemas' ids, for writing records.
     pub writers: WriterIds,
     /// Reads our records.
     pub reader: Reader,
     /// Sends the test's own records.
     pub producer: Producer,
+    target: Target,
 }
 
 impl Ground {
@@ -51,16 +50,14 @@ impl Ground {
     /// When a server refuses.
     pub async fn on(brokers: &str, registry_url: &str, database_url: &str) -> Self {
         let (bus, topics) = (topics::settings(brokers, registry_url), Topics::new(prefix()));
-        store::migrate(database_url).await.expect("a fresh database is migrated");
-        let queues = BTreeSet::from([DEFAULT_QUEUE.to_owned()]);
-        let admin = Admin::new(&bus).expect("settings for Kafka");
-        admin.create_topics(&topics, &queues, None).await.expect("topics are created");
-        let registry = Registry::new(registry_url, None).expect("the registry's URL");
-        register_subjects(&registry, &topics, &queues).await.expect("schemas are registered");
-        let reader = Reader::new(registry);
+        let target = Target { bus: bus.clone(), topics: topics.clone(), database_url: database_url.to_owned() };
+        target.create_tables().await.expect("a fresh database is migrated");
+        target.create_topics().await.expect("topics are created");
+        target.register_subjects(&BTreeSet::new()).await.expect("schemas are registered");
+        let reader = Reader::new(Registry::new(registry_url, None).expect("the registry's URL"));
         let writers = reader.writer_ids(&topics).await.expect("schemas have ids");
         let producer = Producer::new(&bus).expect("settings for Kafka");
-        Self { bus, topics, database_url: database_url.to_owned(), writers, reader, producer }
+        Self { bus, topics, database_url: database_url.to_owned(), writers, reader, producer, target }
     }
 
     /// Applies a flow as `meanwhile flows apply` does, and does the relay's part: its record is on Kafka on return.
@@ -70,16 +67,8 @@ impl Ground {
     pub async fn apply(&self, yaml: &str) -> Definition {
         let definition = Definition::parse_yaml("test.yaml", yaml, &mut |_| Err("no references".to_owned()));
         let definition = definition.unwrap_or_else(|problems| panic!("{problems:?}"));
-        let pool = self.pool(Role::Ingest);
-        let mut tx = pool.begin().await.expect("a transaction");
-        let (name, version) = (definition.name().to_owned(), definition.version().to_owned());
-        let applied = store::flows::apply(&mut tx, &name, &version, &definition.document().to_string()).await;
-        let (Applied::Changed { revision } | Applied::Unchanged { revision }) = applied.expect("a flow is applied");
-        let document = FlowDocument { flow: name, version, revision, document: definition.document().clone() };
-        let record = flow_record(&self.topics, &document, &TEST_TRACE);
-        store::outbox::append(&mut tx, std::slice::from_ref(&record)).await.expect("a row of the outbox");
-        tx.commit().await.expect("a commit");
-        pool.close().await;
+        self.target.apply_flows(std::slice::from_ref(&definition)).await.expect("a flow is applied");
+        let record = self.outbox(&self.topics.flows()).pop().expect("a flow that was not applied before");
         self.send(&record).await;
         definition
     }
@@ -109,7 +98,7 @@ impl Ground {
         Pool::open(&store::Settings::new(&self.database_url), role).expect("the database's URL")
     }
 
-    /// What psql prints for this SQL.
+    /// The output of psql for this SQL.
     ///
     /// # Panics
     /// When Postgres refuses it.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bus::{Reader, Registry as RegistryClient, Table};
+use client::Client;
 use events::decode_event;
 use events::topic::Topics;
 use flow::event::JobEvent;
@@ -38,7 +39,7 @@ pub struct TestSystem {
     roles: Vec<MeanwhileProcess>,
     started: BTreeMap<Role, u32>,
     accepted: BTreeSet<JobId>,
-    client: reqwest::Client,
+    client: Client,
     unreadable_expected: usize,
     finished: bool,
     variables: Vec<(String, String)>,
@@ -88,14 +89,9 @@ impl TestSystem {
     /// Waits until every ingest knows every flow: they come to it by the relay and Kafka.
     async fn flows_are_known(&mut self) -> Result<()> {
         let applied = psql(&self.database_url, "select count(distinct flow) from ingest.flows")?;
-        let client = self.client.clone();
         for process in self.roles.iter_mut().filter(|process| process.role() == Role::Ingest) {
-            let url = format!("{}/v1/flows", process.url());
-            let known = async || -> Option<usize> {
-                let body: Value = client.get(&url).send().await.ok()?.json().await.ok()?;
-                Some(body["flows"].as_array()?.len())
-            };
-            let all = async || known().await.is_some_and(|known| known.to_string() == applied);
+            let client = self.client.at(&process.url());
+            let all = async || client.flows().await.is_ok_and(|flows| flows.len().to_string() == applied);
             process.process().wait_until(PATIENCE, "every flow is known", all).await?;
         }
         Ok(())
@@ -190,9 +186,17 @@ impl TestSystem {
         ingest.map(MeanwhileProcess::url).expect("a process of role ingest")
     }
 
+    /// A caller of the first ingest.
+    ///
+    /// # Panics
+    /// When there is no ingest.
+    pub fn client(&self) -> Client {
+        self.client.at(&self.api())
+    }
+
     /// Submits a job as a patient client does: again with the same idempotency key until it is accepted.
     pub async fn submit(&mut self, flow: &str, idempotency_key: &str, input: &Value) -> Result<JobId> {
-        let job = submit(&self.client, &self.api(), flow, idempotency_key, input).await?;
+        let job = submit(&self.client(), flow, idempotency_key, input).await?;
         self.accepted.insert(job);
         Ok(job)
     }
@@ -209,8 +213,7 @@ impl TestSystem {
 
     /// The status body of a job.
     pub async fn status(&self, job: JobId) -> Result<Value> {
-        let answer = self.client.get(format!("{}/v1/jobs/{job}", self.api())).send().await.context("GET a job")?;
-        answer.error_for_status().context("GET a job")?.json().await.context("a status body")
+        Ok(self.client().status_document(&job.to_string()).await?)
     }
 
     /// Waits until each of these jobs has a final event on Kafka; returns them.

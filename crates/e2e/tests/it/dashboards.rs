@@ -28,7 +28,7 @@ async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
         .map(|process| (process.role().as_str(), process.url().trim_start_matches("http://").to_owned()))
         .collect();
     let prometheus = Prometheus::start(&targets).await.unwrap();
-    let (url, api, client) = (prometheus.url(), stage.system.api(), test_kit::http_client());
+    let (url, client) = (prometheus.url(), stage.system.client());
     let (brokers, commands) = (stage.system.brokers().to_owned(), stage.system.topics().commands());
 
     let mut checked = tokio::task::spawn_blocking(move || check_dashboards(&url));
@@ -37,7 +37,7 @@ async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
         for (service, fate) in FATES {
             let key = uuid::Uuid::now_v7().to_string();
             let input = order(&key, if fate == "ok" { json!({}) } else { json!({ service: fate }) });
-            jobs.push(submit(&client, &api, "order", &key, &input).await.unwrap());
+            jobs.push(submit(&client, "order", &key, &input).await.unwrap());
         }
         kcat(&["-P", "-b", &brokers, "-t", &commands], b"this is no command\n").unwrap();
         tokio::select! {

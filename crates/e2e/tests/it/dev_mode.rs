@@ -1,6 +1,8 @@
 //! `meanwhile dev` and the real kcat: everything in one process, nothing else installed.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use flow::id::JobId;
 use serde_json::{Value, json};
@@ -44,6 +46,27 @@ impl Dev {
         Self { process, api, kafka, _ports: ports, _shop: shutdown.drop_guard() }
     }
 
+    /// Everything that it wrote to its terminal.
+    fn shown(&self) -> String {
+        fs::read_to_string(self.process.log()).unwrap()
+    }
+
+    async fn until_shown(&self, text: &str) {
+        let found = async || self.shown().contains(text).then_some(());
+        eventually(PATIENCE, &format!("`{text}` is shown"), found).await;
+    }
+
+    /// The version of the only flow that new jobs get.
+    async fn version(&self) -> String {
+        let flows = send(http_client().get(format!("{}/v1/flows", self.api))).await;
+        flows.body["flows"][0]["version"].as_str().unwrap().to_owned()
+    }
+
+    async fn until_version_is_not(&self, before: &str) -> String {
+        let changed = async || Some(self.version().await).filter(|version| version != before);
+        eventually(PATIENCE, "another version is active", changed).await
+    }
+
     async fn until_succeeded(&self, job: JobId) -> Value {
         eventually(PATIENCE, "the job succeeds", async || {
             let seen = send(http_client().get(format!("{}/v1/jobs/{job}", self.api))).await;
@@ -56,6 +79,65 @@ impl Dev {
         let left = self.process.terminate(PATIENCE).await.unwrap();
         assert!(left.success(), "dev mode left with {left}: {}", self.process.log_tail());
     }
+}
+
+/// A flow that runs without any service. Its step is on line 5.
+fn flow(greeting: &str) -> String {
+    format!(
+        "flow: greet\nsummary: Say hello\ninput: {{ type: object, required: [name], properties: {{ name: {{ type: string \
+         }} }} }}\nsteps:\n  - {{ id: call, when: \"{{{{ false }}}}\", native: nothing }}\nresult: \"{greeting} {{{{ input.name \
+         }}}}\"\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_that_dev_mode_shows_runs_a_job() {
+    let _turn = beside_others();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("greet.yaml"), flow("Hello")).unwrap();
+    let dev = Dev::start(folder.path()).await;
+    dev.until_shown("\nTry:\n").await;
+    let shown = dev.shown();
+    for line in [&dev.api, &dev.kafka, "greet  POST /v1/flows/greet/jobs   Say hello", "private, in a temporary folder"]
+    {
+        assert!(shown.contains(line), "not shown: {line}\n{shown}");
+    }
+    let next = shown.lines().skip_while(|line| *line != "Try:").nth(1).unwrap().trim();
+    let binary = test_kit::binary().await.unwrap();
+    let command = next.replacen("meanwhile", &binary.display().to_string(), 1);
+    let output = tokio::task::block_in_place(|| Command::new("bash").args(["-c", &command]).output().unwrap());
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("= succeeded \"Hello name\""), "{command}\n{told}");
+    dev.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_that_changes_is_read_again_and_one_that_does_not_lint_changes_nothing() {
+    let _turn = beside_others();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("greet.yaml");
+    fs::write(&file, flow("Hello")).unwrap();
+    let dev = Dev::start(folder.path()).await;
+    dev.until_shown("\nTry:\n").await;
+    let first = dev.version().await;
+
+    fs::write(&file, flow("Good morning")).unwrap();
+    let second = dev.until_version_is_not(&first).await;
+    dev.until_shown(&format!("reloaded  greet {second}")).await;
+
+    fs::write(&file, flow("Good evening").replace("native:", "nativ:")).unwrap();
+    dev.until_shown("did you mean `native`?").await;
+    let shown = dev.shown();
+    assert!(shown.contains(&format!("{}:5:", file.display())), "{shown}");
+    assert!(shown.contains("were not applied; the versions before stay active"), "{shown}");
+    assert_eq!(dev.version().await, second);
+    let request = http_client().post(format!("{}/v1/flows/greet/jobs", dev.api)).json(&json!({ "name": "Ada" }));
+    let job = send(request).await.job();
+    assert_eq!(dev.until_succeeded(job).await["result"], "Good morning Ada");
+
+    fs::write(&file, flow("Good evening")).unwrap();
+    dev.until_version_is_not(&second).await;
+    dev.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

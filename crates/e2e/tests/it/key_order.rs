@@ -16,10 +16,10 @@ const KEYS: usize = 20;
 async fn first_steps_of_a_key_run_in_submit_order() {
     let _turn = alone();
     let mut stage = Stage::start_with(|builder| builder.role(test_kit::Role::Workers, 2)).await;
-    let (api, client) = (stage.system.api(), test_kit::http_client());
+    let client = stage.system.client();
     // Each key's jobs one after the other, all keys at once.
     let customers = (0..KEYS).map(|customer| {
-        let (api, client) = (api.clone(), client.clone());
+        let client = client.clone();
         tokio::spawn(async move {
             let name = format!("customer-{customer}");
             let mut jobs = vec![];
@@ -27,7 +27,7 @@ async fn first_steps_of_a_key_run_in_submit_order() {
                 // Every seventh first step takes longer than the next one's.
                 let simulate = if number % 7 == 0 { json!({ "inventory": "slow:60" }) } else { json!({}) };
                 let (key, input) = (format!("{name}-{number}"), small_order(&name, simulate));
-                jobs.push(test_kit::submit(&client, &api, "saga", &key, &input).await.unwrap());
+                jobs.push(test_kit::submit(&client, "saga", &key, &input).await.unwrap());
             }
             jobs
         })

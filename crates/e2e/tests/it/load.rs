@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus::{Reader, Registry, Table};
+use client::Client;
 use events::decode_event;
 use flow::id::JobId;
 use parking_lot::Mutex;
@@ -102,7 +103,7 @@ impl Load {
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             let chance = Chance::new(seed.wrapping_mul(1_000).wrapping_add(caller));
-            callers.spawn(call(counts.clone(), stop.clone(), stage.system.api(), chance, slow_ms_max));
+            callers.spawn(call(counts.clone(), stop.clone(), stage.system.client(), chance, slow_ms_max));
         }
         Self { counts, callers, watcher, stop }
     }
@@ -126,14 +127,13 @@ impl Load {
     }
 }
 
-async fn call(counts: Arc<Counts>, stop: CancellationToken, api: String, mut chance: Chance, slow_ms_max: u64) {
-    let client = test_kit::http_client();
+async fn call(counts: Arc<Counts>, stop: CancellationToken, client: Client, mut chance: Chance, slow_ms_max: u64) {
     loop {
         let Some(room) = stop.run_until_cancelled(counts.room.acquire()).await else { return };
         room.unwrap().forget();
         let (flow, input) = draw(&mut chance, slow_ms_max);
         let key = uuid::Uuid::now_v7().to_string();
-        let job = test_kit::submit(&client, &api, flow, &key, &input).await.unwrap();
+        let job = test_kit::submit(&client, flow, &key, &input).await.unwrap();
         counts.accepted().push(job);
     }
 }

@@ -1,4 +1,4 @@
-//! `meanwhile flows diff`: what changed, whether it breaks callers, and why.
+//! `meanwhile flows diff`: the changes, whether they break callers, and why.
 //! `flow::diff` decides; this reads and shows.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use anyhow::Context;
 use flow::definition::Definition;
 use flow::diff::{FlowDiff, flows};
 use service_kit::config::{Shared, Sources};
+use setup::files::read_clean;
 use store::{Pool, Role};
 
-use super::read_clean;
 use crate::cli::DiffArgs;
 
 /// Reads both sides and shows what is different. The exit code is 1 where a change is breaking.
@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &DiffArgs, sources: &Sources) -> anyhow::Result<Ex
         [] => Vec::new(),
     };
     for diff in &diffs {
-        println!("{}", told(diff));
+        println!("{}", shown(diff));
     }
     println!("{}", summary(&diffs));
     let refused = diffs.iter().any(FlowDiff::is_breaking) && !args.allow_breaking;
@@ -49,17 +49,18 @@ async fn active(sources: &Sources) -> anyhow::Result<Vec<Definition>> {
         active.insert(applied.flow, applied.document);
     }
     pool.close().await;
-    let read = |(name, document): (String, String)| {
-        let document = serde_json::from_str(&document).with_context(|| format!("reading flow `{name}`"))?;
-        Definition::from_document(&document).map_err(|problems| {
-            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            anyhow::anyhow!("flow `{name}` cannot be read by this version:\n{}", told.join("\n"))
-        })
-    };
-    active.into_iter().map(read).collect()
+    active.iter().map(|(name, document)| stored(name, document)).collect()
 }
 
-fn told(diff: &FlowDiff) -> String {
+fn stored(name: &str, document: &str) -> anyhow::Result<Definition> {
+    let document = serde_json::from_str(document).with_context(|| format!("reading flow `{name}`"))?;
+    Definition::from_document(&document).map_err(|problems| {
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("flow `{name}` cannot be read by this version:\n{}", told.join("\n"))
+    })
+}
+
+fn shown(diff: &FlowDiff) -> String {
     let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
     let mut text = format!("{}  {} -> {}\n", diff.flow, version(&diff.old), version(&diff.new));
     for change in &diff.changes {

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Result;
+use client::Client;
 
 use super::TestSystem;
-use crate::http::http_client;
 use crate::kafka::{Kafka, KafkaOptions};
 use crate::postgres::{Postgres, PostgresOptions};
 use crate::registry::Registry;
@@ -105,8 +105,8 @@ impl TestSystemBuilder {
             roles: vec![],
             started: BTreeMap::new(),
             accepted: BTreeSet::new(),
+            client: Client::new("")?,
             unreadable_expected: 0,
-            client: http_client(),
             // Until it has started, there is nothing to hold; an error should not drown.
             finished: true,
             variables,

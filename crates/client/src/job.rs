@@ -1,0 +1,151 @@
+//! A job as the API describes it.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Durable, and no step has begun.
+    Accepted,
+    /// Steps run.
+    Running,
+    /// The job waits for its next attempt.
+    Waiting,
+    /// A step failed for good; the steps before it are being undone.
+    Compensating,
+    /// The job is parked until an operator sends it on.
+    NeedsAttention,
+    /// Ended: every step is done.
+    Succeeded,
+    /// Ended: a step failed for good, and the others are undone.
+    Failed,
+    /// Ended at a caller's wish.
+    Cancelled,
+    /// A state that this version of the client does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl JobState {
+    /// Nothing more happens by itself: the job has ended or is parked.
+    pub const fn is_at_rest(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::NeedsAttention => true,
+            Self::Accepted | Self::Running | Self::Waiting | Self::Compensating | Self::Unknown => false,
+        }
+    }
+
+    /// The name that the API uses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Compensating => "compensating",
+            Self::NeedsAttention => "needs_attention",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// `GET /v1/jobs/{id}`. Times are RFC 3339 in UTC.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct Status {
+    pub id: String,
+    pub flow: String,
+    pub version: String,
+    pub status: JobState,
+    pub created_at: String,
+    pub updated_at: String,
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    pub result: Option<Value>,
+    pub error: Option<Failure>,
+    pub trace_id: Option<String>,
+    pub correlation_id: Option<String>,
+    /// The finished job that this one repeats.
+    pub retry_of: Option<String>,
+}
+
+/// One step of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct Step {
+    pub id: String,
+    /// `pending`, `retrying`, `succeeded`, `skipped`, `failed` or `compensated`.
+    pub status: String,
+    pub attempts: u32,
+}
+
+/// Why a job failed or is parked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct Failure {
+    pub step: String,
+    pub code: String,
+    pub message: String,
+}
+
+/// `GET /v1/jobs/{id}/events`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Events {
+    /// In the order in which they happened.
+    pub events: Vec<Event>,
+    /// The cursor after the last one; none where no event is known yet.
+    pub next: Option<String>,
+}
+
+/// One event of a job.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Event {
+    /// `job.accepted`, `step.succeeded`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// RFC 3339, in UTC, with milliseconds.
+    pub at: String,
+    /// The step that it is about.
+    #[serde(default)]
+    pub step: String,
+    /// `forward` or `undo`.
+    #[serde(default)]
+    pub phase: String,
+    /// Attempts so far.
+    #[serde(default)]
+    pub attempts: u32,
+    /// The pause before the next attempt, in milliseconds.
+    pub next_attempt_after_ms: Option<i64>,
+    /// More, by the kind of event.
+    #[serde(default)]
+    pub data: Value,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct FlowList {
+    pub(crate) flows: Vec<FlowName>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct FlowName {
+    pub(crate) flow: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_later_version_is_unknown_and_not_an_end() {
+        let state = |text: &str| serde_json::from_str::<JobState>(&format!("\"{text}\"")).unwrap();
+        assert_eq!(state("hibernating"), JobState::Unknown);
+        assert!(!JobState::Unknown.is_at_rest());
+        for known in ["accepted", "running", "waiting", "compensating", "needs_attention", "succeeded", "failed"] {
+            assert_eq!(state(known).as_str(), known);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The SDK for callers: submit jobs, follow them, retry them.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! # async fn order() -> Result<(), client::Error> {
+//! let client = client::Client::new("http://127.0.0.1:8080")?;
+//! let input = r#"{"customer_id": "ada", "sku": "tea"}"#;
+//! // The same key is the same job, so this may be repeated after any failure.
+//! let accepted = client.submit("order", input, Some("order-17")).await?;
+//! let status = client.wait_for_end(&accepted.job, Duration::from_millis(200)).await?;
+//! println!("{:?}: {:?}", status.status, status.result);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod job;
+
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::time::Instant;
+
+pub use error::{Error, InvalidInput, Problem};
+pub use job::{Event, Events, Failure, JobState, Status, Step};
+
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two attempts of [`Client::submit_patiently`], unless the API says how long to wait.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// An API of Meanwhile. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+/// A job was accepted: it is durable and will run to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job's id, a UUID.
+    pub job: String,
+    /// True when this key had been used before: the job is the one of the first request.
+    pub replayed: bool,
+}
+
+impl Client {
+    /// `url` is the API's root, such as `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`]: the settings of this process allow no HTTP client (a malformed proxy, say).
+    pub fn new(url: &str) -> Result<Self, Error> {
+        // One provider per process; a provider that is installed already serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().map_err(Error::Unusable)?;
+        Ok(Self { http, url: String::new() }.at(url))
+    }
+
+    /// The same client for another API's root; connections are shared.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Self {
+        Self { http: self.http.clone(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// The API's root, without a slash at its end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Submits a job. `input` is JSON. With an idempotency key, a repeated request is the same job.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] when the API refuses; nothing was stored then. [`Error::Unreachable`] leaves open whether the
+    /// job was accepted: repeat the request with the same key.
+    pub async fn submit(&self, flow: &str, input: impl Into<String>, key: Option<&str>) -> Result<Accepted, Error> {
+        let request = self.http.post(format!("{}/v1/flows/{flow}/jobs", self.url));
+        self.accepted(request.header(CONTENT_TYPE, "application/json").body(input.into()), key).await
+    }
+
+    /// As [`Client::submit`], repeated through broken connections and passing refusals (409, 429, 5xx) for as long as
+    /// `patience` says.
+    ///
+    /// # Errors
+    /// A refusal that repeating does not change, or the last failure when the patience has ended.
+    pub async fn submit_patiently(
+        &self,
+        flow: &str,
+        input: impl Into<String>,
+        key: &str,
+        patience: Duration,
+    ) -> Result<Accepted, Error> {
+        let (input, deadline) = (input.into(), Instant::now() + patience);
+        loop {
+            match self.submit(flow, input.clone(), Some(key)).await {
+                Err(error) if error.may_pass() && Instant::now() < deadline => {
+                    tokio::time::sleep(error.retry_after().unwrap_or(RETRY)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends a parked job on from where it stopped, or starts a finished one anew as another job. Returns the job that
+    /// runs now.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn retry(&self, job: &str, key: Option<&str>) -> Result<Accepted, Error> {
+        self.accepted(self.http.post(format!("{}/v1/jobs/{job}/retry", self.url)), key).await
+    }
+
+    /// The job's status.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] when there is no such job.
+    pub async fn status(&self, job: &str) -> Result<Status, Error> {
+        self.get(&format!("/v1/jobs/{job}")).await
+    }
+
+    /// The job's status as the API sent it.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn status_document(&self, job: &str) -> Result<Value, Error> {
+        self.get(&format!("/v1/jobs/{job}")).await
+    }
+
+    /// The job's events after a cursor ([`Events::next`]); all of them where it is none.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn events(&self, job: &str, after: Option<&str>) -> Result<Events, Error> {
+        self.get(&format!("/v1/jobs/{job}/events?after={}", after.unwrap_or_default())).await
+    }
+
+    /// Asks for the status every `interval` until the job has ended or is parked.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn wait_for_end(&self, job: &str, interval: Duration) -> Result<Status, Error> {
+        loop {
+            let status = self.status(job).await?;
+            if status.status.is_at_rest() {
+                return Ok(status);
+            }
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    /// The names of the flows that can be called now.
+    ///
+    /// # Errors
+    /// The API is not ready.
+    pub async fn flows(&self) -> Result<Vec<String>, Error> {
+        let flows: job::FlowList = self.get("/v1/flows").await?;
+        Ok(flows.flows.into_iter().map(|flow| flow.flow).collect())
+    }
+
+    /// Whether the API and everything that it depends on is ready.
+    pub async fn is_ready(&self) -> bool {
+        let answer = self.http.get(format!("{}/readyz", self.url)).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    async fn accepted(&self, mut request: RequestBuilder, key: Option<&str>) -> Result<Accepted, Error> {
+        if let Some(key) = key {
+            request = request.header("idempotency-key", quoted(key));
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        if status != StatusCode::ACCEPTED {
+            return Err(refusal(status, &headers, answer).await);
+        }
+        let location = text(&headers, LOCATION.as_str()).ok_or(Error::NoLocation)?;
+        let job = location.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Accepted { job, replayed: text(&headers, "idempotent-replayed") == Some("true") })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        let request = self.http.get(format!("{}{path}", self.url));
+        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        if !status.is_success() {
+            return Err(refusal(status, &headers, answer).await);
+        }
+        answer.json().await.map_err(Error::Unreadable)
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> Error {
+        Error::Unreachable { url: self.url.clone(), source }
+    }
+}
+
+async fn refusal(status: StatusCode, headers: &HeaderMap, answer: reqwest::Response) -> Error {
+    let retry_after = text(headers, RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse().ok());
+    match answer.bytes().await {
+        Ok(body) => {
+            Error::Problem(Box::new(Problem::read(status.as_u16(), retry_after.map(Duration::from_secs), &body)))
+        }
+        Err(error) => Error::Unreadable(error),
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// A structured header's string (RFC 9651).
+fn quoted(key: &str) -> String {
+    format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_sent_as_a_structured_string() {
+        assert_eq!(quoted(r#"a "b" \c"#), r#""a \"b\" \\c""#);
+    }
+}

@@ -1,0 +1,129 @@
+//! `meanwhile submit`, `jobs show` and `jobs retry`: a caller's view, over HTTP only.
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use client::{Client, Error, Events, JobState, Status};
+
+use crate::cli::{RetryArgs, ShowArgs, SubmitArgs};
+use crate::timeline::Timeline;
+
+/// Between two looks at a job that is being followed.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a request that found nobody, or a service that is not ready, is repeated while following.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// `meanwhile submit`
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
+    let input = input(&args.input)?;
+    let client = Client::new(&args.api.url)?;
+    let accepted = client.submit(&args.flow, input, args.key.as_deref()).await.map_err(explained)?;
+    if args.follow {
+        return follow(&client, &accepted.job).await;
+    }
+    println!("{}", accepted.job);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `meanwhile jobs retry`: prints the id of the job that runs now.
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.api.url)?;
+    let running = client.retry(&args.job, args.key.as_deref()).await.map_err(explained)?.job;
+    println!("{running}");
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    until_resumed(&client, &running).await?;
+    follow(&client, &running).await
+}
+
+/// A parked job stays `needs_attention` until the signal has reached its token; only then there is something to follow.
+async fn until_resumed(client: &Client, job: &str) -> anyhow::Result<()> {
+    for _ in 0..ATTEMPTS_MAX {
+        if client.status(job).await.map_err(explained)?.status != JobState::NeedsAttention {
+            break;
+        }
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// `meanwhile jobs show`
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.api.url)?;
+    if args.json {
+        let document = client.status_document(&args.job).await.map_err(explained)?;
+        println!("{document:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.follow {
+        return follow(&client, &args.job).await;
+    }
+    let (status, events) = look(&client, &args.job, None).await.map_err(explained)?;
+    let timeline = Timeline::new(&status);
+    timeline.print_new(&events);
+    timeline.print_end(&status);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the timeline as it happens; success when the job succeeds.
+async fn follow(client: &Client, job: &str) -> anyhow::Result<ExitCode> {
+    let mut timeline: Option<Timeline> = None;
+    let mut after = None;
+    let mut failures = 0;
+    loop {
+        let (status, events) = match look(client, job, after.as_deref()).await {
+            Ok(seen) => seen,
+            Err(error) if failures >= ATTEMPTS_MAX => return Err(explained(error)),
+            Err(_) => {
+                failures += 1;
+                tokio::time::sleep(FOLLOW_INTERVAL).await;
+                continue;
+            }
+        };
+        failures = 0;
+        let timeline = timeline.get_or_insert_with(|| Timeline::new(&status));
+        timeline.print_new(&events);
+        after = events.next.or(after);
+        // The status is read before the events, so the events are at least as far.
+        if status.status.is_at_rest() {
+            timeline.print_end(&status);
+            let succeeded = status.status == JobState::Succeeded;
+            return Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        tokio::time::sleep(FOLLOW_INTERVAL).await;
+    }
+}
+
+async fn look(client: &Client, job: &str, after: Option<&str>) -> Result<(Status, Events), Error> {
+    Ok((client.status(job).await?, client.events(job, after).await?))
+}
+
+/// The error with its remedy on this command line.
+fn explained(error: Error) -> anyhow::Error {
+    match &error {
+        Error::Unreachable { url, .. } => {
+            let remedy =
+                format!("the API at {url} does not answer; start it with `meanwhile dev`, or name another with --url");
+            anyhow::Error::new(error).context(remedy)
+        }
+        Error::Problem(_) | Error::Unreadable(_) | Error::Unusable(_) | Error::NoLocation => error.into(),
+    }
+}
+
+fn input(given: &str) -> anyhow::Result<String> {
+    if given == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+        return Ok(text);
+    }
+    match given.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("reading {file}")),
+        None => Ok(given.to_owned()),
+    }
+}

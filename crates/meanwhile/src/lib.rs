@@ -1,0 +1,81 @@
+//! Roles, dev mode and the command line, as a library.
+//!
+//! A team with native steps gets the whole command line around them, `dev` included:
+//!
+//! ```no_run
+//! # async fn book_shipment(_: workers::NativeCall) -> Result<serde_json::Value, workers::NativeError> { todo!() }
+//! fn main() -> std::process::ExitCode {
+//!     meanwhile::main(workers::Workers::builder().native("book_shipment", book_shipment).build())
+//! }
+//! ```
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use service_kit::config::{ConfigError, Sources};
+use workers::Workers;
+
+mod cli;
+mod dev_mode;
+mod flows;
+mod healthcheck;
+mod jobs;
+mod migrate;
+mod roles;
+mod tail;
+mod timeline;
+
+use crate::cli::{Cli, Command, FlowsCommand, JobsCommand};
+use crate::roles::Role;
+
+/// The exit code for a configuration that cannot be used, so that supervisors can tell it from a crash (sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// Does what the process's arguments say. Roles that run steps run these native ones, too.
+pub fn main(workers: Workers) -> ExitCode {
+    main_with(std::env::args_os(), workers)
+}
+
+/// The same with other arguments; the first is the program's name.
+pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>, workers: Workers) -> ExitCode {
+    let cli = Cli::parse_from(arguments);
+    service_kit::tls::install_ring();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("starting the runtime")),
+    };
+    match runtime.block_on(run(cli.command, workers)) {
+        Ok(code) => code,
+        Err(error) => failed(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a command line program")]
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+}
+
+async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
+    let sources = Sources::of_process()?;
+    match command {
+        Command::Ingest => roles::run(&[Role::Ingest], workers, &sources).await,
+        Command::Relay => roles::run(&[Role::Relay], workers, &sources).await,
+        Command::Workers => roles::run(&[Role::Workers], workers, &sources).await,
+        Command::Orchestrator => roles::run(&[Role::Orchestrator], workers, &sources).await,
+        Command::Notifier => roles::run(&[Role::Notifier], workers, &sources).await,
+        Command::All => roles::run(&Role::ALL, workers, &sources).await,
+        Command::Dev(args) => dev_mode::run(args, workers, &sources).await,
+        Command::Migrate => migrate::run(&sources).await,
+        Command::Config => roles::show_config(&sources),
+        Command::Healthcheck(args) => healthcheck::run(args, &sources).await,
+        Command::Flows(FlowsCommand::Lint { paths }) => flows::lint(&paths),
+        Command::Flows(FlowsCommand::Diff(args)) => flows::diff::run(&args, &sources).await,
+        Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
+        Command::Submit(args) => jobs::submit(args).await,
+        Command::Jobs(JobsCommand::Show(args)) => jobs::show(args).await,
+        Command::Jobs(JobsCommand::Retry(args)) => jobs::retry(args).await,
+        Command::Tail(args) => tail::run(args, &sources).await,
+    }
+}

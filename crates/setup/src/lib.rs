@@ -1,0 +1,40 @@
+//! What must be there before the roles start: tables, slot, topics, schemas and flows.
+//!
+//! `meanwhile migrate`, `meanwhile flows apply`, `meanwhile dev` and the tests all call these functions. Each is safe
+//! to repeat.
+//!
+//! Invariant: a flow's queues exist before the flow is applied, so no slip is ever sent to a topic that is not there.
+
+pub mod files;
+pub mod flows;
+mod patience;
+mod prepare;
+
+use std::collections::BTreeSet;
+
+use bus::DEFAULT_QUEUE;
+use events::topic::Topics;
+
+pub use prepare::{Prepared, prepare};
+
+/// The Kafka, registry and Postgres that are set up.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Kafka and the registry.
+    pub bus: bus::Settings,
+    /// The names of the topics.
+    pub topics: Topics,
+    /// Postgres, as a role that may create tables, roles and slots.
+    pub database_url: String,
+}
+
+impl Target {
+    /// The consumer group of the workers.
+    fn workers_group(&self) -> String {
+        format!("{}-workers", self.topics.prefix())
+    }
+}
+
+fn default_queues() -> BTreeSet<String> {
+    BTreeSet::from([DEFAULT_QUEUE.to_owned()])
+}
