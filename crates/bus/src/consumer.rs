@@ -32,9 +32,9 @@ use crate::settings::MESSAGE_BYTES_MAX;
 use crate::{Error, Settings};
 
 /// How long the in-process broker may hold a fetch of a consumer that somebody waits for. It answers a fetch that found
-/// nothing only when this time is over, whatever is written meanwhile (librdkafka's `rd_kafka_mock_handle_Fetch` says
-/// so), so a record waits for half of it on average. Each such consumer costs an idle process 200 fetches a second, some
-/// 1 % of a processor.
+/// nothing only when this time is over, whatever is written meanwhile (librdkafka's `rd_kafka_mock_handle_Fetch`), so a
+/// record waits for half of it on average. Each such consumer costs an idle process 200 fetches a second, about 1 % of
+/// a processor.
 const IN_PROCESS_FETCH_WAIT_MAX: Duration = Duration::from_millis(5);
 
 /// A consumer's options.
@@ -77,9 +77,9 @@ impl ConsumerOptions {
     fn fetch_wait(&self, settings: &Settings, scope: Scope) -> Duration {
         // Tables change seldom, and large batches are asked for where no caller waits.
         let is_waited_for = scope != Scope::WholeWithEnds && self.fetch_min_bytes <= 1;
-        match settings.kind {
-            BrokerKind::InProcess if is_waited_for => self.fetch_wait_max.min(IN_PROCESS_FETCH_WAIT_MAX),
-            BrokerKind::InProcess | BrokerKind::Kafka => self.fetch_wait_max,
+        match settings.in_process {
+            Some(_) if is_waited_for => self.fetch_wait_max.min(IN_PROCESS_FETCH_WAIT_MAX),
+            Some(_) | None => self.fetch_wait_max,
         }
     }
 
@@ -280,17 +280,17 @@ impl Drop for GroupConsumer {
 mod tests {
     use super::*;
 
-    fn wait_ms(kind: BrokerKind, scope: Scope, fetch_min_bytes: u32) -> String {
+    fn wait_ms(settings: &Settings, scope: Scope, fetch_min_bytes: u32) -> String {
         let options = ConsumerOptions { fetch_min_bytes, ..ConsumerOptions::new("g", ["t"]) };
-        let settings = Settings { kind, ..Settings::new("", "") };
-        options.client_config(&settings, scope).get("fetch.wait.max.ms").unwrap().to_owned()
+        options.client_config(settings, scope).get("fetch.wait.max.ms").unwrap().to_owned()
     }
 
     #[test]
     fn the_in_process_broker_holds_no_fetch_for_long_that_somebody_waits_for() {
-        let in_process = |scope, fetch_min_bytes| wait_ms(BrokerKind::InProcess, scope, fetch_min_bytes);
-        assert_eq!([in_process(Scope::Group, 1), in_process(Scope::Whole, 1)], ["5", "5"]);
-        assert_eq!([in_process(Scope::Group, 4096), in_process(Scope::WholeWithEnds, 1)], ["100", "100"]);
-        assert_eq!(wait_ms(BrokerKind::Kafka, Scope::Group, 1), "100");
+        let in_process = Settings::of_in_process(crate::InProcess::start().unwrap());
+        assert_eq!([Scope::Group, Scope::Whole].map(|scope| wait_ms(&in_process, scope, 1)), ["5", "5"]);
+        assert_eq!(wait_ms(&in_process, Scope::Group, 4_096), "100");
+        assert_eq!(wait_ms(&in_process, Scope::WholeWithEnds, 1), "100");
+        assert_eq!(wait_ms(&Settings::new("kafka:9092", ""), Scope::Group, 1), "100");
     }
 }

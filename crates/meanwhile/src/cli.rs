@@ -1,18 +1,22 @@
-//! The command line, declared.
+//! The command line: commands, their arguments, their help.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Turns slow HTTP calls into reliable asynchronous APIs, over Kafka and Postgres.
+/// Turns slow HTTP calls into reliable asynchronous APIs, over the Kafka and the Postgres that you already run.
+///
+/// A flow in YAML declares the steps. A caller gets `202 Accepted` at once. The job then runs to its end through
+/// crashes, retries and rebalances, or is undone step by step.
 #[derive(Debug, Parser)]
 #[command(
     name = "meanwhile",
     version,
-    about,
     after_help = "Start here:  meanwhile dev flows/     everything on this machine, nothing to install but Postgres\n\
                   \x20            meanwhile flows lint flows/\n\
                   \x20            meanwhile submit order --input @order.json --follow\n\n\
+                  On servers:  meanwhile migrate, then meanwhile all, or one process per role: ingest, relay,\n\
+                  \x20            workers, orchestrator, notifier\n\n\
                   Settings come from the environment (DATABASE_URL, KAFKA_BROKERS, ...) or the file that\n\
                   MEANWHILE_CONFIG names; `meanwhile config` shows them all."
 )]
@@ -21,35 +25,38 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Take jobs in over HTTP and from the commands topic, and tell their status
+    /// Role: accept jobs over HTTP and from Kafka, and answer requests for their status
     Ingest,
-    /// Move outbox rows from Postgres into Kafka, in commit order, exactly once
+    /// Role: move outbox rows from Postgres into Kafka, in commit order, exactly once
     Relay,
-    /// Run steps
+    /// Role: run the steps of jobs
     Workers,
-    /// Keep holds, parked jobs, dead letters and the projection of jobs
+    /// Role: wait for retries that are due later; keep parked jobs, dead letters and the history of jobs
     Orchestrator,
-    /// Follow the events of jobs
+    /// Role: follow the events of jobs
     Notifier,
-    /// Run every role in this process, against the Kafka, Postgres and registry of the settings
+    /// Run every role in this process, on the Kafka, the registry and the Postgres of the settings
     All,
-    /// Run every role in this process with a broker, a registry and a Postgres of its own. Nothing is kept
+    /// Try Meanwhile on this machine: every role, a broker, a registry and a Postgres in one process
+    ///
+    /// Flows are read again when a file in the folder changes. Nothing is kept after the process has ended, unless
+    /// KAFKA_BROKERS, SCHEMA_REGISTRY_URL or DATABASE_URL names a server of your own.
     Dev(DevArgs),
-    /// Create topics, tables, roles, schemas and the replication slot; apply the flows of MEANWHILE_FLOWS
+    /// Prepare Kafka, the registry and Postgres, and apply the flows of MEANWHILE_FLOWS. Safe to repeat
     Migrate,
-    /// Show every setting, its value and where it comes from (secrets are hidden)
+    /// Show every setting, its value and its source (secrets are hidden)
     Config,
-    /// Ask the process of this container or machine whether it is ready; the exit code says it
+    /// Ask a role on this machine whether it is ready; the exit code is 0 when it is
     Healthcheck(HealthcheckArgs),
     /// Check, compare or apply flow definitions
     #[command(subcommand)]
     Flows(FlowsCommand),
     /// Submit a job over HTTP
     Submit(SubmitArgs),
-    /// Look at jobs, and send them on
+    /// Show jobs, and retry them
     #[command(subcommand)]
     Jobs(JobsCommand),
     /// Show the records of a topic, decoded, one JSON object a line
@@ -59,16 +66,16 @@ pub(crate) enum Command {
 /// `meanwhile dev`
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
-    /// The folder of flow definitions
+    /// The folder with the flow definitions (*.yaml)
     #[arg(default_value = "flows")]
     pub(crate) flows: PathBuf,
-    /// Where the API listens
+    /// The address of the API
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub(crate) listen: String,
-    /// Where kcat finds the broker
+    /// The address of the broker, for kcat and other Kafka clients
     #[arg(long, default_value = "127.0.0.1:9092")]
     pub(crate) kafka_listen: String,
-    /// Where the schema registry listens
+    /// The address of the schema registry
     #[arg(long, default_value = "127.0.0.1:8081")]
     pub(crate) registry_listen: String,
 }
@@ -76,9 +83,9 @@ pub(crate) struct DevArgs {
 /// `meanwhile healthcheck`
 #[derive(Debug, Args)]
 pub(crate) struct HealthcheckArgs {
-    /// What to ask; by default the readiness of the role that listens on MEANWHILE_LISTEN
+    /// The URL to ask; by default /readyz of the role that listens on MEANWHILE_LISTEN
     pub(crate) url: Option<String>,
-    /// Whether it is alive, even if what it depends on is missing
+    /// Ask whether the process is alive, even if a dependency is missing
     #[arg(long, conflicts_with = "url")]
     pub(crate) live: bool,
 }
@@ -86,23 +93,23 @@ pub(crate) struct HealthcheckArgs {
 /// `meanwhile flows ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum FlowsCommand {
-    /// Check definitions and say what is wrong, with file, line and remedy
+    /// Check definitions, and show each mistake with file, line and remedy
     Lint {
         /// Files or folders
         #[arg(required = true)]
         paths: Vec<PathBuf>,
     },
-    /// Say what changed between two versions of flows, whether it breaks their callers, and why
+    /// Show the changes between two versions of flows, whether they break callers, and why
     #[command(
         override_usage = "meanwhile flows diff [OPTIONS] [OLD] <NEW>",
         after_help = "The exit code is 0 when nothing breaks callers, 1 when something does (or cannot be read).\n\n\
-                      Breaking is what callers may notice who did everything right before: an address, an accepted\n\
-                      input, a field of the result or a step that is gone, or a failure that ends in another way.\n\
-                      Not breaking is how a step works: what it calls, time-outs, retries, queues. Jobs under way\n\
-                      stay on their version."
+                      A change is breaking when a correct caller can notice it: an address, an accepted input, a\n\
+                      field of the result or a step is gone, or a failure ends in another way. Changes of how a\n\
+                      step works are not breaking: its calls, time-outs, retries, queue. Jobs under way stay on\n\
+                      their version."
     )]
     Diff(DiffArgs),
-    /// Make the definitions of a folder the active ones; jobs under way stay on their version
+    /// Make the definitions of a folder the active ones. Jobs under way stay on their version
     Apply {
         /// The folder
         folder: PathBuf,
@@ -112,16 +119,16 @@ pub(crate) enum FlowsCommand {
 /// `meanwhile flows diff`
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// Files or folders: the old flows and the new ones; or the new ones alone, to be compared with the active
-    /// versions in the database (DATABASE_URL), where flows that are not among them stay as they are
+    /// The old flows and the new ones, as files or folders. Given only the new flows, it compares them with the active
+    /// ones in the database (DATABASE_URL)
     #[arg(required = true, num_args = 1..=2, value_name = "FLOWS")]
     pub(crate) paths: Vec<PathBuf>,
-    /// Breaking changes are told as such, and the exit code is 0 all the same
+    /// Exit with 0 even if a change is breaking
     #[arg(long)]
     pub(crate) allow_breaking: bool,
 }
 
-/// Where the API is.
+/// The API to call.
 #[derive(Debug, Args)]
 pub(crate) struct ApiArgs {
     /// The API's address
@@ -134,13 +141,13 @@ pub(crate) struct ApiArgs {
 pub(crate) struct SubmitArgs {
     /// The flow's name
     pub(crate) flow: String,
-    /// The input: JSON, @FILE, or - for standard input
+    /// The input as JSON, @FILE, or - for standard input
     #[arg(long, short, default_value = "{}")]
     pub(crate) input: String,
-    /// The Idempotency-Key: the same key twice is one job
+    /// The Idempotency-Key: requests with the same key are one job
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// Show the job's timeline until it ends; the exit code is 0 when it succeeded
+    /// Show the job's timeline until it ends; the exit code is 0 when the job succeeded
     #[arg(long, short)]
     pub(crate) follow: bool,
     #[command(flatten)]
@@ -152,7 +159,7 @@ pub(crate) struct SubmitArgs {
 pub(crate) enum JobsCommand {
     /// Show one job and its timeline
     Show(ShowArgs),
-    /// Send a parked job on from where it stopped, or start a finished one anew as another job
+    /// Let a parked job go on from where it stopped, or start a finished one anew as another job
     Retry(RetryArgs),
 }
 
@@ -161,10 +168,10 @@ pub(crate) enum JobsCommand {
 pub(crate) struct ShowArgs {
     /// The job's id
     pub(crate) job: String,
-    /// Stay until it ends; the exit code is 0 when it succeeded
+    /// Stay until the job ends; the exit code is 0 when it succeeded
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// The status document instead of the timeline
+    /// Show the status as JSON in place of the timeline
     #[arg(long, conflicts_with = "follow")]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -176,10 +183,10 @@ pub(crate) struct ShowArgs {
 pub(crate) struct RetryArgs {
     /// The job's id
     pub(crate) job: String,
-    /// The Idempotency-Key: the same key twice starts a finished job anew once
+    /// The Idempotency-Key: requests with the same key start a finished job anew once
     #[arg(long)]
     pub(crate) key: Option<String>,
-    /// Show the timeline of the job that runs now until it ends; the exit code is 0 when it succeeded
+    /// Show the timeline of the job that runs now until it ends; the exit code is 0 when that one succeeded
     #[arg(long, short)]
     pub(crate) follow: bool,
     #[command(flatten)]
@@ -191,10 +198,10 @@ pub(crate) struct RetryArgs {
 pub(crate) struct TailArgs {
     /// The topic, such as meanwhile.events
     pub(crate) topic: String,
-    /// Show what is there already, too
+    /// Begin with the oldest record, not with the next one
     #[arg(long)]
     pub(crate) from_beginning: bool,
-    /// End after so many records
+    /// End after this many records
     #[arg(long)]
     pub(crate) count: Option<usize>,
 }

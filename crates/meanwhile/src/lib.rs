@@ -3,7 +3,9 @@
 //! A team with native steps gets the whole command line around them, `dev` included:
 //!
 //! ```no_run
-//! # async fn book_shipment(_: workers::NativeCall) -> Result<serde_json::Value, workers::NativeError> { todo!() }
+//! # async fn book_shipment(call: workers::NativeCall) -> Result<serde_json::Value, workers::NativeError> {
+//! #     Ok(call.input)
+//! # }
 //! fn main() -> std::process::ExitCode {
 //!     meanwhile::main(workers::Workers::builder().native("book_shipment", book_shipment).build())
 //! }

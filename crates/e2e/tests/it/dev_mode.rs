@@ -83,11 +83,15 @@ impl Dev {
 
 /// A flow that runs without any service. Its step is on line 5.
 fn flow(greeting: &str) -> String {
-    format!(
-        "flow: greet\nsummary: Say hello\ninput: {{ type: object, required: [name], properties: {{ name: {{ type: string \
-         }} }} }}\nsteps:\n  - {{ id: call, when: \"{{{{ false }}}}\", native: nothing }}\nresult: \"{greeting} {{{{ input.name \
-         }}}}\"\n"
-    )
+    let lines = [
+        "flow: greet",
+        "summary: Say hello",
+        "input: { type: object, required: [name], properties: { name: { type: string } } }",
+        "steps:",
+        "  - { id: call, when: \"{{ false }}\", native: nothing }",
+        &format!("result: \"{greeting} {{{{ input.name }}}}\""),
+    ];
+    lines.join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

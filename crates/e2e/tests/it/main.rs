@@ -6,6 +6,7 @@
 
 mod chance;
 mod client;
+mod command_line;
 mod commands;
 mod dashboards;
 mod dev_mode;
