@@ -1,7 +1,7 @@
 //! The backlog of a consumer group: the number of unread records and the age of the oldest. For figures, not for
 //! decisions.
 //!
-//! Offsets alone do not say: transaction markers take offsets too, so that an idle topic would seem to lag for ever.
+//! Offsets alone are not enough: transaction markers take offsets too, so an idle topic would always seem to lag.
 //! So the first records of each partition are read. Where they are all there are, the count is exact; else it is
 //! estimated from how dense they lie.
 //!

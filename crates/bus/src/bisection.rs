@@ -1,8 +1,8 @@
-//! Finds the record for whose sake transactions are aborted: half as many results each time, until one is alone.
+//! Finds the record that makes Kafka refuse transactions: half as many results each time, until one is alone.
 //!
-//! A result is whatever a transaction is made of: one step's records, or one row of the outbox.
+//! A result is the unit that transactions are made of: one step's records, or one row of the outbox.
 
-/// The conclusion after a transaction was aborted for a record's sake.
+/// The conclusion after a transaction was aborted because of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Fewer next time.
@@ -30,7 +30,7 @@ impl Bisection {
         self.results_max
     }
 
-    /// A batch of so many results was aborted for a record's sake.
+    /// A batch of so many results was aborted because of a record.
     pub fn refused(&mut self, results: usize) -> Verdict {
         self.suspects = self.suspects.max(results);
         self.results_max = (results / 2).max(1);

@@ -246,7 +246,7 @@ impl GroupConsumer {
     }
 
     /// Gives the partitions back (`revoked` is called), leaves the group, and waits for the thread, at most
-    /// `timeout`. Blocks. False when it was still at it (an unreachable broker); it then ends on its own.
+    /// `timeout`. Blocks. False when it has not ended by then (an unreachable broker); it then ends on its own.
     pub fn stop(mut self, timeout: Duration) -> bool {
         self.end(timeout)
     }

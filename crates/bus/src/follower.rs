@@ -98,7 +98,6 @@ impl RecordBatch {
 pub struct PartitionRecords {
     /// The topic's full name.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
     /// The position that the database must hold before this part is applied; 0 where it held none.
     pub first_offset: i64,

@@ -3,9 +3,7 @@
 /// A transaction commits this for one consumed partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetCommit {
-    /// The consumed topic.
     pub topic: String,
-    /// Its partition.
     pub partition: i32,
     /// The first offset that is not done.
     pub next_offset: i64,

@@ -8,7 +8,7 @@ use events::{RecordKind, WriterIds};
 
 use crate::{DEFAULT_QUEUE, Registry, RegistryError, until_available};
 
-/// A new schema must be able to read whatever any older one wrote.
+/// A new schema must be able to read the records of every older one.
 const COMPATIBILITY: &str = "BACKWARD_TRANSITIVE";
 
 /// The ids of the latest schemas, registered if they were not. A schema has one id under whichever subject, so one

@@ -128,7 +128,7 @@ struct TableHandler {
 impl TableHandler {
     fn send(&mut self, message: Message) {
         if let Some(sender) = &self.sender {
-            // Blocks while the reader is behind. An error means that it is gone, and so shall we be.
+            // Blocks while the reader is behind. An error means that the reader was dropped; we end soon, too.
             let _ = sender.blocking_send(message);
         }
     }

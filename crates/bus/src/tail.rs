@@ -57,7 +57,7 @@ struct TailHandler {
 impl TailHandler {
     fn hand_over(&mut self) {
         if let (false, Some(sender)) = (self.batch.is_empty(), &self.sender) {
-            // Blocks while the reader is behind. An error means that it is gone, and so shall we be.
+            // Blocks while the reader is behind. An error means that the reader was dropped; we end soon, too.
             let _ = sender.blocking_send(std::mem::take(&mut self.batch));
         }
     }

@@ -135,7 +135,7 @@ impl TransactionalProducer {
         self.until(None, |producer| producer.send_offsets_to_transaction(&list, group, REQUEST_SLICE))
     }
 
-    /// Commits. Asks again after a time-out for as long as it takes: the outcome is never guessed.
+    /// Commits. After a time-out it asks again, without end: the outcome is never guessed.
     pub fn commit(&mut self) -> Result<(), TxError> {
         self.await_deliveries()?;
         self.until(None, |producer| producer.commit_transaction(REQUEST_SLICE))?;
@@ -156,7 +156,7 @@ impl TransactionalProducer {
     pub fn abort_with_cause(&mut self) -> Result<Option<Cause>, TxError> {
         self.in_process_offsets.clear();
         let deadline = Some(Instant::now() + ABORT_TIMEOUT);
-        // librdkafka may try for ever when the broker has ended the transaction first, for its time was over.
+        // When the broker has timed the transaction out first, librdkafka may retry the abort without end.
         let aborted = self.until(deadline, |producer| producer.abort_transaction(REQUEST_SLICE));
         aborted.map_err(|error| match error {
             TxError::Retriable(cause) if !self.interrupt.is_raised() => {

@@ -37,7 +37,7 @@ pub(crate) enum DrainError {
     /// Another relay has taken over.
     #[error("another relay has taken over")]
     Fenced,
-    /// The producer is of no more use.
+    /// The producer is broken.
     #[error("delivering cannot go on")]
     Broken(#[source] TxError),
     /// Shutdown, or the stream ended.
@@ -76,9 +76,9 @@ enum Received {
 
 enum Attempt {
     Committed,
-    /// Not for a record's sake, as far as Kafka says.
+    /// Not because of a record, as far as Kafka says.
     Aborted(Cause),
-    /// For the sake of one of the records.
+    /// Because of one of the records.
     Refused(Cause),
 }
 

@@ -1,7 +1,7 @@
 //! Whether the position that Kafka holds fits the server at the other end.
 //!
 //! Always holds: the slot's own acknowledged position is never ahead of the record in Kafka. So a slot that is ahead
-//! was made anew or moved by somebody else, and what lies between would be skipped: the relay refuses.
+//! was made anew or moved by another hand, and the rows between would be skipped: the relay refuses.
 
 use events::position::{Lsn, Position};
 
@@ -84,7 +84,7 @@ pub(crate) fn first(server: &Server) -> Position {
     }
 }
 
-/// Whether the stream of this server goes on where the position ends.
+/// Whether the stream of this server continues where the position ends.
 pub(crate) fn check(position: &Position, server: &Server) -> Result<(), Mismatch> {
     if position.system_identifier != server.system_identifier {
         return Err(Mismatch::System { position: position.system_identifier, server: server.system_identifier });

@@ -1,4 +1,4 @@
-//! Records that Kafka would refuse for their own sake: found before they are produced, so that they wedge nothing.
+//! Finds records that Kafka would refuse before they are produced, so that they wedge nothing.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The stream of the log: waits for the slot, takes it, and tells apart why it cannot be had.
 //!
 //! The questions before the stream begins are asked on the very session that will stream. So the answers describe the
-//! server that the rows come from, whatever stands between.
+//! server that the rows come from, even behind a proxy.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) enum StreamError {
     /// Another relay has the slot.
     #[error("another relay streams from the slot")]
     InUse,
-    /// Postgres lacks something that streaming needs; somebody must act. Names the remedy.
+    /// Postgres lacks something that streaming needs. Names the remedy for the operator.
     #[error("{0}")]
     Refused(String),
 }
@@ -37,7 +37,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Waits until nobody streams from the slot, then takes it. Calls `standing_by` each time it finds the slot taken.
+    /// Waits until no relay streams from the slot, then takes it. Calls `standing_by` each time the slot is taken.
     pub(crate) async fn take(
         database: &Database,
         slot: &str,
@@ -91,7 +91,7 @@ async fn identify(client: &mut ReplicationClient, slot: &str, confirmed_lsn: Lsn
     })
 }
 
-/// Where the stream would begin; none while somebody else streams.
+/// The place where the stream would begin; none while another relay streams.
 async fn confirmed_when_free(client: &mut ReplicationClient, slot: &str) -> Result<Option<Lsn>, StreamError> {
     // Safe: slot names have letters, digits and underscores only (`slot_name`).
     let query = format!(

@@ -9,7 +9,6 @@ use crate::Inbound;
 pub struct AssignedPartition {
     /// The topic's full name.
     pub topic: String,
-    /// The partition.
     pub partition: i32,
     /// The group's committed offset; none when it has none.
     pub committed: Option<i64>,
@@ -41,9 +40,7 @@ pub enum ConsumerError {
     /// The next offset is not in the log: it was trimmed, or the log was cut. Reading of this partition has stopped.
     #[error("{topic}[{partition}]: offset {offset} is not in the log, which has {log_start} to {log_end}")]
     OffsetOutOfRange {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: i32,
         /// Where reading was to go on.
         offset: i64,
@@ -55,30 +52,28 @@ pub enum ConsumerError {
     /// The group has no committed offset: for handlers to return from `assigned`.
     #[error("{topic}[{partition}]: no committed offset; run `meanwhile migrate`, which commits the initial ones")]
     NoOffset {
-        /// The topic.
         topic: String,
-        /// The partition.
         partition: i32,
     },
     /// A subscribed topic does not exist. It is looked for again every few seconds.
     #[error("topic missing: {0}")]
     TopicMissing(String),
-    /// No broker can be reached. The client goes on trying.
+    /// No broker can be reached. The client keeps trying.
     #[error("Kafka is not reachable: {0}")]
     Unavailable(String),
     /// `Handler::assigned` failed. The consumer leaves the group and ends.
     #[error("the assigned partitions were refused")]
     Refused(#[source] anyhow::Error),
-    /// The client is of no more use. The consumer ends.
+    /// The client is broken. The consumer ends.
     #[error("the consumer is broken: {0}")]
     Fatal(String),
-    /// Anything else; the client goes on by itself.
+    /// Anything else; the client recovers by itself.
     #[error("{0}")]
     Other(String),
 }
 
 impl ConsumerError {
-    /// Whether somebody must act: reading has stopped, wholly or in part.
+    /// Whether reading has stopped, wholly or in part, until an operator acts.
     pub fn is_fatal(&self) -> bool {
         matches!(self, Self::OffsetOutOfRange { .. } | Self::NoOffset { .. } | Self::Refused(_) | Self::Fatal(_))
     }

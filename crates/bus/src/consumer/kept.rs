@@ -73,7 +73,7 @@ impl Kept {
         self.drop_records(place);
     }
 
-    /// Reading goes on elsewhere.
+    /// Reading continues at another offset.
     pub(super) fn drop_records(&mut self, place: &TopicPartition) {
         let dropped = self.records.remove(place).unwrap_or_default();
         self.bytes -= dropped.iter().map(Inbound::size_bytes).sum::<usize>();

@@ -308,7 +308,7 @@ impl Poller {
         }
     }
 
-    /// Tells the handler once when Kafka is gone, and looks for it: an idle topic would not show that it is back.
+    /// Reports once that Kafka is away, then looks for it: an idle topic would not show that it is back.
     fn check_connection(&mut self) {
         let down = self.callbacks().connection.is_down();
         self.control.down.store(down, Ordering::Relaxed);

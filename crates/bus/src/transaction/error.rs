@@ -17,7 +17,7 @@ pub enum TxError {
     /// The same, and one of its records is to blame (its size, say): without it the others may commit.
     #[error("a record was refused")]
     Refused(#[source] Cause),
-    /// The producer is of no more use: drop it and build another.
+    /// The producer is broken: drop it and build another.
     #[error("the transactional producer is broken")]
     Fatal(#[source] Cause),
     /// The outcome is open (interrupted, or out of time): call the same function again.
