@@ -262,9 +262,4 @@ fn refused(name: &str, code: RDKafkaErrorCode) -> Error {
     }
 }
 
-/// The entries of `deploy/kafka/topics.yaml`, for documents and tests.
-pub fn declared_topics() -> Vec<DeclaredTopic> {
-    topics::declaration().entries()
-}
-
 pub(crate) use self::offsets::ends_when_there;

@@ -38,7 +38,7 @@ pub use producer::Producer;
 pub use reader::{DEFAULT_QUEUE, Reader, Unreadable};
 pub use registry::{BasicAuth, Registry, RegistryError, until_available};
 pub use settings::Settings;
-pub use subjects::{register_subjects, writer_ids};
+pub use subjects::register_subjects;
 pub use table::{Table, TableTail};
 pub use tail::Tail;
 pub use topic_limits::{Misfit, TopicLimits};

@@ -41,7 +41,10 @@ impl<S: Service> Applier<S> {
             let batch = tokio::select! {
                 batch = follower.next_batch() => batch?,
                 _ = checks.tick() => {
-                    self.readiness.heard("kafka", follower.is_down());
+                    match follower.is_down() {
+                        true => self.readiness.missing("kafka", "it cannot be reached"),
+                        false => self.readiness.ready("kafka"),
+                    }
                     continue;
                 }
                 () = shutdown.cancelled() => return Ok(()),

@@ -96,11 +96,6 @@ impl Readiness {
         self.note(name, Some(why.to_string()), true);
     }
 
-    /// Notes whether the dependency can be reached, where no more is known than that.
-    pub fn heard(&self, name: &str, is_down: bool) {
-        if is_down { self.missing(name, "it cannot be reached") } else { self.ready(name) }
-    }
-
     /// Notes an outcome as [`Readiness::ready`] or [`Readiness::missing`], and hands it on.
     ///
     /// # Errors

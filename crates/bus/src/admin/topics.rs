@@ -75,11 +75,6 @@ impl Declaration {
         self.topic(topics.steps(queue), entry)
     }
 
-    /// Every entry of the file, without prefix.
-    pub(super) fn entries(&self) -> Vec<DeclaredTopic> {
-        self.topics.iter().map(|(name, entry)| self.topic(name.clone(), entry)).collect()
-    }
-
     fn topic(&self, name: String, entry: &Entry) -> DeclaredTopic {
         let all = self.config.iter().chain(&entry.config);
         let config = all.map(|(name, value)| (name.clone(), value.text())).collect();

@@ -51,10 +51,7 @@ pub enum ConsumerError {
     },
     /// The group has no committed offset: for handlers to return from `assigned`.
     #[error("{topic}[{partition}]: no committed offset; run `meanwhile migrate`, which commits the initial ones")]
-    NoOffset {
-        topic: String,
-        partition: i32,
-    },
+    NoOffset { topic: String, partition: i32 },
     /// A subscribed topic does not exist. It is looked for again every few seconds.
     #[error("topic missing: {0}")]
     TopicMissing(String),

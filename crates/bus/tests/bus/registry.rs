@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bus::{Registry, RegistryError, register_subjects, until_available, writer_ids};
+use bus::{Reader, Registry, RegistryError, register_subjects, until_available};
 use events::RecordKind;
 use events::topic::Topics;
 
@@ -11,8 +11,9 @@ async fn schemas_are_registered_once_and_resolved_by_id() {
     let registry = Registry::new(&test_kit::registry().await, None).unwrap();
     let topics = Topics::new(test_kit::prefix());
     register_subjects(&registry, &topics, &BTreeSet::from(["q".to_owned()])).await.unwrap();
-    let ids = writer_ids(&registry, &topics).await.unwrap();
-    assert_eq!(ids, writer_ids(&registry, &topics).await.unwrap());
+    let reader = Reader::new(registry.clone());
+    let ids = reader.writer_ids(&topics).await.unwrap();
+    assert_eq!(ids, reader.writer_ids(&topics).await.unwrap());
     for kind in RecordKind::ALL {
         let schema = registry.resolve(ids.of(kind)).await.unwrap();
         let (_, name) = kind.full_name().rsplit_once('.').unwrap();
