@@ -4,7 +4,7 @@
 //! the record.
 
 use events::Record;
-use store::outbox::decode_headers;
+use store::headers::decode_headers;
 
 use crate::pgoutput::{Message, MessageError, Relations, Tuple, Value};
 

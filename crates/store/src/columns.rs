@@ -5,7 +5,8 @@ use flow::event::JobStatus;
 use flow::id::JobId;
 use uuid::Uuid;
 
-use crate::{Error, outbox};
+use crate::Error;
+use crate::headers::encode_headers;
 
 /// Records as the columns of one insert into the outbox.
 pub(crate) struct RecordColumns<'a> {
@@ -22,7 +23,7 @@ impl<'a> FromIterator<&'a Record> for RecordColumns<'a> {
             columns.topics.push(&record.topic);
             columns.keys.push(record.key.as_deref());
             columns.values.push(record.value.as_deref());
-            columns.headers.push(outbox::encode_headers(&record.headers));
+            columns.headers.push(encode_headers(&record.headers));
         }
         columns
     }

@@ -3,7 +3,7 @@
 use events::record::Header;
 
 use crate::columns::{signed, unsigned};
-use crate::{Error, Pool, Tx, outbox};
+use crate::{Error, Pool, Tx, headers};
 
 /// One record of the dead-letters topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
         &letters.iter().map(|letter| storable(&letter.reason)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| signed(letter.attempts)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| letter.key.as_deref()).collect::<Vec<_>>() as &[Option<&[u8]>],
-        &letters.iter().map(|letter| outbox::encode_headers(&letter.headers)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| headers::encode_headers(&letter.headers)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| signed(letter.value_bytes)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| letter.at_ms).collect::<Vec<_>>(),
     )
@@ -100,7 +100,7 @@ pub async fn newest(pool: &Pool, letters_max: u32) -> Result<Vec<DeadLetter>, Er
                 (Some(topic), Some(partition), Some(offset)) => Some(Original { topic, partition, offset }),
                 _ => None,
             };
-            let headers = outbox::decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            let headers = headers::decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             Ok(DeadLetter {
                 topic: row.topic,
                 partition: row.partition,

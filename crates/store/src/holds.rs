@@ -6,7 +6,7 @@ use flow::id::JobId;
 use flow::slip::HoldReason;
 
 use crate::columns::{RecordColumns, signed, unsigned};
-use crate::outbox::decode_headers;
+use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
 
 /// A token that comes to rest.
@@ -95,17 +95,6 @@ pub async fn release_due(pool: &Pool, holds_max: u32) -> Result<Released, Error>
     let holds = u32::try_from(row.released).unwrap_or(u32::MAX);
     let next_due_in_ms = if holds >= holds_max && holds > 0 { Some(0) } else { until(row.next_due_in_ms) };
     Ok(Released { holds, next_due_in_ms })
-}
-
-/// In how many milliseconds the next hold is due (0: one is due now); none when none waits for a time.
-pub async fn next_due_ms(pool: &Pool) -> Result<Option<u64>, Error> {
-    let in_ms = sqlx::query_scalar!(
-        "select ceil(extract(epoch from min(release_at) - clock_timestamp()) * 1000)::bigint
-         from orchestrator.holds where release_at is not null"
-    )
-    .fetch_one(pool.raw())
-    .await?;
-    Ok(until(in_ms))
 }
 
 /// Takes the parked tokens among these out of their rest, by an operator's word; those that do not rest (any more) are

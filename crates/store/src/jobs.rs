@@ -14,7 +14,7 @@ use crate::{Error, Pool, Role, Tx, partitions, retention};
 
 mod read;
 
-pub use read::{get, list};
+pub use read::get;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -40,7 +40,7 @@ pub struct Projection {
     pub history: Vec<Entry>,
 }
 
-/// A job in a list.
+/// A job as its events have left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSummary {
     /// The job.
@@ -78,27 +78,6 @@ pub struct StoredJob {
     pub acceptance: Option<Acceptance>,
     /// What was seen of it since; there soon after.
     pub projection: Option<Projection>,
-}
-
-/// Which jobs to list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Whose jobs.
-    pub tenant: String,
-    /// Of that flow only.
-    pub flow: Option<String>,
-    /// In that status only.
-    pub status: Option<JobStatus>,
-    /// With that ordering key only.
-    pub key: Option<String>,
-    /// With that correlation id only.
-    pub correlation_id: Option<String>,
-    /// Accepted then or later, in milliseconds since the Unix epoch.
-    pub since_ms: Option<i64>,
-    /// Older than that job: the last one of the page before.
-    pub before: Option<JobId>,
-    /// At most so many.
-    pub jobs_max: u32,
 }
 
 /// Makes the partitions from today to `days_ahead` days from now. Needs the role [`Role::Orchestrator`]. Returns how

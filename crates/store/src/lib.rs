@@ -12,6 +12,7 @@ mod columns;
 pub mod dead_letters;
 mod error;
 pub mod flows;
+pub mod headers;
 pub mod history;
 pub mod holds;
 pub mod idempotency;
@@ -26,6 +27,6 @@ mod retention;
 pub mod slot;
 
 pub use error::{Error, is_unavailable};
-pub use migrate::{check_migrated, migrate};
+pub use migrate::migrate;
 pub use pool::{Pool, Role, Settings, Tx};
 pub use retention::Retired;

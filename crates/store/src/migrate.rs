@@ -3,8 +3,8 @@
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Connection};
 
+use crate::Error;
 use crate::pool::parse_url;
-use crate::{Error, Pool};
 
 /// Outside any service's schema, where every role may read it. Not in `public`: that need not be ours.
 const SCHEMA: &str = "meanwhile";
@@ -25,17 +25,4 @@ pub async fn migrate(url: &str) -> Result<(), Error> {
     // Not `run`: its future could not be spawned (it is not Send for every lifetime).
     migrator().run_direct(None, &mut connection, false).await?;
     Ok(connection.close().await?)
-}
-
-/// Refuses with [`Error::NotMigrated`] when the database lacks a migration that this build needs.
-pub async fn check_migrated(pool: &Pool) -> Result<(), Error> {
-    let newest = sqlx::query_scalar!("select max(version) from meanwhile.migrations where success")
-        .fetch_one(pool.raw())
-        .await?
-        .unwrap_or_default();
-    if migrator().iter().all(|migration| migration.version <= newest) {
-        Ok(())
-    } else {
-        Err(Error::NotMigrated(sqlx::Error::RowNotFound))
-    }
 }

@@ -176,20 +176,6 @@ pub async fn status(pool: &Pool, slot: &str) -> Result<SlotStatus, SlotError> {
     })
 }
 
-/// Drops the slot if it exists and nobody streams from it. Whatever it had not delivered is not streamed any more.
-pub async fn drop_idle(pool: &Pool, slot: &str) -> Result<bool, SlotError> {
-    let mut connection = pool.login_connection().await?;
-    let dropped = sqlx::query!(
-        "select pg_drop_replication_slot(slot_name) from pg_replication_slots
-         where slot_name = $1 and database = current_database() and not active",
-        slot,
-    )
-    .fetch_optional(&mut connection)
-    .await?;
-    connection.close().await?;
-    Ok(dropped.is_some())
-}
-
 /// Which Postgres this is. Compare with what was noted before streaming from a saved position: a position ahead of
 /// the server, or on another history, would skip commits silently.
 pub async fn identity(pool: &Pool) -> Result<Identity, SlotError> {

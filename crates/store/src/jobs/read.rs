@@ -1,9 +1,9 @@
-//! Reading jobs: one, with all that is known of it, or a page of them.
+//! Reading a job: its acceptance and its projection.
 
 use flow::id::JobId;
 use uuid::Uuid;
 
-use super::{Filter, JobSummary, Projection, StoredJob};
+use super::{JobSummary, Projection, StoredJob};
 use crate::acceptances::Acceptance;
 use crate::columns::{status_of, trace_of, unsigned};
 use crate::history::{self, Job};
@@ -17,27 +17,8 @@ pub async fn get(pool: &Pool, tenant: &str, job: JobId) -> Result<Option<StoredJ
     Ok((acceptance.is_some() || projection.is_some()).then_some(StoredJob { acceptance, projection }))
 }
 
-/// A page of jobs, newest first. The projection only: a job appears once its first event has come by.
-pub async fn list(pool: &Pool, filter: &Filter) -> Result<Vec<JobSummary>, Error> {
-    let rows = sqlx::query_file_as!(
-        ListedRow,
-        "queries/list_jobs.sql",
-        filter.tenant,
-        filter.flow.as_deref(),
-        filter.status.map(|status| status.as_str()),
-        filter.key.as_deref(),
-        filter.correlation_id.as_deref(),
-        filter.since_ms,
-        filter.before.map(JobId::uuid),
-        i64::from(filter.jobs_max),
-    )
-    .fetch_all(pool.raw())
-    .await?;
-    rows.into_iter().map(JobSummary::try_from).collect()
-}
-
-/// A row of the list, as Postgres has it.
-struct ListedRow {
+/// The projection of a job, as Postgres has it.
+struct ProjectedRow {
     job: Uuid,
     tenant: String,
     flow: String,
@@ -53,10 +34,10 @@ struct ListedRow {
     retry_of: Option<Uuid>,
 }
 
-impl TryFrom<ListedRow> for JobSummary {
+impl TryFrom<ProjectedRow> for JobSummary {
     type Error = Error;
 
-    fn try_from(row: ListedRow) -> Result<Self, Error> {
+    fn try_from(row: ProjectedRow) -> Result<Self, Error> {
         Ok(Self {
             job: JobId::new(row.job),
             tenant: row.tenant,
@@ -126,8 +107,8 @@ impl StoredRow {
     }
 
     fn projection(self, job: JobId) -> Result<Option<Projection>, Error> {
-        let Some(listed) = self.listed(job) else { return Ok(None) };
-        let summary = JobSummary::try_from(listed)?;
+        let Some(projected) = self.projected(job) else { return Ok(None) };
+        let summary = JobSummary::try_from(projected)?;
         let of = Job {
             job,
             tenant: summary.tenant.clone(),
@@ -143,8 +124,8 @@ impl StoredRow {
         Ok(Some(Projection { summary, history }))
     }
 
-    fn listed(&self, job: JobId) -> Option<ListedRow> {
-        Some(ListedRow {
+    fn projected(&self, job: JobId) -> Option<ProjectedRow> {
+        Some(ProjectedRow {
             job: job.uuid(),
             tenant: self.seen_tenant.clone()?,
             flow: self.seen_flow.clone()?,

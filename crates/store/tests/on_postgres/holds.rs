@@ -3,9 +3,7 @@ use std::time::Duration;
 
 use flow::id::JobId;
 use flow::slip::HoldReason;
-use store::holds::{
-    NewHold, Released, ReleasedToken, Word, count_by_reason, insert, next_due_ms, release_due, take_parked,
-};
+use store::holds::{NewHold, Released, ReleasedToken, Word, count_by_reason, insert, release_due, take_parked};
 use store::{Pool, Role};
 
 use crate::database::{Database, job, record};
@@ -28,7 +26,6 @@ async fn a_hold_is_released_at_its_time_and_not_before() {
     assert_eq!(release_due(&pool, 10).await.unwrap(), Released { holds: 0, next_due_in_ms: None });
     put(&pool, &[hold(job(), 1, Some(3_600_000), "later"), hold(job(), 1, Some(0), "now"), hold(job(), 1, None, "-")])
         .await;
-    assert_eq!(next_due_ms(&pool).await.unwrap(), Some(0));
     let released = release_due(&pool, 10).await.unwrap();
     assert_eq!(released.holds, 1);
     let next_ms = released.next_due_in_ms.unwrap();
@@ -42,8 +39,9 @@ async fn a_hold_is_due_when_it_said_it_would_be() {
     let database = Database::fresh().await;
     let pool = database.pool(Role::Orchestrator);
     put(&pool, &[hold(job(), 1, Some(50), "soon")]).await;
-    assert!(next_due_ms(&pool).await.unwrap().unwrap() <= 50);
-    let released = async || (release_due(&pool, 10).await.unwrap().holds == 1).then_some(());
+    let first = release_due(&pool, 10).await.unwrap();
+    assert!(first.holds == 1 || first.next_due_in_ms.unwrap() <= 50, "{first:?}");
+    let released = async || (first.holds == 1 || release_due(&pool, 10).await.unwrap().holds == 1).then_some(());
     test_kit::eventually(Duration::from_secs(10), "the hold is released", released).await;
 }
 

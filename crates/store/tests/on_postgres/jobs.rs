@@ -2,7 +2,7 @@ use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
 use store::acceptances::accept_batch;
 use store::history::Entry;
-use store::jobs::{Filter, ObservedEvent, get, list, project};
+use store::jobs::{ObservedEvent, get, project};
 use store::{Pool, Role};
 
 use crate::database::{Database, acceptance, event, job};
@@ -82,36 +82,4 @@ async fn acceptance_and_projection_come_in_one_answer() {
     assert_eq!(stored.acceptance, Some(request.acceptance));
     assert_eq!(stored.projection.unwrap().summary.job, id);
     assert_eq!(get(&ingest, "acme", job()).await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn lists_are_pages_newest_first_of_what_the_filter_asks() {
-    let database = Database::fresh().await;
-    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
-    let ids: Vec<JobId> = std::iter::repeat_with(job).take(5).collect();
-    let mut events: Vec<_> = ids
-        .iter()
-        .zip(0..)
-        .map(|(id, cursor)| seen(cursor, *id, EventKind::JobAccepted, JobStatus::Accepted, 0))
-        .collect();
-    events[1].event.tenant = "other".to_owned();
-    events[2].event.flow = "refund".to_owned();
-    events[3].event.status = JobStatus::Failed;
-    events[4].event.accepted_at_ms += 10;
-    events[4].event.correlation_id = "findable".to_owned();
-    apply(&orchestrator, &events).await;
-
-    let page = async |filter: Filter| {
-        let jobs = list(&ingest, &filter).await.unwrap();
-        jobs.iter().map(|found| ids.iter().position(|id| *id == found.job).unwrap()).collect::<Vec<_>>()
-    };
-    let all = Filter { tenant: "acme".to_owned(), jobs_max: 10, ..Filter::default() };
-    assert_eq!(page(all.clone()).await, [4, 3, 2, 0]);
-    assert_eq!(page(Filter { jobs_max: 2, ..all.clone() }).await, [4, 3]);
-    assert_eq!(page(Filter { before: Some(ids[3]), ..all.clone() }).await, [2, 0]);
-    assert_eq!(page(Filter { flow: Some("refund".to_owned()), ..all.clone() }).await, [2]);
-    assert_eq!(page(Filter { status: Some(JobStatus::Failed), ..all.clone() }).await, [3]);
-    assert_eq!(page(Filter { since_ms: Some(1_700_000_000_001), ..all.clone() }).await, [4]);
-    assert_eq!(page(Filter { correlation_id: Some("findable".to_owned()), ..all.clone() }).await, [4]);
-    assert_eq!(page(Filter { key: Some("nobody".to_owned()), ..all }).await, [0; 0]);
 }

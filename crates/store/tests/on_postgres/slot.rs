@@ -8,6 +8,11 @@ fn slot_name() -> String {
     format!("{}_outbox", test_kit::prefix())
 }
 
+/// The server, and with it the number of its slots, is shared with other tests.
+async fn drop_slot(database: &Database, slot: &str) {
+    database.run(&format!("select pg_drop_replication_slot('{slot}')")).await;
+}
+
 #[tokio::test]
 async fn a_slot_is_created_once_and_told_about() {
     let database = Database::fresh().await;
@@ -28,9 +33,7 @@ async fn a_slot_is_created_once_and_told_about() {
     let elsewhere = Database::fresh().await;
     let error = slot::create(&elsewhere.pool(Role::Relay), &slot).await.unwrap_err();
     assert!(matches!(error, SlotError::Foreign { .. }), "{error:?}");
-    assert!(!slot::drop_idle(&elsewhere.pool(Role::Relay), &slot).await.unwrap());
-    assert!(slot::drop_idle(&pool, &slot).await.unwrap());
-    assert!(!slot::drop_idle(&pool, &slot).await.unwrap());
+    drop_slot(&database, &slot).await;
 }
 
 #[tokio::test]
@@ -58,7 +61,7 @@ async fn a_login_that_may_not_replicate_is_named() {
     database.run(&format!("alter role {login} replication")).await;
     let slot = slot_name();
     assert!(slot::create(&pool, &slot).await.unwrap());
-    assert!(slot::drop_idle(&pool, &slot).await.unwrap());
+    drop_slot(&database, &slot).await;
 }
 
 #[tokio::test]
