@@ -1,138 +1,64 @@
-//! Makes the call of an HTTP step and says what became of it, above all whether the other side may have seen it.
+//! The call of an HTTP step: the flow's own headers, and those that every step gets.
 
 use std::time::Duration;
 
-use anyhow::Context;
 use events::header;
 use events::trace::Trace;
 use flow::decide::{HttpAnswer, HttpCall};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Response};
+use outbound::{Call, Client, Guard, Limits};
 
 use crate::config::HttpConfig;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const CONTENT_TYPE: &str = "content-type";
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const CORRELATION_ID: &str = "x-correlation-id";
 
-/// The client of all HTTP steps; connections are kept and used again.
+/// The client of all HTTP steps.
 #[derive(Debug)]
-pub(crate) struct Http {
-    client: Client,
-    response_bytes_max: usize,
-}
+pub(crate) struct Http(Client);
 
 impl Http {
     pub(crate) fn new(config: &HttpConfig) -> anyhow::Result<Self> {
-        service_kit::tls::install_ring();
-        let client = Client::builder()
-            // A redirect is an answer like any other: following it could repeat a POST at another place.
-            .redirect(Policy::none())
-            .no_proxy()
-            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
-            .pool_max_idle_per_host(config.idle_connections_max)
-            .pool_idle_timeout(Duration::from_millis(config.idle_timeout_ms))
-            .tcp_nodelay(true)
-            .build()
-            .context("the client of HTTP steps")?;
-        Ok(Self { client, response_bytes_max: config.response_bytes_max })
+        let limits = Limits {
+            response_bytes_max: config.response_bytes_max,
+            connect_timeout: Duration::from_millis(config.connect_timeout_ms),
+            idle_connections_max: config.idle_connections_max,
+            idle_timeout: Duration::from_millis(config.idle_timeout_ms),
+        };
+        // Operators apply flows, and their services are inside: no address is refused.
+        Ok(Self(Client::new(&limits, Guard::none())?))
     }
 
     /// Makes the call once. `trace` is the attempt's own span.
     pub(crate) async fn send(&self, call: &HttpCall, trace: &Trace, correlation_id: &str) -> HttpAnswer {
-        let timeout = Duration::from_millis(call.timeout_ms);
-        let attempt = self.attempt(call, trace, correlation_id);
-        tokio::time::timeout(timeout, attempt).await.unwrap_or(HttpAnswer::TimedOut)
-    }
-
-    async fn attempt(&self, call: &HttpCall, trace: &Trace, correlation_id: &str) -> HttpAnswer {
-        let method = match Method::from_bytes(call.method.as_bytes()) {
-            Ok(method) => method,
-            Err(error) => return HttpAnswer::Unsendable(error.to_string()),
+        let call = Call {
+            method: &call.method,
+            url: &call.url,
+            headers: headers(call, trace, correlation_id),
+            body: call.body.as_ref().map(ToString::to_string),
+            timeout: Duration::from_millis(call.timeout_ms),
         };
-        let headers = match headers(call, trace, correlation_id) {
-            Ok(headers) => headers,
-            Err(reason) => return HttpAnswer::Unsendable(reason),
-        };
-        let mut request = self.client.request(method, &call.url).headers(headers);
-        if let Some(body) = &call.body {
-            request = request.body(body.to_string());
-        }
-        match request.send().await {
-            Ok(response) => self.read(response).await,
-            Err(error) => what_became_of(error),
-        }
-    }
-
-    /// Reads the answer as far as it may be long.
-    async fn read(&self, mut response: Response) -> HttpAnswer {
-        let status = response.status();
-        let retry_after =
-            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-        let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if body.len() + chunk.len() <= self.response_bytes_max => {
-                    body.extend_from_slice(&chunk);
-                }
-                // Of a success the whole body is the output; of anything else the beginning says enough.
-                Ok(Some(_)) if status.is_success() => {
-                    let limit_bytes = self.response_bytes_max as u64;
-                    return HttpAnswer::TooLarge { status: status.as_u16(), limit_bytes };
-                }
-                Ok(Some(_) | None) => return HttpAnswer::Response { status: status.as_u16(), retry_after, body },
-                Err(error) => return what_became_of(error),
-            }
-        }
+        self.0.send(call).await
     }
 }
 
-fn headers(call: &HttpCall, trace: &Trace, correlation_id: &str) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(call.headers.len() + 5);
+fn headers<'a>(call: &'a HttpCall, trace: &Trace, correlation_id: &str) -> Vec<(&'a str, Vec<u8>)> {
+    let mut headers = Vec::with_capacity(call.headers.len() + 5);
     if call.body.is_some() {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.push((CONTENT_TYPE, b"application/json".to_vec()));
     }
     for (name, value) in &call.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no header name"))?;
-        let value =
-            HeaderValue::from_str(value).map_err(|_| format!("`{name}` has a value that no header can have"))?;
-        headers.insert(name, value);
+        headers.push((name.as_str(), value.clone().into_bytes()));
     }
     // Ours come last: they win over the flow's own.
-    let key = HeaderValue::from_str(&call.idempotency_key).map_err(|_| "the idempotency key is no header value")?;
-    headers.insert(IDEMPOTENCY_KEY, key);
+    headers.push((IDEMPOTENCY_KEY, call.idempotency_key.clone().into_bytes()));
     for (name, value) in trace.headers() {
         let name = if name == header::TRACEPARENT { header::TRACEPARENT } else { header::TRACESTATE };
-        if let Ok(value) = HeaderValue::from_bytes(&value.unwrap_or_default()) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+        headers.push((name, value.unwrap_or_default()));
     }
-    if let Ok(value) = HeaderValue::from_str(correlation_id) {
-        headers.insert(CORRELATION_ID, value);
+    // Slips come from Kafka, where anything may be written. A step does not fail for the sake of a correlation id.
+    if !correlation_id.contains(char::is_control) {
+        headers.push((CORRELATION_ID, correlation_id.as_bytes().to_vec()));
     }
-    Ok(headers)
-}
-
-/// Whether the other side may have seen the request. The URL stays out of the words: it may hold a secret.
-fn what_became_of(error: reqwest::Error) -> HttpAnswer {
-    let error = error.without_url();
-    let words = words_of(&error);
-    if error.is_builder() {
-        HttpAnswer::Unsendable(words)
-    } else if error.is_connect() {
-        HttpAnswer::ConnectFailed(words)
-    } else if error.is_timeout() {
-        HttpAnswer::TimedOut
-    } else {
-        HttpAnswer::ConnectionLost(words)
-    }
-}
-
-/// The innermost cause says it best.
-fn words_of(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    headers
 }

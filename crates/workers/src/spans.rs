@@ -36,7 +36,7 @@ pub(crate) fn http(call: &HttpCall, slip: &Slip, trace: &Trace) -> Span {
     let span = Span::begin(Kind::Client, Some(trace.context), || format!("{} {}", call.method, slip.step));
     if span.is_recorded() {
         span.text("http.request.method", &call.method);
-        if let Ok(url) = reqwest::Url::parse(&call.url) {
+        if let Ok(url) = url::Url::parse(&call.url) {
             span.text("server.address", url.host_str().unwrap_or_default());
             span.number("server.port", i64::from(url.port_or_known_default().unwrap_or_default()));
         }
