@@ -21,8 +21,8 @@ const BATCH_MAX: usize = 500;
 /// Requests that may queue for the next transaction; beyond it callers get 503.
 const QUEUE_MAX: usize = 20_000;
 
-/// How long a transaction may take before its callers are told that its outcome is unknown. Postgres ends a slow
-/// statement by itself; a host that has vanished says nothing at all.
+/// After this time the callers of a transaction learn that its outcome is unknown. Postgres ends a slow statement by
+/// itself; a host that has vanished does not answer at all.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a request was not accepted.

@@ -9,10 +9,10 @@ use parking_lot::RwLock;
 
 /// Versions kept; a deployment that ever applied more has something wrong with how it applies.
 const VERSIONS_MAX: usize = 10_000;
-/// How different a name may be and still be offered as the one that was meant.
+/// A known name within this distance is offered as a correction.
 const NEAREST_DISTANCE_MAX: usize = 4;
 
-/// Where a request for a path leads.
+/// The target of a request for a path.
 #[derive(Clone)]
 pub(crate) enum Routed {
     /// To a flow.
@@ -81,7 +81,7 @@ impl Catalog {
         list
     }
 
-    /// What to say about a name that is not known: the nearest one that is.
+    /// The text about an unknown name, with the nearest known one.
     pub(crate) fn no_such_flow(&self, name: &str) -> String {
         let flows = self.0.read();
         let nearest = flows

@@ -23,7 +23,7 @@ use crate::plan::{BadInput, JobRequest, Planner};
 use crate::spans;
 use crate::state::Api;
 
-/// Schema violations told in one reason, at most.
+/// The most schema violations in one reason.
 const VIOLATIONS_MAX: usize = 5;
 
 /// Takes in commands.
@@ -39,7 +39,7 @@ struct Refusal {
     reason: String,
 }
 
-/// What the commands of a batch mean.
+/// The effects of a batch of commands.
 #[derive(Default)]
 pub(crate) struct Understood {
     acceptances: Vec<NewAcceptance>,

@@ -9,19 +9,19 @@ pub const SECTION: &str = "ingest";
 /// The compiled-in defaults, which are the reference too.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// What can be set.
+/// The section `[ingest]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Bodies over this are answered with 413, in bytes.
     pub body_bytes_max: usize,
-    /// How long idempotency keys are remembered, in hours.
+    /// Idempotency keys are remembered for so many hours.
     pub idempotency_retention_h: u32,
-    /// How long an acceptance is kept after its job's end, in days; 0: for ever.
+    /// An acceptance is kept for so many days after its job's end; 0: for ever.
     pub keep_jobs_d: u32,
     /// Whether a submit over HTTP must carry an `Idempotency-Key`.
     pub idempotency_key_required: bool,
-    /// What `Retry-After` says on a 202, in seconds.
+    /// The value of `Retry-After` on a 202, in seconds.
     pub retry_after_s: u64,
     /// Jobs whose freshest state is kept in memory.
     pub recent_jobs_max: usize,
@@ -33,7 +33,7 @@ pub struct Config {
     pub trace_url: String,
 }
 
-/// What stands for the trace's id in [`Config::trace_url`].
+/// Replaced by the trace's id in [`Config::trace_url`].
 const TRACE_ID: &str = "{trace_id}";
 
 impl Config {

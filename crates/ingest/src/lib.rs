@@ -56,13 +56,13 @@ use crate::plan::Planner;
 use crate::recent::RecentJobs;
 use crate::state::Api;
 
-/// How long Kafka may keep a fetch on the events topic waiting: what a status may lag behind at low load.
+/// Kafka may delay a fetch on the events topic by this time. A status may lag behind as much at low load.
 const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
-/// How far back in each partition of the events a start looks, in offsets: so far may the projection be behind without
-/// an answer going back behind what an earlier process told. More would cost memory at the start.
+/// At its start the process reads this many offsets back in each partition of the events. While the projection lags by
+/// less, no answer is older than one of an earlier process. A larger look-back costs memory at the start.
 const BACKLOG_OFFSETS: i64 = 2_000;
 
-/// What the service needs.
+/// The settings of the service.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Kafka and the registry.
@@ -145,7 +145,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         return Ok(());
     };
     flows.iter().for_each(|record| learn(&api.catalog, record));
-    // What was applied a moment ago may not have come through the outbox yet; the doors open only when it is known too.
+    // A flow that was applied a moment ago may still be in the outbox. The doors open only when it is known too.
     let stored = || store::flows::all(&api.pool);
     let Some(stored) = until_ok("postgres", readiness, ids, &shutdown, stored).await else { return Ok(()) };
     stored.into_iter().for_each(|applied| learn_stored(&api.catalog, applied));

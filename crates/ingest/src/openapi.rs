@@ -23,7 +23,7 @@ static BASE: LazyLock<Value> =
 
 /// The path that every flow has.
 const SUBMIT: &str = "/v1/flows/{flow}/jobs";
-/// What an operation names its problems by, in `openapi.yaml`.
+/// The member of an operation in `openapi.yaml` that names its problems.
 const PROBLEMS: &str = "x-problems";
 /// Headers that every request may have.
 const REQUEST_HEADERS: &[&str] = &["X-Correlation-ID", "traceparent", "tracestate"];
@@ -42,7 +42,7 @@ pub fn document(config: &Config, flows: &[Definition]) -> Value {
     let mut document = BASE.clone();
     settings(&mut document, config);
     document["paths"].as_object_mut().into_iter().for_each(|paths| paths.extend(schemas()));
-    // What is Meanwhile's own stays so, whatever a flow says.
+    // A flow cannot replace an operation of Meanwhile itself.
     let own = document["paths"].clone();
     for flow in flows {
         add(&mut document, &own, flow);

@@ -36,7 +36,7 @@ pub(crate) struct JobRequest {
 pub(crate) struct Planner {
     pub(crate) topics: Topics,
     pub(crate) writers: WriterIds,
-    /// How long idempotency keys are remembered.
+    /// Idempotency keys are remembered for this time.
     pub(crate) idempotency_retention_ms: i64,
 }
 

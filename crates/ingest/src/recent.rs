@@ -1,4 +1,4 @@
-//! What this instance saw on the event tail: the freshest there is of recent jobs, so that an answer never goes back in
+//! A cache of recent jobs, filled by the event tail. It has the freshest state, so that an answer never goes back in
 //! time.
 //!
 //! Events are kept as they came, and read only when somebody asks: most jobs are never asked about.
@@ -12,7 +12,7 @@ use flow::event::EventKind;
 use flow::id::JobId;
 use parking_lot::Mutex;
 
-/// One job as the tail told it.
+/// A job as the tail has seen it.
 #[derive(Debug, Clone)]
 pub(crate) struct RecentJob {
     /// Every event that the tail saw, with its cursor, as Kafka had it.
@@ -23,7 +23,7 @@ pub(crate) struct RecentJob {
     pub(crate) trace_id: Option<u128>,
 }
 
-/// Of how many more jobs than are kept the cursor alone is kept.
+/// For this many times more jobs, the cursor alone is kept.
 const FORGOTTEN_FACTOR: usize = 5;
 /// Events kept of one job, at most; older ones are told from the database.
 const EVENTS_MAX: usize = 1_000;
@@ -34,7 +34,7 @@ const EVENTS_USUAL: usize = 6;
 struct Seen {
     jobs: HashMap<JobId, RecentJob>,
     order: VecDeque<JobId>,
-    /// How far a job was when it was dropped: an answer must not go back behind it.
+    /// The cursor of a job when it was dropped: no answer may be older.
     forgotten: HashMap<JobId, i64>,
     forgotten_order: VecDeque<JobId>,
 }
@@ -67,7 +67,7 @@ impl RecentJobs {
         Self { jobs_max, seen: Arc::default() }
     }
 
-    /// Takes in one event from the tail. What names no job is nobody's.
+    /// Takes in one event from the tail. A record without a job in its key is ignored.
     pub(crate) fn saw(&self, record: Inbound) {
         let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
         let Some(job) = key.and_then(|key| key.parse().ok()) else { return };
@@ -91,7 +91,7 @@ impl RecentJobs {
         self.seen.lock().forgotten.get(&job).copied()
     }
 
-    /// What the tail told of a job, if it told anything.
+    /// A job, if the tail has seen any of its events.
     pub(crate) fn get(&self, job: JobId) -> Option<RecentJob> {
         self.seen.lock().jobs.get(&job).cloned()
     }

@@ -1,7 +1,8 @@
 //! The careful HTTP client, for calls to services of others.
 //!
-//! Promise: every call ends in an [`HttpAnswer`] that tells whether the other side may have seen the request. A redirect
-//! is an answer like any other. Bodies are read up to a limit. No error text has the URL in it, which may hold a secret.
+//! Promise: every call ends in an [`HttpAnswer`] that tells whether the other side may have seen the request. A
+//! redirect is an answer like any other. Bodies are read up to a limit. No error text has the URL in it, which may hold
+//! a secret.
 
 mod guard;
 

@@ -1,8 +1,7 @@
 //! Configuration is a value: a commented default compiled in, then a file, then the environment; read once, in `main`.
 //!
-//! `default.toml` of a section names every key there is: keys that it does not have are refused with the nearest known
-//! name.
-//! A value keeps the type of its default.
+//! `default.toml` of a section names every key there is. Other keys are refused, with the nearest known name. A value
+//! keeps the type of its default.
 
 mod accepted;
 mod describe;

@@ -1,4 +1,4 @@
-//! Readiness by name: which dependency is missing, since when, and why. And the endpoints that tell it.
+//! Readiness by name: which dependency is missing, since when, and why. And the endpoints that report it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -24,12 +24,12 @@ use crate::telemetry::Metrics;
 /// While a dependency stays missing, another message about it is logged at most this often.
 const REPEAT_AFTER_MS: i64 = 30_000;
 
-/// One thing that a role cannot work without.
+/// Something that a role cannot work without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dependency {
     /// The role that needs it: `relay`.
     pub role: String,
-    /// What it is: `kafka`, `postgres`, `registry`, or a state such as `slot`.
+    /// `kafka`, `postgres`, `registry`, or a state such as `slot`.
     pub name: String,
     /// Whether it answers.
     pub ok: bool,
@@ -86,7 +86,7 @@ impl Readiness {
         self.note(name, None, true);
     }
 
-    /// As it should be, with something to say about it: a standby that waits for its turn. Logs only the change.
+    /// Ready in a particular state, such as a standby that waits for its turn. Logs only the change.
     pub fn ready_as(&self, name: &str, state: impl Display) {
         self.note_as(name, true, state.to_string(), true);
     }

@@ -1,4 +1,4 @@
-//! Trying again: what is unreachable now may be back in a moment.
+//! Retrying: a dependency that is unreachable now may be back in a moment.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::identity::Ids;
 
 /// The delay after the first failure when a dependency is unreachable.
 const FIRST: Duration = Duration::from_millis(100);
-/// The longest delay between two tries: recovery is noticed within this time.
+/// The longest delay between two attempts: recovery is noticed within this time.
 const CAP: Duration = Duration::from_secs(5);
 
 /// Delays that double from a first one up to a cap, each drawn between half and all of it.
@@ -55,8 +55,7 @@ impl Backoff {
 }
 
 /// Calls `attempt` until it succeeds, reporting each outcome as the dependency `name` (which logs once per change).
-/// `None`:
-/// shutdown came first.
+/// `None`: shutdown came first.
 pub async fn until_ok<T, E, F>(
     name: &str,
     readiness: &Readiness,

@@ -1,4 +1,4 @@
-//! Leaving: the first signal asks, the second one insists.
+//! Shutdown by signals: the first one asks, the second one ends the process.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

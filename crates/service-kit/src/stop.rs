@@ -1,4 +1,4 @@
-//! Stops injected at seams: a process that is told so ends dead at a named place, as if killed there. For tests.
+//! Stops injected at seams: the environment makes a process die at a named place, as if killed there. For tests.
 //!
 //! `MEANWHILE_STOP_AT=workers.before-commit:3` ends the process when it comes to that seam for the third time.
 

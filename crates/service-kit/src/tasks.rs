@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// How long the other tasks may take to leave after one has failed or shutdown was asked for.
+/// The other tasks may take this long to leave after one has failed or shutdown was requested.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Tasks that run until shutdown.
@@ -30,9 +30,8 @@ impl Tasks {
         &self.shutdown
     }
 
-    /// Starts a loop that ends when the shutdown token is cancelled. Ending earlier counts as a failure, so that no
-    /// part of a
-    /// process dies unseen.
+    /// Starts a loop that ends when the shutdown token is cancelled. Ending earlier counts as a failure, so no part of
+    /// a process dies unseen.
     pub fn spawn(&mut self, name: &str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         let handle = self.running.spawn(work);
         self.names.insert(handle.id(), name.to_owned());

@@ -1,4 +1,4 @@
-//! What a process says about itself: log lines, metrics and traces.
+//! The telemetry of a process: log lines, metrics and traces.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -35,7 +35,7 @@ const SIZE_BUCKETS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 
 const PAGE_BYTES: f64 = 4_096.0;
 /// Clock ticks in a second of CPU time in `/proc/self/stat` (USER_HZ, fixed on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
-/// How often samples are folded into their buckets.
+/// Samples are folded into their buckets this often.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts logging to standard error: pretty on a terminal, one JSON object a line elsewhere. Later calls do nothing.
@@ -148,9 +148,8 @@ impl Metrics {
         self.0.render()
     }
 
-    /// Folds samples into their buckets every few seconds until shutdown: else they pile up when nobody scrapes. One
-    /// task of
-    /// each process.
+    /// Folds samples into their buckets every few seconds until shutdown: else they pile up when nobody scrapes. Run it
+    /// once in each process.
     ///
     /// # Errors
     /// None; the shape is that of [`crate::tasks::Tasks::spawn`].
@@ -169,8 +168,8 @@ fn resident_bytes() -> Option<f64> {
 
 fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The command's name (field 2) may hold blanks: count from its closing bracket. utime and stime are fields 14 and
-    // 15.
+    // The command's name (field 2) may hold blanks: count from its closing bracket. Fields 14 and 15 are utime and
+    // stime.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
     let (user, system): (f64, f64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     Some((user + system) / TICKS_PER_SECOND)

@@ -1,5 +1,5 @@
-//! Spans, of which a job's trace consists (OpenTelemetry). A role says where a span hangs and what it is about; only
-//! this crate knows the SDK.
+//! The spans of a job's trace (OpenTelemetry). A role gives a span its parent and its attributes; only this crate knows
+//! the SDK.
 //!
 //! Promise: while traces are not exported nothing is made: no span, no name, no attribute. A span ends when it is
 //! dropped.
@@ -34,7 +34,7 @@ pub fn is_on() -> bool {
     TRACER.get().is_some()
 }
 
-/// What a span's work is to others.
+/// The kind of a span, by OpenTelemetry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Answers a request.
@@ -45,7 +45,7 @@ pub enum Kind {
     Producer,
     /// Processes a message.
     Consumer,
-    /// None of these.
+    /// Any other work.
     Internal,
 }
 
@@ -61,7 +61,7 @@ impl From<Kind> for SpanKind {
     }
 }
 
-/// A Kafka record, as far as its spans tell of it.
+/// A Kafka record, as far as its spans describe it.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     /// The topic.
@@ -70,11 +70,11 @@ pub struct Message<'a> {
     pub key: Option<&'a [u8]>,
     /// The job that it is about.
     pub job: Option<&'a str>,
-    /// What its headers name as its cause.
+    /// The cause that its headers name.
     pub cause: Option<TraceContext>,
 }
 
-/// A span that is going on, or nothing where traces are not exported.
+/// A span that has not ended, or nothing where traces are not exported.
 #[derive(Default)]
 pub struct Span(Option<Context>);
 
@@ -174,7 +174,7 @@ impl Span {
         }
     }
 
-    /// Whether anything that is told of this span is kept: traces are exported, and this one was sampled.
+    /// Whether attributes of this span are kept: traces are exported, and this one was sampled.
     pub fn is_recorded(&self) -> bool {
         self.recorded().is_some()
     }

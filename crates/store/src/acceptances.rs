@@ -10,18 +10,13 @@ use crate::columns::{RecordColumns, signed, trace_text, uuids};
 use crate::retention::{FINAL, Needed, Retired};
 use crate::{Error, Pool, Role, Tx, partitions, retention};
 
-/// What is kept of an accepted job for good.
+/// An accepted job, kept until its retention time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acceptance {
-    /// The job's id.
     pub job: JobId,
-    /// Who submitted it.
     pub tenant: String,
-    /// The flow's name.
     pub flow: String,
-    /// The flow's version.
     pub version: String,
-    /// The ordering key.
     pub key: String,
     /// The caller's correlation id, or ours.
     pub correlation_id: String,
@@ -31,9 +26,7 @@ pub struct Acceptance {
     pub accepted_at_ms: i64,
     /// When it should have ended, in milliseconds since the Unix epoch.
     pub deadline_ms: Option<i64>,
-    /// How many steps the flow has.
     pub steps_total: u32,
-    /// The trace of the request.
     pub trace_id: Option<u128>,
     /// The job that this one retries.
     pub retry_of: Option<JobId>,
@@ -44,33 +37,30 @@ pub struct Acceptance {
 pub struct Idempotency {
     /// The scope within the tenant: a flow, or the retry of one job.
     pub scope: String,
-    /// The key itself.
     pub key: String,
-    /// A digest of what was asked: the same key with another one is a caller's mistake.
+    /// A digest of the request: the same key with another one is a caller's mistake.
     pub fingerprint: Vec<u8>,
-    /// How long the key is remembered, in milliseconds.
+    /// The key is remembered for this time.
     pub retention_ms: i64,
 }
 
 /// One request to accept a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAcceptance {
-    /// What to keep.
     pub acceptance: Acceptance,
     /// The caller's key, if it gave one.
     pub idempotency: Option<Idempotency>,
-    /// What goes to Kafka if, and only if, the job is new: its first event and its first slip.
+    /// The first event and the first slip. They go to Kafka if, and only if, the job is new.
     pub records: Vec<Record>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
     /// The job is stored and will run.
     New,
     /// The key stands for an earlier job; nothing was written.
     Replayed {
-        /// That job.
         job: JobId,
         /// False when that job was asked for with something else under the same key.
         same_fingerprint: bool,

@@ -18,9 +18,8 @@ pub struct DeadLetter {
     pub original: Option<Original>,
     /// The kind of failure, a short stable word.
     pub class: String,
-    /// What happened, for a person.
+    /// The reason, for a person.
     pub reason: String,
-    /// How many attempts were made.
     pub attempts: u32,
     /// The record's key.
     pub key: Option<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! What can go wrong, sorted by what the caller does about it.
+//! Errors, sorted by the caller's reaction.
 
 use std::borrow::Cow;
 

@@ -17,7 +17,7 @@ pub struct AppliedFlow {
     pub applied_at_ms: i64,
 }
 
-/// What [`apply`] did.
+/// The outcome of [`apply`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
     /// This version is active now, under a new revision: tell Kafka in the same transaction.

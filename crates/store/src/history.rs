@@ -1,7 +1,7 @@
 //! The events of a job as they lie in `orchestrator.jobs.history`: one JSON object per line, appended.
 //!
-//! What the row itself holds (tenant, flow, key, ...) is not repeated. On reading, an entry whose cursor does not rise
-//! is dropped, so that even a batch applied twice would show each event once.
+//! Values that the row itself has (tenant, flow, key, ...) are not repeated. On reading, an entry whose cursor does not
+//! rise is dropped, so that even a batch applied twice would show each event once.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub struct Entry {
     pub event: JobEvent,
 }
 
-/// What a row says about every event of its job.
+/// The values of a row that all events of its job have in common.
 pub(crate) struct Job {
     pub(crate) job: JobId,
     pub(crate) tenant: String,

@@ -12,13 +12,10 @@ use crate::{Error, Pool, Tx};
 /// A token that comes to rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewHold {
-    /// Whose token.
     pub job: JobId,
-    /// Its branch.
     pub branch: String,
     /// The hop of the slip inside; `(job, branch, hop)` is the hold's identity.
     pub hop: u32,
-    /// What it waits for.
     pub reason: HoldReason,
     /// After how long it is released by itself, counted from now by Postgres' clock; none: by an operator only.
     pub release_after_ms: Option<u64>,
@@ -29,9 +26,7 @@ pub struct NewHold {
 /// Which parked token an operator means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word {
-    /// Whose token.
     pub job: JobId,
-    /// Its branch.
     pub branch: String,
     /// The hop of the slip inside.
     pub hop: u32,
@@ -43,14 +38,14 @@ pub struct Word {
 pub struct ReleasedToken {
     /// The slip's record, as it was put to rest.
     pub record: Record,
-    /// How many steps the job's flow has, where the projection knows the job.
+    /// Steps of the job's flow, where the projection knows the job.
     pub steps_total: Option<u32>,
 }
 
-/// What [`release_due`] did, and when to call again.
+/// The outcome of [`release_due`], and the time to call it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Released {
-    /// How many holds were sent on.
+    /// Holds that were sent on.
     pub holds: u32,
     /// In how many milliseconds the next one is due (0: now); none when none waits for a time.
     pub next_due_in_ms: Option<u64>,
@@ -97,8 +92,8 @@ pub async fn release_due(pool: &Pool, holds_max: u32) -> Result<Released, Error>
     Ok(Released { holds, next_due_in_ms })
 }
 
-/// Takes the parked tokens among these out of their rest, by an operator's word; those that do not rest (any more) are
-/// passed over, so calling it twice takes each once. The caller's transaction must append their records to the outbox,
+/// Takes those of these tokens that are parked out of their holds, as an operator has asked. Others are passed over, so
+/// calling it twice takes each once. The caller's transaction must append their records to the outbox,
 /// or not commit.
 pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<ReleasedToken>, Error> {
     if words.is_empty() {
@@ -132,7 +127,7 @@ pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<ReleasedToke
         .collect()
 }
 
-/// How many slips rest, by reason.
+/// The number of holds, by reason.
 pub async fn count_by_reason(pool: &Pool) -> Result<Vec<(HoldReason, u64)>, Error> {
     let rows =
         sqlx::query!(r#"select reason, count(*) as "holds!" from orchestrator.holds group by reason order by reason"#)

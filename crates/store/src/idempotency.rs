@@ -4,12 +4,11 @@ use flow::id::JobId;
 
 use crate::{Error, Pool};
 
-/// What a key stands for.
+/// The job that a key stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// The job.
     pub job: JobId,
-    /// The digest of what was asked for.
+    /// The digest of its request.
     pub fingerprint: Vec<u8>,
 }
 

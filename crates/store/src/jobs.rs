@@ -43,40 +43,32 @@ pub struct Projection {
 /// A job as its events have left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSummary {
-    /// The job.
     pub job: JobId,
-    /// Who submitted it.
     pub tenant: String,
-    /// The flow's name.
     pub flow: String,
-    /// The flow's version.
     pub version: String,
-    /// The ordering key.
     pub key: String,
     /// The caller's correlation id, or ours.
     pub correlation_id: String,
-    /// Where it stands.
     pub status: JobStatus,
     /// The offset of the last event seen.
     pub cursor: i64,
-    /// How many steps the flow has.
     pub steps_total: u32,
     /// When it was accepted, in milliseconds since the Unix epoch.
     pub accepted_at_ms: i64,
     /// When the last event happened, in milliseconds since the Unix epoch.
     pub updated_at_ms: i64,
-    /// The job's trace.
     pub trace_id: Option<u128>,
     /// The job that this one retries.
     pub retry_of: Option<JobId>,
 }
 
-/// What Postgres knows of a job: at least one of the two is there.
+/// A job in Postgres: at least one of the two is there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredJob {
-    /// What was accepted; there from the moment of the 202, gone after its retention.
+    /// There from the moment of the 202, gone after its retention.
     pub acceptance: Option<Acceptance>,
-    /// What was seen of it since; there soon after.
+    /// There soon after.
     pub projection: Option<Projection>,
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{Error, Pool};
 
-/// How a table is cut.
+/// The partitioning of a table.
 pub(crate) struct Partitioned {
     pub(crate) schema: &'static str,
     pub(crate) table: &'static str,

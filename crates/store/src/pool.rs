@@ -17,7 +17,7 @@ const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 30_000;
 /// A connection that rested longer is tried before use: Postgres may have been restarted meanwhile.
 const IDLE_UNCHECKED_MS: u128 = 500;
 
-/// Who is connecting. Every service has one role in Postgres, and grants enforce what it owns.
+/// The role that connects. Every service has one role in Postgres, and grants enforce its ownership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Owns schema `ingest`.
@@ -45,19 +45,19 @@ impl Role {
     }
 }
 
-/// How to connect.
+/// The settings of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `DATABASE_URL`. The login must be a member of the service's role (or a superuser).
     pub url: String,
     /// The most connections held at once.
     pub connections_max: u32,
-    /// How long a caller waits for a connection before the database counts as unavailable, in milliseconds.
+    /// A caller waits this long for a connection before the database counts as unavailable.
     pub acquire_timeout_ms: u64,
 }
 
 impl Settings {
-    /// That database, with the usual bounds.
+    /// A database, with the usual bounds.
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), connections_max: 8, acquire_timeout_ms: 3_000 }
     }

@@ -30,7 +30,7 @@ impl Watermark {
     }
 }
 
-/// What [`drop_relayed`] did.
+/// The outcome of [`drop_relayed`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// The names of the partitions that are gone.

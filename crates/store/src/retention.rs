@@ -21,7 +21,7 @@ const DELETED_ROWS_MAX: u32 = 10_000;
 /// The states that are never left.
 pub(crate) const FINAL: &str = "('succeeded', 'failed', 'cancelled')";
 
-/// What a call did.
+/// The outcome of a call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retired {
     /// The names of the partitions that are gone.

@@ -12,10 +12,7 @@ use crate::{Error, Pool};
 pub enum SlotError {
     /// The server does not write what logical decoding needs.
     #[error("Postgres runs with wal_level={wal_level}; set wal_level=logical in postgresql.conf and restart Postgres")]
-    WalLevel {
-        /// What it is.
-        wal_level: String,
-    },
+    WalLevel { wal_level: String },
     /// The login lacks the attribute.
     #[error("the login {login} may not replicate; run as a superuser: ALTER ROLE \"{login}\" REPLICATION")]
     MayNotReplicate {
@@ -61,16 +58,16 @@ impl From<sqlx::Error> for SlotError {
     }
 }
 
-/// How a slot stands.
+/// The state of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotStatus {
     /// True while somebody streams from it.
     pub active: bool,
     /// `reserved`, `extended`, `unreserved` (about to be lost) or `lost`.
     pub wal_status: String,
-    /// What was acknowledged; never ahead of what was delivered.
+    /// The acknowledged position; never ahead of the delivered one.
     pub confirmed_flush_lsn: u64,
-    /// How much log lies between that and the end.
+    /// The size of the log between that position and its end.
     pub lag_bytes: u64,
 }
 
@@ -144,7 +141,7 @@ pub async fn create(pool: &Pool, slot: &str) -> Result<bool, SlotError> {
     }
 }
 
-/// How the slot stands. [`SlotError::Missing`], [`SlotError::Invalidated`] and [`SlotError::Foreign`] when it cannot be
+/// The state of the slot. [`SlotError::Missing`], [`SlotError::Invalidated`] or [`SlotError::Foreign`] if it cannot be
 /// used.
 pub async fn status(pool: &Pool, slot: &str) -> Result<SlotStatus, SlotError> {
     let mut connection = pool.login_connection().await?;

@@ -79,7 +79,7 @@ impl Problem {
         self
     }
 
-    /// What to do next, in place of the catalogue's advice.
+    /// Advice on the next step, in place of the catalogue's.
     #[must_use]
     pub fn with_remediation(mut self, remediation: impl Into<String>) -> Self {
         self.0.remediation = Some(remediation.into());
@@ -137,7 +137,7 @@ impl Problem {
         self.0.status
     }
 
-    /// What happened, for this caller.
+    /// The public text: the event, for this caller.
     pub fn detail(&self) -> &str {
         &self.0.detail
     }

@@ -57,7 +57,7 @@ fn router() -> Router {
 /// The router tells its paths only where it is printed: `RouteId(3): "/v1/jobs/{job}"`.
 fn paths(router: &Router) -> BTreeSet<String> {
     let printed = format!("{router:?}");
-    // What follows catches whatever has no path.
+    // The fallback router comes next; it has no paths.
     let printed = printed.split_once("fallback_router").map_or("", |(routes, _)| routes);
     let path = |part: &str| Some(part.split_once("): \"")?.1.split_once('"')?.0.to_owned());
     printed.split("RouteId(").filter_map(path).collect()

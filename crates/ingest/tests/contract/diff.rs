@@ -1,4 +1,4 @@
-//! What a change of an OpenAPI document means for those who wrote a client by the old one.
+//! The consequences of a changed OpenAPI document for clients that were written by the old one.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What there is on Kafka can be read at the door.
+//! The door serves the description of the topics.
 
 use events::RecordKind;
 use events::asyncapi::DOCUMENT;

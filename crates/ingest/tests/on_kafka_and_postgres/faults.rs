@@ -1,4 +1,4 @@
-//! What this service needs goes away and comes back: it says what is missing, recovers by itself, and loses nothing.
+//! Dependencies go away and come back: the service names the missing one, recovers by itself, and loses nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is counted of requests and commands.
+//! The metrics of requests and commands.
 
 use axum::http::Method;
 use events::Record;

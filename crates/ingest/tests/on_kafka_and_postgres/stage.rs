@@ -1,4 +1,4 @@
-//! What every test here stands on: two flows, and an ingest in this process, asked over HTTP.
+//! The ground of every test here: two flows, and an ingest in this process, called over HTTP.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use test_kit::{Ground, eventually};
 
 use crate::stage::{Answer, INPUT, Ingest, PATIENCE, Stage, accepted_event, ground};
 
-/// What the orchestrator would do.
+/// Does the orchestrator's work.
 async fn project_one(ground: &Ground, at: (i32, i64), event: &JobEvent) {
     let observed = ObservedEvent { partition: at.0, cursor: at.1, trace_id: None, event: event.clone() };
     let pool = ground.pool(Role::Orchestrator);

@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration.
+//! Errors in a configuration.
 
 /// A configuration that cannot be used. Its text is made for the person who wrote it; no secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -8,7 +8,7 @@ pub enum ConfigError {
     Missing {
         /// The environment variable that sets it.
         variable: &'static str,
-        /// What it is for.
+        /// Its purpose.
         purpose: &'static str,
         /// A value that would do.
         example: &'static str,

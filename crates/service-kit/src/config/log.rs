@@ -7,7 +7,7 @@ use super::error::ConfigError;
 use super::section::{self, load_shared};
 use super::sources::Sources;
 
-/// How to log.
+/// The section `[log]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {

@@ -8,7 +8,7 @@ use super::error::ConfigError;
 use super::redact::shown;
 use super::sources::Sources;
 
-/// What a default says when neither file nor environment does.
+/// The source of a value that neither file nor environment sets.
 pub(super) const DEFAULT_SOURCE: &str = "default";
 
 /// A section with everything laid over, and where each value came from, by path within the section.
@@ -37,7 +37,7 @@ pub(super) fn section(name: &str, default_toml: &str, sources: &Sources) -> Resu
     Ok(merged)
 }
 
-/// Which setting it is that makes `refused` say no: the one that does so alone, over the defaults.
+/// The setting that `refused` objects to: the one that is refused alone, over the defaults.
 pub(super) fn culprit(
     name: &str,
     default_toml: &str,
@@ -72,7 +72,7 @@ fn at_mut<'table>(table: &'table mut Table, path: &str) -> Option<&'table mut Va
     }
 }
 
-/// What serde's message says that would do, without the names of Rust's types.
+/// The expectation in serde's message, without the names of Rust's types.
 fn expected(detail: &str) -> String {
     let first = detail.lines().next().unwrap_or_default();
     let expected = first.rsplit_once("expected ").map_or(first, |(_, expected)| expected);

@@ -1,10 +1,10 @@
-//! Where settings come from, handed in.
+//! The sources of settings, handed in.
 
 use std::collections::BTreeMap;
 
 use super::error::ConfigError;
 
-/// What stands before the keys of `MEANWHILE__SECTION__KEY`.
+/// The prefix of `MEANWHILE__SECTION__KEY`.
 pub(super) const PREFIX: &str = "MEANWHILE__";
 
 /// The environment and the configuration file of this process, or of a test.

@@ -1,13 +1,13 @@
-//! How traces are exported: OpenTelemetry's own variables.
+//! The export of traces, set by OpenTelemetry's own variables.
 
 use super::error::ConfigError;
 use super::sources::Sources;
 use super::top_level::{OTLP_ENDPOINT, OTLP_PROTOCOL, TRACES_SAMPLER, TRACES_SAMPLER_ARG};
 
-/// How many millionths a ratio is counted in.
+/// Ratios are counted in millionths.
 const MILLION: f64 = 1_000_000.0;
 
-/// How traces are exported.
+/// The export of traces.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceSettings {
     /// `OTEL_EXPORTER_OTLP_ENDPOINT`: the collector's base address. None: traces are not exported.
@@ -16,12 +16,12 @@ pub struct TraceSettings {
     pub sampler: HeadSampler,
 }
 
-/// Which traces are kept, decided where they begin.
+/// Decides where a trace begins whether it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadSampler {
     /// A caller's own decision is followed.
     pub parent_based: bool,
-    /// How many of a million traces are kept.
+    /// So many of a million traces are kept.
     pub per_million: u32,
 }
 

@@ -20,24 +20,24 @@ use crate::config::{HeadSampler, TraceSettings, redact};
 
 /// Spans that wait for the collector, unless OTEL_BSP_MAX_QUEUE_SIZE says otherwise: some 10 MiB.
 const QUEUE_SPANS_MAX: usize = 16_384;
-/// How long a span waits for company, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.
+/// A span waits this long for a batch to fill, unless OTEL_BSP_SCHEDULE_DELAY says otherwise.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
-/// How long sending off what is left may take when the process leaves.
+/// Exporting the remaining spans may take this long when the process leaves.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where a collector takes traces (OTLP specification, section OTLP/HTTP).
 const TRACES_PATH: &str = "/v1/traces";
 const MILLION: f64 = 1_000_000.0;
 
-/// The export of this process's traces; nothing where it is not asked for.
+/// The export of this process's traces; without an endpoint it does nothing.
 #[derive(Debug, Default)]
-#[must_use = "what is left of the traces is sent off by `finish`"]
+#[must_use = "`finish` exports the remaining spans"]
 pub struct Export(Option<SdkTracerProvider>);
 
 impl Export {
-    /// Sends off what is left, within bounds.
+    /// Exports the remaining spans, within a bounded time.
     pub async fn finish(self) {
         let Some(provider) = self.0 else { return };
-        // The exporter's own client blocks. A collector that is down has been told of already.
+        // The exporter's own client blocks. A collector that is down was logged already.
         let _ = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_TIMEOUT)).await;
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn start(
         .with_endpoint(traces_url(endpoint))
         .build()
         .with_context(|| format!("OTEL_EXPORTER_OTLP_ENDPOINT={} cannot be used", redact(endpoint)))?;
-    let exporter = Told { inner, endpoint: redact(endpoint), failing: AtomicBool::new(false) };
+    let exporter = ReportingExporter { inner, endpoint: redact(endpoint), failing: AtomicBool::new(false) };
     let provider = SdkTracerProvider::builder()
         .with_sampler(sampler(settings.sampler))
         .with_resource(resource(service, instance))
@@ -95,7 +95,7 @@ fn resource(service: &str, instance: &str) -> Resource {
     resource.with_attributes(own).build()
 }
 
-fn batches(exporter: Told) -> BatchSpanProcessor {
+fn batches(exporter: ReportingExporter) -> BatchSpanProcessor {
     let mut config = BatchConfigBuilder::default();
     // Set here, they would beat the environment.
     if env::var_os("OTEL_BSP_MAX_QUEUE_SIZE").is_none() {
@@ -107,15 +107,15 @@ fn batches(exporter: Told) -> BatchSpanProcessor {
     BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build()
 }
 
-/// Counts what is exported, and tells once per change whether the collector takes it.
+/// Counts exported and lost spans, and logs once per change whether the collector accepts them.
 #[derive(Debug)]
-struct Told {
+struct ReportingExporter {
     inner: opentelemetry_otlp::SpanExporter,
     endpoint: String,
     failing: AtomicBool,
 }
 
-impl SpanExporter for Told {
+impl SpanExporter for ReportingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len() as u64;
         let outcome = self.inner.export(batch).await;
@@ -124,7 +124,7 @@ impl SpanExporter for Told {
             Ok(()) => {
                 metrics::counter!("meanwhile_spans_total", "outcome" => "exported").increment(spans);
                 if self.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!(endpoint, "traces are taken again");
+                    tracing::info!(endpoint, "the collector accepts traces again");
                 }
             }
             Err(error) => {
@@ -134,7 +134,7 @@ impl SpanExporter for Told {
                     tracing::warn!(
                         endpoint,
                         error,
-                        "traces are not taken (OTLP over HTTP, usually port 4318); trying on"
+                        "the collector does not accept traces (OTLP over HTTP, usually port 4318); retrying"
                     );
                 }
             }

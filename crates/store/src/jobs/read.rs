@@ -9,7 +9,7 @@ use crate::columns::{status_of, trace_of, unsigned};
 use crate::history::{self, Job};
 use crate::{Error, Pool};
 
-/// What is stored of that tenant's job, in one query; none when it is unknown or another tenant's.
+/// That tenant's job, in one query; none when it is unknown or another tenant's.
 pub async fn get(pool: &Pool, tenant: &str, job: JobId) -> Result<Option<StoredJob>, Error> {
     let row = sqlx::query_file_as!(StoredRow, "queries/get_job.sql", job.uuid(), tenant).fetch_one(pool.raw()).await?;
     let acceptance = row.acceptance(job)?;

@@ -61,7 +61,7 @@ async fn a_job_never_goes_back() {
         apply(&orchestrator, late).await;
         assert_eq!(get(&pool, "acme", one).await.unwrap(), before);
     }
-    // What overlaps adds only what is new.
+    // An overlapping batch adds only new events.
     let more = seen(12, one, EventKind::JobSucceeded, JobStatus::Succeeded, 4);
     apply(&orchestrator, &[events[2].clone(), more.clone()]).await;
     let cursors = |stored: store::jobs::StoredJob| {

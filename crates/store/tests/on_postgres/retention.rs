@@ -22,7 +22,7 @@ fn bound(day: i64) -> Uuid {
     Uuid::from_u128(u128::try_from(day * DAY_MS).unwrap() << 80)
 }
 
-/// What would have been made on that day.
+/// Makes the partition of that day.
 async fn make_partitions(database: &Database, day: i64) {
     for (table, owner) in [("ingest.acceptances", "meanwhile_ingest"), ("orchestrator.jobs", "meanwhile_orchestrator")]
     {
@@ -46,7 +46,7 @@ async fn accept(database: &Database, day: i64, number: u8) -> JobId {
     job
 }
 
-/// What the orchestrator has seen of it: that it came to this, so many days ago.
+/// Projects the job: it came to this status so many days ago.
 async fn project_one(database: &Database, job: JobId, cursor: i64, kind: EventKind, status: JobStatus, ago: i64) {
     let event = JobEvent { at_ms: day(database, ago).await * DAY_MS, ..event(job, kind, status, 1) };
     let mut tx = database.pool(Role::Orchestrator).begin().await.unwrap();
@@ -100,7 +100,7 @@ async fn a_day_goes_once_it_is_old_and_jobs_that_are_still_needed_stay() {
     assert_eq!(found, [(false, false), (true, true), (true, true), (true, false)]);
     assert_eq!((retire_acceptances(&database).await, retire_jobs(&database).await), nothing());
 
-    // What was parked goes on, ends, and is kept for its time; then it goes row by row.
+    // The parked job goes on, ends, and is kept for its time; then it goes row by row.
     project_one(&database, parked, 9, EventKind::JobFailed, JobStatus::Failed, 29).await;
     assert_eq!((retire_acceptances(&database).await, retire_jobs(&database).await), nothing());
     database.run("update orchestrator.jobs set updated_at = updated_at - interval '3 days'").await;

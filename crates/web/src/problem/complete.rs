@@ -69,7 +69,7 @@ pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Requ
         problem.0.trace_id = Some(trace_id);
     }
     let mut completed = problem.response(&base);
-    // What outer layers and routing have said beside the body stays (Allow, Vary, X-Correlation-ID).
+    // Headers of routing and inner layers stay (Allow, Vary, X-Correlation-ID); only those of the body change.
     for (name, value) in response.headers() {
         let about_the_body = [header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);
         if !about_the_body && !completed.headers().contains_key(name) {
