@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bus::{ConsumerError, Follower, RecordBatch};
+use service_kit::error_chain;
 use service_kit::health::Readiness;
 use store::{Pool, offsets};
 use tokio::time::MissedTickBehavior;
@@ -62,13 +63,13 @@ impl<S: Service> Applier<S> {
             let error = match self.apply(piece).await {
                 Ok(()) => None,
                 Err(Error::Store(error)) if error.is_row_error() && piece.len() > 1 => {
-                    tracing::debug!(error = chain(error.into()), records = piece.len(), "halving a batch");
+                    tracing::debug!(error = error_chain(&error), records = piece.len(), "halving a batch");
                     let (first, second) = halve(pieces.pop().unwrap_or_default());
                     pieces.extend([second, first]);
                     continue;
                 }
                 Err(Error::Store(error)) if error.is_row_error() => {
-                    self.refuse(piece, &chain(error.into())).await.err()
+                    self.refuse(piece, &error_chain(&error)).await.err()
                 }
                 Err(error) => Some(error),
             };
@@ -135,7 +136,7 @@ impl<S: Service> Applier<S> {
 
     fn report(&mut self, error: Error) {
         match error {
-            Error::Store(error) => self.readiness.missing("postgres", chain(error.into())),
+            Error::Store(error) => self.readiness.missing("postgres", error_chain(&error)),
             Error::Registry(error) => {
                 self.is_registry_missing = true;
                 self.readiness.missing("registry", error);
@@ -144,8 +145,4 @@ impl<S: Service> Applier<S> {
             Error::OverCapacity(_) => {}
         }
     }
-}
-
-fn chain(error: anyhow::Error) -> String {
-    format!("{error:#}")
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use events::time::rfc3339;
 use flow::decide::code;
 use flow::definition::Definition;
 use flow::event::{JobEvent, JobStatus};
@@ -10,7 +11,6 @@ use flow::id::JobId;
 use flow::slip::Failure;
 use flow::view::{Compensation, JobView, StepView};
 use serde_json::{Map, Value, json};
-use service_kit::identity::rfc3339;
 use web::problem::{Kind, Problem};
 
 fn address(job: JobId) -> String {

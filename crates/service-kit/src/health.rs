@@ -11,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use events::time::rfc3339;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
@@ -18,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::{Clock, rfc3339};
+use crate::identity::Clock;
 use crate::telemetry::Metrics;
 
 /// While a dependency stays missing, another message about it is logged at most this often.

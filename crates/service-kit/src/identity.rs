@@ -40,25 +40,6 @@ impl Clock {
     }
 }
 
-/// Milliseconds since the Unix epoch as an RFC 3339 time in UTC: `2026-11-22T12:30:00.123Z`.
-pub fn rfc3339(at_ms: i64) -> String {
-    const DAY_MS: i64 = 86_400_000;
-    let (days, of_day) = (at_ms.div_euclid(DAY_MS), at_ms.rem_euclid(DAY_MS));
-    // Howard Hinnant's days-to-civil algorithm: years begin in March, eras have 400 years.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hours, minutes) = (of_day / 3_600_000, of_day / 60_000 % 60);
-    let (seconds, millis) = (of_day / 1_000 % 60, of_day % 1_000);
-    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
-}
-
 /// Where ids and chance come from: the system, or a test's seed.
 #[derive(Debug, Clone, Default)]
 pub struct Ids(Option<Arc<AtomicU64>>);
@@ -122,19 +103,6 @@ const fn mix(counter: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_written_as_rfc_3339_says() {
-        for (at_ms, text) in [
-            (0, "1970-01-01T00:00:00.000Z"),
-            (-1, "1969-12-31T23:59:59.999Z"),
-            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
-            (1_614_265_330_123, "2021-02-25T15:02:10.123Z"),
-            (4_102_444_799_999, "2099-12-31T23:59:59.999Z"),
-        ] {
-            assert_eq!(rfc3339(at_ms), text);
-        }
-    }
 
     #[test]
     fn ids_carry_their_time_and_differ() {

@@ -157,7 +157,7 @@ impl Follow {
                         Ok(records) => self.flows.learn(&records),
                         Err(error) => {
                             // The asks are dropped: nobody may conclude from this that a flow is unknown.
-                            let error = crate::telemetry::chain(&error);
+                            let error = service_kit::error_chain(&error);
                             tracing::warn!(error, "the flows cannot be read to their end");
                             return;
                         }

@@ -20,7 +20,7 @@ use flow::slip::{Hold, HoldReason, Slip};
 use futures_util::FutureExt;
 use service_kit::retry::Backoff;
 use service_kit::trace::Span;
-use service_kit::{Clock, Ids, Readiness};
+use service_kit::{Clock, Ids, Readiness, error_chain};
 
 use crate::board::{Finished, Work};
 use crate::desk::Desk;
@@ -225,7 +225,7 @@ impl Runner {
         {
             decision = rest_until_there(decision);
         }
-        let records = self.records(&decision, trace).map_err(|error| telemetry::chain(&error))?;
+        let records = self.records(&decision, trace).map_err(|error| error_chain(&error))?;
         for record in &records {
             if let Some(misfit) = self.limits.misfit(record).await {
                 return Err(misfit);

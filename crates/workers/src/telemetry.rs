@@ -106,14 +106,3 @@ pub(crate) fn in_flight(slips: usize, running: usize, oldest_age_ms: i64) {
 pub(crate) fn consumer(error: &ConsumerError) {
     tracing::warn!(%error, "consumer");
 }
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
-}

@@ -28,7 +28,7 @@ async fn trim(admin: &Admin, desk: &Desk, trimmed: &mut HashMap<TopicPartition, 
         Ok(()) => trimmed.extend(due),
         // Nothing depends on it: the next round tries again.
         Err(error) => {
-            let error = crate::telemetry::chain(&error);
+            let error = service_kit::error_chain(&error);
             tracing::debug!(error, "the steps topics were not trimmed");
         }
     }
