@@ -69,7 +69,7 @@ mod tests {
                 }
             }
             assert_eq!((found, committed), (culprits, 100));
-            assert!(transactions < 140, "{transactions}");
+            assert!(transactions < 40, "{transactions}");
             assert_eq!(bisection.results_max(), 64);
         }
     }
