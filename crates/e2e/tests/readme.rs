@@ -1,6 +1,6 @@
-//! README.md is run as it stands, against `meanwhile dev` and the shop: every command of a block ```` ```sh demo ````,
-//! in order and in one shell. Only addresses and the binary's path are replaced. Blocks ```` ```sh compose ```` are
-//! left out: they need the compose stack, and `scripts/stack/smoke` runs them against it.
+//! The commands of the documents are run as they stand, against `meanwhile dev` and the shop: those of README.md, then
+//! those of docs/. Only blocks ```` ```sh demo ```` are run, in order and in one shell; addresses and the binary's path
+//! are replaced. Blocks ```` ```sh compose ```` need the compose stack, and `scripts/stack/smoke` runs them against it.
 
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
 
@@ -13,8 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 /// Only ends a test that hangs.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-/// Commands of the README that must be there; fewer means that the blocks are not found.
-const BLOCKS_MIN: usize = 6;
+/// Blocks that must be there at least; fewer means that they are not found.
+const BLOCKS_MIN: usize = 7;
+
+/// README.md, then the pages of docs/ by name.
+fn documents() -> Vec<String> {
+    let pages = std::fs::read_dir(repository().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut pages: Vec<_> = pages.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    pages.sort();
+    let pages = pages.iter().map(|page| std::fs::read_to_string(page).unwrap());
+    std::iter::once(readme()).chain(pages).collect()
+}
 
 fn readme() -> String {
     std::fs::read_to_string(repository().join("README.md")).expect("README.md")
@@ -33,7 +42,7 @@ fn blocks(text: &str, fence: &str) -> Vec<String> {
     found
 }
 
-/// `meanwhile dev` with the shop behind it, on ports of its own, and what the README calls them.
+/// `meanwhile dev` with the shop behind it, on ports of its own, and the names of them in the documents.
 struct Demo {
     dev: Process,
     shop: Shop,
@@ -67,7 +76,7 @@ impl Demo {
         replaced.extend(ports);
         replaced.push(("http://127.0.0.1:7002", self.shop.urls().payment));
         replaced.iter().fold(script.to_owned(), |script, (named, ours)| {
-            assert!(script.contains(named), "README.md does not name {named} any more");
+            assert!(script.contains(named), "no document names {named} any more");
             script.replace(named, ours)
         })
     }
@@ -75,15 +84,15 @@ impl Demo {
     fn run(&self, script: &str) -> Output {
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", script]).current_dir(repository());
-        // What `jobs show` takes for granted is the README's port.
+        // `jobs show` takes the port of the documents for granted.
         bash.env("MEANWHILE_URL", format!("http://127.0.0.1:{}", self.ports[0].1.number()));
         bash.output().expect("bash runs")
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_commands_of_the_readme_do_what_it_says() {
-    let blocks = blocks(&readme(), "sh demo");
+async fn the_commands_of_the_documents_do_what_these_say() {
+    let blocks: Vec<_> = documents().iter().flat_map(|text| blocks(text, "sh demo")).collect();
     assert!(blocks.len() >= BLOCKS_MIN, "{blocks:#?}");
     let shutdown = CancellationToken::new();
     let demo = Demo::start(&shutdown).await;

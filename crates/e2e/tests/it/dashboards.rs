@@ -1,10 +1,10 @@
-//! Every panel of the dashboards has something to show while jobs succeed, fail, wait and are tried again.
+//! Every panel of the dashboards has something to show while jobs succeed, fail, wait and are retried.
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
+use e2e::panels::{queries, unanswered};
 use serde_json::json;
-use test_kit::{Prometheus, Role, eventually, kcat, repository, submit};
+use test_kit::{Prometheus, Role, eventually, http_client, kcat, repository, submit};
 
 use crate::client::order;
 use crate::stage::{PATIENCE, Stage};
@@ -12,6 +12,9 @@ use crate::turn::beside_others;
 
 /// Rates want something new between two scrapes, which are a second apart.
 const BETWEEN_WAVES: Duration = Duration::from_millis(1_500);
+
+/// A series shows two scrapes after its beginning.
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Each way in which a job can go.
 const FATES: [(&str, &str); 4] =
@@ -28,12 +31,14 @@ async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
         .map(|process| (process.role().as_str(), process.url().trim_start_matches("http://").to_owned()))
         .collect();
     let prometheus = Prometheus::start(&targets).await.unwrap();
-    let (url, client) = (prometheus.url(), stage.system.client());
+    let (url, client, http) = (prometheus.url(), stage.system.client(), http_client());
     let (brokers, commands) = (stage.system.brokers().to_owned(), stage.system.topics().commands());
 
-    let mut checked = tokio::task::spawn_blocking(move || check_dashboards(&url));
+    let asked = queries(&repository().join("deploy/grafana/dashboards")).unwrap();
+    let asking = unanswered(&http, &url, &asked, SHOWN_WITHIN);
+    tokio::pin!(asking);
     let mut jobs = vec![];
-    let output = loop {
+    let empty = loop {
         for (service, fate) in FATES {
             let key = uuid::Uuid::now_v7().to_string();
             let input = order(&key, if fate == "ok" { json!({}) } else { json!({ service: fate }) });
@@ -41,12 +46,11 @@ async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
         }
         kcat(&["-P", "-b", &brokers, "-t", &commands], b"this is no command\n").unwrap();
         tokio::select! {
-            output = &mut checked => break output.unwrap(),
+            empty = &mut asking => break empty,
             () = tokio::time::sleep(BETWEEN_WAVES) => {}
         }
     };
-    let (told, wrong) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{told}\n{wrong}");
+    assert!(empty.is_empty(), "{} of {} queries answer nothing:\n{}", empty.len(), asked.len(), empty.join("\n"));
     stage.ends_of(jobs.iter().copied()).await;
     nothing_waits(&mut stage).await;
     stage.system.note_accepted(jobs);
@@ -62,8 +66,4 @@ async fn nothing_waits(stage: &mut Stage) {
         (lag == 0.0 && age == 0.0).then_some(())
     })
     .await;
-}
-
-fn check_dashboards(prometheus: &str) -> Output {
-    Command::new(repository().join("scripts/stack/dashboards")).arg(prometheus).output().unwrap()
 }
