@@ -18,12 +18,7 @@ use crate::topic::Topics;
 use crate::trace::Trace;
 use crate::wait::Wait;
 
-/// `<job>:<branch>:<hop>`: of all records with one such id, only one may ever be on the steps topics.
-pub fn slip_message_id(slip: &Slip) -> String {
-    format!("{}:{}:{}", slip.job, slip.branch, slip.hop)
-}
-
-/// The slip, to its queue. Its message id is [`slip_message_id`].
+/// The slip, to its queue. Its message id is that of its token: only one record with it may ever be on the steps topics.
 pub fn slip_record(
     topics: &Topics,
     ids: &WriterIds,
@@ -35,7 +30,7 @@ pub fn slip_record(
         topic: topics.steps(queue),
         key: Some(slip.record_key().into_bytes()),
         value: Some(encode_slip(ids, slip)?),
-        headers: headers(trace, Some(slip.job), slip_message_id(slip)),
+        headers: headers(trace, Some(slip.job), slip.token().to_string()),
     })
 }
 
@@ -58,7 +53,7 @@ pub fn event_record(topics: &Topics, ids: &WriterIds, event: &JobEvent, trace: &
 /// The hold or the signal. A hold's message id is that of its slip with `:hold`, a signal's `<job>:signal:<name>:<id>`.
 pub fn wait_record(topics: &Topics, ids: &WriterIds, wait: &Wait, trace: &Trace) -> Result<Record, EncodeError> {
     let message_id = match wait {
-        Wait::Hold(hold) => format!("{}:hold", slip_message_id(&hold.slip)),
+        Wait::Hold(hold) => format!("{}:hold", hold.slip.token()),
         Wait::Signal(signal) => format!("{}:signal:{}:{}", signal.job, signal.name, signal.id),
     };
     Ok(Record {

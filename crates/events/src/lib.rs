@@ -34,8 +34,7 @@ pub mod trace;
 pub mod wait;
 
 pub use compose::{
-    cancel_record, cancel_tombstone, event_record, flow_record, progress_record, slip_message_id, slip_record,
-    wait_record,
+    cancel_record, cancel_tombstone, event_record, flow_record, progress_record, slip_record, wait_record,
 };
 pub use decode::{DecodeError, Schemas, decode_cancel, decode_event, decode_progress, decode_slip, decode_wait};
 pub use encode::{EncodeError, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -54,14 +54,10 @@ pub struct Signal {
 /// that is given twice, or comes late, never releases a later hold of the same job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
-    /// Whose.
-    pub job: JobId,
+    /// The token that rests.
+    pub token: TokenId,
     /// The job's tenant.
     pub tenant: String,
-    /// The branch of the token.
-    pub branch: String,
-    /// The hop of the slip that rests.
-    pub hop: u32,
     /// When, milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
@@ -71,7 +67,7 @@ const RESUME: &str = "meanwhile.resume";
 
 impl From<Resume> for Signal {
     fn from(resume: Resume) -> Self {
-        let Resume { job, tenant, branch, hop, at_ms } = resume;
+        let Resume { token: TokenId { job, branch, hop }, tenant, at_ms } = resume;
         let id = format!("{branch}:{hop}");
         let payload = Some(json!({ "branch": branch, "hop": hop }));
         Self { job, tenant, name: RESUME.to_owned(), id, payload, at_ms }
@@ -92,8 +88,8 @@ impl Signal {
         let (Some(branch), Some(hop)) = (payload["branch"].as_str(), hop) else {
             return Err(DecodeError::field("payload", payload));
         };
-        let (tenant, branch) = (self.tenant.clone(), branch.to_owned());
-        Ok(Some(Resume { job: self.job, tenant, branch, hop, at_ms: self.at_ms }))
+        let token = TokenId { job: self.job, branch: branch.to_owned(), hop };
+        Ok(Some(Resume { token, tenant: self.tenant.clone(), at_ms: self.at_ms }))
     }
 }
 

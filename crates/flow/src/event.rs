@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::id::JobId;
+use crate::id::{JobId, TokenId};
 use crate::slip::Phase;
 
 /// Where a job stands.
@@ -188,8 +188,13 @@ pub struct JobEvent {
 }
 
 impl JobEvent {
+    /// The identity of the token that caused the event.
+    pub fn token(&self) -> TokenId {
+        TokenId { job: self.job, branch: self.branch.clone(), hop: self.hop }
+    }
+
     /// The event's identity (CloudEvents `id`), the same however often it is produced.
     pub fn message_id(&self) -> String {
-        format!("{}:{}:{}:{}", self.job, self.branch, self.hop, self.index)
+        format!("{}:{}", self.token(), self.index)
     }
 }

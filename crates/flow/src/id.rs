@@ -29,6 +29,24 @@ impl fmt::Display for JobId {
     }
 }
 
+/// The identity of one of a job's tokens. Of all slips and holds with one such id there is one at most.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId {
+    /// The job that it belongs to.
+    pub job: JobId,
+    /// The branch of a parallel step; empty on the main line.
+    pub branch: String,
+    /// The count of its committed moves.
+    pub hop: u32,
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { job, branch, hop } = self;
+        write!(f, "{job}:{branch}:{hop}")
+    }
+}
+
 /// The text is not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a job id is a UUID such as 0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d, not `{0}`")]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::id::JobId;
+use crate::id::{JobId, TokenId};
 
 /// Which way the job is going.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,6 +133,11 @@ pub struct Slip {
 }
 
 impl Slip {
+    /// The identity of the token that this slip is.
+    pub fn token(&self) -> TokenId {
+        TokenId { job: self.job, branch: self.branch.clone(), hop: self.hop }
+    }
+
     /// The idempotency key that every attempt of this visit sends: `<job>:<step>:<visit>`, with `:undo` for the
     /// compensation.
     pub fn idempotency_key(&self) -> String {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
-use crate::id::JobId;
+use crate::id::{JobId, TokenId};
 use crate::slip::{Failure, Phase};
 
 /// Where a step stands.
@@ -50,15 +50,6 @@ pub struct Compensation {
     pub undone: Vec<String>,
     /// The step whose compensation is being tried again or needs an operator.
     pub stuck: Option<String>,
-}
-
-/// A token that waits for an operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parked {
-    /// Its branch.
-    pub branch: String,
-    /// The hop of the slip that rests: with job and branch, the identity of its hold.
-    pub hop: u32,
 }
 
 /// How far a job is.
@@ -108,7 +99,7 @@ pub struct JobView {
     /// Why it is not going to succeed, or why it is parked.
     pub error: Option<Failure>,
     /// Its tokens that wait for an operator; none unless it is parked.
-    pub parked: Vec<Parked>,
+    pub parked: Vec<TokenId>,
 }
 
 impl StepStatus {
@@ -258,7 +249,8 @@ impl JobView {
 
     fn park(&mut self, event: &JobEvent, since_ms: i64) {
         // The event tells of the hop that ended in parking; what rests is one move further.
-        self.parked.push(Parked { branch: event.branch.clone(), hop: event.hop.saturating_add(1) });
+        let token = event.token();
+        self.parked.push(TokenId { hop: token.hop.saturating_add(1), ..token });
         self.error = failure(event);
         if let Some(step) = self.step_of(event, since_ms) {
             step.next_attempt_at_ms = None;

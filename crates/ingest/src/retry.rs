@@ -74,9 +74,8 @@ fn signals(api: &Api, view: &JobView, context: &RequestContext) -> Result<Vec<Re
     let signals: Result<Vec<Record>, EncodeError> = view
         .parked
         .iter()
-        .map(|parked| {
-            let (branch, hop) = (parked.branch.clone(), parked.hop);
-            let resume = Resume { job: view.job, tenant: view.tenant.clone(), branch, hop, at_ms };
+        .map(|token| {
+            let resume = Resume { token: token.clone(), tenant: view.tenant.clone(), at_ms };
             wait_record(&planner.topics, &planner.writers, &Wait::Signal(resume.into()), &context.trace)
         })
         .collect();

@@ -6,10 +6,11 @@ use events::topic::Topics;
 use events::{WriterIds, decode_slip, event_record};
 use flow::decide::resumed;
 use flow::event::JobEvent;
+use flow::id::TokenId;
 use inbox::Error;
 use service_kit::identity::Clock;
 use store::Tx;
-use store::holds::{ReleasedToken, Word, take_parked};
+use store::holds::{ReleasedToken, take_parked};
 
 use crate::trace::cause;
 
@@ -47,7 +48,7 @@ pub(crate) struct Resumer<'a> {
 
 impl Resumer<'_> {
     /// Takes these tokens, each once. One that does not rest there is passed over.
-    pub(crate) async fn resume(&self, tx: &mut Tx, tokens: &[Word]) -> Result<Resumed, Error> {
+    pub(crate) async fn resume(&self, tx: &mut Tx, tokens: &[TokenId]) -> Result<Resumed, Error> {
         let mut resumed = Resumed::default();
         for taken in take_parked(tx, tokens).await? {
             // The event first: a reader who sees the job move has seen why.

@@ -8,10 +8,11 @@ use events::trace::Trace;
 use events::wait::{Resume, Signal, Wait};
 use events::{WriterIds, decode_cancel, decode_event, decode_wait};
 use flow::definition::Definition;
+use flow::id::TokenId;
 use service_kit::identity::Clock;
 use service_kit::trace::{Message, Span, is_on};
 use store::dead_letters::{DeadLetter, Original};
-use store::holds::{NewHold, Word};
+use store::holds::NewHold;
 use store::jobs::ObservedEvent;
 
 use crate::resume::Resumed;
@@ -32,7 +33,7 @@ pub(crate) struct TakenIn {
     pub(crate) holds: Vec<NewHold>,
     /// Tokens that an operator resumes. They rest already or are among these holds: both come by one partition, in
     /// order.
-    pub(crate) to_resume: Vec<Word>,
+    pub(crate) to_resume: Vec<TokenId>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
     /// Dead letters of anybody, for the index.
@@ -176,9 +177,7 @@ impl TakeIn {
         }
         let slip_record = events::slip_record(&self.topics, &self.writers, &hold.queue, &hold.slip, &trace);
         Ok(NewHold {
-            job: hold.slip.job,
-            branch: hold.slip.branch.clone(),
-            hop: hold.slip.hop,
+            token: hold.slip.token(),
             reason: hold.reason,
             release_after_ms: hold.release_after_ms,
             record: slip_record.map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?,
@@ -187,13 +186,13 @@ impl TakeIn {
 }
 
 /// The only signal that this version knows.
-fn token(signal: &Signal) -> Result<Word, Refusal> {
+fn token(signal: &Signal) -> Result<TokenId, Refusal> {
     let resume = signal.as_resume().map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?;
-    let Some(Resume { job, branch, hop, .. }) = resume else {
+    let Some(Resume { token, .. }) = resume else {
         let reason = format!("signals are not supported by this version (`{}`)", signal.name);
         return Err(Refusal::Class(UNSUPPORTED, reason));
     };
-    Ok(Word { job, branch, hop })
+    Ok(token)
 }
 
 fn check_flow(record: &Inbound) -> Result<(), String> {

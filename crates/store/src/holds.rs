@@ -2,7 +2,7 @@
 //! the same transaction: whoever deletes it sends it, and nobody else can.
 
 use events::record::Record;
-use flow::id::JobId;
+use flow::id::TokenId;
 use flow::slip::HoldReason;
 
 use crate::columns::{RecordColumns, signed, unsigned};
@@ -12,24 +12,13 @@ use crate::{Error, Pool, Tx};
 /// A token that comes to rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewHold {
-    pub job: JobId,
-    pub branch: String,
-    /// The hop of the slip inside; `(job, branch, hop)` is the hold's identity.
-    pub hop: u32,
+    /// The token of the slip inside, and the hold's identity.
+    pub token: TokenId,
     pub reason: HoldReason,
     /// After how long it is released by itself, counted from now by Postgres' clock; none: by an operator only.
     pub release_after_ms: Option<u64>,
     /// The slip's record, to be sent as it is.
     pub record: Record,
-}
-
-/// Which parked token an operator means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Word {
-    pub job: JobId,
-    pub branch: String,
-    /// The hop of the slip inside.
-    pub hop: u32,
 }
 
 /// A token on its way from its rest to the outbox: whoever holds this must send it.
@@ -68,9 +57,9 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
             $6::text[], $7::bytea[], $8::bytea[], $9::bytea[]
          ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers)
          on conflict (job, branch, hop) do nothing",
-        &holds.iter().map(|hold| hold.job.uuid()).collect::<Vec<_>>(),
-        &holds.iter().map(|hold| hold.branch.as_str()).collect::<Vec<_>>() as &[&str],
-        &holds.iter().map(|hold| signed(hold.hop)).collect::<Vec<_>>(),
+        &holds.iter().map(|hold| hold.token.job.uuid()).collect::<Vec<_>>(),
+        &holds.iter().map(|hold| hold.token.branch.as_str()).collect::<Vec<_>>() as &[&str],
+        &holds.iter().map(|hold| signed(hold.token.hop)).collect::<Vec<_>>(),
         &holds.iter().map(|hold| hold.reason.as_str()).collect::<Vec<_>>() as &[&str],
         &holds.iter().map(release_after).collect::<Vec<_>>() as &[Option<i64>],
         &columns.topics as &[&str],
@@ -95,8 +84,8 @@ pub async fn release_due(pool: &Pool, holds_max: u32) -> Result<Released, Error>
 /// Takes those of these tokens that are parked out of their holds, as an operator has asked. Others are passed over, so
 /// calling it twice takes each once. The caller's transaction must append their records to the outbox,
 /// or not commit.
-pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<ReleasedToken>, Error> {
-    if words.is_empty() {
+pub async fn take_parked(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<ReleasedToken>, Error> {
+    if tokens.is_empty() {
         return Ok(Vec::new());
     }
     let rows = sqlx::query!(
@@ -111,9 +100,9 @@ pub async fn take_parked(tx: &mut Tx, words: &[Word]) -> Result<Vec<ReleasedToke
                 jobs.steps_total as "steps_total?"
          from taken left join orchestrator.jobs as jobs on jobs.job = taken.job
          order by taken.job, taken.branch, taken.hop"#,
-        &words.iter().map(|word| word.job.uuid()).collect::<Vec<_>>(),
-        &words.iter().map(|word| word.branch.as_str()).collect::<Vec<_>>() as &[&str],
-        &words.iter().map(|word| signed(word.hop)).collect::<Vec<_>>(),
+        &tokens.iter().map(|token| token.job.uuid()).collect::<Vec<_>>(),
+        &tokens.iter().map(|token| token.branch.as_str()).collect::<Vec<_>>() as &[&str],
+        &tokens.iter().map(|token| signed(token.hop)).collect::<Vec<_>>(),
         HoldReason::Attention.as_str(),
     )
     .fetch_all(tx.raw())

@@ -9,6 +9,7 @@ use events::wait::{Resume, Signal, Wait};
 use events::{
     cancel_record, cancel_tombstone, decode_wait, event_record, flow_record, progress_record, slip_record, wait_record,
 };
+use flow::id::TokenId;
 
 use crate::sample::{Any, IDS, samples, schemas, slip, trace};
 
@@ -91,7 +92,8 @@ fn waits_cancels_and_progress_are_keyed_by_the_job() {
 
 #[test]
 fn an_operators_word_is_a_signal_that_names_the_hold_it_is_for() {
-    let resume = Resume { job: slip().job, tenant: "acme".into(), branch: "b-1".into(), hop: 7, at_ms: 5 };
+    let resume =
+        Resume { token: TokenId { job: slip().job, branch: "b-1".into(), hop: 7 }, tenant: "acme".into(), at_ms: 5 };
     let signal = Signal::from(resume.clone());
     let record = wait_record(&Topics::default(), &IDS, &Wait::Signal(signal.clone()), &trace()).unwrap();
     let id = format!("{JOB}:signal:meanwhile.resume:b-1:7");

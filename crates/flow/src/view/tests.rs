@@ -131,7 +131,7 @@ fn a_parked_job_names_the_token_that_rests_until_it_goes_on() {
     assert_eq!(run.view.parked, []);
     run.step(failed(false));
     let Next::Hold(hold) = &run.decision.next else { panic!("{:?}", run.decision) };
-    assert_eq!(run.view.parked, [Parked { branch: String::new(), hop: hold.slip.hop }]);
+    assert_eq!(run.view.parked, [hold.slip.token()]);
     let resumed = decide::resumed(&hold.slip, 2, NOW_MS);
     let cursor = run.view.cursor + 1;
     run.view.apply(cursor, &resumed);

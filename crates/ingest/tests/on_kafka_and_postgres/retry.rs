@@ -1,8 +1,9 @@
 //! Once more: a parked job's token is named to the orchestrator, a finished job starts anew.
 
-use events::wait::{Resume, Wait};
+use events::wait::Wait;
 use events::{decode_slip, decode_wait};
 use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::TokenId;
 use serde_json::json;
 use test_kit::eventually;
 
@@ -41,7 +42,7 @@ async fn a_parked_jobs_token_is_named_by_its_hop_however_often_it_is_asked_for()
         assert_eq!(record.key.as_deref(), Some(job.as_bytes()));
         let wait = stage.ground.reader.read(record.value.as_deref(), decode_wait).await.unwrap();
         let Wait::Signal(signal) = wait else { panic!("{wait:?}") };
-        let Resume { job: named, branch, hop, .. } = signal.as_resume().unwrap().unwrap();
+        let TokenId { job: named, branch, hop } = signal.as_resume().unwrap().unwrap().token;
         assert_eq!((named.to_string(), branch.as_str(), hop), (job.clone(), "", 4), "what rests is one move further");
     }
     assert_eq!(waits[0].header("meanwhile-message-id"), waits[1].header("meanwhile-message-id"));

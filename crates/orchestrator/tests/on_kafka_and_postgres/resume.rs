@@ -3,7 +3,7 @@
 use events::wait::{Resume, Signal, Wait};
 use events::{Inbound, decode_event, slip_record, wait_record};
 use flow::event::{EventKind, JobStatus};
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason};
 use serde_json::json;
 use test_kit::{Ground, TEST_TRACE, sample_event, sample_job, sample_slip};
@@ -22,7 +22,7 @@ async fn park(ground: &Ground, job: JobId, hop: u32) {
 }
 
 async fn say(ground: &Ground, job: JobId, hop: u32) {
-    let resume = Resume { job, tenant: "default".to_owned(), branch: String::new(), hop, at_ms: 1 };
+    let resume = Resume { token: TokenId { job, branch: String::new(), hop }, tenant: "default".to_owned(), at_ms: 1 };
     send(ground, Wait::Signal(resume.into())).await;
 }
 

@@ -1,16 +1,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
-use store::holds::{NewHold, Released, ReleasedToken, Word, count_by_reason, insert, release_due, take_parked};
+use store::holds::{NewHold, Released, ReleasedToken, count_by_reason, insert, release_due, take_parked};
 use store::{Pool, Role};
 
 use crate::database::{Database, job, record};
 
 fn hold(job: JobId, hop: u32, release_after_ms: Option<u64>, value: &str) -> NewHold {
     let reason = if release_after_ms.is_some() { HoldReason::Backoff } else { HoldReason::Attention };
-    NewHold { job, branch: String::new(), hop, reason, release_after_ms, record: record(value) }
+    NewHold { token: TokenId { job, branch: String::new(), hop }, reason, release_after_ms, record: record(value) }
 }
 
 async fn put(pool: &Pool, holds: &[NewHold]) {
@@ -105,7 +105,7 @@ async fn a_parked_token_is_taken_once_however_often_it_is_called() {
     put(&pool, &[hold(parked, 4, None, "parked"), hold(waiting, 1, Some(60_000), "waiting")]).await;
     let call = async |job, hop| {
         let mut tx = pool.begin().await.unwrap();
-        let word = Word { job, branch: String::new(), hop };
+        let word = TokenId { job, branch: String::new(), hop };
         let taken = take_parked(&mut tx, &[word.clone(), word]).await.unwrap();
         tx.commit().await.unwrap();
         taken
@@ -125,7 +125,7 @@ async fn a_token_that_was_taken_rests_again_when_the_transaction_is_not_committe
     let parked = job();
     put(&pool, &[hold(parked, 4, None, "parked")]).await;
     let mut tx = pool.begin().await.unwrap();
-    let taken = take_parked(&mut tx, &[Word { job: parked, branch: String::new(), hop: 4 }]).await.unwrap();
+    let taken = take_parked(&mut tx, &[TokenId { job: parked, branch: String::new(), hop: 4 }]).await.unwrap();
     assert_eq!(taken.len(), 1);
     drop(tx);
     assert_eq!(database.count("orchestrator.holds").await, 1);
