@@ -7,6 +7,91 @@ use crate::time::{parse_rfc3339, rfc3339};
 use crate::topic::Topics;
 use crate::trace::Trace;
 
+/// The classes of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// It cannot be decoded.
+    Unreadable,
+    /// This version does not support it.
+    Unsupported,
+    /// It can be read but not stored.
+    NotStorable,
+    /// It is not a command.
+    InvalidCommand,
+    /// Its key cannot be an ordering key.
+    InvalidKey,
+    /// It names a flow that is not known.
+    UnknownFlow,
+    /// Its input is not what the flow's schema wants.
+    SchemaViolation,
+    /// Its idempotency key was used for another command.
+    IdReused,
+    /// Its topic does not exist.
+    UnknownTopic,
+    /// It is larger than its topic takes.
+    TooLarge,
+    /// The broker refused it.
+    Refused,
+    /// Code panicked over it.
+    Panicked,
+}
+
+impl Class {
+    /// The word in the header `meanwhile-failure-class`, in metrics and in logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Unsupported => "unsupported",
+            Self::NotStorable => "not-storable",
+            Self::InvalidCommand => "invalid-command",
+            Self::InvalidKey => "invalid-key",
+            Self::UnknownFlow => "unknown-flow",
+            Self::SchemaViolation => "schema-violation",
+            Self::IdReused => "id-reused",
+            Self::UnknownTopic => "unknown-topic",
+            Self::TooLarge => "too-large",
+            Self::Refused => "refused",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+/// Why a record is refused: it becomes a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The kind of the refusal.
+    pub class: Class,
+    /// The reason, for a person.
+    pub reason: String,
+}
+
+impl Refused {
+    /// A refusal of this class.
+    pub fn new(class: Class, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into() }
+    }
+}
+
+/// A refused record's place, and why it was refused: for the log, once the dead letter is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRecord {
+    /// The topic in which it was read.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Why.
+    pub refused: Refused,
+}
+
+impl RefusedRecord {
+    /// This record, refused.
+    pub fn new(record: &Inbound, refused: Refused) -> Self {
+        Self { topic: record.topic.clone(), partition: record.partition, offset: record.offset, refused }
+    }
+}
+
 /// Why a record became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

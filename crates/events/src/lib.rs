@@ -32,6 +32,7 @@ pub mod time;
 pub mod topic;
 pub mod trace;
 pub mod wait;
+mod writer;
 
 pub use compose::{
     cancel_record, cancel_tombstone, event_record, flow_record, progress_record, slip_record, wait_record,
@@ -41,3 +42,4 @@ pub use encode::{EncodeError, encode_cancel, encode_event, encode_progress, enco
 pub use record::{Inbound, Record};
 pub use schema::{RecordKind, WriterIds};
 pub use tell::decode_json;
+pub use writer::Writer;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bus::{Inbound, Record, RecordBatch};
 use events::command::Command;
-use events::dead_letter::{self, Failure};
+use events::dead_letter::{Class, Refused, RefusedRecord};
 use events::trace::Trace;
 use flow::definition::limit::KEY_BYTES_MAX;
 use flow::id::JobId;
@@ -33,12 +33,6 @@ pub(crate) struct Commands {
     pub(crate) caller: Caller,
 }
 
-/// Why a record is no job: a short class and a sentence.
-struct Refusal {
-    class: &'static str,
-    reason: String,
-}
-
 /// The effects of a batch of commands.
 #[derive(Default)]
 pub(crate) struct Understood {
@@ -50,42 +44,35 @@ pub(crate) struct Understood {
     /// Records that are no job.
     dead_letters: Vec<Record>,
     /// Why, one for each of them.
-    refused: Vec<Refused>,
-}
-
-/// A record that is no job, and why.
-struct Refused {
-    topic: String,
-    partition: i32,
-    offset: i64,
-    class: &'static str,
-    reason: String,
+    refused: Vec<RefusedRecord>,
 }
 
 impl Commands {
-    fn understand(&self, record: &Inbound, span: &Span) -> Result<NewAcceptance, Refusal> {
-        let refuse = |class, reason: String| Refusal { class, reason };
-        let command =
-            Command::parse(record.value.as_deref()).map_err(|error| refuse("invalid-command", error.to_string()))?;
+    fn understand(&self, record: &Inbound, span: &Span) -> Result<NewAcceptance, Refused> {
+        let refuse = Refused::new::<String>;
+        let command = Command::parse(record.value.as_deref())
+            .map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         if command.delay_ms.is_some() || command.callback.is_some() {
             let reason = "`delay` and `callback` are not supported by this version".to_owned();
-            return Err(refuse("unsupported", reason));
+            return Err(refuse(Class::Unsupported, reason));
         }
         if let Some(id) = &command.id {
-            idempotency::check_length(id).map_err(|error| refuse("invalid-command", error.to_string()))?;
+            idempotency::check_length(id).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         }
         let key = match record.key.as_deref().map(str::from_utf8) {
             None | Some(Ok("")) => None,
             Some(Ok(key)) if key.len() > KEY_BYTES_MAX || key.contains('\0') => {
                 let reason =
                     format!("the record's key has {} bytes of at most {KEY_BYTES_MAX}, none of them NUL", key.len());
-                return Err(refuse("invalid-key", reason));
+                return Err(refuse(Class::InvalidKey, reason));
             }
             Some(Ok(key)) => Some(key.to_owned()),
-            Some(Err(error)) => return Err(refuse("invalid-key", format!("the record's key is not UTF-8: {error}"))),
+            Some(Err(error)) => {
+                return Err(refuse(Class::InvalidKey, format!("the record's key is not UTF-8: {error}")));
+            }
         };
         let Some(definition) = self.api.catalog.active(&command.flow) else {
-            return Err(refuse("unknown-flow", self.api.catalog.no_such_flow(&command.flow)));
+            return Err(refuse(Class::UnknownFlow, self.api.catalog.no_such_flow(&command.flow)));
         };
         let (api, now_ms) = (&self.api, self.api.clock.now_ms());
         let correlation_id = command.correlation_id.as_deref().and_then(clean_correlation_id);
@@ -100,14 +87,12 @@ impl Commands {
             now_ms,
             retry_of: None,
         };
-        self.planner.plan(&definition, request).map_err(|error| refuse("schema-violation", violations(error)))
+        self.planner.plan(&definition, request).map_err(|error| refuse(Class::SchemaViolation, violations(error)))
     }
 
-    fn reject(&self, record: &Inbound, class: &'static str, reason: String, understood: &mut Understood) {
-        let failure = Failure::once(class, reason.as_str(), self.api.clock.now_ms());
-        understood.dead_letters.push(dead_letter::record(&self.planner.topics, record, &failure));
-        let (topic, partition, offset) = (record.topic.clone(), record.partition, record.offset);
-        understood.refused.push(Refused { topic, partition, offset, class, reason });
+    fn reject(&self, record: &Inbound, refused: Refused, understood: &mut Understood) {
+        understood.dead_letters.push(self.planner.writer.refused(record, &refused, self.api.clock.now_ms()));
+        understood.refused.push(RefusedRecord::new(record, refused));
     }
 }
 
@@ -119,15 +104,15 @@ impl Service for Commands {
         self.api.check_capacity()?;
         let mut understood = Understood::default();
         for record in batch.parts.iter().flat_map(|part| &part.records) {
-            let span = spans::command(record, self.planner.topics.prefix());
+            let span = spans::command(record, self.planner.writer.topics.prefix());
             match self.understand(record, &span) {
                 Ok(acceptance) => {
                     understood.acceptances.push(acceptance);
                     understood.sources.push((record.clone(), span));
                 }
-                Err(Refusal { class, reason }) => {
-                    span.fail(class, &reason);
-                    self.reject(record, class, reason, &mut understood);
+                Err(refused) => {
+                    span.fail(refused.class.as_str(), &refused.reason);
+                    self.reject(record, refused, &mut understood);
                 }
             }
         }
@@ -136,7 +121,7 @@ impl Service for Commands {
 
     fn refuse(&mut self, record: &Inbound, reason: &str) -> Understood {
         let mut understood = Understood::default();
-        self.reject(record, "not-storable", reason.to_owned(), &mut understood);
+        self.reject(record, Refused::new(Class::NotStorable, reason), &mut understood);
         understood
     }
 
@@ -154,8 +139,9 @@ impl Service for Commands {
                 }
                 Accepted::Replayed { job, same_fingerprint: false } => {
                     let reason = format!("the `id` was used before, for another command (job {job})");
-                    span.fail("id-reused", &reason);
-                    self.reject(record, "id-reused", reason, understood);
+                    let refused = Refused::new(Class::IdReused, reason);
+                    span.fail(refused.class.as_str(), &refused.reason);
+                    self.reject(record, refused, understood);
                 }
             }
         }
@@ -164,7 +150,7 @@ impl Service for Commands {
     }
 
     fn committed(&mut self, understood: Understood) {
-        understood.refused.iter().for_each(Refused::log);
+        understood.refused.iter().for_each(log_refused);
         understood.accepted.iter().for_each(|index| log_accepted(&understood.acceptances[*index].acceptance));
     }
 }
@@ -176,12 +162,11 @@ fn log_accepted(accepted: &Acceptance) {
     metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow.clone()).increment(1);
 }
 
-impl Refused {
-    fn log(&self) {
-        let Self { topic, partition, offset, class, reason } = self;
-        metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest", "class" => *class).increment(1);
-        tracing::warn!(topic, partition, offset, class, reason, "command refused");
-    }
+fn log_refused(record: &RefusedRecord) {
+    let RefusedRecord { topic, partition, offset, refused: Refused { class, reason } } = record;
+    let class = class.as_str();
+    metrics::counter!("meanwhile_dead_letters_total", "role" => "ingest", "class" => class).increment(1);
+    tracing::warn!(topic, partition, offset, class, reason, "command refused");
 }
 
 fn violations(BadInput(errors): BadInput) -> String {

@@ -2,11 +2,9 @@
 //! Kafka both come through here.
 
 use events::limit::RECORD_BYTES_MAX;
-use events::topic::Topics;
 use events::trace::Trace;
-use events::wait::Wait;
-use events::{EncodeError, Record, WriterIds};
-use flow::decide::{Decision, NewJob, Next, start};
+use events::{Record, Writer};
+use flow::decide::{NewJob, start};
 use flow::definition::{Definition, InputError};
 use flow::id::JobId;
 use serde_json::Value;
@@ -34,8 +32,7 @@ pub(crate) struct JobRequest {
 /// The settings and schema ids that all requests share.
 #[derive(Clone)]
 pub(crate) struct Planner {
-    pub(crate) topics: Topics,
-    pub(crate) writers: WriterIds,
+    pub(crate) writer: Writer,
     /// Idempotency keys are remembered for this time.
     pub(crate) idempotency_retention_ms: i64,
 }
@@ -96,31 +93,13 @@ impl Planner {
             retry_of: request.retry_of,
         };
         let decision = start(definition, job, request.now_ms);
-        let records = self.records(&decision, &request.trace).map_err(|error| BadInput::whole(error.to_string()))?;
+        let records =
+            self.writer.decision(&decision, &request.trace).map_err(|error| BadInput::whole(error.to_string()))?;
         if let Some(bytes) = records.iter().map(Record::size_bytes).find(|bytes| *bytes > RECORD_BYTES_MAX) {
             let detail =
                 format!("with this input the job's first record has {bytes} bytes, {RECORD_BYTES_MAX} at most");
             return Err(BadInput::whole(detail));
         }
         Ok(NewAcceptance { acceptance, idempotency, records })
-    }
-
-    fn records(&self, decision: &Decision, trace: &Trace) -> Result<Vec<Record>, EncodeError> {
-        let mut records = Vec::with_capacity(decision.events.len() + 1);
-        for event in &decision.events {
-            records.push(events::event_record(&self.topics, &self.writers, event, trace)?);
-        }
-        match &decision.next {
-            Next::Step { slip, queue } => {
-                records.push(events::slip_record(&self.topics, &self.writers, queue, slip, trace)?);
-            }
-            Next::Hold(hold) => {
-                let wait = Wait::Hold(hold.clone());
-                records.push(events::wait_record(&self.topics, &self.writers, &wait, trace)?);
-            }
-            // Nothing was tried yet, so there is nothing to try again.
-            Next::RetryNow { .. } | Next::End => {}
-        }
-        Ok(records)
     }
 }

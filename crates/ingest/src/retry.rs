@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use events::wait::{Resume, Wait};
-use events::{EncodeError, Record, wait_record};
+use events::{EncodeError, Record};
 use flow::event::JobStatus;
 use flow::id::JobId;
 use flow::view::JobView;
@@ -76,7 +76,7 @@ fn signals(api: &Api, view: &JobView, context: &RequestContext) -> Result<Vec<Re
         .iter()
         .map(|token| {
             let resume = Resume { token: token.clone(), tenant: view.tenant.clone(), at_ms };
-            wait_record(&planner.topics, &planner.writers, &Wait::Signal(resume.into()), &context.trace)
+            planner.writer.wait(&Wait::Signal(resume.into()), &context.trace)
         })
         .collect();
     signals.map_err(Problem::internal)

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use bus::{Inbound, RecordBatch};
+use events::dead_letter::{Class, Refused};
 use inbox::{Error, Service};
 use service_kit::stop_at;
 use store::{Tx, dead_letters, holds, jobs, outbox};
 use tokio::sync::Notify;
 
 use crate::resume::Resumer;
-use crate::take_in::{NOT_STORABLE, Refused, TakeIn, TakenIn};
+use crate::take_in::{TakeIn, TakenIn, log_refused};
 
 /// Applies batches.
 pub(crate) struct Orchestrator {
@@ -28,8 +29,8 @@ impl Service for Orchestrator {
     fn refuse(&mut self, record: &Inbound, reason: &str) -> TakenIn {
         let mut taken_in = TakenIn { records: 1, ..TakenIn::default() };
         // A dead letter that cannot be indexed stays where it is: refusing it would make another one, for ever.
-        if record.topic != self.take_in.topics.dead_letters() {
-            self.take_in.refuse(record, NOT_STORABLE, reason.to_owned(), &mut taken_in);
+        if record.topic != self.take_in.writer.topics.dead_letters() {
+            self.take_in.refuse(record, Refused::new(Class::NotStorable, reason), &mut taken_in);
         }
         taken_in
     }
@@ -38,8 +39,8 @@ impl Service for Orchestrator {
         jobs::project(tx, &taken_in.events).await?;
         holds::insert(tx, &taken_in.holds).await?;
         // After the holds: a token may be resumed that came to rest just before.
-        let TakeIn { topics, writers, reader, clock } = &self.take_in;
-        taken_in.resumed = Resumer { topics, writers, reader, clock }.resume(tx, &taken_in.to_resume).await?;
+        let TakeIn { writer, reader, clock } = &self.take_in;
+        taken_in.resumed = Resumer { writer, reader, clock }.resume(tx, &taken_in.to_resume).await?;
         outbox::append(tx, &taken_in.resumed.records).await?;
         dead_letters::index(tx, &taken_in.indexed).await?;
         outbox::append(tx, &taken_in.dead_letters).await?;
@@ -49,7 +50,7 @@ impl Service for Orchestrator {
 
     fn committed(&mut self, taken_in: TakenIn) {
         stop_at("orchestrator.after-commit");
-        taken_in.refused.iter().for_each(Refused::log);
+        taken_in.refused.iter().for_each(log_refused);
         taken_in.resumed.log();
         if !taken_in.holds.is_empty() {
             self.hold_came.notify_one();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::FollowerOptions;
+use events::Writer;
 use events::topic::Topics;
 use inbox::Inbox;
 use service_kit::health::Readiness;
@@ -96,7 +97,7 @@ async fn take_in(
     let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
     let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed).in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
-    let take_in = TakeIn { topics, writers, reader, clock: Clock::system() };
+    let take_in = TakeIn { writer: Writer { topics, ids: writers }, reader, clock: Clock::system() };
     let orchestrator = Orchestrator { take_in, hold_came };
     inbox.run(options, orchestrator, &shutdown).await.context("following events, waits and dead letters")
 }

@@ -2,8 +2,7 @@
 //! the signal.
 
 use bus::{Reader, Record, RegistryError, Unreadable};
-use events::topic::Topics;
-use events::{WriterIds, decode_slip, event_record};
+use events::{Writer, decode_slip};
 use flow::decide::resumed;
 use flow::event::JobEvent;
 use flow::id::TokenId;
@@ -40,8 +39,7 @@ impl Resumed {
 
 /// Takes parked tokens out of Postgres, and writes the events that say so.
 pub(crate) struct Resumer<'a> {
-    pub(crate) topics: &'a Topics,
-    pub(crate) writers: &'a WriterIds,
+    pub(crate) writer: &'a Writer,
     pub(crate) reader: &'a Reader,
     pub(crate) clock: &'a Clock,
 }
@@ -71,7 +69,7 @@ impl Resumer<'_> {
         let trace = cause(&taken.record.headers, slip.job);
         // A projection that is behind knows the flow's length later, from the job's own events.
         let event = resumed(&slip, taken.steps_total.unwrap_or_default(), self.clock.now_ms());
-        let record = event_record(self.topics, self.writers, &event, &trace).ok();
+        let record = self.writer.event(&event, &trace).ok();
         Ok(record.map(|record| (event, format!("{:032x}", trace.context.trace_id), record)))
     }
 }

@@ -1,12 +1,11 @@
 //! From records to values. Nothing is written here.
 
 use bus::{Inbound, Reader, Record, RecordBatch, RegistryError, Unreadable};
-use events::dead_letter::{self, Failure};
+use events::dead_letter::{self, Class, Refused, RefusedRecord};
 use events::flow_document::FlowDocument;
-use events::topic::Topics;
 use events::trace::Trace;
 use events::wait::{Resume, Signal, Wait};
-use events::{WriterIds, decode_cancel, decode_event, decode_wait};
+use events::{Writer, decode_cancel, decode_event, decode_wait};
 use flow::definition::Definition;
 use flow::id::TokenId;
 use service_kit::identity::Clock;
@@ -17,13 +16,6 @@ use store::jobs::ObservedEvent;
 
 use crate::resume::Resumed;
 use crate::trace::cause;
-
-/// The class of a record that could not be read.
-const UNREADABLE: &str = "unreadable";
-/// The class of a record that this version does not support.
-const UNSUPPORTED: &str = "unsupported";
-/// The class of a record that could be read but not stored.
-pub(crate) const NOT_STORABLE: &str = "not-storable";
 
 /// Everything that the records of one batch mean.
 #[derive(Default)]
@@ -41,47 +33,43 @@ pub(crate) struct TakenIn {
     /// Dead letters of these records, for the outbox.
     pub(crate) dead_letters: Vec<Record>,
     /// Why, one for each of them.
-    pub(crate) refused: Vec<Refused>,
+    pub(crate) refused: Vec<RefusedRecord>,
     /// The tokens that were taken; known once they are.
     pub(crate) resumed: Resumed,
 }
 
-/// A record that was refused, and why.
-pub(crate) struct Refused {
-    topic: String,
-    partition: i32,
-    offset: i64,
-    class: &'static str,
-    reason: String,
-}
-
-impl Refused {
-    /// Counts and logs it.
-    pub(crate) fn log(&self) {
-        let Self { topic, partition, offset, class, reason } = self;
-        metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator", "class" => *class).increment(1);
-        tracing::warn!(topic, partition, offset, class, reason, "record refused");
-    }
+/// Counts and logs a refused record.
+pub(crate) fn log_refused(record: &RefusedRecord) {
+    let RefusedRecord { topic, partition, offset, refused: Refused { class, reason } } = record;
+    let class = class.as_str();
+    metrics::counter!("meanwhile_dead_letters_total", "role" => "orchestrator", "class" => class).increment(1);
+    tracing::warn!(topic, partition, offset, class, reason, "record refused");
 }
 
 /// Reads records; keeps the one door for each topic's unreadable ones.
 pub(crate) struct TakeIn {
-    pub(crate) topics: Topics,
-    pub(crate) writers: WriterIds,
+    pub(crate) writer: Writer,
     pub(crate) reader: Reader,
     pub(crate) clock: Clock,
 }
 
-/// Why a record was refused.
-enum Refusal {
-    Class(&'static str, String),
+/// Why a record has no effect.
+enum Unread {
+    Refused(Refused),
+    /// The registry does not answer.
     NotNow(RegistryError),
 }
 
-impl From<Unreadable> for Refusal {
+impl From<Refused> for Unread {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<Unreadable> for Unread {
     fn from(error: Unreadable) -> Self {
         match error {
-            Unreadable::Never(reason) => Self::Class(UNREADABLE, reason),
+            Unreadable::Never(reason) => Self::Refused(unreadable(reason)),
             Unreadable::NotNow(error) => Self::NotNow(error),
         }
     }
@@ -97,25 +85,23 @@ impl TakeIn {
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             match self.read_one(record, &mut taken_in).await {
                 Ok(()) => {}
-                Err(Refusal::Class(class, reason)) => self.refuse(record, class, reason, &mut taken_in),
-                Err(Refusal::NotNow(error)) => return Err(error),
+                Err(Unread::Refused(refused)) => self.refuse(record, refused, &mut taken_in),
+                Err(Unread::NotNow(error)) => return Err(error),
             }
         }
         Ok(taken_in)
     }
 
     /// The record becomes a dead letter.
-    pub(crate) fn refuse(&self, record: &Inbound, class: &'static str, reason: String, taken_in: &mut TakenIn) {
-        let failure = Failure::once(class, reason.as_str(), self.clock.now_ms());
-        taken_in.dead_letters.push(dead_letter::record(&self.topics, record, &failure));
-        let (topic, partition, offset) = (record.topic.clone(), record.partition, record.offset);
-        taken_in.refused.push(Refused { topic, partition, offset, class, reason });
+    pub(crate) fn refuse(&self, record: &Inbound, refused: Refused, taken_in: &mut TakenIn) {
+        taken_in.dead_letters.push(self.writer.refused(record, &refused, self.clock.now_ms()));
+        taken_in.refused.push(RefusedRecord::new(record, refused));
     }
 
-    async fn read_one(&self, record: &Inbound, taken_in: &mut TakenIn) -> Result<(), Refusal> {
+    async fn read_one(&self, record: &Inbound, taken_in: &mut TakenIn) -> Result<(), Unread> {
         let topic = record.topic.as_str();
         let value = record.value.as_deref();
-        if topic == self.topics.events() {
+        if topic == self.writer.topics.events() {
             let event = self.reader.read(value, decode_event).await?;
             taken_in.events.push(ObservedEvent {
                 partition: record.partition,
@@ -123,7 +109,7 @@ impl TakeIn {
                 trace_id: Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id),
                 event,
             });
-        } else if topic == self.topics.waits() {
+        } else if topic == self.writer.topics.waits() {
             match self.reader.read(value, decode_wait).await? {
                 Wait::Hold(hold) => {
                     let span = self.span(record, &hold);
@@ -134,10 +120,10 @@ impl TakeIn {
                 }
                 Wait::Signal(signal) => taken_in.to_resume.push(token(&signal)?),
             }
-        } else if topic == self.topics.dead_letters() {
+        } else if topic == self.writer.topics.dead_letters() {
             taken_in.indexed.push(index_entry(record));
-        } else if topic == self.topics.flows() {
-            check_flow(record).map_err(|reason| Refusal::Class(UNREADABLE, reason))?;
+        } else if topic == self.writer.topics.flows() {
+            check_flow(record).map_err(unreadable)?;
         } else if value.is_some() {
             // Cancels are the workers' to act on; here they are only checked. A tombstone takes one back.
             self.reader.read(value, decode_cancel).await?;
@@ -157,7 +143,7 @@ impl TakeIn {
             job: Some(&job),
             cause: Some(cause(&record.headers, hold.slip.job).context),
         };
-        let group = format_args!("{}-orchestrator", self.topics.prefix());
+        let group = format_args!("{}-orchestrator", self.writer.topics.prefix());
         let span = Span::process(&message, group, record.partition, record.offset);
         span.text("meanwhile.flow", &hold.slip.flow)
             .text("meanwhile.step", &hold.slip.step)
@@ -170,27 +156,31 @@ impl TakeIn {
         span
     }
 
-    fn hold(&self, record: &Inbound, hold: flow::slip::Hold, span: &Span) -> Result<NewHold, Refusal> {
+    fn hold(&self, record: &Inbound, hold: flow::slip::Hold, span: &Span) -> Result<NewHold, Unread> {
         let mut trace = cause(&record.headers, hold.slip.job);
         if let Some(context) = span.point() {
             trace.context = context;
         }
-        let slip_record = events::slip_record(&self.topics, &self.writers, &hold.queue, &hold.slip, &trace);
+        let slip_record = self.writer.slip(&hold.queue, &hold.slip, &trace);
         Ok(NewHold {
             token: hold.slip.token(),
             reason: hold.reason,
             release_after_ms: hold.release_after_ms,
-            record: slip_record.map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?,
+            record: slip_record.map_err(|error| unreadable(error.to_string()))?,
         })
     }
 }
 
+fn unreadable(reason: String) -> Refused {
+    Refused::new(Class::Unreadable, reason)
+}
+
 /// The only signal that this version knows.
-fn token(signal: &Signal) -> Result<TokenId, Refusal> {
-    let resume = signal.as_resume().map_err(|error| Refusal::Class(UNREADABLE, error.to_string()))?;
+fn token(signal: &Signal) -> Result<TokenId, Unread> {
+    let resume = signal.as_resume().map_err(|error| unreadable(error.to_string()))?;
     let Some(Resume { token, .. }) = resume else {
         let reason = format!("signals are not supported by this version (`{}`)", signal.name);
-        return Err(Refusal::Class(UNSUPPORTED, reason));
+        return Err(Refused::new(Class::Unsupported, reason).into());
     };
     Ok(token)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bus::bisection::{Bisection, Verdict};
 use bus::{Cause, DevCapacity, TopicLimits, TransactionalProducer, TxError, Writes};
 use events::Record;
+use events::dead_letter::{Class, Refused};
 use events::position::Position;
 use events::topic::Topics;
 use service_kit::{CancellationToken, Clock};
@@ -19,7 +20,7 @@ use crate::batch::{Batch, Pace};
 use crate::config::Config;
 use crate::cursor::Place;
 use crate::read::{Item, Row};
-use crate::refuse::{self, Refusal};
+use crate::refuse;
 use crate::seam::{Seam, Seams};
 use crate::telemetry;
 
@@ -251,9 +252,9 @@ impl Drain {
     fn refuse_misfits(&mut self, rows: &mut [Row]) -> Result<(), DrainError> {
         for row in rows {
             if !self.limits.is_known_to_fit(&row.record.topic, row.record.size_bytes())
-                && let Err(refusal) = self.judge(&row.record)?
+                && let Err(refused) = self.judge(&row.record)?
             {
-                self.replace(row, refusal)?;
+                self.replace(row, refused)?;
             }
         }
         Ok(())
@@ -269,27 +270,27 @@ impl Drain {
             row.record = refuse::dead_letter_in_short(&self.topics, &row.record, self.clock.now_ms());
             return Ok(());
         }
-        let refusal = Refusal::by_broker(&row.record.topic, &cause);
-        self.replace(row, refusal)
+        let refused = refuse::by_broker(&row.record.topic, &cause);
+        self.replace(row, refused)
     }
 
-    fn replace(&mut self, row: &mut Row, refusal: Refusal) -> Result<(), DrainError> {
-        let Refusal { class, reason } = &refusal;
+    fn replace(&mut self, row: &mut Row, refused: Refused) -> Result<(), DrainError> {
+        let (class, reason) = (refused.class.as_str(), &refused.reason);
         tracing::error!(topic = row.record.topic, class, reason, "a row goes to the dead letters");
         telemetry::refused(class);
         let record = std::mem::take(&mut row.record);
-        let letter = refuse::dead_letter(&self.topics, record, refusal, self.clock.now_ms());
+        let letter = refuse::dead_letter(&self.topics, record, &refused, self.clock.now_ms());
         row.record = match self.judge(&letter)? {
-            Err(Refusal { class: refuse::TOO_LARGE, .. }) => {
+            Err(Refused { class: Class::TooLarge, .. }) => {
                 refuse::dead_letter_in_short(&self.topics, &letter, self.clock.now_ms())
             }
-            Err(refusal) => return Err(DrainError::NoDeadLetters(refusal.reason)),
+            Err(refused) => return Err(DrainError::NoDeadLetters(refused.reason)),
             Ok(()) => letter,
         };
         Ok(())
     }
 
-    fn judge(&self, record: &Record) -> Result<Result<(), Refusal>, DrainError> {
+    fn judge(&self, record: &Record) -> Result<Result<(), Refused>, DrainError> {
         let check = refuse::check(&self.limits, self.config.topic_wait(), record);
         let judging = self.stop.run_until_cancelled(check);
         self.runtime.block_on(judging).ok_or(DrainError::Stopped)

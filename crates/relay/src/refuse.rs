@@ -3,36 +3,22 @@
 use std::time::Duration;
 
 use bus::{Misfit, TopicLimits};
-use events::dead_letter::{self, Failure};
+use events::dead_letter::{self, Class, Failure, Refused};
 use events::topic::Topics;
 use events::{Inbound, Record};
 
-/// The classes of refusals.
-pub(crate) const TOO_LARGE: &str = "too-large";
-const UNKNOWN_TOPIC: &str = "unknown-topic";
-const REFUSED: &str = "refused";
 /// While Kafka does not answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// The headers by which a record is found again, kept even in short.
 const KEPT: [&str; 2] = [events::header::JOB_ID, events::header::MESSAGE_ID];
 
-/// Why Kafka would not take a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// A short stable word.
-    pub(crate) class: &'static str,
-    /// For a person.
-    pub(crate) reason: String,
-}
-
-impl Refusal {
-    pub(crate) fn by_broker(topic: &str, cause: &str) -> Self {
-        Self { class: REFUSED, reason: format!("Kafka refused the record for {topic}: {cause}") }
-    }
+/// The refusal of a record that aborts every transaction.
+pub(crate) fn by_broker(topic: &str, cause: &str) -> Refused {
+    Refused::new(Class::Refused, format!("Kafka refused the record for {topic}: {cause}"))
 }
 
 /// Asks Kafka, until it answers, whether the record's topic exists and takes the record.
-pub(crate) async fn check(limits: &TopicLimits, topic_wait: Duration, record: &Record) -> Result<(), Refusal> {
+pub(crate) async fn check(limits: &TopicLimits, topic_wait: Duration, record: &Record) -> Result<(), Refused> {
     let (topic, bytes) = (&record.topic, record.size_bytes());
     let misfit = loop {
         match limits.check(topic, bytes, topic_wait).await {
@@ -44,20 +30,20 @@ pub(crate) async fn check(limits: &TopicLimits, topic_wait: Duration, record: &R
         None => Ok(()),
         Some(Misfit::UnknownTopic) => {
             let reason = format!("topic {topic} does not exist; create it (`flows apply`, `migrate`)");
-            Err(Refusal { class: UNKNOWN_TOPIC, reason })
+            Err(Refused::new(Class::UnknownTopic, reason))
         }
         Some(Misfit::TooLarge { record_bytes_max }) => {
             let reason = format!(
                 "too large: {bytes} bytes, and {topic} takes {record_bytes_max} without frames (max.message.bytes)"
             );
-            Err(Refusal { class: TOO_LARGE, reason })
+            Err(Refused::new(Class::TooLarge, reason))
         }
     }
 }
 
 /// The dead letter of a record that never reached Kafka; so its partition and offset are -1.
-pub(crate) fn dead_letter(topics: &Topics, record: Record, refusal: Refusal, now_ms: i64) -> Record {
-    let failure = Failure::once(refusal.class, refusal.reason, now_ms);
+pub(crate) fn dead_letter(topics: &Topics, record: Record, refused: &Refused, now_ms: i64) -> Record {
+    let failure = Failure::once(refused.class.as_str(), refused.reason.as_str(), now_ms);
     dead_letter::record(topics, &inbound(record), &failure)
 }
 
@@ -94,8 +80,8 @@ mod tests {
             value: Some(vec![7; 100]),
             headers: vec![("a".into(), None)],
         };
-        let refusal = Refusal { class: TOO_LARGE, reason: "too large".into() };
-        let whole = dead_letter(&topics, record.clone(), refusal, 5);
+        let refused = Refused::new(Class::TooLarge, "too large");
+        let whole = dead_letter(&topics, record.clone(), &refused, 5);
         assert_eq!((&whole.key, &whole.value, &whole.headers[0]), (&record.key, &record.value, &record.headers[0]));
         let short = dead_letter_in_short(&topics, &whole, 6);
         assert_eq!((short.value.as_ref(), short.topic.as_str()), (None, "meanwhile.dead-letters"));

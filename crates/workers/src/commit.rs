@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bus::bisection::{Bisection, Verdict};
 use bus::{Cause, Control, DevCapacity, OffsetCommit, TopicPartition, TransactionalProducer, TxError, Writes};
+use events::dead_letter::{Class, Refused};
 use service_kit::stop_at;
 
 use crate::board::{Batch, Finished};
@@ -144,7 +145,7 @@ impl Committer {
     fn replace(&self, finished: &mut Finished, cause: &str) {
         let whole = finished.produced.iter().any(|record| record.value.is_some());
         if !finished.dead {
-            finished.produced = vec![self.runner.bury(&finished.record, "refused", cause)];
+            finished.produced = vec![self.runner.dead_letter(&finished.record, &Refused::new(Class::Refused, cause))];
             finished.dead = true;
         } else if whole {
             // Not even its dead letter is taken: its place and the reason remain.
@@ -162,7 +163,7 @@ impl Committer {
 
 /// The workers' consumer group.
 pub(crate) fn group(runner: &Runner) -> String {
-    format!("{}-workers", runner.topics.prefix())
+    format!("{}-workers", runner.writer.topics.prefix())
 }
 
 fn offset_commit((place, position): &(TopicPartition, crate::ledger::Position)) -> OffsetCommit {

@@ -116,5 +116,5 @@ impl Handler for Intake {
 
 /// The steps topics of these queues, in order.
 pub(crate) fn topics_of(runner: &Runner, queues: &BTreeSet<String>) -> Vec<String> {
-    queues.iter().map(|queue| runner.topics.steps(queue)).collect()
+    queues.iter().map(|queue| runner.writer.topics.steps(queue)).collect()
 }

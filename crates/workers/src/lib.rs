@@ -61,8 +61,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bus::admin::Admin;
 use bus::{Reader, Registry};
-use events::WriterIds;
 use events::topic::Topics;
+use events::{Writer, WriterIds};
 use flow::decide::Env;
 use serde_json::Value;
 use service_kit::retry::{Backoff, until_ok};
@@ -188,8 +188,7 @@ impl Workers {
         let ids = Ids::system();
         let admin = Admin::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?;
         Ok(Runner {
-            topics: settings.topics.clone(),
-            writers,
+            writer: Writer { topics: settings.topics.clone(), ids: writers },
             reader,
             flows,
             http: Http::new(&settings.config.http)?,

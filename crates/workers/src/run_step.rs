@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::{Inbound, Reader, Record, Unreadable};
-use events::dead_letter::{self, Failure};
-use events::topic::Topics;
+use events::dead_letter::{Class, Refused};
 use events::trace::Trace;
-use events::wait::Wait;
-use events::{EncodeError, WriterIds, decode_slip, event_record, slip_record, wait_record};
+use events::{Writer, decode_slip};
 use flow::decide::{Decision, Env, NativeCall as PreparedNative, Next, Outcome, Prepared};
 use flow::decide::{advance, classify, missing_native, prepare};
 use flow::definition::Definition;
@@ -38,8 +36,7 @@ const MISSING_QUEUE_DELAY_MS: u64 = 30_000;
 /// Everything that running a step needs. One per process.
 #[derive(Debug)]
 pub(crate) struct Runner {
-    pub(crate) topics: Topics,
-    pub(crate) writers: WriterIds,
+    pub(crate) writer: Writer,
     pub(crate) reader: Reader,
     pub(crate) flows: Arc<Flows>,
     pub(crate) http: Http,
@@ -52,25 +49,12 @@ pub(crate) struct Runner {
     pub(crate) ids: Ids,
 }
 
-/// Nobody can do anything with this record: a dead letter.
-#[derive(Debug)]
-struct Dead {
-    class: &'static str,
-    reason: String,
-}
-
-impl Dead {
-    fn new(class: &'static str, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into() }
-    }
-}
-
 impl Runner {
     /// Runs a slip, and then those that waited for it in its lane, until there are none or the partition is revoked.
     pub(crate) async fn run(self: Arc<Self>, desk: Arc<Desk>, mut work: Work) {
         loop {
             let Work { epoch, lane, record, revoked, redelivered } = work;
-            let span = spans::process(&record, self.topics.prefix());
+            let span = spans::process(&record, self.writer.topics.prefix());
             let settled = revoked.run_until_cancelled(self.settle(&record, redelivered, &span)).await;
             let Some((produced, dead)) = settled else {
                 return span.fail("revoked", "the partition went to another worker, which runs the step again");
@@ -86,46 +70,49 @@ impl Runner {
     /// The records that follow from a consumed one, and whether they are a dead letter.
     async fn settle(&self, record: &Inbound, redelivered: bool, span: &Span) -> (Vec<Record>, bool) {
         let followed = AssertUnwindSafe(self.follow(record, redelivered, span)).catch_unwind().await;
-        let dead = match followed {
+        let refused = match followed {
             Ok(Ok(records)) => return (records, false),
-            Ok(Err(dead)) => dead,
-            Err(panic) => Dead::new("panicked", format!("the worker panicked: {}", words_of(panic.as_ref()))),
+            Ok(Err(refused)) => refused,
+            Err(panic) => Refused::new(Class::Panicked, format!("the worker panicked: {}", words_of(panic.as_ref()))),
         };
-        span.fail(dead.class, &dead.reason);
-        (vec![self.bury(record, dead.class, &dead.reason)], true)
+        span.fail(refused.class.as_str(), &refused.reason);
+        (vec![self.dead_letter(record, &refused)], true)
     }
 
     /// The dead letter of a record.
-    pub(crate) fn bury(&self, record: &Inbound, class: &'static str, reason: &str) -> Record {
-        telemetry::dead_letter(record, class, reason);
-        dead_letter::record(&self.topics, record, &Failure::once(class, reason, self.clock.now_ms()))
+    pub(crate) fn dead_letter(&self, record: &Inbound, refused: &Refused) -> Record {
+        telemetry::dead_letter(record, refused);
+        self.writer.refused(record, refused, self.clock.now_ms())
     }
 
-    async fn follow(&self, record: &Inbound, redelivered: bool, span: &Span) -> Result<Vec<Record>, Dead> {
+    async fn follow(&self, record: &Inbound, redelivered: bool, span: &Span) -> Result<Vec<Record>, Refused> {
         let slip = self.read(record).await?;
         spans::slip(span, &slip);
         let slip = if redelivered { flow::decide::redelivered(slip) } else { slip };
         let definition = self.flows.definition(&slip.flow, &slip.version).await;
         let definition = definition.ok_or_else(|| {
-            Dead::new("unknown-flow", format!("no flow {}@{} on {}", slip.flow, slip.version, self.topics.flows()))
+            Refused::new(
+                Class::UnknownFlow,
+                format!("no flow {}@{} on {}", slip.flow, slip.version, self.writer.topics.flows()),
+            )
         })?;
         let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
         self.run_step(&definition, slip, &trace, span).await
     }
 
     /// Reads the slip; waits for as long as the registry does not answer.
-    async fn read(&self, record: &Inbound) -> Result<Slip, Dead> {
+    async fn read(&self, record: &Inbound) -> Result<Slip, Refused> {
         match record.key.as_deref().map(std::str::from_utf8) {
             Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(Dead::new("unreadable", format!("the key is not UTF-8: {error}"))),
-            None => return Err(Dead::new("unreadable", "a slip has a key, this record has none")),
+            Some(Err(error)) => return Err(Refused::new(Class::Unreadable, format!("the key is not UTF-8: {error}"))),
+            None => return Err(Refused::new(Class::Unreadable, "a slip has a key, this record has none")),
         }
         let mut backoff = Backoff::default();
         let mut waited = false;
         let read = loop {
             match self.reader.read(record.value.as_deref(), decode_slip).await {
                 Ok(slip) => break Ok(slip),
-                Err(Unreadable::Never(reason)) => break Err(Dead::new("unreadable", reason)),
+                Err(Unreadable::Never(reason)) => break Err(Refused::new(Class::Unreadable, reason)),
                 Err(Unreadable::NotNow(error)) => {
                     waited = true;
                     self.readiness.missing("registry", error);
@@ -146,7 +133,7 @@ impl Runner {
         mut slip: Slip,
         trace: &Trace,
         span: &Span,
-    ) -> Result<Vec<Record>, Dead> {
+    ) -> Result<Vec<Record>, Refused> {
         loop {
             let started = Instant::now();
             let decision = match self.attempt(definition, &slip, trace).await {
@@ -210,42 +197,28 @@ impl Runner {
         slip: &Slip,
         decision: Decision,
         trace: &Trace,
-    ) -> Result<Vec<Record>, Dead> {
+    ) -> Result<Vec<Record>, Refused> {
         let misfit = match self.records_that_fit(decision, trace).await {
             Ok(records) => return Ok(records),
             Err(misfit) => misfit,
         };
         let failure = advance(definition, slip, Outcome::too_large(misfit), self.clock.now_ms());
-        self.records_that_fit(failure, trace).await.map_err(|misfit| Dead::new("too-large", misfit))
+        self.records_that_fit(failure, trace).await.map_err(|misfit| Refused::new(Class::TooLarge, misfit))
     }
 
     async fn records_that_fit(&self, mut decision: Decision, trace: &Trace) -> Result<Vec<Record>, String> {
         if let Next::Step { queue, .. } = &decision.next
-            && !self.limits.has(&self.topics.steps(queue)).await
+            && !self.limits.has(&self.writer.topics.steps(queue)).await
         {
             decision = rest_until_there(decision);
         }
-        let records = self.records(&decision, trace).map_err(|error| error_chain(&error))?;
+        let records = self.writer.decision(&decision, trace).map_err(|error| error_chain(&error))?;
         for record in &records {
             if let Some(misfit) = self.limits.misfit(record).await {
                 return Err(misfit);
             }
         }
         telemetry::decision(&self.meters, &decision, trace);
-        Ok(records)
-    }
-
-    fn records(&self, decision: &Decision, trace: &Trace) -> Result<Vec<Record>, EncodeError> {
-        let (topics, writers) = (&self.topics, &self.writers);
-        let mut records = Vec::with_capacity(decision.events.len() + 1);
-        match &decision.next {
-            Next::Step { slip, queue } => records.push(slip_record(topics, writers, queue, slip, trace)?),
-            Next::Hold(hold) => records.push(wait_record(topics, writers, &Wait::Hold(hold.clone()), trace)?),
-            Next::End | Next::RetryNow { .. } => {}
-        }
-        for event in &decision.events {
-            records.push(event_record(topics, writers, event, trace)?);
-        }
         Ok(records)
     }
 }

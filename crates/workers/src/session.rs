@@ -92,7 +92,7 @@ impl Session {
 
     /// Takes the transactional id over: a predecessor's open transaction ends here.
     async fn producer(&self) -> anyhow::Result<TransactionalProducer> {
-        let transactional_id = format!("{}-workers-{}", self.runner.topics.prefix(), self.instance);
+        let transactional_id = format!("{}-workers-{}", self.runner.writer.topics.prefix(), self.instance);
         let (settings, timeout) = (self.bus.clone(), self.config.transaction_timeout());
         let start = move || -> anyhow::Result<TransactionalProducer> {
             let mut producer = TransactionalProducer::new(&settings, &transactional_id, timeout)?;
@@ -125,7 +125,7 @@ impl Session {
         };
         let consumer = GroupConsumer::start_with(&self.bus, options, intake)?;
         let interval_max = Duration::from_millis(self.config.commit_interval_ms_max);
-        let capacity = self.bus.dev_capacity(&runner.topics);
+        let capacity = self.bus.dev_capacity(&runner.writer.topics);
         let (control, to_commit) = (consumer.control(), Arc::clone(&desk));
         let committer = Committer::new(producer, control, to_commit, Arc::clone(runner), interval_max, capacity);
         let failures = failures.clone();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bus::{ConsumerError, Inbound};
+use events::dead_letter::Refused;
 use events::trace::Trace;
 use flow::decide::{Decision, Next, Outcome};
 use flow::event::{EventKind, JobEvent};
@@ -82,7 +83,8 @@ pub(crate) fn missing_queue(slip: &Slip, queue: &str) {
 }
 
 /// A record becomes a dead letter.
-pub(crate) fn dead_letter(record: &Inbound, class: &'static str, reason: &str) {
+pub(crate) fn dead_letter(record: &Inbound, refused: &Refused) {
+    let (class, reason) = (refused.class.as_str(), &refused.reason);
     metrics::counter!("meanwhile_dead_letters_total", "role" => "workers", "class" => class).increment(1);
     let Inbound { topic, partition, offset, .. } = record;
     tracing::error!(topic, partition, offset, class, reason, "a record becomes a dead letter");

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bus::admin::Admin;
 use bus::{AssignedPartition, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Inbound};
 use bus::{Producer, Reader, Record, Registry, Start};
-use events::WriterIds;
 use events::dead_letter::burial;
 use events::topic::Topics;
+use events::{Writer, WriterIds};
 use service_kit::{Clock, Ids, Readiness};
 use test_kit::{eventually, read_topic};
 
@@ -118,8 +118,10 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
     let readiness = Readiness::new(Clock::system(), "workers");
     let (flows, ..) = Flows::new();
     Runner {
-        topics: topics.clone(),
-        writers: WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 4, progress: 5 },
+        writer: Writer {
+            topics: topics.clone(),
+            ids: WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 4, progress: 5 },
+        },
         reader: Reader::new(Registry::new(&bus.registry_url, None).unwrap()),
         flows,
         http: Http::new(&Config::default().http).unwrap(),
