@@ -6,11 +6,33 @@ use std::str::FromStr;
 use crate::header;
 use crate::record::Header;
 
+/// The id of a trace: 128 bits, shown as 32 hexadecimal digits everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceId(u128);
+
+impl TraceId {
+    /// The id with these bits.
+    pub const fn new(id: u128) -> Self {
+        Self(id)
+    }
+
+    /// The bits.
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// A parsed `traceparent` (W3C Trace Context, version 00): who caused this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     /// The trace, never zero.
-    pub trace_id: u128,
+    pub trace_id: TraceId,
     /// The span that caused this, never zero.
     pub span_id: u64,
     /// Trace flags; bit 0 is `sampled`.
@@ -26,7 +48,7 @@ impl TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
+        write!(f, "00-{}-{:016x}-{:02x}", self.trace_id, self.span_id, self.flags)
     }
 }
 
@@ -50,13 +72,13 @@ impl FromStr for TraceContext {
         if version == "ff" || (version == "00" && parts.next().is_some()) {
             return Err(NotATraceparent);
         }
-        let trace_id = u128::from_str_radix(trace, 16).map_err(|_| NotATraceparent)?;
+        let id = u128::from_str_radix(trace, 16).map_err(|_| NotATraceparent)?;
         let span_id = u64::from_str_radix(span, 16).map_err(|_| NotATraceparent)?;
         let flags = u8::from_str_radix(flags, 16).map_err(|_| NotATraceparent)?;
-        if trace_id == 0 || span_id == 0 {
+        if id == 0 || span_id == 0 {
             return Err(NotATraceparent);
         }
-        Ok(Self { trace_id, span_id, flags })
+        Ok(Self { trace_id: TraceId(id), span_id, flags })
     }
 }
 

@@ -157,7 +157,7 @@ impl Service for Commands {
 
 fn log_accepted(accepted: &Acceptance) {
     let Acceptance { job, tenant, flow, trace_id, .. } = accepted;
-    let trace_id = trace_id.map(|id| format!("{id:032x}"));
+    let trace_id = trace_id.map(|id| id.to_string());
     tracing::info!(job.id = %job, flow, tenant, trace_id, "command accepted");
     metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow.clone()).increment(1);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bus::Unreadable;
 use events::decode_event;
+use events::trace::TraceId;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::view::JobView;
@@ -80,13 +81,13 @@ fn is_visible(job: &JobState, caller: &Caller) -> bool {
 struct DecodedJob {
     events: Vec<(i64, JobEvent)>,
     complete: bool,
-    trace_id: Option<u128>,
+    trace_id: Option<TraceId>,
 }
 
 impl DecodedJob {
     /// None without any event.
     fn state(self) -> Option<JobState> {
-        Some(JobState { trace_id: self.trace_id.map(hexadecimal), ..fold(self.events)? })
+        Some(JobState { trace_id: self.trace_id.map(|id| id.to_string()), ..fold(self.events)? })
     }
 }
 
@@ -120,7 +121,7 @@ fn merge(stored: StoredJob, recent: Option<DecodedJob>) -> JobState {
         let acceptance = stored.acceptance.expect("a stored job has an acceptance or a projection with history");
         JobState { view: accepted(&acceptance), events: Vec::new(), trace_id: None }
     });
-    state.trace_id = trace_id.map(hexadecimal);
+    state.trace_id = trace_id.map(|id| id.to_string());
     state
 }
 
@@ -132,10 +133,6 @@ fn fold(events: Vec<(i64, JobEvent)>) -> Option<JobState> {
     let mut kept = vec![(cursor, first)];
     kept.extend(events.filter(|(cursor, event)| view.apply(*cursor, event)));
     Some(JobState { view, events: kept, trace_id: None })
-}
-
-fn hexadecimal(trace_id: u128) -> String {
-    format!("{trace_id:032x}")
 }
 
 /// A job without any event yet.

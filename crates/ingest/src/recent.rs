@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use events::trace::Trace;
+use events::trace::{Trace, TraceId};
 use events::{Inbound, header};
 use flow::event::EventKind;
 use flow::id::JobId;
@@ -20,7 +20,7 @@ pub(crate) struct RecentJob {
     /// Whether the tail saw the job from its acceptance on.
     pub(crate) complete: bool,
     /// The job's trace.
-    pub(crate) trace_id: Option<u128>,
+    pub(crate) trace_id: Option<TraceId>,
 }
 
 /// For this many times more jobs, the cursor alone is kept.

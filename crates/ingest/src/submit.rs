@@ -8,6 +8,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
+use events::trace::TraceId;
 use flow::definition::{Definition, InputError};
 use flow::event::JobStatus;
 use flow::id::JobId;
@@ -148,7 +149,7 @@ pub(crate) async fn submit_job(
 struct Origin {
     job: JobId,
     correlation_id: Option<String>,
-    trace_id: Option<u128>,
+    trace_id: Option<TraceId>,
     retry_of: Option<JobId>,
 }
 
@@ -167,7 +168,7 @@ async fn first_origin(api: &Api, caller: &Caller, job: JobId) -> Origin {
 }
 
 fn answer_with(api: &Api, caller: &Caller, definition: &Definition, origin: Origin) -> Response {
-    let trace_id = origin.trace_id.map(|trace_id| format!("{trace_id:032x}"));
+    let trace_id = origin.trace_id.map(|trace_id| trace_id.to_string());
     let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
     let info = AcceptedInfo {
         job: origin.job,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bus::{FollowerOptions, Reader, RecordBatch, Unreadable};
 use events::topic::Topics;
-use events::trace::Trace;
+use events::trace::{Trace, TraceId};
 use events::{Inbound, decode_event, header};
 use flow::event::{EventKind, JobEvent};
 use inbox::{Inbox, Service};
@@ -58,7 +58,7 @@ struct Notifier {
 /// A job has ended.
 struct Ended {
     event: JobEvent,
-    trace_id: Option<u128>,
+    trace_id: Option<TraceId>,
 }
 
 impl Service for Notifier {
@@ -107,6 +107,6 @@ fn log_end(Ended { event, trace_id }: &Ended) {
     let took = Duration::from_millis(u64::try_from(event.at_ms - event.accepted_at_ms).unwrap_or(0));
     metrics::counter!("meanwhile_jobs_ended_total", "flow" => flow.clone(), "status" => status.as_str()).increment(1);
     metrics::histogram!("meanwhile_job_seconds", "flow" => flow.clone(), "status" => status.as_str()).record(took);
-    let trace_id = trace_id.map(|id| format!("{id:032x}"));
+    let trace_id = trace_id.map(|id| id.to_string());
     tracing::info!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), "job ended");
 }

@@ -70,6 +70,6 @@ impl Resumer<'_> {
         // A projection that is behind knows the flow's length later, from the job's own events.
         let event = resumed(&slip, taken.steps_total.unwrap_or_default(), self.clock.now_ms());
         let record = self.writer.event(&event, &trace).ok();
-        Ok(record.map(|record| (event, format!("{:032x}", trace.context.trace_id), record)))
+        Ok(record.map(|record| (event, trace.context.trace_id.to_string(), record)))
     }
 }

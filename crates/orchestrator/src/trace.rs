@@ -1,7 +1,7 @@
 //! Which trace a record belongs to.
 
 use events::record::Header;
-use events::trace::{Trace, TraceContext};
+use events::trace::{Trace, TraceContext, TraceId};
 use flow::id::JobId;
 
 /// The record's own trace. A record without one gets its job's, so that it is the same on every reading.
@@ -10,6 +10,6 @@ pub(crate) fn cause(headers: &[Header], job: JobId) -> Trace {
 }
 
 fn trace_of(job: JobId) -> Trace {
-    let trace_id = job.uuid().as_u128();
-    Trace::new(TraceContext { trace_id, span_id: (trace_id as u64).max(1), flags: 0 })
+    let bits = job.uuid().as_u128();
+    Trace::new(TraceContext { trace_id: TraceId::new(bits), span_id: (bits as u64).max(1), flags: 0 })
 }

@@ -154,7 +154,7 @@ impl Span {
         let context = span.span_context();
         let (trace_id, span_id) = (context.trace_id().to_bytes(), context.span_id().to_bytes());
         Some(TraceContext {
-            trace_id: u128::from_be_bytes(trace_id),
+            trace_id: events::trace::TraceId::new(u128::from_be_bytes(trace_id)),
             span_id: u64::from_be_bytes(span_id),
             flags: context.trace_flags().to_u8(),
         })
@@ -168,7 +168,7 @@ impl Span {
             (Some(context), cause) => Trace { context, state: cause.and_then(|trace| trace.state) },
             (None, Some(cause)) => cause.child(span_id()),
             (None, None) => {
-                let trace_id = u128::from_be_bytes(ids.trace_id());
+                let trace_id = events::trace::TraceId::new(u128::from_be_bytes(ids.trace_id()));
                 Trace::new(TraceContext { trace_id, span_id: span_id(), flags: 1 })
             }
         }
@@ -224,7 +224,7 @@ impl Span {
 }
 
 fn span_context(context: TraceContext) -> SpanContext {
-    let (trace, span) = (TraceId::from(context.trace_id), SpanId::from(context.span_id));
+    let (trace, span) = (TraceId::from(context.trace_id.bits()), SpanId::from(context.span_id));
     SpanContext::new(trace, span, TraceFlags::new(context.flags), true, TraceState::default())
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use bus::admin::Admin;
 use events::Record;
 use events::flow_document::FlowDocument;
-use events::trace::{Trace, TraceContext};
+use events::trace::{Trace, TraceContext, TraceId};
 use flow::definition::Definition;
 use service_kit::identity::Ids;
 use store::Role;
@@ -108,7 +108,7 @@ impl Target {
 fn new_trace() -> Trace {
     let ids = Ids::system();
     Trace::new(TraceContext {
-        trace_id: u128::from_be_bytes(ids.trace_id()),
+        trace_id: TraceId::new(u128::from_be_bytes(ids.trace_id())),
         span_id: u64::from_be_bytes(ids.span_id()),
         flags: 1,
     })

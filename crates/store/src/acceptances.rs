@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use events::record::Record;
+use events::trace::TraceId;
 use flow::id::JobId;
 use uuid::Uuid;
 
-use crate::columns::{RecordColumns, signed, trace_text, uuids};
+use crate::columns::{RecordColumns, signed, uuids};
 use crate::retention::{FINAL, Needed, Retired};
 use crate::{Error, Pool, Role, Tx, partitions, retention};
 
@@ -27,7 +28,7 @@ pub struct Acceptance {
     /// When it should have ended, in milliseconds since the Unix epoch.
     pub deadline_ms: Option<i64>,
     pub steps_total: u32,
-    pub trace_id: Option<u128>,
+    pub trace_id: Option<TraceId>,
     /// The job that this one retries.
     pub retry_of: Option<JobId>,
 }
@@ -182,7 +183,7 @@ where
         &acceptances().map(|a| a.accepted_at_ms).collect::<Vec<_>>(),
         &acceptances().map(|a| a.deadline_ms).collect::<Vec<_>>() as &[Option<i64>],
         &acceptances().map(|a| signed(a.steps_total)).collect::<Vec<_>>(),
-        &acceptances().map(|a| a.trace_id.map(trace_text)).collect::<Vec<_>>() as &[Option<String>],
+        &acceptances().map(|a| a.trace_id.map(|id| id.to_string())).collect::<Vec<_>>() as &[Option<String>],
         &acceptances().map(|a| a.retry_of.map(JobId::uuid)).collect::<Vec<_>>() as &[Option<Uuid>],
         &keys().map(|key| key.map(|key| key.scope.as_str())).collect::<Vec<_>>() as &[Option<&str>],
         &keys().map(|key| key.map(|key| key.key.as_str())).collect::<Vec<_>>() as &[Option<&str>],

@@ -1,6 +1,7 @@
 //! Turning rows into columns for `unnest`, and between our types and Postgres'.
 
 use events::record::Record;
+use events::trace::TraceId;
 use flow::event::JobStatus;
 use flow::id::JobId;
 use uuid::Uuid;
@@ -29,14 +30,9 @@ impl<'a> FromIterator<&'a Record> for RecordColumns<'a> {
     }
 }
 
-/// A trace id as it is shown everywhere: 32 hex digits.
-pub(crate) fn trace_text(trace_id: u128) -> String {
-    format!("{trace_id:032x}")
-}
-
-pub(crate) fn trace_of(text: Option<&str>) -> Result<Option<u128>, Error> {
-    text.map(|text| u128::from_str_radix(text, 16).map_err(|_| Error::Corrupt(format!("trace id `{text}`"))))
-        .transpose()
+pub(crate) fn trace_of(text: Option<&str>) -> Result<Option<TraceId>, Error> {
+    let read = |text| u128::from_str_radix(text, 16).map_err(|_| Error::Corrupt(format!("trace id `{text}`")));
+    Ok(text.map(read).transpose()?.map(TraceId::new))
 }
 
 pub(crate) fn status_of(text: &str) -> Result<JobStatus, Error> {

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use events::trace::TraceId;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use uuid::Uuid;
 
 use crate::acceptances::Acceptance;
-use crate::columns::{signed, trace_text};
+use crate::columns::signed;
 use crate::history::{self, Entry};
 use crate::retention::{FINAL, Needed, Retired};
 use crate::{Error, Pool, Role, Tx, partitions, retention};
@@ -26,7 +27,7 @@ pub struct ObservedEvent {
     /// Its offset there: the job's cursor after it.
     pub cursor: i64,
     /// The trace that the record's `traceparent` names.
-    pub trace_id: Option<u128>,
+    pub trace_id: Option<TraceId>,
     /// The event.
     pub event: JobEvent,
 }
@@ -58,7 +59,7 @@ pub struct JobSummary {
     pub accepted_at_ms: i64,
     /// When the last event happened, in milliseconds since the Unix epoch.
     pub updated_at_ms: i64,
-    pub trace_id: Option<u128>,
+    pub trace_id: Option<TraceId>,
     /// The job that this one retries.
     pub retry_of: Option<JobId>,
 }
@@ -94,7 +95,7 @@ pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
 /// Everything that one batch says about one job.
 struct Update<'a> {
     last: &'a ObservedEvent,
-    trace_id: Option<u128>,
+    trace_id: Option<TraceId>,
     history: Vec<u8>,
 }
 
@@ -138,7 +139,8 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         &last().map(|e| signed(e.steps_total)).collect::<Vec<_>>(),
         &last().map(|e| e.accepted_at_ms).collect::<Vec<_>>(),
         &last().map(|e| e.at_ms).collect::<Vec<_>>(),
-        &updates.iter().map(|update| update.trace_id.map(trace_text)).collect::<Vec<_>>() as &[Option<String>],
+        &updates.iter().map(|update| update.trace_id.map(|id| id.to_string())).collect::<Vec<_>>()
+            as &[Option<String>],
         &last().map(|e| e.retry_of.map(JobId::uuid)).collect::<Vec<_>>() as &[Option<Uuid>],
         &updates.iter().map(|update| update.history.as_slice()).collect::<Vec<_>>() as &[&[u8]],
     )

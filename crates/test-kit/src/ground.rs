@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use bus::{Producer, Reader, Registry, Settings};
 use events::topic::Topics;
-use events::trace::{Trace, TraceContext};
+use events::trace::{Trace, TraceContext, TraceId};
 use events::{Record, WriterIds, event_record};
 use flow::definition::Definition;
 use flow::event::JobEvent;
@@ -16,7 +16,7 @@ use crate::postgres::psql;
 use crate::{kafka, postgres_database, prefix, registry, topics};
 
 /// The trace of what a test itself produces.
-pub const TEST_TRACE: Trace = Trace::new(TraceContext { trace_id: 0xabc, span_id: 0xdef, flags: 1 });
+pub const TEST_TRACE: Trace = Trace::new(TraceContext { trace_id: TraceId::new(0xabc), span_id: 0xdef, flags: 1 });
 
 /// Migrated, topics created, schemas registered; no process of ours runs.
 pub struct Ground {

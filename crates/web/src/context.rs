@@ -29,7 +29,7 @@ pub struct RequestContext {
 impl RequestContext {
     /// The trace id as 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace.context.trace_id)
+        self.trace.context.trace_id.to_string()
     }
 }
 

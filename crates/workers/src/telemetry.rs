@@ -42,7 +42,7 @@ pub(crate) fn decision(meters: &Meters, decision: &Decision, trace: &Trace) {
 fn told(told: &JobEvent, trace: &Trace) {
     let JobEvent { job, flow, tenant, kind, attempts, data, .. } = told;
     let step = told.step.as_deref().unwrap_or_default();
-    let trace_id = format_args!("{:032x}", trace.context.trace_id);
+    let trace_id = trace.context.trace_id;
     let event = kind.as_str();
     let data = data.as_ref().map(tracing::field::display);
     match kind {

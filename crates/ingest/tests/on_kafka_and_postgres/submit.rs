@@ -35,7 +35,7 @@ async fn a_request_becomes_a_stored_job_with_its_first_event_and_its_first_slip(
     assert_eq!(slips[0].key.as_deref(), Some(&b"default/order/c-1"[..]));
     for record in [&events[0], &slips[0]] {
         let trace = trace_of(record);
-        assert_eq!(format!("{:032x}", trace.context.trace_id), trace_id);
+        assert_eq!(trace.context.trace_id.to_string(), trace_id);
         assert_ne!(trace.context.span_id, 0x00f0_67aa_0ba9_02b7, "a span of ours");
         assert_eq!(trace.state.as_deref(), Some("vendor=1"));
         assert_eq!(record.header("meanwhile-job-id"), Some(job.as_bytes()));

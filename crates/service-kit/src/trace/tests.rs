@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use events::trace::TraceId;
 use opentelemetry::trace::{SpanId, SpanKind, Status, TracerProvider};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
@@ -37,7 +38,7 @@ fn kept() -> &'static Kept {
 }
 
 fn cause(trace_id: u128, flags: u8) -> TraceContext {
-    TraceContext { trace_id, span_id: 7, flags }
+    TraceContext { trace_id: TraceId::new(trace_id), span_id: 7, flags }
 }
 
 fn attribute(span: &SpanData, key: &str) -> String {
@@ -56,7 +57,7 @@ fn a_processed_message_is_a_child_of_its_cause_linked_to_it_and_says_where_it_la
     };
     let span = Span::process(&message, format_args!("{}-workers", "meanwhile"), 3, 42);
     let point = span.point().unwrap();
-    assert_eq!((point.trace_id, point.flags), (1, 1));
+    assert_eq!((point.trace_id.bits(), point.flags), (1, 1));
     assert_ne!(point.span_id, 7);
     drop(span);
     let spans = ended(1);
@@ -105,7 +106,7 @@ fn what_its_cause_did_not_sample_is_not_kept_but_the_trace_goes_on() {
     let span = Span::begin(Kind::Server, Some(cause(3, 0)), || "GET".to_owned());
     assert!(!span.is_recorded());
     let point = span.point().unwrap();
-    assert_eq!((point.trace_id, point.flags), (3, 0));
+    assert_eq!((point.trace_id.bits(), point.flags), (3, 0));
     drop(span);
     assert!(ended(3).is_empty());
 }
@@ -115,10 +116,10 @@ fn without_a_cause_a_trace_begins() {
     let _ = kept();
     let span = Span::begin(Kind::Server, None, || "POST".to_owned());
     let point = span.point().unwrap();
-    assert_ne!((point.trace_id, point.span_id), (0, 0));
+    assert_ne!((point.trace_id.bits(), point.span_id), (0, 0));
     span.rename(|| "POST /orders".to_owned());
     drop(span);
-    let spans = ended(point.trace_id);
+    let spans = ended(point.trace_id.bits());
     assert_eq!((spans.len(), spans[0].name.as_ref()), (1, "POST /orders"));
     assert_eq!(spans[0].parent_span_id, SpanId::INVALID);
 }
@@ -158,11 +159,11 @@ fn no_span_is_nothing() {
 
 #[test]
 fn without_spans_what_a_slip_causes_stays_in_its_trace_under_a_new_id() {
-    let cause = Trace::new(TraceContext { trace_id: 5, span_id: 6, flags: 1 });
+    let cause = Trace::new(TraceContext { trace_id: TraceId::new(5), span_id: 6, flags: 1 });
     let ids = Ids::seeded(1);
     let next = Span::none().carry_on(Some(cause), &ids);
-    assert_eq!((next.context.trace_id, next.context.flags), (5, 1));
+    assert_eq!((next.context.trace_id.bits(), next.context.flags), (5, 1));
     assert_ne!(next.context.span_id, 6);
     let own = Span::none().carry_on(None, &ids);
-    assert_ne!((own.context.trace_id, own.context.trace_id), (0, 5));
+    assert_ne!((own.context.trace_id.bits(), own.context.trace_id.bits()), (0, 5));
 }

@@ -1,6 +1,7 @@
 //! A migrated database of its own for each test, and examples to put into it.
 
 use events::record::Record;
+use events::trace::TraceId;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Phase;
@@ -74,7 +75,7 @@ pub(crate) fn acceptance(name: &str) -> NewAcceptance {
         accepted_at_ms: 1_700_000_000_123,
         deadline_ms: Some(1_700_000_900_123),
         steps_total: 3,
-        trace_id: Some(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
+        trace_id: Some(TraceId::new(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)),
         retry_of: Some(job()),
     };
     let records = vec![record(&format!("{name} event")), record(&format!("{name} slip"))];

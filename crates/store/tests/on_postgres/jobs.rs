@@ -1,3 +1,4 @@
+use events::trace::TraceId;
 use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
 use store::acceptances::accept_batch;
@@ -8,7 +9,7 @@ use store::{Pool, Role};
 use crate::database::{Database, acceptance, event, job};
 
 fn seen(cursor: i64, job: JobId, kind: EventKind, status: JobStatus, hop: u32) -> ObservedEvent {
-    ObservedEvent { partition: 1, cursor, trace_id: Some(77), event: event(job, kind, status, hop) }
+    ObservedEvent { partition: 1, cursor, trace_id: Some(TraceId::new(77)), event: event(job, kind, status, hop) }
 }
 
 async fn apply(pool: &Pool, events: &[ObservedEvent]) {
@@ -36,7 +37,7 @@ async fn a_job_is_what_its_events_say() {
     let projection = get(&ingest, "acme", one).await.unwrap().unwrap().projection.unwrap();
     assert_eq!((projection.summary.status, projection.summary.cursor), (JobStatus::Succeeded, 9));
     assert_eq!(projection.summary.updated_at_ms, 1_700_000_000_003);
-    assert_eq!(projection.summary.trace_id, Some(77));
+    assert_eq!(projection.summary.trace_id, Some(TraceId::new(77)));
     let expected: Vec<Entry> = [&events[0], &events[2], &events[3]]
         .map(|seen| Entry { cursor: seen.cursor, event: seen.event.clone() })
         .into();

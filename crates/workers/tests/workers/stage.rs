@@ -8,7 +8,7 @@ use bus::admin::Admin;
 use bus::{Producer, Reader, Record, Registry, Table};
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
-use events::trace::{Trace, TraceContext};
+use events::trace::{Trace, TraceContext, TraceId};
 use events::{WriterIds, decode_event, event_record, flow_record, slip_record};
 use flow::decide::{NewJob, Next, start};
 use flow::definition::Definition;
@@ -188,7 +188,7 @@ impl Stage {
 }
 
 pub(crate) fn trace() -> Trace {
-    Trace::new(TraceContext { trace_id: 0xabc, span_id: 0xdef, flags: 1 })
+    Trace::new(TraceContext { trace_id: TraceId::new(0xabc), span_id: 0xdef, flags: 1 })
 }
 
 #[test]
