@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use flow::id::JobId;
 use serde::{Deserialize, Serialize};
 
-use crate::decode::DecodeError;
-use crate::slip::job;
+use crate::error::DecodeError;
+use crate::field::job;
 
 /// Asks whoever holds the job's token to cancel it. The topic is compacted: the last one per job counts.
 #[derive(Debug, Clone, PartialEq, Eq)]

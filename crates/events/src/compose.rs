@@ -7,7 +7,8 @@ use flow::id::JobId;
 use flow::slip::Slip;
 
 use crate::cancel::Cancel;
-use crate::encode::{EncodeError, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
+use crate::encode::{encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
+use crate::error::EncodeError;
 use crate::flow_document::FlowDocument;
 use crate::header;
 use crate::progress::Progress;

@@ -18,60 +18,13 @@ use serde::de::DeserializeOwned;
 
 use crate::cancel::{Cancel, CancelWire};
 use crate::encode::{FRAME_BYTES, MAGIC};
+use crate::error::DecodeError;
 use crate::event::EventWire;
 use crate::limit::{DECODE_ALLOCATION_BYTES_MAX, SCHEMAS_MAX};
 use crate::progress::{Progress, ProgressWire};
 use crate::schema::RecordKind;
 use crate::slip::SlipWire;
 use crate::wait::{Wait, WaitWire};
-
-/// Why bytes are not the record that was expected.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// The id is not known here: ask the registry, [`Schemas::insert`] its answer, and try again. Every other error
-    /// means that the record will never be readable: a dead letter.
-    #[error("schema id {0} is not known")]
-    UnknownSchema(u32),
-    /// There are no bytes at all.
-    #[error("the value is empty")]
-    Empty,
-    /// Not Confluent's framing.
-    #[error("not framed Avro: want byte 0 and a schema id, not {0}")]
-    NotFramed(String),
-    /// The registry knows the id, but what it names is not the record that was expected.
-    #[error("schema id {id} {reason}")]
-    OtherSchema {
-        /// The id.
-        id: u32,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The datum is cut off, or noise.
-    #[error("the datum of {} is damaged: {reason}", kind.full_name())]
-    Damaged {
-        /// What it was to be.
-        kind: RecordKind,
-        /// What the codec says.
-        reason: String,
-    },
-    /// There are bytes after the datum.
-    #[error("{0} bytes stand after the end of the datum")]
-    TrailingBytes(usize),
-    /// The datum is whole, but a field holds what it cannot mean.
-    #[error("`{field}` cannot be {value:?}")]
-    Field {
-        /// The field.
-        field: &'static str,
-        /// What it holds.
-        value: String,
-    },
-}
-
-impl DecodeError {
-    pub(crate) fn field(field: &'static str, value: impl ToString) -> Self {
-        Self::Field { field, value: value.to_string() }
-    }
-}
 
 /// The schemas that records were written with, by id. They never change and are few, so they are kept for the life of
 /// the process. Shared by reference among all who decode; never waits for the network.
@@ -170,7 +123,9 @@ pub fn decode_event(schemas: &Schemas, bytes: &[u8]) -> Result<JobEvent, DecodeE
 
 /// A hold or a signal. The slip inside a hold has its own schema id, which may be unknown as well.
 pub fn decode_wait(schemas: &Schemas, bytes: &[u8]) -> Result<Wait, DecodeError> {
-    schemas.datum::<WaitWire<'static>>(RecordKind::Wait, bytes)?.into_wait(schemas)
+    let wire = schemas.datum::<WaitWire<'static>>(RecordKind::Wait, bytes)?;
+    let slip = wire.slip().map(|bytes| decode_slip(schemas, bytes)).transpose()?;
+    wire.into_wait(slip)
 }
 
 /// A cancel.

@@ -5,6 +5,7 @@ use flow::slip::Slip;
 use serde::Serialize;
 
 use crate::cancel::{Cancel, CancelWire};
+use crate::error::EncodeError;
 use crate::event::EventWire;
 use crate::progress::{Progress, ProgressWire};
 use crate::schema::{RecordKind, WriterIds};
@@ -15,33 +16,6 @@ use crate::wait::{Wait, WaitWire};
 pub const MAGIC: u8 = 0;
 /// Bytes before the datum.
 pub const FRAME_BYTES: usize = 5;
-
-/// A value that its record cannot hold. It will fail again: the step that made it has failed for good.
-#[derive(Debug, thiserror::Error)]
-pub enum EncodeError {
-    /// The JSON nests deeper than anybody reads.
-    #[error("`{field}` nests deeper than {} levels", crate::limit::JSON_DEPTH_MAX)]
-    TooDeep {
-        /// The field of the record.
-        field: &'static str,
-    },
-    /// A number beyond what Avro's `long` holds.
-    #[error("`{field}` is {value}, beyond what the record can hold")]
-    OutOfRange {
-        /// The field of the record.
-        field: &'static str,
-        /// What it was to be.
-        value: u64,
-    },
-    /// The codec refused: our types and our schema disagree.
-    #[error("cannot be written as {}", kind.full_name())]
-    Codec {
-        /// What was to be written.
-        kind: RecordKind,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
 
 /// A slip as its topic has it.
 pub fn encode_slip(ids: &WriterIds, slip: &Slip) -> Result<Vec<u8>, EncodeError> {
@@ -55,7 +29,11 @@ pub fn encode_event(ids: &WriterIds, event: &JobEvent) -> Result<Vec<u8>, Encode
 
 /// A hold or a signal as its topic has it.
 pub fn encode_wait(ids: &WriterIds, wait: &Wait) -> Result<Vec<u8>, EncodeError> {
-    frame(ids, RecordKind::Wait, &WaitWire::new(ids, wait)?)
+    let slip = match wait {
+        Wait::Hold(hold) => Some(encode_slip(ids, &hold.slip)?),
+        Wait::Signal(_) => None,
+    };
+    frame(ids, RecordKind::Wait, &WaitWire::new(wait, slip)?)
 }
 
 /// A cancel as its topic has it.
@@ -77,9 +55,4 @@ fn frame(ids: &WriterIds, kind: RecordKind, wire: &impl Serialize) -> Result<Vec
     bytes.extend_from_slice(&ids.of(kind).to_be_bytes());
     kind.writer().write_ser(&mut bytes, wire).map_err(|error| EncodeError::Codec { kind, source: Box::new(error) })?;
     Ok(bytes)
-}
-
-/// Avro's numbers are signed.
-pub(crate) fn long(field: &'static str, value: u64) -> Result<i64, EncodeError> {
-    i64::try_from(value).map_err(|_| EncodeError::OutOfRange { field, value })
 }

@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::DecodeError;
-use crate::encode::{EncodeError, long};
+use crate::error::{DecodeError, EncodeError};
+use crate::field::{forward, job, long, phase};
 use crate::json::Json;
-use crate::slip::{forward, job, phase};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename = "JobEvent")]

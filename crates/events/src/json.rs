@@ -7,7 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::encode::EncodeError;
+use crate::error::EncodeError;
 use crate::limit::JSON_DEPTH_MAX;
 
 /// A JSON value as Avro `bytes`. Its depth was checked: what is written can be read.

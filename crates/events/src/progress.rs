@@ -7,10 +7,9 @@ use flow::slip::Phase;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::decode::DecodeError;
-use crate::encode::EncodeError;
+use crate::error::{DecodeError, EncodeError};
+use crate::field::{forward, job, phase};
 use crate::json::Json;
-use crate::slip::{forward, job, phase};
 
 /// One sign of life.
 #[derive(Debug, Clone, PartialEq)]

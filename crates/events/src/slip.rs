@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use flow::slip::{Completed, Failure, Phase, Slip};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::DecodeError;
-use crate::encode::EncodeError;
+use crate::error::{DecodeError, EncodeError};
+use crate::field::{forward, job, phase};
 use crate::json::Json;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,26 +68,12 @@ struct CompletedWire<'a> {
     undone: bool,
 }
 
-pub(crate) fn forward<'a>() -> Cow<'a, str> {
-    Cow::Borrowed(Phase::Forward.as_str())
-}
-
 const fn one() -> u32 {
     1
 }
 
 const fn normal() -> u8 {
     1
-}
-
-/// The reverse of [`Phase::as_str`].
-pub(crate) fn phase(text: &str) -> Result<Phase, DecodeError> {
-    Phase::parse(text).ok_or_else(|| DecodeError::field("phase", text))
-}
-
-/// A job id under the name of its field.
-pub(crate) fn job(field: &'static str, text: &str) -> Result<flow::id::JobId, DecodeError> {
-    text.parse().map_err(|_| DecodeError::field(field, text))
 }
 
 impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {

@@ -3,15 +3,13 @@
 use std::borrow::Cow;
 
 use flow::id::{JobId, TokenId};
-use flow::slip::{Hold, HoldReason};
+use flow::slip::{Hold, HoldReason, Slip};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::decode::{DecodeError, Schemas, decode_slip};
-use crate::encode::{EncodeError, encode_slip, long};
+use crate::error::{DecodeError, EncodeError};
+use crate::field::{job, long};
 use crate::json::{Bytes, Json};
-use crate::schema::WriterIds;
-use crate::slip::job;
 
 /// What stands on `meanwhile.waits`.
 #[expect(clippy::large_enum_variant, reason = "nearly all are holds, and none is kept for long")]
@@ -125,14 +123,15 @@ pub(crate) struct WaitWire<'a> {
 }
 
 impl<'a> WaitWire<'a> {
-    pub(crate) fn new(ids: &WriterIds, wait: &'a Wait) -> Result<Self, EncodeError> {
+    /// `slip`: a hold's slip, encoded.
+    pub(crate) fn new(wait: &'a Wait, slip: Option<Vec<u8>>) -> Result<Self, EncodeError> {
         match wait {
-            Wait::Hold(hold) => Self::from_hold(ids, hold),
+            Wait::Hold(hold) => Self::from_hold(hold, slip),
             Wait::Signal(signal) => Self::from_signal(signal),
         }
     }
 
-    fn from_hold(ids: &WriterIds, hold: &'a Hold) -> Result<Self, EncodeError> {
+    fn from_hold(hold: &'a Hold, slip: Option<Vec<u8>>) -> Result<Self, EncodeError> {
         Ok(Self {
             kind: HOLD.into(),
             job: hold.slip.job.to_string().into(),
@@ -142,7 +141,7 @@ impl<'a> WaitWire<'a> {
             reason: Some(hold.reason.as_str().into()),
             release_after_ms: hold.release_after_ms.map(|ms| long("release_after_ms", ms)).transpose()?,
             queue: Some(hold.queue.as_str().into()),
-            slip: Some(Bytes(encode_slip(ids, &hold.slip)?)),
+            slip: slip.map(Bytes),
             signal: None,
             id: None,
             payload: None,
@@ -168,17 +167,23 @@ impl<'a> WaitWire<'a> {
         })
     }
 
-    pub(crate) fn into_wait(self, schemas: &Schemas) -> Result<Wait, DecodeError> {
+    /// The slip of a hold, still encoded.
+    pub(crate) fn slip(&self) -> Option<&[u8]> {
+        self.slip.as_ref().filter(|_| self.kind == HOLD).map(|slip| slip.0.as_slice())
+    }
+
+    /// `slip`: what [`Self::slip`] gave, decoded.
+    pub(crate) fn into_wait(self, slip: Option<Slip>) -> Result<Wait, DecodeError> {
         match &*self.kind {
-            HOLD => self.into_hold(schemas).map(Wait::Hold),
+            HOLD => self.into_hold(slip).map(Wait::Hold),
             SIGNAL => self.into_signal().map(Wait::Signal),
             _ => Err(DecodeError::field("kind", &self.kind)),
         }
     }
 
-    fn into_hold(self, schemas: &Schemas) -> Result<Hold, DecodeError> {
+    fn into_hold(self, slip: Option<Slip>) -> Result<Hold, DecodeError> {
         let reason = present("reason", self.reason)?;
-        let slip = decode_slip(schemas, &present("slip", self.slip)?.0)?;
+        let slip = present("slip", slip)?;
         let duration = |ms: i64| u64::try_from(ms).map_err(|_| DecodeError::field("release_after_ms", ms));
         // Said twice, so that others can read it without the slip; it must be the same.
         if (slip.job, &*slip.branch, slip.hop) != (job("job", &self.job)?, &*self.branch, self.hop) {

@@ -6,7 +6,7 @@ use flow::slip::Slip;
 
 use crate::compose;
 use crate::dead_letter::{self, Failure, Refused};
-use crate::encode::EncodeError;
+use crate::error::EncodeError;
 use crate::record::{Inbound, Record};
 use crate::schema::WriterIds;
 use crate::topic::Topics;

@@ -19,6 +19,7 @@ mod node;
 pub mod problem;
 mod read;
 mod read_step;
+mod read_value;
 mod reader;
 mod visible;
 

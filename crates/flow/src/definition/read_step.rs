@@ -2,7 +2,7 @@
 
 use super::limit::{ATTEMPTS_MAX, BACKOFF_MS_MAX, QUEUE_DEFAULT, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
 use super::node::{Content, Node};
-use super::read::{required, template, text_template};
+use super::read_value::{required, template, text_template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
 use super::{Action, Call, Http, Native, Retry, Step, key};

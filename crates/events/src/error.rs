@@ -1,0 +1,78 @@
+//! Why a record cannot be read or written.
+
+use crate::schema::RecordKind;
+
+/// Why bytes are not the record that was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The id is not known here: ask the registry, [`Schemas::insert`](crate::Schemas::insert) its answer, and try again. Every other error
+    /// means that the record will never be readable: a dead letter.
+    #[error("schema id {0} is not known")]
+    UnknownSchema(u32),
+    /// There are no bytes at all.
+    #[error("the value is empty")]
+    Empty,
+    /// Not Confluent's framing.
+    #[error("not framed Avro: want byte 0 and a schema id, not {0}")]
+    NotFramed(String),
+    /// The registry knows the id, but what it names is not the record that was expected.
+    #[error("schema id {id} {reason}")]
+    OtherSchema {
+        /// The id.
+        id: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The datum is cut off, or noise.
+    #[error("the datum of {} is damaged: {reason}", kind.full_name())]
+    Damaged {
+        /// What it was to be.
+        kind: RecordKind,
+        /// What the codec says.
+        reason: String,
+    },
+    /// There are bytes after the datum.
+    #[error("{0} bytes stand after the end of the datum")]
+    TrailingBytes(usize),
+    /// The datum is whole, but a field holds what it cannot mean.
+    #[error("`{field}` cannot be {value:?}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+impl DecodeError {
+    pub(crate) fn field(field: &'static str, value: impl ToString) -> Self {
+        Self::Field { field, value: value.to_string() }
+    }
+}
+
+/// A value that its record cannot hold. It will fail again: the step that made it has failed for good.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// The JSON nests deeper than anybody reads.
+    #[error("`{field}` nests deeper than {} levels", crate::limit::JSON_DEPTH_MAX)]
+    TooDeep {
+        /// The field of the record.
+        field: &'static str,
+    },
+    /// A number beyond what Avro's `long` holds.
+    #[error("`{field}` is {value}, beyond what the record can hold")]
+    OutOfRange {
+        /// The field of the record.
+        field: &'static str,
+        /// What it was to be.
+        value: u64,
+    },
+    /// The codec refused: our types and our schema disagree.
+    #[error("cannot be written as {}", kind.full_name())]
+    Codec {
+        /// What was to be written.
+        kind: RecordKind,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

@@ -1,0 +1,59 @@
+//! Values that stand in several places of a document.
+
+use super::node::{Content, Node, Place};
+use super::reader::{Fields, Reader};
+use super::visible::Visible;
+use crate::expression::{ExpressionError, Template};
+
+pub(super) fn required<'n>(reader: &mut Reader<'_>, fields: &Fields<'n>, what: &str, key: &str) -> Option<&'n Node> {
+    let node = fields.get(key);
+    if node.is_none() {
+        reader.missing(fields.place, what, key);
+    }
+    node
+}
+
+/// Any JSON value in whose texts expressions may stand.
+pub(super) fn template(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Template> {
+    match &node.content {
+        Content::Null | Content::Bool(_) | Content::Number(_) => Some(Template::Literal(node.to_json())),
+        Content::Text(text) => {
+            let template = report(reader, node.place, Template::text(text))?;
+            for expression in template.expressions() {
+                visible.check(reader, node.place, expression);
+            }
+            Some(template)
+        }
+        Content::List(items) => {
+            let items: Vec<_> = items.iter().map(|item| template(reader, item, visible)).collect();
+            items.into_iter().collect::<Option<Vec<_>>>().map(Template::List)
+        }
+        Content::Map(entries) => {
+            let mut templates = Vec::with_capacity(entries.len());
+            for (key, node) in entries {
+                if key.text.contains("{{") {
+                    reader.problem(key.place, "an expression cannot be a key").hint =
+                        Some("a text that begins with `{{` needs quotes: \"{{ … }}\"".to_owned());
+                }
+                templates.push(template(reader, node, visible).map(|template| (key.text.clone(), template)));
+            }
+            templates.into_iter().collect::<Option<Vec<_>>>().map(Template::Map)
+        }
+    }
+}
+
+/// A template that must be written as a text.
+pub(super) fn text_template(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    what: &str,
+    visible: &Visible<'_>,
+) -> Option<Template> {
+    reader.text(node, what)?;
+    template(reader, node, visible)
+}
+
+/// Reports an expression that does not compile.
+pub(super) fn report<T>(reader: &mut Reader<'_>, place: Place, result: Result<T, ExpressionError>) -> Option<T> {
+    result.map_err(|error| reader.problem(place, error.to_string())).ok()
+}
