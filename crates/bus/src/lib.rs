@@ -31,11 +31,12 @@ pub use consumer::{
 };
 pub use error::{Cause, Error};
 pub use events::record::{Inbound, Record};
+pub use events::topic::DEFAULT_QUEUE;
 pub use follower::{Follower, FollowerOptions, PartitionRecords, RecordBatch};
 pub use in_process::{DevCapacity, InProcess, OverCapacity, Writes};
 pub use offset_commit::OffsetCommit;
 pub use producer::Producer;
-pub use reader::{DEFAULT_QUEUE, Reader, Unreadable};
+pub use reader::{Reader, Unreadable};
 pub use registry::{BasicAuth, Registry, RegistryError, until_available};
 pub use settings::Settings;
 pub use subjects::register_subjects;

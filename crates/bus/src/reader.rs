@@ -3,14 +3,10 @@
 use std::sync::Arc;
 
 use events::schema::subjects;
-use events::topic::Topics;
+use events::topic::{DEFAULT_QUEUE, Topics};
 use events::{DecodeError, RecordKind, Schemas, WriterIds};
 
 use crate::{Registry, RegistryError};
-
-/// The queue whose subject the slip schema is always registered under. Ids belong to schemas, not to subjects, so this
-/// one id serves the writers of all queues.
-pub const DEFAULT_QUEUE: &str = "default";
 
 /// Why a record was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! Instants as text: RFC 3339, UTC, milliseconds, years 0000 to 9999.
 
-const DAY_MS: i64 = 86_400_000;
+/// A day has so many milliseconds.
+pub const DAY_MS: i64 = 86_400_000;
 const YEAR_0_MS: i64 = -62_167_219_200_000;
 const YEAR_9999_END_MS: i64 = 253_402_300_799_999;
 

@@ -1,5 +1,8 @@
 //! The topics, by name.
 
+/// The queue of the steps that name none; it always exists.
+pub const DEFAULT_QUEUE: &str = flow::definition::limit::QUEUE_DEFAULT;
+
 /// The names of all topics under one prefix. The prefix is `meanwhile` unless several deployments share a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {

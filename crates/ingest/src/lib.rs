@@ -13,10 +13,9 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use bus::{FollowerOptions, Reader, Registry, Table, Tail};
-use events::flow_document::FlowDocument;
+use events::flow_document::{FlowDocument, NotAFlow};
 use events::topic::Topics;
 use events::{Inbound, Writer};
-use flow::definition::Definition;
 use inbox::Inbox;
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
@@ -171,36 +170,30 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
 
 fn learn(catalog: &Catalog, record: &Inbound) {
     let Some(value) = &record.value else { return };
-    let definition = FlowDocument::parse(value).map_err(anyhow::Error::new).and_then(|document| {
-        let definition = read_document(&document.document)?;
-        Ok((document.revision, definition))
-    });
-    match definition {
+    let read = FlowDocument::parse(value).and_then(|document| Ok((document.revision, document.definition()?)));
+    match read {
         Ok((revision, definition)) => {
             tracing::info!(flow = definition.name(), version = definition.version(), "flow known");
             catalog.learn(revision, definition);
         }
         // The orchestrator keeps it as a dead letter.
-        Err(error) => tracing::warn!(offset = record.offset, error = format!("{error:#}"), "unreadable flow skipped"),
+        Err(error) => tracing::warn!(offset = record.offset, error = error.to_string(), "unreadable flow skipped"),
     }
 }
 
 fn learn_stored(catalog: &Catalog, applied: store::flows::AppliedFlow) {
-    let document = serde_json::from_str(&applied.document).map_err(anyhow::Error::new);
-    let definition = document.and_then(|document| read_document(&document));
-    match definition {
-        Ok(definition) => catalog.learn(applied.revision, definition),
+    let store::flows::AppliedFlow { flow, version, revision, document } = applied;
+    let document = serde_json::from_str(&document).map_err(|error| NotAFlow::NotADocument(error.to_string()));
+    let read = document.and_then(|document| {
+        FlowDocument { flow: flow.clone(), version: version.clone(), revision, document }.definition()
+    });
+    match read {
+        Ok(definition) => catalog.learn(revision, definition),
         Err(error) => {
-            let (flow, version, error) = (applied.flow, applied.version, format!("{error:#}"));
+            let error = error.to_string();
             tracing::error!(flow, version, error, "a stored flow cannot be read by this version; skipped");
         }
     }
-}
-
-fn read_document(document: &serde_json::Value) -> anyhow::Result<Definition> {
-    Definition::from_document(document).map_err(|problems| {
-        anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    })
 }
 
 async fn watch_events(mut tail: Tail, recent: RecentJobs, shutdown: CancellationToken) -> anyhow::Result<()> {

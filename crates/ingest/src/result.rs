@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use events::time::DAY_MS;
 use flow::event::JobStatus;
 use flow::id::JobId;
 use web::context::RequestContext;
@@ -13,8 +14,6 @@ use web::problem::{Kind, Problem};
 use crate::answer;
 use crate::job_lookup::{JobState, find};
 use crate::state::Api;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// The result of a job that succeeded, or the problem that says why there is none (yet).
 pub(crate) async fn show(

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use events::time::DAY_MS;
 use service_kit::due::{Pace, at_intervals};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,6 @@ const INTERVAL: Duration = Duration::from_secs(3_600);
 const RETRY: Duration = Duration::from_secs(5);
 /// Days for which partitions exist in advance.
 const DAYS_AHEAD: u32 = 3;
-const DAY_MS: i64 = 86_400_000;
 /// Expired keys deleted in one statement.
 const PURGE_ROWS_MAX: u32 = 10_000;
 

@@ -6,7 +6,6 @@ use events::flow_document::FlowDocument;
 use events::trace::Trace;
 use events::wait::{Resume, Signal, Wait};
 use events::{Writer, decode_cancel, decode_event, decode_wait};
-use flow::definition::Definition;
 use flow::id::TokenId;
 use service_kit::identity::Clock;
 use service_kit::trace::{Message, Span, is_on};
@@ -123,7 +122,10 @@ impl TakeIn {
         } else if topic == self.writer.topics.dead_letters() {
             taken_in.indexed.push(index_entry(record));
         } else if topic == self.writer.topics.flows() {
-            check_flow(record).map_err(unreadable)?;
+            if let Some(value) = value {
+                let flow = FlowDocument::parse(value).and_then(|document| document.definition());
+                flow.map_err(|error| unreadable(error.to_string()))?;
+            }
         } else if value.is_some() {
             // Cancels are the workers' to act on; here they are only checked. A tombstone takes one back.
             self.reader.read(value, decode_cancel).await?;
@@ -183,14 +185,6 @@ fn token(signal: &Signal) -> Result<TokenId, Unread> {
         return Err(Refused::new(Class::Unsupported, reason).into());
     };
     Ok(token)
-}
-
-fn check_flow(record: &Inbound) -> Result<(), String> {
-    let Some(value) = &record.value else { return Ok(()) };
-    let document = FlowDocument::parse(value).map_err(|error| error.to_string())?;
-    Definition::from_document(&document.document)
-        .map(drop)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 fn index_entry(record: &Inbound) -> DeadLetter {

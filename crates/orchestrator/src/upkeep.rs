@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use events::time::DAY_MS;
 use service_kit::due::{Pace, at_intervals};
 use service_kit::health::Readiness;
 use store::{Pool, jobs};
@@ -13,7 +14,6 @@ const INTERVAL: Duration = Duration::from_secs(3_600);
 const RETRY: Duration = Duration::from_secs(5);
 /// Days for which partitions exist in advance.
 pub(crate) const DAYS_AHEAD: u32 = 3;
-const DAY_MS: i64 = 86_400_000;
 
 /// Runs until shutdown. Nothing on the way of a job waits for it.
 pub(crate) async fn run(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use events::time::DAY_MS;
 use events::trace::TraceId;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
@@ -16,8 +17,6 @@ use crate::{Error, Pool, Role, Tx, partitions, retention};
 mod read;
 
 pub use read::get;
-
-const DAY_MS: i64 = 86_400_000;
 
 /// An event as it was read from the events topic.
 #[derive(Debug, Clone, PartialEq)]

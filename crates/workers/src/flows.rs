@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bus::{Inbound, Table, TableTail};
-use events::flow_document::FlowDocument;
+use events::flow_document::{FlowDocument, NotAFlow};
 use flow::definition::Definition;
 use parking_lot::RwLock;
 use service_kit::retry::Backoff;
@@ -72,7 +72,8 @@ impl Flows {
             match read(record) {
                 Ok(Some(definition)) => self.insert(definition),
                 Ok(None) => {}
-                Err(reason) => {
+                Err(error) => {
+                    let reason = error.to_string();
                     metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "workers").increment(1);
                     tracing::warn!(offset = record.offset, reason, "a flow's document cannot be read; passed over");
                 }
@@ -95,15 +96,9 @@ impl Flows {
 }
 
 /// A definition; none for a tombstone (a version is kept: jobs may still be on it).
-fn read(record: &Inbound) -> Result<Option<Definition>, String> {
+fn read(record: &Inbound) -> Result<Option<Definition>, NotAFlow> {
     let Some(value) = &record.value else { return Ok(None) };
-    let document = FlowDocument::parse(value).map_err(|error| error.to_string())?;
-    let words = |problems: Vec<_>| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let definition = Definition::from_document(&document.document).map_err(words)?;
-    if definition.version() != document.version || definition.name() != document.flow {
-        return Err(format!("{} holds {definition:?}", document.key()));
-    }
-    Ok(Some(definition))
+    FlowDocument::parse(value)?.definition().map(Some)
 }
 
 /// Loads the flows and follows them until shutdown.

@@ -1,3 +1,4 @@
+use events::time::DAY_MS;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
 use sqlx::{AssertSqlSafe, Connection};
@@ -8,7 +9,6 @@ use uuid::{Builder, Uuid};
 
 use crate::database::{Database, acceptance, event};
 
-const DAY_MS: i64 = 86_400_000;
 const KEEP_MS: i64 = 30 * DAY_MS;
 
 /// Days since the Unix epoch, so many days ago.
