@@ -19,7 +19,8 @@ use crate::topic::Topics;
 use crate::trace::Trace;
 use crate::wait::Wait;
 
-/// The slip, to its queue. Its message id is that of its token: only one record with it may ever be on the steps topics.
+/// The slip, to its queue. Its message id is that of its token: only one record with it may ever be on the steps
+/// topics.
 pub fn slip_record(
     topics: &Topics,
     ids: &WriterIds,

@@ -5,8 +5,8 @@ use crate::schema::RecordKind;
 /// Why bytes are not the record that was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The id is not known here: ask the registry, [`Schemas::insert`](crate::Schemas::insert) its answer, and try again. Every other error
-    /// means that the record will never be readable: a dead letter.
+    /// The id is not known here: ask the registry, [`Schemas::insert`](crate::Schemas::insert) its answer, and try
+    /// again. Every other error means that the record will never be readable: a dead letter.
     #[error("schema id {0} is not known")]
     UnknownSchema(u32),
     /// There are no bytes at all.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use flow::slip::{Completed, Failure, Phase, Slip};
+use flow::slip::{Completed, Failure, Slip};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DecodeError, EncodeError};

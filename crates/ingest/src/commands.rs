@@ -49,7 +49,7 @@ pub(crate) struct Understood {
 
 impl Commands {
     fn understand(&self, record: &Inbound, span: &Span) -> Result<NewAcceptance, Refused> {
-        let refuse = Refused::new::<String>;
+        let refuse = |class, reason: String| Refused { class, reason };
         let command = Command::parse(record.value.as_deref())
             .map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         if command.delay_ms.is_some() || command.callback.is_some() {

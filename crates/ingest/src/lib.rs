@@ -182,7 +182,7 @@ fn learn(catalog: &Catalog, record: &Inbound) {
 }
 
 fn learn_stored(catalog: &Catalog, applied: store::flows::AppliedFlow) {
-    let store::flows::AppliedFlow { flow, version, revision, document } = applied;
+    let store::flows::AppliedFlow { flow, version, revision, document, .. } = applied;
     let document = serde_json::from_str(&document).map_err(|error| NotAFlow::NotADocument(error.to_string()));
     let read = document.and_then(|document| {
         FlowDocument { flow: flow.clone(), version: version.clone(), revision, document }.definition()
