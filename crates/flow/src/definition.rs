@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::expression::{Evaluation, Scope, Template, UrlTemplate};
+use crate::expression::{Evaluation, Scope, Template};
 
 mod duration;
 mod input;
@@ -21,9 +21,11 @@ mod read;
 mod read_step;
 mod read_value;
 mod reader;
+mod step;
 mod visible;
 
 pub use problem::Problem;
+pub use step::{Action, Call, Http, Native, Retry, Step, StepKind};
 
 use node::{Node, Place};
 use reader::Reader;
@@ -63,82 +65,6 @@ pub enum OnFailure {
     Compensate,
     /// Wait for an operator.
     Park,
-}
-
-/// How often, and how far apart, an action is attempted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
-    /// Attempts in all, the first one included.
-    pub attempts: u32,
-    /// The upper bound of the first delay; it doubles with every attempt.
-    pub backoff_min_ms: u64,
-    /// The upper bound of any delay.
-    pub backoff_max_ms: u64,
-}
-
-impl Retry {
-    /// The policy of a step that says nothing.
-    pub const STEP_DEFAULT: Self = Self { attempts: 5, backoff_min_ms: 200, backoff_max_ms: 30_000 };
-    /// The policy of a compensation that says nothing: an undo that is given up needs a person.
-    pub const UNDO_DEFAULT: Self = Self { attempts: 10, backoff_min_ms: 200, backoff_max_ms: 30_000 };
-}
-
-/// One step of a flow.
-pub struct Step {
-    /// Its id, unique within the flow.
-    pub id: String,
-    /// The queue whose workers run it.
-    pub queue: String,
-    /// The condition under which it is run at all.
-    pub(crate) when: Option<Template>,
-    /// What it does.
-    pub action: Action,
-    /// False: after an unknown outcome it is never repeated without an operator.
-    pub idempotent: bool,
-    /// How it is undone.
-    pub compensation: Option<Action>,
-}
-
-/// Something to be done at the other side: a step's own work, or its compensation.
-pub struct Action {
-    /// HTTP or native.
-    pub call: Call,
-    /// How long one attempt may take.
-    pub timeout_ms: u64,
-    /// The retry policy.
-    pub retry: Retry,
-}
-
-/// The two kinds of actions.
-pub enum Call {
-    /// An HTTP request.
-    Http(Box<Http>),
-    /// A Rust function registered in the worker binary.
-    Native(Native),
-}
-
-/// An HTTP request to be made.
-pub struct Http {
-    /// The method, upper case.
-    pub method: String,
-    pub(crate) url: UrlTemplate,
-    /// Names in lower case.
-    pub(crate) headers: Vec<(String, Template)>,
-    pub(crate) body: Option<Template>,
-    /// Statuses that are permanent failures whatever the defaults say.
-    pub fail_on: Vec<u16>,
-    /// Statuses that are worth another attempt whatever the defaults say.
-    pub retry_on: Vec<u16>,
-    /// True: a 4xx of this step may be shown to the job's caller as it is.
-    pub expose: bool,
-}
-
-/// A native step to be called.
-pub struct Native {
-    /// The name under which it is registered.
-    pub name: String,
-    /// Its input; without it the job's.
-    pub(crate) with: Option<Template>,
 }
 
 /// One violation of the flow's input schema.
@@ -267,12 +193,9 @@ impl Definition {
     /// The names of all native steps that a worker needs for this flow, compensations included, each once.
     pub fn natives(&self) -> Vec<&str> {
         let mut names = Vec::new();
-        let actions = self.steps().iter().flat_map(|step| std::iter::once(&step.action).chain(&step.compensation));
-        for action in actions {
-            if let Call::Native(native) = &action.call
-                && !names.contains(&native.name.as_str())
-            {
-                names.push(native.name.as_str());
+        for name in self.steps().iter().flat_map(Step::natives) {
+            if !names.contains(&name) {
+                names.push(name);
             }
         }
         names

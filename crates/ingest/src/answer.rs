@@ -186,9 +186,6 @@ pub(crate) fn failed(view: &JobView, trace_id: Option<&str>, definition: Option<
 
 fn exposed(failure: &Failure, definition: Option<&Definition>) -> Option<StatusCode> {
     let step = definition?.step(&failure.step)?;
-    let status = failure.status.filter(|status| (400..500).contains(status))?;
-    match &step.action.call {
-        flow::definition::Call::Http(http) if http.expose => StatusCode::from_u16(status).ok(),
-        flow::definition::Call::Http(_) | flow::definition::Call::Native(_) => None,
-    }
+    let status = failure.status.filter(|status| step.exposes(*status))?;
+    StatusCode::from_u16(status).ok()
 }

@@ -46,12 +46,7 @@ pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms
 }
 
 fn http_of<'d>(definition: &'d Definition, slip: &Slip) -> Option<&'d Http> {
-    let step = definition.step(&slip.step)?;
-    let action = match slip.phase {
-        Phase::Forward => &step.action,
-        Phase::Undo => step.compensation.as_ref()?,
-    };
-    match &action.call {
+    match &definition.step(&slip.step)?.action(slip.phase)?.call {
         Call::Http(http) => Some(http),
         Call::Native(_) => None,
     }

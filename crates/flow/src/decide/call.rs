@@ -16,12 +16,7 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     if slip.phase == Phase::Forward && is_past(slip.deadline_ms, now_ms) {
         return refused(deadline_error());
     }
-    let step = definition.step(&slip.step);
-    let action = match slip.phase {
-        Phase::Forward => step.map(|step| &step.action),
-        Phase::Undo => step.and_then(|step| step.compensation.as_ref()),
-    };
-    let Some(action) = action else {
+    let Some(action) = definition.step(&slip.step).and_then(|step| step.action(slip.phase)) else {
         let message = format!("{definition:?} has no such step or compensation: `{}`", slip.step);
         return refused(StepError { code: code::STEP_FAILED.to_owned(), message, status: None });
     };

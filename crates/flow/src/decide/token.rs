@@ -132,7 +132,7 @@ impl<'a> Token<'a> {
         };
         self.slip.attempt_uncertain = uncertain;
         let step = self.definition.step(&self.slip.step);
-        if uncertain && step.is_some_and(|step| !step.idempotent) {
+        if uncertain && step.is_some_and(|step| !step.is_idempotent()) {
             let failure = self.failure_of_step(&error, attempts);
             self.tell_of_failed_step(&failure, attempts);
             return self.park(&failure, true);
@@ -140,7 +140,7 @@ impl<'a> Token<'a> {
         if error.code == code::DEADLINE_EXCEEDED || (retryable && is_past(self.slip.deadline_ms, self.now_ms)) {
             return self.failed_for_good(deadline_error(), attempts, false);
         }
-        let policy = step.map_or(Retry::STEP_DEFAULT, |step| step.action.retry);
+        let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
         if retryable && attempts < policy.attempts {
             return self.retry(&policy, &error, retry_after_ms);
         }
@@ -170,8 +170,8 @@ impl<'a> Token<'a> {
     }
 
     pub(super) fn undo_failed(self, error: StepError, retryable: bool, retry_after_ms: Option<u64>) -> Decision {
-        let compensation = self.definition.step(&self.slip.step).and_then(|step| step.compensation.as_ref());
-        let policy = compensation.map_or(Retry::UNDO_DEFAULT, |action| action.retry);
+        let step = self.definition.step(&self.slip.step);
+        let policy = step.and_then(|step| step.retry(Phase::Undo)).unwrap_or(Retry::UNDO_DEFAULT);
         if retryable && self.attempts() < policy.attempts {
             return self.retry(&policy, &error, retry_after_ms);
         }
@@ -287,7 +287,7 @@ impl<'a> Token<'a> {
     fn next_to_undo(&self) -> Option<(String, u32, String)> {
         let open = self.slip.done.iter().rev().filter(|done| !done.undone);
         open.filter_map(|done| {
-            let step = self.definition.step(&done.step).filter(|step| step.compensation.is_some())?;
+            let step = self.definition.step(&done.step).filter(|step| step.is_undoable())?;
             Some((done.step.clone(), done.visit, step.queue.clone()))
         })
         .next()

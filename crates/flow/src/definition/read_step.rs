@@ -5,7 +5,7 @@ use super::node::{Content, Node};
 use super::read_value::{required, template, text_template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
-use super::{Action, Call, Http, Native, Retry, Step, key};
+use super::{Action, Call, Http, Native, Retry, Step, StepKind, key};
 use crate::expression::{Template, UrlTemplate};
 
 /// All steps; those that could not be read are left out (their problems are reported).
@@ -55,9 +55,7 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Strin
         id: id.to_owned(),
         queue: queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned()),
         when,
-        action: action?,
-        idempotent: idempotent.unwrap_or(true),
-        compensation,
+        kind: StepKind::Call { action: action?, compensation, idempotent: idempotent.unwrap_or(true) },
     })
 }
 

@@ -40,9 +40,9 @@ fn the_example_flow_reads_as_it_is_written() {
     assert_eq!(order.route(), Some(&Route { method: "POST".to_owned(), path: "/orders".to_owned() }));
     let ids: Vec<_> = order.steps().iter().map(|step| step.id.as_str()).collect();
     assert_eq!(ids, ["reserve", "charge", "ship"]);
-    assert!(order.steps().iter().all(|step| step.compensation.is_some() && step.idempotent));
+    assert!(order.steps().iter().all(|step| step.is_undoable() && step.is_idempotent()));
     assert_eq!(
-        order.step("charge").unwrap().action.retry,
+        order.step("charge").unwrap().retry(Phase::Forward).unwrap(),
         Retry { attempts: 3, backoff_min_ms: 200, backoff_max_ms: 2_000 }
     );
     assert_eq!(order.queues(), ["default"]);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Change, duration, shown};
-use crate::definition::{Action, Call, Definition, Retry, Step};
+use crate::definition::{Action, Definition, Retry, Step};
+use crate::slip::Phase;
 
 /// Why a change of how a step works is nothing to its callers.
 const OWN: &str = "jobs under way stay on their version";
@@ -72,7 +73,9 @@ fn place(step: &Step) -> String {
 
 fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
     let place = place(old.step);
-    action(&place, (&old.step.action, old.written), (&new.step.action, new.written), changes);
+    if let (Some(before), Some(after)) = (old.step.action(Phase::Forward), new.step.action(Phase::Forward)) {
+        action(&place, (before, old.written), (after, new.written), changes);
+    }
     if old.written.get("when") != new.written.get("when") {
         let what = format!("`when`: {} -> {}", shown(old.written.get("when")), shown(new.written.get("when")));
         changes.push(Change::fine(&place, what, "it runs for other jobs; the others tell it as skipped"));
@@ -81,7 +84,7 @@ fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
         let what = format!("`queue`: {} -> {}", old.step.queue, new.step.queue);
         changes.push(Change::fine(&place, what, OWN));
     }
-    match (old.step.idempotent, new.step.idempotent) {
+    match (old.step.is_idempotent(), new.step.is_idempotent()) {
         (true, false) => {
             let why = "after an unknown outcome it waits for an operator, where it was repeated";
             changes.push(Change::fine(&place, "no longer idempotent", why));
@@ -92,17 +95,13 @@ fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
         }
         (true, true) | (false, false) => {}
     }
-    expose(&place, &old.step.action, &new.step.action, changes);
+    expose(&place, old.step, new.step, changes);
     compensation(&place, old, new, changes);
 }
 
 /// What the caller of a failed job is answered.
-fn expose(place: &str, old: &Action, new: &Action, changes: &mut Vec<Change>) {
-    let exposes = |action: &Action| match &action.call {
-        Call::Http(http) => http.expose,
-        Call::Native(_) => false,
-    };
-    let (what, why) = match (exposes(old), exposes(new)) {
+fn expose(place: &str, old: &Step, new: &Step, changes: &mut Vec<Change>) {
+    let (what, why) = match (old.exposes_failures(), new.exposes_failures()) {
         (true, false) => ("no longer exposed", "callers of a failed job get 502, where they got the step's own 4xx"),
         (false, true) => ("exposed", "callers of a failed job get the step's own 4xx, where they got 502"),
         (true, true) | (false, false) => return,
@@ -112,7 +111,7 @@ fn expose(place: &str, old: &Action, new: &Action, changes: &mut Vec<Change>) {
 
 fn compensation(place: &str, old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
     let place = format!("{place} compensate");
-    match (&old.step.compensation, &new.step.compensation) {
+    match (old.step.action(Phase::Undo), new.step.action(Phase::Undo)) {
         (Some(_), None) => {
             changes.push(Change::breaking(place, "gone", "what the step did stays when the job fails"));
         }

@@ -62,11 +62,10 @@ impl Ledger {
         let account = self.accounts.entry(from.job).or_default();
         assert!(account.ended.is_none(), "a decision after the end");
         for told in told {
-            account.attempt(from, *told, step.is_none_or(|step| step.idempotent));
+            account.attempt(from, *told, step.is_none_or(|step| step.is_idempotent()));
         }
         let policy = match from.phase {
-            Phase::Forward => step.map(|step| step.action.retry),
-            Phase::Undo => step.and_then(|step| step.compensation.as_ref()).map(|action| action.retry),
+            phase => step.and_then(|step| step.retry(phase)),
         };
         let made = account.attempts.get(&(from.step.clone(), from.phase == Phase::Undo)).copied().unwrap_or(0);
         assert!(policy.is_none_or(|policy| made <= policy.attempts), "{made} attempts of {}", from.step);
@@ -153,7 +152,7 @@ impl Ledger {
             !parks || was_cancelled || result_failed,
             "a flow that parks ends badly only by a cancel or its result"
         );
-        let can_be_undone = |id: &&String| self.definition.step(id).is_some_and(|step| step.compensation.is_some());
+        let can_be_undone = |id: &&String| self.definition.step(id).is_some_and(|step| step.is_undoable());
         let done = |id: &&String| account.was_perhaps_done(id);
         let expected: Vec<String> = ids.iter().rev().filter(can_be_undone).filter(done).cloned().collect();
         assert_eq!(account.compensated, expected, "what is undone is what was, or may have been, done, in reverse");

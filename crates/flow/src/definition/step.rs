@@ -1,0 +1,138 @@
+//! A step of a flow, compiled.
+
+use crate::expression::{Template, UrlTemplate};
+use crate::slip::Phase;
+
+/// How often, and how far apart, an action is attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all, the first one included.
+    pub attempts: u32,
+    /// The upper bound of the first delay; it doubles with every attempt.
+    pub backoff_min_ms: u64,
+    /// The upper bound of any delay.
+    pub backoff_max_ms: u64,
+}
+
+impl Retry {
+    /// The policy of a step that says nothing.
+    pub const STEP_DEFAULT: Self = Self { attempts: 5, backoff_min_ms: 200, backoff_max_ms: 30_000 };
+    /// The policy of a compensation that says nothing: an undo that is given up needs a person.
+    pub const UNDO_DEFAULT: Self = Self { attempts: 10, backoff_min_ms: 200, backoff_max_ms: 30_000 };
+}
+
+/// One step of a flow.
+pub struct Step {
+    /// Its id, unique within the flow.
+    pub id: String,
+    /// The queue whose workers run it.
+    pub queue: String,
+    /// The condition under which it is run at all.
+    pub(crate) when: Option<Template>,
+    /// The work of the step, by its kind.
+    pub kind: StepKind,
+}
+
+/// The kinds of steps.
+pub enum StepKind {
+    /// A call to the other side, which may be undone by another one.
+    Call {
+        /// The step's own work.
+        action: Action,
+        /// The call that undoes it.
+        compensation: Option<Action>,
+        /// False: after an unknown outcome it is never repeated without an operator.
+        idempotent: bool,
+    },
+}
+
+impl Step {
+    /// The call to make in this phase, if the step has one.
+    pub fn action(&self, phase: Phase) -> Option<&Action> {
+        match (&self.kind, phase) {
+            (StepKind::Call { action, .. }, Phase::Forward) => Some(action),
+            (StepKind::Call { compensation, .. }, Phase::Undo) => compensation.as_ref(),
+        }
+    }
+
+    /// True when it is to be undone once it was done, or may have been.
+    pub fn is_undoable(&self) -> bool {
+        self.action(Phase::Undo).is_some()
+    }
+
+    /// False: after an unknown outcome it is never repeated without an operator.
+    pub const fn is_idempotent(&self) -> bool {
+        match &self.kind {
+            StepKind::Call { idempotent, .. } => *idempotent,
+        }
+    }
+
+    /// How its call in this phase is attempted.
+    pub fn retry(&self, phase: Phase) -> Option<Retry> {
+        self.action(phase).map(|action| action.retry)
+    }
+
+    /// True when the job's caller may be shown its own 4xx as they are.
+    pub fn exposes_failures(&self) -> bool {
+        self.action(Phase::Forward).is_some_and(|action| match &action.call {
+            Call::Http(http) => http.expose,
+            Call::Native(_) => false,
+        })
+    }
+
+    /// True when the job's caller may be shown this status of its own as it is.
+    pub fn exposes(&self, status: u16) -> bool {
+        (400..500).contains(&status) && self.exposes_failures()
+    }
+
+    /// The native steps that a worker needs for it, its compensation included.
+    pub fn natives(&self) -> impl Iterator<Item = &str> {
+        let actions = [self.action(Phase::Forward), self.action(Phase::Undo)].into_iter().flatten();
+        actions.filter_map(|action| match &action.call {
+            Call::Http(_) => None,
+            Call::Native(native) => Some(native.name.as_str()),
+        })
+    }
+}
+
+/// Something to be done at the other side: a step's own work, or its compensation.
+pub struct Action {
+    /// HTTP or native.
+    pub call: Call,
+    /// How long one attempt may take.
+    pub timeout_ms: u64,
+    /// The retry policy.
+    pub retry: Retry,
+}
+
+/// The two kinds of actions.
+pub enum Call {
+    /// An HTTP request.
+    Http(Box<Http>),
+    /// A Rust function registered in the worker binary.
+    Native(Native),
+}
+
+/// An HTTP request to be made.
+pub struct Http {
+    /// The method, upper case.
+    pub method: String,
+    pub(crate) url: UrlTemplate,
+    /// Names in lower case.
+    pub(crate) headers: Vec<(String, Template)>,
+    pub(crate) body: Option<Template>,
+    /// Statuses that are permanent failures whatever the defaults say.
+    pub fail_on: Vec<u16>,
+    /// Statuses that are worth another attempt whatever the defaults say.
+    pub retry_on: Vec<u16>,
+    /// True: a 4xx of this step may be shown to the job's caller as it is.
+    pub expose: bool,
+}
+
+/// A native step to be called.
+pub struct Native {
+    /// The name under which it is registered.
+    pub name: String,
+    /// Its input; without it the job's.
+    pub(crate) with: Option<Template>,
+}
