@@ -292,10 +292,8 @@ pub fn resumed(slip: &Slip, steps_total: u32, now_ms: i64) -> JobEvent {
         Phase::Forward => JobStatus::Running,
         Phase::Undo => JobStatus::Compensating,
     };
-    let mut event = token::event(steps_total, slip, EventKind::JobResumed, status, now_ms);
-    event.step = Some(slip.step.clone());
-    event.index = RESUMED_INDEX;
-    event
+    let event = JobEvent::about(slip, steps_total, EventKind::JobResumed, status, now_ms);
+    JobEvent { step: Some(slip.step.clone()), index: RESUMED_INDEX, ..event }
 }
 
 #[cfg(test)]

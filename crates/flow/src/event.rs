@@ -1,9 +1,9 @@
-//! Facts about a job, in the past tense, and the view of a job that follows from them.
+//! Facts about a job, in the past tense.
 
 use serde_json::Value;
 
 use crate::id::{JobId, TokenId};
-use crate::slip::Phase;
+use crate::slip::{Phase, Slip};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -188,6 +188,33 @@ pub struct JobEvent {
 }
 
 impl JobEvent {
+    /// An event about the token as it stands, without a step or data.
+    pub(crate) fn about(slip: &Slip, steps_total: u32, kind: EventKind, status: JobStatus, now_ms: i64) -> Self {
+        Self {
+            job: slip.job,
+            tenant: slip.tenant.clone(),
+            flow: slip.flow.clone(),
+            version: slip.version.clone(),
+            key: slip.key.clone(),
+            correlation_id: slip.correlation_id.clone(),
+            kind,
+            status,
+            hop: slip.hop,
+            index: 0,
+            branch: slip.branch.clone(),
+            step: None,
+            phase: slip.phase,
+            visit: slip.visit,
+            attempts: 0,
+            at_ms: now_ms,
+            accepted_at_ms: slip.accepted_at_ms,
+            steps_total,
+            retry_of: slip.retry_of,
+            next_attempt_after_ms: None,
+            data: None,
+        }
+    }
+
     /// The identity of the token that caused the event.
     pub fn token(&self) -> TokenId {
         TokenId { job: self.job, branch: self.branch.clone(), hop: self.hop }

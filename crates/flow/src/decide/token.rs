@@ -21,6 +21,21 @@ pub(super) struct Token<'a> {
     now_ms: i64,
 }
 
+/// Whether a step that counts as done was certainly done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Certainty {
+    Certain,
+    Uncertain,
+}
+
+/// The visit under which a parked step is run again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NextVisit {
+    /// Something may have been done under this visit's key, so the next attempt must use it again.
+    Same,
+    New,
+}
+
 pub(super) fn is_past(deadline_ms: Option<i64>, now_ms: i64) -> bool {
     deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms)
 }
@@ -28,33 +43,6 @@ pub(super) fn is_past(deadline_ms: Option<i64>, now_ms: i64) -> bool {
 pub(super) fn deadline_error() -> StepError {
     let message = "the job did not end before its deadline".to_owned();
     StepError { code: code::DEADLINE_EXCEEDED.to_owned(), message, status: None }
-}
-
-/// An event about the token as it stands.
-pub(super) fn event(steps_total: u32, slip: &Slip, kind: EventKind, status: JobStatus, now_ms: i64) -> JobEvent {
-    JobEvent {
-        job: slip.job,
-        tenant: slip.tenant.clone(),
-        flow: slip.flow.clone(),
-        version: slip.version.clone(),
-        key: slip.key.clone(),
-        correlation_id: slip.correlation_id.clone(),
-        kind,
-        status,
-        hop: slip.hop,
-        index: 0,
-        branch: slip.branch.clone(),
-        step: None,
-        phase: slip.phase,
-        visit: slip.visit,
-        attempts: 0,
-        at_ms: now_ms,
-        accepted_at_ms: slip.accepted_at_ms,
-        steps_total,
-        retry_of: slip.retry_of,
-        next_attempt_after_ms: None,
-        data: None,
-    }
 }
 
 impl<'a> Token<'a> {
@@ -99,12 +87,12 @@ impl<'a> Token<'a> {
         for step in definition.steps().iter().skip(from) {
             self.come_to(&step.id, 1);
             if is_past(self.slip.deadline_ms, self.now_ms) {
-                return self.failed_for_good(deadline_error(), 0, false);
+                return self.failed_for_good(deadline_error(), 0, Effect::Unsent);
             }
             match self.applies(step) {
                 Ok(true) => return self.send(&step.queue),
-                Ok(false) => self.tell_of_step(EventKind::StepSkipped, JobStatus::Running, 0),
-                Err(error) => return self.failed_for_good(expression_error(&error), 0, false),
+                Ok(false) => self.tell(self.step_event(EventKind::StepSkipped, JobStatus::Running, 0)),
+                Err(error) => return self.failed_for_good(expression_error(&error), 0, Effect::Unsent),
             }
         }
         self.finish()
@@ -112,8 +100,8 @@ impl<'a> Token<'a> {
 
     pub(super) fn succeeded(mut self, output: Value) -> Decision {
         let next = self.index_of_step().map_or(usize::MAX, |index| index + 1);
-        self.tell_of_step(EventKind::StepSucceeded, JobStatus::Running, self.attempts());
-        self.push_done(Some(output), false);
+        self.tell(self.step_event(EventKind::StepSucceeded, JobStatus::Running, self.attempts()));
+        self.push_done(Some(output), Certainty::Certain);
         self.forward(next)
     }
 
@@ -135,16 +123,16 @@ impl<'a> Token<'a> {
         if uncertain && step.is_some_and(|step| !step.is_idempotent()) {
             let failure = self.failure_of_step(&error, attempts);
             self.tell_of_failed_step(&failure, attempts);
-            return self.park(&failure, true);
+            return self.park(&failure, NextVisit::Same);
         }
         if error.code == code::DEADLINE_EXCEEDED || (retryable && is_past(self.slip.deadline_ms, self.now_ms)) {
-            return self.failed_for_good(deadline_error(), attempts, false);
+            return self.failed_for_good(deadline_error(), attempts, Effect::Unsent);
         }
         let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
         if retryable && attempts < policy.attempts {
             return self.retry(&policy, &error, retry_after_ms);
         }
-        self.failed_for_good(error, attempts, effect == Effect::Done)
+        self.failed_for_good(error, attempts, effect)
     }
 
     /// The step was not run; the job goes back.
@@ -153,7 +141,7 @@ impl<'a> Token<'a> {
         let failure =
             Failure { step: String::new(), code: code::CANCELLED.to_owned(), message, status: None, attempts: 0 };
         if self.slip.attempt_uncertain {
-            self.push_done(None, true);
+            self.push_done(None, Certainty::Uncertain);
         }
         self.turn_back(failure)
     }
@@ -161,7 +149,7 @@ impl<'a> Token<'a> {
     /// The step's compensation succeeded.
     pub(super) fn undone(mut self) -> Decision {
         let attempts = self.attempts();
-        self.tell_of_step(EventKind::StepCompensated, JobStatus::Compensating, attempts);
+        self.tell(self.step_event(EventKind::StepCompensated, JobStatus::Compensating, attempts));
         let (step, visit) = (self.slip.step.clone(), self.slip.visit);
         for done in self.slip.done.iter_mut().filter(|done| done.step == step && done.visit == visit) {
             done.undone = true;
@@ -176,7 +164,7 @@ impl<'a> Token<'a> {
             return self.retry(&policy, &error, retry_after_ms);
         }
         let failure = self.failure_of_step(&error, self.attempts());
-        self.park(&failure, true)
+        self.park(&failure, NextVisit::Same)
     }
 
     /// Nothing has happened to it.
@@ -184,8 +172,8 @@ impl<'a> Token<'a> {
         Decision { next: Next::RetryNow { slip: self.slip, delay_ms: 0 }, events: Vec::new() }
     }
 
-    /// The step failed for good. `was_done`: it was done all the same, but its output is lost.
-    fn failed_for_good(mut self, error: StepError, attempts: u32, was_done: bool) -> Decision {
+    /// The step failed for good. With [`Effect::Done`] it was done all the same, but its output is lost.
+    fn failed_for_good(mut self, error: StepError, attempts: u32, effect: Effect) -> Decision {
         let of_job = error.code == code::DEADLINE_EXCEEDED;
         let mut failure = self.failure_of_step(&error, attempts);
         if of_job {
@@ -193,12 +181,16 @@ impl<'a> Token<'a> {
         } else {
             self.tell_of_failed_step(&failure, attempts);
         }
-        let possibly_done = was_done || self.slip.attempt_uncertain;
+        let certainty = match (effect, self.slip.attempt_uncertain) {
+            (Effect::Done, _) => Some(Certainty::Certain),
+            (Effect::Unsent | Effect::Refused | Effect::Unknown, true) => Some(Certainty::Uncertain),
+            (Effect::Unsent | Effect::Refused | Effect::Unknown, false) => None,
+        };
         if self.definition.on_failure() == OnFailure::Park {
-            return self.park(&failure, possibly_done);
+            return self.park(&failure, if certainty.is_some() { NextVisit::Same } else { NextVisit::New });
         }
-        if possibly_done {
-            self.push_done(None, !was_done);
+        if let Some(certainty) = certainty {
+            self.push_done(None, certainty);
         }
         self.turn_back(failure)
     }
@@ -219,20 +211,29 @@ impl<'a> Token<'a> {
             Phase::Undo => JobStatus::Compensating,
         };
         let failure = self.failure_of_step(error, attempts);
-        self.tell_of_step(EventKind::StepRetrying, status, attempts);
-        self.complete_last(Some(failure.to_json()), Some(wait_ms));
+        self.tell(JobEvent {
+            data: Some(failure.to_json()),
+            next_attempt_after_ms: Some(wait_ms),
+            ..self.step_event(EventKind::StepRetrying, status, attempts)
+        });
         self.slip.attempt = attempts;
         self.hold(HoldReason::Backoff, Some(wait_ms))
     }
 
-    /// To rest until an operator decides. `same_visit`: something may have been done under the visit's key, so that
-    /// whoever runs it again must use the same one.
-    fn park(mut self, failure: &Failure, same_visit: bool) -> Decision {
-        self.tell_of_step(EventKind::JobParked, JobStatus::NeedsAttention, self.attempts());
-        self.complete_last(Some(failure.to_json()), None);
+    /// To rest until an operator decides.
+    fn park(mut self, failure: &Failure, next_visit: NextVisit) -> Decision {
+        self.tell(JobEvent {
+            data: Some(failure.to_json()),
+            ..self.step_event(EventKind::JobParked, JobStatus::NeedsAttention, self.attempts())
+        });
         if self.slip.phase == Phase::Forward {
-            self.slip.attempt_uncertain = same_visit;
-            self.slip.visit += u32::from(!same_visit);
+            match next_visit {
+                NextVisit::Same => self.slip.attempt_uncertain = true,
+                NextVisit::New => {
+                    self.slip.attempt_uncertain = false;
+                    self.slip.visit += 1;
+                }
+            }
             self.slip.deadline_ms = None;
         }
         self.slip.attempt = 0;
@@ -312,7 +313,8 @@ impl<'a> Token<'a> {
         Decision { next: Next::Hold(hold), events: self.events }
     }
 
-    fn push_done(&mut self, output: Option<Value>, uncertain: bool) {
+    fn push_done(&mut self, output: Option<Value>, certainty: Certainty) {
+        let uncertain = certainty == Certainty::Uncertain;
         let (step, visit) = (self.slip.step.clone(), self.slip.visit);
         self.slip.done.push(Completed { step, visit, output, uncertain, undone: false });
     }
@@ -350,26 +352,20 @@ impl<'a> Token<'a> {
     }
 
     fn tell_of_job(&mut self, kind: EventKind, status: JobStatus, data: Option<Value>) {
-        let mut event = event(self.steps_total(), &self.slip, kind, status, self.now_ms);
-        (event.visit, event.data) = (0, data);
-        self.tell(event);
+        let event = JobEvent::about(&self.slip, self.steps_total(), kind, status, self.now_ms);
+        self.tell(JobEvent { visit: 0, data, ..event });
     }
 
-    fn tell_of_step(&mut self, kind: EventKind, status: JobStatus, attempts: u32) {
-        let mut event = event(self.steps_total(), &self.slip, kind, status, self.now_ms);
-        (event.step, event.attempts) = (Some(self.slip.step.clone()), attempts);
-        self.tell(event);
+    fn step_event(&self, kind: EventKind, status: JobStatus, attempts: u32) -> JobEvent {
+        let event = JobEvent::about(&self.slip, self.steps_total(), kind, status, self.now_ms);
+        JobEvent { step: Some(self.slip.step.clone()), attempts, ..event }
     }
 
     fn tell_of_failed_step(&mut self, failure: &Failure, attempts: u32) {
-        self.tell_of_step(EventKind::StepFailed, JobStatus::Running, attempts);
-        self.complete_last(Some(failure.to_json()), None);
-    }
-
-    fn complete_last(&mut self, data: Option<Value>, next_attempt_after_ms: Option<u64>) {
-        if let Some(event) = self.events.last_mut() {
-            (event.data, event.next_attempt_after_ms) = (data, next_attempt_after_ms);
-        }
+        self.tell(JobEvent {
+            data: Some(failure.to_json()),
+            ..self.step_event(EventKind::StepFailed, JobStatus::Running, attempts)
+        });
     }
 
     fn steps_total(&self) -> u32 {

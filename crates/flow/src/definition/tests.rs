@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::slip::Phase;
 
 const ORDER: &str = include_str!("../../../../flows/order.yaml");
 const ORDER_SCHEMA: &str = include_str!("../../../../flows/order.schema.json");

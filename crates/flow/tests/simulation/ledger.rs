@@ -64,9 +64,7 @@ impl Ledger {
         for told in told {
             account.attempt(from, *told, step.is_none_or(|step| step.is_idempotent()));
         }
-        let policy = match from.phase {
-            phase => step.and_then(|step| step.retry(phase)),
-        };
+        let policy = step.and_then(|step| step.retry(from.phase));
         let made = account.attempts.get(&(from.step.clone(), from.phase == Phase::Undo)).copied().unwrap_or(0);
         assert!(policy.is_none_or(|policy| made <= policy.attempts), "{made} attempts of {}", from.step);
         self.moved(from.job, from.hop, &decision.next);
