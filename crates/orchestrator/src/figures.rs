@@ -11,6 +11,7 @@ use events::finished;
 use events::topic::Topics;
 use flow::slip::HoldReason;
 use metrics::{describe_gauge, gauge};
+use service_kit::error_chain;
 use service_kit::identity::Clock;
 use store::Pool;
 use store::holds::count_by_reason;
@@ -99,7 +100,7 @@ pub(crate) async fn count_queues(
         let failed = outcome.is_err();
         match outcome {
             Err(error) => {
-                let error = format!("{:#}", anyhow::Error::new(error));
+                let error = error_chain(&error);
                 if failing {
                     tracing::debug!(error, "queues cannot be counted");
                 } else {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use service_kit::CancellationToken;
+use service_kit::{CancellationToken, error_chain};
 use store::relayed::{self, Watermark};
 use store::{outbox, slot};
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ impl Relay {
             let looking = async {
                 self.look_at_kafka().await;
                 let outcome = self.maintain_once(&mut maintenance).await;
-                let failure = outcome.err().map(|error| format!("{:#}", anyhow::Error::new(error)));
+                let failure = outcome.err().map(|error| error_chain(&error));
                 if failure != maintenance.last_failure
                     && let Some(failure) = &failure
                 {
@@ -51,7 +51,7 @@ impl Relay {
     async fn look_at_kafka(&self) {
         match self.admin.reachable(REACH_TIMEOUT).await {
             Ok(()) => self.readiness.ready("kafka"),
-            Err(error) => self.readiness.missing("kafka", format!("{:#}", anyhow::Error::new(error))),
+            Err(error) => self.readiness.missing("kafka", error_chain(&error)),
         }
     }
 
