@@ -1,4 +1,4 @@
-//! How many requests a second are accepted, each answered only when its commit is durable.
+//! Requests accepted per second, each answered only when its commit is durable.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub(crate) struct Options {
     /// Connections that submit at once
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// How long to measure
+    /// Seconds of the measurement
     #[arg(long, default_value_t = 15)]
     seconds: u64,
 }
@@ -28,7 +28,7 @@ impl Default for Options {
     }
 }
 
-/// How long to warm up.
+/// The warm-up.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(servers: &Servers, options: &Options, report: &mut Report) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `meanwhile dev`: how long one three-step job takes on the in-process broker, and what an idle dev mode costs.
+//! `meanwhile dev`: the latency of a three-step job on the in-process broker, and the cost of an idle dev mode.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ pub(crate) struct Options {
     /// Jobs that are measured, one after the other
     #[arg(long, default_value_t = 300)]
     jobs: u64,
-    /// How long to do nothing and look at the processors
+    /// Seconds of doing nothing, for the processors' idle use
     #[arg(long, default_value_t = 20)]
     idle_seconds: u64,
 }
@@ -34,7 +34,7 @@ const WARM_UP_JOBS: u64 = 30;
 /// Between two jobs, and before the idle time: what the one before has left to do is done then.
 const PAUSE: Duration = Duration::from_millis(50);
 const SETTLE: Duration = Duration::from_secs(2);
-/// How often the caller asks for the status.
+/// Between two questions of the caller for the status.
 const ASK_INTERVAL: Duration = Duration::from_millis(2);
 /// Only ends a run that hangs.
 const READY_WITHIN: Duration = Duration::from_secs(120);

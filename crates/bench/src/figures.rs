@@ -1,4 +1,4 @@
-//! What was measured: shown as it comes, and written as JSON at the end.
+//! The figures: shown as they come, and written as JSON at the end.
 
 use std::fs;
 use std::path::Path;
@@ -67,7 +67,7 @@ impl Section {
         }
     }
 
-    /// Who used the processors.
+    /// The use of the processors.
     pub(crate) fn usage(&mut self, used: &Use) {
         let share = |process: &str, cpu_s: f64| Share {
             process: process.to_owned(),

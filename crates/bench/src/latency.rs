@@ -1,4 +1,4 @@
-//! How long one three-step job takes when little is going on: from before the request is sent until its final event is
+//! The latency of a three-step job when little is going on: from before the request is sent until its final event is
 //! read from Kafka (`read_committed`), and where the time goes.
 
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// Jobs a second; may be given more than once
     #[arg(long = "rate", default_values_t = [20, 50])]
     rates: Vec<u64>,
-    /// How long to measure each
+    /// Seconds of each measurement
     #[arg(long, default_value_t = 30)]
     seconds: u64,
 }

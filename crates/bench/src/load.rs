@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::figures::{count, histogram};
 
-/// What each job is given.
+/// The input of each job.
 const BODY: &str =
     r#"{"customer":"customer-1","items":[{"sku":"tea","qty":2},{"sku":"cup","qty":1}],"note":"a small input"}"#;
 /// An answer's head and body together; ours have some 700 bytes.
@@ -84,7 +84,7 @@ pub(crate) enum Until {
     Passed(Duration),
 }
 
-/// What a load did.
+/// The outcome of a load.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) latencies: Histogram<u64>,

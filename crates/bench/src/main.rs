@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 use crate::figures::Report;
 use crate::system::Servers;
 
-// What the workers run on must be what the roles' own binary runs on.
+// The workers must run on the allocator of the roles' own binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -47,13 +47,13 @@ enum What {
     Accept(accept::Options),
     /// Three-step jobs per second, from HTTP to the final event
     Throughput(throughput::Options),
-    /// How long a three-step job takes when little is going on
+    /// Latency of a three-step job when little is going on
     Latency(latency::Options),
     /// Rows per second and added latency of the outbox's way into Kafka
     Relay(relay::Options),
-    /// What this Kafka and this Postgres do without Meanwhile
+    /// This Kafka and this Postgres without Meanwhile
     Reference,
-    /// How long a three-step job takes in `meanwhile dev`, and what an idle one costs
+    /// Latency of a three-step job in `meanwhile dev`, and the cost of an idle one
     Dev(dev::Options),
     /// All of these
     All,

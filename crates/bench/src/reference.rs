@@ -1,4 +1,4 @@
-//! What this Kafka and this Postgres do by themselves, so that figures can be read as ratios.
+//! This Kafka and this Postgres by themselves, so that figures can be read as ratios.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,11 @@ use crate::system::{Servers, System};
 use crate::usage::Window;
 use crate::watch::FETCH_WAIT_MAX;
 
-/// What a slip or an event of a small job weighs.
+/// The size of a slip or an event of a small job.
 const PAYLOAD_BYTES: usize = 300;
-/// How long each part is measured.
+/// Each part is measured for so long.
 const MEASURED: Duration = Duration::from_secs(8);
-/// How long to warm up before it.
+/// The warm-up before it.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Records that are under way at once when the rate is measured.
 const IN_FLIGHT: usize = 500;

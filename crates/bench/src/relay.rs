@@ -25,7 +25,7 @@ pub(crate) struct Options {
     /// Rows a second, one per transaction, for the added latency
     #[arg(long, default_value_t = 200)]
     rate: u64,
-    /// How long to measure that
+    /// Seconds of that measurement
     #[arg(long, default_value_t = 20)]
     seconds: u64,
 }

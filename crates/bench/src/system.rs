@@ -1,4 +1,5 @@
-//! What is measured: servers once per run, and for each measurement the roles on topics and a database of their own.
+//! The system that is measured: servers once per run, and for each measurement the roles on topics and a database of
+//! their own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -30,7 +31,7 @@ impl Servers {
         Ok(Self { kafka, postgres, registry: Registry::start().await? })
     }
 
-    /// How our own clients reach Kafka.
+    /// Settings for our own clients.
     pub(crate) fn settings(&self) -> bus::Settings {
         let mut settings = bus::Settings::new(self.kafka.brokers(), self.registry.url());
         settings.client_id = "bench".to_owned();
@@ -107,7 +108,7 @@ impl System {
         roles.chain(workers).collect()
     }
 
-    /// What each role holds in memory.
+    /// The memory of each role.
     pub(crate) fn memory(&mut self) -> Result<Vec<(String, Memory)>> {
         let roles = self.counted();
         roles.into_iter().map(|role| Ok((role.name, memory(role.id)?))).collect()

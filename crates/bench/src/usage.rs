@@ -1,4 +1,4 @@
-//! Who uses the processors and the memory, from /proc.
+//! The use of processors and memory, from /proc.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ impl Counted {
     }
 }
 
-/// What was used between two moments.
+/// The use between two moments.
 #[derive(Debug, Clone)]
 pub(crate) struct Use {
     /// Processor seconds by process.
@@ -72,7 +72,7 @@ impl Window {
     }
 }
 
-/// How many processors there are.
+/// The number of processors.
 pub(crate) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -88,7 +88,7 @@ pub(crate) struct Memory {
     pub(crate) pss_mib: f64,
 }
 
-/// What a process holds.
+/// The memory of a process.
 pub(crate) fn memory(id: u32) -> Result<Memory> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).context("a process's status")?;
     // Only root may read every process's; without it the figure is left out.

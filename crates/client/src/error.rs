@@ -42,7 +42,7 @@ impl Error {
         }
     }
 
-    /// How long the API asks to wait before the next attempt.
+    /// The pause that the API asks for before the next attempt.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Problem(problem) => problem.retry_after,

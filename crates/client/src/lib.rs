@@ -30,7 +30,7 @@ use tokio::time::Instant;
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{Event, Events, Failure, JobState, Status, Step};
 
-/// How long one request may take.
+/// One request may take so long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two attempts of [`Client::submit_patiently`], unless the API says how long to wait.
 const RETRY: Duration = Duration::from_millis(100);

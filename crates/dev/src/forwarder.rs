@@ -1,8 +1,7 @@
 //! A fixed address for the in-process broker, whose own port is its choice.
 //!
-//! Kafka clients connect here once, read the broker's own address from the metadata and go on there: that works on the
-//! same
-//! machine, which is all that dev mode serves.
+//! Kafka clients connect here once, read the broker's own address from the metadata and go on there. This works on one
+//! machine, and dev mode serves no other.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a laptop lacks: a broker, a registry, a private Postgres. Nothing of it outlives the process.
+//! A broker, a registry and a private Postgres for a laptop. They do not outlive the process.
 //!
 //! [`Dev::start`] brings up what was not given: each of the three can be a real one instead. The services see addresses
 //! only.
@@ -23,7 +23,7 @@ pub const KAFKA_LISTEN: &str = "127.0.0.1:9092";
 /// Where Confluent's tools expect a registry.
 pub const REGISTRY_LISTEN: &str = "127.0.0.1:8081";
 
-/// What is given, and where the built-in ones listen.
+/// The servers that are given, and the addresses of the built-in ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// A real Postgres in place of the private one.
@@ -50,7 +50,7 @@ impl Default for Options {
     }
 }
 
-/// What runs for this process, until it is stopped or dropped.
+/// The servers of this process, until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Dev {
     /// For `DATABASE_URL`; holds a password when the Postgres is ours.

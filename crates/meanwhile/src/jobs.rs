@@ -12,7 +12,7 @@ use crate::timeline::Timeline;
 
 /// Between two looks at a job that is being followed.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
-/// How often a request that found nobody, or a service that is not ready, is repeated while following.
+/// Attempts of a request that fails while a job is followed.
 const ATTEMPTS_MAX: u32 = 100;
 
 /// `meanwhile submit`

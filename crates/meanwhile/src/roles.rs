@@ -48,7 +48,7 @@ impl Role {
     }
 }
 
-/// What every role is built from.
+/// The settings that every role is built from.
 pub(crate) struct Base {
     pub(crate) shared: Shared,
     pub(crate) bus: bus::Settings,
@@ -74,7 +74,7 @@ impl Base {
     }
 }
 
-/// How to reach Kafka and the registry.
+/// The settings for Kafka and the registry.
 pub(crate) fn bus_settings(shared: &Shared) -> anyhow::Result<bus::Settings> {
     let settings = bus::Settings {
         brokers: shared.kafka_brokers()?.to_owned(),
@@ -102,7 +102,7 @@ pub(crate) async fn run(roles: &[Role], workers: Workers, sources: &Sources) -> 
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-/// What traces call a process: `meanwhile-<role>`, or `meanwhile` where it has several.
+/// The name of a process in traces: `meanwhile-<role>`, or `meanwhile` where it has several.
 pub(crate) fn service(roles: &[Role]) -> String {
     match roles {
         [role] => format!("meanwhile-{}", role.name()),

@@ -14,7 +14,7 @@ use service_kit::telemetry;
 use crate::cli::TailArgs;
 use crate::roles::bus_settings;
 
-/// How long Kafka may keep a fetch waiting.
+/// Kafka may hold a fetch for so long.
 const FETCH_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// `meanwhile tail`

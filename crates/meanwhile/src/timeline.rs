@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use client::{Event, Events, JobState, Status};
 
-/// How wide the step column is at least.
+/// The least width of the step column.
 const STEP_WIDTH: usize = 10;
 
 /// Prints events of one job; remembers nothing but how to look.

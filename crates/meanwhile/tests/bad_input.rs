@@ -1,4 +1,4 @@
-//! What people get wrong is told by the real binary so that they can mend it, and nothing has changed meanwhile.
+//! The real binary tells mistakes so that people can mend them, and nothing has changed meanwhile.
 
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
 

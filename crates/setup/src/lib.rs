@@ -1,4 +1,4 @@
-//! What must be there before the roles start: tables, slot, topics, schemas and flows.
+//! Tables, slot, topics, schemas and flows, as they must be before the roles start.
 //!
 //! `meanwhile migrate`, `meanwhile flows apply`, `meanwhile dev` and the tests all call these functions. Each is safe
 //! to repeat.

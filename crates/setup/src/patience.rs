@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
-/// How long Postgres, Kafka and the registry may take to come up.
+/// Postgres, Kafka and the registry may take so long to come up.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between attempts.
 const RETRY: Duration = Duration::from_secs(1);

@@ -21,7 +21,7 @@ pub fn http_client() -> reqwest::Client {
     reqwest::Client::new()
 }
 
-/// What came in.
+/// A request that came in.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// GET, POST, ...
@@ -46,7 +46,7 @@ impl Request {
     }
 }
 
-/// What goes out.
+/// An answer to a request.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status code.
@@ -55,7 +55,7 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body; its content type is JSON unless the headers say otherwise.
     pub body: Bytes,
-    /// How long to wait before answering. The request is recorded at once.
+    /// The pause before the answer. The request is recorded at once.
     pub delay: Duration,
 }
 

@@ -19,9 +19,9 @@ use crate::tool::{run, tool_path};
 
 /// A broker is ready in 2 to 4 s on a quiet machine; recovery after `kill -9` takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-/// What the broker logs when it serves.
+/// The broker logs this when it serves.
 const READY_LINE: &str = "Kafka Server started";
-/// What the controller logs when a broker has been silent for too long.
+/// The controller logs this when a broker has been silent for too long.
 const FENCED_LINE: &str = "Fencing broker 1 ";
 /// The node id of a controller apart; the broker's is 1.
 const CONTROLLER_ID: u32 = 2;
@@ -32,7 +32,7 @@ const CONTROLLER_HEAP_MIB: u32 = 256;
 /// Any 22 characters of base64 that are 16 bytes.
 const CLUSTER_ID: &str = "bWVhbndoaWxlLXRlc3RzIQ";
 
-/// How a private broker is to run.
+/// Options of a private broker.
 #[derive(Debug, Clone)]
 pub struct KafkaOptions {
     /// Use the optimising compiler too: slower to start, faster later. For benchmarks.

@@ -1,4 +1,4 @@
-//! What the services in this very process have measured. Other tests of the process write to the same metrics: look for
+//! Measurements of the services in this very process. Other tests of the process write to the same metrics: look for
 //! labels that are nobody else's, or for a rise.
 
 use service_kit::telemetry::Metrics;

@@ -14,14 +14,14 @@ use crate::port::Port;
 use crate::process::{Launch, Process};
 use crate::tool::{run, tool_path};
 
-/// What Postgres logs when processes of its earlier life are still there, how often it is started then, and when.
+/// Postgres logs this when processes of its earlier life are still there. It is then started again, at most so often.
 const STILL_IN_USE: &str = "pre-existing shared memory block";
 const STARTS_MAX: u32 = 20;
 const BETWEEN_STARTS: Duration = Duration::from_millis(100);
 /// Ready in 0.2 s on a quiet machine; recovery after `kill -9` takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// How a private cluster is to run.
+/// Options of a private cluster.
 #[derive(Debug, Clone, Default)]
 pub struct PostgresOptions {
     /// Wait for the disk at each commit, as in production. For benchmarks; a killed process loses nothing without it.

@@ -15,12 +15,12 @@ use nix::unistd::Pid;
 
 use crate::folder::log_file;
 
-/// How often a waiting loop looks.
+/// Between two looks of a waiting loop.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How much of a log an error shows.
+/// An error shows so much of a log's end.
 const LOG_TAIL_BYTES: usize = 3_000;
 
-/// What to start.
+/// A program to start.
 #[derive(Debug, Clone)]
 pub struct Launch {
     name: String,

@@ -15,7 +15,7 @@ use crate::tool::{repository, run, target_folder};
 /// A role is ready within a second or two on a quiet machine.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// What a process of the binary does.
+/// A role of the binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// HTTP and commands in, answers out.
@@ -67,7 +67,7 @@ impl MeanwhileProcess {
         Ok(Self { role, process: Process::start(launch)?, port })
     }
 
-    /// What it does.
+    /// The role.
     pub fn role(&self) -> Role {
         self.role
     }

@@ -229,7 +229,7 @@ impl TestSystem {
             let (mut records, mut tail) = Table::load(&self.settings(), &self.topics().events()).await?;
             loop {
                 for record in records {
-                    // What is no event is a matter for dead letters, not for us.
+                    // A record that is no event becomes a dead letter; other tests look at those.
                     let Ok(event) = reader.read(record.value.as_deref(), decode_event).await else { continue };
                     if event.status.is_final() && missing.remove(&event.job) {
                         ends.insert(event.job, event);
@@ -248,7 +248,7 @@ impl TestSystem {
         Ok(ends)
     }
 
-    /// What is known of the first of some jobs that do not end.
+    /// The status of the first of some jobs that do not end.
     async fn stuck(&self, jobs: &BTreeSet<JobId>) -> String {
         let Some(job) = jobs.first() else { return String::new() };
         match self.status(*job).await {

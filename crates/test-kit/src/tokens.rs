@@ -30,7 +30,7 @@ pub struct Tokens {
     pub holds: Vec<Hold>,
     /// From `events`, in order per job.
     pub events: Vec<JobEvent>,
-    /// How many records are on `dead-letters`.
+    /// The number of records on `dead-letters`.
     pub dead_letters: usize,
     /// Where something lies that is none of the above, and why it cannot be read.
     pub unreadable: Vec<String>,
@@ -67,7 +67,7 @@ impl Tokens {
         self.events.iter().filter(|event| event.status.is_final()).map(|event| (event.job, event)).collect()
     }
 
-    /// What contradicts the invariant: jobs that were split, lost, never ended or ended twice. `accepted` are the jobs
+    /// Contradictions to the invariant: jobs that were split, lost, never ended or ended twice. `accepted` are the jobs
     /// that a caller was promised.
     pub fn problems(&self, accepted: impl IntoIterator<Item = JobId>) -> Vec<String> {
         let mut jobs: BTreeMap<JobId, Trail<'_>> = BTreeMap::new();
@@ -125,7 +125,7 @@ fn readable<T, E: std::fmt::Display>(read: Result<T, E>, record: &Inbound, unrea
     read.map_err(tell).ok()
 }
 
-/// What the topics say about one job.
+/// One job, as the topics show it.
 #[derive(Default)]
 struct Trail<'a> {
     slips: Vec<(&'a str, u32)>,

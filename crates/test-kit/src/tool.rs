@@ -15,7 +15,7 @@ pub(crate) fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
 }
 
-/// What scripts/tools/path says about `tool`.
+/// The answer of scripts/tools/path for `tool`.
 pub(crate) fn tool_path(tool: &str) -> Result<PathBuf> {
     let script = repository().join("scripts/tools/path");
     let output = Command::new(&script).arg(tool).output().with_context(|| format!("running {}", script.display()))?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// Between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Calls `look` until it returns something. The bound only ends a test that hangs; it is no pass or fail of its own.

@@ -1,9 +1,8 @@
 //! A private Postgres in a temporary folder, gone with the process however that ends.
 //!
-//! Postgres runs below a small shell script whose standard input is a pipe from us: when we end, even by `kill -9`, the
-//! pipe
-//! closes and the script ends Postgres and removes the folder. It runs in a process group of its own, so that Ctrl-C at
-//! the terminal reaches us alone and the roles can still finish their work.
+//! Postgres runs below a small shell script whose standard input is a pipe from us. When we end, even by `kill -9`, the
+//! pipe closes, and the script ends Postgres and removes the folder. The script runs in a process group of its own:
+//! Ctrl-C at the terminal reaches us alone, and the roles can still finish their work.
 
 mod programs;
 
@@ -24,13 +23,13 @@ pub use programs::{NotInstalled, find};
 const SUPERUSER: &str = "meanwhile";
 /// Starting takes 0.2 s on a quiet machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How often it is looked whether Postgres is ready, or gone.
+/// Between two looks whether Postgres is ready, or gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// How long the end of Postgres may take: it is told to end at once.
+/// Postgres is told to end at once, and may take so long.
 const END_WITHIN: Duration = Duration::from_secs(5);
-/// How often another port is tried when somebody else took ours meanwhile.
+/// Starts in all, each on another port: somebody else may have taken ours meanwhile.
 const PORT_TRIES: u32 = 3;
-/// How much of a failing program's output is shown.
+/// The end of a failing program's output is shown, at most so much.
 const LOG_BYTES_SHOWN: usize = 4_096;
 
 /// Runs `"$@"`; when standard input ends, ends it; when it has ended, removes the folder `$0`.

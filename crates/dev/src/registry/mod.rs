@@ -1,8 +1,7 @@
 //! A small schema registry in memory that speaks Confluent's API, for a laptop.
 //!
 //! It numbers and returns schemas, as clients and kcat need it. It keeps compatibility levels, but does not check
-//! schemas
-//! against them: that is the real registry's part, and the tests'.
+//! schemas against them: the real registry does, and so do the tests.
 
 mod http;
 mod shelf;

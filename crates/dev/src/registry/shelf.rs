@@ -8,7 +8,7 @@ use serde_json::Value;
 /// Schemas kept; a laptop has a handful.
 const SCHEMAS_MAX: usize = 10_000;
 
-/// What a schema is written in.
+/// The language of a schema.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(super) enum SchemaType {

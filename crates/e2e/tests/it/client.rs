@@ -1,4 +1,4 @@
-//! What a caller of the API sees: answers as status, headers and JSON.
+//! The API as a caller sees it: answers as status, headers and JSON.
 
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};

@@ -16,7 +16,7 @@ use crate::turn::beside_others;
 
 /// Large slips fill the broker's partitions (5 MiB each) with few jobs.
 const SLIP_BYTES: usize = 300_000;
-/// What its six partitions could not hold.
+/// More than its six partitions can hold.
 const JOBS_TOO_MANY: usize = 200;
 
 /// `meanwhile dev` with the shop behind it.

@@ -1,6 +1,5 @@
 //! `kill -9` of every role, of Kafka and of Postgres, at seeded moments, under load. Afterwards every accepted job
-//! has ended
-//! once, and nothing was restarted but what was killed.
+//! has ended once, and only what was killed was restarted.
 
 use flow::event::JobStatus;
 use test_kit::{KafkaOptions, PostgresOptions, Role};
@@ -12,7 +11,7 @@ use crate::turn::alone;
 
 /// In flight whenever something is killed.
 pub(crate) const IN_FLIGHT_MIN: usize = 2_000;
-/// What the load keeps in flight.
+/// The load keeps so many jobs in flight.
 pub(crate) const IN_FLIGHT: usize = 2_200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,7 +55,7 @@ impl Counts {
     }
 }
 
-/// What one job is asked to go through.
+/// The fate that one job is given.
 fn draw(chance: &mut Chance, slow_ms_max: u64) -> (&'static str, Value) {
     let customer = format!("c-{}", chance.below(CUSTOMERS));
     let mut slow = || format!("slow:{}", chance.below(slow_ms_max));

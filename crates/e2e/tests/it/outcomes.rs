@@ -1,4 +1,4 @@
-//! How a job can end, one job each.
+//! The ways in which a job can end, one job each.
 
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;

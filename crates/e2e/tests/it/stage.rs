@@ -27,7 +27,7 @@ pub(crate) struct Stage {
     logs: Logs,
 }
 
-/// What a test leaves behind.
+/// The traces of a test: the topics' records and the shop's books.
 #[derive(Debug)]
 pub(crate) struct Left {
     pub(crate) tokens: Tokens,
@@ -80,8 +80,7 @@ impl Stage {
     }
 
     /// Waits until every accepted job has ended, stops the roles, and holds what must always hold: one token per job,
-    /// and
-    /// the shop's money and stock agree with how the jobs ended.
+    /// and the shop's money and stock agree with how the jobs ended.
     pub(crate) async fn finish(self) -> Left {
         let Self { mut system, shop, logs, .. } = self;
         for process in system.roles() {
@@ -107,7 +106,7 @@ impl Left {
         shop::audit(&self.shop.states(), &outcomes).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// How many jobs ended like this.
+    /// The number of jobs that ended like this.
     pub(crate) fn count(&self, status: JobStatus) -> usize {
         self.tokens.ends().values().filter(|end| end.status == status).count()
     }

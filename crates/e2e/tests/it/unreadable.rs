@@ -1,6 +1,5 @@
-//! Records that nobody can read, on every topic that is consumed: they end as dead letters, byte for byte, and what
-//! comes
-//! after them is taken as if nothing had been.
+//! Records that nobody can read, on every topic that is consumed: they end as dead letters, byte for byte, and the
+//! records after them are consumed as usual.
 
 use std::collections::BTreeMap;
 

@@ -10,7 +10,7 @@ use test_kit::{Launch, Port, Process, eventually, http_client, repository};
 use tokio::sync::OnceCell;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// How long the last span of a trace may take to arrive: exporters and collectors wait for company.
+/// The last span of a trace may take so long to arrive: exporters and collectors wait for company.
 const SPANS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The binary that scripts/tools/install compiled.
@@ -92,7 +92,7 @@ impl Span {
         self.tags.get(key).map_or("", String::as_str)
     }
 
-    /// What a person is told of the failure; empty where there is none.
+    /// The failure as a person reads it; empty where there is none.
     pub(crate) fn failure(&self) -> (&str, &str) {
         let failed = self.tag("otel.status_code") == "ERROR";
         if failed { (self.tag("error.type"), self.tag("otel.status_description")) } else { ("", "") }

@@ -43,7 +43,7 @@ fn told<'a>(spans: &[&'a Span], key: &str) -> Vec<&'a str> {
     spans.iter().map(|span| span.tag(key)).collect()
 }
 
-/// What holds for every trace of a job.
+/// The rules for every trace of a job.
 fn check_all(tree: &Tree, job: &str) {
     for span in &tree.spans {
         assert_eq!(span.tag("meanwhile.job.id"), job, "{span:?}\n{}", tree.drawn());

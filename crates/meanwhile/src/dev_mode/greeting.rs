@@ -10,7 +10,7 @@ use flow::definition::Definition;
 
 use super::sample;
 
-/// How often it is asked whether everything is ready.
+/// Between two questions whether everything is ready.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The text, made before the roles start.

@@ -12,7 +12,7 @@ use flow::definition::Definition;
 use setup::{Target, files};
 use tokio::time::MissedTickBehavior;
 
-/// How often the folder is looked at. A change counts once two looks see the same: no half-written file is read.
+/// Between two looks at the folder. A change counts once two looks see the same: no half-written file is read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Every file of a folder: when it changed last, and how long it is.

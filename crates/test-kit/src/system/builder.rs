@@ -1,4 +1,4 @@
-//! What a test system consists of, and how it is started.
+//! The parts of a test system, and its start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use crate::role::Role;
 use crate::shared;
 
-/// What to start.
+/// The parts to start.
 #[derive(Debug, Default)]
 pub struct TestSystemBuilder {
     roles: Vec<(Role, u32)>,
@@ -25,7 +25,7 @@ pub struct TestSystemBuilder {
 }
 
 impl TestSystemBuilder {
-    /// How many processes of a role to run; one of each unless told.
+    /// The number of processes of a role; one of each by default.
     #[must_use]
     pub fn role(mut self, role: Role, processes: u32) -> Self {
         self.roles.retain(|(known, _)| *known != role);
