@@ -1,6 +1,7 @@
 //! Commands: JSON that anybody may write to `meanwhile.commands` (docs/contract.md). Parsed strictly: whatever is
 //! not understood is refused with the place and what was meant, never passed over.
 
+use flow::nearest::nearest;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::Value;
@@ -85,15 +86,11 @@ fn plain(field: &str, text: Option<&str>, bytes_max: usize) -> Result<(), NotACo
 fn with_nearest(message: String) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let (true, Some(unknown)) = (message.starts_with("unknown field"), quoted.next()) else { return message };
-    let distance = |known: &&str| strsim::damerau_levenshtein(unknown, known);
-    match quoted.min_by_key(distance).filter(|known| distance(known) <= NEAR) {
+    match nearest(unknown, quoted) {
         Some(nearest) => format!("{message}; did you mean `{nearest}`?"),
         None => message,
     }
 }
-
-/// So many slips of the finger make another word.
-const NEAR: usize = 3;
 
 fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };

@@ -11,5 +11,6 @@ pub mod diff;
 pub mod event;
 mod expression;
 pub mod id;
+pub mod nearest;
 pub mod slip;
 pub mod view;

@@ -5,13 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use flow::definition::Definition;
+use flow::nearest::nearest;
 use parking_lot::RwLock;
 
 /// Versions kept; a deployment that ever applied more has something wrong with how it applies.
 const VERSIONS_MAX: usize = 10_000;
-/// A known name within this distance is offered as a correction.
-const NEAREST_DISTANCE_MAX: usize = 4;
-
 /// The target of a request for a path.
 #[derive(Clone)]
 pub(crate) enum Routed {
@@ -84,14 +82,8 @@ impl Catalog {
     /// The text about an unknown name, with the nearest known one.
     pub(crate) fn no_such_flow(&self, name: &str) -> String {
         let flows = self.0.read();
-        let nearest = flows
-            .active
-            .keys()
-            .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-            .filter(|(distance, _)| *distance <= NEAREST_DISTANCE_MAX)
-            .min();
-        match nearest {
-            Some((_, candidate)) => format!("There is no flow `{name}`. Did you mean `{candidate}`?"),
+        match nearest(name, flows.active.keys().map(String::as_str)) {
+            Some(candidate) => format!("There is no flow `{name}`. Did you mean `{candidate}`?"),
             None if flows.active.is_empty() => format!("There is no flow `{name}`: no flow has been applied yet."),
             None => format!("There is no flow `{name}`."),
         }

@@ -1,8 +1,9 @@
 //! Reads values out of a document and collects what is wrong with them.
 
-use super::key::{RESERVED, nearest};
+use super::key::RESERVED;
 use super::node::{Content, Key, Node, Place};
 use super::{Problem, duration, limit};
+use crate::nearest::nearest;
 
 /// Collects problems; every method answers none where it has reported one.
 pub(super) struct Reader<'a> {

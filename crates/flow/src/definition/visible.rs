@@ -1,10 +1,10 @@
 //! Which values an expression may name, depending on where it stands.
 
 use super::Problem;
-use super::key::nearest;
 use super::node::Place;
 use super::reader::Reader;
 use crate::expression::Expression;
+use crate::nearest::nearest;
 
 /// What `job.*` has.
 const JOB: &[&str] = &["id", "correlation_id", "tenant", "flow"];
