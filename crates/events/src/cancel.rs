@@ -15,7 +15,7 @@ pub struct Cancel {
     pub job: JobId,
     /// The job's tenant.
     pub tenant: String,
-    /// Who asked.
+    /// The person or system that asked.
     pub requested_by: String,
     /// Why, in their words.
     pub reason: Option<String>,

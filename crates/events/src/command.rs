@@ -36,7 +36,7 @@ pub struct Command {
 pub struct Callback {
     /// Where to.
     pub url: String,
-    /// What to sign with, `whsec_...`.
+    /// The signing secret, `whsec_...`.
     #[serde(default)]
     pub secret: Option<String>,
     /// Which events; none: the final ones.
@@ -105,7 +105,7 @@ fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
         _ => None,
     };
     let ms = unit_ms.and_then(|unit_ms: u64| number.parse::<u64>().ok()?.checked_mul(unit_ms));
-    // What a signed milliseconds column can hold.
+    // A signed milliseconds column can hold no more.
     let ms = ms.filter(|ms| i64::try_from(*ms).is_ok());
     let wanted =
         || D::Error::custom(format!("`delay` is a number and a unit such as 500ms, 90s, 15m, 2h or 3d, not {text:?}"));

@@ -95,11 +95,11 @@ impl RefusedRecord {
 /// Why a record became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What is wrong, for a person. Cut to [`FAILURE_REASON_BYTES_MAX`].
+    /// The reason, for a person. Cut to [`FAILURE_REASON_BYTES_MAX`].
     pub reason: String,
     /// The same as a short stable word: `unreadable`, `bad-command`, `unknown-flow`, `too-large`, ...
     pub class: String,
-    /// How often it was tried.
+    /// The number of attempts.
     pub attempts: u32,
     /// When it was first tried, milliseconds since the Unix epoch.
     pub first_at_ms: i64,
@@ -114,7 +114,7 @@ impl Failure {
     }
 }
 
-/// What the headers of a dead letter say.
+/// The content of a dead letter's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Burial {
     /// Why it is there.
@@ -125,7 +125,7 @@ pub struct Burial {
     pub partition: i32,
     /// Its offset there.
     pub offset: i64,
-    /// How often it was sent back before.
+    /// The number of redrives before.
     pub redrives: u32,
 }
 

@@ -1,4 +1,4 @@
-//! From bytes to the domain. Whatever the bytes are, the answer is a value or a reason; nothing panics, nothing is
+//! From bytes to the domain. Any bytes give a value or a reason; nothing panics, nothing is
 //! allocated beyond [`limit::DECODE_ALLOCATION_BYTES_MAX`](crate::limit::DECODE_ALLOCATION_BYTES_MAX) at once.
 //!
 //! Fields are matched by name between the schema that wrote a record and ours: an unknown field is read and dropped, a

@@ -20,15 +20,15 @@ pub enum DecodeError {
     OtherSchema {
         /// The id.
         id: u32,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// The datum is cut off, or noise.
     #[error("the datum of {} is damaged: {reason}", kind.full_name())]
     Damaged {
-        /// What it was to be.
+        /// The expected record or value.
         kind: RecordKind,
-        /// What the codec says.
+        /// The codec's message.
         reason: String,
     },
     /// There are bytes after the datum.
@@ -39,7 +39,7 @@ pub enum DecodeError {
     Field {
         /// The field.
         field: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
     },
 }
@@ -64,13 +64,13 @@ pub enum EncodeError {
     OutOfRange {
         /// The field of the record.
         field: &'static str,
-        /// What it was to be.
+        /// The expected record or value.
         value: u64,
     },
     /// The codec refused: our types and our schema disagree.
     #[error("cannot be written as {}", kind.full_name())]
     Codec {
-        /// What was to be written.
+        /// The record that was to be written.
         kind: RecordKind,
         /// Why not.
         source: Box<dyn std::error::Error + Send + Sync>,

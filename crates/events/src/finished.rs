@@ -1,4 +1,4 @@
-//! What workers write beside a committed offset of a steps topic: which slips above it are finished already.
+//! The metadata beside a committed offset of a steps topic: the slips above it that are finished already.
 //!
 //! Slips finish out of order. Everything below the committed offset is finished; the metadata of the commit names, as a
 //! bitmap, what is finished from there on. Workers write and read it; whoever counts what waits reads it too.
@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-/// What a broker takes as metadata of a committed offset (`offset.metadata.max.bytes`, default).
+/// A broker takes this much metadata of a committed offset (`offset.metadata.max.bytes`, default).
 pub const METADATA_BYTES_MAX: usize = 4096;
-/// What the metadata starts with: the version of its format.
+/// The prefix of the metadata: the version of its format.
 const PREFIX: &str = "m1:";
-/// How far above the committed offset a finished one can be, so that the bitmap still fits.
+/// A finished offset can be this far above the committed one, so that the bitmap still fits.
 pub const WINDOW_OFFSETS: i64 = ((METADATA_BYTES_MAX - PREFIX.len()) * 3 / 4 * 8) as i64;
 
 /// The metadata of a committed offset was not written by a worker that we know.

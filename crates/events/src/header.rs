@@ -26,13 +26,13 @@ pub const CE_SPECVERSION: &str = "ce_specversion";
 pub const CE_TIME: &str = "ce_time";
 /// CloudEvents 1.0 binary mode.
 pub const CE_SUBJECT: &str = "ce_subject";
-/// What every header of a dead letter starts with.
+/// The prefix of every header of a dead letter.
 pub const FAILURE_PREFIX: &str = "meanwhile-failure-";
 /// Why nobody could read or handle the record, for a person.
 pub const FAILURE_REASON: &str = "meanwhile-failure-reason";
 /// The same as a short stable word.
 pub const FAILURE_CLASS: &str = "meanwhile-failure-class";
-/// How often it was tried.
+/// The number of attempts.
 pub const FAILURE_ATTEMPTS: &str = "meanwhile-failure-attempts";
 /// When it was first tried, RFC 3339.
 pub const FAILURE_FIRST_AT: &str = "meanwhile-failure-first-at";
@@ -44,5 +44,5 @@ pub const FAILURE_TOPIC: &str = "meanwhile-failure-topic";
 pub const FAILURE_PARTITION: &str = "meanwhile-failure-partition";
 /// Where the record was read.
 pub const FAILURE_OFFSET: &str = "meanwhile-failure-offset";
-/// How often the record was sent back from the dead letters before; the only one that a redrive keeps.
+/// The number of redrives before; the only one that a redrive keeps.
 pub const FAILURE_REDRIVES: &str = "meanwhile-failure-redrives";

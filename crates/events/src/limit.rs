@@ -2,7 +2,7 @@
 
 /// Kafka's default `message.max.bytes` is 1 MiB and 12 bytes; what is left over is for the frames of the batch.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - RECORD_OVERHEAD_BYTES;
-/// What a batch of one record and a transaction's bookkeeping may add on the wire.
+/// A batch of one record and a transaction's bookkeeping may add this on the wire.
 pub const RECORD_OVERHEAD_BYTES: usize = 4 * 1024;
 /// By so much the size limit of the dead letters' topic exceeds the others': a record of the largest size fits with
 /// its `meanwhile-failure-*` headers.
@@ -13,9 +13,9 @@ pub const FAILURE_REASON_BYTES_MAX: usize = 4 * 1024;
 pub const FAILURE_CLASS_BYTES_MAX: usize = 128;
 /// No string or JSON inside an Avro record is longer: a length beyond this is noise, and nothing is allocated for it.
 pub const DECODE_ALLOCATION_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How deep JSON may nest. One more and `serde_json` would refuse to read back what was written.
+/// JSON may nest this deep. One more and `serde_json` would refuse to read back what was written.
 pub const JSON_DEPTH_MAX: usize = 127;
-/// How many schema ids one process learns; they are kept for its life. A real registry has dozens.
+/// One process learns at most this number of schema ids, and keeps them for its life. A real registry has dozens.
 pub const SCHEMAS_MAX: usize = 4096;
 /// A command's `id`, the idempotency key.
 pub const COMMAND_ID_BYTES_MAX: usize = 255;

@@ -1,4 +1,4 @@
-//! How far the relay has come, as it stands on `meanwhile.relay`: JSON, keyed by the outbox' name.
+//! The relay's position, as it stands on `meanwhile.relay`: JSON, keyed by the outbox' name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,7 +64,7 @@ pub struct Position {
     /// The commit after it, where only a part of its rows is on Kafka yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
-    /// How many messages were relayed in all.
+    /// The number of messages that were relayed in all.
     pub relayed: u64,
     /// When this was written, milliseconds since the Unix epoch.
     pub at_ms: i64,
@@ -77,7 +77,7 @@ pub struct Position {
 pub struct Partial {
     /// Where its commit record begins (pgoutput's Begin names it).
     pub commit_lsn: Lsn,
-    /// How many of its rows are on Kafka.
+    /// The number of its rows that are on Kafka.
     pub rows: u64,
 }
 

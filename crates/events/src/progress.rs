@@ -1,4 +1,4 @@
-//! How a step is getting on: lossy, not transactional, never an input to decisions.
+//! A step's progress: lossy, not transactional, never an input to decisions.
 
 use std::borrow::Cow;
 
@@ -34,9 +34,9 @@ pub struct Progress {
     pub visit: u32,
     /// The attempt under way, from 1.
     pub attempt: u32,
-    /// How much of the step is done, 0 to 100.
+    /// The part of the step that is done, 0 to 100.
     pub percent: Option<u8>,
-    /// What is going on, for a person.
+    /// The state, for a person.
     pub message: Option<String>,
     /// More about it.
     pub data: Option<Value>,

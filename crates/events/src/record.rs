@@ -17,7 +17,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// What the record takes on the wire, at most: key, value and headers with their frames, in bytes.
+    /// The record's size on the wire, at most: key, value and headers with their frames, in bytes.
     pub fn size_bytes(&self) -> usize {
         size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
     }
@@ -48,7 +48,7 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// What the record takes on the wire, at most: key, value and headers with their frames, in bytes.
+    /// The record's size on the wire, at most: key, value and headers with their frames, in bytes.
     pub fn size_bytes(&self) -> usize {
         size_bytes(self.key.as_deref(), self.value.as_deref(), &self.headers)
     }

@@ -114,13 +114,13 @@ pub struct Subject {
     pub name: String,
     /// The topic.
     pub topic: String,
-    /// What the topic carries.
+    /// The records of the topic.
     pub kind: RecordKind,
     /// The latest published schema.
     pub avsc: &'static str,
 }
 
-/// What is to be registered for these topics and queues. One kind may stand under several subjects (each queue has its
+/// The subjects to register for these topics and queues. One kind may stand under several subjects (each queue has its
 /// own); readers go by the id in the record, so any of the ids that the registry gives to them serves the writer.
 pub fn subjects<'a>(topics: &Topics, queues: impl IntoIterator<Item = &'a str>) -> Vec<Subject> {
     let flat = [

@@ -5,7 +5,7 @@ pub const DAY_MS: i64 = 86_400_000;
 const YEAR_0_MS: i64 = -62_167_219_200_000;
 const YEAR_9999_END_MS: i64 = 253_402_300_799_999;
 
-/// `1970-01-01T00:00:00.000Z` for 0. What RFC 3339 cannot say is moved to the nearest instant that it can.
+/// `1970-01-01T00:00:00.000Z` for 0. An instant outside RFC 3339 is moved to the nearest one inside.
 pub fn rfc3339(ms: i64) -> String {
     let ms = ms.clamp(YEAR_0_MS, YEAR_9999_END_MS);
     let (days, in_day) = (ms.div_euclid(DAY_MS), ms.rem_euclid(DAY_MS));
@@ -23,7 +23,7 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let in_day = ((number(11, 13)? * 60 + number(14, 16)?) * 60 + number(17, 19)?) * 1000 + number(20, 23)?;
     let ms = days_from_civil(year, month, day) * DAY_MS + in_day;
-    // Whatever is out of range or has other separators is written differently from how it was read.
+    // A text that is out of range or has other separators is not written as it was read.
     (rfc3339(ms) == text).then_some(ms)
 }
 

@@ -82,7 +82,7 @@ impl FromStr for TraceContext {
     }
 }
 
-/// What travels with every record: who caused it, and the vendors' part, which is passed on unread.
+/// The trace that travels with every record: its cause, and the vendors' part, which is passed on unread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     /// The `traceparent`.

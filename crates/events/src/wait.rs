@@ -11,13 +11,13 @@ use crate::error::{DecodeError, EncodeError};
 use crate::field::{job, long};
 use crate::json::{Bytes, Json};
 
-/// What stands on `meanwhile.waits`.
+/// A record of `meanwhile.waits`.
 #[expect(clippy::large_enum_variant, reason = "nearly all are holds, and none is kept for long")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wait {
     /// A slip at rest. It is the job's token.
     Hold(Hold),
-    /// What may release one. It may come before its hold.
+    /// It may release a hold. It may come before its hold.
     Signal(Signal),
 }
 
@@ -42,7 +42,7 @@ pub struct Signal {
     pub name: String,
     /// Tells repetitions of one signal from another: the sender's idempotency key, or ours.
     pub id: String,
-    /// What it brings.
+    /// Its payload.
     pub payload: Option<Value>,
     /// When, milliseconds since the Unix epoch.
     pub at_ms: i64,

@@ -1,4 +1,4 @@
-//! What comes next: the only place that decides.
+//! Decides what comes next; nothing else does.
 //!
 //! A worker calls [`prepare`] with a slip, makes the call that it asks for, gives the answer to [`classify`], and the
 //! outcome to [`advance`]; it commits what [`Decision`] says. All of it is pure.
@@ -27,7 +27,7 @@ pub use call::prepare;
 pub struct NewJob {
     /// Its id, drawn by the caller.
     pub job: JobId,
-    /// Who submitted it.
+    /// The tenant that submitted it.
     pub tenant: String,
     /// Its ordering key, from [`Definition::ordering_key`].
     pub key: String,
@@ -41,7 +41,7 @@ pub struct NewJob {
     pub retry_of: Option<JobId>,
 }
 
-/// What the worker's surroundings give to expressions.
+/// Values of the worker's surroundings, for expressions.
 #[derive(Debug, Clone, Default)]
 pub struct Env {
     /// `env.*`: the worker's environment, as far as flows may see it.
@@ -50,7 +50,7 @@ pub struct Env {
     pub secrets: BTreeMap<String, String>,
 }
 
-/// What to do with a slip.
+/// The call that a slip asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prepared {
     /// Make this request, then [`classify`] the answer.
@@ -72,7 +72,7 @@ pub struct HttpCall {
     pub headers: Vec<(String, String)>,
     /// The JSON body, if there is one.
     pub body: Option<Value>,
-    /// How long the attempt may take, all in all.
+    /// The time limit of the whole attempt.
     pub timeout_ms: u64,
     /// The value of the `Idempotency-Key` header.
     pub idempotency_key: String,
@@ -85,7 +85,7 @@ pub struct NativeCall {
     pub name: String,
     /// The step's `with`, rendered; without it the job's input.
     pub input: Value,
-    /// How long the attempt may take.
+    /// The time limit of the attempt.
     pub timeout_ms: u64,
     /// The same for every attempt of the visit.
     pub idempotency_key: String,
@@ -93,7 +93,7 @@ pub struct NativeCall {
     pub undo: bool,
 }
 
-/// What became of an HTTP request.
+/// The answer to an HTTP request, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HttpAnswer {
     /// An answer came.
@@ -107,7 +107,6 @@ pub enum HttpAnswer {
     },
     /// A 2xx came whose body is over the limit: the step was done, its output is lost.
     TooLarge {
-        /// The status.
         status: u16,
         /// The limit, in bytes.
         limit_bytes: u64,
@@ -129,7 +128,7 @@ pub enum HttpAnswer {
 pub struct StepError {
     /// A short stable word, one of [`code`].
     pub code: String,
-    /// What happened, for a person. No secrets.
+    /// The error, for a person. No secrets.
     pub message: String,
     /// The HTTP status that came, if one did.
     pub status: Option<u16>,
@@ -155,7 +154,7 @@ pub mod code {
     pub const ABORTED: &str = "aborted";
 }
 
-/// What an attempt that did not succeed may have done at the other side.
+/// The possible effect, at the other side, of an attempt that did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
     /// This attempt did nothing; earlier ones may have.
@@ -168,12 +167,12 @@ pub enum Effect {
     Done,
 }
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// It was done, with this output.
     Succeeded {
-        /// What the step returned.
+        /// The step's output.
         output: Value,
     },
     /// It was not, or not certainly.
@@ -182,7 +181,7 @@ pub enum Outcome {
         error: StepError,
         /// True when another attempt may help.
         retryable: bool,
-        /// What it may have done.
+        /// Its possible effect.
         effect: Effect,
         /// The other side asked for at least this delay.
         retry_after_ms: Option<u64>,
@@ -191,12 +190,12 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// What follows from an outcome. All of it is to be committed at once.
+/// The consequences of an outcome. All of them are to be committed at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// Where the token goes.
     pub next: Next,
-    /// What to tell the world, in order. Empty with [`Next::RetryNow`].
+    /// The events to publish, in order. Empty with [`Next::RetryNow`].
     pub events: Vec<JobEvent>,
 }
 
@@ -205,7 +204,6 @@ pub struct Decision {
 pub enum Next {
     /// To a queue.
     Step {
-        /// The slip to send.
         slip: Slip,
         /// The queue it goes to.
         queue: String,
@@ -235,7 +233,7 @@ impl Outcome {
 /// The index of [`resumed`] among the events of its hop. A decision never has so many events (steps are limited to
 /// 100).
 pub const RESUMED_INDEX: u32 = 1_000;
-/// How long a slip rests before it looks again for a worker that has its native step.
+/// A slip rests for this time before it looks again for a worker that has its native step.
 pub const MISSING_NATIVE_DELAY_MS: u64 = 10_000;
 
 /// The first decision about a job, at its acceptance: `job.accepted` at hop 0, and the first slip at hop 1.
@@ -243,7 +241,7 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
     token::Token::accepted(definition, job, now_ms).forward(0)
 }
 
-/// What follows from an outcome of the slip's step.
+/// Decides what follows from an outcome of the slip's step.
 ///
 /// - Success goes on to the next step whose `when` holds, or ends the job. The last step's success wins over a
 ///   deadline.

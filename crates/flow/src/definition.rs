@@ -34,7 +34,7 @@ use reader::Reader;
 #[derive(Clone)]
 pub struct Definition(Arc<Compiled>);
 
-/// What a definition holds once it is compiled.
+/// A compiled definition.
 struct Compiled {
     name: String,
     summary: Option<String>,
@@ -58,7 +58,7 @@ pub struct Route {
     pub path: String,
 }
 
-/// What follows when a step failed for good.
+/// The policy for a step that failed for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
     /// Undo what was done, in reverse.
@@ -72,7 +72,7 @@ pub enum OnFailure {
 pub struct InputError {
     /// JSON pointer (RFC 6901) to the offending value.
     pub pointer: String,
-    /// What is wrong with it.
+    /// The fault.
     pub detail: String,
 }
 
@@ -81,7 +81,7 @@ pub struct InputError {
 #[error("the flow's ordering key cannot be had from the input: {0}")]
 pub struct KeyError(String);
 
-/// How `input: { $ref: name }` is read: the file's name in, its JSON out, or a message for a person.
+/// Reads `input: { $ref: name }`: the file's name in, its JSON out, or a message for a person.
 pub type ResolveRef<'a> = dyn FnMut(&str) -> Result<Value, String> + 'a;
 
 impl Definition {
@@ -139,7 +139,7 @@ impl Definition {
         &self.0.name
     }
 
-    /// What it is for, in a line.
+    /// Its purpose, in a line.
     pub fn summary(&self) -> Option<&str> {
         self.0.summary.as_deref()
     }
@@ -154,12 +154,12 @@ impl Definition {
         self.0.input.as_ref().map(|input| &input.schema)
     }
 
-    /// How long a job may take, from its acceptance.
+    /// The time limit of a job, from its acceptance.
     pub fn deadline_ms(&self) -> Option<u64> {
         self.0.deadline_ms
     }
 
-    /// What follows when a step failed for good.
+    /// The policy for a step that failed for good.
     pub fn on_failure(&self) -> OnFailure {
         self.0.on_failure
     }
@@ -230,7 +230,7 @@ impl std::fmt::Debug for Definition {
     }
 }
 
-/// How many hexadecimal digits of the digest make the version.
+/// The version has this number of hexadecimal digits of the digest.
 const VERSION_DIGITS: usize = 12;
 
 fn version_of(document: &Value) -> String {

@@ -1,4 +1,4 @@
-//! What a change of a flow means for those who call it or follow its jobs: breaking or not, and why. Pure.
+//! The meaning of a flow's change for those who call it or follow its jobs: breaking or not, and why. Pure.
 //!
 //! Breaking is what a caller may notice who did everything right before: another address, an input that is refused now,
 //! a result that lacks something, a step of which nothing is heard any more, a failure that ends otherwise. How a step
@@ -24,9 +24,9 @@ const SHOWN_CHARS_MAX: usize = 60;
 pub struct Change {
     /// Where it is: `route`, `input /qty`, `step charge`.
     pub place: String,
-    /// What is different.
+    /// The difference.
     pub what: String,
-    /// What follows from it, for whom.
+    /// Its consequence, and for whom.
     pub why: String,
     /// Whether a caller who did everything right before may notice.
     pub is_breaking: bool,
@@ -52,13 +52,12 @@ impl fmt::Display for Change {
 /// All that is different in one flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowDiff {
-    /// The flow's name.
     pub flow: String,
     /// The version that was; none for a new flow.
     pub old: Option<String>,
     /// The version that is to be; none for a flow that is gone.
     pub new: Option<String>,
-    /// What is different, breaking changes first.
+    /// The differences, breaking changes first.
     pub changes: Vec<Change>,
 }
 
@@ -101,7 +100,7 @@ fn addresses(definition: &Definition) -> String {
     }
 }
 
-/// What is different between two versions of one flow, breaking changes first.
+/// The differences between two versions of one flow, breaking changes first.
 pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     let mut changes = route(old, new);
     changes.extend(input::changes(old, new));

@@ -146,11 +146,8 @@ pub struct JobEvent {
     pub job: JobId,
     /// The job's tenant.
     pub tenant: String,
-    /// The flow's name.
     pub flow: String,
-    /// The flow's version.
     pub version: String,
-    /// The ordering key.
     pub key: String,
     /// The caller's correlation id, or ours.
     pub correlation_id: String,
@@ -170,13 +167,13 @@ pub struct JobEvent {
     pub phase: Phase,
     /// The visit, for events of steps.
     pub visit: u32,
-    /// How many attempts were made in this visit, for events of steps.
+    /// The number of attempts in this visit, for events of steps.
     pub attempts: u32,
     /// When, milliseconds since the Unix epoch, by the clock of whoever reports it.
     pub at_ms: i64,
     /// When the job was accepted, milliseconds since the Unix epoch.
     pub accepted_at_ms: i64,
-    /// How many steps the flow has.
+    /// The number of steps of the flow.
     pub steps_total: u32,
     /// The job that this one retries.
     pub retry_of: Option<JobId>,

@@ -222,7 +222,7 @@ fn render_text(parts: &[Part], evaluation: &Evaluation<'_>) -> Result<String, Ex
     Ok(text)
 }
 
-/// A scalar as text. What has no plain form is an error, never an empty text.
+/// A scalar as text. A value without a plain form is an error, never an empty text.
 pub(crate) fn plain(value: &Value, source: &str) -> Result<String, ExpressionError> {
     let refused = |kind: &str| {
         Err(ExpressionError::new(format!(

@@ -1,4 +1,4 @@
-//! What a flow is and what comes next.
+//! Flows, and the decision about what comes next in a job.
 //!
 //! Everything here is a pure function of its arguments: no I/O, no clock, no chance. A worker, the ingest and the
 //! simulation call the same [`start`](decide::start) and [`advance`](decide::advance); nothing else decides.

@@ -39,7 +39,7 @@ pub struct Completed {
     pub step: String,
     /// The visit in which it was done.
     pub visit: u32,
-    /// What it returned; absent when its outcome is unknown.
+    /// Its output; absent when its outcome is unknown.
     pub output: Option<Value>,
     /// True when the outcome is unknown (timeout, connection lost, 5xx): it is undone like a completed one.
     pub uncertain: bool,
@@ -54,11 +54,11 @@ pub struct Failure {
     pub step: String,
     /// A short stable word: `step-failed`, `deadline-exceeded`, `cancelled`, `too-large`, ...
     pub code: String,
-    /// What happened, for a person.
+    /// The failure, for a person.
     pub message: String,
     /// The HTTP status that the step answered, if it did.
     pub status: Option<u16>,
-    /// How many attempts were made.
+    /// The number of attempts that were made.
     pub attempts: u32,
 }
 
@@ -94,7 +94,6 @@ pub struct Slip {
     pub job: JobId,
     /// The tenant that submitted the job.
     pub tenant: String,
-    /// The flow's name.
     pub flow: String,
     /// The version of the flow that the job started with, and stays on.
     pub version: String,
@@ -108,7 +107,7 @@ pub struct Slip {
     pub branch: String,
     /// Rises by one with every committed move of the token; `(job, branch, hop)` has one successor.
     pub hop: u32,
-    /// How many times the job has come to this step, from 1; part of the step's idempotency key.
+    /// The count of the job's visits to this step, from 1; part of the step's idempotency key.
     pub visit: u32,
     /// Attempts of this visit that were already made and committed (0 on arrival).
     pub attempt: u32,
@@ -116,7 +115,7 @@ pub struct Slip {
     pub attempt_uncertain: bool,
     /// The job's input.
     pub input: Value,
-    /// What was done so far, in order.
+    /// The steps done so far, in order.
     pub done: Vec<Completed>,
     /// Set once the job is not going to succeed.
     pub failure: Option<Failure>,
@@ -196,7 +195,7 @@ pub struct Hold {
     pub slip: Slip,
     /// The queue that it goes to.
     pub queue: String,
-    /// What it waits for.
+    /// The reason for its rest.
     pub reason: HoldReason,
     /// After how long it is released by itself; none: only by an operator.
     pub release_after_ms: Option<u64>,

@@ -43,7 +43,7 @@ pub struct StepView {
     pub next_attempt_at_ms: Option<i64>,
 }
 
-/// What was undone.
+/// The steps that were undone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Compensation {
     /// The steps that were undone, in that order.
@@ -52,7 +52,7 @@ pub struct Compensation {
     pub stuck: Option<String>,
 }
 
-/// How far a job is.
+/// A job's progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Steps that were done or skipped.
@@ -72,7 +72,6 @@ pub struct JobView {
     pub tenant: String,
     /// Its flow.
     pub flow: String,
-    /// The flow's version.
     pub version: String,
     /// Its ordering key.
     pub key: String,
@@ -88,11 +87,11 @@ pub struct JobView {
     pub created_at_ms: i64,
     /// When the last event happened, milliseconds since the Unix epoch.
     pub updated_at_ms: i64,
-    /// How many steps the flow has.
+    /// The number of steps of the flow.
     pub steps_total: u32,
     /// The steps that events have spoken of, in the order in which they came up.
     pub steps: Vec<StepView>,
-    /// What was undone, once anything was to be.
+    /// Present once anything was to be undone.
     pub compensation: Option<Compensation>,
     /// The result of a job that succeeded.
     pub result: Option<Value>,
@@ -159,7 +158,7 @@ impl JobView {
         true
     }
 
-    /// How far the job is.
+    /// The job's progress.
     pub fn progress(&self) -> Progress {
         let over = |step: &&StepView| matches!(step.status, StepStatus::Succeeded | StepStatus::Skipped);
         let done = u32::try_from(self.steps.iter().filter(over).count()).unwrap_or(u32::MAX);
@@ -176,7 +175,7 @@ impl JobView {
     /// The whole state machine: what each event changes.
     fn take(&mut self, event: &JobEvent) {
         let since_ms = self.updated_at_ms;
-        // Whatever a token does, it does not rest any more.
+        // A token that causes an event does not rest any more.
         self.parked.retain(|parked| parked.branch != event.branch);
         match event.kind {
             EventKind::JobAccepted | EventKind::JobResumed => self.error = None,

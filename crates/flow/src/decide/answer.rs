@@ -1,4 +1,4 @@
-//! What an HTTP answer means.
+//! The meaning of an HTTP answer.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ const RETRY_AFTER_MS_MAX: u64 = 60 * 60 * 1000;
 /// Characters taken over from the other side's own words.
 const REASON_CHARS_MAX: usize = 200;
 
-/// What an answer means for the step that asked.
+/// The outcome that an answer means for its step.
 ///
 /// 2xx is success; 408, 425, 429, 5xx and everything that went wrong on the way is worth another attempt; all else
 /// is not. `fail_on` and `retry_on` overrule that. On the way back, 404 and 410 are success: there is nothing to undo.
@@ -91,7 +91,7 @@ fn output(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
 }
 
-/// What the other side says for people: problem details (RFC 9457), or the usual names.
+/// The other side's text for people: problem details (RFC 9457), or the usual names.
 fn reason(body: &[u8]) -> Option<String> {
     let json: Value = serde_json::from_slice(body).ok()?;
     let said = ["detail", "message", "error", "title"].iter().find_map(|name| json.get(name)?.as_str())?;

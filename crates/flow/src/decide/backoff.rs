@@ -1,4 +1,4 @@
-//! How long until the next attempt: exponential, with full jitter that follows from the attempt itself.
+//! The delay until the next attempt: exponential, with full jitter that follows from the attempt itself.
 
 use sha2::{Digest, Sha256};
 

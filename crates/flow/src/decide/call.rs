@@ -8,7 +8,7 @@ use crate::definition::{Action, Call, Definition, Http};
 use crate::expression::{Evaluation, ExpressionError, Scope, StepScope};
 use crate::slip::{Phase, Slip};
 
-/// What a slip asks its worker to do.
+/// The call that a slip asks its worker to make.
 ///
 /// In a compensation, `step.idempotency_key` is the key under which the step was done, so that it can be undone by it;
 /// the call itself is sent under a key of its own.

@@ -1,6 +1,6 @@
 //! Durations as flows write them: `200ms`, `2s`, `15m`, `2h`, `2d`.
 
-/// What a duration looks like, for messages.
+/// The form of a duration, for messages.
 pub(crate) const EXPECTED: &str = "a whole number and a unit: 200ms, 2s, 15m, 2h or 2d";
 
 /// Milliseconds of a duration; none when the text is not one, or zero, or out of range.

@@ -78,7 +78,7 @@ impl Node {
         Self { place, content }
     }
 
-    /// What the value is, with its article, for messages.
+    /// The value's type with its article, for messages.
     pub(crate) const fn kind(&self) -> &'static str {
         match self.content {
             Content::Null => "nothing",

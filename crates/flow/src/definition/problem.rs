@@ -1,4 +1,4 @@
-//! What is wrong with a flow file, told so that a person can mend it.
+//! Faults of a flow file, told so that a person can mend them.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ pub struct Problem {
     pub line: u32,
     /// The column, from 1; 0 when it is not known.
     pub column: u32,
-    /// What is wrong.
+    /// The fault.
     pub message: String,
-    /// What was expected in its place.
+    /// The expected value.
     pub expected: Option<String>,
-    /// What to do: most often the nearest known name.
+    /// The remedy: most often the nearest known name.
     pub hint: Option<String>,
 }
 

@@ -3,7 +3,7 @@
 use crate::expression::{Template, UrlTemplate};
 use crate::slip::Phase;
 
-/// How often, and how far apart, an action is attempted.
+/// The retry policy of an action: attempts and the delays between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
     /// Attempts in all, the first one included.
@@ -67,7 +67,7 @@ impl Step {
         }
     }
 
-    /// How its call in this phase is attempted.
+    /// The retry policy of its call in this phase.
     pub fn retry(&self, phase: Phase) -> Option<Retry> {
         self.action(phase).map(|action| action.retry)
     }
@@ -99,7 +99,7 @@ impl Step {
 pub struct Action {
     /// HTTP or native.
     pub call: Call,
-    /// How long one attempt may take.
+    /// The time limit of one attempt.
     pub timeout_ms: u64,
     /// The retry policy.
     pub retry: Retry,

@@ -6,9 +6,9 @@ use super::reader::Reader;
 use crate::expression::Expression;
 use crate::nearest::nearest;
 
-/// What `job.*` has.
+/// The fields of `job.*`.
 const JOB: &[&str] = &["id", "correlation_id", "tenant", "flow"];
-/// What `step.*` has.
+/// The fields of `step.*`.
 const STEP: &[&str] = &["id", "idempotency_key", "visit", "attempt"];
 
 /// The outermost names of `key`: it is known before there is a job.
@@ -18,7 +18,7 @@ pub(super) const DECISION: &[&str] = &["input", "steps", "job"];
 /// The outermost names of what a worker sends.
 pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "job"];
 
-/// What can be named in one place.
+/// The names that an expression may use in one place.
 #[derive(Clone, Copy)]
 pub(super) struct Visible<'a> {
     pub(super) roots: &'a [&'a str],

@@ -1,4 +1,4 @@
-//! What a change of the input's schema means for callers.
+//! The meaning of a change of the input's schema for callers.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What a change of the result means for whoever reads it.
+//! The meaning of a change of the result for its readers.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ pub(super) fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     changes
 }
 
-/// What form a value has, as far as its template tells.
+/// The form of a value, as far as its template tells.
 #[derive(PartialEq)]
 enum Form {
     Null,

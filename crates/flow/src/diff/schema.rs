@@ -1,7 +1,7 @@
 //! Whether everything that one JSON Schema accepts is accepted by another one, as far as that can be read from them.
 //!
-//! What cannot be compared (`not`, `if`, `oneOf`, ...) counts as narrower as soon as it differs: better a false alarm
-//! than a broken caller. Local references (`#/...`) are followed; annotations say nothing.
+//! Keywords that cannot be compared (`not`, `if`, `oneOf`, ...) count as narrower as soon as they differ: better a
+//! false alarm than a broken caller. Local references (`#/...`) are followed; annotations say nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,13 +74,13 @@ pub enum How {
     Undeclared,
     /// The second one refuses whatever is here.
     Refused,
-    /// What a keyword says in the first and in the second.
+    /// A keyword's value in the first and in the second.
     Keyword {
         /// The keyword.
         keyword: String,
-        /// What the first one says.
+        /// Its value in the first one.
         from: Option<Value>,
-        /// What the second one says.
+        /// Its value in the second one.
         to: Option<Value>,
     },
 }
@@ -235,7 +235,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// What is not understood must be the same, and refer to the same.
+    /// Keywords that are not understood must be the same, and refer to the same.
     fn opaque(&mut self, word: &str, from: Option<&Value>, to: Option<&Value>, at: &str) {
         let defined = |pointer: &&str| self.from_document.pointer(pointer) == self.to_document.pointer(pointer);
         let refers = from.is_some_and(|value| value.to_string().contains("\"$ref\""));
@@ -306,7 +306,7 @@ fn entries(schema: &Map<String, Value>) -> BTreeMap<&String, &Value> {
     schema.get("properties").and_then(Value::as_object).into_iter().flatten().collect()
 }
 
-/// What holds for properties that are not described.
+/// The rule for properties that are not described.
 fn others(schema: &Map<String, Value>) -> Value {
     schema.get("additionalProperties").cloned().unwrap_or(Value::Bool(true))
 }

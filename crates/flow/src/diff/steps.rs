@@ -1,4 +1,4 @@
-//! What a change of the steps means for callers, followers of events, and operators.
+//! The meaning of a change of the steps for callers, followers of events, and operators.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub(super) fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     changes
 }
 
-/// What the workers must have before this version is applied.
+/// New needs, which the workers must meet before this version is applied.
 fn wants(old: &Definition, new: &Definition) -> Vec<Change> {
     let (queues, natives) = (old.queues(), old.natives());
     let queues = new
@@ -99,7 +99,7 @@ fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
     compensation(&place, old, new, changes);
 }
 
-/// What the caller of a failed job is answered.
+/// The answer to the caller of a failed job.
 fn expose(place: &str, old: &Step, new: &Step, changes: &mut Vec<Change>) {
     let (what, why) = match (old.exposes_failures(), new.exposes_failures()) {
         (true, false) => ("no longer exposed", "callers of a failed job get 502, where they got the step's own 4xx"),
@@ -124,7 +124,7 @@ fn compensation(place: &str, old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<C
     }
 }
 
-/// What is called, how long and how often.
+/// The call, its time limit and its retries.
 fn action(place: &str, old: (&Action, &Value), new: (&Action, &Value), changes: &mut Vec<Change>) {
     let ((old, old_written), (new, new_written)) = (old, new);
     let (before, after) = (called(old_written), called(new_written));
@@ -143,7 +143,7 @@ fn action(place: &str, old: (&Action, &Value), new: (&Action, &Value), changes: 
     }
 }
 
-/// What is called and what is sent, word by word, without `expose`, which is the callers' business.
+/// The call and the data that it sends, word by word, without `expose`, which is the callers' business.
 fn called(written: &Value) -> BTreeMap<String, Value> {
     let native = ["native", "with"].into_iter().filter_map(|word| Some((word.to_owned(), written.get(word)?.clone())));
     let http = written.get("http").and_then(Value::as_object).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! What an expression can see.
+//! The values that an expression can use.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::tracked::{Fields, Misses, wrap};
 use crate::slip::Slip;
 
-/// What an expression can see. What is none there cannot be named: definitions are checked for it.
+/// The values that an expression can use. One that is none cannot be named: definitions are checked for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Scope<'a> {
     /// `input`

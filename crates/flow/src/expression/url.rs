@@ -12,7 +12,7 @@ pub(crate) struct UrlTemplate {
 }
 
 impl UrlTemplate {
-    /// What a URL may look like, for messages.
+    /// The form of a URL, for messages.
     pub(crate) const EXPECTED: &str =
         "`{{ env.NAME }}/path` or `https://host/path`, with expressions only after the host";
 
