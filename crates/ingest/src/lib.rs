@@ -11,18 +11,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use bus::{FollowerOptions, Reader, Registry, Table, Tail};
 use events::flow_document::{FlowDocument, NotAFlow};
 use events::topic::Topics;
 use events::{Inbound, Writer};
 use inbox::Inbox;
-use service_kit::health::{self, Readiness};
-use service_kit::identity::{Clock, Ids};
+use process::{Base, Door, Process};
+use service_kit::config::{ConfigError, Sources, load};
+use service_kit::health;
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use web::problem::PublicUrl;
 
@@ -76,17 +75,26 @@ pub struct Settings {
     pub config: config::Config,
 }
 
+impl Settings {
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
+        Ok(Self {
+            bus: base.bus.clone(),
+            topics: base.topics.clone(),
+            database_url: base.database_url()?,
+            public_url: base.shared.public_url.clone(),
+            config: load(config::SECTION, config::DEFAULT, sources)?,
+        })
+    }
+}
+
 /// Runs until shutdown. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
 ///
 /// # Errors
 /// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
-pub async fn run(
-    settings: Settings,
-    listener: TcpListener,
-    health: Router,
-    readiness: Readiness,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, door: Door, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Process { readiness, clock, ids } = process;
     settings.config.check()?;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
     let mut store_settings = store::Settings::new(&settings.database_url);
@@ -97,8 +105,8 @@ pub async fn run(
     let api = Arc::new(Api {
         recent: RecentJobs::new(settings.config.recent_jobs_max),
         config: settings.config.clone(),
-        clock: Clock::system(),
-        ids: Ids::system(),
+        clock,
+        ids,
         acceptor,
         reader: Reader::new(registry),
         catalog: Catalog::default(),
@@ -111,10 +119,10 @@ pub async fn run(
     // Requests that are being answered need the group commit until the server has let go of them.
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
-    let router = http::router(Arc::clone(&api), PublicUrl::new(&settings.public_url), health);
+    let router = http::router(Arc::clone(&api), PublicUrl::new(&settings.public_url), door.health);
     let leaving = shutdown.clone();
     tasks.spawn("http", async move {
-        let outcome = health::serve(listener, router, leaving).await;
+        let outcome = health::serve(door.listener, router, leaving).await;
         served.cancel();
         outcome
     });

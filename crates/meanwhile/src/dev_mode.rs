@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use client::Client;
 use dev::{Dev, Options};
-use events::topic::Topics;
+use process::Base;
 use service_kit::config::{Shared, Sources};
 use service_kit::{shutdown, telemetry};
 use setup::files;
@@ -20,7 +20,7 @@ use crate::cli::DevArgs;
 use crate::dev_mode::greeting::Greeting;
 use crate::dev_mode::reload::Reload;
 use crate::healthcheck::reachable;
-use crate::roles::{Base, Role, bus_settings, serve, service};
+use crate::roles::{Role, serve, service, target};
 
 /// `meanwhile dev`
 pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> anyhow::Result<ExitCode> {
@@ -43,9 +43,9 @@ pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> a
     shared.database_url = Some(dev.database_url.clone());
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
-    let bus = bus::Settings { in_process: dev.in_process.clone(), ..bus_settings(&shared)? };
-    let base = Base { bus, topics: Topics::new(&shared.topics_prefix), shared };
-    let target = base.target()?;
+    let mut base = Base::new(shared)?;
+    base.bus.in_process = dev.in_process.clone();
+    let target = target(&base)?;
     // Before anything is read again, so that a change in between is seen.
     let reload = Reload::new(&args.flows, &definitions, target.clone());
     let ready = async {
@@ -57,7 +57,7 @@ pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> a
         let api = Client::new(&format!("http://{}", reachable(&listen)))?;
         let greeting = Greeting::new(&dev, &api, &args.flows, &definitions);
         tokio::select! {
-            outcome = serve(&Role::ALL, workers, base, sources, shutdown) => outcome?,
+            outcome = serve(&Role::ALL, workers, &base, sources, shutdown) => outcome?,
             never = accompany(&api, greeting, reload) => match never {},
         }
     }

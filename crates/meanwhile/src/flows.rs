@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use process::Base;
 use service_kit::config::Sources;
 use setup::files;
 
-use crate::roles::Base;
+use crate::roles::target;
 
 pub(crate) mod diff;
 
@@ -32,6 +33,6 @@ pub(crate) fn lint(paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
 pub(crate) async fn apply(folder: &Path, sources: &Sources) -> anyhow::Result<ExitCode> {
     let base = Base::load(sources)?;
     let definitions = files::read_to_apply(folder)?;
-    print!("{}", base.target()?.apply_flows(&definitions).await?);
+    print!("{}", target(&base)?.apply_flows(&definitions).await?);
     Ok(ExitCode::SUCCESS)
 }

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use process::Base;
 use service_kit::config::Sources;
 use service_kit::telemetry;
 use setup::files;
 
-use crate::roles::Base;
+use crate::roles::target;
 
 /// `meanwhile migrate`
 #[expect(clippy::print_stdout, reason = "progress of a command")]
@@ -20,7 +21,7 @@ pub(crate) async fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
         Some(folder) => files::read_to_apply(Path::new(folder)).with_context(|| format!("MEANWHILE_FLOWS={folder}"))?,
         None => Vec::new(),
     };
-    let target = base.target()?;
+    let target = target(&base)?;
     println!("{}", setup::prepare(&target).await?);
     print!("{}", target.apply_flows(&definitions).await?);
     Ok(ExitCode::SUCCESS)

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::{Inbound, Reader, Registry, Table, Tail};
-use events::topic::Topics;
 use events::{RecordKind, decode_json};
+use process::Base;
 use serde_json::{Value, json};
-use service_kit::config::{Shared, Sources};
+use service_kit::config::Sources;
 use service_kit::telemetry;
 
 use crate::cli::TailArgs;
-use crate::roles::bus_settings;
 
 /// Kafka may hold a fetch for so long.
 const FETCH_WAIT_MAX: Duration = Duration::from_millis(100);
@@ -20,10 +19,8 @@ const FETCH_WAIT_MAX: Duration = Duration::from_millis(100);
 /// `meanwhile tail`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn run(args: TailArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
-    let shared = Shared::load(sources)?;
+    let Base { shared, bus: settings, topics } = Base::load(sources)?;
     telemetry::init(&shared.log)?;
-    let settings = bus_settings(&shared)?;
-    let topics = Topics::new(&shared.topics_prefix);
     let reader = Reader::new(Registry::new(&settings.registry_url, None)?);
     let kind = RecordKind::of_topic(&topics, &args.topic);
     let mut left = args.count.unwrap_or(usize::MAX);

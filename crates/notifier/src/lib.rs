@@ -13,8 +13,8 @@ use events::trace::{Trace, TraceId};
 use events::{Inbound, decode_event, header};
 use flow::event::{EventKind, JobEvent};
 use inbox::{Inbox, Service};
-use service_kit::health::Readiness;
-use service_kit::identity::Ids;
+use process::{Base, Process};
+use service_kit::config::{ConfigError, Sources, load};
 use store::{Pool, Role, Tx};
 use tokio_util::sync::CancellationToken;
 
@@ -33,18 +33,32 @@ pub struct Settings {
     pub config: config::Config,
 }
 
+impl Settings {
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
+        Ok(Self {
+            bus: base.bus.clone(),
+            topics: base.topics.clone(),
+            database_url: base.database_url()?,
+            config: load(config::SECTION, config::DEFAULT, sources)?,
+        })
+    }
+}
+
 /// Runs until shutdown.
 ///
 /// # Errors
 /// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
-pub async fn run(settings: Settings, readiness: Readiness, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Process { readiness, ids, .. } = process;
     readiness.expect(&["postgres", "kafka", "registry"]);
     let mut store_settings = store::Settings::new(&settings.database_url);
     store_settings.connections_max = settings.config.connections_max;
     let pool = Pool::open(&store_settings, Role::Notifier).context("DATABASE_URL cannot be used")?;
     let inbox = Inbox::new(settings.bus, pool, readiness);
     let topics = settings.topics;
-    let Some((reader, _)) = inbox.reader(&topics, &Ids::system(), &shutdown).await? else { return Ok(()) };
+    let Some((reader, _)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     let options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
     let mut options = options.in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;

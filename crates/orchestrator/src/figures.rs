@@ -45,11 +45,11 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    pub(crate) fn new(bus: &bus::Settings, topics: &Topics) -> Result<Self, bus::Error> {
+    pub(crate) fn new(bus: &bus::Settings, topics: &Topics, clock: Clock) -> Result<Self, bus::Error> {
         describe_gauge!(QUEUE_LAG, "Slips of the queue that are not done");
         describe_gauge!(QUEUE_OLDEST_AGE, "For how long the oldest slip of the queue has been there");
         let backlog = Backlog::new(bus, &format!("{}-workers", topics.prefix()))?;
-        Ok(Self { topics: topics.clone(), backlog, clock: Clock::system(), seen: BTreeMap::new() })
+        Ok(Self { topics: topics.clone(), backlog, clock, seen: BTreeMap::new() })
     }
 
     /// Looks, and sets the gauges. Without an answer of Kafka the last figures stay, and grow older.

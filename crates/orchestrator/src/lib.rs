@@ -14,8 +14,8 @@ use bus::FollowerOptions;
 use events::Writer;
 use events::topic::Topics;
 use inbox::Inbox;
-use service_kit::health::Readiness;
-use service_kit::identity::{Clock, Ids};
+use process::{Base, Process};
+use service_kit::config::{ConfigError, Sources, load};
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
@@ -48,11 +48,25 @@ pub struct Settings {
     pub config: config::Config,
 }
 
+impl Settings {
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
+        Ok(Self {
+            bus: base.bus.clone(),
+            topics: base.topics.clone(),
+            database_url: base.database_url()?,
+            config: load(config::SECTION, config::DEFAULT, sources)?,
+        })
+    }
+}
+
 /// Runs until shutdown.
 ///
 /// # Errors
 /// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
-pub async fn run(settings: Settings, readiness: Readiness, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let readiness = process.readiness.clone();
     readiness.expect(&["postgres", "kafka", "registry"]);
     let mut store_settings = store::Settings::new(&settings.database_url);
     store_settings.connections_max = settings.config.connections_max;
@@ -69,13 +83,14 @@ pub async fn run(settings: Settings, readiness: Readiness, shutdown: Cancellatio
     tasks.spawn("release", release::run(release, shutdown.clone()));
     let every = Duration::from_millis(settings.config.figures_interval_ms);
     if !every.is_zero() {
-        let queues = Queues::new(&settings.bus, &settings.topics).context("KAFKA_BROKERS cannot be used")?;
+        let queues = Queues::new(&settings.bus, &settings.topics, process.clock.clone())
+            .context("KAFKA_BROKERS cannot be used")?;
         tasks.spawn("count queues", figures::count_queues(queues, every, shutdown.clone()));
         tasks.spawn("count holds", figures::count_holds(pool.clone(), every, shutdown.clone()));
     }
     let keep_jobs_d = settings.config.keep_jobs_d;
     tasks.spawn("upkeep", upkeep::run(pool.clone(), keep_jobs_d, readiness.clone(), shutdown.clone()));
-    tasks.spawn("take in", take_in(settings, pool, hold_came, readiness, shutdown));
+    tasks.spawn("take in", take_in(settings, pool, hold_came, process, shutdown));
     tasks.join().await
 }
 
@@ -83,10 +98,11 @@ async fn take_in(
     settings: Settings,
     pool: Pool,
     hold_came: Arc<Notify>,
-    readiness: Readiness,
+    process: Process,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (topics, ids) = (settings.topics, Ids::system());
+    let Process { readiness, clock, ids } = process;
+    let topics = settings.topics;
     let inbox = Inbox::new(settings.bus, pool.clone(), readiness.clone());
     let Some((reader, writers)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     // Before the first job is projected: what has once come to the default partition keeps its day from being made.
@@ -97,7 +113,7 @@ async fn take_in(
     let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
     let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed).in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
-    let take_in = TakeIn { writer: Writer { topics, ids: writers }, reader, clock: Clock::system() };
+    let take_in = TakeIn { writer: Writer { topics, ids: writers }, reader, clock };
     let orchestrator = Orchestrator { take_in, hold_came };
     inbox.run(options, orchestrator, &shutdown).await.context("following events, waits and dead letters")
 }

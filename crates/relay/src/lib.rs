@@ -27,6 +27,8 @@ use anyhow::Context;
 use bus::admin::Admin;
 use events::position::Position;
 use events::topic::Topics;
+use process::{Base, Process};
+use service_kit::config::{ConfigError, Sources, load};
 use service_kit::retry::Backoff;
 use service_kit::{CancellationToken, Clock, Ids, Readiness};
 use store::{Pool, Role};
@@ -53,6 +55,20 @@ pub struct Settings {
     pub topics: Topics,
     /// For tests.
     pub seams: Seams,
+}
+
+impl Settings {
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
+        Ok(Self {
+            bus: base.bus.clone(),
+            topics: base.topics.clone(),
+            database_url: base.database_url()?,
+            seams: Seams::default(),
+            config: load(config::SECTION, config::DEFAULT, sources)?,
+        })
+    }
 }
 
 /// One relay.
@@ -124,13 +140,8 @@ impl Relay {
 ///
 /// # Errors
 /// Settings that can never work.
-pub async fn run(
-    settings: Settings,
-    readiness: Readiness,
-    clock: Clock,
-    ids: Ids,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Process { readiness, clock, ids } = process;
     Relay::new(settings, readiness, clock)?.run(&ids, shutdown).await;
     Ok(())
 }

@@ -89,13 +89,13 @@ impl Config {
 
 /// What flows see of a process's environment: all variables as `env.*`, except our own and those with credentials of
 /// ours; `MEANWHILE_SECRET_<NAME>` as `secrets.<NAME>`.
-pub fn flow_environment(variables: impl IntoIterator<Item = (String, String)>) -> Env {
+pub fn flow_environment<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Env {
     let (mut vars, mut secrets) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in variables {
         if let Some(secret) = name.strip_prefix(SECRET_PREFIX) {
-            secrets.insert(secret.to_owned(), value);
-        } else if !HIDDEN.contains(&name.as_str()) && !HIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-            vars.insert(name, value);
+            secrets.insert(secret.to_owned(), value.to_owned());
+        } else if !HIDDEN.contains(&name) && !HIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            vars.insert(name.to_owned(), value.to_owned());
         }
     }
     Env { vars, secrets }
@@ -122,7 +122,7 @@ mod tests {
             ("MEANWHILE__KAFKA__SASL_PASSWORD", "p"),
             ("MEANWHILE_SECRET_CARD_TOKEN", "t"),
         ];
-        let env = flow_environment(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let env = flow_environment(variables);
         assert_eq!(env.vars.into_keys().collect::<Vec<_>>(), ["INVENTORY_URL"]);
         assert_eq!(env.secrets, BTreeMap::from([("CARD_TOKEN".to_owned(), "t".to_owned())]));
     }

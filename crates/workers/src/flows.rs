@@ -7,8 +7,9 @@ use bus::{Inbound, Table, TableTail};
 use events::flow_document::{FlowDocument, NotAFlow};
 use flow::definition::Definition;
 use parking_lot::RwLock;
+use process::Process;
+use service_kit::CancellationToken;
 use service_kit::retry::Backoff;
-use service_kit::{CancellationToken, Ids, Readiness};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Slips that may ask at once for the topic to be read to its end; more wait.
@@ -109,10 +110,10 @@ pub(crate) async fn follow(
     mut follow: Follow,
     settings: bus::Settings,
     topic: String,
-    readiness: Readiness,
+    process: Process,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let ids = Ids::system();
+    let Process { readiness, ids, .. } = process;
     let mut backoff = Backoff::default();
     loop {
         let loaded = shutdown.run_until_cancelled(Table::load(&settings, &topic)).await;

@@ -64,10 +64,12 @@ use bus::{Reader, Registry};
 use events::topic::Topics;
 use events::{Writer, WriterIds};
 use flow::decide::Env;
+use process::{Base, Process};
 use serde_json::Value;
+use service_kit::CancellationToken;
+use service_kit::config::{ConfigError, Sources, load};
 use service_kit::retry::{Backoff, until_ok};
 use service_kit::tasks::Tasks;
-use service_kit::{CancellationToken, Clock, Ids, Readiness};
 use tokio::sync::watch;
 
 use crate::flows::Flows;
@@ -92,6 +94,20 @@ pub struct Settings {
     pub env: Env,
     /// The service's own settings.
     pub config: config::Config,
+}
+
+impl Settings {
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
+        Ok(Self {
+            bus: base.bus.clone(),
+            topics: base.topics.clone(),
+            instance: base.shared.instance.clone(),
+            env: config::flow_environment(sources.variables()),
+            config: load(config::SECTION, config::DEFAULT, sources)?,
+        })
+    }
 }
 
 /// The workers of one process, with their native steps.
@@ -137,18 +153,13 @@ impl Workers {
     ///
     /// # Errors
     /// Only for settings that cannot be used.
-    pub async fn run(
-        self,
-        settings: Settings,
-        readiness: Readiness,
-        shutdown: CancellationToken,
-    ) -> anyhow::Result<()> {
-        readiness.expect(&["kafka", "registry"]);
+    pub async fn run(self, settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
+        process.readiness.expect(&["kafka", "registry"]);
         let (flows, follow, loaded) = Flows::new();
         let mut tasks = Tasks::new(shutdown.clone());
         let (bus, topic) = (settings.bus.clone(), settings.topics.flows());
-        tasks.spawn("following flows", flows::follow(follow, bus, topic, readiness.clone(), shutdown.clone()));
-        tasks.spawn("sessions", self.sessions(settings, flows, loaded, readiness, shutdown));
+        tasks.spawn("following flows", flows::follow(follow, bus, topic, process.clone(), shutdown.clone()));
+        tasks.spawn("sessions", self.sessions(settings, flows, loaded, process, shutdown));
         tasks.join().await
     }
 
@@ -157,12 +168,13 @@ impl Workers {
         settings: Settings,
         flows: Arc<Flows>,
         mut loaded: watch::Receiver<bool>,
-        readiness: Readiness,
+        process: Process,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
         let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
-        let (reader, ids) = (Reader::new(registry), Ids::system());
-        let writers = until_ok("registry", &readiness, &ids, &shutdown, || reader.writer_ids(&settings.topics)).await;
+        let reader = Reader::new(registry);
+        let Process { readiness, ids, .. } = &process;
+        let writers = until_ok("registry", readiness, ids, &shutdown, || reader.writer_ids(&settings.topics)).await;
         let Some(writers) = writers else { return Ok(()) };
         // Which queues there are is known once the flows are.
         let known = async { loaded.wait_for(|loaded| *loaded).await.is_ok() };
@@ -170,10 +182,10 @@ impl Workers {
             return Ok(());
         }
         let queues = queues(&settings.config.queues, &flows);
-        let runner = Arc::new(self.runner(&settings, reader, writers, flows, &readiness)?);
+        let runner = Arc::new(self.runner(&settings, reader, writers, flows, &process)?);
         let Settings { bus, instance, config, .. } = settings;
         let session = Session { bus, instance, config, runner, queues };
-        keep_going(&session, &readiness, &shutdown).await;
+        keep_going(&session, &process, &shutdown).await;
         Ok(())
     }
 
@@ -183,9 +195,9 @@ impl Workers {
         reader: Reader,
         writers: WriterIds,
         flows: Arc<Flows>,
-        readiness: &Readiness,
+        process: &Process,
     ) -> anyhow::Result<Runner> {
-        let ids = Ids::system();
+        let Process { readiness, clock, ids } = process.clone();
         let admin = Admin::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?;
         Ok(Runner {
             writer: Writer { topics: settings.topics.clone(), ids: writers },
@@ -195,9 +207,9 @@ impl Workers {
             natives: self.natives,
             env: settings.env.clone(),
             limits: TopicLimits::new(admin, readiness.clone(), ids.clone()),
-            readiness: readiness.clone(),
+            readiness,
             meters: Meters::default(),
-            clock: Clock::system(),
+            clock,
             ids,
         })
     }
@@ -215,8 +227,9 @@ fn queues(configured: &[String], flows: &Flows) -> watch::Receiver<BTreeSet<Stri
 const LASTING: Duration = Duration::from_secs(60);
 
 /// One session after the other until shutdown.
-async fn keep_going(session: &Session, readiness: &Readiness, shutdown: &CancellationToken) {
-    let (mut backoff, ids) = (Backoff::default(), Ids::system());
+async fn keep_going(session: &Session, process: &Process, shutdown: &CancellationToken) {
+    let Process { readiness, ids, .. } = process;
+    let mut backoff = Backoff::default();
     let mut fenced_before = false;
     loop {
         let started = Instant::now();
@@ -239,7 +252,7 @@ async fn keep_going(session: &Session, readiness: &Readiness, shutdown: &Cancell
             }
             Ending::Failed(error) => readiness.missing("kafka", format!("{error:#}")),
         }
-        if !backoff.sleep(&ids, shutdown).await {
+        if !backoff.sleep(ids, shutdown).await {
             return;
         }
     }

@@ -1,15 +1,11 @@
 //! A worker binary's whole `main`: settings from the environment, logs, health and metrics, signals.
 
-use anyhow::Context;
-use events::topic::Topics;
-use service_kit::config::{Shared, Sources, load};
-use service_kit::tasks::Tasks;
-use service_kit::telemetry::{self, Metrics};
-use service_kit::{Clock, Readiness, health, shutdown};
+use process::Base;
+use service_kit::config::Sources;
 
-use crate::{Settings, Workers, config};
+use crate::{Settings, Workers};
 
-/// Where health and metrics are, unless MEANWHILE_LISTEN says otherwise.
+/// The address of health and metrics, unless MEANWHILE_LISTEN is set.
 const LISTEN: &str = "127.0.0.1:8092";
 
 impl Workers {
@@ -19,35 +15,15 @@ impl Workers {
     /// # Errors
     /// A setting is missing or cannot be used.
     pub async fn serve(self) -> anyhow::Result<()> {
+        const ROLE: &str = "workers";
         let sources = Sources::of_process()?;
-        let shared = Shared::load(&sources)?;
-        let export = telemetry::init_with_traces(&shared.log, &shared.traces, "meanwhile-workers", &shared.instance)?;
-        let variables =
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let settings = Settings {
-            bus: bus::Settings {
-                brokers: shared.kafka_brokers()?.to_owned(),
-                registry_url: shared.registry_url()?.to_owned(),
-                in_process: None,
-                client_id: format!("meanwhile-{}", shared.instance),
-                properties: shared.kafka_properties.clone(),
-            },
-            topics: Topics::new(&shared.topics_prefix),
-            instance: shared.instance.clone(),
-            env: config::flow_environment(variables),
-            config: load(config::SECTION, config::DEFAULT, &sources)?,
+        let base = Base::load(&sources)?;
+        let settings = Settings::load(&base, &sources)?;
+        let start = |host: &mut process::Host| {
+            let (process, shutdown) = (host.process.for_role(ROLE), host.tasks.shutdown().clone());
+            host.tasks.spawn(ROLE, self.run(settings, process, shutdown));
+            Ok(())
         };
-        let shutdown = shutdown::on_signals().context("listening to signals")?;
-        let readiness = Readiness::new(Clock::system(), "workers");
-        let metrics = Metrics::install()?;
-        let listener = health::bind(shared.listen_or(LISTEN)).await?;
-        let router = health::router(readiness.clone(), metrics.clone());
-        let mut tasks = Tasks::new(shutdown.clone());
-        tasks.spawn("metrics upkeep", metrics.upkeep(shutdown.clone()));
-        tasks.spawn("health", health::serve(listener, router, shutdown.clone()));
-        tasks.spawn("workers", self.run(settings, readiness, shutdown));
-        let outcome = tasks.join().await;
-        export.finish().await;
-        outcome
+        process::run("meanwhile-workers", &base, |shutdown| process::serve(&base, ROLE, LISTEN, shutdown, start)).await
     }
 }

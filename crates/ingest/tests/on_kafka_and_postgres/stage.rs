@@ -8,10 +8,11 @@ use events::{Record, decode_event};
 use flow::event::JobEvent;
 use ingest::Settings;
 use ingest::config::{Config, DEFAULT, SECTION};
+use process::{Door, Process};
 use serde_json::Value;
 use service_kit::config::{Sources, load};
 use service_kit::telemetry::Metrics;
-use service_kit::{CancellationToken, Clock, Readiness, health};
+use service_kit::{CancellationToken, Readiness, health};
 use test_kit::{Ground, eventually, http_client};
 use tokio::task::JoinHandle;
 
@@ -120,9 +121,10 @@ impl Ingest {
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (readiness, shutdown) = (Readiness::new(Clock::system(), "ingest"), CancellationToken::new());
+        let (process, shutdown) = (Process::system("ingest"), CancellationToken::new());
+        let readiness = process.readiness.clone();
         let health = health::router(readiness.clone(), Metrics::install().unwrap());
-        let task = tokio::spawn(ingest::run(settings, listener, health, readiness.clone(), shutdown.clone()));
+        let task = tokio::spawn(ingest::run(settings, Door { listener, health }, process, shutdown.clone()));
         let api = Api { url: format!("http://{address}"), client: http_client() };
         Self { api, address, readiness, shutdown, task }
     }

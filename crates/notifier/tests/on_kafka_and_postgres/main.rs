@@ -7,9 +7,10 @@ use events::Record;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use notifier::Settings;
 use notifier::config::{Config, DEFAULT, SECTION};
+use process::Process;
+use service_kit::CancellationToken;
 use service_kit::config::{Sources, load};
 use service_kit::telemetry::Metrics;
-use service_kit::{CancellationToken, Clock, Readiness};
 use test_kit::{Ground, eventually, sample_event, sample_job};
 use tokio::task::JoinHandle;
 
@@ -26,8 +27,7 @@ fn start(ground: &Ground) -> Running {
     let (bus, topics, database_url) = (ground.bus.clone(), ground.topics.clone(), ground.database_url.clone());
     let settings = Settings { bus, topics, database_url, config };
     let shutdown = CancellationToken::new();
-    let readiness = Readiness::new(Clock::system(), "notifier");
-    let task = tokio::spawn(notifier::run(settings, readiness, shutdown.clone()));
+    let task = tokio::spawn(notifier::run(settings, Process::system("notifier"), shutdown.clone()));
     Running { shutdown, task }
 }
 

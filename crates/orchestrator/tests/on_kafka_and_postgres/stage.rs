@@ -6,8 +6,9 @@ use events::{Inbound, Record};
 use flow::id::JobId;
 use orchestrator::Settings;
 use orchestrator::config::{Config, DEFAULT, SECTION};
+use process::Process;
 use service_kit::config::{Sources, load};
-use service_kit::{CancellationToken, Clock, Readiness};
+use service_kit::{CancellationToken, Readiness};
 use test_kit::{Ground, eventually};
 use tokio::task::JoinHandle;
 
@@ -33,8 +34,9 @@ pub(crate) fn start_with(ground: &Ground, change: impl FnOnce(&mut Config)) -> R
         database_url: ground.database_url.clone(),
         config,
     };
-    let (readiness, shutdown) = (Readiness::new(Clock::system(), "orchestrator"), CancellationToken::new());
-    let task = tokio::spawn(orchestrator::run(settings, readiness.clone(), shutdown.clone()));
+    let (process, shutdown) = (Process::system("orchestrator"), CancellationToken::new());
+    let readiness = process.readiness.clone();
+    let task = tokio::spawn(orchestrator::run(settings, process, shutdown.clone()));
     Running { readiness, shutdown, task }
 }
 

@@ -3,7 +3,7 @@
 use events::topic::Topics;
 use relay::config::Config;
 use relay::seam::Seams;
-use service_kit::{CancellationToken, Clock, Ids, Readiness};
+use service_kit::CancellationToken;
 use test_kit::{Launch, Process};
 
 use crate::stage::Stage;
@@ -34,6 +34,5 @@ async fn a_relay_as_a_process() {
         topics: Topics::new(variable(PREFIX).unwrap()),
         seams: Seams::default(),
     };
-    let readiness = Readiness::new(Clock::system(), "relay");
-    relay::run(settings, readiness, Clock::system(), Ids::system(), CancellationToken::new()).await.unwrap();
+    relay::run(settings, process::Process::system("relay"), CancellationToken::new()).await.unwrap();
 }

@@ -54,11 +54,9 @@ impl Sources {
         Ok(self)
     }
 
-    /// The same with one variable set, as a command-line flag would.
-    #[must_use]
-    pub fn with_var(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.env.insert(name.to_owned(), value.into());
-        self
+    /// All variables of the environment that are text.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// A variable that is set and not empty.

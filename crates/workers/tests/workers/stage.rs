@@ -121,7 +121,9 @@ impl Stage {
             bus: self.bus.clone(),
             topics: self.topics.clone(),
             instance: instance.to_owned(),
-            env: workers::config::flow_environment(self.env.clone()),
+            env: workers::config::flow_environment(
+                self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+            ),
             config,
         }
     }
@@ -131,8 +133,9 @@ impl Stage {
     }
 
     pub(crate) fn work_with(&self, settings: Settings, workers: Workers) -> Running {
-        let (readiness, shutdown) = (Readiness::new(Clock::system(), "workers"), CancellationToken::new());
-        let task = tokio::spawn(workers.run(settings, readiness.clone(), shutdown.clone()));
+        let (process, shutdown) = (process::Process::system("workers"), CancellationToken::new());
+        let readiness = process.readiness.clone();
+        let task = tokio::spawn(workers.run(settings, process, shutdown.clone()));
         Running { readiness, shutdown, task }
     }
 

@@ -1,0 +1,70 @@
+//! The settings that every service is built from.
+
+use events::topic::Topics;
+use service_kit::config::{ConfigError, Shared, Sources};
+
+#[derive(Debug, Clone)]
+pub struct Base {
+    pub shared: Shared,
+    pub bus: bus::Settings,
+    pub topics: Topics,
+}
+
+impl Base {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// The first that is missing or cannot be used; librdkafka's own properties included.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        Self::new(Shared::load(sources)?)
+    }
+
+    /// From settings that are read already.
+    ///
+    /// # Errors
+    /// As [`Base::load`].
+    pub fn new(shared: Shared) -> Result<Self, ConfigError> {
+        let bus = bus_settings(&shared)?;
+        Ok(Self { bus, topics: Topics::new(&shared.topics_prefix), shared })
+    }
+
+    /// Asked for by the services that use Postgres: workers do not.
+    ///
+    /// # Errors
+    /// It is not set.
+    pub fn database_url(&self) -> Result<String, ConfigError> {
+        self.shared.database_url().map(str::to_owned)
+    }
+}
+
+fn bus_settings(shared: &Shared) -> Result<bus::Settings, ConfigError> {
+    let settings = bus::Settings {
+        brokers: shared.kafka_brokers()?.to_owned(),
+        registry_url: shared.registry_url()?.to_owned(),
+        in_process: None,
+        client_id: format!("meanwhile-{}", shared.instance),
+        properties: shared.kafka_properties.clone(),
+    };
+    settings.check_properties().map_err(|(name, reason)| {
+        let variable = format!("MEANWHILE__KAFKA__{}", name.replace('.', "_").to_ascii_uppercase());
+        let detail = format!("`{name}` ({variable}) is librdkafka's, which says: {reason}");
+        ConfigError::Invalid { section: "kafka".to_owned(), detail }
+    })?;
+    Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_that_librdkafka_refuses_is_named_with_its_variable() {
+        let sources = Sources::from_env([
+            ("KAFKA_BROKERS", "localhost:9092"),
+            ("SCHEMA_REGISTRY_URL", "http://localhost:8081"),
+            ("MEANWHILE__KAFKA__SECURITY_PROTOCOL", "tls"),
+        ]);
+        let error = Base::load(&sources).unwrap_err().to_string();
+        assert!(error.contains("MEANWHILE__KAFKA__SECURITY_PROTOCOL") && error.contains("Invalid value"), "{error}");
+    }
+}

@@ -1,0 +1,103 @@
+//! The one way in which our processes begin and end: the binary's roles, and a team's own workers.
+//!
+//! `main` reads the environment once ([`service_kit::config::Sources`]) and loads a [`Base`]. [`run`] adds telemetry
+//! and signals, [`serve`] adds the listener, health and metrics. Each service gets a [`Process`]: it draws neither time
+//! nor ids by itself.
+
+mod base;
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use axum::Router;
+use service_kit::health::{self, Readiness};
+use service_kit::identity::{Clock, Ids};
+use service_kit::tasks::Tasks;
+use service_kit::telemetry::{self, Metrics};
+use service_kit::{CancellationToken, shutdown};
+use tokio::net::TcpListener;
+
+pub use base::Base;
+
+/// What a service gets from the process that it runs in.
+#[derive(Debug, Clone)]
+pub struct Process {
+    pub readiness: Readiness,
+    pub clock: Clock,
+    pub ids: Ids,
+}
+
+impl Process {
+    /// The process of one role, with the system's clock and ids.
+    pub fn system(role: &str) -> Self {
+        let clock = Clock::system();
+        Self { readiness: Readiness::new(clock.clone(), role), clock, ids: Ids::system() }
+    }
+
+    /// The same process, with the readiness of another of its roles.
+    #[must_use]
+    pub fn for_role(&self, role: &str) -> Self {
+        Self { readiness: self.readiness.for_role(role), ..self.clone() }
+    }
+}
+
+/// The listener of a process, and the routes that it answers in any case.
+#[derive(Debug)]
+pub struct Door {
+    pub listener: TcpListener,
+    pub health: Router,
+}
+
+/// A process that is up. Its services are started as tasks.
+#[derive(Debug)]
+pub struct Host {
+    pub process: Process,
+    pub address: SocketAddr,
+    /// For the service that has an API. If none takes it, health and metrics are all that is served.
+    pub door: Option<Door>,
+    pub tasks: Tasks,
+}
+
+/// Runs `work` with logs, traces and signals: its token is cancelled by the first SIGTERM or SIGINT. Traces call the
+/// process `service`. Call it once, in `main`.
+///
+/// # Errors
+/// Those of `work`; or a setting of telemetry cannot be used.
+pub async fn run<W, F>(service: &str, base: &Base, work: W) -> anyhow::Result<()>
+where
+    W: FnOnce(CancellationToken) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let shared = &base.shared;
+    let export = telemetry::init_with_traces(&shared.log, &shared.traces, service, &shared.instance)?;
+    let shutdown = shutdown::on_signals().context("listening to signals")?;
+    let outcome = work(shutdown).await;
+    export.finish().await;
+    outcome
+}
+
+/// Listens, starts services, and waits until all have left. `listen` is the address where the settings have none.
+///
+/// # Errors
+/// The address cannot be used; or the first failure of a service.
+pub async fn serve(
+    base: &Base,
+    role: &str,
+    listen: &str,
+    shutdown: CancellationToken,
+    start: impl FnOnce(&mut Host) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let process = Process::system(role);
+    let metrics = Metrics::install()?;
+    let listener = health::bind(base.shared.listen_or(listen)).await?;
+    let address = listener.local_addr().context("the listener's address")?;
+    let router = health::router(process.readiness.clone(), metrics.clone());
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("metrics upkeep", metrics.upkeep(shutdown.clone()));
+    let mut host = Host { process, address, door: Some(Door { listener, health: router }), tasks };
+    start(&mut host)?;
+    if let Some(Door { listener, health }) = host.door {
+        host.tasks.spawn("health", health::serve(listener, health, shutdown));
+    }
+    host.tasks.join().await
+}
