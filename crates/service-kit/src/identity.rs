@@ -22,6 +22,7 @@ impl Clock {
     }
 
     /// Milliseconds since the Unix epoch.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that others are handed")]
     pub fn now_ms(&self) -> i64 {
         match &self.0 {
             Some(manual) => manual.load(Ordering::SeqCst),
