@@ -52,17 +52,13 @@ pub fn event_record(topics: &Topics, ids: &WriterIds, event: &JobEvent, trace: &
     Ok(Record { topic: topics.events(), key: job_key(event.job), value: Some(encode_event(ids, event)?), headers })
 }
 
-/// The hold or the signal. A hold's message id is that of its slip with `:hold`, a signal's `<job>:signal:<name>:<id>`.
+/// A hold, or what may release one; see [`Wait::key`] and [`Wait::message_id`].
 pub fn wait_record(topics: &Topics, ids: &WriterIds, wait: &Wait, trace: &Trace) -> Result<Record, EncodeError> {
-    let message_id = match wait {
-        Wait::Hold(hold) => format!("{}:hold", hold.slip.token()),
-        Wait::Signal(signal) => format!("{}:signal:{}:{}", signal.job, signal.name, signal.id),
-    };
     Ok(Record {
         topic: topics.waits(),
-        key: job_key(wait.job()),
+        key: Some(wait.key().into_bytes()),
         value: Some(encode_wait(ids, wait)?),
-        headers: headers(trace, Some(wait.job()), message_id),
+        headers: headers(trace, wait.job(), wait.message_id()),
     })
 }
 

@@ -29,10 +29,7 @@ pub fn encode_event(ids: &WriterIds, event: &JobEvent) -> Result<Vec<u8>, Encode
 
 /// A hold or a signal as its topic has it.
 pub fn encode_wait(ids: &WriterIds, wait: &Wait) -> Result<Vec<u8>, EncodeError> {
-    let slip = match wait {
-        Wait::Hold(hold) => Some(encode_slip(ids, &hold.slip)?),
-        Wait::Signal(_) => None,
-    };
+    let slip = wait.hold().map(|hold| encode_slip(ids, &hold.slip)).transpose()?;
     frame(ids, RecordKind::Wait, &WaitWire::new(wait, slip)?)
 }
 

@@ -8,6 +8,10 @@ pub const TRACESTATE: &str = "tracestate";
 pub const JOB_ID: &str = "meanwhile-job-id";
 /// The record's own identity, the same however often it is produced.
 pub const MESSAGE_ID: &str = "meanwhile-message-id";
+/// On a slip that comes back to its queue from a lane: the token that held the lane, as `<job>:<branch>:<hop>`.
+pub const TURN: &str = "meanwhile-turn";
+/// On a record without a value, on a steps topic: the lane of its key is free again. See [`crate::lane::Freed`].
+pub const LANE_FREE: &str = "meanwhile-lane-free";
 /// `content-type` of CloudEvents' Kafka binding.
 pub const CONTENT_TYPE: &str = "content-type";
 /// Its value on Avro records.

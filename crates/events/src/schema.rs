@@ -56,7 +56,7 @@ impl RecordKind {
         match self {
             Self::Slip => include_str!("../../../schemas/slip/1.avsc"),
             Self::JobEvent => include_str!("../../../schemas/job-event/1.avsc"),
-            Self::Wait => include_str!("../../../schemas/wait/1.avsc"),
+            Self::Wait => include_str!("../../../schemas/wait/2.avsc"),
             Self::Cancel => include_str!("../../../schemas/cancel/1.avsc"),
             Self::Progress => include_str!("../../../schemas/progress/1.avsc"),
         }
@@ -70,7 +70,8 @@ impl RecordKind {
     /// Its number: the file's name.
     pub const fn latest_version(self) -> u32 {
         match self {
-            Self::Slip | Self::JobEvent | Self::Wait | Self::Cancel | Self::Progress => 1,
+            Self::Slip | Self::JobEvent | Self::Cancel | Self::Progress => 1,
+            Self::Wait => 2,
         }
     }
 

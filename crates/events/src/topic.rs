@@ -66,6 +66,11 @@ impl Topics {
         format!("{}.flows", self.prefix)
     }
 
+    /// Lanes that long calls hold, and workers that were lost; compacted.
+    pub fn lanes(&self) -> String {
+        format!("{}.lanes", self.prefix)
+    }
+
     /// The relay's own position, compacted.
     pub fn relay(&self) -> String {
         format!("{}.relay", self.prefix)
@@ -77,7 +82,7 @@ impl Topics {
     }
 
     /// Every topic, with one queue for all: what documents and declarations are held to.
-    pub fn all(&self, queue: &str) -> [String; 9] {
+    pub fn all(&self, queue: &str) -> [String; 10] {
         [
             self.commands(),
             self.steps(queue),
@@ -86,6 +91,7 @@ impl Topics {
             self.cancels(),
             self.progress(),
             self.flows(),
+            self.lanes(),
             self.relay(),
             self.dead_letters(),
         ]

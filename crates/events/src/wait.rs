@@ -1,34 +1,145 @@
-//! Holds and signals: one topic, so that a hold and its signal meet in one place, in one order.
-
-use std::borrow::Cow;
+//! Holds, and whatever may release them: one topic, so that a hold and what it waits for meet in one place, in one
+//! order.
 
 use flow::id::{JobId, TokenId};
-use flow::slip::{Hold, HoldReason, Slip};
-use serde::{Deserialize, Serialize};
+use flow::slip::Hold;
 use serde_json::{Value, json};
 
-use crate::error::{DecodeError, EncodeError};
-use crate::field::{job, long};
-use crate::json::{Bytes, Json};
+use crate::error::DecodeError;
+use crate::record::Record;
+
+mod wire;
+
+pub(crate) use wire::WaitWire;
 
 /// A record of `meanwhile.waits`.
-#[expect(clippy::large_enum_variant, reason = "nearly all are holds, and none is kept for long")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wait {
     /// A slip at rest. It is the job's token.
     Hold(Hold),
-    /// It may release a hold. It may come before its hold.
+    /// A slip whose step a worker has under way, apart from its queue. It is the job's token.
+    Running(RunningCall),
+    /// A slip that waits for its turn behind a running one. It is the job's token.
+    Turn(Turn),
+    /// A message to a job; it may release a hold. It may come before its hold.
     Signal(Signal),
+    /// The end of a running step. It comes after its hold.
+    Outcome(Outcome),
+    /// A worker lives.
+    Alive(Alive),
+    /// A question to a worker that was silent: its sign of life, if there is one, stands before the next question.
+    Question(Question),
 }
 
 impl Wait {
-    /// Whose.
-    pub const fn job(&self) -> JobId {
+    /// The job, where the record belongs to one.
+    pub const fn job(&self) -> Option<JobId> {
         match self {
-            Self::Hold(hold) => hold.slip.job,
-            Self::Signal(signal) => signal.job,
+            Self::Hold(hold) | Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => {
+                Some(hold.slip.job)
+            }
+            Self::Signal(signal) => Some(signal.job),
+            Self::Outcome(outcome) => Some(outcome.token.job),
+            Self::Alive(_) | Self::Question(_) => None,
         }
     }
+
+    /// The token at rest, where the record is one.
+    pub const fn hold(&self) -> Option<&Hold> {
+        match self {
+            Self::Hold(hold) | Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => Some(hold),
+            Self::Signal(_) | Self::Outcome(_) | Self::Alive(_) | Self::Question(_) => None,
+        }
+    }
+
+    /// The record's key. Tokens that must keep an order among each other share one, and so a partition.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Hold(hold) => hold.slip.job.to_string(),
+            Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => hold.slip.record_key(),
+            Self::Signal(signal) => signal.job.to_string(),
+            Self::Outcome(outcome) => outcome.lane.clone(),
+            Self::Alive(Alive { worker, .. }) | Self::Question(Question { worker, .. }) => worker.clone(),
+        }
+    }
+
+    /// The record's identity, the same however often it is produced.
+    pub fn message_id(&self) -> String {
+        match self {
+            Self::Hold(hold) | Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => {
+                format!("{}:hold", hold.slip.token())
+            }
+            Self::Signal(signal) => format!("{}:signal:{}:{}", signal.job, signal.name, signal.id),
+            Self::Outcome(outcome) => format!("{}:outcome:{}", outcome.token, outcome.worker),
+            Self::Alive(alive) => format!("{}:alive:{}", alive.worker, alive.at_ms),
+            Self::Question(question) => format!("{}:question:{}:{}", question.worker, question.round, question.at_ms),
+        }
+    }
+}
+
+/// A step that has run for long: its worker has committed it as begun and goes on with it, whatever becomes of the
+/// partition that the slip came from. The hold's slip is what is sent again if the worker is lost.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunningCall {
+    /// The token at rest.
+    pub hold: Hold,
+    /// The worker, as `instance/start`.
+    pub worker: String,
+    /// The attempt under way, from 1.
+    pub attempt: u32,
+    /// After so long a silence the worker counts as lost.
+    pub lease_ms: u64,
+}
+
+/// A slip whose ordering key is taken in its queue: it rests until the token before it is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// The token at rest.
+    pub hold: Hold,
+    /// The running token that it waits for.
+    pub behind: TokenId,
+    /// Its place behind that token, from 1 without gaps.
+    pub place: u32,
+}
+
+/// What became of a running step. The successor records are sent if the token still rests as the hold of this worker;
+/// otherwise somebody else has the step, and this outcome is refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The token at rest.
+    pub token: TokenId,
+    /// Its tenant.
+    pub tenant: String,
+    /// The record key of its slip.
+    pub lane: String,
+    /// The worker that made the call.
+    pub worker: String,
+    /// What follows: events, and the next slip or hold unless the job has ended. Empty: the worker stops, and hands the
+    /// call over.
+    pub records: Vec<Record>,
+}
+
+/// A sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alive {
+    /// The worker, as `instance/start`. Earlier starts of the same instance are over.
+    pub worker: String,
+    /// After so long a silence it counts as lost.
+    pub lease_ms: u64,
+    /// When, milliseconds since the Unix epoch, by its own clock. Nobody decides by it.
+    pub at_ms: i64,
+}
+
+/// A question whether a worker lives. It goes the way of the signs of life, so that whoever reads it has read every
+/// sign of life that came before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The worker.
+    pub worker: String,
+    /// From 1; a worker that is silent through the last round is lost.
+    pub round: u32,
+    /// When, milliseconds since the Unix epoch, by the asker's clock. Nobody decides by it.
+    pub at_ms: i64,
 }
 
 /// A message to a job.
@@ -89,126 +200,4 @@ impl Signal {
         let token = TokenId { job: self.job, branch: branch.to_owned(), hop };
         Ok(Some(Resume { token, tenant: self.tenant.clone(), at_ms: self.at_ms }))
     }
-}
-
-const HOLD: &str = "hold";
-const SIGNAL: &str = "signal";
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename = "Wait")]
-pub(crate) struct WaitWire<'a> {
-    kind: Cow<'a, str>,
-    job: Cow<'a, str>,
-    tenant: Cow<'a, str>,
-    #[serde(default)]
-    branch: Cow<'a, str>,
-    #[serde(default)]
-    hop: u32,
-    #[serde(default)]
-    reason: Option<Cow<'a, str>>,
-    #[serde(default)]
-    release_after_ms: Option<i64>,
-    #[serde(default)]
-    queue: Option<Cow<'a, str>>,
-    #[serde(default)]
-    slip: Option<Bytes>,
-    #[serde(default)]
-    signal: Option<Cow<'a, str>>,
-    #[serde(default)]
-    id: Option<Cow<'a, str>>,
-    #[serde(default)]
-    payload: Option<Json<'a>>,
-    #[serde(default)]
-    at_ms: Option<i64>,
-}
-
-impl<'a> WaitWire<'a> {
-    /// `slip`: a hold's slip, encoded.
-    pub(crate) fn new(wait: &'a Wait, slip: Option<Vec<u8>>) -> Result<Self, EncodeError> {
-        match wait {
-            Wait::Hold(hold) => Self::from_hold(hold, slip),
-            Wait::Signal(signal) => Self::from_signal(signal),
-        }
-    }
-
-    fn from_hold(hold: &'a Hold, slip: Option<Vec<u8>>) -> Result<Self, EncodeError> {
-        Ok(Self {
-            kind: HOLD.into(),
-            job: hold.slip.job.to_string().into(),
-            tenant: hold.slip.tenant.as_str().into(),
-            branch: hold.slip.branch.as_str().into(),
-            hop: hold.slip.hop,
-            reason: Some(hold.reason.as_str().into()),
-            release_after_ms: hold.release_after_ms.map(|ms| long("release_after_ms", ms)).transpose()?,
-            queue: Some(hold.queue.as_str().into()),
-            slip: slip.map(Bytes),
-            signal: None,
-            id: None,
-            payload: None,
-            at_ms: None,
-        })
-    }
-
-    fn from_signal(signal: &'a Signal) -> Result<Self, EncodeError> {
-        Ok(Self {
-            kind: SIGNAL.into(),
-            job: signal.job.to_string().into(),
-            tenant: signal.tenant.as_str().into(),
-            branch: Cow::default(),
-            hop: 0,
-            reason: None,
-            release_after_ms: None,
-            queue: None,
-            slip: None,
-            signal: Some(signal.name.as_str().into()),
-            id: Some(signal.id.as_str().into()),
-            payload: Json::optional("payload", signal.payload.as_ref())?,
-            at_ms: Some(signal.at_ms),
-        })
-    }
-
-    /// The slip of a hold, still encoded.
-    pub(crate) fn slip(&self) -> Option<&[u8]> {
-        self.slip.as_ref().filter(|_| self.kind == HOLD).map(|slip| slip.0.as_slice())
-    }
-
-    /// `slip`: what [`Self::slip`] gave, decoded.
-    pub(crate) fn into_wait(self, slip: Option<Slip>) -> Result<Wait, DecodeError> {
-        match &*self.kind {
-            HOLD => self.into_hold(slip).map(Wait::Hold),
-            SIGNAL => self.into_signal().map(Wait::Signal),
-            _ => Err(DecodeError::field("kind", &self.kind)),
-        }
-    }
-
-    fn into_hold(self, slip: Option<Slip>) -> Result<Hold, DecodeError> {
-        let reason = present("reason", self.reason)?;
-        let slip = present("slip", slip)?;
-        let duration = |ms: i64| u64::try_from(ms).map_err(|_| DecodeError::field("release_after_ms", ms));
-        // Said twice, so that others can read it without the slip; it must be the same.
-        if (slip.job, &*slip.branch, slip.hop) != (job("job", &self.job)?, &*self.branch, self.hop) {
-            return Err(DecodeError::field("slip", format!("of {}:{}:{}", slip.job, slip.branch, slip.hop)));
-        }
-        Ok(Hold {
-            slip,
-            queue: present("queue", self.queue)?.into_owned(),
-            reason: HoldReason::parse(&reason).ok_or_else(|| DecodeError::field("reason", &reason))?,
-            release_after_ms: self.release_after_ms.map(duration).transpose()?,
-        })
-    }
-
-    fn into_signal(self) -> Result<Signal, DecodeError> {
-        Ok(Signal {
-            job: job("job", &self.job)?,
-            tenant: self.tenant.into_owned(),
-            name: present("signal", self.signal)?.into_owned(),
-            id: present("id", self.id)?.into_owned(),
-            payload: self.payload.map(Json::into_value),
-            at_ms: present("at_ms", self.at_ms)?,
-        })
-    }
-}
-
-fn present<T>(field: &'static str, value: Option<T>) -> Result<T, DecodeError> {
-    value.ok_or_else(|| DecodeError::field(field, "null"))
 }

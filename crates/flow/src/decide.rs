@@ -13,6 +13,7 @@ use crate::definition::{Definition, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
 use crate::slip::{Hold, HoldReason, Phase, Slip};
+use crate::view::Running;
 
 mod answer;
 mod backoff;
@@ -235,6 +236,8 @@ impl Outcome {
 pub const RESUMED_INDEX: u32 = 1_000;
 /// A slip rests for this time before it looks again for a worker that has its native step.
 pub const MISSING_NATIVE_DELAY_MS: u64 = 10_000;
+/// How long a slip rests, at least, before it looks again whether there is room for its step; at most twice as long.
+const ROOM_DELAY_MS: u64 = 5_000;
 
 /// The first decision about a job, at its acceptance: `job.accepted` at hop 0, and the first slip at hop 1.
 pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
@@ -281,6 +284,42 @@ pub fn missing_native(definition: &Definition, slip: &Slip) -> Decision {
     let slip = Slip { hop: slip.hop + 1, ..slip.clone() };
     let hold = Hold { slip, queue, reason: HoldReason::MissingStep, release_after_ms: Some(MISSING_NATIVE_DELAY_MS) };
     Decision { next: Next::Hold(hold), events: Vec::new() }
+}
+
+/// A step that has run for long leaves its queue: the token becomes a hold of the worker that runs it, which goes on with
+/// the call and, when it is over, gives the outcome to [`advance`] with the hold's slip. If the worker is lost, that slip
+/// is sent again: its step may have been begun.
+pub fn detach(definition: &Definition, slip: &Slip, running: &Running, now_ms: i64) -> (Hold, JobEvent) {
+    let steps_total = u32::try_from(definition.steps().len()).unwrap_or(u32::MAX);
+    let status = match slip.phase {
+        Phase::Forward => JobStatus::Running,
+        Phase::Undo => JobStatus::Compensating,
+    };
+    let mut event = JobEvent::about(slip, steps_total, EventKind::StepRunning, status, now_ms);
+    event.step = Some(slip.step.clone());
+    event.attempts = slip.attempt.saturating_add(1);
+    event.data = Some(running.to_json());
+    let hold = at_rest(definition, redelivered(slip.clone()), HoldReason::Running);
+    (hold, event)
+}
+
+/// A slip whose ordering key is taken in its queue, by a step that has run for long: it rests until its turn comes.
+pub fn wait_turn(definition: &Definition, slip: &Slip) -> Hold {
+    at_rest(definition, slip.clone(), HoldReason::Turn)
+}
+
+/// A step that is known to take long, in a queue where too many such steps are under way: it rests for some seconds.
+pub fn wait_for_room(definition: &Definition, slip: &Slip) -> Decision {
+    let mut hold = at_rest(definition, slip.clone(), HoldReason::Room);
+    let delay_ms = backoff::spread_ms(ROOM_DELAY_MS, &format!("{}:{}", slip.job, slip.hop));
+    hold.release_after_ms = Some(ROOM_DELAY_MS + delay_ms);
+    Decision { next: Next::Hold(hold), events: Vec::new() }
+}
+
+/// The token one hop on, at rest without an end of its own.
+fn at_rest(definition: &Definition, slip: Slip, reason: HoldReason) -> Hold {
+    let queue = definition.queue_of(&slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
+    Hold { slip: Slip { hop: slip.hop.saturating_add(1), ..slip }, queue, reason, release_after_ms: None }
 }
 
 /// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;

@@ -69,6 +69,8 @@ impl JobStatus {
 pub enum EventKind {
     /// `job.accepted`: the job is stored and will run.
     JobAccepted,
+    /// `step.running`: an attempt has run for long; a worker goes on with it, apart from the queue.
+    StepRunning,
     /// `step.succeeded`
     StepSucceeded,
     /// `step.skipped`: its `when` was false.
@@ -95,8 +97,9 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::JobAccepted,
+        Self::StepRunning,
         Self::StepSucceeded,
         Self::StepSkipped,
         Self::StepRetrying,
@@ -119,6 +122,7 @@ impl EventKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::JobAccepted => "job.accepted",
+            Self::StepRunning => "step.running",
             Self::StepSucceeded => "step.succeeded",
             Self::StepSkipped => "step.skipped",
             Self::StepRetrying => "step.retrying",
@@ -179,7 +183,8 @@ pub struct JobEvent {
     pub retry_of: Option<JobId>,
     /// After how long the next attempt comes (`step.retrying`).
     pub next_attempt_after_ms: Option<u64>,
-    /// `job.succeeded`: the result. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
+    /// `job.succeeded`: the result. `step.running`: `{worker, since_ms}`, who runs it, and since when in milliseconds
+    /// since the Unix epoch. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
     /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`. Otherwise none.
     pub data: Option<Value>,
 }

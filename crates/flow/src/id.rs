@@ -47,6 +47,23 @@ impl fmt::Display for TokenId {
     }
 }
 
+/// The text does not name a token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a token is `<job>:<branch>:<hop>`, not `{0}`")]
+pub struct NotATokenId(String);
+
+impl FromStr for TokenId {
+    type Err = NotATokenId;
+
+    fn from_str(text: &str) -> Result<Self, NotATokenId> {
+        let parts = text.split_once(':').and_then(|(job, rest)| Some((job, rest.rsplit_once(':')?)));
+        let token = parts.and_then(|(job, (branch, hop))| {
+            Some(Self { job: job.parse().ok()?, branch: branch.to_owned(), hop: hop.parse().ok()? })
+        });
+        token.ok_or_else(|| NotATokenId(text.to_owned()))
+    }
+}
+
 /// The text is not a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a job id is a UUID such as 0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d, not `{0}`")]

@@ -162,11 +162,18 @@ pub enum HoldReason {
     Attention,
     /// It waits for a worker that has the native step.
     MissingStep,
+    /// Its step is under way: a worker runs the call, whatever happens to the partition that the slip came from.
+    Running,
+    /// It waits for its turn: the step of another token with the same ordering key is under way in its queue.
+    Turn,
+    /// It waits for room: too many long steps of its queue are under way.
+    Room,
 }
 
 impl HoldReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Backoff, Self::Attention, Self::MissingStep];
+    pub const ALL: [Self; 6] =
+        [Self::Backoff, Self::Attention, Self::MissingStep, Self::Running, Self::Turn, Self::Room];
 
     /// The word used on Kafka, in Postgres and over HTTP.
     pub const fn as_str(self) -> &'static str {
@@ -174,17 +181,15 @@ impl HoldReason {
             Self::Backoff => "backoff",
             Self::Attention => "attention",
             Self::MissingStep => "missing-step",
+            Self::Running => "running",
+            Self::Turn => "turn",
+            Self::Room => "room",
         }
     }
 
     /// The reverse of [`HoldReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "backoff" => Some(Self::Backoff),
-            "attention" => Some(Self::Attention),
-            "missing-step" => Some(Self::MissingStep),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 

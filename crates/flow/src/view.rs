@@ -10,8 +10,10 @@ use crate::slip::{Failure, Phase};
 /// Where a step stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepStatus {
-    /// Not come to yet, or under way.
+    /// Not come to yet, or under way for a short time.
     Pending,
+    /// An attempt is under way, and has been for long.
+    Running,
     /// An attempt failed, another one is to come.
     Retrying,
     /// Done.
@@ -41,6 +43,17 @@ pub struct StepView {
     pub error: Option<Value>,
     /// When the next attempt comes, milliseconds since the Unix epoch.
     pub next_attempt_at_ms: Option<i64>,
+    /// The attempt that is under way, where it has been for long.
+    pub running: Option<Running>,
+}
+
+/// An attempt that takes long, or the undo of a step that does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// The process that makes it.
+    pub worker: String,
+    /// When it began, milliseconds since the Unix epoch, by that process's clock.
+    pub since_ms: i64,
 }
 
 /// The steps that were undone.
@@ -106,6 +119,7 @@ impl StepStatus {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
+            Self::Running => "running",
             Self::Retrying => "retrying",
             Self::Succeeded => "succeeded",
             Self::Skipped => "skipped",
@@ -177,8 +191,13 @@ impl JobView {
         let since_ms = self.updated_at_ms;
         // A token that causes an event does not rest any more.
         self.parked.retain(|parked| parked.branch != event.branch);
+        // Nor does the call go on that its last event may have told of.
+        if let Some(step) = self.steps.iter_mut().find(|step| Some(&step.id) == event.step.as_ref()) {
+            step.running = None;
+        }
         match event.kind {
             EventKind::JobAccepted | EventKind::JobResumed => self.error = None,
+            EventKind::StepRunning => self.run_step(event, since_ms),
             EventKind::StepSucceeded => self.end_step(event, StepStatus::Succeeded, since_ms),
             EventKind::StepSkipped => self.end_step(event, StepStatus::Skipped, since_ms),
             EventKind::StepFailed => self.end_step(event, StepStatus::Failed, since_ms),
@@ -203,6 +222,15 @@ impl JobView {
         self.updated_at_ms = event.at_ms;
     }
 
+    fn run_step(&mut self, event: &JobEvent, since_ms: i64) {
+        let Some(step) = self.step_of(event, since_ms) else { return };
+        step.running = event.data.as_ref().and_then(Running::from_json);
+        step.next_attempt_at_ms = None;
+        if event.phase == Phase::Forward {
+            (step.status, step.attempts) = (StepStatus::Running, event.attempts);
+        }
+    }
+
     fn end_step(&mut self, event: &JobEvent, status: StepStatus, since_ms: i64) {
         let Some(step) = self.step_of(event, since_ms) else { return };
         step.status = status;
@@ -216,7 +244,7 @@ impl JobView {
     fn give_up_retries(&mut self) {
         for step in &mut self.steps {
             step.next_attempt_at_ms = None;
-            if step.status == StepStatus::Retrying {
+            if matches!(step.status, StepStatus::Retrying | StepStatus::Running) {
                 step.status = StepStatus::Failed;
             }
         }
@@ -281,7 +309,19 @@ impl StepView {
             ended_at_ms: None,
             error: None,
             next_attempt_at_ms: None,
+            running: None,
         }
+    }
+}
+
+impl Running {
+    /// As `step.running` carries it: `{worker, since_ms}`.
+    pub fn to_json(&self) -> Value {
+        serde_json::json!({ "worker": self.worker, "since_ms": self.since_ms })
+    }
+
+    fn from_json(json: &Value) -> Option<Self> {
+        Some(Self { worker: json.get("worker")?.as_str()?.to_owned(), since_ms: json.get("since_ms")?.as_i64()? })
     }
 }
 

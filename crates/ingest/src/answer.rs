@@ -115,6 +115,9 @@ fn step(step: &StepView) -> Value {
             body.insert(name.to_owned(), rfc3339(at_ms).into());
         }
     }
+    if let Some(running) = &step.running {
+        body.insert("running".to_owned(), json!({ "worker": running.worker, "since": rfc3339(running.since_ms) }));
+    }
     if let Some(error) = &step.error {
         body.insert("error".to_owned(), error.clone());
     }

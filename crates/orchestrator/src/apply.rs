@@ -17,6 +17,8 @@ pub(crate) struct Orchestrator {
     pub(crate) take_in: TakeIn,
     /// Wakes the release loop: a new hold may be the next one due.
     pub(crate) hold_came: Arc<Notify>,
+    /// Wakes the loop that sends a lost worker's calls to others.
+    pub(crate) worker_lost: Arc<Notify>,
 }
 
 impl Service for Orchestrator {
@@ -38,6 +40,7 @@ impl Service for Orchestrator {
     async fn write(&mut self, tx: &mut Tx, taken_in: &mut TakenIn) -> Result<(), Error> {
         jobs::project(tx, &taken_in.events).await?;
         holds::insert(tx, &taken_in.holds).await?;
+        taken_in.long_calls.write(tx).await?;
         // After the holds: a token may be resumed that came to rest just before.
         let TakeIn { writer, reader, clock } = &self.take_in;
         taken_in.resumed = Resumer { writer, reader, clock }.resume(tx, &taken_in.to_resume).await?;
@@ -52,6 +55,10 @@ impl Service for Orchestrator {
         stop_at("orchestrator.after-commit");
         taken_in.refused.iter().for_each(log_refused);
         taken_in.resumed.log();
+        let lost = taken_in.long_calls.log();
+        if lost > 0 {
+            self.worker_lost.notify_one();
+        }
         if !taken_in.holds.is_empty() {
             self.hold_came.notify_one();
         }

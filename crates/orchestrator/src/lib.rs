@@ -4,7 +4,8 @@
 //! before its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
-//! sends on), `release` (holds whose time has come), `figures` (metrics of waiting work).
+//! sends on), `release` (holds whose time has come), `lanes` (calls that take long), `workers` (who makes them, and
+//! whether it lives), `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +26,18 @@ use tokio_util::sync::CancellationToken;
 mod apply;
 pub mod config;
 mod figures;
+mod lanes;
 mod release;
 mod resume;
 mod take_in;
 mod trace;
 mod upkeep;
+mod workers;
 
 use crate::apply::Orchestrator;
 use crate::figures::Queues;
 use crate::take_in::TakeIn;
+use crate::workers::Watch;
 
 /// The service's needs.
 #[derive(Debug, Clone)]
@@ -113,7 +117,25 @@ async fn take_in(
     let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
     let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed).in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
-    let take_in = TakeIn { writer: Writer { topics, ids: writers }, reader, clock };
-    let orchestrator = Orchestrator { take_in, hold_came };
-    inbox.run(options, orchestrator, &shutdown).await.context("following events, waits and dead letters")
+    let writer = Writer { topics, ids: writers };
+    let watch = Watch {
+        pool,
+        writer: writer.clone(),
+        ids,
+        worker_lost: Arc::default(),
+        batch_max: settings.config.release_batch_max,
+        check_every: Duration::from_millis(settings.config.release_check_ms),
+        readiness,
+    };
+    let worker_lost = Arc::clone(&watch.worker_lost);
+    let take_in = TakeIn { writer, reader, clock };
+    let orchestrator = Orchestrator { take_in, hold_came, worker_lost };
+    let leaving = shutdown.child_token();
+    let follow = async {
+        let outcome = inbox.run(options, orchestrator, &shutdown).await;
+        leaving.cancel();
+        outcome
+    };
+    let (outcome, ()) = tokio::join!(follow, workers::run(&watch, &leaving));
+    outcome.context("following events, waits and dead letters")
 }

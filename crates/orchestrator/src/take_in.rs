@@ -7,12 +7,14 @@ use events::trace::Trace;
 use events::wait::{Resume, Signal, Wait};
 use events::{Writer, decode_cancel, decode_event, decode_wait};
 use flow::id::TokenId;
+use flow::slip::Hold;
 use service_kit::identity::Clock;
 use service_kit::trace::{Message, Span, is_on};
 use store::dead_letters::{DeadLetter, Original};
 use store::holds::NewHold;
 use store::jobs::ObservedEvent;
 
+use crate::lanes::LongCalls;
 use crate::resume::Resumed;
 use crate::trace::cause;
 
@@ -22,6 +24,7 @@ pub(crate) struct TakenIn {
     pub(crate) records: usize,
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
+    pub(crate) long_calls: LongCalls,
     /// Tokens that an operator resumes. They rest already or are among these holds: both come by one partition, in
     /// order.
     pub(crate) to_resume: Vec<TokenId>,
@@ -111,12 +114,20 @@ impl TakeIn {
         } else if topic == self.writer.topics.waits() {
             match self.reader.read(value, decode_wait).await? {
                 Wait::Hold(hold) => {
-                    let span = self.span(record, &hold);
-                    taken_in.holds.push(self.hold(record, hold, &span)?);
-                    if span.is_recorded() {
-                        taken_in.spans.push(span);
-                    }
+                    let hold = self.at_rest(record, &hold, taken_in)?;
+                    taken_in.holds.push(hold);
                 }
+                Wait::Running(call) => {
+                    let hold = self.at_rest(record, &call.hold, taken_in)?;
+                    taken_in.long_calls.running(hold, call);
+                }
+                Wait::Turn(turn) => {
+                    let hold = self.at_rest(record, &turn.hold, taken_in)?;
+                    taken_in.long_calls.turn(hold, turn);
+                }
+                Wait::Outcome(outcome) => taken_in.long_calls.outcome(outcome),
+                Wait::Alive(alive) => taken_in.long_calls.alive(&alive),
+                Wait::Question(question) => taken_in.long_calls.question(&question),
                 Wait::Signal(signal) => taken_in.to_resume.push(token(&signal)?),
             }
         } else if topic == self.writer.topics.dead_letters() {
@@ -133,8 +144,17 @@ impl TakeIn {
         Ok(())
     }
 
+    fn at_rest(&self, record: &Inbound, hold: &Hold, taken_in: &mut TakenIn) -> Result<NewHold, Unread> {
+        let span = self.span(record, hold);
+        let new = self.hold(record, hold, &span)?;
+        if span.is_recorded() {
+            taken_in.spans.push(span);
+        }
+        Ok(new)
+    }
+
     /// `process <topic>`: the token comes to rest. What is released later is caused by this.
-    fn span(&self, record: &Inbound, hold: &flow::slip::Hold) -> Span {
+    fn span(&self, record: &Inbound, hold: &Hold) -> Span {
         if !is_on() {
             return Span::none();
         }
@@ -158,7 +178,7 @@ impl TakeIn {
         span
     }
 
-    fn hold(&self, record: &Inbound, hold: flow::slip::Hold, span: &Span) -> Result<NewHold, Unread> {
+    fn hold(&self, record: &Inbound, hold: &Hold, span: &Span) -> Result<NewHold, Unread> {
         let mut trace = cause(&record.headers, hold.slip.job);
         if let Some(context) = span.point() {
             trace.context = context;
@@ -169,6 +189,8 @@ impl TakeIn {
             reason: hold.reason,
             release_after_ms: hold.release_after_ms,
             record: slip_record.map_err(|error| unreadable(error.to_string()))?,
+            worker: None,
+            place: None,
         })
     }
 }

@@ -19,6 +19,10 @@ pub struct NewHold {
     pub release_after_ms: Option<u64>,
     /// The slip's record, to be sent as it is.
     pub record: Record,
+    /// Of a call under way: the worker that makes it, as `instance/start`.
+    pub worker: Option<String>,
+    /// Of a turn: its place behind the call that it waits for, from 1.
+    pub place: Option<u32>,
 }
 
 /// A token on its way from its rest to the outbox: whoever holds this must send it.
@@ -49,13 +53,15 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
     let release_after = |hold: &NewHold| hold.release_after_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
     let columns: RecordColumns<'_> = holds.iter().map(|hold| &hold.record).collect();
     sqlx::query!(
-        "insert into orchestrator.holds (job, branch, hop, reason, release_at, topic, key, value, headers)
+        "insert into orchestrator.holds (
+            job, branch, hop, reason, release_at, topic, key, value, headers, worker, place
+         )
          select job, branch, hop, reason, now() + release_after_ms * interval '1 millisecond',
-                topic, key, value, headers
+                topic, key, value, headers, worker, place
          from unnest(
             $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::bigint[],
-            $6::text[], $7::bytea[], $8::bytea[], $9::bytea[]
-         ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers)
+            $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::integer[]
+         ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers, worker, place)
          on conflict (job, branch, hop) do nothing",
         &holds.iter().map(|hold| hold.token.job.uuid()).collect::<Vec<_>>(),
         &holds.iter().map(|hold| hold.token.branch.as_str()).collect::<Vec<_>>() as &[&str],
@@ -66,6 +72,8 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
         &columns.keys as &[Option<&[u8]>],
         &columns.values as &[Option<&[u8]>],
         &columns.headers,
+        &holds.iter().map(|hold| hold.worker.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+        &holds.iter().map(|hold| hold.place.map(signed)).collect::<Vec<_>>() as &[Option<i32>],
     )
     .execute(tx.raw())
     .await?;

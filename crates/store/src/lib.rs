@@ -17,6 +17,7 @@ pub mod history;
 pub mod holds;
 pub mod idempotency;
 pub mod jobs;
+pub mod lanes;
 mod migrate;
 pub mod offsets;
 pub mod outbox;
@@ -25,6 +26,7 @@ mod pool;
 pub mod relayed;
 mod retention;
 pub mod slot;
+pub mod workers;
 
 pub use error::{Error, is_unavailable};
 pub use migrate::migrate;

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use bus::{Reader, Registry};
+use events::lane::Freed;
 use events::record::Inbound;
 use events::topic::Topics;
-use events::wait::Wait;
+use events::wait::{RunningCall, Turn, Wait};
 use events::{decode_event, decode_slip, decode_wait};
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
@@ -44,14 +45,21 @@ impl Tokens {
         let mut tokens = Self::default();
         for topic in topic_names(brokers)?.iter().filter(|topic| topics.queue_of(topic).is_some()) {
             for record in read_topic(brokers, topic).await? {
+                if Freed::read(&record).is_some() {
+                    continue;
+                }
                 let slip = reader.read(record.value.as_deref(), decode_slip).await;
                 tokens.slips.extend(readable(slip, &record, &mut tokens.unreadable));
             }
         }
         for record in read_topic(brokers, &topics.waits()).await? {
             let wait = reader.read(record.value.as_deref(), decode_wait).await;
-            if let Some(Wait::Hold(hold)) = readable(wait, &record, &mut tokens.unreadable) {
-                tokens.holds.push(hold);
+            match readable(wait, &record, &mut tokens.unreadable) {
+                Some(Wait::Hold(hold) | Wait::Running(RunningCall { hold, .. }) | Wait::Turn(Turn { hold, .. })) => {
+                    tokens.holds.push(hold);
+                }
+                // An outcome is a wish: what it led to stands on the other topics.
+                Some(Wait::Signal(_) | Wait::Outcome(_) | Wait::Alive(_) | Wait::Question(_)) | None => {}
             }
         }
         for record in read_topic(brokers, &topics.events()).await? {

@@ -9,12 +9,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bus::{Inbound, Record, TopicPartition};
+use bus::{Inbound, TopicPartition};
+use events::lane::HeldLane;
 use tokio_util::sync::CancellationToken;
 
+use crate::held::{Errand, Held};
 use crate::lanes::{Lane, Lanes};
-use crate::ledger::{Delivery, Ledger, Position, UnknownMetadata, WINDOW_OFFSETS};
+use crate::ledger::{Delivery, Ledger, UnknownMetadata, WINDOW_OFFSETS};
 use crate::load::{Limits, Load};
+use crate::tenure::Tenure;
+use crate::work::{Batch, Delivered, Epoch, Finished, FlowControl, LaneAfter, Work};
 
 #[cfg(test)]
 mod tests;
@@ -26,70 +30,6 @@ const SPAN_RESUME: i64 = WINDOW_OFFSETS / 2;
 
 static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
 
-/// One assignment of one partition; never used twice in a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Epoch(u64);
-
-/// A slip to be run.
-#[derive(Debug)]
-pub(crate) struct Work {
-    pub(crate) epoch: Epoch,
-    pub(crate) lane: Lane,
-    pub(crate) record: Arc<Inbound>,
-    /// Cancelled when the partition is revoked: the result would be dropped.
-    pub(crate) revoked: CancellationToken,
-    /// It lay in the partition when that was assigned: a worker that is gone may have begun it.
-    pub(crate) redelivered: bool,
-}
-
-/// What a slip led to: to be committed together with its offset.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) epoch: Epoch,
-    pub(crate) lane: Lane,
-    /// The record that was consumed.
-    pub(crate) record: Arc<Inbound>,
-    /// The records to produce, encoded.
-    pub(crate) produced: Vec<Record>,
-    /// True for a dead letter.
-    pub(crate) dead: bool,
-    /// What it adds to the load, from the board's taking it until its commit.
-    held_bytes: usize,
-}
-
-impl Finished {
-    pub(crate) fn new(epoch: Epoch, lane: Lane, record: Arc<Inbound>, produced: Vec<Record>, dead: bool) -> Self {
-        Self { epoch, lane, record, produced, dead, held_bytes: 0 }
-    }
-
-    fn produced_bytes(&self) -> usize {
-        self.produced.iter().map(Record::size_bytes).sum()
-    }
-}
-
-/// What a delivery asks for.
-#[derive(Debug, Default)]
-pub(crate) struct Delivered {
-    /// To be run now: its lane is free.
-    pub(crate) start: Option<Work>,
-    /// So much is in flight that partitions may have to be paused.
-    pub(crate) flow_control_due: bool,
-}
-
-/// What goes into one transaction.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) results: Vec<Finished>,
-    pub(crate) positions: Vec<(TopicPartition, Position)>,
-}
-
-/// Partitions to pause and to resume.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct FlowControl {
-    pub(crate) pause: Vec<TopicPartition>,
-    pub(crate) resume: Vec<TopicPartition>,
-}
-
 #[derive(Debug)]
 struct Partition {
     place: TopicPartition,
@@ -97,13 +37,35 @@ struct Partition {
     /// What lies below was there at the assignment.
     end_at_assignment: i64,
     lanes: Lanes<Work>,
+    /// Lanes that a long call holds.
+    held: Held,
+    /// Of the slips whose turn has come in their lanes, by offset.
+    tenures: HashMap<i64, Arc<Tenure>>,
     revoked: CancellationToken,
+    /// The partition is about to go: nothing more of it is begun.
+    closing: bool,
+    /// Cancelled when steps that are under way are to leave it.
+    leave: CancellationToken,
     paused: bool,
     span_full: bool,
     load: Load,
 }
 
-/// See the module's own words.
+impl Partition {
+    /// The turn of this one has come in its lane.
+    fn start(&mut self, mut work: Work) -> Work {
+        work.errand = self.held.errand(&work.record);
+        self.tenures.insert(work.record.offset, Arc::clone(&work.tenure));
+        work
+    }
+
+    /// True once nothing more of it can come to a transaction: what was under way has left it, or was never begun.
+    fn is_quiet(&self) -> bool {
+        self.tenures.values().all(|tenure| tenure.is_over())
+    }
+}
+
+/// The slips in flight of one session; see the head of this module.
 #[derive(Debug)]
 pub(crate) struct Board {
     limits: Limits,
@@ -142,6 +104,7 @@ impl Board {
         offset: i64,
         metadata: &str,
         end: i64,
+        held: Vec<HeldLane>,
     ) -> Result<(), UnknownMetadata> {
         assert!(self.epoch(&place.topic, place.partition).is_none(), "{place} was assigned twice without a revocation");
         let epoch = Epoch(NEXT_EPOCH.fetch_add(1, Ordering::Relaxed));
@@ -150,7 +113,11 @@ impl Board {
             ledger: Ledger::restore(offset, metadata)?,
             end_at_assignment: end,
             lanes: Lanes::default(),
+            held: Held::restore(held),
+            tenures: HashMap::new(),
             revoked: CancellationToken::new(),
+            closing: false,
+            leave: CancellationToken::new(),
             paused: false,
             span_full: false,
             load: Load::default(),
@@ -170,7 +137,9 @@ impl Board {
         let mut delivered = Delivered::default();
         let epoch = self.epoch(&record.topic, record.partition).filter(|_| !self.draining);
         let Some(epoch) = epoch else { return delivered };
-        let Some(partition) = self.partitions.get_mut(&epoch) else { return delivered };
+        let Some(partition) = self.partitions.get_mut(&epoch).filter(|partition| !partition.closing) else {
+            return delivered;
+        };
         let delivery = partition.ledger.deliver(record.offset, record.timestamp_ms);
         delivered.flow_control_due = !partition.paused && partition.ledger.span_at_most() >= SPAN_PAUSE;
         if delivery != Delivery::Fresh {
@@ -184,19 +153,36 @@ impl Board {
         }
         let lane = Lane::of(record.key.as_deref().unwrap_or_default());
         let redelivered = record.offset < partition.end_at_assignment;
-        let work = Work { epoch, lane, record: Arc::new(record), revoked: partition.revoked.clone(), redelivered };
-        delivered.start = partition.lanes.enter(lane, work);
+        let work = Work {
+            epoch,
+            lane,
+            record: Arc::new(record),
+            revoked: partition.revoked.clone(),
+            redelivered,
+            leave: partition.leave.clone(),
+            tenure: Arc::new(Tenure::new()),
+            errand: Errand::Run,
+        };
+        delivered.start = partition.lanes.enter(lane, work).map(|work| partition.start(work));
         delivered
     }
 
     /// Takes a result, unless its epoch is over; hands out what may run next in its lane.
     pub(crate) fn complete(&mut self, mut finished: Finished) -> Option<Work> {
         let partition = self.partitions.get_mut(&finished.epoch)?;
+        partition.tenures.remove(&finished.record.offset);
+        match &finished.lane_after {
+            LaneAfter::Same => {}
+            LaneAfter::Held(lane, _) => partition.held.hold(lane.clone()),
+            LaneAfter::TakenBack => partition.held.take_back(finished.record.key.as_deref().unwrap_or_default()),
+        }
         let mut next = partition.lanes.leave(finished.lane);
-        // While draining, what waits in a lane is left to the partition's next owner.
-        while self.draining && next.is_some() {
+        // Then, what waits in a lane is left to the partition's next owner.
+        let closing = self.draining || partition.closing;
+        while closing && next.is_some() {
             next = partition.lanes.leave(finished.lane);
         }
+        let next = next.map(|work| partition.start(work));
         let bytes = finished.produced_bytes();
         partition.load.add(0, bytes);
         if let Some(queue) = self.queues.get_mut(&partition.place.topic) {
@@ -257,6 +243,9 @@ impl Board {
     pub(crate) fn committed(&mut self, batch: &Batch) {
         self.running = false;
         for finished in &batch.results {
+            if let Some(leave) = finished.leave() {
+                leave.committed();
+            }
             let Some(partition) = self.partitions.get_mut(&finished.epoch) else { continue };
             partition.ledger.settle();
             partition.load.remove(1, finished.held_bytes);
@@ -295,6 +284,44 @@ impl Board {
     /// Takes one [`Board::bar`] back.
     pub(crate) fn unbar(&mut self) {
         self.bars -= 1;
+    }
+
+    /// These partitions are about to go: nothing more of them is begun.
+    pub(crate) fn close(&mut self, places: &[TopicPartition]) {
+        for place in places {
+            if let Some(partition) = self.partition_mut(place) {
+                partition.closing = true;
+                partition.tenures.values().for_each(|tenure| tenure.forbid());
+            }
+        }
+    }
+
+    /// Asks the steps of these partitions that are under way to leave them.
+    pub(crate) fn ask_to_leave(&mut self, places: &[TopicPartition]) {
+        for place in places {
+            if let Some(partition) = self.partition_mut(place) {
+                partition.leave.cancel();
+            }
+        }
+    }
+
+    fn partition_mut(&mut self, place: &TopicPartition) -> Option<&mut Partition> {
+        let epoch = self.epoch(&place.topic, place.partition)?;
+        self.partitions.get_mut(&epoch)
+    }
+
+    /// True once nothing of these partitions is under way or waits for a transaction.
+    pub(crate) fn is_quiet(&self, places: &[TopicPartition]) -> bool {
+        places.iter().all(|place| {
+            let Some(epoch) = self.epoch(&place.topic, place.partition) else { return true };
+            let quiet = self.partitions.get(&epoch).is_none_or(Partition::is_quiet);
+            quiet && !self.running && self.ready.iter().all(|finished| finished.epoch != epoch)
+        })
+    }
+
+    /// True while results may be what a revocation waits for.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.partitions.values().any(|partition| partition.closing)
     }
 
     /// Ends a partition's epoch: its work is cancelled, its results are dropped.

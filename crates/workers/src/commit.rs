@@ -12,11 +12,12 @@ use bus::{Cause, Control, DevCapacity, OffsetCommit, TopicPartition, Transaction
 use events::dead_letter::{Class, Refused};
 use service_kit::stop_at;
 
-use crate::board::{Batch, Finished};
 use crate::cadence::Cadence;
 use crate::desk::Desk;
 use crate::run_step::Runner;
 use crate::telemetry;
+use crate::tenure::Leave;
+use crate::work::{Batch, Finished};
 
 #[cfg(test)]
 mod tests;
@@ -84,12 +85,20 @@ impl Committer {
                     stop_at("workers.after-commit");
                 }
                 Err(TxError::Abortable(cause) | TxError::Refused(cause)) => {
-                    let refused = self.producer.abort_with_cause()?;
+                    let refused = match self.producer.abort_with_cause() {
+                        Ok(refused) => refused,
+                        Err(error) => {
+                            batch.results.iter().filter_map(Finished::leave).for_each(Leave::doubtful);
+                            return Err(error);
+                        }
+                    };
                     telemetry::transaction("aborted", results, started.elapsed());
                     self.retry_later(batch, &cause, refused);
                 }
                 Err(error @ (TxError::Fenced | TxError::Fatal(_) | TxError::Retriable(_))) => {
                     telemetry::transaction("broken", results, started.elapsed());
+                    // Nobody knows yet whether their holds were committed.
+                    batch.results.iter().filter_map(Finished::leave).for_each(Leave::doubtful);
                     return Err(error);
                 }
             }

@@ -7,6 +7,7 @@ use flow::decide::Env;
 use serde::Deserialize;
 
 use crate::load::Limits;
+use crate::long_calls::LongCallLimits;
 
 /// The section's name in files and in the environment (`MEANWHILE__WORKERS__...`).
 pub const SECTION: &str = "workers";
@@ -39,6 +40,14 @@ pub struct Config {
     pub transaction_timeout_ms: u64,
     /// Kafka gives our partitions to others after so long a silence.
     pub session_timeout_ms: u64,
+    /// A step that has run for so long leaves its partition.
+    pub detach_after_ms: u64,
+    /// A worker with long calls that is silent for so long counts as lost.
+    pub lease_ms: u64,
+    /// Long calls per queue.
+    pub queue_long_calls_max: usize,
+    /// Bytes of their slips per queue.
+    pub queue_long_calls_bytes_max: usize,
     /// How long steps may go on after shutdown was asked for.
     pub drain_timeout_ms: u64,
     /// How often what is done with is deleted from the steps topics; 0: never.
@@ -75,6 +84,14 @@ impl Config {
             queue_bytes_max: self.queue_bytes_max,
             batch_results_max: self.batch_results_max,
             batch_bytes_max: self.batch_bytes_max,
+        }
+    }
+
+    pub(crate) const fn long_calls(&self) -> LongCallLimits {
+        LongCallLimits {
+            lease: Duration::from_millis(self.lease_ms),
+            calls_max: self.queue_long_calls_max,
+            bytes_max: self.queue_long_calls_bytes_max,
         }
     }
 

@@ -7,14 +7,22 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bus::{AssignedPartition, Inbound, TopicPartition};
+use events::lane::HeldLane;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::board::{Batch, Board, Delivered, Finished, FlowControl, Work};
+use crate::board::Board;
 use crate::cadence::Cadence;
 use crate::ledger::UnknownMetadata;
 use crate::load::Limits;
+use crate::work::{Batch, Delivered, Finished, FlowControl, Work};
 
-/// See the module's own words.
+/// How long a revocation waits for steps that are under way to end, before it asks them to leave.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a revocation waits for the steps that are under way to leave their partition. What has not left by then is
+/// cut off, and run again by the partition's next owner.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The board and its lock; see the head of this module.
 #[derive(Debug)]
 pub(crate) struct Desk {
     limits: Limits,
@@ -58,20 +66,26 @@ impl Desk {
         &self,
         assigned: &[(AssignedPartition, i64)],
         ends: &BTreeMap<TopicPartition, i64>,
+        held: impl Fn(&TopicPartition) -> Vec<HeldLane>,
     ) -> Result<(), UnknownMetadata> {
         let mut state = self.lock();
         for (partition, offset) in assigned {
             let place = partition.place();
             let end = ends.get(&place).copied().unwrap_or(i64::MAX);
-            state.board.assign(place, *offset, &partition.metadata, end)?;
+            let held = held(&place);
+            state.board.assign(place, *offset, &partition.metadata, end, held)?;
         }
         Ok(())
     }
 
-    /// Ends the epochs of these partitions: bars transactions, waits for the running one to end (the caller's thread is
-    /// the consumer's), drops what was in flight.
+    /// Ends the epochs of these partitions: lets steps that are under way leave (unless the partitions are lost already),
+    /// bars transactions, waits for the running one to end (the caller's thread is the consumer's), drops what was in
+    /// flight.
     pub(crate) fn revoke(&self, places: &[TopicPartition], lost: bool) {
         let mut state = self.lock();
+        if !lost && !state.stopped {
+            self.let_leave(&mut state, places);
+        }
         state.board.bar();
         state.doomed |= lost && state.board.is_running();
         self.ended.wait_while(&mut state, |state| state.board.is_running());
@@ -99,9 +113,13 @@ impl Desk {
         let mut state = self.lock();
         let next = state.board.complete(finished);
         let news = state.committer_waits || state.board.is_full(self.limits.batch_results_max);
+        let closing = state.board.is_closing();
         drop(state);
         if news {
             self.ready.notify_one();
+        }
+        if closing {
+            self.ended.notify_all();
         }
         next
     }
@@ -182,6 +200,26 @@ impl Desk {
     /// Waits before the next attempt, unless the end comes first.
     pub(crate) fn pause(&self, pause: Duration) {
         self.ready.wait_while_for(&mut self.lock(), |state| !state.stopped, pause);
+    }
+
+    /// Lets every step that is under way leave its partition. False when that took too long.
+    pub(crate) fn leave_all(&self) -> bool {
+        let mut state = self.lock();
+        let places = state.board.assigned();
+        self.let_leave(&mut state, &places);
+        state.board.is_quiet(&places)
+    }
+
+    /// Begins nothing more of these partitions, gives what is under way a moment to end, and lets the rest leave.
+    fn let_leave(&self, state: &mut MutexGuard<'_, State>, places: &[TopicPartition]) {
+        state.board.close(places);
+        for timeout in [END_TIMEOUT, LEAVE_TIMEOUT] {
+            // The committer may wait for no more than the partitions' being quiet.
+            self.ready.notify_one();
+            let under_way = |state: &mut State| !state.stopped && !state.board.is_quiet(places);
+            self.ended.wait_while_for(state, under_way, timeout);
+            state.board.ask_to_leave(places);
+        }
     }
 
     /// Takes nothing more; what runs may finish.

@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use bus::{AssignedPartition, Commands, ConsumerError, Control, Handler, Inbound, Start, TopicPartition};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::board::FlowControl;
 use crate::desk::Desk;
 use crate::run_step::Runner;
 use crate::telemetry;
+use crate::work::FlowControl;
 
 /// Asking for the ends of partitions at their assignment.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Reading which lanes are held, at an assignment. Without that the session ends, and another one tries again.
+const LANES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The consumer's handler of one session.
 #[derive(Debug)]
@@ -48,6 +51,14 @@ impl Intake {
         })
     }
 
+    /// Waits until every lane is known that the last owners of these partitions left held.
+    fn read_lanes(&self) -> anyhow::Result<()> {
+        let to_end = async { tokio::time::timeout(LANES_TIMEOUT, self.runner.lanes.to_end()).await };
+        self.runtime
+            .block_on(to_end)
+            .with_context(|| format!("{} cannot be read to its end", self.runner.writer.topics.lanes()))
+    }
+
     fn control_flow(&self, commands: &mut Commands) {
         let FlowControl { pause, resume } = self.desk.flow_control();
         if !pause.is_empty() {
@@ -67,7 +78,8 @@ impl Handler for Intake {
             let missing = || ConsumerError::NoOffset { topic: topic.clone(), partition: *number };
             known.push((partition.clone(), partition.committed.ok_or_else(missing)?));
         }
-        self.desk.assign(&known, &self.ends(partitions))?;
+        self.read_lanes()?;
+        self.desk.assign(&known, &self.ends(partitions), |place| self.runner.lanes.of(place))?;
         self.runner.readiness.ready("kafka");
         tracing::debug!(partitions = partitions.len(), "assigned");
         Ok(known.into_iter().map(|(_, offset)| Start::Offset(offset)).collect())

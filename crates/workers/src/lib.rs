@@ -33,26 +33,34 @@
 
 #![warn(missing_docs)]
 
+mod apart;
 mod board;
 mod cadence;
 mod commit;
 pub mod config;
 mod desk;
 mod flows;
+mod followed;
+mod held;
 mod http;
 mod intake;
+mod lane_table;
 mod lanes;
 mod ledger;
 mod load;
+mod long_calls;
 mod meters;
 mod native;
 mod run_step;
 mod serve;
 mod session;
 mod spans;
+mod task;
 mod telemetry;
+mod tenure;
 mod topic_limits;
 mod trim;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -60,7 +68,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bus::admin::Admin;
-use bus::{Reader, Registry};
+use bus::{Producer, Reader, Registry};
 use events::topic::Topics;
 use events::{Writer, WriterIds};
 use flow::decide::Env;
@@ -74,6 +82,8 @@ use tokio::sync::watch;
 
 use crate::flows::Flows;
 use crate::http::Http;
+use crate::lane_table::LaneTable;
+use crate::long_calls::LongCalls;
 use crate::meters::Meters;
 use crate::native::Natives;
 pub use crate::native::{NativeCall, NativeError};
@@ -158,7 +168,9 @@ impl Workers {
         let (flows, follow, loaded) = Flows::new();
         let mut tasks = Tasks::new(shutdown.clone());
         let (bus, topic) = (settings.bus.clone(), settings.topics.flows());
-        tasks.spawn("following flows", flows::follow(follow, bus, topic, process.clone(), shutdown.clone()));
+        let learner = Arc::clone(&flows);
+        tasks
+            .spawn("following flows", followed::follow(follow, learner, bus, topic, process.clone(), shutdown.clone()));
         tasks.spawn("sessions", self.sessions(settings, flows, loaded, process, shutdown));
         tasks.join().await
     }
@@ -182,11 +194,30 @@ impl Workers {
             return Ok(());
         }
         let queues = queues(&settings.config.queues, &flows);
-        let runner = Arc::new(self.runner(&settings, reader, writers, flows, &process)?);
-        let Settings { bus, instance, config, .. } = settings;
+        let (writer, limits) = (Writer { topics: settings.topics.clone(), ids: writers }, settings.config.long_calls());
+        let producer = Producer::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?;
+        let long_calls = LongCalls::new(producer, writer, &settings.instance, limits, &process);
+        let (lanes, follow_lanes) = LaneTable::new(Arc::clone(&long_calls));
+        let runner = Arc::new(self.runner(&settings, reader, writers, flows, &lanes, &process)?);
+        let Settings { bus, topics, instance, config, .. } = settings;
+        let (over, drain) = (CancellationToken::new(), config.drain_timeout());
+        let following = followed::follow(
+            follow_lanes,
+            lanes,
+            bus.clone(),
+            topics.lanes(),
+            process.clone(),
+            // To the end: a worker that stops may still learn that it was lost.
+            over.clone(),
+        );
         let session = Session { bus, instance, config, runner, queues };
-        keep_going(&session, &process, &shutdown).await;
-        Ok(())
+        let sessions = async {
+            keep_going(&session, &process, &shutdown).await;
+            over.cancel();
+        };
+        let calls = long_calls.run(shutdown.clone(), over.clone(), drain);
+        let (following, (), calls) = tokio::join!(following, sessions, calls);
+        following.and(calls)
     }
 
     fn runner(
@@ -195,6 +226,7 @@ impl Workers {
         reader: Reader,
         writers: WriterIds,
         flows: Arc<Flows>,
+        lanes: &Arc<LaneTable>,
         process: &Process,
     ) -> anyhow::Result<Runner> {
         let Process { readiness, clock, ids } = process.clone();
@@ -207,6 +239,9 @@ impl Workers {
             natives: self.natives,
             env: settings.env.clone(),
             limits: TopicLimits::new(admin, readiness.clone(), ids.clone()),
+            long_calls: Arc::clone(&lanes.long_calls),
+            lanes: Arc::clone(lanes),
+            leave_after: Duration::from_millis(settings.config.detach_after_ms),
             readiness,
             meters: Meters::default(),
             clock,

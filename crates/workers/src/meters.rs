@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use flow::decide::Outcome;
 use flow::slip::{Phase, Slip};
@@ -14,7 +15,6 @@ const STEPS_MAX: usize = 5_000;
 const OTHER: &str = "(other)";
 
 /// What is counted of a step in one phase.
-#[derive(Clone)]
 pub(crate) struct StepMeters {
     /// How long its attempts take.
     pub(crate) seconds: Histogram,
@@ -26,7 +26,12 @@ pub(crate) struct StepMeters {
     pub(crate) retried_at_once: Counter,
     /// Attempts that follow a failed one after a hold.
     pub(crate) retried_after_hold: Counter,
+    /// How many of the last attempts took long, in 65536ths: each one counts for an eighth.
+    long_share: AtomicU32,
 }
+
+/// All attempts.
+const ALL: u32 = 1 << 16;
 
 impl StepMeters {
     fn new(flow: &str, step: &str, phase: &'static str) -> Self {
@@ -48,10 +53,25 @@ impl StepMeters {
             cancelled: attempts("cancelled"),
             retried_at_once: retries("wait"),
             retried_after_hold: retries("hold"),
+            long_share: AtomicU32::new(0),
             seconds: histogram!(
                 "meanwhile_step_seconds", "flow" => flow.clone(), "step" => step.clone(), "phase" => phase
             ),
         }
+    }
+
+    /// An attempt has ended that took long, or did not.
+    pub(crate) fn took(&self, long: bool) {
+        // Two at once may lose one: it is a share, not a count.
+        let share = self.long_share.load(Ordering::Relaxed);
+        if long || share > 0 {
+            self.long_share.store(share - share / 8 + u32::from(long) * (ALL / 8), Ordering::Relaxed);
+        }
+    }
+
+    /// True when most of the last attempts took long.
+    pub(crate) fn takes_long(&self) -> bool {
+        self.long_share.load(Ordering::Relaxed) > ALL / 2
     }
 
     /// The counter of attempts that end like this.

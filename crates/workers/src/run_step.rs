@@ -16,20 +16,28 @@ use flow::decide::{advance, classify, missing_native, prepare};
 use flow::definition::Definition;
 use flow::slip::{Hold, HoldReason, Slip};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use service_kit::retry::Backoff;
 use service_kit::trace::Span;
 use service_kit::{Clock, Ids, Readiness, error_chain};
 
-use crate::board::{Finished, Work};
 use crate::desk::Desk;
 use crate::flows::Flows;
+use crate::held::Errand;
 use crate::http::Http;
+use crate::lane_table::LaneTable;
+use crate::long_calls::LongCalls;
 use crate::meters::Meters;
 use crate::native::{NativeCall, Natives, words_of};
 use crate::spans;
+use crate::task::Task;
 use crate::telemetry;
+use crate::tenure::{Belongs, Cut};
 use crate::topic_limits::TopicLimits;
+use crate::work::{Finished, Work};
 
+/// A step that is known to take long leaves its partition after this time: its quick attempts need not.
+const LEAVE_SOON: Duration = Duration::from_millis(250);
 /// A slip for a queue whose topic is not there rests for so long before it is tried again.
 const MISSING_QUEUE_DELAY_MS: u64 = 30_000;
 
@@ -43,6 +51,10 @@ pub(crate) struct Runner {
     pub(crate) natives: Natives,
     pub(crate) env: Env,
     pub(crate) limits: TopicLimits,
+    pub(crate) long_calls: Arc<LongCalls>,
+    pub(crate) lanes: Arc<LaneTable>,
+    /// A step that has run for so long leaves its partition.
+    pub(crate) leave_after: Duration,
     pub(crate) readiness: Readiness,
     pub(crate) meters: Meters,
     pub(crate) clock: Clock,
@@ -50,33 +62,88 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Runs a slip, and then those that waited for it in its lane, until there are none or the partition is revoked.
-    pub(crate) async fn run(self: Arc<Self>, desk: Arc<Desk>, mut work: Work) {
-        loop {
-            let Work { epoch, lane, record, revoked, redelivered } = work;
-            let span = spans::process(&record, self.writer.topics.prefix());
-            let settled = revoked.run_until_cancelled(self.settle(&record, redelivered, &span)).await;
-            let Some((produced, dead)) = settled else {
-                return span.fail("revoked", "the partition went to another worker, which runs the step again");
+    /// Takes a slip, and then those that waited for it in its lane, until there are none or the partition is revoked.
+    pub(crate) async fn run(self: Arc<Self>, desk: Arc<Desk>, work: Work) {
+        let mut next = Some(work);
+        while let Some(work) = next {
+            let errand = work.errand.clone();
+            let task = Task::new(Arc::clone(&desk), work);
+            next = match errand {
+                Errand::Run => self.run_slip(&task).await,
+                Errand::Rest(lane) => self.rest(&task, &lane).await,
+                Errand::Free(lane) => {
+                    let produced = lane.iter().map(|lane| lane.tombstone(&self.writer.topics)).collect();
+                    let Work { epoch, lane, record, .. } = task.work;
+                    desk.complete(Finished::new(epoch, lane, record, produced, false))
+                }
             };
-            drop(span);
-            match desk.complete(Finished::new(epoch, lane, record, produced, dead)) {
-                Some(next) => work = next,
-                None => return,
-            }
         }
     }
 
-    /// The records that follow from a consumed one, and whether they are a dead letter.
-    async fn settle(&self, record: &Inbound, redelivered: bool, span: &Span) -> (Vec<Record>, bool) {
-        let followed = AssertUnwindSafe(self.follow(record, redelivered, span)).catch_unwind().await;
+    /// The same as a value of a known type: a step that leaves starts the next one of its lane.
+    pub(crate) fn run_boxed(self: Arc<Self>, desk: Arc<Desk>, work: Work) -> BoxFuture<'static, ()> {
+        self.run(desk, work).boxed()
+    }
+
+    /// Runs a slip's step to its end, here or apart from its partition. What may run next in its lane.
+    async fn run_slip(self: &Arc<Self>, task: &Task) -> Option<Work> {
+        let Work { epoch, lane, record, .. } = &task.work;
+        let span = spans::process(record, self.writer.topics.prefix());
+        let ended = tokio::select! {
+            biased;
+            ended = self.settle(task, &span) => Ok(ended),
+            cut = task.cut() => Err(cut),
+        };
+        match ended {
+            Ok((produced, dead)) if task.apart().is_none() => {
+                drop(span);
+                return task.desk.complete(Finished::new(*epoch, *lane, Arc::clone(record), produced, dead));
+            }
+            Ok((produced, _)) => {
+                drop(span);
+                if let Some(apart) = task.apart() {
+                    let doubtful = task.work.tenure.settle().await == Belongs::Apart { doubtful: true };
+                    self.send_outcome(apart, doubtful, &produced).await;
+                }
+            }
+            Err(Cut::Revoked) => {
+                span.fail("revoked", "the partition went to another worker, which runs the step again");
+            }
+            Err(Cut::Lost) => span.fail("lost", "the worker was silent for too long; another one runs the step again"),
+            Err(Cut::HandOver) => {
+                span.fail("handed-over", "the worker stops; another one runs the step again");
+                let trace = Span::none().carry_on(Trace::from_headers(&record.headers), &self.ids);
+                if let Some(apart) = task.apart() {
+                    match self.outcome_record(apart, Vec::new(), &trace) {
+                        Ok(record) => self.send_outcome(apart, false, &[record]).await,
+                        Err(error) => tracing::error!(error = error_chain(&error), "a call is not handed over"),
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// The records that follow from a consumed one, and whether they are a dead letter. Those of a step that has left
+    /// are one record, for whoever keeps its hold.
+    async fn settle(self: &Arc<Self>, task: &Task, span: &Span) -> (Vec<Record>, bool) {
+        let record = &task.work.record;
+        let followed = AssertUnwindSafe(self.follow(task, span)).catch_unwind().await;
         let refused = match followed {
             Ok(Ok(records)) => return (records, false),
             Ok(Err(refused)) => refused,
             Err(panic) => Refused::new(Class::Panicked, format!("the worker panicked: {}", words_of(panic.as_ref()))),
         };
         span.fail(refused.class.as_str(), &refused.reason);
-        (vec![self.dead_letter(record, &refused)], true)
+        let letter = self.dead_letter(record, &refused);
+        match task.settle().await {
+            None => (vec![letter], true),
+            Some(apart) => {
+                let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
+                let outcome = self.outcome_record(apart, vec![letter], &trace);
+                (outcome.into_iter().collect(), true)
+            }
+        }
     }
 
     /// The dead letter of a record.
@@ -85,23 +152,29 @@ impl Runner {
         self.writer.refused(record, refused, self.clock.now_ms())
     }
 
-    async fn follow(&self, record: &Inbound, redelivered: bool, span: &Span) -> Result<Vec<Record>, Refused> {
+    async fn follow(self: &Arc<Self>, task: &Task, span: &Span) -> Result<Vec<Record>, Refused> {
+        let record = &task.work.record;
         let slip = self.read(record).await?;
         spans::slip(span, &slip);
-        let slip = if redelivered { flow::decide::redelivered(slip) } else { slip };
+        let slip = if task.work.redelivered { flow::decide::redelivered(slip) } else { slip };
+        let definition = self.definition(&slip).await?;
+        let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
+        self.run_step(&definition, slip, &trace, span, task).await
+    }
+
+    /// The flow that a slip names.
+    pub(crate) async fn definition(&self, slip: &Slip) -> Result<Definition, Refused> {
         let definition = self.flows.definition(&slip.flow, &slip.version).await;
-        let definition = definition.ok_or_else(|| {
+        definition.ok_or_else(|| {
             Refused::new(
                 Class::UnknownFlow,
                 format!("no flow {}@{} on {}", slip.flow, slip.version, self.writer.topics.flows()),
             )
-        })?;
-        let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
-        self.run_step(&definition, slip, &trace, span).await
+        })
     }
 
     /// Reads the slip; waits for as long as the registry does not answer.
-    async fn read(&self, record: &Inbound) -> Result<Slip, Refused> {
+    pub(crate) async fn read(&self, record: &Inbound) -> Result<Slip, Refused> {
         match record.key.as_deref().map(std::str::from_utf8) {
             Some(Ok(_)) => {}
             Some(Err(error)) => return Err(Refused::new(Class::Unreadable, format!("the key is not UTF-8: {error}"))),
@@ -128,18 +201,32 @@ impl Runner {
 
     /// Attempts the step until `flow` decides where the token goes.
     async fn run_step(
-        &self,
+        self: &Arc<Self>,
         definition: &Definition,
         mut slip: Slip,
         trace: &Trace,
         span: &Span,
+        task: &Task,
     ) -> Result<Vec<Record>, Refused> {
+        if let Some(resting) = self.without_room(definition, &slip, task) {
+            return self.encode(definition, &slip, resting, trace, task).await;
+        }
         loop {
+            if !task.work.tenure.begin() {
+                // The partition is about to go, and its next owner runs the step.
+                std::future::pending::<()>().await;
+            }
             let started = Instant::now();
-            let decision = match self.attempt(definition, &slip, trace).await {
+            let outcome = self.attempt_or_leave(definition, &slip, trace, task).await;
+            if let Some(apart) = task.settle().await {
+                slip.hop = apart.token.hop;
+            }
+            let decision = match outcome {
                 Some(outcome) => {
                     let meters = self.meters.of(&slip);
-                    telemetry::attempt(&meters, &slip, &outcome, started.elapsed());
+                    let took = started.elapsed();
+                    telemetry::attempt(&meters, &slip, &outcome, took);
+                    meters.took(took >= self.leave_after);
                     let failure = spans::failure(span, &outcome);
                     let decision = advance(definition, &slip, outcome, self.clock.now_ms());
                     // A failure that is tried again at once is its attempt's alone.
@@ -159,8 +246,41 @@ impl Runner {
                 slip = again;
                 continue;
             }
-            return self.encode(definition, &slip, decision, trace).await;
+            return self.encode(definition, &slip, decision, trace, task).await;
         }
+    }
+
+    /// One attempt. When it takes long, or is known to, the step leaves its partition meanwhile.
+    async fn attempt_or_leave(
+        self: &Arc<Self>,
+        definition: &Definition,
+        slip: &Slip,
+        trace: &Trace,
+        task: &Task,
+    ) -> Option<Outcome> {
+        let attempt = self.attempt(definition, slip, trace);
+        tokio::pin!(attempt);
+        if task.apart().is_none() {
+            let after = if self.takes_long(slip) { self.leave_after.min(LEAVE_SOON) } else { self.leave_after };
+            tokio::select! {
+                biased;
+                outcome = &mut attempt => return outcome,
+                () = task.leave_due(after) => {}
+            }
+            self.leave(task, definition, slip, trace).await;
+        }
+        attempt.await
+    }
+
+    /// True when the step's attempts are known to take long.
+    fn takes_long(&self, slip: &Slip) -> bool {
+        self.meters.of(slip).takes_long()
+    }
+
+    /// A step that is known to take long rests while too many of its queue are under way.
+    fn without_room(&self, definition: &Definition, slip: &Slip, task: &Task) -> Option<Decision> {
+        let full = self.takes_long(slip) && self.long_calls.is_full(self.queue_of(&task.work));
+        full.then(|| flow::decide::wait_for_room(definition, slip))
     }
 
     /// One attempt. None: this worker does not have the native step.
@@ -197,22 +317,32 @@ impl Runner {
         slip: &Slip,
         decision: Decision,
         trace: &Trace,
+        task: &Task,
     ) -> Result<Vec<Record>, Refused> {
-        let misfit = match self.records_that_fit(decision, trace).await {
+        let misfit = match self.records_that_fit(decision, trace, task).await {
             Ok(records) => return Ok(records),
             Err(misfit) => misfit,
         };
         let failure = advance(definition, slip, Outcome::too_large(misfit), self.clock.now_ms());
-        self.records_that_fit(failure, trace).await.map_err(|misfit| Refused::new(Class::TooLarge, misfit))
+        self.records_that_fit(failure, trace, task).await.map_err(|misfit| Refused::new(Class::TooLarge, misfit))
     }
 
-    async fn records_that_fit(&self, mut decision: Decision, trace: &Trace) -> Result<Vec<Record>, String> {
+    async fn records_that_fit(
+        &self,
+        mut decision: Decision,
+        trace: &Trace,
+        task: &Task,
+    ) -> Result<Vec<Record>, String> {
         if let Next::Step { queue, .. } = &decision.next
             && !self.limits.has(&self.writer.topics.steps(queue)).await
         {
             decision = rest_until_there(decision);
         }
-        let records = self.writer.decision(&decision, trace).map_err(|error| error_chain(&error))?;
+        let mut records = self.writer.decision(&decision, trace).map_err(|error| error_chain(&error))?;
+        if let Some(apart) = task.settle().await {
+            let outcome = self.outcome_record(apart, records, trace);
+            records = vec![outcome.map_err(|error| error_chain(&error))?];
+        }
         for record in &records {
             if let Some(misfit) = self.limits.misfit(record).await {
                 return Err(misfit);

@@ -70,6 +70,7 @@ impl Session {
     async fn run_parts(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
         let Some(producer) = shutdown.run_until_cancelled(self.producer()).await else { return Ok(()) };
         let producer = producer?;
+        self.runner.long_calls.session_began();
         self.runner.readiness.ready("kafka");
         let started = Instant::now();
         let (failures, mut failed) = mpsc::unbounded_channel();
@@ -153,8 +154,12 @@ impl Session {
             failure = failed.recv() => Err(failure.unwrap_or_else(|| anyhow!("the session's parts are gone"))),
             idle = idle => {
                 if !idle.unwrap_or(false) {
-                    let (slips, ..) = parts.desk.figures();
-                    tracing::warn!(slips, "steps were still running; others will run them again");
+                    let desk = Arc::clone(&parts.desk);
+                    let left = spawn_blocking(move || desk.leave_all()).await;
+                    if !left.unwrap_or(false) {
+                        let (slips, ..) = parts.desk.figures();
+                        tracing::warn!(slips, "steps were still running; others will run them again");
+                    }
                 }
                 Ok(())
             }

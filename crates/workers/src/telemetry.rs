@@ -39,7 +39,8 @@ pub(crate) fn decision(meters: &Meters, decision: &Decision, trace: &Trace) {
     }
 }
 
-fn told(told: &JobEvent, trace: &Trace) {
+/// A transition of a job.
+pub(crate) fn told(told: &JobEvent, trace: &Trace) {
     let JobEvent { job, flow, tenant, kind, attempts, data, .. } = told;
     let step = told.step.as_deref().unwrap_or_default();
     let trace_id = trace.context.trace_id;

@@ -12,7 +12,12 @@ pub(super) const IN_PROCESS_BELOW_MS: u64 = 1_000;
 pub(super) fn delay_ms(retry: &Retry, attempts: u32, idempotency_key: &str) -> u64 {
     let doublings = attempts.saturating_sub(1).min(63);
     let bound_ms = retry.backoff_min_ms.saturating_mul(1 << doublings).min(retry.backoff_max_ms);
-    let digest = Sha256::digest(format!("{idempotency_key}#{attempts}").as_bytes());
+    spread_ms(bound_ms, &format!("{idempotency_key}#{attempts}"))
+}
+
+/// A time from 0 to `bound_ms`, the same for the same name.
+pub(super) fn spread_ms(bound_ms: u64, name: &str) -> u64 {
+    let digest = Sha256::digest(name.as_bytes());
     let chance = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     chance % bound_ms.saturating_add(1)
 }

@@ -28,7 +28,7 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
         step: Some(StepScope { idempotency_key: &forward_key, attempt: slip.attempt + 1 }),
         env: Some(env),
     };
-    call(action, slip, &Evaluation::new(scope)).unwrap_or_else(|error| {
+    call(action, slip, timeout_ms(action, slip, now_ms), &Evaluation::new(scope)).unwrap_or_else(|error| {
         refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
     })
 }
@@ -37,8 +37,22 @@ fn refused(error: StepError) -> Prepared {
     Prepared::Outcome(Outcome::Failed { error, retryable: false, effect: Effect::Unsent, retry_after_ms: None })
 }
 
-fn call(action: &Action, slip: &Slip, evaluation: &Evaluation<'_>) -> Result<Prepared, ExpressionError> {
-    let (timeout_ms, idempotency_key) = (action.timeout_ms, slip.idempotency_key());
+/// How long an attempt may take: no longer than its job, on the way forward.
+fn timeout_ms(action: &Action, slip: &Slip, now_ms: i64) -> u64 {
+    let left_ms = match (slip.phase, slip.deadline_ms) {
+        (Phase::Forward, Some(deadline_ms)) => u64::try_from(deadline_ms.saturating_sub(now_ms)).unwrap_or_default(),
+        (Phase::Undo, _) | (Phase::Forward, None) => u64::MAX,
+    };
+    action.timeout_ms.min(left_ms)
+}
+
+fn call(
+    action: &Action,
+    slip: &Slip,
+    timeout_ms: u64,
+    evaluation: &Evaluation<'_>,
+) -> Result<Prepared, ExpressionError> {
+    let idempotency_key = slip.idempotency_key();
     match &action.call {
         Call::Http(http) => {
             let (url, headers) = (http.url.render(evaluation)?, headers(http, evaluation)?);

@@ -118,6 +118,7 @@ impl Ledger {
                 account.ended = Some(event.kind)
             }
             EventKind::JobAccepted
+            | EventKind::StepRunning
             | EventKind::StepRetrying
             | EventKind::StepFailed
             | EventKind::JobCompensating

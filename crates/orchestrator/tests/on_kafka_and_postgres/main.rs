@@ -6,6 +6,7 @@ mod dead_letters;
 mod faults;
 mod figures;
 mod holds;
+mod long_calls;
 mod projection;
 mod resume;
 mod stage;

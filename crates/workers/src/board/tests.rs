@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::ledger::Position;
 
 const LIMITS: Limits =
     Limits { queue_slips_max: 20, queue_bytes_max: 1 << 20, batch_results_max: 8, batch_bytes_max: 1 << 20 };
@@ -32,7 +33,7 @@ impl Log {
 
     fn assign(&mut self, board: &mut Board) {
         let Position { offset, metadata } = &self.committed;
-        board.assign(self.place.clone(), *offset, metadata, *offset).unwrap();
+        board.assign(self.place.clone(), *offset, metadata, *offset, Vec::new()).unwrap();
         self.read = self.records.partition_point(|(offset, _)| *offset < self.committed.offset);
     }
 
@@ -224,7 +225,7 @@ fn while_draining_nothing_new_starts_and_what_runs_may_finish() {
 #[test]
 fn what_lay_in_a_partition_at_its_assignment_may_have_been_begun_before() {
     let mut board = Board::new(LIMITS);
-    board.assign(place(0), 0, "", 1).unwrap();
+    board.assign(place(0), 0, "", 1, Vec::new()).unwrap();
     let mut deliver = |offset: i64| {
         let key = Some(offset.to_be_bytes().to_vec());
         let record = Inbound { topic: TOPIC.to_owned(), partition: 0, offset, key, ..Inbound::default() };

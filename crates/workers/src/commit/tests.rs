@@ -12,13 +12,15 @@ use service_kit::{Clock, Ids, Readiness};
 use test_kit::{eventually, read_topic};
 
 use super::*;
-use crate::board::Work;
 use crate::config::Config;
 use crate::flows::Flows;
 use crate::http::Http;
+use crate::lane_table::LaneTable;
+use crate::long_calls::LongCalls;
 use crate::meters::Meters;
 use crate::native::Natives;
 use crate::topic_limits::TopicLimits;
+use crate::work::Work;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const QUEUE: &str = "default";
@@ -32,7 +34,7 @@ struct Hands {
 impl Handler for Hands {
     fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
         let known: Vec<_> = partitions.iter().map(|known| (known.clone(), known.committed.unwrap())).collect();
-        self.desk.assign(&known, &BTreeMap::new())?;
+        self.desk.assign(&known, &BTreeMap::new(), |_| Vec::new())?;
         Ok(known.into_iter().map(|(_, offset)| Start::Offset(offset)).collect())
     }
 
@@ -117,17 +119,23 @@ impl Stage {
 fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
     let readiness = Readiness::new(Clock::system(), "workers");
     let (flows, ..) = Flows::new();
+    let ids = WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 4, progress: 5 };
+    let writer = Writer { topics: topics.clone(), ids };
+    let producer = Producer::new(bus).unwrap();
+    let limits = Config::default().long_calls();
+    let long_calls = LongCalls::new(producer, writer.clone(), "it", limits, &process::Process::system("workers"));
+    let (lanes, _) = LaneTable::new(Arc::clone(&long_calls));
     Runner {
-        writer: Writer {
-            topics: topics.clone(),
-            ids: WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 4, progress: 5 },
-        },
+        writer,
         reader: Reader::new(Registry::new(&bus.registry_url, None).unwrap()),
         flows,
         http: Http::new(&Config::default().http).unwrap(),
         natives: Natives::default(),
         env: flow::decide::Env::default(),
         limits: TopicLimits::new(admin.clone(), readiness.clone(), Ids::system()),
+        long_calls,
+        lanes,
+        leave_after: Duration::MAX,
         readiness,
         meters: Meters::default(),
         clock: Clock::system(),

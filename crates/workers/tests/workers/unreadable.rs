@@ -97,14 +97,12 @@ async fn a_native_step_that_nobody_has_rests_with_its_token() {
     let stage = Stage::new(FLOW).await;
     let running = stage.work("a", Workers::builder().build());
     stage.submit(json!({})).await;
-    let waits = test_kit::eventually(crate::stage::PATIENCE, "a hold", async || {
-        let waits = read_topic(&stage.bus.brokers, &stage.topics.waits()).await.unwrap();
-        Some(waits).filter(|waits| !waits.is_empty())
+    let tokens = test_kit::eventually(crate::stage::PATIENCE, "a hold", async || {
+        let tokens = test_kit::Tokens::read_back(&stage.bus.brokers, &stage.bus.registry_url, stage.topics.prefix());
+        Some(tokens.await.unwrap()).filter(|tokens| !tokens.holds.is_empty())
     });
-    assert_eq!(waits.await.len(), 1);
+    let tokens = tokens.await;
     running.stop().await;
-    let tokens = test_kit::Tokens::read_back(&stage.bus.brokers, &stage.bus.registry_url, stage.topics.prefix());
-    let tokens = tokens.await.unwrap();
     assert_eq!((tokens.holds.len(), tokens.holds[0].reason), (1, flow::slip::HoldReason::MissingStep));
     assert_eq!((tokens.slips.len(), tokens.dead_letters), (1, 0));
 }

@@ -1,0 +1,214 @@
+//! The long calls of `orchestrator.holds`, and what waits behind them. A lane is the slips of one steps topic that share
+//! a key. A hold of reason `running` is a call that a worker has under way; one of reason `turn` waits until it is over.
+//!
+//! Invariant: a `turn` rests only while a `running` hold of its lane does. Whoever lays one to rest locks that hold;
+//! whoever takes that hold away looks for turns afterwards, in a statement of its own.
+//! Invariant: a running hold leaves once: with the outcome of its worker, or because that worker is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use events::lane::Freed;
+use events::record::Record;
+use events::wait::Outcome;
+use flow::id::{JobId, TokenId};
+
+use crate::columns::{signed, unsigned};
+use crate::headers::decode_headers;
+use crate::holds::{self, NewHold};
+use crate::{Error, Tx, outbox};
+
+/// A token that waits for its turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTurn {
+    /// The token at rest, with its place.
+    pub hold: NewHold,
+    /// The running token that it waits for.
+    pub behind: TokenId,
+}
+
+/// What became of turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rested {
+    /// How many were sent at once, because nothing runs in their lane any more.
+    pub sent: u32,
+}
+
+/// How much of a lost worker is sent on in one transaction, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReleaseMax {
+    /// Running holds.
+    pub holds: u32,
+    /// Their bytes, with those that wait behind them. One hold is sent however large it is.
+    pub bytes: u64,
+}
+
+/// A steps topic, and the key of the records.
+type Lane = (String, Vec<u8>);
+
+/// A running hold that has been taken away.
+struct Gone {
+    token: TokenId,
+    lane: Lane,
+}
+
+/// Lays turns to rest as part of the caller's transaction; those in whose lane nothing runs are sent at once. Turns of
+/// one lane are in their order.
+pub async fn rest(tx: &mut Tx, turns: &[NewTurn]) -> Result<Rested, Error> {
+    if turns.is_empty() {
+        return Ok(Rested::default());
+    }
+    let held = lock_held(tx, turns).await?;
+    let (resting, late): (Vec<&NewTurn>, Vec<&NewTurn>) = turns.iter().partition(|turn| held.contains(&lane_of(turn)));
+    let resting: Vec<NewHold> = resting.into_iter().map(|turn| turn.hold.clone()).collect();
+    holds::insert(tx, &resting).await?;
+    outbox::append(tx, &at_once(&late)).await?;
+    Ok(Rested { sent: u32::try_from(late.len()).unwrap_or(u32::MAX) })
+}
+
+/// Applies these outcomes as part of the caller's transaction: where the token still rests as a call of that worker, it
+/// leaves, what waits behind it is sent, and then the outcome's own records. One without records hands its token over: the
+/// slip is sent again. Says for each whether it was applied.
+pub async fn end(tx: &mut Tx, outcomes: &[Outcome]) -> Result<Vec<bool>, Error> {
+    let mut applied = vec![false; outcomes.len()];
+    if outcomes.is_empty() {
+        return Ok(applied);
+    }
+    let mut seen = BTreeSet::new();
+    let first: Vec<bool> = outcomes.iter().map(|ended| seen.insert((&ended.token, &ended.worker))).collect();
+    let asked: Vec<(usize, &Outcome)> = outcomes.iter().enumerate().filter(|(index, _)| first[*index]).collect();
+    let rows = sqlx::query!(
+        r#"delete from orchestrator.holds as hold
+           using unnest($1::uuid[], $2::text[], $3::integer[], $4::text[]) with ordinality
+              as ended (job, branch, hop, worker, ordinal)
+           where hold.job = ended.job and hold.branch = ended.branch and hold.hop = ended.hop
+             and hold.reason = 'running' and hold.worker = ended.worker
+           returning ended.ordinal as "ordinal!", hold.topic, hold.key, hold.value, hold.headers"#,
+        &asked.iter().map(|(_, ended)| ended.token.job.uuid()).collect::<Vec<_>>(),
+        &asked.iter().map(|(_, ended)| ended.token.branch.as_str()).collect::<Vec<_>>() as &[&str],
+        &asked.iter().map(|(_, ended)| signed(ended.token.hop)).collect::<Vec<_>>(),
+        &asked.iter().map(|(_, ended)| ended.worker.as_str()).collect::<Vec<_>>() as &[&str],
+    )
+    .fetch_all(tx.raw())
+    .await?;
+    let (mut gone, mut handed_over) = (BTreeMap::new(), Vec::new());
+    for row in rows {
+        let ordinal = usize::try_from(row.ordinal - 1).unwrap_or_default();
+        let (index, ended) = asked[ordinal];
+        if ended.records.is_empty() {
+            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            handed_over.push(Record { topic: row.topic.clone(), key: row.key.clone(), value: row.value, headers });
+        }
+        gone.insert(index, Gone { token: ended.token.clone(), lane: (row.topic, row.key.unwrap_or_default()) });
+        applied[index] = true;
+    }
+    let gone: Vec<Gone> = gone.into_values().collect();
+    // Before what waits behind them: they keep their places.
+    outbox::append(tx, &handed_over).await?;
+    free(tx, &gone).await?;
+    let records = outcomes.iter().zip(&applied).filter(|(_, applied)| **applied).flat_map(|(ended, _)| &ended.records);
+    outbox::append(tx, &records.cloned().collect::<Vec<_>>()).await?;
+    Ok(applied)
+}
+
+/// Sends on calls of this worker that nobody else has locked, as part of the caller's transaction, each with what waits
+/// behind it. Returns how many; 0 when there is none, or all are locked.
+pub(crate) async fn release(tx: &mut Tx, worker: &str, max: ReleaseMax) -> Result<u32, Error> {
+    let bytes_max = i64::try_from(max.bytes).unwrap_or(i64::MAX);
+    let rows = sqlx::query_file!("queries/release_lost.sql", worker, i64::from(max.holds), bytes_max)
+        .fetch_all(tx.raw())
+        .await?;
+    let gone: Vec<Gone> = rows
+        .into_iter()
+        .map(|row| Gone {
+            token: TokenId { job: JobId::new(row.job), branch: row.branch, hop: unsigned(row.hop) },
+            lane: (row.topic, row.key.unwrap_or_default()),
+        })
+        .collect();
+    free(tx, &gone).await?;
+    Ok(u32::try_from(gone.len()).unwrap_or(u32::MAX))
+}
+
+/// Whether a call of this worker rests.
+pub(crate) async fn has_calls(tx: &mut Tx, worker: &str) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (
+            select from orchestrator.holds where reason = 'running' and worker = $1
+           ) as "exists!""#,
+        worker,
+    )
+    .fetch_one(tx.raw())
+    .await?)
+}
+
+/// The lanes of these turns in which something runs. Until the transaction ends, it cannot be taken away.
+async fn lock_held(tx: &mut Tx, turns: &[NewTurn]) -> Result<BTreeSet<Lane>, Error> {
+    let lanes: BTreeSet<Lane> = turns.iter().map(lane_of).collect();
+    let (topics, keys): (Vec<&str>, Vec<&[u8]>) =
+        lanes.iter().map(|(topic, key)| (topic.as_str(), key.as_slice())).unzip();
+    let rows = sqlx::query!(
+        r#"select topic, key as "key!" from orchestrator.holds
+           where reason = 'running' and (topic, key) in (select * from unnest($1::text[], $2::bytea[]))
+           order by job, branch, hop
+           for key share"#,
+        &topics as &[&str],
+        &keys as &[&[u8]],
+    )
+    .fetch_all(tx.raw())
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.topic, row.key)).collect())
+}
+
+/// Sends what waits in these lanes, in order of the places, and behind it the word that the lane is free.
+async fn free(tx: &mut Tx, gone: &[Gone]) -> Result<(), Error> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let (topics, keys): (Vec<&str>, Vec<&[u8]>) =
+        gone.iter().map(|Gone { lane: (topic, key), .. }| (topic.as_str(), key.as_slice())).unzip();
+    let rows = sqlx::query!(
+        r#"with taken as (
+            delete from orchestrator.holds
+            where reason = 'turn' and (topic, key) in (select * from unnest($1::text[], $2::bytea[]))
+            returning topic, key, value, headers, place
+           ), appended as (
+            insert into outbox.messages (topic, key, value, headers)
+            select topic, key, value, headers from taken order by topic, key, place
+           )
+           select topic as "topic!", key as "key!", max(place) as "place!" from taken group by topic, key"#,
+        &topics as &[&str],
+        &keys as &[&[u8]],
+    )
+    .fetch_all(tx.raw())
+    .await?;
+    let mut turns: BTreeMap<Lane, u32> =
+        rows.into_iter().map(|row| ((row.topic, row.key), unsigned(row.place))).collect();
+    let freed = |gone: &Gone| {
+        let freed = Freed { holder: gone.token.clone(), turns: turns.remove(&gone.lane).unwrap_or_default() };
+        freed.record(gone.lane.0.clone(), gone.lane.1.clone())
+    };
+    outbox::append(tx, &gone.iter().map(freed).collect::<Vec<_>>()).await
+}
+
+/// What is sent of turns that come when the call before them is over: by lane, and behind what waited for one token the
+/// word that the lane is free.
+fn at_once(late: &[&NewTurn]) -> Vec<Record> {
+    let mut lanes: BTreeMap<Lane, Vec<&NewTurn>> = BTreeMap::new();
+    for turn in late {
+        lanes.entry(lane_of(turn)).or_default().push(turn);
+    }
+    let mut records = Vec::with_capacity(2 * late.len());
+    for ((topic, key), turns) in lanes {
+        for behind_one in turns.chunk_by(|before, after| before.behind == after.behind) {
+            records.extend(behind_one.iter().map(|turn| turn.hold.record.clone()));
+            let Some(last) = behind_one.last() else { continue };
+            let freed = Freed { holder: last.behind.clone(), turns: last.hold.place.unwrap_or_default() };
+            records.push(freed.record(topic.clone(), key.clone()));
+        }
+    }
+    records
+}
+
+fn lane_of(turn: &NewTurn) -> Lane {
+    let Record { topic, key, .. } = &turn.hold.record;
+    (topic.clone(), key.clone().unwrap_or_default())
+}

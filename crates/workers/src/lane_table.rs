@@ -1,0 +1,70 @@
+//! Lanes that long calls hold, in all partitions, as `meanwhile.lanes` tells; and news of this worker's loss.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bus::{Inbound, TopicPartition};
+use events::lane::{HeldLane, LaneNews, read};
+use parking_lot::RwLock;
+
+use crate::followed::{Ask, Following, Learn};
+use crate::long_calls::LongCalls;
+
+/// Shared by reference; a session asks it at each assignment.
+#[derive(Debug)]
+pub(crate) struct LaneTable {
+    held: RwLock<HashMap<Vec<u8>, HeldLane>>,
+    ask: Ask,
+    /// Told when this worker was given up.
+    pub(crate) long_calls: Arc<LongCalls>,
+}
+
+impl LaneTable {
+    /// Knows nothing yet. The second is for [`crate::followed::follow`].
+    pub(crate) fn new(long_calls: Arc<LongCalls>) -> (Arc<Self>, Following) {
+        let (ask, following, _) = Following::new();
+        (Arc::new(Self { held: RwLock::default(), ask, long_calls }), following)
+    }
+
+    /// Waits until everything that was committed before is known.
+    pub(crate) async fn to_end(&self) {
+        self.ask.to_end().await;
+    }
+
+    /// The lanes of one partition.
+    pub(crate) fn of(&self, place: &TopicPartition) -> Vec<HeldLane> {
+        let held = self.held.read();
+        let here = |lane: &&HeldLane| lane.topic == place.topic && lane.partition == place.partition;
+        held.values().filter(here).cloned().collect()
+    }
+
+    fn take(&self, held: &mut HashMap<Vec<u8>, HeldLane>, record: &Inbound) {
+        match read(record) {
+            Ok(Some(LaneNews::Held(lane))) => {
+                held.insert(lane.record_key(), lane);
+            }
+            Ok(Some(LaneNews::Free(key))) => {
+                held.remove(&key);
+            }
+            Ok(Some(LaneNews::Lost(worker))) => self.long_calls.lose(&worker),
+            Ok(None) => {}
+            Err(error) => {
+                metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "workers").increment(1);
+                tracing::warn!(offset = record.offset, %error, "a lane's record cannot be read; passed over");
+            }
+        }
+    }
+}
+
+impl Learn for LaneTable {
+    fn load(&self, records: &[Inbound]) {
+        let mut held = HashMap::new();
+        records.iter().for_each(|record| self.take(&mut held, record));
+        *self.held.write() = held;
+    }
+
+    fn learn(&self, records: &[Inbound]) {
+        let mut held = self.held.write();
+        records.iter().for_each(|record| self.take(&mut held, record));
+    }
+}

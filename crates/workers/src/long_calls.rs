@@ -1,0 +1,288 @@
+//! The calls of this process that have left their partitions: who makes them, how many there are, and how they end.
+//!
+//! They live as long as the process, not as a session. Their outcomes are records on `meanwhile.waits`, sent until Kafka
+//! has taken them. While there are any, the process says that it lives; once it is given up as lost, it gives up its
+//! calls in turn, and goes on under another name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::{Producer, Record};
+use events::Writer;
+use events::trace::{Trace, TraceContext, TraceId};
+use events::wait::{Alive, Wait};
+use parking_lot::{Mutex, MutexGuard};
+use process::Process;
+use service_kit::retry::Backoff;
+use service_kit::{CancellationToken, Clock, Ids};
+use tokio::sync::{Notify, watch};
+
+use crate::load::Load;
+use crate::tenure::Tenure;
+
+/// A worker says so many times per lease that it lives.
+const SIGNS_PER_LEASE: u32 = 6;
+/// How often the gauges are set while there are long calls.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
+/// How long handing calls over may take when the process stops.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many calls may be apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LongCallLimits {
+    /// A worker that is silent for so long counts as lost.
+    pub(crate) lease: Duration,
+    /// Per queue. Steps that are known to take long rest while there are more.
+    pub(crate) calls_max: usize,
+    /// The same in bytes, of their slips.
+    pub(crate) bytes_max: usize,
+}
+
+/// One per process.
+#[derive(Debug)]
+pub(crate) struct LongCalls {
+    producer: Producer,
+    writer: Writer,
+    instance: String,
+    limits: LongCallLimits,
+    clock: Clock,
+    ids: Ids,
+    state: Mutex<State>,
+    /// A call has ended.
+    ended: Notify,
+    /// How many times the transactional id was taken over: whatever was open before is decided then.
+    sessions: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The name under which calls are made, `instance/start`.
+    worker: String,
+    next: u64,
+    calls: HashMap<u64, Call>,
+    queues: HashMap<String, Load>,
+}
+
+#[derive(Debug)]
+struct Call {
+    queue: String,
+    bytes: usize,
+    since: Instant,
+    worker: String,
+    tenure: Arc<Tenure>,
+}
+
+/// A call's place in the registry; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct LongCall {
+    /// The name under which it is made.
+    pub(crate) worker: String,
+    /// In which session it left its partition.
+    pub(crate) session: u64,
+    number: u64,
+    calls: Arc<LongCalls>,
+}
+
+impl Drop for LongCall {
+    fn drop(&mut self) {
+        let mut state = self.calls.lock();
+        if let Some(call) = state.calls.remove(&self.number)
+            && let Some(load) = state.queues.get_mut(&call.queue)
+        {
+            load.remove(1, call.bytes);
+        }
+        drop(state);
+        self.calls.ended.notify_waiters();
+    }
+}
+
+impl LongCalls {
+    pub(crate) fn new(
+        producer: Producer,
+        writer: Writer,
+        instance: &str,
+        limits: LongCallLimits,
+        process: &Process,
+    ) -> Arc<Self> {
+        let Process { clock, ids, .. } = process.clone();
+        let worker = name(instance, &clock, &ids);
+        let state = State { worker, next: 0, calls: HashMap::new(), queues: HashMap::new() };
+        Arc::new(Self {
+            producer,
+            writer,
+            instance: instance.to_owned(),
+            limits,
+            clock,
+            ids,
+            state: Mutex::new(state),
+            ended: Notify::new(),
+            sessions: watch::Sender::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// After so long a silence this worker counts as lost, milliseconds.
+    pub(crate) fn lease_ms(&self) -> u64 {
+        u64::try_from(self.limits.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes a call that leaves its partition.
+    pub(crate) fn begin(self: &Arc<Self>, queue: &str, bytes: usize, tenure: &Arc<Tenure>) -> LongCall {
+        let mut state = self.lock();
+        let (number, worker) = (state.next, state.worker.clone());
+        state.next += 1;
+        state.queues.entry(queue.to_owned()).or_default().add(1, bytes);
+        let call = Call {
+            queue: queue.to_owned(),
+            bytes,
+            since: Instant::now(),
+            worker: worker.clone(),
+            tenure: Arc::clone(tenure),
+        };
+        state.calls.insert(number, call);
+        LongCall { worker, session: *self.sessions.borrow(), number, calls: Arc::clone(self) }
+    }
+
+    /// True while no more steps that are known to take long should be begun in this queue.
+    pub(crate) fn is_full(&self, queue: &str) -> bool {
+        let LongCallLimits { calls_max, bytes_max, .. } = self.limits;
+        self.lock().queues.get(queue).is_some_and(|load| load.slips >= calls_max || load.bytes >= bytes_max)
+    }
+
+    /// The transactional id was taken over: all earlier transactions have ended.
+    pub(crate) fn session_began(&self) {
+        self.sessions.send_modify(|sessions| *sessions += 1);
+    }
+
+    /// Waits until the transactions of this session have ended, one way or the other.
+    pub(crate) async fn session_ended(&self, session: u64) {
+        // The sender lives in this very value.
+        let _ = self.sessions.subscribe().wait_for(|sessions| *sessions > session).await;
+    }
+
+    /// Sends a record until Kafka has taken it.
+    pub(crate) async fn send(&self, record: &Record) {
+        let mut backoff = Backoff::default();
+        while let Err(error) = self.producer.send(record).await {
+            tracing::info!(topic = record.topic, %error, "a record was not taken yet; retrying");
+            tokio::time::sleep(backoff.next_delay(&self.ids)).await;
+        }
+    }
+
+    /// This worker was given up under that name: its calls are others' now.
+    pub(crate) fn lose(&self, worker: &str) {
+        let mut state = self.lock();
+        if state.worker != worker {
+            return;
+        }
+        state.worker = name(&self.instance, &self.clock, &self.ids);
+        let lost: Vec<_> = state.calls.values().filter(|call| call.worker == worker).collect();
+        lost.iter().for_each(|call| call.tenure.give_up(true));
+        metrics::counter!("meanwhile_leases_lost_total").increment(1);
+        tracing::warn!(
+            worker,
+            calls = lost.len(),
+            "this worker was silent for longer than its lease; its long calls were given to others"
+        );
+    }
+
+    /// Says that the process lives while it has long calls; once at first, so that those of an earlier start of this
+    /// instance go on elsewhere. After `shutdown`, gives the calls until `drain` to end, and hands over what is left.
+    /// `sessions_over` is cancelled once no more calls leave their partitions.
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        shutdown: CancellationToken,
+        sessions_over: CancellationToken,
+        drain: Duration,
+    ) -> anyhow::Result<()> {
+        let live = async {
+            // Sessions count from 1: the first has then taken the transactional id over from an earlier start.
+            self.session_ended(0).await;
+            self.say_alive().await;
+            self.beat().await;
+        };
+        shutdown.run_until_cancelled(live).await;
+        let deadline = tokio::time::Instant::now() + drain;
+        let ended = async {
+            sessions_over.cancelled().await;
+            self.until_none().await;
+        };
+        let in_time = tokio::select! {
+            over = tokio::time::timeout_at(deadline, ended) => over.is_ok(),
+            () = self.beat() => false,
+        };
+        if !in_time {
+            sessions_over.cancelled().await;
+            self.hand_over().await;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&self) {
+        let left = {
+            let state = self.lock();
+            state.calls.values().for_each(|call| call.tenure.give_up(false));
+            state.calls.len()
+        };
+        tracing::warn!(calls = left, "long calls did not end within the drain time; others make them again");
+        if tokio::time::timeout(HAND_OVER_TIMEOUT, self.until_none()).await.is_err() {
+            let calls = self.lock().calls.len();
+            tracing::warn!(calls, "long calls could not be handed over; they are made again after the lease");
+        }
+    }
+
+    /// Ends never.
+    async fn beat(&self) {
+        let (mut said_at, pause) = (Instant::now(), self.limits.lease / SIGNS_PER_LEASE);
+        loop {
+            tokio::time::sleep(pause.min(FIGURES_INTERVAL)).await;
+            self.tell_figures();
+            if said_at.elapsed() >= pause && !self.lock().calls.is_empty() {
+                said_at = Instant::now();
+                self.say_alive().await;
+            }
+        }
+    }
+
+    async fn say_alive(&self) {
+        let worker = self.lock().worker.clone();
+        let alive = Wait::Alive(Alive { worker, lease_ms: self.lease_ms(), at_ms: self.clock.now_ms() });
+        let trace =
+            Trace::new(TraceContext { trace_id: TraceId::new(self.ids.uuid().as_u128()), span_id: 1, flags: 0 });
+        match self.writer.wait(&alive, &trace) {
+            Ok(record) => self.send(&record).await,
+            Err(error) => tracing::error!(%error, "a sign of life cannot be written"),
+        }
+    }
+
+    fn tell_figures(&self) {
+        let state = self.lock();
+        for (queue, load) in &state.queues {
+            let of_queue = state.calls.values().filter(|call| call.queue == *queue);
+            let oldest = of_queue.map(|call| call.since.elapsed()).max().unwrap_or_default();
+            metrics::gauge!("meanwhile_long_calls", "queue" => queue.clone()).set(load.slips as f64);
+            metrics::gauge!("meanwhile_long_call_oldest_seconds", "queue" => queue.clone()).set(oldest.as_secs_f64());
+        }
+    }
+
+    async fn until_none(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.lock().calls.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// `<instance>/<start>`: no two starts of any instance share one, and later starts come later in the order of texts.
+fn name(instance: &str, clock: &Clock, ids: &Ids) -> String {
+    format!("{instance}/{}", ids.uuid_v7(clock.now_ms()).simple())
+}

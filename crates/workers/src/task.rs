@@ -1,0 +1,73 @@
+//! One slip on its way through this worker: where it came from, and where its step stands.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use flow::id::TokenId;
+use tokio::time::Instant;
+
+use crate::desk::Desk;
+use crate::long_calls::LongCall;
+use crate::tenure::{Belongs, Cut};
+use crate::work::Work;
+
+/// A slip, and the desk that gave it out.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) work: Work,
+    pub(crate) since: Instant,
+    /// Set once its step sets out to leave the partition.
+    apart: OnceLock<Apart>,
+}
+
+/// What is known of a step that leaves its partition.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    /// The token as it rests.
+    pub(crate) token: TokenId,
+    pub(crate) tenant: String,
+    /// The record key of the slip.
+    pub(crate) lane: String,
+    pub(crate) call: LongCall,
+}
+
+impl Task {
+    pub(crate) fn new(desk: Arc<Desk>, work: Work) -> Self {
+        Self { desk, work, since: Instant::now(), apart: OnceLock::new() }
+    }
+
+    /// Set out to leave. It may still turn out that the hold was not committed: see [`Task::settle`].
+    pub(crate) fn set_apart(&self, apart: Apart) {
+        // Only one call of `Tenure::leave` succeeds.
+        let _ = self.apart.set(apart);
+    }
+
+    /// Present once the step has set out to leave.
+    pub(crate) fn apart(&self) -> Option<&Apart> {
+        self.apart.get()
+    }
+
+    /// Waits until the step should leave its partition: it has taken long, or the partition is about to go.
+    pub(crate) async fn leave_due(&self, after: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep_until(self.since + after) => {}
+            () = self.work.leave.cancelled() => {}
+        }
+    }
+
+    /// The step's outcome is known. Present: it belongs to the hold that the token has become. Waits for ever where it
+    /// belongs to nobody; [`Task::cut`] tells why.
+    pub(crate) async fn settle(&self) -> Option<&Apart> {
+        match self.work.tenure.settle().await {
+            Belongs::Here => None,
+            Belongs::Apart { .. } => self.apart(),
+            Belongs::Nowhere => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the step must not go on here.
+    pub(crate) async fn cut(&self) -> Cut {
+        self.work.tenure.cut(&self.work.revoked).await
+    }
+}
