@@ -179,12 +179,12 @@ impl<'a> WaitWire<'a> {
             SIGNAL => self.into_signal().map(Wait::Signal),
             OUTCOME => self.into_outcome().map(Wait::Outcome),
             ALIVE => Ok(Wait::Alive(Alive {
-                worker: self.worker.into_owned(),
+                worker: worker(self.worker)?,
                 lease_ms: duration("lease_ms", present("lease_ms", self.lease_ms)?)?,
                 at_ms: present("at_ms", self.at_ms)?,
             })),
             QUESTION => Ok(Wait::Question(Question {
-                worker: self.worker.into_owned(),
+                worker: worker(self.worker)?,
                 round: self.place,
                 at_ms: present("at_ms", self.at_ms)?,
             })),
@@ -199,7 +199,7 @@ impl<'a> WaitWire<'a> {
         match hold.reason {
             HoldReason::Running => {
                 let lease_ms = duration("lease_ms", present("lease_ms", lease_ms)?)?;
-                Ok(Wait::Running(RunningCall { hold, worker: worker.into_owned(), attempt, lease_ms }))
+                Ok(Wait::Running(RunningCall { hold, worker: self::worker(worker)?, attempt, lease_ms }))
             }
             HoldReason::Turn => Ok(Wait::Turn(Turn { hold, behind: token(&behind)?, place })),
             HoldReason::Backoff | HoldReason::Attention | HoldReason::MissingStep | HoldReason::Room => {
@@ -239,7 +239,7 @@ impl<'a> WaitWire<'a> {
             token: TokenId { job: job("job", &self.job)?, branch: self.branch.into_owned(), hop: self.hop },
             tenant: self.tenant.into_owned(),
             lane: self.lane.into_owned(),
-            worker: self.worker.into_owned(),
+            worker: worker(self.worker)?,
             records: self.records.into_iter().map(Record::from).collect(),
         })
     }
@@ -280,6 +280,10 @@ fn token(text: &str) -> Result<TokenId, DecodeError> {
 
 fn duration(field: &'static str, ms: i64) -> Result<u64, DecodeError> {
     u64::try_from(ms).map_err(|_| DecodeError::field(field, ms))
+}
+
+fn worker(name: Cow<'_, str>) -> Result<String, DecodeError> {
+    if name.is_empty() { Err(DecodeError::field("worker", name)) } else { Ok(name.into_owned()) }
 }
 
 fn present<T>(field: &'static str, value: Option<T>) -> Result<T, DecodeError> {

@@ -11,11 +11,13 @@ use events::asyncapi::DOCUMENT;
 use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
+use events::lane::{self, Freed, HeldLane, LaneNews, lost_worker_record, lost_worker_tombstone};
 use events::position::{Partial, Position};
 use events::time::parse_rfc3339;
 use events::topic::Topics;
 use events::trace::Trace;
-use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, limit};
+use events::wait::TokenId;
+use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, header, limit};
 use flow::event::EventKind;
 use serde_json::{Value, json};
 
@@ -102,6 +104,17 @@ impl<'a> Message<'a> {
         let value = serde_json::to_vec(payload).unwrap();
         let bare = |topic, headers| Record { topic, headers, ..Record::default() };
         match (self.channel, self.kind()) {
+            ("steps", _) if self.name == "lane-free" => {
+                freed(&example["headers"]).record(topics.steps(QUEUE), lane_key())
+            }
+            ("steps", Some(kind)) if self.name == "slip-in-turn" => {
+                let mut record = record_of(&decode(self.document, kind, payload), QUEUE, trace);
+                let turn = text(&example["headers"][header::TURN]);
+                assert_eq!(turn.parse::<TokenId>().unwrap().to_string(), turn);
+                record.headers.push((header::TURN.to_owned(), Some(turn.into())));
+                record
+            }
+            ("lanes", None) => lane_record(self.name, &value),
             ("cancels", _) if self.name == "ended" => cancel_tombstone(&topics, slip_of(self.document).job, trace),
             (_, Some(kind)) => record_of(&decode(self.document, kind, payload), QUEUE, trace),
             ("commands", None) => {
@@ -116,6 +129,43 @@ impl<'a> Message<'a> {
             ("dead-letters", None) => dead_letter(&example["headers"]),
             (channel, None) => panic!("what does {channel} hold?"),
         }
+    }
+}
+
+fn lane_key() -> Vec<u8> {
+    b"default/order/ada".to_vec()
+}
+
+fn freed(headers: &Value) -> Freed {
+    let header = (header::LANE_FREE.to_owned(), Some(text(&headers[header::LANE_FREE]).into()));
+    Freed::read(&Inbound { headers: vec![header], ..Inbound::default() }).unwrap()
+}
+
+/// The record of `meanwhile.lanes` as the code reads it and would write it.
+fn lane_record(name: &str, value: &[u8]) -> Record {
+    let (topics, worker) = (Topics::default(), "worker-1/01a21895c0007cc0b1f13f4d5a6b7c8d");
+    let lane = || {
+        let document = document();
+        let held = &document["channels"]["lanes"]["messages"]["held"]["examples"][0]["payload"];
+        serde_json::from_value::<HeldLane>(held.clone()).unwrap()
+    };
+    let read = |record: Record| {
+        let (key, value) = (record.key.clone(), Some(value.to_vec()));
+        lane::read(&Inbound { key, value, ..Inbound::default() }).unwrap().unwrap()
+    };
+    match name {
+        "held" => {
+            assert_eq!(read(lane().record(&topics)), LaneNews::Held(lane()));
+            lane().record(&topics)
+        }
+        "free" => lane().tombstone(&topics),
+        "lost" => {
+            let record = lost_worker_record(&topics, worker);
+            assert_eq!(read(record.clone()), LaneNews::Lost(worker.to_owned()));
+            record
+        }
+        "known" => lost_worker_tombstone(&topics, worker),
+        other => panic!("what is {other}?"),
     }
 }
 
@@ -218,7 +268,10 @@ fn every_schema_is_referred_to_at_its_latest_version_and_no_other() {
     assert_eq!(folders, RecordKind::ALL.map(|kind| kind.folder().into()).into());
     for message in messages(&document) {
         let payload = resolve(&document, &message.said["payload"]);
-        let wanted = message.kind().filter(|_| message.name != "ended").map(|kind| format!("./{}", kind.latest_path()));
+        let wanted = message
+            .kind()
+            .filter(|_| !["ended", "lane-free"].contains(&message.name))
+            .map(|kind| format!("./{}", kind.latest_path()));
         assert_eq!(payload["schema"]["$ref"].as_str(), wanted.as_deref(), "{}: {}", message.channel, message.name);
     }
 }

@@ -5,7 +5,8 @@ use events::{DecodeError, EncodeError, RecordKind, Schemas, decode_json};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::sample::{Any, any_record, samples, schemas, slip};
+use crate::drawn::any_record;
+use crate::sample::{Any, samples, schemas, slip};
 
 /// Framed as our own schema of that kind would be, with a datum of any bytes.
 fn framed(kind: RecordKind, datum: &[u8]) -> Vec<u8> {

@@ -5,6 +5,7 @@
 mod asyncapi;
 mod codec;
 mod compatibility;
+mod drawn;
 mod evolution;
 mod golden;
 mod records;

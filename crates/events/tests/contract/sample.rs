@@ -1,9 +1,10 @@
-//! Values to try things on: fixed ones, and strategies that draw any.
+//! Fixed values to try things on.
 
 use events::cancel::Cancel;
 use events::progress::Progress;
+use events::record::Record;
 use events::trace::Trace;
-use events::wait::{Signal, Wait};
+use events::wait::{Alive, Outcome, Question, RunningCall, Signal, TokenId, Turn, Wait};
 use events::{
     DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
     decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
@@ -11,7 +12,6 @@ use events::{
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -190,6 +190,46 @@ fn signal(payload: Option<Value>) -> Wait {
     Wait::Signal(Signal { job: job(1), tenant: "acme".into(), name, id, payload, at_ms: 1_753_000_000_123 })
 }
 
+const WORKER: &str = "host-1/0190a6f27c1e7cc0b1f1000000000009";
+
+fn held(slip: Slip, reason: HoldReason) -> Hold {
+    Hold { slip, queue: "shipping".into(), reason, release_after_ms: None }
+}
+
+fn running() -> Wait {
+    let hold = held(failed_slip(), HoldReason::Running);
+    Wait::Running(RunningCall { hold, worker: WORKER.into(), attempt: 5, lease_ms: 30_000 })
+}
+
+fn turn() -> Wait {
+    let behind = TokenId { job: job(2), branch: "b:1".into(), hop: 7 };
+    Wait::Turn(Turn { hold: held(slip(), HoldReason::Turn), behind, place: 12 })
+}
+
+fn outcome(records: Vec<Record>) -> Wait {
+    let token = TokenId { job: job(1), branch: "b-1".into(), hop: 4 };
+    let (tenant, lane) = ("acme".into(), "acme/order/customer-1".into());
+    Wait::Outcome(Outcome { token, tenant, lane, worker: WORKER.into(), records })
+}
+
+/// Every optional part of a record is there once, and once not.
+fn successors() -> Vec<Record> {
+    let headers = vec![("traceparent".into(), Some(b"00-1-2-01".to_vec())), ("none".into(), None)];
+    let (key, value) = (Some(b"acme/order/customer-1".to_vec()), Some(vec![0, 255, 1]));
+    vec![
+        Record { topic: "meanwhile.events".into(), key, value, headers },
+        Record { topic: "meanwhile.cancels".into(), ..Record::default() },
+    ]
+}
+
+fn alive() -> Wait {
+    Wait::Alive(Alive { worker: WORKER.into(), lease_ms: 30_000, at_ms: 1_753_000_000_123 })
+}
+
+fn question() -> Wait {
+    Wait::Question(Question { worker: WORKER.into(), round: 2, at_ms: 1_753_000_000_123 })
+}
+
 fn progress() -> Progress {
     Progress {
         job: job(1),
@@ -231,165 +271,15 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         ("attention", Any::Wait(hold(failed_slip(), HoldReason::Attention, None))),
         ("signal", Any::Wait(signal(Some(json!({"approved": true}))))),
         ("bare-signal", Any::Wait(signal(None))),
+        ("running", Any::Wait(running())),
+        ("turn", Any::Wait(turn())),
+        ("outcome", Any::Wait(outcome(successors()))),
+        ("handed-over", Any::Wait(outcome(vec![]))),
+        ("alive", Any::Wait(alive())),
+        ("question", Any::Wait(question())),
         ("bare", Any::Cancel(cancel(None))),
         ("with-reason", Any::Cancel(cancel(Some("changed my mind")))),
         ("started", Any::Progress(bare_progress)),
         ("percent", Any::Progress(progress())),
-    ]
-}
-
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 16, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec((any::<String>(), inner), 0..4)
-                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
-        ]
-    })
-}
-
-fn any_job() -> impl Strategy<Value = JobId> {
-    any::<u128>().prop_map(|bits| JobId::new(Uuid::from_u128(bits)))
-}
-
-fn any_phase() -> impl Strategy<Value = Phase> {
-    prop_oneof![Just(Phase::Forward), Just(Phase::Undo)]
-}
-
-fn any_completed() -> impl Strategy<Value = Completed> {
-    (any::<String>(), any::<u32>(), prop::option::of(any_json()), any::<bool>(), any::<bool>())
-        .prop_map(|(step, visit, output, uncertain, undone)| Completed { step, visit, output, uncertain, undone })
-}
-
-fn any_failure() -> impl Strategy<Value = Failure> {
-    (any::<String>(), any::<String>(), any::<String>(), any::<Option<u16>>(), any::<u32>())
-        .prop_map(|(step, code, message, status, attempts)| Failure { step, code, message, status, attempts })
-}
-
-pub(crate) fn any_slip() -> impl Strategy<Value = Slip> {
-    let texts = prop::array::uniform7(any::<String>());
-    let numbers = (any::<[u32; 3]>(), any::<bool>(), any::<Option<i64>>(), any::<i64>(), any::<u8>());
-    let jobs = (any_job(), prop::option::of(any_job()));
-    let parts =
-        (any_phase(), any_json(), prop::collection::vec(any_completed(), 0..4), prop::option::of(any_failure()));
-    (texts, numbers, jobs, parts).prop_map(|(texts, numbers, jobs, parts)| {
-        let [tenant, flow, version, key, step, branch, correlation_id] = texts;
-        let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
-        let (job, retry_of) = jobs;
-        let (phase, input, done, failure) = parts;
-        Slip {
-            job,
-            tenant,
-            flow,
-            version,
-            key,
-            step,
-            phase,
-            branch,
-            hop,
-            visit,
-            attempt,
-            attempt_uncertain,
-            input,
-            done,
-            failure,
-            deadline_ms,
-            accepted_at_ms,
-            correlation_id,
-            priority,
-            retry_of,
-        }
-    })
-}
-
-pub(crate) fn any_event() -> impl Strategy<Value = JobEvent> {
-    let texts = prop::array::uniform6(any::<String>());
-    let numbers = (any::<[u32; 5]>(), any::<[i64; 2]>(), prop::option::of(0..=i64::MAX as u64));
-    let jobs = (any_job(), prop::option::of(any_job()));
-    let words = (prop::sample::select(&EventKind::ALL[..]), prop::sample::select(&JobStatus::ALL[..]), any_phase());
-    let parts = (any::<Option<String>>(), prop::option::of(any_json()));
-    (texts, numbers, jobs, words, parts).prop_map(|(texts, numbers, (job, retry_of), (kind, status, phase), parts)| {
-        let [tenant, flow, version, key, branch, correlation_id] = texts;
-        let ([hop, index, visit, attempts, steps_total], [at_ms, accepted_at_ms], next_attempt_after_ms) = numbers;
-        let (step, data) = parts;
-        JobEvent {
-            job,
-            tenant,
-            flow,
-            version,
-            key,
-            correlation_id,
-            kind,
-            status,
-            hop,
-            index,
-            branch,
-            step,
-            phase,
-            visit,
-            attempts,
-            at_ms,
-            accepted_at_ms,
-            steps_total,
-            retry_of,
-            next_attempt_after_ms,
-            data,
-        }
-    })
-}
-
-fn any_wait() -> impl Strategy<Value = Wait> {
-    let reason = prop_oneof![Just(HoldReason::Backoff), Just(HoldReason::Attention), Just(HoldReason::MissingStep)];
-    let hold = (any_slip(), any::<String>(), reason, prop::option::of(0..=i64::MAX as u64))
-        .prop_map(|(slip, queue, reason, release_after_ms)| Hold { slip, queue, reason, release_after_ms });
-    let signal = (any_job(), any::<[String; 3]>(), prop::option::of(any_json()), any::<i64>())
-        .prop_map(|(job, [tenant, name, id], payload, at_ms)| Signal { job, tenant, name, id, payload, at_ms });
-    prop_oneof![hold.prop_map(Wait::Hold), signal.prop_map(Wait::Signal)]
-}
-
-fn any_cancel() -> impl Strategy<Value = Cancel> {
-    (any_job(), any::<[String; 2]>(), any::<Option<String>>(), any::<i64>())
-        .prop_map(|(job, [tenant, requested_by], reason, at_ms)| Cancel { job, tenant, requested_by, reason, at_ms })
-}
-
-fn any_progress() -> impl Strategy<Value = Progress> {
-    let options = (any::<Option<String>>(), any::<Option<u8>>(), any::<Option<String>>(), prop::option::of(any_json()));
-    (any_job(), any::<[String; 4]>(), any::<[u32; 3]>(), any_phase(), options, any::<i64>()).prop_map(
-        |(job, [tenant, flow, kind, branch], [hop, visit, attempt], phase, (step, percent, message, data), at_ms)| {
-            Progress {
-                job,
-                tenant,
-                flow,
-                kind,
-                step,
-                phase,
-                branch,
-                hop,
-                visit,
-                attempt,
-                percent,
-                message,
-                data,
-                at_ms,
-            }
-        },
-    )
-}
-
-pub(crate) fn any_record() -> impl Strategy<Value = Any> {
-    prop_oneof![
-        any_slip().prop_map(Any::Slip),
-        any_event().prop_map(Any::JobEvent),
-        any_wait().prop_map(Any::Wait),
-        any_cancel().prop_map(Any::Cancel),
-        any_progress().prop_map(Any::Progress),
     ]
 }

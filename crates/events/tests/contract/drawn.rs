@@ -1,0 +1,205 @@
+//! Strategies that draw any record.
+
+use events::cancel::Cancel;
+use events::progress::Progress;
+use events::record::Record;
+use events::wait::{Alive, Outcome, Question, RunningCall, Signal, TokenId, Turn, Wait};
+use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
+use flow::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
+use proptest::prelude::*;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::sample::Any;
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((any::<String>(), inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_job() -> impl Strategy<Value = JobId> {
+    any::<u128>().prop_map(|bits| JobId::new(Uuid::from_u128(bits)))
+}
+
+fn any_phase() -> impl Strategy<Value = Phase> {
+    prop_oneof![Just(Phase::Forward), Just(Phase::Undo)]
+}
+
+fn any_completed() -> impl Strategy<Value = Completed> {
+    (any::<String>(), any::<u32>(), prop::option::of(any_json()), any::<bool>(), any::<bool>())
+        .prop_map(|(step, visit, output, uncertain, undone)| Completed { step, visit, output, uncertain, undone })
+}
+
+fn any_failure() -> impl Strategy<Value = Failure> {
+    (any::<String>(), any::<String>(), any::<String>(), any::<Option<u16>>(), any::<u32>())
+        .prop_map(|(step, code, message, status, attempts)| Failure { step, code, message, status, attempts })
+}
+
+pub(crate) fn any_slip() -> impl Strategy<Value = Slip> {
+    let texts = prop::array::uniform7(any::<String>());
+    let numbers = (any::<[u32; 3]>(), any::<bool>(), any::<Option<i64>>(), any::<i64>(), any::<u8>());
+    let jobs = (any_job(), prop::option::of(any_job()));
+    let parts =
+        (any_phase(), any_json(), prop::collection::vec(any_completed(), 0..4), prop::option::of(any_failure()));
+    (texts, numbers, jobs, parts).prop_map(|(texts, numbers, jobs, parts)| {
+        let [tenant, flow, version, key, step, branch, correlation_id] = texts;
+        let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
+        let (job, retry_of) = jobs;
+        let (phase, input, done, failure) = parts;
+        Slip {
+            job,
+            tenant,
+            flow,
+            version,
+            key,
+            step,
+            phase,
+            branch,
+            hop,
+            visit,
+            attempt,
+            attempt_uncertain,
+            input,
+            done,
+            failure,
+            deadline_ms,
+            accepted_at_ms,
+            correlation_id,
+            priority,
+            retry_of,
+        }
+    })
+}
+
+pub(crate) fn any_event() -> impl Strategy<Value = JobEvent> {
+    let texts = prop::array::uniform6(any::<String>());
+    let numbers = (any::<[u32; 5]>(), any::<[i64; 2]>(), prop::option::of(0..=i64::MAX as u64));
+    let jobs = (any_job(), prop::option::of(any_job()));
+    let words = (prop::sample::select(&EventKind::ALL[..]), prop::sample::select(&JobStatus::ALL[..]), any_phase());
+    let parts = (any::<Option<String>>(), prop::option::of(any_json()));
+    (texts, numbers, jobs, words, parts).prop_map(|(texts, numbers, (job, retry_of), (kind, status, phase), parts)| {
+        let [tenant, flow, version, key, branch, correlation_id] = texts;
+        let ([hop, index, visit, attempts, steps_total], [at_ms, accepted_at_ms], next_attempt_after_ms) = numbers;
+        let (step, data) = parts;
+        JobEvent {
+            job,
+            tenant,
+            flow,
+            version,
+            key,
+            correlation_id,
+            kind,
+            status,
+            hop,
+            index,
+            branch,
+            step,
+            phase,
+            visit,
+            attempts,
+            at_ms,
+            accepted_at_ms,
+            steps_total,
+            retry_of,
+            next_attempt_after_ms,
+            data,
+        }
+    })
+}
+
+fn any_hold(reasons: &'static [HoldReason]) -> impl Strategy<Value = Hold> {
+    (any_slip(), any::<String>(), prop::sample::select(reasons), prop::option::of(0..=i64::MAX as u64))
+        .prop_map(|(slip, queue, reason, release_after_ms)| Hold { slip, queue, reason, release_after_ms })
+}
+
+fn any_token() -> impl Strategy<Value = TokenId> {
+    (any_job(), any::<String>(), any::<u32>()).prop_map(|(job, branch, hop)| TokenId { job, branch, hop })
+}
+
+fn any_successor() -> impl Strategy<Value = Record> {
+    let headers = prop::collection::vec((any::<String>(), any::<Option<Vec<u8>>>()), 0..3);
+    (any::<String>(), any::<[Option<Vec<u8>>; 2]>(), headers).prop_map(|(topic, [key, value], headers)| Record {
+        topic,
+        key,
+        value,
+        headers,
+    })
+}
+
+fn any_long_call() -> impl Strategy<Value = Wait> {
+    let lease = 0..=i64::MAX as u64;
+    // Nobody is called nothing.
+    let worker = "\\PC+";
+    let running = (any_hold(&[HoldReason::Running]), worker, any::<u32>(), lease.clone())
+        .prop_map(|(hold, worker, attempt, lease_ms)| Wait::Running(RunningCall { hold, worker, attempt, lease_ms }));
+    let turn = (any_hold(&[HoldReason::Turn]), any_token(), any::<u32>())
+        .prop_map(|(hold, behind, place)| Wait::Turn(Turn { hold, behind, place }));
+    let outcome = (any_token(), any::<[String; 2]>(), worker, prop::collection::vec(any_successor(), 0..3)).prop_map(
+        |(token, [tenant, lane], worker, records)| Wait::Outcome(Outcome { token, tenant, lane, worker, records }),
+    );
+    let alive = (worker, lease, any::<i64>())
+        .prop_map(|(worker, lease_ms, at_ms)| Wait::Alive(Alive { worker, lease_ms, at_ms }));
+    let question = (worker, any::<u32>(), any::<i64>())
+        .prop_map(|(worker, round, at_ms)| Wait::Question(Question { worker, round, at_ms }));
+    prop_oneof![running, turn, outcome, alive, question]
+}
+
+fn any_wait() -> impl Strategy<Value = Wait> {
+    let hold = any_hold(&[HoldReason::Backoff, HoldReason::Attention, HoldReason::MissingStep, HoldReason::Room]);
+    let signal = (any_job(), any::<[String; 3]>(), prop::option::of(any_json()), any::<i64>())
+        .prop_map(|(job, [tenant, name, id], payload, at_ms)| Signal { job, tenant, name, id, payload, at_ms });
+    prop_oneof![hold.prop_map(Wait::Hold), signal.prop_map(Wait::Signal), any_long_call()]
+}
+
+fn any_cancel() -> impl Strategy<Value = Cancel> {
+    (any_job(), any::<[String; 2]>(), any::<Option<String>>(), any::<i64>())
+        .prop_map(|(job, [tenant, requested_by], reason, at_ms)| Cancel { job, tenant, requested_by, reason, at_ms })
+}
+
+fn any_progress() -> impl Strategy<Value = Progress> {
+    let options = (any::<Option<String>>(), any::<Option<u8>>(), any::<Option<String>>(), prop::option::of(any_json()));
+    (any_job(), any::<[String; 4]>(), any::<[u32; 3]>(), any_phase(), options, any::<i64>()).prop_map(
+        |(job, [tenant, flow, kind, branch], [hop, visit, attempt], phase, (step, percent, message, data), at_ms)| {
+            Progress {
+                job,
+                tenant,
+                flow,
+                kind,
+                step,
+                phase,
+                branch,
+                hop,
+                visit,
+                attempt,
+                percent,
+                message,
+                data,
+                at_ms,
+            }
+        },
+    )
+}
+
+pub(crate) fn any_record() -> impl Strategy<Value = Any> {
+    prop_oneof![
+        any_slip().prop_map(Any::Slip),
+        any_event().prop_map(Any::JobEvent),
+        any_wait().prop_map(Any::Wait),
+        any_cancel().prop_map(Any::Cancel),
+        any_progress().prop_map(Any::Progress),
+    ]
+}
