@@ -16,7 +16,7 @@ use events::position::{Partial, Position};
 use events::time::parse_rfc3339;
 use events::topic::Topics;
 use events::trace::Trace;
-use events::wait::TokenId;
+use flow::id::TokenId;
 use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, header, limit};
 use flow::event::EventKind;
 use serde_json::{Value, json};

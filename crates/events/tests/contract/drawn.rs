@@ -3,9 +3,9 @@
 use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
-use events::wait::{Alive, Outcome, Question, RunningCall, Signal, TokenId, Turn, Wait};
+use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Wait};
 use flow::event::{EventKind, JobEvent, JobStatus};
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
 use proptest::prelude::*;
 use serde_json::Value;

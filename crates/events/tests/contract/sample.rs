@@ -4,13 +4,13 @@ use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
 use events::trace::Trace;
-use events::wait::{Alive, Outcome, Question, RunningCall, Signal, TokenId, Turn, Wait};
+use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Wait};
 use events::{
     DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
     decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
 };
 use flow::event::{EventKind, JobEvent, JobStatus};
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
 use serde_json::{Value, json};
 use uuid::Uuid;
