@@ -1,8 +1,9 @@
 //! Lanes that long calls hold, as `meanwhile.lanes` has them (JSON, compacted), and how a lane is freed.
 //!
-//! A lane is the slips of one queue that share a record key: one of them runs at a time. While a long call holds a lane,
-//! later slips of it rest as holds of reason `turn`. The worker that owns the partition writes what it knows of a lane
-//! in the transaction that commits the slips' offsets, so that the partition's next owner goes on where it stopped.
+//! A lane is the slips of one queue that share a record key: one of them runs at a time. While a long call holds a
+//! lane, later slips of it rest as holds of reason `turn`. The worker that owns the partition writes what it knows of a
+//! lane in the transaction that commits the slips' offsets, so that the partition's next owner goes on where it
+//! stopped.
 
 use flow::id::TokenId;
 use serde::{Deserialize, Serialize};

@@ -286,9 +286,9 @@ pub fn missing_native(definition: &Definition, slip: &Slip) -> Decision {
     Decision { next: Next::Hold(hold), events: Vec::new() }
 }
 
-/// A step that has run for long leaves its queue: the token becomes a hold of the worker that runs it, which goes on with
-/// the call and, when it is over, gives the outcome to [`advance`] with the hold's slip. If the worker is lost, that slip
-/// is sent again: its step may have been begun.
+/// A step that has run for long leaves its queue: the token becomes a hold of the worker that runs it, which goes on
+/// with the call and, when it is over, gives the outcome to [`advance`] with the hold's slip. If the worker is lost,
+/// that slip is sent again: its step may have been begun.
 pub fn detach(definition: &Definition, slip: &Slip, running: &Running, now_ms: i64) -> (Hold, JobEvent) {
     let steps_total = u32::try_from(definition.steps().len()).unwrap_or(u32::MAX);
     let status = match slip.phase {

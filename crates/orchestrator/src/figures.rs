@@ -14,13 +14,14 @@ use metrics::{describe_gauge, gauge};
 use service_kit::error_chain;
 use service_kit::identity::Clock;
 use store::Pool;
-use store::holds::count_by_reason;
+use store::holds::{count_by_reason, oldest_running_ms};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const QUEUE_LAG: &str = "meanwhile_queue_lag";
 const QUEUE_OLDEST_AGE: &str = "meanwhile_queue_oldest_age_seconds";
 const HOLDS: &str = "meanwhile_holds";
+const RUNNING_OLDEST: &str = "meanwhile_holds_running_oldest_seconds";
 /// Queues in the metrics, at most: each is a label's value.
 const QUEUES_MAX: usize = 200;
 /// Counting holds takes one part in so many of the time, at most: it reads them all.
@@ -120,6 +121,7 @@ pub(crate) async fn count_queues(
 /// Runs until shutdown. Other loops report when Postgres is away.
 pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: CancellationToken) -> anyhow::Result<()> {
     describe_gauge!(HOLDS, "Slips at rest in Postgres, by what they wait for");
+    describe_gauge!(RUNNING_OLDEST, "For how long the oldest long call has rested as one");
     loop {
         let started = Instant::now();
         match count_by_reason(&pool).await {
@@ -130,6 +132,10 @@ pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: Cancellat
                 }
             }
             Err(error) => tracing::debug!(%error, "holds cannot be counted"),
+        }
+        match oldest_running_ms(&pool).await {
+            Ok(age_ms) => gauge!(RUNNING_OLDEST).set(age_ms.unwrap_or_default() as f64 / 1_000.0),
+            Err(error) => tracing::debug!(%error, "the oldest long call cannot be found"),
         }
         if !rest(every.max((started.elapsed() * REST_PARTS).min(REST_MAX)), &shutdown).await {
             return Ok(());

@@ -1,8 +1,8 @@
 //! Long calls: tokens whose step a worker has under way, those that wait behind them, how the calls end, and who lives.
 //!
 //! Records of one lane come by one partition, in order, and are written in that order. Different lanes do not touch
-//! each other, so what a batch says is written in rounds: in each, every lane goes on as far as it can, by one statement
-//! for all calls that begin, one for all turns and one for all calls that end.
+//! each other, so what a batch says is written in rounds: in each, every lane goes on as far as it can, by one
+//! statement for all calls that begin, one for all turns and one for all calls that end.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
--- Long calls. A hold of reason `running` is a token whose step a worker has under way; one of reason `turn` waits behind
--- it. Both belong to the lane (topic, key): a `turn` rests only while a `running` one of its lane does.
+-- Long calls. A hold of reason `running` is a token whose step a worker has under way; one of reason `turn` waits
+-- behind it. Both belong to the lane (topic, key): a `turn` rests only while a `running` one of its lane does.
 alter table orchestrator.holds
     -- Of a running call: who makes it, as `instance/start`.
     add column worker text,
@@ -9,8 +9,8 @@ create index holds_running_by_worker on orchestrator.holds (worker, job, branch,
 create index holds_running_by_lane on orchestrator.holds (topic, key) where reason = 'running';
 create index holds_turns on orchestrator.holds (topic, key, place) where reason = 'turn';
 
--- Workers that have long calls under way, or had some lately. Who is silent for too long is asked; the question goes the
--- way of the signs of life, so an answer to it stands before the next one. Who answers none is lost.
+-- Workers that have long calls under way, or had some lately. Who is silent for too long is asked; the question goes
+-- the way of the signs of life, so an answer to it stands before the next one. Who answers none is lost.
 create table orchestrator.workers (
     -- `instance/start`
     worker text primary key,

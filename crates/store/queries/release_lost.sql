@@ -20,7 +20,8 @@ added as (
 released as (
     delete from orchestrator.holds as hold
     using added
-    where hold.job = added.job and hold.branch = added.branch and hold.hop = added.hop and added.bytes_before < $3::bigint
+    where hold.job = added.job and hold.branch = added.branch and hold.hop = added.hop
+        and added.bytes_before < $3::bigint
     returning hold.job, hold.branch, hold.hop, hold.topic, hold.key, hold.value, hold.headers
 ),
 appended as (

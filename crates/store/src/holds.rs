@@ -139,6 +139,17 @@ pub async fn count_by_reason(pool: &Pool) -> Result<Vec<(HoldReason, u64)>, Erro
         .collect()
 }
 
+/// For how long the oldest call has rested as one that is under way; none when there is none.
+pub async fn oldest_running_ms(pool: &Pool) -> Result<Option<u64>, Error> {
+    let age_ms = sqlx::query_scalar!(
+        "select (extract(epoch from clock_timestamp() - min(held_at)) * 1000)::bigint
+         from orchestrator.holds where reason = 'running'"
+    )
+    .fetch_one(pool.raw())
+    .await?;
+    Ok(until(age_ms))
+}
+
 fn until(in_ms: Option<i64>) -> Option<u64> {
     in_ms.map(|ms| u64::try_from(ms).unwrap_or(0))
 }

@@ -1,5 +1,6 @@
-//! The long calls of `orchestrator.holds`, and what waits behind them. A lane is the slips of one steps topic that share
-//! a key. A hold of reason `running` is a call that a worker has under way; one of reason `turn` waits until it is over.
+//! The long calls of `orchestrator.holds`, and what waits behind them. A lane is the slips of one steps topic that
+//! share a key. A hold of reason `running` is a call that a worker has under way; one of reason `turn` waits until it
+//! is over.
 //!
 //! Invariant: a `turn` rests only while a `running` hold of its lane does. Whoever lays one to rest locks that hold;
 //! whoever takes that hold away looks for turns afterwards, in a statement of its own.
@@ -66,8 +67,8 @@ pub async fn rest(tx: &mut Tx, turns: &[NewTurn]) -> Result<Rested, Error> {
 }
 
 /// Applies these outcomes as part of the caller's transaction: where the token still rests as a call of that worker, it
-/// leaves, what waits behind it is sent, and then the outcome's own records. One without records hands its token over: the
-/// slip is sent again. Says for each whether it was applied.
+/// leaves, what waits behind it is sent, and then the outcome's own records. One without records hands its token over:
+/// the slip is sent again. Says for each whether it was applied.
 pub async fn end(tx: &mut Tx, outcomes: &[Outcome]) -> Result<Vec<bool>, Error> {
     let mut applied = vec![false; outcomes.len()];
     if outcomes.is_empty() {

@@ -1,8 +1,8 @@
 //! `orchestrator.workers`: who makes long calls, and who of them lives.
 //!
-//! Signs of life and questions come by one partition of `waits`, in order: whoever takes in a question has taken in every
-//! sign of life that came before it. So only a question that was taken in counts as silence; time alone never does, and
-//! an outage of Kafka, Postgres or this service takes no call away from anybody.
+//! Signs of life and questions come by one partition of `waits`, in order: whoever takes in a question has taken in
+//! every sign of life that came before it. So only a question that was taken in counts as silence; time alone never
+//! does, and an outage of Kafka, Postgres or this service takes no call away from anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -107,8 +107,8 @@ async fn lock(tx: &mut Tx, news: &News) -> Result<(), Error> {
     Ok(())
 }
 
-/// A later start of an instance takes its place; starts are in the order of their texts. An earlier one that is heard of
-/// afterwards takes nobody's: its lease ends as any other's.
+/// A later start of an instance takes its place; starts are in the order of their texts. An earlier one that is heard
+/// of afterwards takes nobody's: its lease ends as any other's.
 async fn take_in_signs(tx: &mut Tx, news: &News) -> Result<u64, Error> {
     let signs: Vec<(&str, i64)> = news
         .workers
@@ -227,7 +227,8 @@ pub async fn ask_silent(tx: &mut Tx, workers_max: u32) -> Result<Vec<Question>, 
 }
 
 /// Sends on the next calls of a worker that is lost, in a transaction of its own. When none is left, the worker is
-/// forgotten, and `tell` makes the record that tells it if it had any. None when no worker is lost, or others see to them.
+/// forgotten, and `tell` makes the record that tells it if it had any. None when no worker is lost, or others see to
+/// them.
 pub async fn release_lost(
     pool: &Pool,
     max: ReleaseMax,

@@ -78,9 +78,9 @@ impl Desk {
         Ok(())
     }
 
-    /// Ends the epochs of these partitions: lets steps that are under way leave (unless the partitions are lost already),
-    /// bars transactions, waits for the running one to end (the caller's thread is the consumer's), drops what was in
-    /// flight.
+    /// Ends the epochs of these partitions: lets steps that are under way leave (unless the partitions are lost
+    /// already), bars transactions, waits for the running one to end (the caller's thread is the consumer's), drops
+    /// what was in flight.
     pub(crate) fn revoke(&self, places: &[TopicPartition], lost: bool) {
         let mut state = self.lock();
         if !lost && !state.stopped {

@@ -1,8 +1,8 @@
 //! The calls of this process that have left their partitions: who makes them, how many there are, and how they end.
 //!
-//! They live as long as the process, not as a session. Their outcomes are records on `meanwhile.waits`, sent until Kafka
-//! has taken them. While there are any, the process says that it lives; once it is given up as lost, it gives up its
-//! calls in turn, and goes on under another name.
+//! They live as long as the process, not as a session. Their outcomes are records on `meanwhile.waits`, sent until
+//! Kafka has taken them. While there are any, the process says that it lives; once it is given up as lost, it gives up
+//! its calls in turn, and goes on under another name.
 
 use std::collections::HashMap;
 use std::sync::Arc;

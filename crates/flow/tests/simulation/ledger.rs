@@ -6,7 +6,7 @@ use flow::decide::{Decision, Next};
 use flow::definition::{Definition, OnFailure};
 use flow::event::{EventKind, JobEvent};
 use flow::id::JobId;
-use flow::slip::{Phase, Slip};
+use flow::slip::{Hold, Phase, Slip};
 use flow::view::JobView;
 
 use crate::service::{Service, Told};
@@ -71,6 +71,22 @@ impl Ledger {
         for event in &decision.events {
             self.heard(event);
         }
+    }
+
+    /// An attempt under way has left its queue, after what earlier attempts were told.
+    pub(crate) fn detached(&mut self, from: &Slip, told: &[Told], hold: &Hold, event: &JobEvent) {
+        self.rested(from, told, hold);
+        self.heard(event);
+    }
+
+    /// A slip rests without a decision.
+    pub(crate) fn rested(&mut self, from: &Slip, told: &[Told], hold: &Hold) {
+        let idempotent = self.definition.step(&from.step).is_none_or(|step| step.idempotent);
+        let account = self.accounts.entry(from.job).or_default();
+        for told in told {
+            account.attempt(from, *told, idempotent);
+        }
+        self.moved(from.job, from.hop, &Next::Hold(hold.clone()));
     }
 
     /// The acceptance.

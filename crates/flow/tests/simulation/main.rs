@@ -3,10 +3,12 @@
 //!
 //! `SIM_SEED=7 cargo test -p flow --test simulation` replays one seed; `SIM_SEEDS=100000` runs more of them.
 
+mod apart;
 mod chance;
 mod generate;
 mod ledger;
 mod service;
+mod tally;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +21,7 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn run(seed: u64) -> world::Tally {
+fn run(seed: u64) -> tally::Tally {
     match catch_unwind(AssertUnwindSafe(|| world::World::new(seed).run())) {
         Ok(tally) => tally,
         Err(cause) => {
@@ -41,7 +43,7 @@ fn every_job_ends_exactly_once_whatever_is_killed_repeated_or_late() {
         .map(|thread| thread::spawn(move || (0..seeds).filter(|seed| seed % threads == thread).map(run).sum()))
         .collect();
     let tallies = runs.into_iter().map(|run| run.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause)));
-    let tally: world::Tally = tallies.sum();
+    let tally: tally::Tally = tallies.sum();
     println!("{seeds} seeds: {tally:?}");
     // Check the checker: whatever the simulation promises to do, it has done often.
     for (what, count) in tally.named() {

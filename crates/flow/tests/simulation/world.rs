@@ -1,7 +1,6 @@
 //! Queues, workers with transactions, holds, an operator: as much of the system as a token meets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter::Sum;
 
 use flow::decide::{Decision, Env, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered, resumed, start};
 use flow::definition::Definition;
@@ -14,6 +13,7 @@ use crate::chance::Chance;
 use crate::generate::{QUEUES, definition};
 use crate::ledger::Ledger;
 use crate::service::{Service, Told};
+use crate::tally::Tally;
 
 const WORKERS: usize = 3;
 const PARTITIONS_PER_QUEUE: usize = 2;
@@ -21,91 +21,52 @@ const PARTITIONS_PER_QUEUE: usize = 2;
 const CALM_AFTER_TICKS: u32 = 400;
 const TICKS_MAX: u32 = 20_000;
 
-/// How often things were done.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Tally {
-    kills: u64,
-    kills_after_commit: u64,
-    reassignments: u64,
-    zombie_results_refused: u64,
-    redeliveries: u64,
-    holds_released: u64,
-    operator_acts: u64,
-    cancels: u64,
-    too_large: u64,
-    undone: u64,
-}
+/// A token at rest: job and hop.
+pub(crate) type Rest = (JobId, u32);
 
-impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 10] {
-        [
-            ("kill", self.kills),
-            ("kill after commit", self.kills_after_commit),
-            ("reassign", self.reassignments),
-            ("refuse a zombie", self.zombie_results_refused),
-            ("deliver again", self.redeliveries),
-            ("release", self.holds_released),
-            ("act as operator", self.operator_acts),
-            ("cancel", self.cancels),
-            ("too large", self.too_large),
-            ("undo", self.undone),
-        ]
-    }
-}
-
-impl Sum for Tally {
-    fn sum<I: Iterator<Item = Self>>(tallies: I) -> Self {
-        tallies.fold(Self::default(), |a, b| Self {
-            kills: a.kills + b.kills,
-            kills_after_commit: a.kills_after_commit + b.kills_after_commit,
-            reassignments: a.reassignments + b.reassignments,
-            zombie_results_refused: a.zombie_results_refused + b.zombie_results_refused,
-            redeliveries: a.redeliveries + b.redeliveries,
-            holds_released: a.holds_released + b.holds_released,
-            operator_acts: a.operator_acts + b.operator_acts,
-            cancels: a.cancels + b.cancels,
-            too_large: a.too_large + b.too_large,
-            undone: a.undone + b.undone,
-        })
-    }
-}
-
+/// All slips of a partition are of one ordering key.
 #[derive(Default)]
-struct Partition {
-    log: Vec<Slip>,
+pub(crate) struct Partition {
+    pub(crate) log: Vec<Slip>,
     /// Offsets that are committed as done, also out of order.
-    done: Vec<bool>,
+    pub(crate) done: Vec<bool>,
+    /// The long call behind which the others rest.
+    pub(crate) holder: Option<Rest>,
     owner: usize,
-    epoch: u32,
+    pub(crate) epoch: u32,
     /// What lay there when the owner got it may have been run before.
-    end_at_assignment: usize,
+    pub(crate) end_at_assignment: usize,
 }
 
 /// A slip in flight. It belongs to the assignment under which it was taken.
-struct Task {
+pub(crate) struct Task {
     worker: usize,
-    partition: usize,
-    epoch: u32,
-    offset: usize,
-    slip: Slip,
-    told: Vec<Told>,
-    ready: Option<Decision>,
+    pub(crate) partition: usize,
+    pub(crate) epoch: u32,
+    pub(crate) offset: usize,
+    pub(crate) slip: Slip,
+    pub(crate) told: Vec<Told>,
+    pub(crate) ready: Option<Decision>,
+    /// It has left its partition, and its token rests here.
+    pub(crate) apart: Option<Rest>,
 }
 
 pub(crate) struct World {
-    chance: Chance,
-    definition: Definition,
-    now_ms: i64,
+    pub(crate) chance: Chance,
+    pub(crate) definition: Definition,
+    pub(crate) now_ms: i64,
     trouble: usize,
     tick: u32,
     jobs: Vec<JobId>,
-    partitions: Vec<Partition>,
-    tasks: Vec<Task>,
-    holds: BTreeMap<(JobId, u32), (Hold, Option<i64>)>,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) holds: BTreeMap<Rest, (Hold, Option<i64>)>,
+    /// What waits behind each long call, in order.
+    pub(crate) turns: BTreeMap<Rest, Vec<Rest>>,
     wishes: BTreeSet<JobId>,
     service: Service,
-    ledger: Ledger,
-    tally: Tally,
+    pub(crate) ledger: Ledger,
+    pub(crate) tally: Tally,
 }
 
 impl World {
@@ -121,6 +82,7 @@ impl World {
             partitions: (0..QUEUES.len() * PARTITIONS_PER_QUEUE).map(partition).collect(),
             tasks: Vec::new(),
             holds: BTreeMap::new(),
+            turns: BTreeMap::new(),
             wishes: BTreeSet::new(),
             service: Service::default(),
             ledger: Ledger::new(definition.clone()),
@@ -153,7 +115,7 @@ impl World {
         self.tally
     }
 
-    fn is_calm(&self) -> bool {
+    pub(crate) fn is_calm(&self) -> bool {
         self.tick > CALM_AFTER_TICKS
     }
 
@@ -166,7 +128,9 @@ impl World {
                 let worker = self.chance.below(WORKERS);
                 self.commit(worker);
             }
-            80..=89 => self.pass_time(),
+            80..=85 => self.pass_time(),
+            86..=87 => self.lose_call(),
+            88..=89 => self.detach_any(),
             90..=92 => self.act_as_operator(),
             _ if self.is_calm() => {}
             93 => self.kill_any(),
@@ -196,7 +160,7 @@ impl World {
         self.move_token(decision.next);
     }
 
-    fn move_token(&mut self, next: Next) {
+    pub(crate) fn move_token(&mut self, next: Next) {
         match next {
             Next::Step { slip, queue } => self.send(slip, &queue),
             Next::Hold(hold) => {
@@ -210,7 +174,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, slip: Slip, queue: &str) {
+    pub(crate) fn send(&mut self, slip: Slip, queue: &str) {
         let queue = QUEUES.iter().position(|known| *known == queue).expect("the flow names known queues");
         let by_key = usize::from(slip.job.uuid().as_bytes()[15]) % PARTITIONS_PER_QUEUE;
         let partition = &mut self.partitions[queue * PARTITIONS_PER_QUEUE + by_key];
@@ -229,6 +193,9 @@ impl World {
         let open: Vec<usize> =
             (0..partition.log.len()).filter(|offset| !partition.done[*offset] && !in_flight(*offset)).collect();
         let Some(offset) = open.get(self.chance.below(open.len())).copied() else { return };
+        if partition.holder.is_some() {
+            return self.rest(index, offset);
+        }
         let (mut slip, mut told) = (partition.log[offset].clone(), Vec::new());
         self.ledger.taken(&slip);
         if offset < partition.end_at_assignment {
@@ -237,7 +204,7 @@ impl World {
             self.tally.redeliveries += 1;
         }
         let (worker, epoch) = (partition.owner, partition.epoch);
-        self.tasks.push(Task { worker, partition: index, epoch, offset, slip, told, ready: None });
+        self.tasks.push(Task { worker, partition: index, epoch, offset, slip, told, ready: None, apart: None });
     }
 
     fn run_any(&mut self) {
@@ -298,6 +265,7 @@ impl World {
         let mut kept = Vec::new();
         for task in std::mem::take(&mut self.tasks) {
             match task.ready {
+                Some(_) if task.worker == worker && task.apart.is_some() => self.end_apart(task),
                 Some(_) if task.worker == worker => self.commit_task(task),
                 Some(_) | None => kept.push(task),
             }

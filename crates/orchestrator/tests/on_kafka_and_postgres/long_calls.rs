@@ -54,7 +54,8 @@ fn alive(worker: &str, lease_ms: u64) -> Wait {
     Wait::Alive(Alive { worker: worker.to_owned(), lease_ms, at_ms: 1 })
 }
 
-/// What a steps topic gets, in order: for a slip its job and what it comes behind, for a freed lane its holder and turns.
+/// What a steps topic gets, in order: for a slip its job and what it comes behind, for a freed lane its holder and
+/// turns.
 async fn queued(ground: &Ground) -> Vec<String> {
     let mut queued = Vec::new();
     for record in ground.outbox(&ground.topics.steps("default")) {
@@ -78,7 +79,8 @@ fn free(holder: &Slip, turns: u32) -> String {
     format!("free {} {turns}", holder.token())
 }
 
-/// The relay's part for `waits`: sends what the outbox has for it beyond the first `sent` rows. Returns how many it has.
+/// The relay's part for `waits`: sends what the outbox has for it beyond the first `sent` rows. Returns how many it
+/// has.
 async fn relay_waits(ground: &Ground, sent: usize) -> usize {
     let rows = ground.outbox(&ground.topics.waits());
     for record in &rows[sent..] {

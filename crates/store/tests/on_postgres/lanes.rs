@@ -4,7 +4,7 @@ use events::record::{Inbound, Record};
 use events::wait::Outcome;
 use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
-use store::holds::{NewHold, insert};
+use store::holds::{NewHold, insert, oldest_running_ms};
 use store::lanes::{NewTurn, end, rest};
 use store::{Pool, Role};
 
@@ -100,6 +100,30 @@ async fn an_outcome_is_applied_once_and_only_that_of_the_worker_that_has_the_cal
     assert_eq!(finish(&pool, &both).await, [false, true, false]);
     assert_eq!(finish(&pool, &[of(WORKER, "again")]).await, [false]);
     assert_eq!(said(&database).await, [&format!("free {call}#0"), "once"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_hands_its_call_over_before_what_waits_behind_it() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let call = token(job(), 2);
+    lay(&pool, &[running(&call, WORKER, "a", "call")], &[turn(&call, 1, "a", "turn")]).await;
+    assert_eq!(finish(&pool, &[outcome(&call, WORKER, "a", &[])]).await, [true]);
+    assert_eq!(said(&database).await, ["call", "turn", &format!("free {call}#1")]);
+}
+
+#[tokio::test]
+async fn the_oldest_call_is_as_old_as_its_rest_and_nothing_else_is_counted() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let call = token(job(), 2);
+    lay(&pool, &[at_rest(&token(job(), 1), HoldReason::Attention, "a", "parked")], &[]).await;
+    assert_eq!(oldest_running_ms(&pool).await.unwrap(), None);
+    lay(&pool, &[running(&call, WORKER, "a", "call"), running(&token(job(), 2), WORKER, "b", "other")], &[]).await;
+    let older = "update orchestrator.holds set held_at = now() - interval '1 hour' where key = 'a'";
+    database.run(older).await;
+    let age_ms = oldest_running_ms(&pool).await.unwrap().unwrap();
+    assert!((3_600_000..3_700_000).contains(&age_ms), "{age_ms}");
 }
 
 #[tokio::test]
