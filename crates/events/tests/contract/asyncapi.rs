@@ -16,9 +16,9 @@ use events::position::{Partial, Position};
 use events::time::parse_rfc3339;
 use events::topic::Topics;
 use events::trace::Trace;
-use flow::id::TokenId;
 use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, header, limit};
 use flow::event::EventKind;
+use flow::id::TokenId;
 use serde_json::{Value, json};
 
 use crate::records::record_of;
