@@ -3,7 +3,7 @@ TARGET_FOLDER := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export SQLX_OFFLINE := true
 export RUSTDOCFLAGS := -D warnings
 
-.PHONY: demo test test-traces check bench up down smoke recovery
+.PHONY: demo test test-traces test-long-calls check bench up down smoke recovery
 
 demo: ## four orders through the whole system, on this machine (EXIT=1: end when done)
 	scripts/tools/install demo
@@ -19,6 +19,12 @@ test-traces: ## the shape of traces, against a real Jaeger (the first time it is
 	scripts/tools/install traces
 	cargo build --locked --workspace --all-targets
 	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/tools/with-test-stack cargo test --workspace --test traces -- --ignored
+
+test-long-calls: ## calls of minutes, by the thousand, through every fault; figures for docs/performance.md (half an hour)
+	scripts/tools/install
+	cargo build --release --locked --package meanwhile --package e2e --bin meanwhile --test long_calls
+	MEANWHILE_BIN=$(TARGET_FOLDER)/release/meanwhile scripts/tools/with-test-stack cargo test --release --package meanwhile \
+		--package e2e --test long_calls -- --ignored --nocapture --test-threads=1
 
 check: ## format, lints, the rules of the repository, contracts, generated files, asyncapi.yaml, alerts, docs
 	scripts/tools/install

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use bus::admin::Admin;
 use bus::{Producer, Reader, Registry, Settings};
+use events::lane::Freed;
 use events::topic::Topics;
-use events::wait::Wait;
+use events::wait::{Outcome, RunningCall, TokenId, Turn, Wait};
 use events::{Record, WriterIds, event_record, slip_record, wait_record};
 use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
-use flow::slip::{Hold, HoldReason};
-use test_kit::{TEST_TRACE, Tokens, kafka, prefix, read_topic, registry, sample_event, sample_slip};
+use flow::slip::{Hold, HoldReason, Slip};
+use test_kit::{TEST_TRACE, Tokens, kafka, prefix, read_topic, registry, sample_event, sample_job, sample_slip};
 use uuid::Uuid;
 
 /// One step, whose slip was held once.
@@ -31,6 +32,34 @@ fn records_of_a_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Record>
         event_record(topics, ids, &succeeded, &TEST_TRACE),
     ];
     records.into_iter().map(|record| record.expect("a small record")).collect()
+}
+
+/// One step that a worker had under way for long and lost, and another one after a rest behind a job of its key.
+fn records_of_a_long_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Record> {
+    let (first, slip, next) = (sample_slip(job, 1), sample_slip(job, 2), sample_slip(job, 3));
+    let hold = |slip: &Slip, reason| {
+        let (slip, queue) = (slip.clone(), "default".to_owned());
+        Hold { slip, queue, reason, release_after_ms: None }
+    };
+    let (token, lane, worker) = (TokenId::of(&slip), slip.record_key(), "w/1".to_owned());
+    let behind = TokenId { job: sample_job(), ..token.clone() };
+    let sent = |slip| slip_record(topics, ids, "default", slip, &TEST_TRACE).expect("a small record");
+    let waits = |wait| wait_record(topics, ids, &wait, &TEST_TRACE).expect("a small record");
+    let told = |event| event_record(topics, ids, &event, &TEST_TRACE).expect("a small record");
+    let refused = Outcome { token, tenant: slip.tenant.clone(), lane, worker, records: vec![sent(&next)] };
+    let freed = Freed { holder: behind.clone(), turns: 1 };
+    let running = hold(&slip, HoldReason::Running);
+    vec![
+        told(sample_event(job, EventKind::JobAccepted, JobStatus::Accepted, 0)),
+        sent(&first),
+        waits(Wait::Running(RunningCall { hold: running, worker: "w/1".to_owned(), attempt: 1, lease_ms: 1 })),
+        sent(&slip),
+        waits(Wait::Outcome(refused)),
+        waits(Wait::Turn(Turn { hold: hold(&next, HoldReason::Turn), behind, place: 1 })),
+        sent(&next),
+        freed.record(topics.steps("default"), next.record_key().into_bytes()),
+        told(sample_event(job, EventKind::JobSucceeded, JobStatus::Succeeded, 3)),
+    ]
 }
 
 #[tokio::test]
@@ -58,6 +87,31 @@ async fn a_split_and_a_lost_job_are_found_among_sound_ones() {
     assert_eq!(tokens.problems([]), [format!("{}: split: 2 slips of branch \"\" hop 2", jobs[3])]);
     let lost = JobId::new(Uuid::now_v7());
     assert!(tokens.problems([lost]).contains(&format!("{lost}: lost: accepted, but on no topic")));
+}
+
+#[tokio::test]
+async fn a_step_under_way_and_a_turn_are_places_of_a_token_and_an_outcome_is_none() {
+    let (brokers, registry_url, prefix) = (kafka().await, registry().await, prefix());
+    let (settings, topics) = (Settings::new(&brokers, &registry_url), Topics::new(&prefix));
+    Admin::new(&settings).unwrap().create_topics(&topics, &BTreeSet::from(["default".to_owned()]), None).await.unwrap();
+    let ids = Reader::new(Registry::new(&registry_url, None).unwrap()).writer_ids(&topics).await.unwrap();
+    let producer = Producer::new(&settings).unwrap();
+    let (sound, unheld) = (JobId::new(Uuid::now_v7()), JobId::new(Uuid::now_v7()));
+    for record in records_of_a_long_job(&topics, &ids, sound) {
+        producer.send(&record).await.unwrap();
+    }
+    let tokens = Tokens::read_back(&brokers, &registry_url, &prefix).await.unwrap();
+    assert_eq!((tokens.slips.len(), tokens.holds.len(), tokens.unreadable.len()), (3, 2, 0));
+    assert_eq!(tokens.problems([sound]), Vec::<String>::new());
+
+    // Without the second hop's slip and hold, its outcome does not stand for it.
+    for (place, record) in records_of_a_long_job(&topics, &ids, unheld).into_iter().enumerate() {
+        if ![2, 3].contains(&place) {
+            producer.send(&record).await.unwrap();
+        }
+    }
+    let tokens = Tokens::read_back(&brokers, &registry_url, &prefix).await.unwrap();
+    assert_eq!(tokens.problems([]), [format!("{unheld}: lost between: branch \"\" goes from hop 2 on at 3")]);
 }
 
 #[tokio::test]

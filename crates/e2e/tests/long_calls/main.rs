@@ -1,0 +1,20 @@
+//! Calls that take long: they hold nothing up, nothing cuts or repeats them, and they end once. Logs stay in
+//! `target/test-logs/long_calls`.
+
+#![expect(clippy::unwrap_used, reason = "set-up of tests: a failure is the test's")]
+#![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
+#![expect(clippy::print_stderr, reason = "a test tells what it measured")]
+
+mod called;
+mod comings;
+mod ends;
+mod figures;
+mod load;
+mod long;
+mod outages;
+mod partition;
+mod queues;
+mod stage;
+#[path = "../it/turn.rs"]
+mod turn;
+mod watch;
