@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use axum::{Json, Router};
 use flow::id::JobId;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use test_kit::eventually;
 use tokio::net::TcpSocket;
@@ -134,7 +135,7 @@ impl Drop for Called {
 
 impl Books {
     fn calls(&self) -> MutexGuard<'_, Calls> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock()
     }
 
     fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Open {

@@ -53,12 +53,12 @@ impl Stage {
 
     /// Submits so many jobs of flow `call`, each under a key of its own.
     pub(crate) async fn call(&mut self, path: &str, jobs: usize) -> Vec<JobId> {
-        let (api, client) = (self.system.api(), test_kit::http_client());
+        let client = self.system.client();
         let (mut submits, mut submitted) = (JoinSet::new(), Vec::with_capacity(jobs));
         for _ in 0..jobs {
-            let (api, client, key) = (api.clone(), client.clone(), uuid::Uuid::now_v7().to_string());
+            let (client, key) = (client.clone(), uuid::Uuid::now_v7().to_string());
             let input = json!({ "key": key, "path": path });
-            submits.spawn(async move { test_kit::submit(&client, &api, "call", &key, &input).await.unwrap() });
+            submits.spawn(async move { test_kit::submit(&client, "call", &key, &input).await.unwrap() });
             if submits.len() >= SUBMITS_AT_ONCE {
                 submitted.extend(submits.join_next().await.transpose().unwrap());
             }

@@ -1,12 +1,13 @@
 //! What the events say, as it comes: who has ended and when, and whose call was told to take long.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::Tail;
 use events::header;
 use flow::id::JobId;
+use parking_lot::{Mutex, MutexGuard};
 use test_kit::{TestSystem, eventually};
 use tokio::task::JoinHandle;
 
@@ -48,7 +49,7 @@ impl Watch {
         let task = tokio::spawn(async move {
             while let Some(records) = tail.next().await {
                 let now = Instant::now();
-                let mut seen = told.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut seen = told.lock();
                 for record in records {
                     let kind = record.header_text(header::CE_TYPE).unwrap_or_default().to_owned();
                     let job: JobId = record.header_text(header::JOB_ID).unwrap().parse().unwrap();
@@ -64,7 +65,7 @@ impl Watch {
     }
 
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 
     /// How many jobs have ended besides these.
