@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use flow::id::JobId;
 use test_kit::{KafkaOptions, PostgresOptions, Role, eventually};
 
-use crate::comings::with_two_workers;
+use crate::comings::{until_lease_is_lost, with_two_workers};
 use crate::figures::{Table, per_second, quantiles, rss_mib};
 use crate::load::{at_rate, saturate};
 use crate::stage::Stage;
@@ -164,11 +164,7 @@ async fn a_worker_with_a_thousand_calls_that_wakes_after_its_lease_ends_none_of_
     stage.called.release();
     stage.watch.until_all_ended(kept.iter().chain(&lost)).await;
     stage.system.roles()[second].process().resume();
-    let counted = eventually(PATIENCE, "the worker knows that it was given up", async || {
-        let counted = stage.system.roles()[second].metric("meanwhile_leases_lost_total", "").await.unwrap_or(0.0);
-        (counted > 0.0).then_some(counted)
-    })
-    .await;
+    let counted = until_lease_is_lost(&mut stage, second).await;
     let mut table = Table::new("A worker with long calls stands still for longer than its lease of 20 s, and wakes");
     table.row("calls of it that were made again", format!("{} of {}", lost.len(), kept.len() + lost.len()));
     table.row("all of them again after", seconds(after));
