@@ -6,10 +6,10 @@ use bus::admin::Admin;
 use bus::{Producer, Reader, Registry, Settings};
 use events::lane::Freed;
 use events::topic::Topics;
-use events::wait::{Outcome, RunningCall, TokenId, Turn, Wait};
+use events::wait::{Outcome, RunningCall, Turn, Wait};
 use events::{Record, WriterIds, event_record, slip_record, wait_record};
 use flow::event::{EventKind, JobStatus};
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason, Slip};
 use test_kit::{TEST_TRACE, Tokens, kafka, prefix, read_topic, registry, sample_event, sample_job, sample_slip};
 use uuid::Uuid;
@@ -41,7 +41,7 @@ fn records_of_a_long_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Re
         let (slip, queue) = (slip.clone(), "default".to_owned());
         Hold { slip, queue, reason, release_after_ms: None }
     };
-    let (token, lane, worker) = (TokenId::of(&slip), slip.record_key(), "w/1".to_owned());
+    let (token, lane, worker) = (slip.token(), slip.record_key(), "w/1".to_owned());
     let behind = TokenId { job: sample_job(), ..token.clone() };
     let sent = |slip| slip_record(topics, ids, "default", slip, &TEST_TRACE).expect("a small record");
     let waits = |wait| wait_record(topics, ids, &wait, &TEST_TRACE).expect("a small record");

@@ -81,7 +81,7 @@ impl Ledger {
 
     /// A slip rests without a decision.
     pub(crate) fn rested(&mut self, from: &Slip, told: &[Told], hold: &Hold) {
-        let idempotent = self.definition.step(&from.step).is_none_or(|step| step.idempotent);
+        let idempotent = self.definition.step(&from.step).is_none_or(|step| step.is_idempotent());
         let account = self.accounts.entry(from.job).or_default();
         for told in told {
             account.attempt(from, *told, idempotent);
