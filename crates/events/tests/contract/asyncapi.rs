@@ -143,7 +143,7 @@ fn freed(headers: &Value) -> Freed {
 
 /// The record of `meanwhile.lanes` as the code reads it and would write it.
 fn lane_record(name: &str, value: &[u8]) -> Record {
-    let (topics, worker) = (Topics::default(), "worker-1/01a21895c0007cc0b1f13f4d5a6b7c8d");
+    let (topics, worker) = (Topics::default(), "w-1/01a21895c0007cc0");
     let lane = || {
         let document = document();
         let held = &document["channels"]["lanes"]["messages"]["held"]["examples"][0]["payload"];
