@@ -13,7 +13,7 @@ use service_kit::health::Readiness;
 use service_kit::identity::Ids;
 use service_kit::stop_at;
 use store::lanes::ReleaseMax;
-use store::workers::{Released, ask_silent, next_due_ms, release_lost};
+use store::workers::{LostReason, Released, ask_silent, next_due_ms, release_lost};
 use store::{Pool, outbox};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,11 @@ pub(crate) struct Watch {
 /// Runs until shutdown. Any number of orchestrators may do this at once.
 pub(crate) async fn run(watch: &Watch, shutdown: &CancellationToken) {
     let Watch { worker_lost, check_every, readiness, .. } = watch;
+    // Known from the first scrape on, so that the first one is seen as one.
+    for reason in [LostReason::Silent, LostReason::Restarted] {
+        metrics::counter!("meanwhile_workers_lost_total", "reason" => reason.as_str()).increment(0);
+    }
+    metrics::counter!("meanwhile_outcomes_refused_total").increment(0);
     let pace = Pace { dependency: "postgres", readiness, interval_max: *check_every, retry: RETRY };
     when_due(pace, worker_lost, shutdown, || watch.look()).await;
 }

@@ -107,7 +107,9 @@ impl Handler for Intake {
             self.runner.readiness.ready("kafka");
         }
         if self.queues.has_changed().unwrap_or(false) {
-            commands.subscribe(topics_of(&self.runner, &self.queues.borrow_and_update()));
+            let queues = self.queues.borrow_and_update();
+            self.runner.long_calls.know_queues(queues.iter());
+            commands.subscribe(topics_of(&self.runner, &queues));
         }
     }
 

@@ -107,6 +107,8 @@ impl LongCalls {
     ) -> Arc<Self> {
         let Process { clock, ids, .. } = process.clone();
         let worker = name(instance, &clock, &ids);
+        // Known from the first scrape on, so that the first loss is seen as one.
+        metrics::counter!("meanwhile_leases_lost_total").increment(0);
         let state = State { worker, next: 0, calls: HashMap::new(), queues: HashMap::new() };
         Arc::new(Self {
             producer,
@@ -123,6 +125,14 @@ impl LongCalls {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Queues that may have long calls: until they do, their gauges say so.
+    pub(crate) fn know_queues<'a>(&self, queues: impl IntoIterator<Item = &'a String>) {
+        let mut state = self.lock();
+        for queue in queues {
+            state.queues.entry(queue.clone()).or_default();
+        }
     }
 
     /// After so long a silence this worker counts as lost, milliseconds.
