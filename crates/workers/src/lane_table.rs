@@ -46,7 +46,13 @@ impl LaneTable {
             Ok(Some(LaneNews::Free(key))) => {
                 held.remove(&key);
             }
-            Ok(Some(LaneNews::Lost(worker))) => self.long_calls.lose(&worker),
+            Ok(Some(LaneNews::Lost(worker))) => {
+                self.long_calls.lose(&worker);
+                if self.long_calls.is_ours(&worker) {
+                    // Read by the only one that it is for.
+                    tokio::spawn(Arc::clone(&self.long_calls).forget_loss(worker));
+                }
+            }
             Ok(None) => {}
             Err(error) => {
                 metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "workers").increment(1);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bus::{Producer, Record};
 use events::Writer;
+use events::lane::lost_worker_tombstone;
 use events::trace::{Trace, TraceContext, TraceId};
 use events::wait::{Alive, Wait};
 use parking_lot::{Mutex, MutexGuard};
@@ -181,6 +182,16 @@ impl LongCalls {
             tracing::info!(topic = record.topic, %error, "a record was not taken yet; retrying");
             tokio::time::sleep(backoff.next_delay(&self.ids)).await;
         }
+    }
+
+    /// True for every start of this instance.
+    pub(crate) fn is_ours(&self, worker: &str) -> bool {
+        worker.rsplit_once('/').is_some_and(|(instance, _)| instance == self.instance)
+    }
+
+    /// Takes the word back that a start of this instance was lost.
+    pub(crate) async fn forget_loss(self: Arc<Self>, worker: String) {
+        self.send(&lost_worker_tombstone(&self.writer.topics, &worker)).await;
     }
 
     /// This worker was given up under that name: its calls are others' now.
