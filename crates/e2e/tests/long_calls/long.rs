@@ -50,7 +50,7 @@ async fn quick_jobs_never_stand_still_beside_thirty_calls_of_200_s() {
     table.row("seconds without any", format!("{}", counts.iter().filter(|count| **count == 0).count()));
     table.row("per second", format!("{counts:?}"));
     table.show();
-    let (tokens, called) = stage.finish().await;
+    let (tokens, called) = stage.finish_within(PATIENCE).await;
     called.assert_called_once(&long);
     assert_eq!(tokens.ends().len(), quick + long.len());
     assert!(counts.iter().all(|count| *count > 0), "a second without an end: {counts:?}");
@@ -82,7 +82,7 @@ async fn ten_thousand_calls_of_five_minutes_leave_quick_jobs_their_latency() {
     table.row("the last one has ended, after the last answer", seconds(answered.elapsed()));
     table.row("the worker's resident memory afterwards", format!("{:.0} MiB", worker_rss_mib(&mut stage)));
     table.show();
-    let (_, called) = stage.finish().await;
+    let (_, called) = stage.finish_within(PATIENCE).await;
     called.assert_called_once(&long);
 }
 
@@ -119,7 +119,7 @@ async fn workers_that_come_and_go_for_five_minutes_cut_and_repeat_no_call() {
     let cut = long.iter().filter(|job| stage.called.calls_of(**job).iter().any(|call| call.cut)).count();
     table.row("cut, repeated", format!("{cut}, {repeated}"));
     table.show();
-    let (_, called) = stage.finish().await;
+    let (_, called) = stage.finish_within(PATIENCE).await;
     called.assert_called_once(&long);
 }
 
@@ -143,7 +143,7 @@ async fn a_thousand_calls_of_a_worker_that_was_killed_are_made_again_within_the_
     table.row("calls of it that were made again", format!("{} of {}", lost.len(), kept.len() + lost.len()));
     table.row("all of them again after", seconds(after));
     stage.called.release();
-    let (tokens, called) = stage.finish().await;
+    let (tokens, called) = stage.finish_within(PATIENCE).await;
     called.assert_called_once(&kept);
     let twice = lost.iter().filter(|job| called.calls_of(**job).len() == 2).count();
     let ends = tokens.ends();
@@ -169,7 +169,7 @@ async fn a_worker_with_a_thousand_calls_that_wakes_after_its_lease_ends_none_of_
     table.row("calls of it that were made again", format!("{} of {}", lost.len(), kept.len() + lost.len()));
     table.row("all of them again after", seconds(after));
     table.row("`meanwhile_leases_lost_total` of the worker that woke", format!("{counted}"));
-    let (tokens, called) = stage.finish().await;
+    let (tokens, called) = stage.finish_within(PATIENCE).await;
     called.assert_called_once(&kept);
     let twice = lost.iter().filter(|job| called.calls_of(**job).len() == 2).count();
     let ends = tokens.ends();
@@ -208,6 +208,6 @@ async fn kafka_and_postgres_stopped_for_a_minute_each_repeat_no_call() {
     table.row("repeated", format!("{repeated}"));
     table.show();
     stage.called.release();
-    let (_, called) = stage.finish().await;
+    let (_, called) = stage.finish_within(PATIENCE).await;
     called.assert_called_once(&long);
 }

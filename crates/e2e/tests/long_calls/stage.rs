@@ -113,7 +113,12 @@ impl Stage {
 
     /// Waits until every accepted job has ended, stops the roles, and holds that there is one token per job.
     pub(crate) async fn finish(self) -> (Tokens, Called) {
+        self.finish_within(PATIENCE).await
+    }
+
+    /// The same where there is much to read back.
+    pub(crate) async fn finish_within(self, patience: Duration) -> (Tokens, Called) {
         let Self { system, called, .. } = self;
-        (system.finish(PATIENCE).await.unwrap(), called)
+        (system.finish(patience).await.unwrap(), called)
     }
 }
