@@ -211,12 +211,14 @@ impl Board {
             return None;
         }
         let (mut results, mut left, mut bytes) = (Vec::new(), VecDeque::new(), 0);
-        let mut touched = HashSet::new();
+        let (mut touched, mut full) = (HashSet::new(), HashSet::new());
         while results.len() < results_max && bytes < self.limits.batch_bytes_max {
             let Some(finished) = self.ready.pop_front() else { break };
             let partition = self.partitions.get_mut(&finished.epoch);
             let partition = partition.expect("results of an epoch are dropped with it");
-            if !partition.ledger.fits(finished.record.offset) {
+            // What follows must not overtake it: a lane's results are committed in their order.
+            if full.contains(&finished.epoch) || !partition.ledger.fits(finished.record.offset) {
+                full.insert(finished.epoch);
                 left.push_back(finished);
                 continue;
             }

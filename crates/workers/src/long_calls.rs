@@ -54,6 +54,8 @@ pub(crate) struct LongCalls {
     ended: Notify,
     /// How many times the transactional id was taken over: whatever was open before is decided then.
     sessions: watch::Sender<u64>,
+    /// The process stops, and begins no session any more.
+    stopping: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,7 @@ impl LongCalls {
             state: Mutex::new(state),
             ended: Notify::new(),
             sessions: watch::Sender::new(0),
+            stopping: CancellationToken::new(),
         })
     }
 
@@ -169,10 +172,12 @@ impl LongCalls {
         self.sessions.send_modify(|sessions| *sessions += 1);
     }
 
-    /// Waits until the transactions of this session have ended, one way or the other.
+    /// Waits until the transactions of this session have ended, one way or the other, or no further session will come.
     pub(crate) async fn session_ended(&self, session: u64) {
-        // The sender lives in this very value.
-        let _ = self.sessions.subscribe().wait_for(|sessions| *sessions > session).await;
+        let mut sessions = self.sessions.subscribe();
+        // An error cannot be: the sender lives in this very value.
+        let ended = async { sessions.wait_for(|sessions| *sessions > session).await.is_ok() };
+        self.stopping.run_until_cancelled(ended).await;
     }
 
     /// Sends a record until Kafka has taken it.
@@ -197,16 +202,18 @@ impl LongCalls {
     /// This worker was given up under that name: its calls are others' now.
     pub(crate) fn lose(&self, worker: &str) {
         let mut state = self.lock();
-        if state.worker != worker {
-            return;
-        }
-        state.worker = name(&self.instance, &self.clock, &self.ids);
         let lost: Vec<_> = state.calls.values().filter(|call| call.worker == worker).collect();
         lost.iter().for_each(|call| call.tenure.give_up(true));
+        let lost = lost.len();
+        if state.worker == worker {
+            state.worker = name(&self.instance, &self.clock, &self.ids);
+        } else if lost == 0 {
+            return;
+        }
         metrics::counter!("meanwhile_leases_lost_total").increment(1);
         tracing::warn!(
             worker,
-            calls = lost.len(),
+            calls = lost,
             "this worker was silent for longer than its lease; its long calls were given to others"
         );
     }
@@ -237,8 +244,16 @@ impl LongCalls {
             () = self.beat() => false,
         };
         if !in_time {
-            sessions_over.cancelled().await;
-            self.hand_over().await;
+            let last = async {
+                sessions_over.cancelled().await;
+                self.stopping.cancel();
+                self.hand_over().await;
+            };
+            // The process lives until its last call is handed over.
+            tokio::select! {
+                () = last => {}
+                () = self.beat() => {}
+            }
         }
         Ok(())
     }

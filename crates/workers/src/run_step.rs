@@ -141,6 +141,8 @@ impl Runner {
             Some(apart) => {
                 let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
                 let outcome = self.outcome_record(apart, vec![letter], &trace);
+                // What cannot be told is handed over: the hold must not stay.
+                let outcome = outcome.or_else(|_| self.outcome_record(apart, Vec::new(), &trace));
                 (outcome.into_iter().collect(), true)
             }
         }
@@ -266,6 +268,10 @@ impl Runner {
                 biased;
                 outcome = &mut attempt => return outcome,
                 () = task.leave_due(after) => {}
+            }
+            // A step that hangs has no end yet to be known by: from now on it is known to take long.
+            if task.since.elapsed() >= self.leave_after {
+                self.meters.of(slip).took(true);
             }
             self.leave(task, definition, slip, trace).await;
         }

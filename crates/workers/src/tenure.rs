@@ -19,6 +19,8 @@ enum Stand {
     Settled,
     /// The hold is on its way into a transaction.
     Leaving,
+    /// The same, and this worker was given up under the name that the hold has.
+    LeavingLost,
     /// The hold is committed.
     Apart,
     /// The hold may be committed: the transaction's end is not known.
@@ -80,7 +82,7 @@ impl Tenure {
                 *stand = Stand::Begun;
                 true
             }
-            Stand::Begun | Stand::Leaving | Stand::Apart | Stand::Doubtful => true,
+            Stand::Begun | Stand::Leaving | Stand::LeavingLost | Stand::Apart | Stand::Doubtful => true,
             Stand::Over | Stand::Lost | Stand::HandOver => false,
         }
     }
@@ -116,7 +118,7 @@ impl Tenure {
                     Stand::Apart => return Belongs::Apart { doubtful: false },
                     Stand::Doubtful => return Belongs::Apart { doubtful: true },
                     Stand::Over | Stand::Lost | Stand::HandOver => return Belongs::Nowhere,
-                    Stand::Leaving => {}
+                    Stand::Leaving | Stand::LeavingLost => {}
                 }
             }
             changed.await;
@@ -135,7 +137,13 @@ impl Tenure {
                 Stand::Lost => return Cut::Lost,
                 Stand::HandOver => return Cut::HandOver,
                 Stand::Waiting | Stand::Begun | Stand::Settled if gone => return Cut::Revoked,
-                Stand::Waiting | Stand::Begun | Stand::Settled | Stand::Leaving | Stand::Apart | Stand::Doubtful => {}
+                Stand::Waiting
+                | Stand::Begun
+                | Stand::Settled
+                | Stand::Leaving
+                | Stand::LeavingLost
+                | Stand::Apart
+                | Stand::Doubtful => {}
             }
             if gone {
                 changed.await;
@@ -150,8 +158,12 @@ impl Tenure {
 
     /// The hold is no longer this worker's, or is to be no longer: [`Tenure::cut`] tells.
     pub(crate) fn give_up(&self, lost: bool) {
-        let to = if lost { Stand::Lost } else { Stand::HandOver };
-        self.change(|stand| if matches!(stand, Stand::Apart | Stand::Doubtful) { to } else { stand });
+        self.change(|stand| match stand {
+            Stand::Apart | Stand::Doubtful if lost => Stand::Lost,
+            Stand::Apart | Stand::Doubtful => Stand::HandOver,
+            Stand::Leaving if lost => Stand::LeavingLost,
+            other => other,
+        });
     }
 
     /// True when another worker runs the step.
@@ -174,25 +186,29 @@ pub(crate) struct Leave(Arc<Tenure>);
 impl Leave {
     /// The transaction was committed.
     pub(crate) fn committed(&self) {
-        self.0.change(|_| Stand::Apart);
+        self.0.change(|stand| if stand == Stand::LeavingLost { Stand::Lost } else { Stand::Apart });
     }
 
     /// Nobody knows whether the transaction was committed.
     pub(crate) fn doubtful(&self) {
-        self.0.change(|stand| if stand == Stand::Leaving { Stand::Doubtful } else { stand });
+        self.0.change(|stand| match stand {
+            Stand::Leaving => Stand::Doubtful,
+            Stand::LeavingLost => Stand::Lost,
+            other => other,
+        });
     }
 }
 
 impl Leave {
     /// It stays with its partition after all: its hold cannot be written.
     pub(crate) fn stay(self) {
-        self.0.change(|stand| if stand == Stand::Leaving { Stand::Begun } else { stand });
+        self.0.change(|stand| if matches!(stand, Stand::Leaving | Stand::LeavingLost) { Stand::Begun } else { stand });
     }
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        self.0.change(|stand| if stand == Stand::Leaving { Stand::Over } else { stand });
+        self.0.change(|stand| if matches!(stand, Stand::Leaving | Stand::LeavingLost) { Stand::Over } else { stand });
     }
 }
 
@@ -238,6 +254,17 @@ mod tests {
         leave.doubtful();
         drop(leave);
         assert_eq!(tenure.settle().await, Belongs::Apart { doubtful: true });
+    }
+
+    #[tokio::test]
+    async fn a_hold_that_is_committed_under_a_name_that_was_given_up_is_lost() {
+        let tenure = begun();
+        let leave = tenure.leave().unwrap();
+        tenure.give_up(true);
+        assert_eq!(tenure.settle().now_or_never(), None);
+        leave.committed();
+        drop(leave);
+        assert_eq!(tenure.cut(&CancellationToken::new()).await, Cut::Lost);
     }
 
     #[tokio::test]
