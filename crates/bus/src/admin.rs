@@ -10,25 +10,24 @@ use std::time::{Duration, Instant};
 use events::topic::Topics;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 pub use self::topics::DeclaredTopic;
-use crate::connection::Connection;
+use crate::connection::{Connection, metadata};
 use crate::consumer::TopicPartition;
+use crate::renewing::{Lookup, Renewing};
 use crate::{Error, Settings};
 
-/// One request to the brokers.
+/// The time limit of one request to the brokers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// A created topic may take so long until every broker sees it.
+/// The time that a created topic has to be seen by every broker.
 const CREATED_TIMEOUT: Duration = Duration::from_secs(10);
-/// A transient refusal is retried for so long.
+/// The time for which a transient refusal is retried.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// Log lines and errors of the client that are served after each look-up.
-const EVENTS_SERVED_MAX: usize = 64;
-/// Between looks.
+/// The pause between look-ups.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// The broker's own limit where nothing is configured, in bytes.
 const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
@@ -37,11 +36,9 @@ const MESSAGE_BYTES_MAX_DEFAULT: usize = 1_048_588;
 #[derive(Clone)]
 pub struct Admin {
     settings: Settings,
-    client: Arc<AdminClient<Connection>>,
-    lookup: Arc<BaseConsumer<Connection>>,
+    client: Arc<Renewing<AdminClient<Connection>>>,
+    lookup: Arc<Lookup>,
 }
-
-impl ConsumerContext for Connection {}
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,9 +52,9 @@ impl Admin {
         let mut config = settings.client_config(&[]);
         // rust-rdkafka never serves the log of an admin client; lines would pile up.
         config.set_log_level(RDKafkaLogLevel::Emerg);
-        let client = AdminClient::from_config_and_context(&config, Connection::new("admin"))?;
-        let config = settings.client_config(&[("isolation.level", "read_committed")]);
-        let lookup = BaseConsumer::from_config_and_context(&config, Connection::new("lookup"))?;
+        let client =
+            Renewing::new("admin", move |connection| Ok(AdminClient::from_config_and_context(&config, connection)?))?;
+        let lookup = Lookup::connect("lookup", settings, &[("isolation.level", "read_committed")])?;
         Ok(Self { settings: settings.clone(), client: Arc::new(client), lookup: Arc::new(lookup) })
     }
 
@@ -88,10 +85,20 @@ impl Admin {
         Ok(!created.is_empty())
     }
 
+    /// The topics of all queues that are there.
+    pub async fn queue_topics(&self, topics: &Topics) -> Result<Vec<String>, Error> {
+        let topics = topics.clone();
+        self.with_lookup(move |lookup| {
+            let there = existing(&metadata(lookup, None, REQUEST_TIMEOUT)?);
+            Ok(there.into_iter().filter(|topic| topics.queue_of(topic).is_some()).collect())
+        })
+        .await
+    }
+
     async fn create(&self, wanted: &[DeclaredTopic], replication: Option<i32>) -> Result<Vec<String>, Error> {
         let (there, brokers) = self
             .with_lookup(|lookup| {
-                let metadata = lookup.fetch_metadata(None, REQUEST_TIMEOUT)?;
+                let metadata = metadata(lookup, None, REQUEST_TIMEOUT)?;
                 Ok((existing(&metadata), metadata.brokers().len()))
             })
             .await?;
@@ -109,7 +116,9 @@ impl Admin {
         }
         let replication = replication.unwrap_or_else(|| i32::try_from(brokers.clamp(1, 3)).unwrap_or(1));
         let new: Vec<NewTopic<'_>> = missing.iter().map(|topic| new_topic(topic, replication)).collect();
-        for result in self.client.create_topics(&new, &options()).await? {
+        let (began, client) = (Instant::now(), self.client.client());
+        let outcome = client.create_topics(&new, &options()).await;
+        for result in self.client.heard(began, outcome)? {
             match result {
                 Ok(name) => created.push(name),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -124,7 +133,7 @@ impl Admin {
     async fn await_topics(&self, wanted: &[DeclaredTopic]) -> Result<(), Error> {
         let deadline = tokio::time::Instant::now() + CREATED_TIMEOUT;
         loop {
-            let there = self.with_lookup(|lookup| Ok(existing(&lookup.fetch_metadata(None, REQUEST_TIMEOUT)?))).await?;
+            let there = self.with_lookup(|lookup| Ok(existing(&metadata(lookup, None, REQUEST_TIMEOUT)?))).await?;
             match wanted.iter().find(|topic| !there.contains(&topic.name)) {
                 None => return Ok(()),
                 Some(topic) if tokio::time::Instant::now() >= deadline => {
@@ -138,9 +147,20 @@ impl Admin {
     /// Deletes all topics that start with `prefix` and a dot: for tests and for taking a deployment away.
     pub async fn delete_topics(&self, prefix: &str) -> Result<(), Error> {
         let start = format!("{prefix}.");
-        let there = self.with_lookup(|lookup| Ok(existing(&lookup.fetch_metadata(None, REQUEST_TIMEOUT)?))).await?;
+        let there = self.with_lookup(|lookup| Ok(existing(&metadata(lookup, None, REQUEST_TIMEOUT)?))).await?;
         let names: Vec<&str> = there.iter().map(String::as_str).filter(|name| name.starts_with(&start)).collect();
-        for result in self.client.delete_topics(&names, &options()).await? {
+        self.delete(&names).await
+    }
+
+    /// Deletes one topic with all that it holds: for tests.
+    pub async fn delete_topic(&self, topic: &str) -> Result<(), Error> {
+        self.delete(&[topic]).await
+    }
+
+    async fn delete(&self, topics: &[&str]) -> Result<(), Error> {
+        let (began, client) = (Instant::now(), self.client.client());
+        let outcome = client.delete_topics(topics, &options()).await;
+        for result in self.client.heard(began, outcome)? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
                 Err((name, code)) => return Err(refused(&name, code)),
@@ -158,7 +178,9 @@ impl Admin {
         for (place, offset) in below {
             list.add_partition_offset(&place.topic, place.partition, Offset::Offset(*offset))?;
         }
-        let done = self.client.delete_records(&list, &options()).await?;
+        let (began, client) = (Instant::now(), self.client.client());
+        let outcome = client.delete_records(&list, &options()).await;
+        let done = self.client.heard(began, outcome)?;
         for element in done.elements() {
             element.error()?;
         }
@@ -171,7 +193,9 @@ impl Admin {
             return Ok(MESSAGE_BYTES_MAX_DEFAULT);
         }
         let resource = [ResourceSpecifier::Topic(topic)];
-        let mut results = self.client.describe_configs(&resource, &options()).await?;
+        let (began, client) = (Instant::now(), self.client.client());
+        let outcome = client.describe_configs(&resource, &options()).await;
+        let mut results = self.client.heard(began, outcome)?;
         let result = results.pop().ok_or_else(|| Error::TopicMissing(topic.to_owned()))?;
         let found = result.map_err(|code| refused(topic, code))?;
         let value = found.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse().ok());
@@ -184,16 +208,16 @@ impl Admin {
         self.with_lookup(move |lookup| partitions(lookup, &topic)).await
     }
 
-    /// Whether the topic exists.
+    /// True if the topic exists.
     pub async fn topic_exists(&self, topic: &str) -> Result<bool, Error> {
         Ok(self.partitions(topic).await?.is_some())
     }
 
-    /// Whether a broker answers.
+    /// Succeeds if a broker answers.
     pub async fn reachable(&self, timeout: Duration) -> Result<(), Error> {
         let lookup = Arc::clone(&self.lookup);
         let asked = tokio::task::spawn_blocking(move || {
-            lookup.fetch_metadata(Some("__consumer_offsets"), timeout).map(drop).map_err(Error::from)
+            lookup.look(|lookup| Ok(metadata(lookup, Some("__consumer_offsets"), timeout).map(drop)?))
         });
         asked.await.unwrap_or_else(|error| Err(Error::refused(error.to_string())))
     }
@@ -204,13 +228,7 @@ impl Admin {
         look: impl Fn(&BaseConsumer<Connection>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let lookup = Arc::clone(&self.lookup);
-        patiently(move || {
-            let found = look(&lookup);
-            // Nobody else serves this client's log lines and errors; they would pile up.
-            (0..EVENTS_SERVED_MAX).for_each(|_| drop(lookup.poll(Duration::ZERO)));
-            found
-        })
-        .await
+        patiently(move || lookup.look(&look)).await
     }
 }
 
@@ -234,7 +252,7 @@ fn existing(metadata: &Metadata) -> BTreeSet<String> {
 }
 
 fn partitions(lookup: &BaseConsumer<Connection>, topic: &str) -> Result<Option<usize>, Error> {
-    let metadata = match lookup.fetch_metadata(Some(topic), REQUEST_TIMEOUT) {
+    let metadata = match metadata(lookup, Some(topic), REQUEST_TIMEOUT) {
         Ok(metadata) => metadata,
         Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
             return Ok(None);
@@ -262,4 +280,4 @@ fn refused(name: &str, code: RDKafkaErrorCode) -> Error {
     }
 }
 
-pub(crate) use self::offsets::ends_when_there;
+pub(crate) use self::offsets::{ends_when_there, until_decided};

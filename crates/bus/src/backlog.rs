@@ -2,8 +2,8 @@
 //! decisions.
 //!
 //! Offsets alone are not enough: transaction markers take offsets too, so an idle topic would always seem to lag.
-//! So the first records of each partition are read. Where they are all there are, the count is exact; else it is
-//! estimated from how dense they lie.
+//! So the first records of each partition are read. If there are no others, the count is exact; else it is estimated
+//! from their density.
 //!
 //! Invariant: joins no group, commits nothing, and never waits for a transaction of the group that is looked at.
 
@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, metadata};
 use crate::consumer::TopicPartition;
+use crate::renewing::Lookup;
 use crate::{Error, Settings};
 
 /// One request to the brokers.
@@ -30,19 +30,17 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(3);
 const SAMPLE_RECORDS_MAX: u64 = 500;
 /// Bytes read of one partition, about: a batch of records is not divided.
 const SAMPLE_BYTES_MAX: usize = 64 * 1024;
-/// Between looks at the clock while reading.
+/// The longest poll, between two looks at the clock.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest wait for a leader that is being found: just after a start or a creation.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between tries.
+/// The pause between tries.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// Log lines and errors of a client that are served after each look.
-const EVENTS_SERVED_MAX: usize = 64;
 
 /// The backlog of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// Where.
+    /// The partition, and its topic.
     pub place: TopicPartition,
     /// The offset that the group has committed; where it has none, the log's first.
     pub offset: i64,
@@ -50,7 +48,7 @@ pub struct Waiting {
     pub metadata: String,
     /// Records from there on.
     pub records: u64,
-    /// When the first of them was written, in milliseconds since the Unix epoch.
+    /// The time at which the first of them was written, in milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
 }
 
@@ -61,7 +59,7 @@ struct Sample {
     bytes: usize,
     oldest_ms: Option<i64>,
     last_offset: i64,
-    /// They were all.
+    /// True if the sample has all records of the partition.
     whole: bool,
 }
 
@@ -85,10 +83,10 @@ struct Shared {
     settings: Settings,
     group: String,
     /// Committed offsets, without waiting for transactions that are about to commit others.
-    positions: BaseConsumer<Connection>,
+    positions: Lookup,
     /// Everything else, `read_committed`.
-    reader: BaseConsumer<Connection>,
-    /// From where to where a partition was seen to hold nothing but markers.
+    reader: Lookup,
+    /// The range of offsets in which a partition was seen to hold only transaction markers.
     empty: Mutex<BTreeMap<TopicPartition, (i64, i64)>>,
 }
 
@@ -103,10 +101,7 @@ impl Backlog {
     pub fn new(settings: &Settings, group: &str) -> Result<Self, Error> {
         let properties =
             [("group.id", group), ("enable.auto.commit", "false"), ("isolation.level", "read_uncommitted")];
-        let positions = BaseConsumer::from_config_and_context(
-            &settings.client_config(&properties),
-            Connection::new("backlog positions"),
-        )?;
+        let positions = Lookup::connect("backlog positions", settings, &properties)?;
         let (own_group, bytes) = (format!("{group}-backlog"), SAMPLE_BYTES_MAX.to_string());
         let properties = [
             ("group.id", own_group.as_str()),
@@ -119,8 +114,7 @@ impl Backlog {
             ("fetch.queue.backoff.ms", "10"),
             ("queued.max.messages.kbytes", "4096"),
         ];
-        let reader =
-            BaseConsumer::from_config_and_context(&settings.client_config(&properties), Connection::new("backlog"))?;
+        let reader = Lookup::connect("backlog", settings, &properties)?;
         let (settings, group) = (settings.clone(), group.to_owned());
         Ok(Self(Arc::new(Shared { settings, group, positions, reader, empty: Mutex::default() })))
     }
@@ -130,33 +124,28 @@ impl Backlog {
         let (shared, start) = (Arc::clone(&self.0), start.to_owned());
         let looked = tokio::task::spawn_blocking(move || {
             let deadline = Instant::now() + PATIENCE;
-            let found = loop {
-                match shared.look(&start) {
+            loop {
+                match shared.reader.look(|reader| shared.look(reader, &start)) {
                     Err(error) if error.is_transient() && Instant::now() < deadline => {
                         std::thread::sleep(RETRY_INTERVAL);
                     }
                     found => break found,
                 }
-            };
-            // Nobody else serves these clients' log lines and errors; they would pile up.
-            for client in [&shared.positions, &shared.reader] {
-                (0..EVENTS_SERVED_MAX).for_each(|_| drop(client.poll(Duration::ZERO)));
             }
-            found
         });
         looked.await.unwrap_or_else(|error| Err(Error::refused(format!("a look did not end: {error}"))))
     }
 }
 
 impl Shared {
-    fn look(&self, start: &str) -> Result<Vec<Waiting>, Error> {
+    fn look(&self, reader: &BaseConsumer<Connection>, start: &str) -> Result<Vec<Waiting>, Error> {
         let mut empty = self.empty.lock();
-        let places = self.places(start)?;
+        let places = places(reader, start)?;
         let committed = self.committed(&places)?;
         let mut waiting = Vec::with_capacity(places.len());
         let mut due: BTreeMap<String, Vec<(i32, i64, i64)>> = BTreeMap::new();
         for place in places {
-            let (log_start, end) = self.reader.fetch_watermarks(&place.topic, place.partition, REQUEST_TIMEOUT)?;
+            let (log_start, end) = reader.fetch_watermarks(&place.topic, place.partition, REQUEST_TIMEOUT)?;
             let (offset, metadata) = committed.get(&place).cloned().unwrap_or((log_start, String::new()));
             let first = offset.max(log_start);
             if first < end && empty.get(&place) != Some(&(first, end)) {
@@ -165,8 +154,8 @@ impl Shared {
             waiting.push(Waiting { place, offset, metadata, records: 0, oldest_ms: None });
         }
         for (topic, due) in due {
-            let samples = self.samples(&topic, &due);
-            self.reader.unassign()?;
+            let samples = samples(reader, &topic, &due);
+            reader.unassign()?;
             for (partition, sample) in samples? {
                 let Some((_, first, end)) = due.iter().find(|(due, ..)| *due == partition) else { continue };
                 let place = TopicPartition::new(&topic, partition);
@@ -183,16 +172,6 @@ impl Shared {
         Ok(waiting)
     }
 
-    fn places(&self, start: &str) -> Result<Vec<TopicPartition>, Error> {
-        let metadata = self.reader.fetch_metadata(None, REQUEST_TIMEOUT)?;
-        let topics = metadata.topics().iter();
-        let topics = topics.filter(|topic| topic.name().starts_with(start) && topic.error().is_none());
-        let places = topics.flat_map(|topic| {
-            topic.partitions().iter().map(|partition| TopicPartition::new(topic.name(), partition.id()))
-        });
-        Ok(places.collect())
-    }
-
     fn committed(&self, places: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, (i64, String)>, Error> {
         if let Some(in_process) = &self.settings.in_process {
             let known = |place: &TopicPartition| Some((place.clone(), in_process.committed(&self.group, place)?));
@@ -203,7 +182,8 @@ impl Shared {
             list.add_partition(&place.topic, place.partition);
         }
         let mut found = BTreeMap::new();
-        for element in self.positions.committed_offsets(list, REQUEST_TIMEOUT)?.elements() {
+        let committed = self.positions.look(|positions| Ok(positions.committed_offsets(list, REQUEST_TIMEOUT)?))?;
+        for element in committed.elements() {
             element.error()?;
             if let Offset::Offset(offset) = element.offset() {
                 let place = TopicPartition::new(element.topic(), element.partition());
@@ -212,43 +192,56 @@ impl Shared {
         }
         Ok(found)
     }
+}
 
-    /// Reads the first records of these partitions: number, first offset, end.
-    fn samples(&self, topic: &str, due: &[(i32, i64, i64)]) -> Result<BTreeMap<i32, Sample>, Error> {
-        let mut list = TopicPartitionList::with_capacity(due.len());
-        for (partition, first, _) in due {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*first))?;
-        }
-        self.reader.assign(&list)?;
-        let mut samples: BTreeMap<i32, Sample> =
-            due.iter().map(|(partition, ..)| (*partition, Sample::default())).collect();
-        let deadline = Instant::now() + SAMPLE_TIMEOUT;
-        while samples.values().any(|sample| !sample.is_done()) {
-            if Instant::now() > deadline {
-                return Err(Error::unavailable(format!("{topic} could not be read within {SAMPLE_TIMEOUT:?}")));
-            }
-            match self.reader.poll(POLL_INTERVAL) {
-                None => {}
-                Some(Ok(record)) if record.topic() == topic => {
-                    let Some(sample) = samples.get_mut(&record.partition()) else { continue };
-                    if !sample.is_done() {
-                        sample.records += 1;
-                        sample.bytes += record.payload_len() + record.key_len();
-                        sample.last_offset = record.offset();
-                        sample.oldest_ms = sample.oldest_ms.or(record.timestamp().to_millis());
-                    }
-                }
-                Some(Ok(_)) => {}
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if let Some(sample) = samples.get_mut(&partition).filter(|sample| !sample.is_done()) {
-                        sample.whole = true;
-                    }
-                }
-                Some(Err(error)) => return Err(error.into()),
-            }
-        }
-        Ok(samples)
+fn places(reader: &BaseConsumer<Connection>, start: &str) -> Result<Vec<TopicPartition>, Error> {
+    let metadata = metadata(reader, None, REQUEST_TIMEOUT)?;
+    let topics = metadata.topics().iter();
+    let topics = topics.filter(|topic| topic.name().starts_with(start) && topic.error().is_none());
+    let places = topics
+        .flat_map(|topic| topic.partitions().iter().map(|partition| TopicPartition::new(topic.name(), partition.id())));
+    Ok(places.collect())
+}
+
+/// Reads the first records of these partitions: number, first offset, end.
+fn samples(
+    reader: &BaseConsumer<Connection>,
+    topic: &str,
+    due: &[(i32, i64, i64)],
+) -> Result<BTreeMap<i32, Sample>, Error> {
+    let mut list = TopicPartitionList::with_capacity(due.len());
+    for (partition, first, _) in due {
+        list.add_partition_offset(topic, *partition, Offset::Offset(*first))?;
     }
+    reader.assign(&list)?;
+    let mut samples: BTreeMap<i32, Sample> =
+        due.iter().map(|(partition, ..)| (*partition, Sample::default())).collect();
+    let deadline = Instant::now() + SAMPLE_TIMEOUT;
+    while samples.values().any(|sample| !sample.is_done()) {
+        if Instant::now() > deadline {
+            return Err(Error::unavailable(format!("{topic} could not be read within {SAMPLE_TIMEOUT:?}")));
+        }
+        match reader.poll(POLL_INTERVAL) {
+            None => {}
+            Some(Ok(record)) if record.topic() == topic => {
+                let Some(sample) = samples.get_mut(&record.partition()) else { continue };
+                if !sample.is_done() {
+                    sample.records += 1;
+                    sample.bytes += record.payload_len() + record.key_len();
+                    sample.last_offset = record.offset();
+                    sample.oldest_ms = sample.oldest_ms.or(record.timestamp().to_millis());
+                }
+            }
+            Some(Ok(_)) => {}
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                if let Some(sample) = samples.get_mut(&partition).filter(|sample| !sample.is_done()) {
+                    sample.whole = true;
+                }
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+    }
+    Ok(samples)
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@
 /// The conclusion after a transaction was aborted because of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Fewer next time.
+    /// The next batch has half as many results.
     Halve,
     /// The only result of the batch is to blame.
     Culprit,
 }
 
-/// Which results are under suspicion: always the first ones that are ready.
+/// The search: the suspects are always the first results that are ready.
 #[derive(Debug)]
 pub struct Bisection {
     usual_max: usize,
@@ -20,24 +20,24 @@ pub struct Bisection {
 }
 
 impl Bisection {
-    /// Batches may have so many results when nothing is under suspicion.
+    /// A search without suspects; batches may have `usual_max` results then.
     pub fn new(usual_max: usize) -> Self {
         Self { usual_max, results_max: usual_max, suspects: 0 }
     }
 
-    /// The next batch may have so many results.
+    /// The most results of the next batch.
     pub fn results_max(&self) -> usize {
         self.results_max
     }
 
-    /// A batch of so many results was aborted because of a record.
+    /// Notes that a batch of so many results was aborted because of a record.
     pub fn refused(&mut self, results: usize) -> Verdict {
         self.suspects = self.suspects.max(results);
         self.results_max = (results / 2).max(1);
         if results == 1 { Verdict::Culprit } else { Verdict::Halve }
     }
 
-    /// A batch of so many results was committed.
+    /// Notes that a batch of so many results was committed.
     pub fn committed(&mut self, results: usize) {
         self.suspects = self.suspects.saturating_sub(results);
         let next_max = if self.suspects == 0 { self.usual_max } else { self.results_max * 2 };

@@ -1,44 +1,69 @@
 //! One client's connection: librdkafka's log lines at debug, and one message of our own per change of state.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 
-/// Is Kafka there? Says so when that changes, not more often.
+/// The time without any answer after which a client counts as deaf. Shorter than a session of a group.
+pub(crate) const DEAF_AFTER: Duration = Duration::from_secs(8);
+
+/// The state of the connection to Kafka, logged when it changes. Outlives the client: another one that takes its place
+/// goes on with it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection(Arc<Shared>);
+
 #[derive(Debug)]
-pub(crate) struct Connection {
+struct Shared {
     role: &'static str,
     state: Mutex<State>,
+    /// Connections that were lost, so far.
+    losses: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     down: bool,
+    /// Since then there were failures only.
+    silent_since: Option<Instant>,
     last_reason: String,
 }
 
 impl Connection {
     pub(crate) fn new(role: &'static str) -> Self {
-        Self { role, state: Mutex::default() }
+        Self(Arc::new(Shared { role, state: Mutex::default(), losses: AtomicU64::new(0) }))
     }
 
-    /// Kafka could not be reached.
+    /// Notes that Kafka could not be reached.
     pub(crate) fn lost(&self, reason: &str) {
         let mut state = self.lock();
         state.last_reason = reason.to_owned();
+        state.silent_since.get_or_insert_with(Instant::now);
         if !state.down {
             state.down = true;
-            tracing::warn!(client = self.role, reason, "Kafka is not reachable; retrying");
+            self.0.losses.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(client = self.0.role, reason, "Kafka is not reachable; retrying");
         }
     }
 
-    /// Something came back from Kafka.
+    /// Notes that a request that began then got no answer.
+    pub(crate) fn unanswered(&self, began: Instant) {
+        self.lock().silent_since.get_or_insert(began);
+    }
+
+    /// Notes that Kafka answered.
     pub(crate) fn alive(&self) {
         let mut state = self.lock();
+        state.silent_since = None;
         if state.down {
             state.down = false;
-            tracing::info!(client = self.role, "Kafka is reachable again");
+            tracing::info!(client = self.0.role, "Kafka is reachable again");
         }
     }
 
@@ -46,12 +71,41 @@ impl Connection {
         self.lock().down
     }
 
-    /// librdkafka's own words for the last global error.
+    /// True if for so long nothing but failures came. Kafka may be away, or the client has forgotten all brokers: of an
+    /// answer that names none, as a broker gives that has just started, librdkafka takes it that there are none
+    /// (<https://github.com/confluentinc/librdkafka/issues/5301>), and it asks nobody any more. Only another client
+    /// helps then.
+    pub(crate) fn is_silent_for(&self, time: Duration) -> bool {
+        self.lock().silent_since.is_some_and(|since| since.elapsed() >= time)
+    }
+
+    /// Another client takes the place of the one before, and has as long until it counts as deaf.
+    pub(crate) fn begin_anew(&self) {
+        let mut state = self.lock();
+        state.silent_since = state.down.then(Instant::now);
+        tracing::debug!(client = self.0.role, "nothing was heard of Kafka for long; another client begins");
+    }
+
+    /// librdkafka's own text of the last global error.
     pub(crate) fn last_reason(&self) -> String {
         self.lock().last_reason.clone()
     }
 
-    /// A global error of the client.
+    /// The count of connections that were lost after they had been up, by a request's time-out too, and of the times
+    /// when all were.
+    pub(crate) fn losses(&self) -> u64 {
+        self.0.losses.load(Ordering::Relaxed)
+    }
+
+    /// Counts a lost connection. librdkafka tells of it by a log line only (of level info, where
+    /// `log.connection.close` is set); an attempt to connect in vain ends "in state CONNECT".
+    pub(crate) fn count_loss(&self, facility: &str, message: &str) {
+        if facility == "FAIL" && message.contains(" in state UP") {
+            self.0.losses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes a global error of the client.
     pub(crate) fn report(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::Authentication) => {
@@ -59,14 +113,35 @@ impl Connection {
             }
             _ => {
                 self.lock().last_reason = reason.to_owned();
-                tracing::debug!(client = self.role, %error, reason, "librdkafka");
+                tracing::debug!(client = self.0.role, %error, reason, "librdkafka");
             }
         }
     }
 
     fn lock(&self) -> parking_lot::MutexGuard<'_, State> {
-        self.state.lock()
+        self.0.state.lock()
     }
+}
+
+/// Asks for metadata. An answer that names no broker counts as none: see [`Connection::is_silent_for`].
+pub(crate) fn metadata<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> KafkaResult<Metadata> {
+    let metadata = client.fetch_metadata(topic, timeout)?;
+    if metadata.brokers().is_empty() {
+        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::BrokerNotAvailable));
+    }
+    Ok(metadata)
+}
+
+/// Log lines and errors of a client that are served after each look.
+const EVENTS_SERVED_MAX: usize = 64;
+
+/// Serves the log lines and errors of a client that is only asked, and never polled: they would pile up.
+pub(crate) fn serve_events(client: &BaseConsumer<Connection>) {
+    (0..EVENTS_SERVED_MAX).for_each(|_| drop(client.poll(Duration::ZERO)));
 }
 
 /// librdkafka repeats itself once per reconnect, so its lines stay below info; what matters is said by `Connection`.
@@ -86,5 +161,30 @@ impl ClientContext for Connection {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.report(&error, reason);
+    }
+}
+
+impl ConsumerContext for Connection {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_counts_as_deaf_after_a_while_of_failures_only_and_its_successor_has_as_long() {
+        let connection = Connection::new("test");
+        let long_ago = Instant::now() - DEAF_AFTER;
+        connection.unanswered(long_ago);
+        assert!(connection.is_silent_for(DEAF_AFTER) && !connection.is_down());
+        connection.alive();
+        assert!(!connection.is_silent_for(Duration::ZERO));
+        connection.unanswered(long_ago);
+        connection.lost("all brokers are down");
+        assert!(connection.is_silent_for(DEAF_AFTER) && connection.is_down(), "it began with the first failure");
+        connection.begin_anew();
+        assert!(!connection.is_silent_for(DEAF_AFTER) && connection.is_down(), "Kafka is away all the same");
+        assert_eq!(connection.losses(), 1);
+        connection.lost("all brokers are down");
+        assert_eq!(connection.losses(), 1, "once per change");
     }
 }

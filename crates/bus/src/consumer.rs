@@ -1,14 +1,16 @@
 //! A consumer on a thread of its own: it polls, and calls a `Handler`; nothing runs on a tokio worker.
 //!
-//! After `revoked` no record of those partitions is delivered until they are `assigned` again. Start offsets are the
-//! handler's to choose, each time; this consumer commits nothing and resets to nowhere (`auto.offset.reset=error`).
+//! After `revoked` no record of those partitions is delivered until they are `assigned` again. The handler chooses the
+//! start offsets at each assignment. This consumer commits nothing and never resets (`auto.offset.reset=error`).
 
+mod client;
 mod handler;
 mod kept;
 mod membership;
 mod owned;
 mod poll;
 mod rebalance;
+mod stopped;
 mod wake;
 
 use std::sync::Arc;
@@ -17,8 +19,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::BaseConsumer;
 
 pub(crate) use self::handler::Command;
 pub use self::handler::{AssignedPartition, Commands, ConsumerError, Handler, Start, TopicPartition};
@@ -31,8 +31,8 @@ use crate::in_process::InProcess;
 use crate::settings::MESSAGE_BYTES_MAX;
 use crate::{Error, Settings};
 
-/// How long the in-process broker may hold a fetch of a consumer that somebody waits for. It answers a fetch that found
-/// nothing only when this time is over, whatever is written meanwhile (librdkafka's `rd_kafka_mock_handle_Fetch`), so a
+/// The time that the in-process broker may hold a fetch of a consumer that a caller waits for. It answers a fetch that
+/// found nothing only after this time, whatever is written meanwhile (librdkafka's `rd_kafka_mock_handle_Fetch`), so a
 /// record waits for half of it on average. Each such consumer costs an idle process 200 fetches a second, about 1 % of
 /// a processor.
 const IN_PROCESS_FETCH_WAIT_MAX: Duration = Duration::from_millis(5);
@@ -44,14 +44,14 @@ pub struct ConsumerOptions {
     pub group: String,
     /// The topics, by full name. Changed at run time by `Commands::subscribe`.
     pub topics: Vec<String>,
-    /// The broker may hold a fetch on an idle topic for so long. The lower, the sooner a lone record arrives.
+    /// The time that the broker may hold a fetch on an idle topic. The lower, the sooner a lone record arrives.
     pub fetch_wait_max: Duration,
-    /// So much, in bytes, ends the broker's holding of a fetch before its time; 1: any record does. The more, the fewer
+    /// The bytes at which the broker answers a fetch before that time is over; 1: at any record. The more, the fewer
     /// fetches a busy topic costs the broker, and the later a lone record arrives.
     pub fetch_min_bytes: u32,
-    /// After this long without a heartbeat the group gives our partitions to others.
+    /// The time without a heartbeat after which the group gives our partitions to others.
     pub session_timeout: Duration,
-    /// After this long without a poll (a handler that blocks) we leave the group.
+    /// The time without a poll (a handler that blocks) after which we leave the group.
     pub poll_interval_max: Duration,
     /// Records fetched ahead, in KiB, all partitions together.
     pub prefetch_max_kib: u32,
@@ -111,7 +111,7 @@ impl ConsumerOptions {
     }
 }
 
-/// Which partitions of the topics to read.
+/// The partitions to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// Those that the group gives us.
@@ -131,6 +131,7 @@ pub struct GroupConsumer {
 
 /// A running consumer's handle for other threads. Cheap to clone; it does not keep the consumer alive.
 #[derive(Clone)]
+#[cfg_attr(test, derive(Default))]
 pub struct Control {
     stop: Arc<AtomicBool>,
     wake: Arc<Wake>,
@@ -155,7 +156,7 @@ impl Control {
         self.membership.now()
     }
 
-    /// Whether Kafka could not be reached when it was last tried.
+    /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
@@ -187,7 +188,7 @@ impl GroupConsumer {
         Self::start_in(settings, options, scope, |_| handler)
     }
 
-    /// The same for a handler that needs the control (to wake the thread, or for the group's metadata).
+    /// [`GroupConsumer::start`] for a handler that needs the control (to wake the thread, or for the group's metadata).
     pub fn start_with<H: Handler>(
         settings: &Settings,
         options: ConsumerOptions,
@@ -210,14 +211,10 @@ impl GroupConsumer {
         let handler = Box::new(handler(control.clone()));
         let callbacks = Callbacks::new(handler, options.group.clone(), settings.in_process.clone(), control.clone());
         let config = options.client_config(settings, scope);
-        let mut consumer: BaseConsumer<Callbacks> = BaseConsumer::from_config_and_context(&config, callbacks)?;
-        let wake = Arc::clone(&control.wake);
-        consumer.set_nonempty_callback(move || wake.signal());
-        let consumer = Arc::new(consumer);
-        control.membership.begin(&consumer);
+        let consumer = client::make(&config, callbacks, &control)?;
         // The in-process broker has no groups: there, every member has all partitions.
         let reader = settings.in_process.as_ref().map(InProcess::reader);
-        let poller = Poller::new(consumer, options, control.clone(), scope, reader);
+        let poller = Poller::new(consumer, config, options, control.clone(), scope, reader);
         let thread = std::thread::Builder::new()
             .name("kafka-consumer".to_owned())
             .spawn(move || poller.run())
@@ -240,7 +237,7 @@ impl GroupConsumer {
         self.control.group_metadata()
     }
 
-    /// Whether the thread has ended by itself, after a fatal error.
+    /// True if the thread has ended by itself, after a fatal error.
     pub fn is_finished(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }

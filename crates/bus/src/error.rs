@@ -2,7 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// librdkafka's own words for what went wrong.
+/// librdkafka's own text of an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Cause(String);
@@ -26,6 +26,12 @@ impl From<KafkaError> for Cause {
     }
 }
 
+/// An error's text with those of its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// A request to Kafka failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -38,7 +44,7 @@ pub enum Error {
     /// The record is larger than the topic, or the client, allows. Trying again does not help.
     #[error("record too large for {topic}: {size_bytes} bytes")]
     TooLarge {
-        /// Where it was to go.
+        /// The record's topic.
         topic: String,
         /// Its size on the wire.
         size_bytes: usize,
@@ -64,7 +70,7 @@ impl Error {
         Self::Settings(cause.into())
     }
 
-    /// Whether the same request may succeed later without anybody changing anything.
+    /// True if the same request may succeed later, unchanged.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }

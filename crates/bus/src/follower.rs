@@ -1,10 +1,12 @@
 //! Rule 3: follow topics with the positions kept in the caller's database.
 //!
 //! The group only divides the partitions; nothing is committed to Kafka. A part's `first_offset` is what the database
-//! must hold for the part to be applied (compare-and-set), `next_offset` what it holds afterwards. On a conflict call
-//! `rewind`. If the positions cannot be read, that is retried; they are never guessed.
+//! must hold for the part to be applied (compare-and-set), `next_offset` is its value afterwards. On a conflict call
+//! `rewind`. If the positions cannot be read, reading them is retried; they are never guessed.
 
 mod buffer;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,25 +16,26 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-use self::buffer::{Buffer, Shared};
+use self::buffer::{Buffer, Rewinding, Shared};
 use crate::consumer::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, Handler, Start, TopicPartition,
 };
+use crate::error::chain;
 use crate::{Error, Inbound, Settings};
 
 /// See [`FollowerOptions::in_large_batches`].
 const LARGE_FETCH_BYTES_MIN: u32 = 256 * 1024;
 const LARGE_FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
-/// A full buffer holds the thread for so long before the partitions are paused.
+/// The time for which a full buffer holds the thread before the partitions are paused.
 const FULL_WAIT: Duration = Duration::from_millis(500);
-/// Between attempts to read the positions.
+/// The pause between attempts to read the positions.
 const POSITIONS_RETRY: Duration = Duration::from_millis(500);
-/// One attempt to read the positions.
+/// The time limit of one attempt to read the positions.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between looks of a waiting caller whether the consumer still lives.
+/// The interval at which a waiting caller checks that the consumer still runs.
 const LIVENESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Which topics to follow, and how much at once.
+/// The topics to follow, and the size of batches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FollowerOptions {
     /// The consumer group, which divides the partitions.
@@ -77,7 +80,7 @@ impl FollowerOptions {
 /// Records of several partitions: at most one part per partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecordBatch {
-    /// In no particular order among partitions.
+    /// The parts, in no particular order.
     pub parts: Vec<PartitionRecords>,
 }
 
@@ -87,7 +90,7 @@ impl RecordBatch {
         self.parts.iter().map(|part| part.records.len()).sum()
     }
 
-    /// Whether there is none.
+    /// True if there is no record.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -162,7 +165,7 @@ impl Follower {
                 return Ok(batch);
             }
             if self.consumer.is_finished() {
-                return Err(ConsumerError::Fatal("the consumer has ended".to_owned()));
+                return Err(ConsumerError::Fatal("the consumer has ended".into()));
             }
             let _ = tokio::time::timeout(LIVENESS_INTERVAL, notified).await;
         }
@@ -175,7 +178,7 @@ impl Follower {
         let mut state = self.shared.lock();
         if let Some(buffer) = state.partitions.get_mut(&place) {
             let (records, bytes) = buffer.clear();
-            buffer.rewinding = true;
+            buffer.rewinding = Some(Rewinding::Due);
             state.count_out(records, bytes);
             self.shared.room.notify_all();
             self.consumer.wake();
@@ -187,7 +190,7 @@ impl Follower {
         self.shared.lock().partitions.keys().cloned().collect()
     }
 
-    /// Whether Kafka could not be reached when it was last tried.
+    /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
     }
@@ -250,7 +253,12 @@ impl FollowerHandler {
     fn rewind(&mut self, commands: &mut Commands) {
         let due: Vec<TopicPartition> = {
             let state = self.shared.lock();
-            state.partitions.iter().filter(|(_, buffer)| buffer.rewinding).map(|(place, _)| place.clone()).collect()
+            state
+                .partitions
+                .iter()
+                .filter(|(_, buffer)| buffer.rewinding == Some(Rewinding::Due))
+                .map(|(place, _)| place.clone())
+                .collect()
         };
         if due.is_empty() || (self.positions_failed && self.tried_at.is_some_and(|at| at.elapsed() < POSITIONS_RETRY)) {
             return;
@@ -259,8 +267,7 @@ impl FollowerHandler {
         let mut state = self.shared.lock();
         for (place, position) in due.into_iter().zip(found) {
             if let Some(buffer) = state.partitions.get_mut(&place) {
-                buffer.rewinding = false;
-                buffer.first_offset = position.unwrap_or(0);
+                buffer.rewinding = Some(Rewinding::Seeking(position.unwrap_or(0)));
                 commands.seek(place, start_of(position));
             }
         }
@@ -286,8 +293,7 @@ impl Handler for FollowerHandler {
         };
         let mut state = self.shared.lock();
         for (place, position) in places.into_iter().zip(&found) {
-            let buffer = Buffer { first_offset: position.unwrap_or(0), ..Buffer::default() };
-            state.partitions.insert(place, buffer);
+            state.partitions.insert(place, Buffer::at(position.unwrap_or(0)));
         }
         Ok(found.into_iter().map(start_of).collect())
     }
@@ -316,7 +322,14 @@ impl Handler for FollowerHandler {
         }
         let bytes = record.size_bytes();
         let place = TopicPartition::new(record.topic.as_str(), record.partition);
-        let Some(buffer) = state.partitions.get_mut(&place).filter(|buffer| !buffer.rewinding) else { return };
+        if self.paused && self.shared.is_full(&state) {
+            // It was assigned while the others were paused.
+            commands.pause(vec![place.clone()]);
+        }
+        let Some(buffer) = state.partitions.get_mut(&place).filter(|buffer| buffer.takes(record.offset)) else {
+            return;
+        };
+        buffer.expected = record.offset + 1;
         buffer.records.push(record);
         buffer.bytes += bytes;
         state.records += 1;
@@ -336,16 +349,24 @@ impl Handler for FollowerHandler {
         }
     }
 
+    fn sought(&mut self, partition: &TopicPartition) {
+        if let Some(buffer) = self.shared.lock().partitions.get_mut(partition)
+            && let Some(Rewinding::Seeking(position)) = buffer.rewinding
+        {
+            *buffer = Buffer::at(position);
+        }
+    }
+
     fn error(&mut self, error: ConsumerError) {
         if error.is_fatal() {
             if self.stopping() {
                 return;
             }
-            tracing::error!(%error, "following has stopped");
+            tracing::error!(error = chain(&error), "following has stopped");
             self.shared.lock().failure.get_or_insert(error);
             self.shared.filled.notify_one();
         } else if !matches!(error, ConsumerError::Unavailable(_)) {
-            tracing::warn!(%error, "following");
+            tracing::warn!(error = chain(&error), "following");
         }
     }
 }

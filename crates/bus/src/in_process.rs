@@ -1,4 +1,4 @@
-//! The in-process broker of dev mode: librdkafka's mock broker, and what that lacks.
+//! The in-process broker of dev mode: librdkafka's mock broker, and the parts that it lacks.
 //!
 //! The mock broker keeps at most 5 MiB or 100,000 records per partition, in memory. It knows no CreateTopics, no
 //! isolation and no consumer groups, and it throws away offsets that a transaction commits. So this value creates the

@@ -5,6 +5,7 @@
 //! librdkafka's callbacks run on threads of our own, never on a tokio worker.
 
 mod backlog;
+mod batch;
 mod connection;
 mod consumer;
 mod error;
@@ -14,6 +15,7 @@ mod offset_commit;
 mod producer;
 mod reader;
 mod registry;
+mod renewing;
 mod settings;
 mod subjects;
 mod table;
@@ -43,4 +45,4 @@ pub use subjects::register_subjects;
 pub use table::{Table, TableTail};
 pub use tail::Tail;
 pub use topic_limits::{Misfit, TopicLimits};
-pub use transaction::{Interrupt, TransactionalProducer, TxError};
+pub use transaction::{Interrupt, TopicLook, TransactionalProducer, TxError, Undelivered};

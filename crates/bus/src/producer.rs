@@ -1,7 +1,7 @@
 //! The plain producer: idempotent, acks=all, no transaction.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -10,10 +10,11 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 
 use crate::connection::Connection;
-use crate::in_process::InProcess;
+use crate::error::Cause;
+use crate::renewing::Renewing;
 use crate::{Error, Record, Settings};
 
-/// A record may wait so long for its acknowledgement before the send fails.
+/// The time that a record has to be acknowledged before the send fails.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
 /// The longest wait for room in the local queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,14 +22,14 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sends single records. Cheap to clone.
 #[derive(Clone)]
 pub struct Producer {
-    producer: FutureProducer<Connection>,
-    /// Counts what it holds unread.
-    in_process: Option<Arc<InProcess>>,
+    settings: Settings,
+    /// After a permanent error (an idempotent producer whose sequence broke) another client takes its place, too.
+    client: Arc<Renewing<FutureProducer<Connection>>>,
 }
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("in_flight", &self.producer.in_flight_count()).finish()
+        f.debug_struct("Producer").field("in_flight", &self.client.client().in_flight_count()).finish()
     }
 }
 
@@ -36,35 +37,39 @@ impl Producer {
     /// Connects in the background; fails only for settings that make no client.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
         let config = settings.producer_config(&[("message.timeout.ms", DELIVERY_TIMEOUT_MS)]);
-        let producer = FutureProducer::from_config_and_context(&config, Connection::new("producer"))?;
-        Ok(Self { producer, in_process: settings.in_process.clone() })
+        let client = Renewing::new("producer", move |connection| {
+            Ok(FutureProducer::from_config_and_context(&config, connection)?)
+        })?;
+        Ok(Self { settings: settings.clone(), client: Arc::new(client) })
     }
 
     /// Sends and waits for the acknowledgement of all in-sync replicas: partition and offset.
     pub async fn send(&self, record: &Record) -> Result<(i32, i64), Error> {
-        let delivery = self.producer.send(future_record(record), Timeout::After(QUEUE_TIMEOUT)).await;
-        match delivery {
-            Ok(delivery) => {
-                let (partition, offset) = (delivery.partition, delivery.offset);
-                if let Some(in_process) = &self.in_process {
-                    in_process.wrote(&record.topic, partition, offset, record.size_bytes());
+        self.client.renew_if(|_| self.client.is_deaf())?;
+        let (began, client) = (Instant::now(), self.client.client());
+        let delivery = client.send(future_record(record), Timeout::After(QUEUE_TIMEOUT)).await;
+        let delivered = delivery.map_err(|(error, _)| send_error(error, record));
+        let delivered = self.client.heard(began, delivered).and_then(|delivery| match has_place(delivery.offset) {
+            true => Ok((delivery.partition, delivery.offset)),
+            false => Err(Error::unavailable(no_place(&record.topic))),
+        });
+        match &delivered {
+            Ok((partition, offset)) => {
+                if let Some(in_process) = &self.settings.in_process {
+                    in_process.wrote(&record.topic, *partition, *offset, record.size_bytes());
                 }
-                Ok((partition, offset))
             }
-            Err((error, _)) => Err(send_error(error, record)),
+            Err(_) => {
+                let broken = client.client().fatal_error();
+                let is_broken = |client: &FutureProducer<Connection>| client.client().fatal_error().is_some();
+                if let Some((code, reason)) = broken
+                    && self.client.renew_if(is_broken)?
+                {
+                    tracing::warn!(%code, reason, "a producer is broken; another one takes its place");
+                }
+            }
         }
-    }
-
-    /// Sends if there is room, and never learns the outcome: for progress, which no decision depends on.
-    pub fn send_lossy(&self, record: &Record) {
-        if let Err((error, _)) = self.producer.send_result(future_record(record)) {
-            tracing::debug!(topic = record.topic, %error, "a lossy record was not sent");
-        }
-    }
-
-    /// Waits until everything sent has been acknowledged or has failed. Blocks; at most `timeout`.
-    pub fn flush(&self, timeout: Duration) -> Result<(), Error> {
-        Ok(self.producer.flush(timeout)?)
+        delivered
     }
 }
 
@@ -77,6 +82,21 @@ fn future_record(record: &Record) -> FutureRecord<'_, [u8], [u8]> {
         timestamp: None,
         headers: headers(record),
     }
+}
+
+/// Whether an acknowledgement says where the record is. Without that it may not be anywhere: where the first of several
+/// batches for a partition in which the producer is new is refused for a moment, the broker takes the next one all the
+/// same, whatever its sequence number, and the first one, sent again, for a repetition. librdkafka takes it for
+/// delivered.
+pub(crate) fn has_place(offset: i64) -> bool {
+    offset >= 0
+}
+
+/// The cause where it does not.
+pub(crate) fn no_place(topic: &str) -> Cause {
+    Cause::from(format!(
+        "the broker acknowledged a record without its offset, topic {topic}: it may not have been written"
+    ))
 }
 
 /// The record's headers as librdkafka takes them.
@@ -112,5 +132,39 @@ fn send_error(error: KafkaError, record: &Record) -> Error {
             Error::TopicMissing(record.topic.clone())
         }
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::RDKafkaRespErr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_producer_that_is_broken_for_good_makes_room_for_another_one() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let producer = Producer::new(&Settings::new(cluster.bootstrap_servers(), "")).unwrap();
+        let record = Record { topic: "t".to_owned(), value: Some(b"v".to_vec()), ..Record::default() };
+        producer.send(&record).await.unwrap();
+        let broken = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 1];
+        cluster.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &broken);
+        producer.send(&record).await.unwrap_err();
+        producer.send(&record).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_record_whose_place_is_not_known_is_not_delivered() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let producer = Producer::new(&Settings::new(cluster.bootstrap_servers(), "")).unwrap();
+        let record = Record { topic: "t".to_owned(), value: Some(b"v".to_vec()), ..Record::default() };
+        let repeated = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER; 1];
+        cluster.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &repeated);
+        let error = producer.send(&record).await.unwrap_err();
+        assert!(crate::error::chain(&error).contains("without its offset"), "{error:?}");
+        producer.send(&record).await.unwrap();
     }
 }

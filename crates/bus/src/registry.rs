@@ -1,7 +1,7 @@
 //! The schema registry's client (Confluent's API).
 //!
-//! Failures are not remembered: an id that could not be resolved a moment ago is looked up again. `Unknown` is said
-//! only where the registry itself says so; anything else that goes wrong means "not now".
+//! Failures are not remembered: an id that could not be resolved a moment ago is looked up again. `Unknown` is the
+//! registry's own answer; any other failure means "not now".
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,9 +10,11 @@ use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_sch
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SuppliedSchema};
 
-/// One request.
+use crate::error::{Cause, chain};
+
+/// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between attempts, first and longest.
+/// The first and the longest pause between attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -31,18 +33,18 @@ impl std::fmt::Debug for BasicAuth {
     }
 }
 
-/// Why the registry did not answer as hoped.
+/// A failed request to the registry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// The registry says that there is no such schema.
     #[error("the registry has no schema {0}")]
     Unknown(u32),
     /// The registry refuses: an incompatible schema, say. Trying again does not help.
-    #[error("the registry refuses: {0}")]
-    Refused(String),
+    #[error("the registry refuses")]
+    Refused(#[source] Cause),
     /// It cannot be reached, or it has trouble of its own. Try again.
-    #[error("the schema registry is not available: {0}")]
-    Unavailable(String),
+    #[error("the schema registry is not available")]
+    Unavailable(#[source] Cause),
 }
 
 /// A schema registry. Cheap to clone.
@@ -65,7 +67,7 @@ impl Registry {
         if let Some(auth) = &auth {
             builder.set_basic_authorization(&auth.user, Some(&auth.password));
         }
-        let refused = |error: String| RegistryError::Refused(error);
+        let refused = |error: String| RegistryError::Refused(error.into());
         let settings = builder.build().map_err(|error| refused(error.to_string()))?;
         let client =
             reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().map_err(|error| refused(error.to_string()))?;
@@ -90,7 +92,7 @@ impl Registry {
                 match answer.status {
                     // Only the registry's own "not found": a wrong URL answers 404 too, and must not cost a record.
                     Some(404) if answer.code / 100 == 404 => Err(RegistryError::Unknown(id)),
-                    _ => Err(RegistryError::Unavailable(answer.text)),
+                    _ => Err(RegistryError::Unavailable(answer.text.into())),
                 }
             }
         }
@@ -106,7 +108,6 @@ impl Registry {
         if let Some(auth) = &self.auth {
             request = request.basic_auth(&auth.user, Some(&auth.password));
         }
-        let unavailable = |error: reqwest::Error| RegistryError::Unavailable(error.to_string());
         let response = request.send().await.map_err(unavailable)?;
         let status = response.status();
         if status.is_success() {
@@ -116,18 +117,23 @@ impl Registry {
         Err(Answer { status: Some(status.as_u16()), code: 0, text }.refused_or_unavailable())
     }
 
-    /// Whether the registry answers.
+    /// Succeeds if the registry answers.
     pub async fn reachable(&self) -> Result<(), RegistryError> {
         let mut request = self.client.get(format!("{}/subjects", self.url));
         if let Some(auth) = &self.auth {
             request = request.basic_auth(&auth.user, Some(&auth.password));
         }
-        let response = request.send().await.map_err(|error| RegistryError::Unavailable(error.to_string()))?;
+        let response = request.send().await.map_err(unavailable)?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(RegistryError::Unavailable(status.to_string())),
+            status => Err(RegistryError::Unavailable(status.to_string().into())),
         }
     }
+}
+
+/// With its causes: reqwest's own text names none of them, and its errors cannot be cloned.
+fn unavailable(error: reqwest::Error) -> RegistryError {
+    RegistryError::Unavailable(chain(&error).into())
 }
 
 /// Calls again while the registry is unavailable, with growing pauses; says so once.
@@ -142,7 +148,7 @@ where
         match call().await {
             Err(RegistryError::Unavailable(error)) => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::warn!(error, "the schema registry is not available; retrying");
+                    tracing::warn!(%error, "the schema registry is not available; retrying");
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
@@ -176,9 +182,22 @@ impl Answer {
     fn refused_or_unavailable(self) -> RegistryError {
         match self.status {
             // 408 and 429 pass; 401 and 403 are an operator's to mend, after which the same call succeeds.
-            Some(408 | 429 | 401 | 403) => RegistryError::Unavailable(self.text),
-            Some(400..=499) => RegistryError::Refused(self.text),
-            _ => RegistryError::Unavailable(self.text),
+            Some(408 | 429 | 401 | 403) => RegistryError::Unavailable(self.text.into()),
+            Some(400..=499) => RegistryError::Refused(self.text.into()),
+            _ => RegistryError::Unavailable(self.text.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_and_its_causes_say_each_thing_once() {
+        let (refused, away) = (RegistryError::Refused("409 no".into()), RegistryError::Unavailable("503 no".into()));
+        assert_eq!(chain(&refused), "the registry refuses: 409 no");
+        assert_eq!(chain(&away), "the schema registry is not available: 503 no");
+        assert_eq!(chain(&RegistryError::Unknown(7)), "the registry has no schema 7");
     }
 }

@@ -10,9 +10,9 @@ use rdkafka::error::KafkaError;
 
 use crate::in_process::{DevCapacity, InProcess};
 
-/// The largest request that our clients send or accept, in bytes: the dead letters' topic limit (1 MiB + 64 KiB) and
-/// room for frames. Each topic's own limit is the broker's to hold.
-pub(crate) const MESSAGE_BYTES_MAX: u32 = 2 * 1024 * 1024;
+/// The largest request that our clients send or accept, in bytes: the limit of `waits` (2 MiB + 64 KiB) and room for
+/// frames. Each topic's own limit is the broker's to hold.
+pub(crate) const MESSAGE_BYTES_MAX: u32 = 3 * 1024 * 1024;
 
 /// Kafka and the schema registry, and how to connect to them.
 #[derive(Clone, Default)]
@@ -59,7 +59,7 @@ impl Settings {
         Self { in_process: Some(Arc::clone(&in_process)), ..Self::new(in_process.address(), "") }
     }
 
-    /// Where to ask whether the broker has room. None with a real Kafka: it always has.
+    /// A handle that tells the in-process broker's room. None with a real Kafka, which always has room.
     pub fn dev_capacity(&self, topics: &Topics) -> Option<DevCapacity> {
         self.in_process.as_ref().map(|in_process| DevCapacity::new(Arc::clone(in_process), topics.clone()))
     }
@@ -92,7 +92,10 @@ impl Settings {
             // Back within a second after a restart of the broker; the default may wait ten.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
-            .set("topic.metadata.refresh.interval.ms", "5000");
+            .set("topic.metadata.refresh.interval.ms", "5000")
+            // Otherwise librdkafka 2.12 takes all brokers for new ones at each attempt to connect while none answers,
+            // dozens of times a second; among the threads that end then it crashes now and then.
+            .set("metadata.recovery.strategy", "none");
         for (name, value) in own {
             config.set(*name, *value);
         }

@@ -9,16 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
+use crate::batch::{BATCHES_MAX, Batch};
 use crate::consumer::{
     AssignedPartition, Command, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Scope, Start,
     TopicPartition,
 };
+use crate::error::chain;
 use crate::{Error, Inbound, Settings, admin};
-
-/// Batches that may wait for the reader before the consumer stops fetching.
-const BATCHES_MAX: usize = 16;
-/// Records in one batch.
-const BATCH_RECORDS_MAX: usize = 500;
 
 /// Reads tables.
 #[derive(Debug)]
@@ -32,36 +29,64 @@ impl Table {
         Self::read(settings, topic, vec![Start::Beginning; partitions]).await
     }
 
-    /// The same from at most `offsets_back` before the end of each partition (transaction markers take offsets too):
-    /// for the newest value of a key without reading a log that is not yet compacted.
+    /// [`Table::load`] from at most `offsets_back` before the end of each partition (transaction markers take offsets
+    /// too): finds the newest value of a key without reading a log that is not yet compacted.
     pub async fn load_recent(
         settings: &Settings,
         topic: &str,
         offsets_back: i64,
     ) -> Result<(Vec<Inbound>, TableTail), Error> {
+        let mut records = Vec::new();
+        let (_, tail) = Self::stream_recent(settings, topic, offsets_back, |more| records.extend(more)).await?;
+        Ok((records, tail))
+    }
+
+    /// [`Table::load_recent`], batch by batch as they come: a log of large records is never in memory as a whole. The
+    /// offset at which each partition was begun is returned, too.
+    pub async fn stream_recent(
+        settings: &Settings,
+        topic: &str,
+        offsets_back: i64,
+        each: impl FnMut(Vec<Inbound>),
+    ) -> Result<(Vec<i64>, TableTail), Error> {
         admin::ends_when_there(settings, topic).await?;
         let offsets = admin::Admin::new(settings)?.offsets(&[topic.to_owned()]).await?;
-        let start = |(log_start, end): &(i64, i64)| Start::Offset((end - offsets_back).max(*log_start));
-        Self::read(settings, topic, offsets.values().map(start).collect()).await
+        let start = |(log_start, end): &(i64, i64)| (end - offsets_back).max(*log_start);
+        let starts: Vec<i64> = offsets.values().map(start).collect();
+        let mut tail = Self::open(settings, topic, starts.iter().copied().map(Start::Offset).collect())?;
+        tail.until_ends(0, each).await?;
+        Ok((starts, tail))
     }
 
     async fn read(settings: &Settings, topic: &str, starts: Vec<Start>) -> Result<(Vec<Inbound>, TableTail), Error> {
+        let mut records = Vec::new();
+        let mut tail = Self::open(settings, topic, starts)?;
+        tail.until_ends(0, |more| records.extend(more)).await?;
+        Ok((records, tail))
+    }
+
+    fn open(settings: &Settings, topic: &str, starts: Vec<Start>) -> Result<TableTail, Error> {
         let partitions = starts.len();
         let options = ConsumerOptions::new(format!("{}-table", settings.client_id), [topic]);
         let (sender, messages) = mpsc::channel(BATCHES_MAX);
         let asked = Arc::new(AtomicU64::new(0));
-        let handler =
-            TableHandler { sender: Some(sender), batch: Vec::new(), starts, asked: Arc::clone(&asked), answered: 0 };
+        let handler = TableHandler {
+            sender: Some(sender),
+            batch: Batch::default(),
+            starts,
+            asked: Arc::clone(&asked),
+            answered: 0,
+        };
         let consumer = GroupConsumer::start_whole(settings, options, Scope::WholeWithEnds, handler)?;
-        let mut tail = TableTail { topic: topic.to_owned(), messages, asked, partitions, consumer };
-        let records = tail.until_ends(0).await?;
-        Ok((records, tail))
+        let (settings, topic) = (settings.clone(), topic.to_owned());
+        Ok(TableTail { settings, topic, messages, asked, partitions, consumer })
     }
 }
 
 /// The records that come after a loaded table. Dropping it ends it.
 #[derive(Debug)]
 pub struct TableTail {
+    settings: Settings,
     topic: String,
     messages: mpsc::Receiver<Message>,
     asked: Arc<AtomicU64>,
@@ -79,24 +104,27 @@ impl TableTail {
         }
     }
 
-    /// Everything not yet returned that was visible when this was called. Waits for Kafka as long as it takes.
+    /// Everything not yet returned that was written when this was called, also in transactions that were open then:
+    /// waits for their ends, and for Kafka, as long as it takes.
     pub async fn read_to_end_now(&mut self) -> Result<Vec<Inbound>, Error> {
+        admin::until_decided(&self.settings, &self.topic).await?;
         let question = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
         self.consumer.wake();
-        self.until_ends(question).await
+        let mut records = Vec::new();
+        self.until_ends(question, |more| records.extend(more)).await?;
+        Ok(records)
     }
 
-    /// Whether Kafka could not be reached when it was last tried.
+    /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
     }
 
-    async fn until_ends(&mut self, question: u64) -> Result<Vec<Inbound>, Error> {
+    async fn until_ends(&mut self, question: u64, mut each: impl FnMut(Vec<Inbound>)) -> Result<(), Error> {
         let mut ended = BTreeSet::new();
-        let mut all = Vec::new();
         while ended.len() < self.partitions {
             match self.messages.recv().await {
-                Some(Message::Records(records)) => all.extend(records),
+                Some(Message::Records(records)) => each(records),
                 Some(Message::End { partition, answered }) if answered >= question => {
                     ended.insert(partition);
                 }
@@ -104,7 +132,7 @@ impl TableTail {
                 None => return Err(Error::refused(format!("the reader of table {} has ended", self.topic))),
             }
         }
-        Ok(all)
+        Ok(())
     }
 }
 
@@ -117,10 +145,10 @@ enum Message {
 struct TableHandler {
     /// None after a fatal error: the reader then sees the end.
     sender: Option<mpsc::Sender<Message>>,
-    batch: Vec<Inbound>,
-    /// By partition. One that came later is read from its beginning.
+    batch: Batch,
+    /// The starts by partition. A partition that was added later is read from its beginning.
     starts: Vec<Start>,
-    /// The last question for the ends, and the last that was passed on.
+    /// The number of the last request for the ends, and of the last that was passed on.
     asked: Arc<AtomicU64>,
     answered: u64,
 }
@@ -134,8 +162,7 @@ impl TableHandler {
     }
 
     fn hand_over(&mut self) {
-        if !self.batch.is_empty() {
-            let records = std::mem::take(&mut self.batch);
+        if let Some(records) = self.batch.take() {
             self.send(Message::Records(records));
         }
     }
@@ -153,8 +180,7 @@ impl Handler for TableHandler {
     fn revoked(&mut self, _partitions: &[TopicPartition], _lost: bool) {}
 
     fn record(&mut self, record: Inbound, _commands: &mut Commands) {
-        self.batch.push(record);
-        if self.batch.len() >= BATCH_RECORDS_MAX {
+        if self.batch.push(record) {
             self.hand_over();
         }
     }
@@ -175,10 +201,10 @@ impl Handler for TableHandler {
 
     fn error(&mut self, error: ConsumerError) {
         if error.is_fatal() {
-            tracing::error!(%error, "the reader of a table has ended");
+            tracing::error!(error = chain(&error), "the reader of a table has ended");
             self.sender = None;
         } else if !matches!(error, ConsumerError::Unavailable(_)) {
-            tracing::warn!(%error, "table");
+            tracing::warn!(error = chain(&error), "table");
         }
     }
 }

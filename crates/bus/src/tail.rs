@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::batch::{BATCHES_MAX, Batch};
 use crate::consumer::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, GroupConsumer, Handler, Scope, Start, TopicPartition,
 };
+use crate::error::chain;
 use crate::{Error, Inbound, Settings, admin};
-
-/// Batches that may wait for the reader before the consumer stops fetching.
-const BATCHES_MAX: usize = 16;
-/// Records in one batch.
-const BATCH_RECORDS_MAX: usize = 500;
 
 /// Follows a topic from its end as of `start`. Dropping it ends it.
 #[derive(Debug)]
@@ -29,7 +26,7 @@ impl Tail {
         let mut options = ConsumerOptions::new(format!("{}-tail", settings.client_id), [topic]);
         options.fetch_wait_max = fetch_wait_max;
         let (sender, batches) = mpsc::channel(BATCHES_MAX);
-        let handler = TailHandler { sender: Some(sender), batch: Vec::new(), ends };
+        let handler = TailHandler { sender: Some(sender), batch: Batch::default(), ends };
         let consumer = GroupConsumer::start_whole(settings, options, Scope::Whole, handler)?;
         Ok(Self { batches, consumer })
     }
@@ -40,7 +37,7 @@ impl Tail {
         self.batches.recv().await
     }
 
-    /// Whether Kafka could not be reached when it was last tried.
+    /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
     }
@@ -49,16 +46,16 @@ impl Tail {
 struct TailHandler {
     /// None after a fatal error: the reader then sees the end.
     sender: Option<mpsc::Sender<Vec<Inbound>>>,
-    batch: Vec<Inbound>,
-    /// By partition, as of the start. A partition that came later is read from its beginning.
+    batch: Batch,
+    /// The ends at the start, by partition. A partition that was added later is read from its beginning.
     ends: Vec<i64>,
 }
 
 impl TailHandler {
     fn hand_over(&mut self) {
-        if let (false, Some(sender)) = (self.batch.is_empty(), &self.sender) {
+        if let (Some(records), Some(sender)) = (self.batch.take(), &self.sender) {
             // Blocks while the reader is behind. An error means that the reader was dropped; we end soon, too.
-            let _ = sender.blocking_send(std::mem::take(&mut self.batch));
+            let _ = sender.blocking_send(records);
         }
     }
 }
@@ -75,8 +72,7 @@ impl Handler for TailHandler {
     fn revoked(&mut self, _partitions: &[TopicPartition], _lost: bool) {}
 
     fn record(&mut self, record: Inbound, _commands: &mut Commands) {
-        self.batch.push(record);
-        if self.batch.len() >= BATCH_RECORDS_MAX {
+        if self.batch.push(record) {
             self.hand_over();
         }
     }
@@ -87,10 +83,10 @@ impl Handler for TailHandler {
 
     fn error(&mut self, error: ConsumerError) {
         if error.is_fatal() {
-            tracing::error!(%error, "a tail has ended");
+            tracing::error!(error = chain(&error), "a tail has ended");
             self.sender = None;
         } else if !matches!(error, ConsumerError::Unavailable(_)) {
-            tracing::warn!(%error, "tail");
+            tracing::warn!(error = chain(&error), "tail");
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! One behaviour for everybody who asks:
 //! - A limit is looked up once, and again only for a record that does not fit, since it may have been raised.
-//! - A missing topic is looked for again after a while, since it may be created at any moment. Whoever waited for it in
-//!   vain has it count as missing for longer, so that a backlog of records for it does not wait once per record.
+//! - A missing topic is looked for again after a while, since it may be created at any moment. After a wait in vain it
+//!   counts as missing for longer, so that a backlog of records for it does not wait once per record.
 //! - Where we may not read a topic's settings, its limit is the one that `migrate` sets. To assume none would only move
 //!   the refusal into a transaction, which it aborts.
 
@@ -17,18 +17,19 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::admin::Admin;
+use crate::error::chain;
 
-/// The batch of one record adds so much to it (KIP-98: 61 bytes), with room to spare.
+/// The bytes that the batch of one record adds to it (KIP-98: 61 bytes), with room to spare.
 const BATCH_FRAME_BYTES: usize = 128;
-/// A topic counts as missing without another look for at least so long, or for a multiple of the wait for it.
+/// The least time for which a topic counts as missing without another look; after a wait, a multiple of that wait.
 const MISSING_FOR_MIN: Duration = Duration::from_secs(2);
 const MISSING_PER_WAIT: u32 = 3;
-/// Between looks for a topic that is waited for.
+/// The pause between looks for a topic that is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Missing topics remembered at once.
 const MISSING_MAX: usize = 1_000;
 
-/// Why a topic would not take a record.
+/// The reason for which a topic would not take a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Misfit {
     /// The topic does not exist.
@@ -45,7 +46,7 @@ pub enum Misfit {
 pub struct TopicLimits {
     admin: Admin,
     record_bytes_max: RwLock<HashMap<String, usize>>,
-    /// Until when a topic counts as missing. One look-up at a time.
+    /// The end of the time for which a topic counts as missing. The lock allows one look-up at a time.
     missing_until: Mutex<HashMap<String, Instant>>,
 }
 
@@ -55,12 +56,17 @@ impl TopicLimits {
         Self { admin, record_bytes_max: RwLock::default(), missing_until: Mutex::default() }
     }
 
-    /// Whether the topic is known to take a record of this size. If not, [`TopicLimits::check`] finds out.
+    /// True if the topic is known to take a record of this size. If not, [`TopicLimits::check`] finds out.
     pub fn is_known_to_fit(&self, topic: &str, record_bytes: usize) -> bool {
         self.record_bytes_max.read().get(topic).is_some_and(|max| record_bytes <= *max)
     }
 
-    /// Why the topic would not take a record of this size; none when it would. A missing topic is waited for.
+    /// Looks the topic up anew when it is next asked for: it may be gone.
+    pub fn forget(&self, topic: &str) {
+        self.record_bytes_max.write().remove(topic);
+    }
+
+    /// The reason for which the topic would not take a record of this size, if there is one. Waits for a missing topic.
     ///
     /// # Errors
     /// Kafka does not answer: nothing is known about the topic.
@@ -105,7 +111,7 @@ impl TopicLimits {
             Err(Error::TopicMissing(_)) => return Ok(None),
             Err(error) if error.is_transient() => return Err(error),
             Err(error) => {
-                let reason = format!("{:#}", anyhow::Error::new(error));
+                let reason = chain(&error);
                 tracing::warn!(topic, reason, "the topic's size limit cannot be read; taking the default");
                 default_for(topic)
             }

@@ -1,11 +1,11 @@
-//! Why a request did not succeed.
+//! Errors of requests.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// Why a request did not succeed.
+/// The reason for which a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// This process can make no HTTP client.
@@ -27,13 +27,13 @@ pub enum Error {
     /// The answer is not what this API sends: another service may listen there.
     #[error("the answer is not JSON of this API")]
     Unreadable(#[source] reqwest::Error),
-    /// The job was accepted by something that does not say where it is.
+    /// The answer to a submitted job has no `Location`: another service may listen there.
     #[error("the answer has no Location")]
     NoLocation,
 }
 
 impl Error {
-    /// Whether the same request may succeed a little later.
+    /// True if the same request may succeed a little later.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Unreadable(_) => true,

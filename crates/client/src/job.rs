@@ -3,11 +3,11 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// Durable, and no step has begun.
+    /// Durable; no step has ended, or run for long, yet.
     Accepted,
     /// Steps run.
     Running,
@@ -21,7 +21,7 @@ pub enum JobState {
     Succeeded,
     /// Ended: a step failed for good, and the others are undone.
     Failed,
-    /// Ended at a caller's wish.
+    /// Ended at a caller's request.
     Cancelled,
     /// A state that this version of the client does not know.
     #[serde(other)]
@@ -29,7 +29,7 @@ pub enum JobState {
 }
 
 impl JobState {
-    /// Nothing more happens by itself: the job has ended or is parked.
+    /// True if the job has ended or is parked: nothing more happens by itself.
     pub const fn is_at_rest(self) -> bool {
         match self {
             Self::Succeeded | Self::Failed | Self::Cancelled | Self::NeedsAttention => true,
@@ -83,7 +83,7 @@ pub struct Step {
     pub attempts: u32,
 }
 
-/// Why a job failed or is parked.
+/// The failure of a job, or the reason for which it is parked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
 pub struct Failure {
@@ -95,7 +95,7 @@ pub struct Failure {
 /// `GET /v1/jobs/{id}/events`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Events {
-    /// In the order in which they happened.
+    /// The events, in the order in which they happened.
     pub events: Vec<Event>,
     /// The cursor after the last one; none where no event is known yet.
     pub next: Option<String>,
@@ -120,7 +120,7 @@ pub struct Event {
     pub attempts: u32,
     /// The pause before the next attempt, in milliseconds.
     pub next_attempt_after_ms: Option<i64>,
-    /// More, by the kind of event.
+    /// Further data, by the kind of event.
     #[serde(default)]
     pub data: Value,
 }

@@ -6,7 +6,7 @@
 //! # async fn order() -> Result<(), client::Error> {
 //! let client = client::Client::new("http://127.0.0.1:8080")?;
 //! let input = r#"{"customer_id": "ada", "sku": "tea"}"#;
-//! // The same key is the same job, so this may be repeated after any failure.
+//! // One key stands for one job, so this may be repeated after any failure.
 //! let accepted = client.submit("order", input, Some("order-17")).await?;
 //! let status = client.wait_for_end(&accepted.job, Duration::from_millis(200)).await?;
 //! println!("{:?}: {:?}", status.status, status.result);
@@ -30,9 +30,9 @@ use tokio::time::Instant;
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{Event, Events, Failure, JobState, Status, Step};
 
-/// One request may take so long.
+/// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two attempts of [`Client::submit_patiently`], unless the API says how long to wait.
+/// The pause between two attempts of [`Client::submit_patiently`], unless the API asks for another one.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// An API of Meanwhile. Cheap to clone.
@@ -42,7 +42,7 @@ pub struct Client {
     url: String,
 }
 
-/// A job was accepted: it is durable and will run to its end.
+/// An accepted job: it is durable and will run to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// The job's id, a UUID.
@@ -57,7 +57,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unusable`]: the settings of this process allow no HTTP client (a malformed proxy, say).
     pub fn new(url: &str) -> Result<Self, Error> {
-        // One provider per process; a provider that is installed already serves as well.
+        // A process has one provider; one that is installed already serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().map_err(Error::Unusable)?;
         Ok(Self { http, url: String::new() }.at(url))
@@ -163,7 +163,7 @@ impl Client {
         Ok(flows.flows.into_iter().map(|flow| flow.flow).collect())
     }
 
-    /// Whether the API and everything that it depends on is ready.
+    /// True if the API and everything that it depends on is ready.
     pub async fn is_ready(&self) -> bool {
         let answer = self.http.get(format!("{}/readyz", self.url)).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS_MAX: usize = 256;
 
 /// Carries every connection to `listener` on to `target` (`host:port`) until shutdown.
+#[expect(clippy::disallowed_methods, reason = "a connection ends with its peers, or at shutdown")]
 pub async fn serve(listener: TcpListener, target: String, shutdown: CancellationToken) {
     let target: Arc<str> = target.into();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -30,7 +31,7 @@ pub async fn serve(listener: TcpListener, target: String, shutdown: Cancellation
                         });
                     }
                     Err(error) => {
-                        // Out of file descriptors, say: waiting for connections to end is all there is to do.
+                        // No file descriptors are left, say: only waiting for connections to end helps.
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                     }
@@ -53,6 +54,7 @@ async fn carry(mut client: TcpStream, target: &str) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own what they start")]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use postgres::Private;
 
-/// Where Kafka's own tools expect a broker.
+/// The address at which Kafka's own tools expect a broker.
 pub const KAFKA_LISTEN: &str = "127.0.0.1:9092";
-/// Where Confluent's tools expect a registry.
+/// The address at which Confluent's tools expect a registry.
 pub const REGISTRY_LISTEN: &str = "127.0.0.1:8081";
 
 /// The servers that are given, and the addresses of the built-in ones.
@@ -72,6 +72,7 @@ impl Dev {
     ///
     /// # Errors
     /// A port is in use (the message names the flag to change), or Postgres is not installed or does not start.
+    #[expect(clippy::disallowed_methods, reason = "what is started here ends with the returned value")]
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let shutdown = CancellationToken::new();
         // Ports first: finding out that one is taken should not cost the start of Postgres.

@@ -1,5 +1,6 @@
 //! A private Postgres starts, keeps strangers out, and leaves nothing behind, however its process ends.
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,4 @@
-//! The wish that a job be cancelled.
+//! The request to cancel a job.
 
 use std::borrow::Cow;
 
@@ -8,19 +8,23 @@ use serde::{Deserialize, Serialize};
 use crate::error::DecodeError;
 use crate::field::job;
 
-/// Asks whoever holds the job's token to cancel it. The topic is compacted: the last one per job counts.
+/// Asks the holder of the job's token to cancel the job. The topic is compacted: the last one per job counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cancel {
-    /// Which job.
+    /// The job to cancel.
     pub job: JobId,
     /// The job's tenant.
     pub tenant: String,
     /// The person or system that asked.
     pub requested_by: String,
-    /// Why, in their words.
+    /// The reason, in their words.
     pub reason: Option<String>,
-    /// When, milliseconds since the Unix epoch.
+    /// The time of the request, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// Tells one wish from another.
+    pub id: String,
+    /// Features that whoever heeds it must have, by their words.
+    pub requires: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +37,10 @@ pub(crate) struct CancelWire<'a> {
     #[serde(default)]
     reason: Option<Cow<'a, str>>,
     at_ms: i64,
+    #[serde(default)]
+    id: Cow<'a, str>,
+    #[serde(default)]
+    requires: Vec<Cow<'a, str>>,
 }
 
 impl<'a> From<&'a Cancel> for CancelWire<'a> {
@@ -43,6 +51,8 @@ impl<'a> From<&'a Cancel> for CancelWire<'a> {
             requested_by: cancel.requested_by.as_str().into(),
             reason: cancel.reason.as_deref().map(Cow::Borrowed),
             at_ms: cancel.at_ms,
+            id: cancel.id.as_str().into(),
+            requires: cancel.requires.iter().map(Cow::from).collect(),
         }
     }
 }
@@ -57,6 +67,8 @@ impl TryFrom<CancelWire<'_>> for Cancel {
             requested_by: wire.requested_by.into_owned(),
             reason: wire.reason.map(Cow::into_owned),
             at_ms: wire.at_ms,
+            id: wire.id.into_owned(),
+            requires: wire.requires.into_iter().map(Cow::into_owned).collect(),
         })
     }
 }

@@ -1,5 +1,5 @@
-//! Commands: JSON that anybody may write to `meanwhile.commands` (docs/contract.md). Parsed strictly: whatever is
-//! not understood is refused with the place and what was meant, never passed over.
+//! Commands: JSON that any producer may write to `meanwhile.commands` (docs/contract.md). Parsed strictly: a field
+//! that is not understood is never passed over; the refusal names its place and the nearest known field.
 
 use flow::nearest::nearest;
 use serde::Deserialize;
@@ -19,13 +19,13 @@ pub struct Command {
     /// The idempotency key, in the same key space as HTTP's `Idempotency-Key`.
     #[serde(default)]
     pub id: Option<String>,
-    /// After how long the job is to start, milliseconds; written as `"delay": "90s"` (ms, s, m, h, d).
+    /// The delay before the job starts, in milliseconds; written as `"delay": "90s"` (ms, s, m, h, d).
     #[serde(default, rename = "delay", deserialize_with = "delay")]
     pub delay_ms: Option<u64>,
-    /// Where to send webhooks of this job.
+    /// The endpoint for webhooks of this job.
     #[serde(default)]
     pub callback: Option<Callback>,
-    /// Echoed everywhere; made when absent.
+    /// The correlation id, which is passed on everywhere; made if absent.
     #[serde(default)]
     pub correlation_id: Option<String>,
 }
@@ -34,12 +34,12 @@ pub struct Command {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Callback {
-    /// Where to.
+    /// The address of the endpoint.
     pub url: String,
     /// The signing secret, `whsec_...`.
     #[serde(default)]
     pub secret: Option<String>,
-    /// Which events; none: the final ones.
+    /// The kinds of events to send; none: the final ones.
     #[serde(default)]
     pub events: Option<Vec<String>>,
 }

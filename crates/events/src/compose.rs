@@ -28,12 +28,17 @@ pub fn slip_record(
     slip: &Slip,
     trace: &Trace,
 ) -> Result<Record, EncodeError> {
-    Ok(Record {
+    Ok(slip_record_as_it_is(topics, queue, slip, encode_slip(ids, slip)?, trace))
+}
+
+/// The slip, to its queue, by the value that it has already: whoever wrote it may have known more of it.
+pub fn slip_record_as_it_is(topics: &Topics, queue: &str, slip: &Slip, value: Vec<u8>, trace: &Trace) -> Record {
+    Record {
         topic: topics.steps(queue),
         key: Some(slip.record_key().into_bytes()),
-        value: Some(encode_slip(ids, slip)?),
+        value: Some(value),
         headers: headers(trace, Some(slip.job), slip.token().to_string()),
-    })
+    }
 }
 
 /// The event, as a CloudEvent in binary mode (its Kafka protocol binding 1.0.2).
@@ -72,7 +77,7 @@ pub fn cancel_record(topics: &Topics, ids: &WriterIds, cancel: &Cancel, trace: &
     })
 }
 
-/// Takes a cancel back, once the job has ended: a tombstone. Its message id is `<job>:cancel:ended`.
+/// The tombstone of a cancel, for a job that has ended. Its message id is `<job>:cancel:ended`.
 pub fn cancel_tombstone(topics: &Topics, job: JobId, trace: &Trace) -> Record {
     Record {
         topic: topics.cancels(),
@@ -82,7 +87,7 @@ pub fn cancel_tombstone(topics: &Topics, job: JobId, trace: &Trace) -> Record {
     }
 }
 
-/// The progress. Its message id is not unique: nobody counts these.
+/// The progress. Its message id is not unique, since progress is lossy.
 pub fn progress_record(
     topics: &Topics,
     ids: &WriterIds,

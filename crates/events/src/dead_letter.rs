@@ -1,4 +1,4 @@
-//! Records that nobody could read or handle: key, value and headers byte for byte, and the failure in further headers.
+//! Records that no service could read or handle: key, value and headers byte for byte, the failure in further headers.
 
 use crate::header;
 use crate::limit::{FAILURE_CLASS_BYTES_MAX, FAILURE_REASON_BYTES_MAX};
@@ -56,7 +56,7 @@ impl Class {
     }
 }
 
-/// Why a record is refused: it becomes a dead letter.
+/// The refusal of a record, which becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The kind of the refusal.
@@ -72,7 +72,7 @@ impl Refused {
     }
 }
 
-/// A refused record's place, and why it was refused: for the log, once the dead letter is committed.
+/// A refused record's place, and its refusal: for the log, once the dead letter is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedRecord {
     /// The topic in which it was read.
@@ -81,7 +81,7 @@ pub struct RefusedRecord {
     pub partition: i32,
     /// Its offset.
     pub offset: i64,
-    /// Why.
+    /// The refusal, with class and reason.
     pub refused: Refused,
 }
 
@@ -92,23 +92,23 @@ impl RefusedRecord {
     }
 }
 
-/// Why a record became a dead letter.
+/// The failure that made a record a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The reason, for a person. Cut to [`FAILURE_REASON_BYTES_MAX`].
     pub reason: String,
-    /// The same as a short stable word: `unreadable`, `bad-command`, `unknown-flow`, `too-large`, ...
+    /// The class as a short stable word: `unreadable`, `invalid-command`, `unknown-flow`, `too-large`, ...
     pub class: String,
     /// The number of attempts.
     pub attempts: u32,
-    /// When it was first tried, milliseconds since the Unix epoch.
+    /// The time of the first attempt, in milliseconds since the Unix epoch.
     pub first_at_ms: i64,
-    /// When it was last tried, milliseconds since the Unix epoch.
+    /// The time of the last attempt, in milliseconds since the Unix epoch.
     pub last_at_ms: i64,
 }
 
 impl Failure {
-    /// Tried once, now.
+    /// The failure of a record that was tried once, now.
     pub fn once(class: impl Into<String>, reason: impl Into<String>, now_ms: i64) -> Self {
         Self { reason: reason.into(), class: class.into(), attempts: 1, first_at_ms: now_ms, last_at_ms: now_ms }
     }
@@ -117,7 +117,7 @@ impl Failure {
 /// The content of a dead letter's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Burial {
-    /// Why it is there.
+    /// The failure that made it a dead letter.
     pub failure: Failure,
     /// The topic in which it was read.
     pub topic: String,
@@ -148,7 +148,7 @@ pub fn record(topics: &Topics, original: &Inbound, failure: &Failure) -> Record 
     Record { topic: topics.dead_letters(), key: original.key.clone(), value: original.value.clone(), headers }
 }
 
-/// Reads the headers of a dead letter. None when they are not all there: somebody else wrote to the topic.
+/// Reads the headers of a dead letter. None if one is missing: another producer wrote to the topic.
 pub fn burial(dead_letter: &Inbound) -> Option<Burial> {
     let text = |name: &str| dead_letter.header_text(name);
     Some(Burial {

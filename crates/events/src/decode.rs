@@ -1,12 +1,13 @@
 //! From bytes to the domain. Any bytes give a value or a reason; nothing panics, nothing is
 //! allocated beyond [`limit::DECODE_ALLOCATION_BYTES_MAX`](crate::limit::DECODE_ALLOCATION_BYTES_MAX) at once.
 //!
-//! Fields are matched by name between the schema that wrote a record and ours: an unknown field is read and dropped, a
-//! missing one takes its default, as Avro's schema resolution has it. Only what our rules of evolution allow is ever
-//! accepted (see `readable`), so nothing else of that resolution is needed.
+//! Fields are matched by name between the schema that wrote a record and ours: an unknown field is read and dropped
+//! (slips and waits are refused as [`DecodeError::Newer`] if it is set), a missing one takes its default, as Avro's
+//! schema resolution has it. Only schemas that our rules of evolution allow are accepted (see `readable`), so nothing
+//! else of that resolution is needed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
@@ -15,25 +16,35 @@ use flow::event::JobEvent;
 use flow::slip::Slip;
 use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::cancel::{Cancel, CancelWire};
 use crate::encode::{FRAME_BYTES, MAGIC};
 use crate::error::DecodeError;
 use crate::event::EventWire;
+use crate::later::{self, LaterField};
 use crate::limit::{DECODE_ALLOCATION_BYTES_MAX, SCHEMAS_MAX};
 use crate::progress::{Progress, ProgressWire};
 use crate::schema::RecordKind;
 use crate::slip::SlipWire;
+use crate::to_json::Json;
 use crate::wait::{Wait, WaitWire};
 
 /// The schemas that records were written with, by id. They never change and are few, so they are kept for the life of
 /// the process. Shared by reference among all who decode; never waits for the network.
 pub struct Schemas {
     known: RwLock<HashMap<u32, Arc<Known>>>,
+    /// Ids say nothing: see [`Schemas::published`].
+    by_published: bool,
 }
 
 enum Known {
-    Readable { kind: RecordKind, reader: GenericDatumReader<'static> },
+    /// `later`: the fields that only a later version of ours knows.
+    Readable {
+        kind: RecordKind,
+        reader: GenericDatumReader<'static>,
+        later: Vec<LaterField>,
+    },
     Unreadable(String),
 }
 
@@ -47,11 +58,18 @@ impl Schemas {
     /// Knows nothing yet.
     pub fn new() -> Self {
         apache_avro::util::max_allocation_bytes(DECODE_ALLOCATION_BYTES_MAX);
-        Self { known: RwLock::default() }
+        Self { known: RwLock::default(), by_published: false }
     }
 
-    /// Learns what the registry says about an id. A schema that is no Avro, or none of ours, is learnt too: records
-    /// that name it are then refused, with the reason, without asking again. The first answer for an id stays.
+    /// Reads a record by our own published schemas, whatever id it names: for a registry that has lost its content, or
+    /// gives the ids of old records to other schemas now. The record is read by a version that uses all of its bytes;
+    /// since versions differ in the fields at their end, there is one at most.
+    pub fn published() -> Self {
+        Self { by_published: true, ..Self::new() }
+    }
+
+    /// Learns the registry's answer for an id. A schema that is no Avro, or none of ours, is learnt too: records that
+    /// name it are then refused, with the reason, without asking again. The first answer for an id stays.
     pub fn insert(&self, id: u32, schema_json: &str) {
         if self.contains(id) {
             return;
@@ -82,7 +100,12 @@ impl Schemas {
     }
 
     pub(crate) fn datum<W: DeserializeOwned>(&self, kind: RecordKind, bytes: &[u8]) -> Result<W, DecodeError> {
-        let (id, mut datum) = unframe(bytes)?;
+        let (id, datum) = unframe(bytes)?;
+        if self.by_published {
+            let mut published = published(kind).iter().rev();
+            let found = published.find_map(|reader| whole(reader, kind, datum).ok());
+            return found.ok_or(DecodeError::UnknownSchema(id));
+        }
         let known = self.known(id).ok_or(DecodeError::UnknownSchema(id))?;
         let other = |reason: String| DecodeError::OtherSchema { id, reason };
         let reader = match &*known {
@@ -92,10 +115,48 @@ impl Schemas {
             }
             Known::Readable { reader, .. } => reader,
         };
-        let wire =
-            reader.read_deser(&mut datum).map_err(|error| DecodeError::Damaged { kind, reason: error.to_string() })?;
-        if datum.is_empty() { Ok(wire) } else { Err(DecodeError::TrailingBytes(datum.len())) }
+        whole(reader, kind, datum)
     }
+
+    /// The same, refused if a field is set that this version does not know: it would be lost, or overlooked.
+    fn whole_datum<W: DeserializeOwned>(&self, kind: RecordKind, bytes: &[u8]) -> Result<W, DecodeError> {
+        let wire = self.datum(kind, bytes)?;
+        let known = unframe(bytes).ok().and_then(|(id, _)| self.known(id));
+        if let Some(Known::Readable { later, .. }) = known.as_deref()
+            && !later.is_empty()
+        {
+            let record = decode_json(self, kind, bytes)?;
+            if let Some(field) = later.iter().find(|field| field.is_set(&record)) {
+                return Err(DecodeError::Newer(format!("it has `{field}`")));
+            }
+        }
+        Ok(wire)
+    }
+}
+
+/// The record, if it is read to the last byte.
+fn whole<W: DeserializeOwned>(
+    reader: &GenericDatumReader<'static>,
+    kind: RecordKind,
+    mut datum: &[u8],
+) -> Result<W, DecodeError> {
+    let wire =
+        reader.read_deser(&mut datum).map_err(|error| DecodeError::Damaged { kind, reason: error.to_string() })?;
+    if datum.is_empty() { Ok(wire) } else { Err(DecodeError::TrailingBytes(datum.len())) }
+}
+
+/// The readers of our published schemas, from version 1 on.
+fn published(kind: RecordKind) -> &'static [GenericDatumReader<'static>] {
+    static READERS: LazyLock<[Vec<GenericDatumReader<'static>>; 5]> = LazyLock::new(|| {
+        RecordKind::ALL.map(|kind| {
+            let readers = kind.published().iter().map(|avsc| match readable(avsc) {
+                Ok(Known::Readable { reader, .. }) => reader,
+                Ok(Known::Unreadable(reason)) | Err(reason) => unreachable!("a published schema {reason}: tested"),
+            });
+            readers.collect()
+        })
+    });
+    &READERS[kind as usize]
 }
 
 /// The schema id and the datum of a framed record.
@@ -111,8 +172,16 @@ pub fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
     }
 }
 
-/// A slip.
+/// A slip, to be taken by this version.
 pub fn decode_slip(schemas: &Schemas, bytes: &[u8]) -> Result<Slip, DecodeError> {
+    let wire = schemas.whole_datum::<SlipWire<'static>>(RecordKind::Slip, bytes)?;
+    wire.check_features()?;
+    wire.try_into()
+}
+
+/// What this version knows of a slip that a later one may have written. It must not be written again: something may be
+/// missing.
+pub fn peek_slip(schemas: &Schemas, bytes: &[u8]) -> Result<Slip, DecodeError> {
     schemas.datum::<SlipWire<'static>>(RecordKind::Slip, bytes)?.try_into()
 }
 
@@ -121,11 +190,19 @@ pub fn decode_event(schemas: &Schemas, bytes: &[u8]) -> Result<JobEvent, DecodeE
     schemas.datum::<EventWire<'static>>(RecordKind::JobEvent, bytes)?.try_into()
 }
 
-/// A hold or a signal. The slip inside a hold has its own schema id, which may be unknown as well.
+/// A record of `meanwhile.waits`. The slip inside a hold has its own schema id, which may be unknown as well.
 pub fn decode_wait(schemas: &Schemas, bytes: &[u8]) -> Result<Wait, DecodeError> {
-    let wire = schemas.datum::<WaitWire<'static>>(RecordKind::Wait, bytes)?;
-    let slip = wire.slip().map(|bytes| decode_slip(schemas, bytes)).transpose()?;
-    wire.into_wait(slip)
+    decode_wait_and_slip(schemas, bytes).map(|(wait, _)| wait)
+}
+
+/// The same, with the slip inside a hold as it is: whoever sends it on sends this. The slip in the [`Wait`] is what
+/// this version knows of it.
+pub fn decode_wait_and_slip(schemas: &Schemas, bytes: &[u8]) -> Result<(Wait, Option<Vec<u8>>), DecodeError> {
+    let mut wire = schemas.whole_datum::<WaitWire<'static>>(RecordKind::Wait, bytes)?;
+    wire.check_features()?;
+    let bytes = wire.take_slip();
+    let slip = bytes.as_deref().map(|bytes| peek_slip(schemas, bytes)).transpose()?;
+    Ok((wire.into_wait(slip)?, bytes))
 }
 
 /// A cancel.
@@ -136,6 +213,11 @@ pub fn decode_cancel(schemas: &Schemas, bytes: &[u8]) -> Result<Cancel, DecodeEr
 /// A progress.
 pub fn decode_progress(schemas: &Schemas, bytes: &[u8]) -> Result<Progress, DecodeError> {
     schemas.datum::<ProgressWire<'static>>(RecordKind::Progress, bytes)?.try_into()
+}
+
+/// The record as JSON, field by field as the schema names them. JSON that is kept as bytes is shown as JSON.
+pub fn decode_json(schemas: &Schemas, kind: RecordKind, bytes: &[u8]) -> Result<Value, DecodeError> {
+    schemas.datum::<Json>(kind, bytes).map(|json| json.0)
 }
 
 /// Accepts one of our records in any published version, or one that a later version of ours may have: plain fields,
@@ -155,7 +237,8 @@ fn readable(schema_json: &str) -> Result<Known, String> {
     // Kept for the life of the process, at most SCHEMAS_MAX times: the reader borrows it.
     let schema: &'static Schema = Box::leak(Box::new(schema));
     let reader = GenericDatumReader::builder(schema).build().map_err(|error| format!("has a loose end: {error}"))?;
-    Ok(Known::Readable { kind, reader })
+    let later = later::fields(schema, kind.parsed());
+    Ok(Known::Readable { kind, reader, later })
 }
 
 /// A record of arrays of records of optional fields: the deepest that ours go is four.

@@ -27,7 +27,7 @@ pub fn encode_event(ids: &WriterIds, event: &JobEvent) -> Result<Vec<u8>, Encode
     frame(ids, RecordKind::JobEvent, &EventWire::try_from(event)?)
 }
 
-/// A hold or a signal as its topic has it.
+/// A record of `meanwhile.waits` as the topic has it.
 pub fn encode_wait(ids: &WriterIds, wait: &Wait) -> Result<Vec<u8>, EncodeError> {
     let slip = wait.hold().map(|hold| encode_slip(ids, &hold.slip)).transpose()?;
     frame(ids, RecordKind::Wait, &WaitWire::new(wait, slip)?)

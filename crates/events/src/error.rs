@@ -1,12 +1,12 @@
-//! Why a record cannot be read or written.
+//! Errors of reading and writing records.
 
 use crate::schema::RecordKind;
 
-/// Why bytes are not the record that was expected.
+/// The reason for which bytes are not the record that was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The id is not known here: ask the registry, [`Schemas::insert`](crate::Schemas::insert) its answer, and try
-    /// again. Every other error means that the record will never be readable: a dead letter.
+    /// again. Every other error but [`DecodeError::Newer`] means that the record will never be readable: a dead letter.
     #[error("schema id {0} is not known")]
     UnknownSchema(u32),
     /// There are no bytes at all.
@@ -34,6 +34,10 @@ pub enum DecodeError {
     /// There are bytes after the datum.
     #[error("{0} bytes stand after the end of the datum")]
     TrailingBytes(usize),
+    /// A later version has written it, and it holds what this version would lose or misunderstand. It is to be kept as
+    /// it is, for a process that knows it.
+    #[error("it is of a later version: {0}")]
+    Newer(String),
     /// The datum is whole, but a field holds what it cannot mean.
     #[error("`{field}` cannot be {value:?}")]
     Field {
@@ -53,7 +57,7 @@ impl DecodeError {
 /// A value that its record cannot hold. It will fail again: the step that made it has failed for good.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// The JSON nests deeper than anybody reads.
+    /// The JSON nests deeper than readers accept.
     #[error("`{field}` nests deeper than {} levels", crate::limit::JSON_DEPTH_MAX)]
     TooDeep {
         /// The field of the record.
@@ -72,7 +76,7 @@ pub enum EncodeError {
     Codec {
         /// The record that was to be written.
         kind: RecordKind,
-        /// Why not.
+        /// The codec's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

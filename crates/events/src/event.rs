@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
+use flow::facts::JobFacts;
+use flow::slip::Phase;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DecodeError, EncodeError};
-use crate::field::{forward, job, long, phase};
+use crate::field::{forward, job, long};
 use crate::json::Json;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,12 +46,25 @@ pub(crate) struct EventWire<'a> {
     next_attempt_after_ms: Option<i64>,
     #[serde(default)]
     data: Option<Json<'a>>,
+    #[serde(default)]
+    reason: Option<Cow<'a, str>>,
+    #[serde(default)]
+    signal: Option<Cow<'a, str>>,
+    #[serde(default)]
+    actor: Option<Cow<'a, str>>,
+    #[serde(default)]
+    branch_status: Option<Cow<'a, str>>,
+    #[serde(default)]
+    queue: Option<Cow<'a, str>>,
+    #[serde(default)]
+    deadline_ms: Option<i64>,
 }
 
 impl<'a> TryFrom<&'a JobEvent> for EventWire<'a> {
     type Error = EncodeError;
 
     fn try_from(event: &'a JobEvent) -> Result<Self, EncodeError> {
+        let carried = &event.carried;
         Ok(Self {
             job: event.job.to_string().into(),
             tenant: event.tenant.as_str().into(),
@@ -75,6 +90,12 @@ impl<'a> TryFrom<&'a JobEvent> for EventWire<'a> {
                 .map(|ms| long("next_attempt_after_ms", ms))
                 .transpose()?,
             data: Json::optional("data", event.data.as_ref())?,
+            reason: carried.reason.as_deref().map(Cow::Borrowed),
+            signal: carried.signal.as_deref().map(Cow::Borrowed),
+            actor: carried.actor.as_deref().map(Cow::Borrowed),
+            branch_status: carried.branch_status.as_deref().map(Cow::Borrowed),
+            queue: carried.queue.as_deref().map(Cow::Borrowed),
+            deadline_ms: carried.deadline_ms,
         })
     }
 }
@@ -83,29 +104,41 @@ impl TryFrom<EventWire<'_>> for JobEvent {
     type Error = DecodeError;
 
     fn try_from(wire: EventWire<'_>) -> Result<Self, DecodeError> {
+        let text = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
         let duration = |ms: i64| u64::try_from(ms).map_err(|_| DecodeError::field("next_attempt_after_ms", ms));
         Ok(Self {
-            job: job("job", &wire.job)?,
-            tenant: wire.tenant.into_owned(),
-            flow: wire.flow.into_owned(),
-            version: wire.version.into_owned(),
-            key: wire.key.into_owned(),
-            correlation_id: wire.correlation_id.into_owned(),
-            kind: EventKind::parse(&wire.kind).ok_or_else(|| DecodeError::field("kind", &wire.kind))?,
-            status: JobStatus::parse(&wire.status).ok_or_else(|| DecodeError::field("status", &wire.status))?,
+            facts: JobFacts {
+                job: job("job", &wire.job)?,
+                tenant: wire.tenant.into_owned(),
+                flow: wire.flow.into_owned(),
+                version: wire.version.into_owned(),
+                key: wire.key.into_owned(),
+                correlation_id: wire.correlation_id.into_owned(),
+                accepted_at_ms: wire.accepted_at_ms,
+                retry_of: wire.retry_of.map(|text| job("retry_of", &text)).transpose()?,
+            },
+            kind: EventKind::read(&wire.kind).ok_or_else(|| DecodeError::field("kind", &wire.kind))?,
+            status: JobStatus::read(&wire.status).ok_or_else(|| DecodeError::field("status", &wire.status))?,
             hop: wire.hop,
             index: wire.index,
             branch: wire.branch.into_owned(),
             step: wire.step.map(Cow::into_owned),
-            phase: phase(&wire.phase)?,
+            // The view shows the step by it, and no more. One of a later version comes with kinds of its own.
+            phase: Phase::parse(&wire.phase).unwrap_or(Phase::Forward),
             visit: wire.visit,
             attempts: wire.attempts,
             at_ms: wire.at_ms,
-            accepted_at_ms: wire.accepted_at_ms,
             steps_total: wire.steps_total,
-            retry_of: wire.retry_of.map(|text| job("retry_of", &text)).transpose()?,
             next_attempt_after_ms: wire.next_attempt_after_ms.map(duration).transpose()?,
             data: wire.data.map(Json::into_value),
+            carried: CarriedEvent {
+                reason: text(wire.reason),
+                signal: text(wire.signal),
+                actor: text(wire.actor),
+                branch_status: text(wire.branch_status),
+                queue: text(wire.queue),
+                deadline_ms: wire.deadline_ms,
+            },
         })
     }
 }

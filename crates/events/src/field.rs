@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use flow::id::JobId;
 use flow::slip::Phase;
+use flow::word::Word;
 
 use crate::error::{DecodeError, EncodeError};
 
@@ -13,7 +14,27 @@ pub(crate) fn forward<'a>() -> Cow<'a, str> {
 
 /// The reverse of [`Phase::as_str`].
 pub(crate) fn phase(text: &str) -> Result<Phase, DecodeError> {
-    Phase::parse(text).ok_or_else(|| DecodeError::field("phase", text))
+    Phase::parse(text).ok_or_else(|| unknown_word("phase", text))
+}
+
+/// A word that this version does not know is one of a later version; anything else is noise.
+pub(crate) fn unknown_word(field: &'static str, text: &str) -> DecodeError {
+    match Word::new(text) {
+        Some(word) => DecodeError::Newer(format!("{field} `{}`", word.as_str())),
+        None => DecodeError::field(field, text),
+    }
+}
+
+/// The features that this version has, by their words in `requires`. A version that writes what others must not
+/// overlook adds a word here.
+pub const FEATURES: [&str; 0] = [];
+
+/// Refuses a record that needs a feature which this version does not have.
+pub(crate) fn check_features(requires: &[Cow<'_, str>]) -> Result<(), DecodeError> {
+    match requires.iter().find(|word| !FEATURES.contains(&word.as_ref())) {
+        Some(word) => Err(DecodeError::Newer(format!("it requires `{word}`"))),
+        None => Ok(()),
+    }
 }
 
 /// A job id under the name of its field.

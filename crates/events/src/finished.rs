@@ -1,7 +1,7 @@
 //! The metadata beside a committed offset of a steps topic: the slips above it that are finished already.
 //!
-//! Slips finish out of order. Everything below the committed offset is finished; the metadata of the commit names, as a
-//! bitmap, what is finished from there on. Workers write and read it; whoever counts what waits reads it too.
+//! Slips finish out of order. All slips below the committed offset are finished; the metadata of the commit names, as a
+//! bitmap, the finished slips from there on. Workers write and read it; the orchestrator reads it to count queues.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub struct UnknownMetadata(String);
 /// The metadata for a committed offset; empty when nothing from there on is finished.
 ///
 /// # Panics
-/// When a finished offset is below the committed one, or further than [`WINDOW_OFFSETS`] above it.
+/// A finished offset is below the committed one, or further than [`WINDOW_OFFSETS`] above it.
 pub fn encode(offset: i64, finished: impl Iterator<Item = i64>) -> String {
     let mut bits = Vec::new();
     for finished in finished {

@@ -10,8 +10,16 @@ pub const JOB_ID: &str = "meanwhile-job-id";
 pub const MESSAGE_ID: &str = "meanwhile-message-id";
 /// On a slip that comes back to its queue from a lane: the token that held the lane, as `<job>:<branch>:<hop>`.
 pub const TURN: &str = "meanwhile-turn";
+/// Beside [`TURN`]: the slip's place in the lane, from 1; 0 on the slip of that token itself.
+pub const TURN_PLACE: &str = "meanwhile-turn-place";
 /// On a record without a value, on a steps topic: the lane of its key is free again. See [`crate::lane::Freed`].
 pub const LANE_FREE: &str = "meanwhile-lane-free";
+/// On the relay's position: the rows of the outbox that its transaction carries, by name; bytes of the relay's own.
+pub const RELAY_ROWS: &str = "meanwhile-relay-rows";
+/// On the relay's position: the id of the publication that it was streamed by.
+pub const RELAY_PUBLICATION: &str = "meanwhile-relay-publication";
+/// On the relay's position: the reason for which no relay may deliver from it before somebody settles it.
+pub const RELAY_UNSETTLED: &str = "meanwhile-relay-unsettled";
 /// `content-type` of CloudEvents' Kafka binding.
 pub const CONTENT_TYPE: &str = "content-type";
 /// Its value on Avro records.
@@ -32,21 +40,21 @@ pub const CE_TIME: &str = "ce_time";
 pub const CE_SUBJECT: &str = "ce_subject";
 /// The prefix of every header of a dead letter.
 pub const FAILURE_PREFIX: &str = "meanwhile-failure-";
-/// Why nobody could read or handle the record, for a person.
+/// The reason for which no service could read or handle the record, for a person.
 pub const FAILURE_REASON: &str = "meanwhile-failure-reason";
 /// The same as a short stable word.
 pub const FAILURE_CLASS: &str = "meanwhile-failure-class";
 /// The number of attempts.
 pub const FAILURE_ATTEMPTS: &str = "meanwhile-failure-attempts";
-/// When it was first tried, RFC 3339.
+/// The time of the first attempt, RFC 3339.
 pub const FAILURE_FIRST_AT: &str = "meanwhile-failure-first-at";
-/// When it was last tried, RFC 3339.
+/// The time of the last attempt, RFC 3339.
 pub const FAILURE_LAST_AT: &str = "meanwhile-failure-last-at";
-/// Where the record was read.
+/// The topic in which the record was read.
 pub const FAILURE_TOPIC: &str = "meanwhile-failure-topic";
-/// Where the record was read.
+/// The partition in which the record was read.
 pub const FAILURE_PARTITION: &str = "meanwhile-failure-partition";
-/// Where the record was read.
+/// The offset at which the record was read.
 pub const FAILURE_OFFSET: &str = "meanwhile-failure-offset";
 /// The number of redrives before; the only one that a redrive keeps.
 pub const FAILURE_REDRIVES: &str = "meanwhile-failure-redrives";

@@ -1,4 +1,4 @@
-//! The contracts on Kafka: records, topics, headers, and how they are encoded.
+//! The contracts on Kafka: records, topics, headers, and their encoding.
 //!
 //! Slips, events, waits, cancels and progress are Avro in Confluent framing (`schemas/`); commands, flows, lanes and
 //! the relay's position are JSON; dead letters are whatever they were. Everything here is a pure function of its
@@ -24,6 +24,7 @@ pub mod flow_document;
 pub mod header;
 mod json;
 pub mod lane;
+mod later;
 pub mod limit;
 pub mod place;
 pub mod position;
@@ -41,10 +42,13 @@ mod writer;
 pub use compose::{
     cancel_record, cancel_tombstone, event_record, flow_record, progress_record, slip_record, wait_record,
 };
-pub use decode::{Schemas, decode_cancel, decode_event, decode_progress, decode_slip, decode_wait};
+pub use decode::{
+    Schemas, decode_cancel, decode_event, decode_json, decode_progress, decode_slip, decode_wait, decode_wait_and_slip,
+    peek_slip, unframe,
+};
 pub use encode::{encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
 pub use error::{DecodeError, EncodeError};
+pub use field::FEATURES;
 pub use record::{Inbound, Record};
 pub use schema::{RecordKind, WriterIds};
-pub use to_json::decode_json;
 pub use writer::Writer;

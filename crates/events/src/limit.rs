@@ -1,11 +1,11 @@
-//! The sizes that records are held to. Each can be told by its name in messages.
+//! The size limits of records.
 
 /// Kafka's default `message.max.bytes` is 1 MiB and 12 bytes; what is left over is for the frames of the batch.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - RECORD_OVERHEAD_BYTES;
 /// A batch of one record and a transaction's bookkeeping may add this on the wire.
 pub const RECORD_OVERHEAD_BYTES: usize = 4 * 1024;
-/// By so much the size limit of the dead letters' topic exceeds the others': a record of the largest size fits with
-/// its `meanwhile-failure-*` headers.
+/// The bytes by which the size limit of the dead letters' topic exceeds the others': a record of the largest size fits
+/// with its `meanwhile-failure-*` headers.
 pub const DEAD_LETTER_EXTRA_BYTES: usize = 64 * 1024;
 /// The failure's reason as a header; a longer one is cut.
 pub const FAILURE_REASON_BYTES_MAX: usize = 4 * 1024;

@@ -1,5 +1,5 @@
-//! Places in topics: a partition, and how far a reader has come in it. One vocabulary for whoever reads Kafka and
-//! whoever keeps positions (docs/rules.md, rule 3).
+//! Places in topics: a partition, and a reader's offset in it. Readers of Kafka and keepers of positions share these
+//! types (docs/rules.md, rule 3).
 
 /// One partition of one topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

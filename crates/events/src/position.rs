@@ -48,16 +48,16 @@ impl From<Lsn> for String {
     }
 }
 
-/// Everything committed up to `end_lsn` in this database is on Kafka; of what is later, only what `partial` says.
+/// All commits up to `end_lsn` in this database are on Kafka; of later ones, only the rows that `partial` counts.
 ///
 /// Unknown fields are refused: a relay that keeps its place in another way must not be taken for this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// Which database cluster (`pg_control_system()`): another one has other commits at the same places.
+    /// The database cluster (`pg_control_system()`): another one has other commits at the same places.
     #[serde(with = "number_as_text")]
     pub system_identifier: u64,
-    /// Which of its timelines: after a failover the log may have gone another way.
+    /// The cluster's timeline: after a failover the log may differ.
     pub timeline: u32,
     /// Every commit that ends here or before has been relayed whole.
     pub end_lsn: Lsn,
@@ -66,7 +66,7 @@ pub struct Position {
     pub partial: Option<Partial>,
     /// The number of messages that were relayed in all.
     pub relayed: u64,
-    /// When this was written, milliseconds since the Unix epoch.
+    /// The time of writing, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
 
@@ -75,7 +75,7 @@ pub struct Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partial {
-    /// Where its commit record begins (pgoutput's Begin names it).
+    /// The begin of its commit record (pgoutput's Begin names it).
     pub commit_lsn: Lsn,
     /// The number of its rows that are on Kafka.
     pub rows: u64,

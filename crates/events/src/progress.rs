@@ -11,10 +11,10 @@ use crate::error::{DecodeError, EncodeError};
 use crate::field::{forward, job, phase};
 use crate::json::Json;
 
-/// One sign of life.
+/// One report of a step's progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
-    /// Whose.
+    /// The job that the step belongs to.
     pub job: JobId,
     /// The job's tenant.
     pub tenant: String,
@@ -40,7 +40,7 @@ pub struct Progress {
     pub message: Option<String>,
     /// More about it.
     pub data: Option<Value>,
-    /// When, milliseconds since the Unix epoch.
+    /// The time of the report, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
 

@@ -3,7 +3,7 @@
 /// One header: a name and what it holds. Kafka knows an absent value beside an empty one.
 pub type Header = (String, Option<Vec<u8>>);
 
-/// One record to be produced. Encoded already: whoever holds it need not know what it says.
+/// One record to be produced. It is encoded already, so that its holder need not know its content.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     /// The topic's full name.

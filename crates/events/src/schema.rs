@@ -51,28 +51,45 @@ impl RecordKind {
         }
     }
 
-    /// The latest published schema, as its file has it.
-    pub const fn latest(self) -> &'static str {
+    /// The published schemas, as their files have them, from version 1 on.
+    pub const fn published(self) -> &'static [&'static str] {
         match self {
-            Self::Slip => include_str!("../../../schemas/slip/1.avsc"),
-            Self::JobEvent => include_str!("../../../schemas/job-event/1.avsc"),
-            Self::Wait => include_str!("../../../schemas/wait/2.avsc"),
-            Self::Cancel => include_str!("../../../schemas/cancel/1.avsc"),
-            Self::Progress => include_str!("../../../schemas/progress/1.avsc"),
+            Self::Slip => &[include_str!("../../../schemas/slip/1.avsc"), include_str!("../../../schemas/slip/2.avsc")],
+            Self::JobEvent => {
+                &[include_str!("../../../schemas/job-event/1.avsc"), include_str!("../../../schemas/job-event/2.avsc")]
+            }
+            Self::Wait => &[
+                include_str!("../../../schemas/wait/1.avsc"),
+                include_str!("../../../schemas/wait/2.avsc"),
+                include_str!("../../../schemas/wait/3.avsc"),
+                include_str!("../../../schemas/wait/4.avsc"),
+            ],
+            Self::Cancel => {
+                &[include_str!("../../../schemas/cancel/1.avsc"), include_str!("../../../schemas/cancel/2.avsc")]
+            }
+            Self::Progress => &[include_str!("../../../schemas/progress/1.avsc")],
         }
     }
 
-    /// Where its file lies in the repository, and below the address of `asyncapi.yaml`: `schemas/slip/1.avsc`.
+    /// The latest of them.
+    pub const fn latest(self) -> &'static str {
+        let published = self.published();
+        published[published.len() - 1]
+    }
+
+    /// The path of a version's file in the repository, and below the address of `asyncapi.yaml`: `schemas/slip/1.avsc`.
+    pub fn path(self, version: u32) -> String {
+        format!("schemas/{}/{version}.avsc", self.folder())
+    }
+
+    /// The path of the latest one.
     pub fn latest_path(self) -> String {
-        format!("schemas/{}/{}.avsc", self.folder(), self.latest_version())
+        self.path(self.latest_version())
     }
 
     /// Its number: the file's name.
     pub const fn latest_version(self) -> u32 {
-        match self {
-            Self::Slip | Self::JobEvent | Self::Cancel | Self::Progress => 1,
-            Self::Wait => 2,
-        }
+        self.published().len() as u32
     }
 
     /// The kind that a topic carries; none for the JSON topics, dead letters and strangers.
@@ -143,15 +160,15 @@ pub fn subjects<'a>(topics: &Topics, queues: impl IntoIterator<Item = &'a str>) 
 /// The registry's id of the latest schema of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterIds {
-    /// Of `Slip`.
+    /// The id of `Slip`.
     pub slip: u32,
-    /// Of `JobEvent`.
+    /// The id of `JobEvent`.
     pub job_event: u32,
-    /// Of `Wait`.
+    /// The id of `Wait`.
     pub wait: u32,
-    /// Of `Cancel`.
+    /// The id of `Cancel`.
     pub cancel: u32,
-    /// Of `Progress`.
+    /// The id of `Progress`.
     pub progress: u32,
 }
 
@@ -167,7 +184,7 @@ impl WriterIds {
         }
     }
 
-    /// Built from whatever knows the ids, in the order of [`RecordKind::ALL`].
+    /// Asks for the id of each kind, in the order of [`RecordKind::ALL`].
     pub fn try_from_fn<E>(mut id_of: impl FnMut(RecordKind) -> Result<u32, E>) -> Result<Self, E> {
         Ok(Self {
             slip: id_of(RecordKind::Slip)?,

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 
-use flow::slip::{Completed, Failure, Slip};
+use flow::facts::JobFacts;
+use flow::slip::{Carried, CarriedStep, Completed, Failure, Search, Slip};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DecodeError, EncodeError};
-use crate::field::{forward, job, phase};
+use crate::field::{check_features, forward, job, phase};
 use crate::json::Json;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +53,40 @@ pub(crate) struct SlipWire<'a> {
     priority: u8,
     #[serde(default)]
     retry_of: Option<Cow<'a, str>>,
+    #[serde(default)]
+    requires: Vec<Cow<'a, str>>,
+    #[serde(default)]
+    missing: Option<Cow<'a, str>>,
+    #[serde(default)]
+    looks: u32,
+    #[serde(default)]
+    released_by: Option<Cow<'a, str>>,
+    #[serde(default)]
+    released_payload: Option<Json<'a>>,
+    #[serde(default)]
+    check_when: bool,
+    #[serde(default)]
+    run: Cow<'a, str>,
+    #[serde(default)]
+    join: Option<Cow<'a, str>>,
+    #[serde(default)]
+    item: Option<i64>,
+    #[serde(default)]
+    sequence: i64,
+    #[serde(default)]
+    visits: Vec<VisitsWire<'a>>,
+    #[serde(default)]
+    input_ref: Option<Cow<'a, str>>,
+    #[serde(default)]
+    not_before_ms: Option<i64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "Visits")]
+struct VisitsWire<'a> {
+    step: Cow<'a, str>,
+    #[serde(default = "one")]
+    count: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -66,6 +101,21 @@ struct CompletedWire<'a> {
     uncertain: bool,
     #[serde(default)]
     undone: bool,
+    #[serde(default)]
+    branch: Cow<'a, str>,
+    #[serde(default)]
+    sequence: i64,
+    #[serde(default)]
+    ended_at_ms: Option<i64>,
+    #[serde(default)]
+    error_code: Option<Cow<'a, str>>,
+}
+
+impl SlipWire<'_> {
+    /// Refuses a slip that needs a feature which this version does not have.
+    pub(crate) fn check_features(&self) -> Result<(), DecodeError> {
+        check_features(&self.requires)
+    }
 }
 
 const fn one() -> u32 {
@@ -80,7 +130,7 @@ impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {
     type Error = EncodeError;
 
     fn try_from(slip: &'a Slip) -> Result<Self, EncodeError> {
-        let failure = slip.failure.as_ref();
+        let (failure, carried) = (slip.failure.as_ref(), &slip.carried);
         let text = |of: fn(&'a Failure) -> &'a String| failure.map_or("", |failure| of(failure).as_str()).into();
         Ok(Self {
             job: slip.job.to_string().into(),
@@ -107,6 +157,23 @@ impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {
             correlation_id: slip.correlation_id.as_str().into(),
             priority: slip.priority,
             retry_of: slip.retry_of.map(|job| job.to_string().into()),
+            requires: slip.requires.iter().map(Cow::from).collect(),
+            missing: slip.search.as_ref().map(|search| search.missing.as_str().into()),
+            looks: slip.search.as_ref().map_or(0, |search| search.looks),
+            released_by: carried.released_by.as_deref().map(Cow::from),
+            released_payload: Json::optional("released_payload", carried.released_payload.as_ref())?,
+            check_when: carried.check_when,
+            run: carried.run.as_str().into(),
+            join: carried.join.as_deref().map(Cow::from),
+            item: carried.item,
+            sequence: carried.sequence,
+            visits: carried
+                .visits
+                .iter()
+                .map(|(step, count)| VisitsWire { step: step.into(), count: *count })
+                .collect(),
+            input_ref: carried.input_ref.as_deref().map(Cow::from),
+            not_before_ms: carried.not_before_ms,
         })
     }
 }
@@ -121,6 +188,10 @@ impl<'a> TryFrom<&'a Completed> for CompletedWire<'a> {
             output: Json::optional("output", completed.output.as_ref())?,
             uncertain: completed.uncertain,
             undone: completed.undone,
+            branch: completed.carried.branch.as_str().into(),
+            sequence: completed.carried.sequence,
+            ended_at_ms: completed.carried.ended_at_ms,
+            error_code: completed.carried.error_code.as_deref().map(Cow::from),
         })
     }
 }
@@ -136,12 +207,30 @@ impl TryFrom<SlipWire<'_>> for Slip {
             status: wire.failure_status,
             attempts: wire.failure_attempts,
         });
+        let text = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
+        let carried = Carried {
+            released_by: text(wire.released_by),
+            released_payload: wire.released_payload.map(Json::into_value),
+            check_when: wire.check_when,
+            run: wire.run.into_owned(),
+            join: text(wire.join),
+            item: wire.item,
+            sequence: wire.sequence,
+            visits: wire.visits.into_iter().map(|visits| (visits.step.into_owned(), visits.count)).collect(),
+            input_ref: text(wire.input_ref),
+            not_before_ms: wire.not_before_ms,
+        };
         Ok(Self {
-            job: job("job", &wire.job)?,
-            tenant: wire.tenant.into_owned(),
-            flow: wire.flow.into_owned(),
-            version: wire.version.into_owned(),
-            key: wire.key.into_owned(),
+            facts: JobFacts {
+                job: job("job", &wire.job)?,
+                tenant: wire.tenant.into_owned(),
+                flow: wire.flow.into_owned(),
+                version: wire.version.into_owned(),
+                key: wire.key.into_owned(),
+                correlation_id: wire.correlation_id.into_owned(),
+                accepted_at_ms: wire.accepted_at_ms,
+                retry_of: wire.retry_of.map(|text| job("retry_of", &text)).transpose()?,
+            },
             step: wire.step.into_owned(),
             phase: phase(&wire.phase)?,
             branch: wire.branch.into_owned(),
@@ -153,10 +242,10 @@ impl TryFrom<SlipWire<'_>> for Slip {
             done: wire.done.into_iter().map(Completed::from).collect(),
             failure,
             deadline_ms: wire.deadline_ms,
-            accepted_at_ms: wire.accepted_at_ms,
-            correlation_id: wire.correlation_id.into_owned(),
             priority: wire.priority,
-            retry_of: wire.retry_of.map(|text| job("retry_of", &text)).transpose()?,
+            search: text(wire.missing).map(|missing| Search { looks: wire.looks, missing }),
+            requires: wire.requires.into_iter().map(Cow::into_owned).collect(),
+            carried,
         })
     }
 }
@@ -169,6 +258,12 @@ impl From<CompletedWire<'_>> for Completed {
             output: wire.output.map(Json::into_value),
             uncertain: wire.uncertain,
             undone: wire.undone,
+            carried: CarriedStep {
+                branch: wire.branch.into_owned(),
+                sequence: wire.sequence,
+                ended_at_ms: wire.ended_at_ms,
+                error_code: wire.error_code.map(Cow::into_owned),
+            },
         }
     }
 }

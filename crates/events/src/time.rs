@@ -1,5 +1,7 @@
 //! Instants as text: RFC 3339, UTC, milliseconds, years 0000 to 9999.
 
+/// An hour has so many milliseconds.
+pub const HOUR_MS: i64 = 3_600_000;
 /// A day has so many milliseconds.
 pub const DAY_MS: i64 = 86_400_000;
 const YEAR_0_MS: i64 = -62_167_219_200_000;

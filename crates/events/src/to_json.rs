@@ -5,16 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::decode::Schemas;
-use crate::error::DecodeError;
-use crate::schema::RecordKind;
-
-/// The record as JSON, field by field as the schema names them. JSON that is kept as bytes is shown as JSON.
-pub fn decode_json(schemas: &Schemas, kind: RecordKind, bytes: &[u8]) -> Result<Value, DecodeError> {
-    schemas.datum::<Json>(kind, bytes).map(|json| json.0)
-}
-
-struct Json(Value);
+/// The record, field by field as its schema names them. JSON that is kept as bytes is shown as JSON.
+pub(crate) struct Json(pub(crate) Value);
 
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

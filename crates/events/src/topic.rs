@@ -46,7 +46,7 @@ impl Topics {
         format!("{}.events", self.prefix)
     }
 
-    /// Holds and signals.
+    /// Holds, signals, and the outcomes and signs of life of long calls.
     pub fn waits(&self) -> String {
         format!("{}.waits", self.prefix)
     }
@@ -76,9 +76,14 @@ impl Topics {
         format!("{}.relay", self.prefix)
     }
 
-    /// Records that nobody could read or handle.
+    /// Records that no service could read or handle.
     pub fn dead_letters(&self) -> String {
         format!("{}.dead-letters", self.prefix)
+    }
+
+    /// True of a topic of ours that is there from the first `migrate` on; the queues' topics come and go with flows.
+    pub fn is_fixed(&self, topic: &str) -> bool {
+        self.queue_of(topic).is_none() && self.all(DEFAULT_QUEUE).iter().any(|ours| ours == topic)
     }
 
     /// Every topic, with one queue for all: what documents and declarations are held to.

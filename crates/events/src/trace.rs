@@ -28,6 +28,11 @@ impl fmt::Display for TraceId {
     }
 }
 
+/// The trace flag that says that the caller may have recorded the trace.
+pub const SAMPLED: u8 = 1;
+/// The trace flag that says that the trace's id is random (Trace Context, level 2).
+pub const RANDOM: u8 = 2;
+
 /// A parsed `traceparent` (W3C Trace Context, version 00): who caused this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
@@ -35,7 +40,7 @@ pub struct TraceContext {
     pub trace_id: TraceId,
     /// The span that caused this, never zero.
     pub span_id: u64,
-    /// Trace flags; bit 0 is `sampled`.
+    /// Trace flags: [`SAMPLED`] and [`RANDOM`]. All other bits are zero.
     pub flags: u8,
 }
 
@@ -78,7 +83,8 @@ impl FromStr for TraceContext {
         if id == 0 || span_id == 0 {
             return Err(NotATraceparent);
         }
-        Ok(Self { trace_id: TraceId(id), span_id, flags })
+        // Bits that are not defined are not passed on (section 3.2.2.5.2).
+        Ok(Self { trace_id: TraceId(id), span_id, flags: flags & (SAMPLED | RANDOM) })
     }
 }
 
@@ -103,15 +109,14 @@ impl Trace {
         Self { context: self.context.child(span_id), state: self.state.clone() }
     }
 
-    /// From the texts of `traceparent` and `tracestate`. None when the first is missing or invalid: then a new trace is
-    /// begun, and a `tracestate` alone means nothing (W3C Trace Context, section 4.3).
+    /// Parses the texts of `traceparent` and `tracestate`. None if the first is missing or invalid: then a new trace is
+    /// begun, and a `tracestate` alone means nothing (W3C Trace Context, section 4.3). One that is invalid is left out.
     pub fn parse(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<Self> {
         let context = traceparent?.parse().ok()?;
-        let fits = |state: &&str| !state.is_empty() && state.len() <= STATE_BYTES_MAX;
-        Some(Self { context, state: tracestate.map(str::trim).filter(fits).map(str::to_owned) })
+        Some(Self { context, state: tracestate.and_then(list).map(str::to_owned) })
     }
 
-    /// From a record's headers; the last one of a name counts.
+    /// Reads a record's headers; the last one of a name counts.
     pub fn from_headers(headers: &[Header]) -> Option<Self> {
         let text = |name: &str| {
             let (_, value) = headers.iter().rev().find(|(known, _)| known == name)?;
@@ -120,7 +125,7 @@ impl Trace {
         Self::parse(text(header::TRACEPARENT), text(header::TRACESTATE))
     }
 
-    /// As a record's headers.
+    /// The trace as a record's headers.
     pub fn headers(&self) -> impl Iterator<Item = Header> + use<> {
         let parent = (header::TRACEPARENT.to_owned(), Some(self.context.to_string().into_bytes()));
         let state = self.state.clone().map(|state| (header::TRACESTATE.to_owned(), Some(state.into_bytes())));
@@ -130,6 +135,32 @@ impl Trace {
 
 /// A longer `tracestate` is dropped (W3C Trace Context asks for 512 characters to be kept at least).
 const STATE_BYTES_MAX: usize = 2048;
+/// The most members of a `tracestate` (section 3.3.1.1).
+const STATE_MEMBERS_MAX: usize = 32;
+/// The most bytes of a member's key, and of its value.
+const MEMBER_BYTES_MAX: usize = 256;
+
+/// The `tracestate`, if it is a list of `key=value`, each of them as section 3.3.1.3 says.
+fn list(state: &str) -> Option<&str> {
+    let state = state.trim();
+    let members = || state.split(',').map(str::trim).filter(|member| !member.is_empty());
+    let count = members().count();
+    let fits = state.len() <= STATE_BYTES_MAX && (1..=STATE_MEMBERS_MAX).contains(&count);
+    (fits && members().all(is_member)).then_some(state)
+}
+
+fn is_member(member: &str) -> bool {
+    let Some((key, value)) = member.split_once('=') else { return false };
+    let key_character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-*/@".contains(c);
+    let fits = |text: &str| (1..=MEMBER_BYTES_MAX).contains(&text.len());
+    fits(key)
+        && key.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && key.chars().all(key_character)
+        && key.matches('@').count() <= 1
+        && !key.ends_with('@')
+        && fits(value)
+        && value.chars().all(|c| (' '..='~').contains(&c) && c != '=')
+}
 
 #[cfg(test)]
 mod tests {
@@ -147,6 +178,28 @@ mod tests {
         assert_eq!(Trace::from_headers(&[header("tracestate", "a=1")]), None);
         assert_eq!(Trace::from_headers(&[("traceparent".to_owned(), None)]), None);
         assert_eq!(Trace::from_headers(&[("traceparent".to_owned(), Some(vec![0xff]))]), None);
+    }
+
+    #[test]
+    fn flags_that_are_not_defined_are_not_passed_on() {
+        let flags = |flags: &str| {
+            let text = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
+            text.parse::<TraceContext>().unwrap().flags
+        };
+        assert_eq!(["00", "01", "02", "03", "ff", "fc"].map(flags), [0, 1, 2, 3, 3, 0]);
+    }
+
+    #[test]
+    fn a_state_is_passed_on_as_it_is_or_not_at_all() {
+        let parent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let state = |state: &str| Trace::parse(parent, Some(state)).unwrap().state;
+        let many = |count| (0..count).map(|number| format!("k{number}=1")).collect::<Vec<_>>().join(",");
+        for good in ["a=1", "a=1 , b=2", "a=1,,b=2,", "0a/b@c=x y~", "a=1,a=1", &many(32)] {
+            assert_eq!(state(good).as_deref(), Some(good));
+        }
+        for bad in ["", " ,", "a", "a=", "=1", "A=1", "a =1", "a=1=2", "a@=1", "a@b@c=1", "a=\u{e4}", &many(33)] {
+            assert_eq!(state(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Holds, and whatever may release them: one topic, so that a hold and what it waits for meet in one place, in one
-//! order.
+//! Holds, and the records that may release them. They share one topic, so that a hold and the record that it waits for
+//! are in one partition, in one order.
 
 use flow::id::{JobId, TokenId};
-use flow::slip::Hold;
+use flow::slip::{Hold, HoldReason};
 use serde_json::{Value, json};
 
 use crate::error::DecodeError;
@@ -21,11 +21,13 @@ pub enum Wait {
     Running(RunningCall),
     /// A slip that waits for its turn behind a running one. It is the job's token.
     Turn(Turn),
+    /// A slip that no worker could read when its turn came. It is the job's token.
+    Unread(Unread),
     /// A message to a job; it may release a hold. It may come before its hold.
     Signal(Signal),
     /// The end of a running step. It comes after its hold.
     Outcome(Outcome),
-    /// A worker lives.
+    /// A sign of life of a worker.
     Alive(Alive),
     /// A question to a worker that was silent: its sign of life, if there is one, stands before the next question.
     Question(Question),
@@ -33,32 +35,35 @@ pub enum Wait {
 
 impl Wait {
     /// The job, where the record belongs to one.
-    pub const fn job(&self) -> Option<JobId> {
+    pub fn job(&self) -> Option<JobId> {
         match self {
             Self::Hold(hold) | Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => {
                 Some(hold.slip.job)
             }
             Self::Signal(signal) => Some(signal.job),
             Self::Outcome(outcome) => Some(outcome.token.job),
+            Self::Unread(unread) => Some(unread.token.job),
             Self::Alive(_) | Self::Question(_) => None,
         }
     }
 
-    /// The token at rest, where the record is one.
+    /// The token at rest, where the record is one and says what it is.
     pub const fn hold(&self) -> Option<&Hold> {
         match self {
             Self::Hold(hold) | Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => Some(hold),
-            Self::Signal(_) | Self::Outcome(_) | Self::Alive(_) | Self::Question(_) => None,
+            Self::Unread(_) | Self::Signal(_) | Self::Outcome(_) | Self::Alive(_) | Self::Question(_) => None,
         }
     }
 
     /// The record's key. Tokens that must keep an order among each other share one, and so a partition.
     pub fn key(&self) -> String {
         match self {
+            // It holds its lane, so it comes before the turns in it.
+            Self::Hold(hold) if hold.reason == HoldReason::Room => hold.slip.record_key(),
             Self::Hold(hold) => hold.slip.job.to_string(),
             Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => hold.slip.record_key(),
             Self::Signal(signal) => signal.job.to_string(),
-            Self::Outcome(outcome) => outcome.lane.clone(),
+            Self::Outcome(Outcome { lane, .. }) | Self::Unread(Unread { lane, .. }) => lane.clone(),
             Self::Alive(Alive { worker, .. }) | Self::Question(Question { worker, .. }) => worker.clone(),
         }
     }
@@ -70,6 +75,7 @@ impl Wait {
                 format!("{}:hold", hold.slip.token())
             }
             Self::Signal(signal) => format!("{}:signal:{}:{}", signal.job, signal.name, signal.id),
+            Self::Unread(unread) => format!("{}:unread:{}", unread.token, unread.read_at),
             Self::Outcome(outcome) => format!("{}:outcome:{}", outcome.token, outcome.worker),
             Self::Alive(alive) => format!("{}:alive:{}", alive.worker, alive.at_ms),
             Self::Question(question) => format!("{}:question:{}:{}", question.worker, question.round, question.at_ms),
@@ -77,8 +83,8 @@ impl Wait {
     }
 }
 
-/// A step that has run for long: its worker has committed it as begun and goes on with it, whatever becomes of the
-/// partition that the slip came from. The hold's slip is what is sent again if the worker is lost.
+/// A step that has run for long: its worker has committed it as begun and goes on with it, whatever happens to the
+/// partition that the slip came from. The hold's slip is sent again if the worker is lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningCall {
     /// The token at rest.
@@ -98,12 +104,37 @@ pub struct Turn {
     pub hold: Hold,
     /// The running token that it waits for.
     pub behind: TokenId,
-    /// Its place behind that token, from 1 without gaps.
+    /// Its place in the lane, from 1.
     pub place: u32,
 }
 
-/// What became of a running step. The successor records are sent if the token still rests as the hold of this worker;
-/// otherwise somebody else has the step, and this outcome is refused.
+/// A slip that cannot be read while the schema registry does not answer. It rests as it is; it is sent again, and read
+/// then.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unread {
+    /// The token inside, as the record's message id has it; of a record without one, its place stands for it.
+    pub token: TokenId,
+    /// The record key.
+    pub lane: String,
+    /// The place where it was read, as `<topic>/<partition>/<offset>`.
+    pub read_at: String,
+    /// The slip's record.
+    pub record: Record,
+    /// The reason for its rest.
+    pub rest: UnreadRest,
+}
+
+/// The reason for which a slip that cannot be read rests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnreadRest {
+    /// It was its turn. It holds its lane, and is sent again after so many milliseconds.
+    Until(u64),
+    /// It waits for its turn, behind this token, in this place.
+    Behind(TokenId, u32),
+}
+
+/// The outcome of a running step. The successor records are sent if the token still rests as the hold of this worker;
+/// otherwise another worker has the step, and this outcome is refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The token at rest.
@@ -114,8 +145,8 @@ pub struct Outcome {
     pub lane: String,
     /// The worker that made the call.
     pub worker: String,
-    /// What follows: events, and the next slip or hold unless the job has ended. Empty: the worker stops, and hands the
-    /// call over.
+    /// The records that follow: events, and the next slip or hold unless the job has ended. Empty: the worker stops,
+    /// and hands the call over.
     pub records: Vec<Record>,
 }
 
@@ -126,26 +157,26 @@ pub struct Alive {
     pub worker: String,
     /// After so long a silence it counts as lost.
     pub lease_ms: u64,
-    /// When, milliseconds since the Unix epoch, by its own clock. Nobody decides by it.
+    /// The time in milliseconds since the Unix epoch, by the worker's clock. No decision depends on it.
     pub at_ms: i64,
 }
 
-/// A question whether a worker lives. It goes the way of the signs of life, so that whoever reads it has read every
-/// sign of life that came before.
+/// A question to a silent worker. It goes through the same partition as the signs of life, so that a reader of it has
+/// read every sign of life before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The worker.
     pub worker: String,
-    /// From 1; a worker that is silent through the last round is lost.
+    /// The number of the question, from 1; a worker that is silent through the last round is lost.
     pub round: u32,
-    /// When, milliseconds since the Unix epoch, by the asker's clock. Nobody decides by it.
+    /// The time in milliseconds since the Unix epoch, by the asker's clock. It tells a question from a later one.
     pub at_ms: i64,
 }
 
 /// A message to a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Signal {
-    /// To whom.
+    /// The job that it is for.
     pub job: JobId,
     /// The job's tenant.
     pub tenant: String,
@@ -159,8 +190,8 @@ pub struct Signal {
     pub at_ms: i64,
 }
 
-/// An operator's word that one parked token goes on. It travels as a signal whose id names the hold, so that a word
-/// that is given twice, or comes late, never releases a later hold of the same job.
+/// An operator's order that one parked token goes on. It travels as a signal whose id names the hold, so that a
+/// repeated or late order never releases a later hold of the same job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resume {
     /// The token that rests.
@@ -184,7 +215,7 @@ impl From<Resume> for Signal {
 }
 
 impl Signal {
-    /// The operator's word, if this signal is one.
+    /// The operator's order, if this signal is one.
     ///
     /// # Errors
     /// It is one, but names no hold.

@@ -28,12 +28,17 @@ impl Writer {
         compose::slip_record(&self.topics, &self.ids, queue, slip, trace)
     }
 
+    /// The slip, to its queue, by the value that it has already.
+    pub fn slip_as_it_is(&self, queue: &str, slip: &Slip, value: Vec<u8>, trace: &Trace) -> Record {
+        compose::slip_record_as_it_is(&self.topics, queue, slip, value, trace)
+    }
+
     /// The event, as a CloudEvent.
     pub fn event(&self, event: &JobEvent, trace: &Trace) -> Result<Record, EncodeError> {
         compose::event_record(&self.topics, &self.ids, event, trace)
     }
 
-    /// The hold or the signal.
+    /// The record of a wait.
     pub fn wait(&self, wait: &Wait, trace: &Trace) -> Result<Record, EncodeError> {
         compose::wait_record(&self.topics, &self.ids, wait, trace)
     }

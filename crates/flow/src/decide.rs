@@ -9,19 +9,22 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::definition::{Definition, limit};
+use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
-use crate::slip::{Hold, HoldReason, Phase, Slip};
-use crate::view::Running;
+use crate::slip::{Hold, Phase, Slip};
 
 mod answer;
 mod backoff;
+mod body;
 mod call;
+mod output;
+mod rest;
 mod token;
 
 pub use answer::classify;
 pub use call::prepare;
+pub use rest::{Missing, MissingKind, detach, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn};
 
 /// A job to be started.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +63,8 @@ pub enum Prepared {
     Native(NativeCall),
     /// Nothing to call: hand this to [`advance`] (a missing value, a deadline that has passed).
     Outcome(Outcome),
+    /// Nothing can be called here: the slip is to rest, see [`rest_until_there`].
+    Missing(Missing),
 }
 
 /// A request, ready to be sent.
@@ -71,8 +76,8 @@ pub struct HttpCall {
     pub url: String,
     /// The flow's own headers, names in lower case. `Idempotency-Key`, `traceparent` and the like are the worker's.
     pub headers: Vec<(String, String)>,
-    /// The JSON body, if there is one.
-    pub body: Option<Value>,
+    /// The body, if there is one, as the flow's `content-type` says; without that header it is JSON.
+    pub body: Option<Vec<u8>>,
     /// The time limit of the whole attempt.
     pub timeout_ms: u64,
     /// The value of the `Idempotency-Key` header.
@@ -88,7 +93,7 @@ pub struct NativeCall {
     pub input: Value,
     /// The time limit of the attempt.
     pub timeout_ms: u64,
-    /// The same for every attempt of the visit.
+    /// The idempotency key, the same for every attempt of the visit.
     pub idempotency_key: String,
     /// True when the function is to undo.
     pub undo: bool,
@@ -103,8 +108,16 @@ pub enum HttpAnswer {
         status: u16,
         /// Its `Retry-After` header, as it stands.
         retry_after: Option<String>,
-        /// Its body.
+        /// Its `Content-Type` header, as it stands.
+        content_type: Option<String>,
+        /// Its body, without any content coding.
         body: Vec<u8>,
+    },
+    /// A 2xx came whose body has a content coding that cannot be undone: the step was done, its output is lost.
+    Undecodable {
+        status: u16,
+        /// The reason.
+        cause: String,
     },
     /// A 2xx came whose body is over the limit: the step was done, its output is lost.
     TooLarge {
@@ -124,7 +137,7 @@ pub enum HttpAnswer {
     Aborted,
 }
 
-/// Why a step's attempt failed.
+/// The failure of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepError {
     /// A short stable word, one of [`code`].
@@ -145,14 +158,18 @@ pub mod code {
     pub const CONNECTION_FAILED: &str = "connection-failed";
     /// An expression of the flow could not be evaluated.
     pub const EXPRESSION_FAILED: &str = "expression-failed";
+    /// The answer was a success that cannot be read.
+    pub const UNREADABLE_ANSWER: &str = "unreadable-answer";
     /// The output, the slip or the result is over a size limit.
     pub const TOO_LARGE: &str = "too-large";
     /// The job's deadline has passed.
     pub const DEADLINE_EXCEEDED: &str = "deadline-exceeded";
-    /// Somebody asked for it.
+    /// A caller asked to cancel the job.
     pub const CANCELLED: &str = "cancelled";
     /// The attempt was broken off.
     pub const ABORTED: &str = "aborted";
+    /// Something that the step needs is not there: it was not attempted.
+    pub const MISSING: &str = "missing-step";
 }
 
 /// The possible effect, at the other side, of an attempt that did not succeed.
@@ -160,8 +177,11 @@ pub mod code {
 pub enum Effect {
     /// This attempt did nothing; earlier ones may have.
     Unsent,
-    /// A definite no: nothing was done, by this attempt or by an earlier one with the same idempotency key.
+    /// A no: this attempt did nothing. An earlier one may have, since the no may be its consequence: 409 for what is
+    /// there already, or 401 after a credential was changed.
     Refused,
+    /// A no that the step names in `fail_on`: nothing was done, by this attempt or by an earlier one of this visit.
+    RuledOut,
     /// Nobody knows.
     Unknown,
     /// It was done, but what it returned is lost.
@@ -176,9 +196,9 @@ pub enum Outcome {
         /// The step's output.
         output: Value,
     },
-    /// It was not, or not certainly.
+    /// It was not done, or not certainly.
     Failed {
-        /// Why.
+        /// The failure.
         error: StepError,
         /// True when another attempt may help.
         retryable: bool,
@@ -187,6 +207,8 @@ pub enum Outcome {
         /// The other side asked for at least this delay.
         retry_after_ms: Option<u64>,
     },
+    /// The step was not run because its `when` does not hold.
+    Skipped,
     /// The step was not run because somebody wants the job cancelled.
     Cancelled,
 }
@@ -194,37 +216,37 @@ pub enum Outcome {
 /// The consequences of an outcome. All of them are to be committed at once.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// Where the token goes.
+    /// The next place of the token.
     pub next: Next,
     /// The events to publish, in order. Empty with [`Next::RetryNow`].
     pub events: Vec<JobEvent>,
 }
 
-/// Where the token goes.
+/// The next place of a token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// To a queue.
+    /// The token goes to a queue.
     Step {
         slip: Slip,
         /// The queue it goes to.
         queue: String,
     },
-    /// Nowhere: the same worker tries again after a short delay. Nothing is committed.
+    /// The token stays: the same worker tries again after a short delay. No record is committed.
     RetryNow {
         /// The slip to prepare again (one attempt on, the same hop).
         slip: Slip,
-        /// After how long.
+        /// The delay in milliseconds.
         delay_ms: u64,
     },
-    /// To rest.
+    /// The token rests.
     Hold(Hold),
     /// The job has ended; there is no token any more.
     End,
 }
 
 impl Outcome {
-    /// The slip, an event or the result does not fit into a record: what the worker gives to [`advance`] in place
-    /// of the success whose decision it could not produce.
+    /// The failure of a step whose slip, event or result does not fit into a record. The worker gives it to [`advance`]
+    /// in place of the success whose decision it could not produce.
     pub fn too_large(message: impl Into<String>) -> Self {
         let error = StepError { code: code::TOO_LARGE.to_owned(), message: message.into(), status: None };
         Self::Failed { error, retryable: false, effect: Effect::Done, retry_after_ms: None }
@@ -234,25 +256,21 @@ impl Outcome {
 /// The index of [`resumed`] among the events of its hop. A decision never has so many events (steps are limited to
 /// 100).
 pub const RESUMED_INDEX: u32 = 1_000;
-/// A slip rests for this time before it looks again for a worker that has its native step.
-pub const MISSING_NATIVE_DELAY_MS: u64 = 10_000;
-/// How long a slip rests, at least, before it looks again whether there is room for its step; at most twice as long.
-const ROOM_DELAY_MS: u64 = 5_000;
 
 /// The first decision about a job, at its acceptance: `job.accepted` at hop 0, and the first slip at hop 1.
 pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
     token::Token::accepted(definition, job, now_ms).forward(0)
 }
 
-/// Decides what follows from an outcome of the slip's step.
+/// Decides the next move of the token after an outcome of the slip's step.
 ///
 /// - Success goes on to the next step whose `when` holds, or ends the job. The last step's success wins over a
 ///   deadline.
 /// - A failure that may pass is tried again while the policy, the deadline and `idempotent` allow it.
 /// - A failure for good parks the job (`on_failure: park`, or an unknown outcome of a step that must not be
 ///   repeated), or starts the way back. A parked slip keeps its visit, and with it its idempotency key, when
-///   something may have been done under it; after a definite no it begins a new visit. Its deadline is lifted: an
-///   operator decides when it ends.
+///   something may have been done under it; otherwise it begins a new visit. Its deadline is lifted: an operator
+///   decides when it ends.
 /// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job.
 /// - [`Outcome::Cancelled`] sends a job back. A job on its way back already is not changed by it.
 pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i64) -> Decision {
@@ -262,64 +280,22 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
         (Phase::Forward, Outcome::Failed { error, retryable, effect, retry_after_ms }) => {
             token.failed(error, retryable, effect, retry_after_ms)
         }
+        (Phase::Forward, Outcome::Skipped) => token.skipped(),
         (Phase::Forward, Outcome::Cancelled) => token.cancelled(),
         (Phase::Undo, Outcome::Succeeded { .. } | Outcome::Failed { effect: Effect::Done, .. }) => token.undone(),
         (Phase::Undo, Outcome::Failed { error, retryable, retry_after_ms, .. }) => {
             token.undo_failed(error, retryable, retry_after_ms)
         }
-        (Phase::Undo, Outcome::Cancelled) => token.unchanged(),
+        (Phase::Undo, Outcome::Cancelled | Outcome::Skipped) => token.unchanged(),
     }
 }
 
 /// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when
-/// it was assigned. Its step may have been run already, so it is undone unless a definite answer comes.
+/// it was assigned. Its step may have been run already, so it is undone unless a success, or an answer that the step
+/// names in `fail_on`, says otherwise.
 pub fn redelivered(slip: Slip) -> Slip {
     let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
     Slip { attempt_uncertain, ..slip }
-}
-
-/// A native step that this worker does not have: the slip rests for a while, and then looks for a worker that has it.
-pub fn missing_native(definition: &Definition, slip: &Slip) -> Decision {
-    let queue = definition.queue_of(&slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
-    let slip = Slip { hop: slip.hop + 1, ..slip.clone() };
-    let hold = Hold { slip, queue, reason: HoldReason::MissingStep, release_after_ms: Some(MISSING_NATIVE_DELAY_MS) };
-    Decision { next: Next::Hold(hold), events: Vec::new() }
-}
-
-/// A step that has run for long leaves its queue: the token becomes a hold of the worker that runs it, which goes on
-/// with the call and, when it is over, gives the outcome to [`advance`] with the hold's slip. If the worker is lost,
-/// that slip is sent again: its step may have been begun.
-pub fn detach(definition: &Definition, slip: &Slip, running: &Running, now_ms: i64) -> (Hold, JobEvent) {
-    let steps_total = u32::try_from(definition.steps().len()).unwrap_or(u32::MAX);
-    let status = match slip.phase {
-        Phase::Forward => JobStatus::Running,
-        Phase::Undo => JobStatus::Compensating,
-    };
-    let mut event = JobEvent::about(slip, steps_total, EventKind::StepRunning, status, now_ms);
-    event.step = Some(slip.step.clone());
-    event.attempts = slip.attempt.saturating_add(1);
-    event.data = Some(running.to_json());
-    let hold = at_rest(definition, redelivered(slip.clone()), HoldReason::Running);
-    (hold, event)
-}
-
-/// A slip whose ordering key is taken in its queue, by a step that has run for long: it rests until its turn comes.
-pub fn wait_turn(definition: &Definition, slip: &Slip) -> Hold {
-    at_rest(definition, slip.clone(), HoldReason::Turn)
-}
-
-/// A step that is known to take long, in a queue where too many such steps are under way: it rests for some seconds.
-pub fn wait_for_room(definition: &Definition, slip: &Slip) -> Decision {
-    let mut hold = at_rest(definition, slip.clone(), HoldReason::Room);
-    let delay_ms = backoff::spread_ms(ROOM_DELAY_MS, &format!("{}:{}", slip.job, slip.hop));
-    hold.release_after_ms = Some(ROOM_DELAY_MS + delay_ms);
-    Decision { next: Next::Hold(hold), events: Vec::new() }
-}
-
-/// The token one hop on, at rest without an end of its own.
-fn at_rest(definition: &Definition, slip: Slip, reason: HoldReason) -> Hold {
-    let queue = definition.queue_of(&slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
-    Hold { slip: Slip { hop: slip.hop.saturating_add(1), ..slip }, queue, reason, release_after_ms: None }
 }
 
 /// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;

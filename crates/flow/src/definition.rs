@@ -4,9 +4,12 @@
 //! that it started with. A `Definition` is cheap to clone and shared between threads.
 
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 
+use serde::Serialize as _;
 use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::expression::{Evaluation, Scope, Template};
@@ -21,10 +24,13 @@ mod read;
 mod read_step;
 mod read_value;
 mod reader;
+mod route;
 mod step;
 mod visible;
+mod yaml_number;
 
-pub use problem::Problem;
+pub use problem::{Hint, Problem};
+pub use route::{Clash, clashes};
 pub use step::{Action, Call, Http, Native, Retry, Step, StepKind};
 
 use node::{Node, Place};
@@ -39,6 +45,7 @@ struct Compiled {
     name: String,
     summary: Option<String>,
     route: Option<Route>,
+    route_place: Place,
     input: Option<input::Input>,
     key: Option<Template>,
     deadline_ms: Option<u64>,
@@ -47,6 +54,7 @@ struct Compiled {
     result: Option<Template>,
     document: Value,
     version: String,
+    hints: Vec<Hint>,
 }
 
 /// The flow's own address, `POST /orders`.
@@ -98,7 +106,10 @@ impl Definition {
             strict_booleans: true,
         };
         match serde_saphyr::from_str_with_options::<Node>(text, options) {
-            Ok(root) => Self::read(reader, &root, resolve_ref),
+            Ok(mut root) => {
+                yaml_number::settle(&mut reader, &mut root, text);
+                Self::read(reader, &root, resolve_ref)
+            }
             Err(error) => {
                 let place = error.location().map(Place::of).unwrap_or_default();
                 let problem = reader.problem(place, format!("not YAML: {}", plain_message(&error)));
@@ -112,7 +123,7 @@ impl Definition {
 
     /// Reads a canonical document, as [`Definition::document`] gave it.
     pub fn from_document(document: &Value) -> Result<Self, Vec<Problem>> {
-        Self::read(Reader::new("flow document"), &Node::from_json(document), &mut read::no_references)
+        Self::read(Reader::of_document(), &Node::from_json(document), &mut read::no_references)
     }
 
     fn read(mut reader: Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Result<Self, Vec<Problem>> {
@@ -134,6 +145,11 @@ impl Definition {
         &self.0.version
     }
 
+    /// What works in the file as it stands, but may not be meant.
+    pub fn hints(&self) -> &[Hint] {
+        &self.0.hints
+    }
+
     /// The flow's name.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -147,6 +163,11 @@ impl Definition {
     /// The flow's own address, if it has one besides `POST /v1/flows/{flow}/jobs`.
     pub fn route(&self) -> Option<&Route> {
         self.0.route.as_ref()
+    }
+
+    /// The line and the column of its `route`, from 1; zeros where there is none.
+    pub fn route_place(&self) -> (u32, u32) {
+        (self.0.route_place.line, self.0.route_place.column)
     }
 
     /// The JSON Schema of the input, if there is one.
@@ -206,6 +227,11 @@ impl Definition {
         self.0.input.as_ref().map(|schema| schema.validate(input)).unwrap_or_default()
     }
 
+    /// True if the flow has an ordering key of its own.
+    pub fn has_key(&self) -> bool {
+        self.0.key.is_some()
+    }
+
     /// The ordering key of a job with this input: the flow's `key`, or else `fallback` (the record's key, or the
     /// job id). An error names the value that is missing; it is the caller's fault (422).
     pub fn ordering_key(&self, input: &Value, fallback: &str) -> Result<String, KeyError> {
@@ -234,12 +260,24 @@ impl std::fmt::Debug for Definition {
 const VERSION_DIGITS: usize = 12;
 
 fn version_of(document: &Value) -> String {
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, Canonical);
+    document.serialize(&mut serializer).expect("text keys and JSON values always serialise into memory");
     let mut digits = String::with_capacity(64);
-    for byte in Sha256::digest(document.to_string().as_bytes()) {
+    for byte in Sha256::digest(&text) {
         let _ = write!(digits, "{byte:02x}");
     }
     digits.truncate(VERSION_DIGITS);
     digits
+}
+
+/// Compact JSON. The parser writes the sign of an exponent out (`1e+20`), which was not so in the first documents.
+struct Canonical;
+
+impl Formatter for Canonical {
+    fn write_number_str<W: ?Sized + io::Write>(&mut self, writer: &mut W, number: &str) -> io::Result<()> {
+        writer.write_all(number.replace('+', "").as_bytes())
+    }
 }
 
 /// The first line of a parser's message, without the place, which [`Problem`] has.

@@ -1,9 +1,9 @@
-//! The meaning of a flow's change for those who call it or follow its jobs: breaking or not, and why. Pure.
+//! The meaning of a flow's change for its callers and the followers of its jobs: breaking or not, and why. Pure.
 //!
-//! Breaking is what a caller may notice who did everything right before: another address, an input that is refused now,
-//! a result that lacks something, a step of which nothing is heard any more, a failure that ends otherwise. How a step
-//! does its work (what it calls, how long, how often, in which queue) is the flow's own: jobs under way stay on the
-//! version that they began with.
+//! A change is breaking if a caller who used the flow correctly may notice it: another address, an input that is
+//! refused now, a result that lacks something, a step without events, a failure that ends otherwise. The work of a
+//! step (its call, time limit, retries, queue) is the flow's own: jobs under way stay on the version that they began
+//! with.
 
 use std::fmt;
 
@@ -22,13 +22,13 @@ const SHOWN_CHARS_MAX: usize = 60;
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// Where it is: `route`, `input /qty`, `step charge`.
+    /// The place of the difference: `route`, `input /qty`, `step charge`.
     pub place: String,
     /// The difference.
     pub what: String,
     /// Its consequence, and for whom.
     pub why: String,
-    /// Whether a caller who did everything right before may notice.
+    /// True if a caller who used the flow correctly may notice it.
     pub is_breaking: bool,
 }
 
@@ -49,26 +49,26 @@ impl fmt::Display for Change {
     }
 }
 
-/// All that is different in one flow.
+/// The differences of one flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowDiff {
     pub flow: String,
-    /// The version that was; none for a new flow.
+    /// The old version; none for a new flow.
     pub old: Option<String>,
-    /// The version that is to be; none for a flow that is gone.
+    /// The new version; none for a flow that is gone.
     pub new: Option<String>,
     /// The differences, breaking changes first.
     pub changes: Vec<Change>,
 }
 
 impl FlowDiff {
-    /// Whether any of it is breaking.
+    /// True if any change is breaking.
     pub fn is_breaking(&self) -> bool {
         self.changes.iter().any(|change| change.is_breaking)
     }
 }
 
-/// Every flow that is not as it was, by name.
+/// The flows that differ, by name.
 pub fn flows(old: &[Definition], new: &[Definition]) -> Vec<FlowDiff> {
     let mut names: Vec<&str> = old.iter().chain(new).map(Definition::name).collect();
     names.sort_unstable();

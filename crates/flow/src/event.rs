@@ -1,14 +1,17 @@
 //! Facts about a job, in the past tense.
 
+use crate::deref_to_facts;
+use crate::facts::JobFacts;
 use serde_json::Value;
 
-use crate::id::{JobId, TokenId};
+use crate::id::TokenId;
 use crate::slip::{Phase, Slip};
+use crate::word::Word;
 
-/// Where a job stands.
+/// The status of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobStatus {
-    /// Accepted, no step has ended yet.
+    /// Accepted; no step has ended, or has run for long, yet.
     Accepted,
     /// Under way.
     Running,
@@ -24,10 +27,12 @@ pub enum JobStatus {
     Failed,
     /// Ended by request; what was done is undone.
     Cancelled,
+    /// A status of a later version.
+    Other(Word),
 }
 
 impl JobStatus {
-    /// Every status.
+    /// Every status of this version.
     pub const ALL: [Self; 8] = [
         Self::Accepted,
         Self::Running,
@@ -40,7 +45,7 @@ impl JobStatus {
     ];
 
     /// The word used on Kafka, in Postgres and over HTTP.
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &str {
         match self {
             Self::Accepted => "accepted",
             Self::Running => "running",
@@ -50,12 +55,18 @@ impl JobStatus {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Other(word) => word.as_str(),
         }
     }
 
-    /// The reverse of [`JobStatus::as_str`].
+    /// The status of this version with that word.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
+    /// The reverse of [`JobStatus::as_str`], for what a later version may have written.
+    pub fn read(text: &str) -> Option<Self> {
+        Self::parse(text).or_else(|| Word::new(text).map(Self::Other))
     }
 
     /// True for the three states that are never left.
@@ -64,7 +75,7 @@ impl JobStatus {
     }
 }
 
-/// What happened.
+/// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventKind {
     /// `job.accepted`: the job is stored and will run.
@@ -93,10 +104,12 @@ pub enum EventKind {
     JobFailed,
     /// `job.cancelled`
     JobCancelled,
+    /// A kind of a later version. It is kept and shown; nothing follows from it here but its status.
+    Other(Word),
 }
 
 impl EventKind {
-    /// Every kind.
+    /// Every kind of this version.
     pub const ALL: [Self; 13] = [
         Self::JobAccepted,
         Self::StepRunning,
@@ -113,13 +126,13 @@ impl EventKind {
         Self::JobCancelled,
     ];
 
-    /// True for the three that say how a job ended.
+    /// True for the three kinds that end a job in this version.
     pub const fn ends_job(self) -> bool {
         matches!(self, Self::JobSucceeded | Self::JobFailed | Self::JobCancelled)
     }
 
     /// The event's type as the outside sees it.
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &str {
         match self {
             Self::JobAccepted => "job.accepted",
             Self::StepRunning => "step.running",
@@ -134,28 +147,27 @@ impl EventKind {
             Self::JobSucceeded => "job.succeeded",
             Self::JobFailed => "job.failed",
             Self::JobCancelled => "job.cancelled",
+            Self::Other(word) => word.as_str(),
         }
     }
 
-    /// The reverse of [`EventKind::as_str`].
+    /// The kind of this version with that word.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// The reverse of [`EventKind::as_str`], for what a later version may have written.
+    pub fn read(text: &str) -> Option<Self> {
+        Self::parse(text).or_else(|| Word::new(text).map(Self::Other))
     }
 }
 
 /// One transition of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobEvent {
-    /// Whose transition.
-    pub job: JobId,
-    /// The job's tenant.
-    pub tenant: String,
-    pub flow: String,
-    pub version: String,
-    pub key: String,
-    /// The caller's correlation id, or ours.
-    pub correlation_id: String,
-    /// What happened.
+    /// The facts of the job.
+    pub facts: JobFacts,
+    /// The kind of the event.
     pub kind: EventKind,
     /// The job's status after it.
     pub status: JobStatus,
@@ -173,32 +185,44 @@ pub struct JobEvent {
     pub visit: u32,
     /// The number of attempts in this visit, for events of steps.
     pub attempts: u32,
-    /// When, milliseconds since the Unix epoch, by the clock of whoever reports it.
+    /// The time in milliseconds since the Unix epoch, by the clock of the reporting process.
     pub at_ms: i64,
-    /// When the job was accepted, milliseconds since the Unix epoch.
-    pub accepted_at_ms: i64,
     /// The number of steps of the flow.
     pub steps_total: u32,
-    /// The job that this one retries.
-    pub retry_of: Option<JobId>,
-    /// After how long the next attempt comes (`step.retrying`).
+    /// The pause before the next attempt, in milliseconds (`step.retrying`).
     pub next_attempt_after_ms: Option<u64>,
     /// `job.succeeded`: the result. `step.running`: `{worker, since_ms}`, who runs it, and since when in milliseconds
     /// since the Unix epoch. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
     /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`. Otherwise none.
     pub data: Option<Value>,
+    /// For later versions.
+    pub carried: CarriedEvent,
 }
+
+/// Fields of an event that nothing in this version uses. `schemas/README.md` says what they are for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CarriedEvent {
+    /// What the token waits for.
+    pub reason: Option<String>,
+    /// The signal that it waits for, or that released it.
+    pub signal: Option<String>,
+    /// Who caused it: a person, or a system.
+    pub actor: Option<String>,
+    /// The status of its branch, where that is not the job's.
+    pub branch_status: Option<String>,
+    /// The queue that the token is in.
+    pub queue: Option<String>,
+    /// The job's deadline, in milliseconds since the Unix epoch.
+    pub deadline_ms: Option<i64>,
+}
+
+deref_to_facts!(JobEvent);
 
 impl JobEvent {
     /// An event about the token as it stands, without a step or data.
     pub(crate) fn about(slip: &Slip, steps_total: u32, kind: EventKind, status: JobStatus, now_ms: i64) -> Self {
         Self {
-            job: slip.job,
-            tenant: slip.tenant.clone(),
-            flow: slip.flow.clone(),
-            version: slip.version.clone(),
-            key: slip.key.clone(),
-            correlation_id: slip.correlation_id.clone(),
+            facts: slip.facts.clone(),
             kind,
             status,
             hop: slip.hop,
@@ -209,11 +233,10 @@ impl JobEvent {
             visit: slip.visit,
             attempts: 0,
             at_ms: now_ms,
-            accepted_at_ms: slip.accepted_at_ms,
             steps_total,
-            retry_of: slip.retry_of,
             next_attempt_after_ms: None,
             data: None,
+            carried: CarriedEvent::default(),
         }
     }
 

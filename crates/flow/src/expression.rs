@@ -2,6 +2,7 @@
 //!
 //! A text that is exactly one `{{ }}` keeps the value's JSON type; other texts become text. A missing value is an error
 //! that names it, unless `default` or `is defined` asks for it. Expressions are compiled once and evaluated with fuel.
+//! A number that is only passed on stays as it was written.
 //!
 //! Invariant: no statements (`{% %}`), no macros, no includes: only expressions.
 
@@ -11,10 +12,14 @@ use std::sync::LazyLock;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+mod operation;
+mod output;
+mod rewrite;
 mod scan;
 mod scope;
 mod tracked;
 mod url;
+mod written;
 
 pub(crate) use scan::{Part, split};
 pub(crate) use scope::{Evaluation, Scope, StepScope};
@@ -25,16 +30,32 @@ const FUEL: u64 = 20_000;
 /// Bytes of text that one rendered text may have.
 const TEXT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Why a value could not be had. Names paths, never values.
+/// The names of what each worker is given for itself.
+const SURROUNDINGS: [&str; 2] = ["env", "secrets"];
+
+/// A failed evaluation. Its message names paths, never values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct ExpressionError {
     message: String,
+    /// The name in the worker's surroundings that is not there: `env.NAME`, `secrets.NAME`.
+    not_configured: Option<String>,
 }
 
 impl ExpressionError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: message.into(), not_configured: None }
+    }
+
+    /// The name in the worker's surroundings that is not there, if that is the reason.
+    pub(crate) fn not_configured(&self) -> Option<&str> {
+        self.not_configured.as_deref()
+    }
+
+    /// With the path that is missing; only one of the surroundings says anything about the worker.
+    fn missing(self, path: &str) -> Self {
+        let of_worker = path.split('.').next().is_some_and(|root| SURROUNDINGS.contains(&root));
+        Self { not_configured: of_worker.then(|| path.to_owned()), ..self }
     }
 }
 
@@ -49,6 +70,8 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.add_filter("d", tracked::default);
     environment.add_test("defined", tracked::is_defined);
     environment.add_test("undefined", tracked::is_undefined);
+    environment.add_filter("tojson", output::to_json_text);
+    operation::install(&mut environment);
     environment
 });
 
@@ -66,11 +89,15 @@ impl Expression {
         if source.is_empty() {
             return Err(ExpressionError::new("`{{ }}` holds no expression"));
         }
-        let compiled = ENVIRONMENT.compile_expression_owned(source.clone()).map_err(|error| {
-            let detail = error.detail().unwrap_or("it cannot be parsed");
-            ExpressionError::new(format!("`{{{{ {source} }}}}` is not an expression: {detail}"))
-        })?;
+        let failure =
+            |detail: &str| ExpressionError::new(format!("`{{{{ {source} }}}}` is not an expression: {detail}"));
+        let compile = |text: &str| {
+            let compiled = ENVIRONMENT.compile_expression_owned(text.to_owned());
+            compiled.map_err(|error| failure(error.detail().unwrap_or("it cannot be parsed")))
+        };
+        compile(&source)?;
         check_names(&source)?;
+        let compiled = compile(&rewrite::rewrite(&source).ok_or_else(|| failure("it cannot be parsed"))?)?;
         let paths = compiled.undeclared_variables(true).into_iter().filter(|path| !is_function(path)).collect();
         Ok(Self { source, compiled, paths })
     }
@@ -85,7 +112,7 @@ impl Expression {
         self.paths.iter().map(String::as_str)
     }
 
-    /// Whether it says what to take when a value is absent.
+    /// True if it has a fallback for an absent value.
     pub(crate) fn has_fallback(&self) -> bool {
         let dense: String = self.source.chars().filter(|c| !c.is_whitespace()).collect();
         ["|default(", "|d(", "isdefined", "isundefined", "isnotdefined"].iter().any(|word| dense.contains(word))
@@ -95,25 +122,35 @@ impl Expression {
         evaluation.misses().clear();
         let result = self.compiled.eval(evaluation.root(self.paths()));
         if let Some(path) = evaluation.misses().first_unhandled() {
-            return Err(ExpressionError::new(format!("`{path}` is missing in `{{{{ {} }}}}`", self.source)));
+            let error = ExpressionError::new(format!("`{path}` is missing in `{{{{ {} }}}}`", self.source));
+            return Err(error.missing(&path));
         }
         let value = result.map_err(|error| self.failure(&error))?;
         if value.is_undefined() {
-            return Err(ExpressionError::new(format!("`{{{{ {} }}}}` has no value", self.source)));
+            return Err(self.unnamed(format!("`{{{{ {} }}}}` has no value", self.source)));
         }
-        serde_json::to_value(&value).map_err(|error| self.failure_text(&error.to_string()))
+        output::to_json(&value).map_err(|error| self.failure(&error))
     }
 
     fn failure(&self, error: &minijinja::Error) -> ExpressionError {
         match error.kind() {
             minijinja::ErrorKind::UndefinedError => {
-                ExpressionError::new(format!("a value is missing in `{{{{ {} }}}}`", self.source))
+                self.unnamed(format!("a value is missing in `{{{{ {} }}}}`", self.source))
             }
             minijinja::ErrorKind::OutOfFuel => self.failure_text("it takes too long"),
             kind => match error.detail() {
                 Some(detail) => self.failure_text(&format!("{kind}: {detail}")),
                 None => self.failure_text(&kind.to_string()),
             },
+        }
+    }
+
+    /// A value is missing that was not looked up by a plain name: `env[name]` does not tell which.
+    fn unnamed(&self, message: String) -> ExpressionError {
+        let error = ExpressionError::new(message);
+        match self.paths().find(|path| SURROUNDINGS.contains(path)) {
+            Some(root) => error.missing(root),
+            None => error,
         }
     }
 
@@ -151,7 +188,7 @@ pub(crate) enum Template {
     /// A text with expressions in it.
     Text(Vec<Part>),
     List(Vec<Template>),
-    /// In the writer's order.
+    /// A map, in the order of the document.
     Map(Vec<(String, Template)>),
 }
 

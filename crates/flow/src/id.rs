@@ -21,6 +21,11 @@ impl JobId {
     pub const fn uuid(self) -> Uuid {
         self.0
     }
+
+    /// The time at which the id was drawn, in milliseconds since the Unix epoch.
+    pub const fn created_at_ms(self) -> i64 {
+        (self.0.as_u128() >> 80) as i64
+    }
 }
 
 impl fmt::Display for JobId {
@@ -38,6 +43,13 @@ pub struct TokenId {
     pub branch: String,
     /// The count of its committed moves.
     pub hop: u32,
+}
+
+impl TokenId {
+    /// A name for a record that is not known to be a token, after its place; no token has one like it.
+    pub fn of_place(job: Option<JobId>, place: String) -> Self {
+        Self { job: job.unwrap_or_else(|| JobId::new(Uuid::nil())), branch: place, hop: 0 }
+    }
 }
 
 impl fmt::Display for TokenId {

@@ -5,12 +5,17 @@
 //!
 //! Invariant: no type here knows Kafka, Postgres, Avro or HTTP servers.
 
+pub mod canonical;
 pub mod decide;
+mod decimal;
 pub mod definition;
 pub mod diff;
 pub mod event;
 mod expression;
+pub mod facts;
 pub mod id;
+mod media_type;
 pub mod nearest;
 pub mod slip;
 pub mod view;
+pub mod word;

@@ -1,10 +1,13 @@
 //! The slip: the record that carries a job to its next step. It is the job's token.
 
+use crate::deref_to_facts;
+use crate::facts::JobFacts;
 use serde_json::Value;
 
-use crate::id::{JobId, TokenId};
+use crate::id::TokenId;
+use crate::word::Word;
 
-/// Which way the job is going.
+/// The direction of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Towards success.
@@ -45,9 +48,59 @@ pub struct Completed {
     pub uncertain: bool,
     /// True once its compensation succeeded or was found unnecessary.
     pub undone: bool,
+    /// For later versions.
+    pub carried: CarriedStep,
 }
 
-/// Why a job is not going to succeed.
+/// Fields of a [`Completed`] that nothing in this version uses: it carries them on. `schemas/README.md` says what they
+/// are for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CarriedStep {
+    /// The branch in which it was done.
+    pub branch: String,
+    /// Its place in the order in which steps are undone, across branches.
+    pub sequence: i64,
+    /// The time of its end, in milliseconds since the Unix epoch.
+    pub ended_at_ms: Option<i64>,
+    /// The word of the failure after which the job went on.
+    pub error_code: Option<String>,
+}
+
+/// The search for what a slip needs: in vain, so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// The number of looks in a row.
+    pub looks: u32,
+    /// What was missing at the last one, for a person.
+    pub missing: String,
+}
+
+/// Fields of a slip that nothing in this version uses: it carries them on. `schemas/README.md` says what they are for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Carried {
+    /// The cause of its last release.
+    pub released_by: Option<String>,
+    /// What that brought.
+    pub released_payload: Option<Value>,
+    /// True if the step's `when` is still to be decided.
+    pub check_when: bool,
+    /// The mark of the run whose steps may all have been done.
+    pub run: String,
+    /// The join that its branch comes to.
+    pub join: Option<String>,
+    /// The item that its branch is for.
+    pub item: Option<i64>,
+    /// The next place in the order in which steps are undone.
+    pub sequence: i64,
+    /// The visits of steps that the job has come to more than once: the step's id and their number.
+    pub visits: Vec<(String, u32)>,
+    /// The place of the input, where it does not travel with the slip.
+    pub input_ref: Option<String>,
+    /// The time before which the step is not to be run, in milliseconds since the Unix epoch.
+    pub not_before_ms: Option<i64>,
+}
+
+/// The failure because of which a job is not going to succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The step that failed; empty when the job itself did (deadline, cancel).
@@ -87,18 +140,11 @@ impl Failure {
     }
 }
 
-/// A job's token on its way to one step. Flat, as it is on Kafka.
+/// A job's token on its way to one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slip {
-    /// Whose token this is.
-    pub job: JobId,
-    /// The tenant that submitted the job.
-    pub tenant: String,
-    pub flow: String,
-    /// The version of the flow that the job started with, and stays on.
-    pub version: String,
-    /// The ordering key within tenant and flow: the flow's `key`, else the job id.
-    pub key: String,
+    /// The facts of the job.
+    pub facts: JobFacts,
     /// The step to run, or in [`Phase::Undo`] the step to compensate.
     pub step: String,
     /// Forward or undo.
@@ -111,7 +157,7 @@ pub struct Slip {
     pub visit: u32,
     /// Attempts of this visit that were already made and committed (0 on arrival).
     pub attempt: u32,
-    /// True when an earlier attempt of this visit may have had its effect and no definite answer came since.
+    /// True when an earlier attempt of this visit may have had its effect, and nothing has ruled that out since.
     pub attempt_uncertain: bool,
     /// The job's input.
     pub input: Value,
@@ -119,17 +165,19 @@ pub struct Slip {
     pub done: Vec<Completed>,
     /// Set once the job is not going to succeed.
     pub failure: Option<Failure>,
-    /// When the job should have ended, milliseconds since the Unix epoch.
+    /// The job's deadline, in milliseconds since the Unix epoch.
     pub deadline_ms: Option<i64>,
-    /// When the job was accepted, milliseconds since the Unix epoch.
-    pub accepted_at_ms: i64,
-    /// The caller's correlation id, or ours.
-    pub correlation_id: String,
     /// 0 urgent, 1 normal, 2 bulk.
     pub priority: u8,
-    /// The job that this one retries.
-    pub retry_of: Option<JobId>,
+    /// Present while it looks in vain for what it needs.
+    pub search: Option<Search>,
+    /// Features that a worker must have to take it, by their words. This version has none.
+    pub requires: Vec<String>,
+    /// For later versions.
+    pub carried: Carried,
 }
+
+deref_to_facts!(Slip);
 
 impl Slip {
     /// The identity of the token that this slip is.
@@ -153,14 +201,14 @@ impl Slip {
     }
 }
 
-/// Why a slip is at rest.
+/// The reason for which a slip is at rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HoldReason {
     /// It waits for the back-off before the next attempt.
     Backoff,
     /// It waits for an operator: the job is parked (`needs_attention`).
     Attention,
-    /// It waits for a worker that has the native step.
+    /// It waits for a worker that has what it needs: the flow, a native step, a setting, the queue's topic.
     MissingStep,
     /// Its step is under way: a worker runs the call, whatever happens to the partition that the slip came from.
     Running,
@@ -168,15 +216,19 @@ pub enum HoldReason {
     Turn,
     /// It waits for room: too many long steps of its queue are under way.
     Room,
+    /// It waits to be read: the schema registry did not answer when its turn came, or a later version has written it.
+    Unread,
+    /// A reason of a later version. It rests until its time has come.
+    Other(Word),
 }
 
 impl HoldReason {
-    /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::Backoff, Self::Attention, Self::MissingStep, Self::Running, Self::Turn, Self::Room];
+    /// Every reason of this version.
+    pub const ALL: [Self; 7] =
+        [Self::Backoff, Self::Attention, Self::MissingStep, Self::Running, Self::Turn, Self::Room, Self::Unread];
 
     /// The word used on Kafka, in Postgres and over HTTP.
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &str {
         match self {
             Self::Backoff => "backoff",
             Self::Attention => "attention",
@@ -184,16 +236,19 @@ impl HoldReason {
             Self::Running => "running",
             Self::Turn => "turn",
             Self::Room => "room",
+            Self::Unread => "unread",
+            Self::Other(word) => word.as_str(),
         }
     }
 
-    /// The reverse of [`HoldReason::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    /// The reverse of [`HoldReason::as_str`], for what a later version may have written.
+    pub fn read(text: &str) -> Option<Self> {
+        let known = Self::ALL.into_iter().find(|reason| reason.as_str() == text);
+        known.or_else(|| Word::new(text).map(Self::Other))
     }
 }
 
-/// A slip at rest, with what it waits for. Holds carry durations; Postgres' clock sets their end.
+/// A slip at rest, and the reason. Holds carry durations; Postgres' clock sets their end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hold {
     /// The slip to send on when the hold is released, as it should be sent.
@@ -202,6 +257,6 @@ pub struct Hold {
     pub queue: String,
     /// The reason for its rest.
     pub reason: HoldReason,
-    /// After how long it is released by itself; none: only by an operator.
+    /// The time in milliseconds after which it is released by itself; none: only by another record.
     pub release_after_ms: Option<u64>,
 }

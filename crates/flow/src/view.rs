@@ -1,13 +1,15 @@
 //! A job as its events tell it: the pure fold behind every status answer.
 
+use crate::deref_to_facts;
+use crate::facts::JobFacts;
 use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
-use crate::id::{JobId, TokenId};
+use crate::id::TokenId;
 use crate::slip::{Failure, Phase};
 
-/// Where a step stands.
+/// The status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepStatus {
     /// Not come to yet, or under way for a short time.
@@ -31,17 +33,17 @@ pub enum StepStatus {
 pub struct StepView {
     /// The step's id.
     pub id: String,
-    /// Where it stands.
+    /// The present status.
     pub status: StepStatus,
     /// Attempts that were made in its last visit, forward.
     pub attempts: u32,
-    /// When the job set out to it, as far as the events tell, milliseconds since the Unix epoch.
+    /// The time at which the job came to it, as far as the events tell, in milliseconds since the Unix epoch.
     pub started_at_ms: Option<i64>,
-    /// When it ended, milliseconds since the Unix epoch.
+    /// The time of its end, in milliseconds since the Unix epoch.
     pub ended_at_ms: Option<i64>,
     /// The last failure, while it stands.
     pub error: Option<Value>,
-    /// When the next attempt comes, milliseconds since the Unix epoch.
+    /// The time of the next attempt, in milliseconds since the Unix epoch.
     pub next_attempt_at_ms: Option<i64>,
     /// The attempt that is under way, where it has been for long.
     pub running: Option<Running>,
@@ -52,7 +54,7 @@ pub struct StepView {
 pub struct Running {
     /// The process that makes it.
     pub worker: String,
-    /// When it began, milliseconds since the Unix epoch, by that process's clock.
+    /// The time of its begin, in milliseconds since the Unix epoch, by that process's clock.
     pub since_ms: i64,
 }
 
@@ -80,25 +82,12 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobView {
     /// The job.
-    pub job: JobId,
-    /// Its tenant.
-    pub tenant: String,
-    /// Its flow.
-    pub flow: String,
-    pub version: String,
-    /// Its ordering key.
-    pub key: String,
-    /// Its correlation id.
-    pub correlation_id: String,
-    /// The job that it retries.
-    pub retry_of: Option<JobId>,
-    /// Where it stands.
+    pub facts: JobFacts,
+    /// The present status.
     pub status: JobStatus,
     /// The cursor of the last event that was applied; the ETag.
     pub cursor: i64,
-    /// When it was accepted, milliseconds since the Unix epoch.
-    pub created_at_ms: i64,
-    /// When the last event happened, milliseconds since the Unix epoch.
+    /// The time of the last event, in milliseconds since the Unix epoch.
     pub updated_at_ms: i64,
     /// The number of steps of the flow.
     pub steps_total: u32,
@@ -108,11 +97,13 @@ pub struct JobView {
     pub compensation: Option<Compensation>,
     /// The result of a job that succeeded.
     pub result: Option<Value>,
-    /// Why it is not going to succeed, or why it is parked.
+    /// The failure because of which it is not going to succeed, or is parked.
     pub error: Option<Failure>,
     /// Its tokens that wait for an operator; none unless it is parked.
     pub parked: Vec<TokenId>,
 }
+
+deref_to_facts!(JobView);
 
 impl StepStatus {
     /// The word used over HTTP.
@@ -135,16 +126,9 @@ impl JobView {
     /// The acceptance itself has no cursor before Kafka has it: use -1.
     pub fn from_event(cursor: i64, event: &JobEvent) -> Self {
         let mut view = Self {
-            job: event.job,
-            tenant: event.tenant.clone(),
-            flow: event.flow.clone(),
-            version: event.version.clone(),
-            key: event.key.clone(),
-            correlation_id: event.correlation_id.clone(),
-            retry_of: event.retry_of,
+            facts: event.facts.clone(),
             status: event.status,
             cursor,
-            created_at_ms: event.accepted_at_ms,
             updated_at_ms: event.accepted_at_ms,
             steps_total: event.steps_total,
             steps: Vec::new(),
@@ -191,7 +175,7 @@ impl JobView {
         let since_ms = self.updated_at_ms;
         // A token that causes an event does not rest any more.
         self.parked.retain(|parked| parked.branch != event.branch);
-        // Nor does the call go on that its last event may have told of.
+        // A long call that an earlier event reported is over too.
         if let Some(step) = self.steps.iter_mut().find(|step| Some(&step.id) == event.step.as_ref()) {
             step.running = None;
         }
@@ -217,6 +201,7 @@ impl JobView {
                     compensation.stuck = None;
                 }
             }
+            EventKind::Other(_) => {}
         }
         self.status = event.status;
         self.updated_at_ms = event.at_ms;
@@ -240,7 +225,7 @@ impl JobView {
         step.error.clone_from(&event.data);
     }
 
-    /// The job goes back: what waited for another attempt gets none.
+    /// The job goes back: steps that waited for another attempt get none.
     fn give_up_retries(&mut self) {
         for step in &mut self.steps {
             step.next_attempt_at_ms = None;
@@ -275,7 +260,7 @@ impl JobView {
     }
 
     fn park(&mut self, event: &JobEvent, since_ms: i64) {
-        // The event tells of the hop that ended in parking; what rests is one move further.
+        // The event names the hop that ended in parking; the token at rest is one hop further.
         let token = event.token();
         self.parked.push(TokenId { hop: token.hop.saturating_add(1), ..token });
         self.error = failure(event);
@@ -288,7 +273,7 @@ impl JobView {
         }
     }
 
-    /// The view of the event's step. `since_ms`: when the job set out to it, if this is the first that is heard of it.
+    /// The view of the event's step. `since_ms`: the time at which the job came to it, if this is its first event.
     fn step_of(&mut self, event: &JobEvent, since_ms: i64) -> Option<&mut StepView> {
         let id = event.step.as_ref()?;
         let index = self.steps.iter().position(|step| step.id == *id).unwrap_or_else(|| {
@@ -315,7 +300,7 @@ impl StepView {
 }
 
 impl Running {
-    /// As `step.running` carries it: `{worker, since_ms}`.
+    /// The data of `step.running`: `{worker, since_ms}`.
     pub fn to_json(&self) -> Value {
         serde_json::json!({ "worker": self.worker, "since_ms": self.since_ms })
     }

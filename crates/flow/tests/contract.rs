@@ -1,4 +1,6 @@
 //! `contracts/flows` is what callers of the example's flows were promised last; `flows/` is held against it.
+
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 use std::fs;

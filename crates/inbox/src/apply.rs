@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 use crate::halve::{advances, halve};
 use crate::{Error, Service};
 
-/// Between attempts to apply a batch, first and longest.
+/// The first and the longest pause between attempts to apply a batch.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// Between looks whether Kafka can be reached.
+/// The interval at which the connection to Kafka is checked.
 const KAFKA_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Applier<S> {
     pool: Pool,
     readiness: Readiness,
     service: S,
-    /// It was reported that the registry does not answer.
+    /// True if readiness says that the registry does not answer.
     is_registry_missing: bool,
 }
 
@@ -54,7 +54,7 @@ impl<S: Service> Applier<S> {
         }
     }
 
-    /// Applies all of a batch, in as many pieces as it takes; or has the follower read it again.
+    /// Applies a batch, in as many pieces as it takes. After a conflict the follower reads the rest again.
     async fn apply_all(&mut self, follower: &Follower, batch: RecordBatch, shutdown: &CancellationToken) {
         // Pieces yet to be applied, the next one last.
         let mut pieces = vec![batch];
@@ -112,7 +112,7 @@ impl<S: Service> Applier<S> {
         self.commit(batch, effects).await
     }
 
-    /// The one transaction of rule 3.
+    /// Commits effects and offsets in the one transaction of rule 3.
     async fn commit(&mut self, batch: &RecordBatch, mut effects: S::Effects) -> Result<(), Error> {
         match self.transact(batch, &mut effects).await {
             Ok(()) => {
@@ -139,9 +139,9 @@ impl<S: Service> Applier<S> {
             Error::Store(error) => self.readiness.missing("postgres", error_chain(&error)),
             Error::Registry(error) => {
                 self.is_registry_missing = true;
-                self.readiness.missing("registry", error);
+                self.readiness.missing("registry", error_chain(&error));
             }
-            // It passes by itself, and was logged where it was found.
+            // The lack of room passes by itself, and `DevCapacity` has logged it.
             Error::OverCapacity(_) => {}
         }
     }

@@ -8,7 +8,7 @@ pub(crate) fn advances(batch: &RecordBatch) -> Vec<OffsetAdvance> {
     let advance = |part: &PartitionRecords| OffsetAdvance {
         topic: part.topic.clone(),
         partition: part.partition,
-        // A position of 0 is what a partition has before anything is stored for it.
+        // A partition without a stored offset has position 0.
         expected: (part.first_offset > 0).then_some(part.first_offset),
         next: part.next_offset,
     };

@@ -2,11 +2,11 @@
 //! partitions are committed in one Postgres transaction.
 //!
 //! A [`Service`] decides the effects of the records and writes them. The transaction, the offsets, the retries and the
-//! readiness are here, so no service can forget an offset.
+//! readiness are handled here, so no service can forget an offset.
 //!
-//! A batch that cannot be applied now is tried again. One that conflicts with another process is read again. One that a
-//! single record spoils is halved until that record is alone, and then the service refuses it. So nothing is skipped,
-//! and nothing can wedge a partition.
+//! A batch that cannot be applied now is tried again. A batch that conflicts with another process is read again. A
+//! batch that a single record spoils is halved until that record is alone, and then the service refuses the record. So
+//! no record is skipped, and no record can wedge a partition.
 
 mod apply;
 mod halve;
@@ -26,7 +26,7 @@ use service_kit::retry::until_ok;
 use store::{Pool, Tx};
 use tokio_util::sync::CancellationToken;
 
-/// Leaving the group may take so long.
+/// The time limit for leaving the group.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A service that applies the records that it follows.
@@ -52,7 +52,7 @@ pub trait Service: Send {
     }
 }
 
-/// Why a batch was not applied.
+/// The reason for which a batch was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Postgres refused a row or an offset, or does not answer.
@@ -97,10 +97,10 @@ impl Inbox {
         Ok(writers.map(|writers| (reader, writers)))
     }
 
-    /// Applies what comes until shutdown.
+    /// Applies records until shutdown.
     ///
     /// # Errors
-    /// Only what trying again does not mend: an offset that is no longer in the log, a broken client.
+    /// Only errors that a retry does not mend: an offset that is no longer in the log, a broken client.
     pub async fn run<S: Service>(
         self,
         options: FollowerOptions,

@@ -1,13 +1,16 @@
-//! Natural group commit: while one transaction is in flight, requests queue; the next transaction takes them all.
+//! Group commit: while one transaction is in flight, requests queue; the next transaction takes them all.
 //!
-//! The transactions run in a task of their own, so a caller that goes away cannot roll anybody back.
+//! The transactions run in a task of their own, so a caller that goes away cannot roll back the requests of others. One
+//! that goes away before its turn is forgotten.
 //!
 //! Invariant: a caller is told `202` only after the commit that holds its job.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use events::Record;
 use parking_lot::Mutex;
 use service_kit::health::Readiness;
 use service_kit::stop_at;
@@ -16,29 +19,52 @@ use store::acceptances::{Accepted, NewAcceptance, accept_batch};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-/// Requests in one transaction, at most: more would only make the first of them wait for the last.
-const BATCH_MAX: usize = 500;
-/// Requests that may queue for the next transaction; beyond it callers get 503.
-const QUEUE_MAX: usize = 20_000;
+/// The bounds of the queue and of one transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Requests that may queue; beyond it callers get 503.
+    queue_requests_max: usize,
+    /// Bytes of the requests that queue or are being stored; beyond it callers get 503.
+    queue_bytes_max: usize,
+    /// Requests in one transaction: with more, the first would only wait longer for the last.
+    group_requests_max: usize,
+    /// Bytes in one transaction, which are copied several times on their way. A larger request goes alone.
+    group_bytes_max: usize,
+}
 
-/// After this time the callers of a transaction learn that its outcome is unknown. Postgres ends a slow statement by
-/// itself; a host that has vanished does not answer at all.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_requests_max: 20_000,
+            queue_bytes_max: 64 * 1024 * 1024,
+            group_requests_max: 500,
+            group_bytes_max: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a request takes beside its input and its records.
+const REQUEST_BYTES: usize = 1_024;
+/// The time after which a caller is told that the outcome is unknown: its turn, and then its transaction.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time after which the callers of a transaction are told that its outcome is unknown. Postgres ends a slow
+/// statement by itself; a lost host does not answer at all.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a request was not accepted.
+/// The reason for which a request was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Another request with the same key is being accepted right now.
     #[error("another request with this key is being accepted")]
     KeyInUse,
     /// More requests queue than are taken.
-    #[error("{QUEUE_MAX} requests are waiting to be stored already")]
+    #[error("too many or too large requests are waiting to be stored already")]
     Full,
     /// Postgres does not answer; the outcome may be unknown, and repeating with the key is safe.
     #[error("the database did not take the request")]
     Unavailable(#[source] Arc<store::Error>),
     /// Postgres took too long; the outcome is unknown, and repeating with the key is safe.
-    #[error("the database did not answer within {} s", COMMIT_TIMEOUT.as_secs())]
+    #[error("the database did not answer in time")]
     TooSlow,
     /// This request cannot be stored.
     #[error("the request could not be stored")]
@@ -54,8 +80,9 @@ type PendingKey = (String, String, String);
 struct Request {
     acceptance: NewAcceptance,
     reply: Reply,
-    // Held until the transaction has ended, even when the caller does not wait for it.
+    // Both are held until the transaction has ended, even when the caller does not wait for it.
     reservation: Option<Reservation>,
+    room: Room,
 }
 
 /// Hands requests to the group commit. Cheap to clone.
@@ -63,6 +90,54 @@ struct Request {
 pub(crate) struct Acceptor {
     queue: mpsc::Sender<Request>,
     pending_keys: Arc<Mutex<HashSet<PendingKey>>>,
+    used_bytes: Arc<AtomicUsize>,
+    limits: Limits,
+}
+
+/// The bytes of a request, given back when dropped.
+struct Room {
+    used_bytes: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Groups of requests, each for one transaction.
+struct Groups {
+    requests: mpsc::Receiver<Request>,
+    /// The request that did not fit into the last group.
+    left: Option<Request>,
+    limits: Limits,
+}
+
+impl Groups {
+    /// All requests that wait, as far as they fit; at least one. Empty when nobody can send any more.
+    async fn next(&mut self) -> Vec<Request> {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while group.len() < self.limits.group_requests_max {
+            let request = match self.left.take() {
+                Some(left) => Some(left),
+                None if group.is_empty() => self.requests.recv().await,
+                None => self.requests.try_recv().ok(),
+            };
+            let Some(request) = request else { break };
+            // Its caller has left before its turn: nothing was promised.
+            if request.reply.is_closed() {
+                continue;
+            }
+            bytes += request.room.bytes;
+            if bytes > self.limits.group_bytes_max && !group.is_empty() {
+                self.left = Some(request);
+                break;
+            }
+            group.push(request);
+        }
+        group
+    }
 }
 
 /// Takes the key out of the pending ones when dropped.
@@ -80,19 +155,41 @@ impl Drop for Reservation {
 impl Acceptor {
     /// The handle, and the loop that must run for it.
     pub(crate) fn start(pool: Pool, readiness: Readiness) -> (Self, impl Future<Output = ()>) {
-        let (queue, requests) = mpsc::channel(QUEUE_MAX);
-        (Self { queue, pending_keys: Arc::default() }, commit_groups(pool, readiness, requests))
+        let (acceptor, groups) = Self::new(Limits::default());
+        (acceptor, commit_groups(pool, readiness, groups))
+    }
+
+    fn new(limits: Limits) -> (Self, Groups) {
+        let (queue, requests) = mpsc::channel(limits.queue_requests_max);
+        let acceptor = Self { queue, pending_keys: Arc::default(), used_bytes: Arc::default(), limits };
+        (acceptor, Groups { requests, left: None, limits })
     }
 
     /// Stores the request, or finds the job that its key stands for. Returns after the commit.
     pub(crate) async fn accept(&self, acceptance: NewAcceptance) -> Result<Accepted, Error> {
+        let room = self.room(&acceptance)?;
         let reservation = self.reserve(&acceptance)?;
         let (reply, answer) = oneshot::channel();
-        self.queue.try_send(Request { acceptance, reply, reservation }).map_err(|error| match error {
+        self.queue.try_send(Request { acceptance, reply, reservation, room }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::Full,
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
         })?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(Error::Closed)),
+            Err(_) => Err(Error::TooSlow),
+        }
+    }
+
+    /// Room for a request, unless the budget is spent.
+    fn room(&self, acceptance: &NewAcceptance) -> Result<Room, Error> {
+        let records: usize = acceptance.records.iter().map(Record::size_bytes).sum();
+        let bytes = REQUEST_BYTES + acceptance.acceptance.input.len() + records;
+        let bytes_max = self.limits.queue_bytes_max;
+        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= bytes_max);
+        match self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Room { used_bytes: Arc::clone(&self.used_bytes), bytes }),
+            Err(_) => Err(Error::Full),
+        }
     }
 
     fn reserve(&self, acceptance: &NewAcceptance) -> Result<Option<Reservation>, Error> {
@@ -106,16 +203,22 @@ impl Acceptor {
     }
 }
 
-async fn commit_groups(pool: Pool, readiness: Readiness, mut requests: mpsc::Receiver<Request>) {
-    let mut group = Vec::with_capacity(BATCH_MAX);
-    while requests.recv_many(&mut group, BATCH_MAX).await > 0 {
+async fn commit_groups(pool: Pool, readiness: Readiness, mut groups: Groups) {
+    loop {
+        let group = groups.next().await;
+        if group.is_empty() {
+            return;
+        }
         metrics::histogram!("meanwhile_accept_batch_size").record(group.len() as f64);
-        let (batch, callers): (Vec<_>, Vec<_>) =
-            group.drain(..).map(|request| (request.acceptance, (request.reply, request.reservation))).unzip();
+        let (batch, callers): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .map(|request| (request.acceptance, (request.reply, request.reservation, request.room)))
+            .unzip();
         let outcomes = commit_one_group(&pool, &readiness, &batch).await;
-        for ((reply, reservation), outcome) in callers.into_iter().zip(outcomes) {
-            drop(reservation);
-            // A caller that went away has its job all the same.
+        drop(batch);
+        for ((reply, reservation, room), outcome) in callers.into_iter().zip(outcomes) {
+            drop((reservation, room));
+            // The caller may be gone; its job is stored all the same.
             let _ = reply.send(outcome);
         }
     }
@@ -149,7 +252,7 @@ async fn commit_one_group(pool: &Pool, readiness: &Readiness, batch: &[NewAccept
     }
 }
 
-/// One bad row costs only itself.
+/// Accepts requests one by one, so that a bad row fails only its own request.
 async fn one_by_one(pool: &Pool, batch: &[NewAcceptance]) -> Vec<Result<Accepted, Error>> {
     let mut outcomes = Vec::with_capacity(batch.len());
     for request in batch {
@@ -178,3 +281,6 @@ pub(crate) async fn until_shutdown(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,12 +13,13 @@ use flow::view::{Compensation, JobView, StepView};
 use serde_json::{Map, Value, json};
 use web::problem::{Kind, Problem};
 
-fn address(job: JobId) -> String {
-    format!("/v1/jobs/{job}")
+/// `prefix`: the path of the public URL.
+fn address(prefix: &str, job: JobId) -> String {
+    format!("{prefix}/v1/jobs/{job}")
 }
 
-fn links(job: JobId) -> Value {
-    let address = address(job);
+fn links(prefix: &str, job: JobId) -> Value {
+    let address = address(prefix, job);
     json!({ "self": address, "events": format!("{address}/events"), "result": format!("{address}/result") })
 }
 
@@ -31,6 +32,8 @@ pub(crate) struct Trace {
 
 /// The facts that a 202 states.
 pub(crate) struct AcceptedInfo<'a> {
+    /// The path of the public URL.
+    pub(crate) prefix: &'a str,
     pub(crate) job: JobId,
     pub(crate) flow: &'a str,
     pub(crate) status: JobStatus,
@@ -47,7 +50,7 @@ pub(crate) fn accepted(info: AcceptedInfo<'_>, retry_after_s: u64) -> Response {
         "status": info.status.as_str(),
         "correlation_id": info.correlation_id,
         "trace_id": info.trace.id,
-        "links": links(info.job),
+        "links": links(info.prefix, info.job),
     });
     if let Some(trace_url) = info.trace.url {
         body["trace_url"] = trace_url.into();
@@ -58,14 +61,15 @@ pub(crate) fn accepted(info: AcceptedInfo<'_>, retry_after_s: u64) -> Response {
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
-    if let Ok(location) = HeaderValue::from_str(&address(info.job)) {
+    if let Ok(location) = HeaderValue::from_str(&address(info.prefix, info.job)) {
         headers.insert(header::LOCATION, location);
     }
     response
 }
 
-/// The status body. Steps that have not come up yet are listed as pending where the flow's version is known.
-pub(crate) fn status(view: &JobView, trace: &Trace, definition: Option<&Definition>) -> Value {
+/// The status body, with links below the public URL's path. Steps that have not come up yet are listed as pending where
+/// the flow's version is known.
+pub(crate) fn status(prefix: &str, view: &JobView, trace: &Trace, definition: Option<&Definition>) -> Value {
     let progress = view.progress();
     let mut body = json!({
         "id": view.job.to_string(),
@@ -73,11 +77,11 @@ pub(crate) fn status(view: &JobView, trace: &Trace, definition: Option<&Definiti
         "version": view.version,
         "status": view.status.as_str(),
         "progress": { "done": progress.done, "total": progress.total, "percent": progress.percent },
-        "created_at": rfc3339(view.created_at_ms),
+        "created_at": rfc3339(view.accepted_at_ms),
         "updated_at": rfc3339(view.updated_at_ms),
         "steps": steps(view, definition),
         "correlation_id": view.correlation_id,
-        "links": links(view.job),
+        "links": links(prefix, view.job),
     });
     let mut put = |name: &str, value: Option<Value>| {
         if let (Some(value), Some(map)) = (value, body.as_object_mut()) {

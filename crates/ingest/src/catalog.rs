@@ -4,20 +4,24 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use flow::definition::Definition;
+use events::flow_document::{FlowDocument, NotAFlow};
+use flow::definition::{Clash, Definition, clashes};
 use flow::nearest::nearest;
 use parking_lot::RwLock;
+use store::flows::AppliedFlow;
 
-/// Versions kept; a deployment that ever applied more has something wrong with how it applies.
+/// The most versions that are kept; a deployment with more applies flows in a wrong way.
 const VERSIONS_MAX: usize = 10_000;
 /// The target of a request for a path.
 #[derive(Clone)]
 pub(crate) enum Routed {
     /// To a flow.
     Flow(Definition),
+    /// To several flows, which must not be.
+    Several(Clash),
     /// The path is a flow's, the method is not.
     OtherMethod(String),
-    /// Nowhere.
+    /// No flow has this path.
     Nothing,
 }
 
@@ -32,7 +36,7 @@ struct Flows {
 pub(crate) struct Catalog(Arc<RwLock<Flows>>);
 
 impl Catalog {
-    /// Takes in one flow document; of a flow's revisions the highest is the active one, in whatever order they come.
+    /// Takes in one flow document. The highest revision of a flow is the active one, in whatever order revisions come.
     pub(crate) fn learn(&self, revision: i64, definition: Definition) {
         let mut flows = self.0.write();
         if flows.versions.len() < VERSIONS_MAX {
@@ -42,6 +46,22 @@ impl Catalog {
         let active = flows.active.entry(definition.name().to_owned()).or_insert_with(|| (revision, definition.clone()));
         if active.0 < revision {
             *active = (revision, definition);
+        }
+    }
+
+    /// Takes in a flow as Postgres has it.
+    pub(crate) fn learn_stored(&self, applied: AppliedFlow) {
+        let AppliedFlow { flow, version, revision, document, .. } = applied;
+        let document = serde_json::from_str(&document).map_err(|error| NotAFlow::NotADocument(error.to_string()));
+        let read = document.and_then(|document| {
+            FlowDocument { flow: flow.clone(), version: version.clone(), revision, document }.definition()
+        });
+        match read {
+            Ok(definition) => self.learn(revision, definition),
+            Err(error) => {
+                let error = error.to_string();
+                tracing::error!(flow, version, error, "a stored flow cannot be read by this version; skipped");
+            }
         }
     }
 
@@ -60,15 +80,26 @@ impl Catalog {
     /// The flow whose own route this is.
     pub(crate) fn routed(&self, method: &str, path: &str) -> Routed {
         let flows = self.0.read();
-        let mut other = Routed::Nothing;
+        let (mut other, mut found) = (Routed::Nothing, Vec::new());
         for (_, definition) in flows.active.values() {
             let Some(route) = definition.route().filter(|route| route.path == path) else { continue };
             if route.method == method {
-                return Routed::Flow(definition.clone());
+                found.push(definition);
+            } else {
+                other = Routed::OtherMethod(route.method.clone());
             }
-            other = Routed::OtherMethod(route.method.clone());
         }
-        other
+        found.sort_by_key(|flow| flow.name());
+        match (found.as_slice(), clashes(found.iter().copied()).pop()) {
+            ([], _) => other,
+            (_, Some(clash)) => Routed::Several(clash),
+            ([flow, ..], None) => Routed::Flow((*flow).clone()),
+        }
+    }
+
+    /// Addresses of active flows that are taken: `flows apply` refuses them, but an older one did not.
+    pub(crate) fn clashes(&self) -> Vec<Clash> {
+        clashes(&self.list())
     }
 
     /// The active flows, by name.
@@ -118,6 +149,18 @@ mod tests {
         assert!(matches!(catalog.routed("POST", "/orders"), Routed::Flow(found) if found.name() == "order"));
         assert!(matches!(catalog.routed("PUT", "/orders"), Routed::OtherMethod(method) if method == "POST"));
         assert!(matches!(catalog.routed("POST", "/other"), Routed::Nothing));
+    }
+
+    #[test]
+    fn an_address_of_two_flows_leads_to_neither() {
+        let catalog = Catalog::default();
+        let text = "flow: other\nroute: POST /orders\nsteps: [{ id: one, native: one }]\n";
+        let other = Definition::parse_yaml("test.yaml", text, &mut |_| Err("no references here".to_owned())).unwrap();
+        catalog.learn(1, definition("order", "http://a/"));
+        assert!(catalog.clashes().is_empty());
+        catalog.learn(2, other);
+        assert!(matches!(catalog.routed("POST", "/orders"), Routed::Several(_)));
+        assert_eq!(catalog.clashes()[0].to_string(), "`POST /orders` is the route of two flows, `order` and `other`");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use events::command::Command;
 use events::dead_letter::{Class, Refused, RefusedRecord};
 use events::trace::Trace;
 use flow::definition::limit::KEY_BYTES_MAX;
+use flow::facts::JobFacts;
 use flow::id::JobId;
 use inbox::Service;
 use service_kit::trace::Span;
@@ -39,11 +40,11 @@ pub(crate) struct Understood {
     acceptances: Vec<NewAcceptance>,
     /// Record and span of each acceptance. The spans end with the commit.
     sources: Vec<(Inbound, Span)>,
-    /// Which acceptances made a new job; known once they are written.
+    /// The acceptances that made a new job, by index; known once they are written.
     accepted: Vec<usize>,
     /// Records that are no job.
     dead_letters: Vec<Record>,
-    /// Why, one for each of them.
+    /// The reasons, one for each dead letter.
     refused: Vec<RefusedRecord>,
 }
 
@@ -59,28 +60,18 @@ impl Commands {
         if let Some(id) = &command.id {
             idempotency::check_length(id).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         }
-        let key = match record.key.as_deref().map(str::from_utf8) {
-            None | Some(Ok("")) => None,
-            Some(Ok(key)) if key.len() > KEY_BYTES_MAX || key.contains('\0') => {
-                let reason =
-                    format!("the record's key has {} bytes of at most {KEY_BYTES_MAX}, none of them NUL", key.len());
-                return Err(refuse(Class::InvalidKey, reason));
-            }
-            Some(Ok(key)) => Some(key.to_owned()),
-            Some(Err(error)) => {
-                return Err(refuse(Class::InvalidKey, format!("the record's key is not UTF-8: {error}")));
-            }
-        };
         let Some(definition) = self.api.catalog.active(&command.flow) else {
             return Err(refuse(Class::UnknownFlow, self.api.catalog.no_such_flow(&command.flow)));
         };
+        // Anything may stand in the record's key where the flow does not use it.
+        let fallback_key = if definition.has_key() { None } else { record_key(record)? };
         let (api, now_ms) = (&self.api, self.api.clock.now_ms());
         let correlation_id = command.correlation_id.as_deref().and_then(clean_correlation_id);
         let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
             tenant: self.caller.tenant.clone(),
             input: command.input,
-            fallback_key: key,
+            fallback_key,
             idempotency_key: command.id,
             correlation_id: correlation_id.unwrap_or_else(|| api.ids.uuid().to_string()),
             trace: span.carry_on(Trace::from_headers(&record.headers), &api.ids),
@@ -103,9 +94,18 @@ impl Service for Commands {
         // Without room, commands wait in their topic.
         self.api.check_capacity()?;
         let mut understood = Understood::default();
+        let mut has_looked = false;
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             let span = spans::command(record, self.planner.writer.topics.prefix());
-            match self.understand(record, &span) {
+            let mut meant = self.understand(record, &span);
+            if !has_looked && meant.as_ref().is_err_and(|refused| refused.class == Class::UnknownFlow) {
+                // Applied a moment ago, it may still be on its way through the outbox.
+                has_looked = true;
+                let stored = store::flows::all(&self.api.pool).await?;
+                stored.into_iter().for_each(|applied| self.api.catalog.learn_stored(applied));
+                meant = self.understand(record, &span);
+            }
+            match meant {
                 Ok(acceptance) => {
                     understood.acceptances.push(acceptance);
                     understood.sources.push((record.clone(), span));
@@ -155,8 +155,21 @@ impl Service for Commands {
     }
 }
 
+/// The ordering key that the record's key is; none where it is empty.
+fn record_key(record: &Inbound) -> Result<Option<String>, Refused> {
+    let refuse = |reason| Err(Refused { class: Class::InvalidKey, reason });
+    match record.key.as_deref().map(str::from_utf8) {
+        None | Some(Ok("")) => Ok(None),
+        Some(Ok(key)) if key.len() > KEY_BYTES_MAX || key.contains('\0') => {
+            refuse(format!("the record's key has {} bytes of at most {KEY_BYTES_MAX}, none of them NUL", key.len()))
+        }
+        Some(Ok(key)) => Ok(Some(key.to_owned())),
+        Some(Err(error)) => refuse(format!("the record's key is not UTF-8: {error}")),
+    }
+}
+
 fn log_accepted(accepted: &Acceptance) {
-    let Acceptance { job, tenant, flow, trace_id, .. } = accepted;
+    let Acceptance { facts: JobFacts { job, tenant, flow, .. }, trace_id, .. } = accepted;
     let trace_id = trace_id.map(|id| id.to_string());
     tracing::info!(job.id = %job, flow, tenant, trace_id, "command accepted");
     metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow.clone()).increment(1);

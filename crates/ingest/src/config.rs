@@ -19,7 +19,7 @@ pub struct Config {
     pub idempotency_retention_h: u32,
     /// An acceptance is kept for so many days after its job's end; 0: for ever.
     pub keep_jobs_d: u32,
-    /// Whether a submit over HTTP must carry an `Idempotency-Key`.
+    /// True if a submit over HTTP must carry an `Idempotency-Key`.
     pub idempotency_key_required: bool,
     /// The value of `Retry-After` on a 202, in seconds.
     pub retry_after_s: u64,
@@ -29,15 +29,15 @@ pub struct Config {
     pub connections_max: u32,
     /// The tenant of requests without credentials and of `meanwhile.commands`.
     pub default_tenant: String,
-    /// Where a person sees a trace: a URL with `{trace_id}` in it; empty: nowhere.
+    /// The page on which a person sees a trace: a URL with `{trace_id}` in it; empty: none.
     pub trace_url: String,
 }
 
-/// Replaced by the trace's id in [`Config::trace_url`].
+/// The part of [`Config::trace_url`] that is replaced by the trace's id.
 const TRACE_ID: &str = "{trace_id}";
 
 impl Config {
-    /// Where a person sees this trace.
+    /// The page on which a person sees this trace.
     pub(crate) fn url_of_trace(&self, trace_id: &str) -> Option<String> {
         (!self.trace_url.is_empty()).then(|| self.trace_url.replace(TRACE_ID, trace_id))
     }

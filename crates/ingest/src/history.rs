@@ -12,7 +12,7 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::answer;
-use crate::job_lookup::{BEFORE_THE_FIRST_EVENT, find};
+use crate::job_lookup::{BEFORE_THE_FIRST_EVENT, behind, find};
 use crate::state::Api;
 
 /// The most events in one answer.
@@ -39,6 +39,10 @@ pub(crate) async fn show(
         })?,
     };
     let state = find(&api, &context.caller, &job).await?;
+    // Another instance has told more already.
+    if after > state.view.cursor {
+        return Err(behind(state.view.job));
+    }
     let news: Vec<_> = state.events.iter().filter(|(cursor, _)| *cursor > after).take(EVENTS_MAX).collect();
     let next = news.last().map_or(after, |(cursor, _)| *cursor);
     let list: Vec<_> = news.into_iter().map(|(cursor, event)| answer::event(*cursor, event)).collect();

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 use web::frame::Frame;
-use web::problem::{self, PublicUrl};
+use web::problem;
 
 use crate::state::Api;
 use crate::{asyncapi, flows, history, openapi, result, retry, status, submit};
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
-pub(crate) fn router(api: Arc<Api>, public_url: PublicUrl, health: Router) -> Router {
+pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
     let frame = Frame {
-        public_url,
+        public_url: api.public_url.clone(),
         body_bytes_max: api.config.body_bytes_max,
         anonymous: api.config.anonymous_caller(),
         ids: api.ids.clone(),

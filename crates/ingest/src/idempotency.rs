@@ -52,47 +52,14 @@ fn bare(text: &str) -> Result<String, KeyError> {
 }
 
 /// SHA-256 over method, flow and canonical body: equal for requests that mean the same,
-/// whatever the order of their keys.
-pub(crate) fn fingerprint(flow: &str, input: &Value) -> Vec<u8> {
+/// whatever the order of their keys and the form of their numbers.
+pub(crate) fn fingerprint(flow_name: &str, input: &Value) -> Vec<u8> {
     let mut hasher = Sha256::new();
     hasher.update(b"POST\0");
-    hasher.update(flow.as_bytes());
+    hasher.update(flow_name.as_bytes());
     hasher.update(b"\0");
-    let mut canonical = Vec::new();
-    write_canonical(input, &mut canonical);
-    hasher.update(&canonical);
+    hasher.update(flow::canonical::canonical(input).as_bytes());
     hasher.finalize().to_vec()
-}
-
-/// JSON with sorted keys and no white space.
-fn write_canonical(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(name, _)| name.as_str());
-            out.push(b'{');
-            for (place, (name, entry)) in entries.into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b',');
-                }
-                out.extend(Value::from(name.as_str()).to_string().bytes());
-                out.push(b':');
-                write_canonical(entry, out);
-            }
-            out.push(b'}');
-        }
-        Value::Array(list) => {
-            out.push(b'[');
-            for (place, entry) in list.iter().enumerate() {
-                if place > 0 {
-                    out.push(b',');
-                }
-                write_canonical(entry, out);
-            }
-            out.push(b']');
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.extend(value.to_string().bytes()),
-    }
 }
 
 #[cfg(test)]
@@ -128,5 +95,8 @@ mod tests {
         assert_ne!(one, fingerprint("order", &json!({"a": 2, "b": [{"x": 1, "y": "z"}]})));
         assert_ne!(one, fingerprint("other", &json!({"a": 1, "b": [{"x": 1, "y": "z"}]})));
         assert_ne!(fingerprint("order", &json!([1, [2]])), fingerprint("order", &json!([[1], 2])));
+        let of = |text: &str| fingerprint("order", &serde_json::from_str(text).unwrap());
+        assert_eq!(of(r#"{"a":1}"#), of(r#"{"a":1.0}"#));
+        assert_ne!(of(r#"{"a":100000000000000000001}"#), of(r#"{"a":100000000000000000002}"#));
     }
 }

@@ -1,8 +1,10 @@
 //! Finding a job: acceptance, projection and event tail merged into one state.
 //!
 //! Invariant: an answer never goes back in time. The three sources are merged by cursor, and the acceptance is there
-//! from the 202 on, so a `GET` right after it is never a 404.
+//! from the 202 on, so a `GET` right after it is never a 404. While events are missing between what the projection has
+//! and what the tail has seen, there is no answer but 503.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bus::Unreadable;
@@ -16,19 +18,19 @@ use store::jobs::StoredJob;
 use web::caller::{Caller, Scope};
 use web::problem::{Kind, Problem};
 
-use crate::recent::RecentJob;
+use crate::recent::{Known, RecentJob};
 use crate::state::Api;
 
 /// The cursor of a job without any event yet: before the first offset.
 pub(crate) const BEFORE_THE_FIRST_EVENT: i64 = -1;
-/// Postgres may take this long to answer.
+/// The time that Postgres has to answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A job at this moment.
 pub(crate) struct JobState {
     pub(crate) view: JobView,
     pub(crate) events: Vec<(i64, JobEvent)>,
-    /// As 32 hexadecimal digits.
+    /// The trace id as 32 hexadecimal digits.
     pub(crate) trace_id: Option<String>,
 }
 
@@ -37,9 +39,11 @@ pub(crate) async fn find(api: &Api, caller: &Caller, text: &str) -> Result<JobSt
     caller.require(Scope::JobsRead)?;
     let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
     let job: JobId = text.parse().map_err(|_| unknown())?;
-    // Until the events' recent past has been read, an answer could be older than one that was given before.
+    // Before the recent events have been read, an answer could be older than an earlier one.
     api.ready()?;
-    let recent = match api.recent.get(job) {
+    let Known { job: recent, forgotten, floors } = api.recent.look(job);
+    let partition = recent.as_ref().map(|recent| recent.partition);
+    let recent = match recent {
         Some(recent) => Some(decode(api, recent).await?),
         None => None,
     };
@@ -49,11 +53,25 @@ pub(crate) async fn find(api: &Api, caller: &Caller, text: &str) -> Result<JobSt
         }
         recent => recent,
     };
+    // Asked before the job is read, so that all that the projection had taken in by then is in the answer.
+    let not_projected = not_projected(api, &floors).await?;
     let stored = stored(api, caller, job).await?;
-    let stored_cursor = stored.as_ref().and_then(|stored| stored.projection.as_ref()).map(|seen| seen.summary.cursor);
-    if api.recent.forgotten(job).is_some_and(|forgotten| stored_cursor.is_none_or(|stored| stored < forgotten)) {
-        let detail = "A newer state of this job was reported before; the database has not caught up yet.";
-        return Err(Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1));
+    if stored.is_none() && recent.is_none() {
+        return Err(unknown());
+    }
+    let seen = stored.as_ref().and_then(|stored| stored.projection.as_ref());
+    if forgotten.is_some_and(|forgotten| seen.is_none_or(|seen| seen.summary.cursor < forgotten)) {
+        return Err(behind(job));
+    }
+    // A final state is the last one, whatever the projection has not taken in yet.
+    if !seen.is_some_and(|seen| seen.summary.status.is_final()) {
+        let has_gap = match partition.or(seen.map(|seen| seen.partition)) {
+            Some(partition) => not_projected.contains(&partition),
+            None => !not_projected.is_empty(),
+        };
+        if has_gap {
+            return Err(behind(job));
+        }
     }
     let state = match (stored, recent) {
         (Some(stored), recent) => Some(merge(stored, recent)),
@@ -62,10 +80,25 @@ pub(crate) async fn find(api: &Api, caller: &Caller, text: &str) -> Result<JobSt
     state.filter(|job| is_visible(job, caller)).ok_or_else(unknown)
 }
 
+/// The problem 503 in place of an answer that would be older than one that the caller has.
+pub(crate) fn behind(job: JobId) -> Problem {
+    let detail = "A newer state of this job was reported before; this instance or the database has not caught up yet.";
+    Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1)
+}
+
 /// The job as Postgres has it, or the problem 503.
 pub(crate) async fn stored(api: &Api, caller: &Caller, job: JobId) -> Result<Option<StoredJob>, Problem> {
+    in_time(store::jobs::get(&api.pool, &caller.tenant, job)).await
+}
+
+/// The partitions in which events are known neither here nor by the projection, or the problem 503.
+async fn not_projected(api: &Api, floors: &HashMap<i32, i64>) -> Result<Vec<i32>, Problem> {
+    let events = api.planner()?.writer.topics.events();
+    in_time(api.projected.behind(&api.pool, &events, floors)).await
+}
+
+async fn in_time<T>(reading: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {
     let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
-    let reading = store::jobs::get(&api.pool, &caller.tenant, job);
     match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(outcome) => outcome.map_err(|error| unavailable().caused_by(error)),
         Err(_) => Err(unavailable()),
@@ -97,7 +130,9 @@ async fn decode(api: &Api, recent: RecentJob) -> Result<DecodedJob, Problem> {
         match api.reader.read(Some(&*bytes), decode_event).await {
             Ok(event) => events.push((cursor, event)),
             // The orchestrator keeps it as a dead letter.
-            Err(Unreadable::Never(reason)) => tracing::debug!(cursor, reason, "unreadable event skipped"),
+            Err(Unreadable::Never(reason) | Unreadable::Newer(reason)) => {
+                tracing::debug!(cursor, reason, "unreadable event skipped")
+            }
             Err(Unreadable::NotNow(error)) => {
                 let problem = Problem::new(Kind::NotReady, "The schema registry does not answer.");
                 return Err(problem.retry_after_s(1).caused_by(error));
@@ -138,16 +173,9 @@ fn fold(events: Vec<(i64, JobEvent)>) -> Option<JobState> {
 /// A job without any event yet.
 fn accepted(acceptance: &Acceptance) -> JobView {
     JobView {
-        job: acceptance.job,
-        tenant: acceptance.tenant.clone(),
-        flow: acceptance.flow.clone(),
-        version: acceptance.version.clone(),
-        key: acceptance.key.clone(),
-        correlation_id: acceptance.correlation_id.clone(),
-        retry_of: acceptance.retry_of,
+        facts: acceptance.facts.clone(),
         status: JobStatus::Accepted,
         cursor: BEFORE_THE_FIRST_EVENT,
-        created_at_ms: acceptance.accepted_at_ms,
         updated_at_ms: acceptance.accepted_at_ms,
         steps_total: acceptance.steps_total,
         steps: Vec::new(),

@@ -7,23 +7,25 @@
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), then one file per verb: `status`, `result`,
 //! `history`, `retry`, `flows`.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{FollowerOptions, Reader, Registry, Table, Tail};
-use events::flow_document::{FlowDocument, NotAFlow};
+use bus::admin::Admin;
+use bus::{FollowerOptions, Reader, Registry, Table, Tail, TopicPartition};
+use events::flow_document::FlowDocument;
 use events::topic::Topics;
 use events::{Inbound, Writer};
 use inbox::Inbox;
 use process::{Base, Door, Process};
 use service_kit::config::{ConfigError, Sources, load};
-use service_kit::health;
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
 use tokio_util::sync::CancellationToken;
 use web::problem::PublicUrl;
+use web::server::Server;
 
 mod accept;
 mod answer;
@@ -38,6 +40,7 @@ mod idempotency;
 mod job_lookup;
 pub mod openapi;
 mod plan;
+mod projected;
 mod recent;
 mod result;
 mod retry;
@@ -51,14 +54,22 @@ use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
 use crate::plan::Planner;
+use crate::projected::Projected;
 use crate::recent::RecentJobs;
 use crate::state::Api;
 
 /// Kafka may delay a fetch on the events topic by this time. A status may lag behind as much at low load.
 const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
-/// At its start the process reads this many offsets back in each partition of the events. While the projection lags by
-/// less, no answer is older than one of an earlier process. A larger look-back costs memory at the start.
+/// At its start the process reads this many offsets back in each partition of the events, or as many as the projection
+/// lags behind. A larger look-back costs time at the start.
 const BACKLOG_OFFSETS: i64 = 2_000;
+/// But not more than this. Where the projection lags by more, jobs that it does not know to have ended have no status
+/// until it has caught up.
+const BACKLOG_OFFSETS_MAX: i64 = 20_000;
+
+/// Of the database connections, so many are for accepting alone: one commits, and one may still be ending. Whatever
+/// reads do, a request is stored or refused in its time.
+const ACCEPTOR_CONNECTIONS: u32 = 2;
 
 /// The settings of the service.
 #[derive(Debug, Clone)]
@@ -69,7 +80,7 @@ pub struct Settings {
     pub topics: Topics,
     /// Postgres.
     pub database_url: String,
-    /// Where callers reach the API; empty: the host that each request names.
+    /// The address at which callers reach the API; empty: the host that each request names.
     pub public_url: String,
     /// The service's own settings.
     pub config: config::Config,
@@ -92,25 +103,29 @@ impl Settings {
 /// Runs until shutdown. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
 ///
 /// # Errors
-/// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
+/// Only errors that a retry does not mend: a setting that cannot be used, an offset that is no longer in the log.
 pub async fn run(settings: Settings, door: Door, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Process { readiness, clock, ids } = process;
     settings.config.check()?;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
-    let mut store_settings = store::Settings::new(&settings.database_url);
-    store_settings.connections_max = settings.config.connections_max;
-    let pool = Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")?;
+    let open = |connections_max| {
+        let store_settings = store::Settings { connections_max, ..store::Settings::new(&settings.database_url) };
+        Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")
+    };
+    let pool = open(settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
     let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
-    let (acceptor, groups) = Acceptor::start(pool.clone(), readiness.clone());
+    let (acceptor, groups) = Acceptor::start(open(ACCEPTOR_CONNECTIONS)?, readiness.clone());
     let api = Arc::new(Api {
-        recent: RecentJobs::new(settings.config.recent_jobs_max),
+        recent: RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX),
+        projected: Projected::default(),
         config: settings.config.clone(),
+        public_url: PublicUrl::new(&settings.public_url),
         clock,
         ids,
         acceptor,
         reader: Reader::new(registry),
         catalog: Catalog::default(),
-        pool: pool.clone(),
+        pool,
         readiness,
         dev_capacity: settings.bus.dev_capacity(&settings.topics),
         planner: OnceLock::new(),
@@ -119,10 +134,11 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     // Requests that are being answered need the group commit until the server has let go of them.
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
-    let router = http::router(Arc::clone(&api), PublicUrl::new(&settings.public_url), door.health);
+    let server = Server::new(api.public_url.clone(), api.clock.clone());
+    let router = http::router(Arc::clone(&api), door.health);
     let leaving = shutdown.clone();
     tasks.spawn("http", async move {
-        let outcome = health::serve(door.listener, router, leaving).await;
+        let outcome = server.serve(door.listener, router, leaving).await;
         served.cancel();
         outcome
     });
@@ -142,10 +158,14 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let events_topic = topics.events();
     let tail = || Tail::start(&settings.bus, &events_topic, TAIL_FETCH_WAIT_MAX);
     let Some(tail) = until_ok("kafka", readiness, ids, &shutdown, tail).await else { return Ok(()) };
-    // From before its beginning, so that no answer goes back behind what an earlier process told.
-    let look_back = || Table::load_recent(&settings.bus, &events_topic, BACKLOG_OFFSETS);
-    let Some((backlog, _)) = until_ok("kafka", readiness, ids, &shutdown, look_back).await else { return Ok(()) };
-    backlog.into_iter().for_each(|record| api.recent.saw(record));
+    // Read from before the tail's start, so that no answer is older than one of an earlier process.
+    let projected = || store::offsets::projected(&api.pool, &events_topic);
+    let Some(projected) = until_ok("postgres", readiness, ids, &shutdown, projected).await else { return Ok(()) };
+    let projected = projected.into_iter().collect();
+    let look_back = || look_back(&settings.bus, &events_topic, &projected, &api.recent);
+    if until_ok("kafka", readiness, ids, &shutdown, look_back).await.is_none() {
+        return Ok(());
+    }
     let flows_topic = topics.flows();
     let load = || Table::load(&settings.bus, &flows_topic);
     let Some((flows, mut more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
@@ -155,25 +175,55 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     // A flow that was applied a moment ago may still be in the outbox. The doors open only when it is known too.
     let stored = || store::flows::all(&api.pool);
     let Some(stored) = until_ok("postgres", readiness, ids, &shutdown, stored).await else { return Ok(()) };
-    stored.into_iter().for_each(|applied| learn_stored(&api.catalog, applied));
-    readiness.ready("flows");
-    let retention_ms = i64::from(settings.config.idempotency_retention_h) * 3_600_000;
+    stored.into_iter().for_each(|applied| api.catalog.learn_stored(applied));
+    readiness.report("flows", addresses(&api.catalog)).ok();
+    let retention_ms = i64::from(settings.config.idempotency_retention_h) * events::time::HOUR_MS;
     let writer = Writer { topics: topics.clone(), ids: writers };
     let planner = Planner { writer, idempotency_retention_ms: retention_ms };
     let _ = api.planner.set(planner.clone());
     let caller = settings.config.commands_caller();
     let mut tasks = Tasks::new(shutdown.clone());
-    let catalog = api.catalog.clone();
+    let (catalog, readiness) = (api.catalog.clone(), readiness.clone());
     let leaving = shutdown.clone();
     tasks.spawn("flows tail", async move {
         while let Some(Some(records)) = leaving.run_until_cancelled(more_flows.next()).await {
             records.iter().for_each(|record| learn(&catalog, record));
+            // Only a start is held up: a process that serves other flows goes on.
+            match addresses(&catalog) {
+                Ok(()) => readiness.ready("flows"),
+                Err(taken) => tracing::error!(taken, "flows have addresses that are taken; they lead nowhere"),
+            }
         }
         Ok(())
     });
     tasks.spawn("events tail", watch_events(tail, api.recent.clone(), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
     tasks.join().await
+}
+
+/// Reads the latest events, if possible from where the projection is.
+async fn look_back(
+    bus: &bus::Settings,
+    topic: &str,
+    projected: &HashMap<i32, i64>,
+    recent: &RecentJobs,
+) -> Result<(), bus::Error> {
+    let logs = Admin::new(bus)?.offsets(&[topic.to_owned()]).await?;
+    let begins: HashMap<i32, i64> = logs.iter().map(|(place, (begin, _))| (place.partition, *begin)).collect();
+    let lag = |(place, (_, end)): (&TopicPartition, &(i64, i64))| end - projected.get(&place.partition).unwrap_or(&0);
+    let back = logs.iter().map(lag).max().unwrap_or(0).clamp(BACKLOG_OFFSETS, BACKLOG_OFFSETS_MAX);
+    let saw = |records: Vec<Inbound>| records.into_iter().for_each(|record| recent.saw(record));
+    let (starts, _) = Table::stream_recent(bus, topic, back, saw).await?;
+    let starts = starts.into_iter().zip(0..).map(|(start, partition)| (partition, start));
+    // Events that are not on Kafka any more are not waited for: nobody can read them.
+    recent.begun_at(starts.filter(|(partition, start)| begins.get(partition) != Some(start)).collect());
+    Ok(())
+}
+
+/// The addresses of active flows that are taken, told for a person.
+fn addresses(catalog: &Catalog) -> Result<(), String> {
+    let taken: Vec<String> = catalog.clashes().iter().map(ToString::to_string).collect();
+    if taken.is_empty() { Ok(()) } else { Err(taken.join("; ")) }
 }
 
 fn learn(catalog: &Catalog, record: &Inbound) {
@@ -186,21 +236,6 @@ fn learn(catalog: &Catalog, record: &Inbound) {
         }
         // The orchestrator keeps it as a dead letter.
         Err(error) => tracing::warn!(offset = record.offset, error = error.to_string(), "unreadable flow skipped"),
-    }
-}
-
-fn learn_stored(catalog: &Catalog, applied: store::flows::AppliedFlow) {
-    let store::flows::AppliedFlow { flow, version, revision, document, .. } = applied;
-    let document = serde_json::from_str(&document).map_err(|error| NotAFlow::NotADocument(error.to_string()));
-    let read = document.and_then(|document| {
-        FlowDocument { flow: flow.clone(), version: version.clone(), revision, document }.definition()
-    });
-    match read {
-        Ok(definition) => catalog.learn(revision, definition),
-        Err(error) => {
-            let error = error.to_string();
-            tracing::error!(flow, version, error, "a stored flow cannot be read by this version; skipped");
-        }
     }
 }
 

@@ -34,7 +34,12 @@ const TEMPORARY: &[Kind] =
 /// `GET /openapi.json`
 pub(crate) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
     api.ready()?;
-    Ok(Json(document(&api.config, &api.catalog.list())))
+    let mut document = document(&api.config, &api.catalog.list());
+    // Addresses in it begin at the public URL, which may have a path.
+    if !api.public_url.prefix().is_empty() {
+        document["servers"] = json!([{ "url": api.public_url.prefix() }]);
+    }
+    Ok(Json(document))
 }
 
 /// The contract of an ingest with these settings, while these flows are active.
@@ -80,20 +85,23 @@ fn settings(document: &mut Value, config: &Config) {
     body["description"] = format!("{said}; at most {} bytes", config.body_bytes_max).into();
 }
 
-/// The Avro schemas that `asyncapi.yaml` refers to.
+/// The Avro schemas, in all published versions. `asyncapi.yaml` refers to the latest.
 fn schemas() -> impl Iterator<Item = (String, Value)> {
-    let operation = |kind: RecordKind| {
+    let operation = |kind: RecordKind, version: u32| {
         json!({
-            "operationId": format!("schema-{}", kind.folder()),
+            "operationId": format!("schema-{}-{version}", kind.folder()),
             "tags": ["operation"],
-            "summary": format!("The Avro schema of `{}`", kind.full_name()),
+            "summary": format!("The Avro schema of `{}`, version {version}", kind.full_name()),
             "responses": { "200": {
                 "description": "Avro's JSON",
                 "content": { "application/json": { "schema": { "type": "object" } } },
             } },
         })
     };
-    RecordKind::ALL.into_iter().map(move |kind| (format!("/{}", kind.latest_path()), json!({ "get": operation(kind) })))
+    RecordKind::ALL.into_iter().flat_map(move |kind| {
+        (1..=kind.latest_version())
+            .map(move |version| (format!("/{}", kind.path(version)), json!({ "get": operation(kind, version) })))
+    })
 }
 
 /// A flow has its input's schema, and an operation at its own route, or else at the path that every flow has.

@@ -1,11 +1,12 @@
-//! From a request to what will be stored: pure but for the ids and the time that are handed in. HTTP and
-//! Kafka both come through here.
+//! Plans a job: turns a request into the values to be stored. Pure: ids and the time are handed in. Both doors, HTTP
+//! and Kafka, use it.
 
 use events::limit::RECORD_BYTES_MAX;
 use events::trace::Trace;
 use events::{Record, Writer};
 use flow::decide::{NewJob, start};
 use flow::definition::{Definition, InputError};
+use flow::facts::JobFacts;
 use flow::id::JobId;
 use serde_json::Value;
 use store::acceptances::{Acceptance, Idempotency, NewAcceptance};
@@ -61,27 +62,29 @@ impl Planner {
             return Err(BadInput::whole("the ordering key holds a NUL character, which cannot be stored".to_owned()));
         }
         let idempotency = request.idempotency_key.map(|key| Idempotency {
-            // A key for starting a job anew is none for submitting to its flow.
+            // Keys for starting a job anew have a scope of their own, apart from keys for submitting to its flow.
             scope: request.retry_of.map_or_else(|| definition.name().to_owned(), |job| format!("jobs/{job}/retry")),
             key,
             fingerprint: fingerprint(definition.name(), &request.input),
             retention_ms: self.idempotency_retention_ms,
         });
         let acceptance = Acceptance {
-            job: request.job,
-            tenant: request.tenant.clone(),
-            flow: definition.name().to_owned(),
-            version: definition.version().to_owned(),
-            key: key.clone(),
-            correlation_id: request.correlation_id.clone(),
+            facts: JobFacts {
+                job: request.job,
+                tenant: request.tenant.clone(),
+                flow: definition.name().to_owned(),
+                version: definition.version().to_owned(),
+                key: key.clone(),
+                correlation_id: request.correlation_id.clone(),
+                accepted_at_ms: request.now_ms,
+                retry_of: request.retry_of,
+            },
             input: request.input.to_string().into_bytes(),
-            accepted_at_ms: request.now_ms,
             deadline_ms: definition
                 .deadline_ms()
                 .map(|deadline_ms| request.now_ms.saturating_add_unsigned(deadline_ms)),
             steps_total: u32::try_from(definition.steps().len()).unwrap_or(u32::MAX),
             trace_id: Some(request.trace.context.trace_id),
-            retry_of: request.retry_of,
         };
         let job = NewJob {
             job: request.job,

@@ -30,13 +30,15 @@ pub(crate) async fn show(
             Err(answer::failed(&view, trace_id.as_deref(), definition.as_ref()))
         }
         JobStatus::NeedsAttention => Err(not_finished(&api, job, "The job is parked: an operator has to decide.")),
-        JobStatus::Accepted | JobStatus::Running | JobStatus::Waiting | JobStatus::Compensating => {
-            Err(not_finished(&api, job, &format!("The job is {}.", view.status.as_str())))
-        }
+        JobStatus::Accepted
+        | JobStatus::Running
+        | JobStatus::Waiting
+        | JobStatus::Compensating
+        | JobStatus::Other(_) => Err(not_finished(&api, job, &format!("The job is {}.", view.status.as_str()))),
     }
 }
 
-/// The time inside its id tells a job that is no longer kept from one that never was.
+/// Replaces the problem by 410 for a job that is no longer kept: the time in its id tells it from one that never was.
 fn gone_if_expired(api: &Api, job: &str, problem: Problem) -> Problem {
     let days = api.config.keep_jobs_d;
     let made_ms = job.parse().ok().and_then(|job: JobId| made_ms(job));
@@ -47,7 +49,7 @@ fn gone_if_expired(api: &Api, job: &str, problem: Problem) -> Problem {
     Problem::new(Kind::Gone, format!("Results are kept for {days} days after their jobs' ends.")).with_job(job)
 }
 
-/// When an id was drawn, milliseconds since the Unix epoch: a UUIDv7 begins with it.
+/// The time at which an id was drawn, in milliseconds since the Unix epoch: a UUIDv7 begins with it.
 fn made_ms(job: JobId) -> Option<i64> {
     let id = job.uuid();
     (id.get_version_num() == 7).then(|| i64::try_from(id.as_u128() >> 80).ok())?

@@ -26,7 +26,7 @@ use crate::plan::JobRequest;
 use crate::state::Api;
 use crate::submit::{idempotency_key, submit_job};
 
-/// Postgres may take this long to store a signal.
+/// The time that Postgres has to store a signal.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `POST /v1/jobs/{id}/retry`
@@ -42,7 +42,11 @@ pub(crate) async fn retry(
         JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {
             start_anew(&api, &job.view, context, &headers).await
         }
-        status @ (JobStatus::Accepted | JobStatus::Running | JobStatus::Waiting | JobStatus::Compensating) => {
+        status @ (JobStatus::Accepted
+        | JobStatus::Running
+        | JobStatus::Waiting
+        | JobStatus::Compensating
+        | JobStatus::Other(_)) => {
             let detail = format!("The job is {}: it has neither ended nor is it parked.", status.as_str());
             Err(Problem::new(Kind::StillRunning, detail).with_job(job.view.job))
         }
@@ -82,9 +86,10 @@ fn signals(api: &Api, view: &JobView, context: &RequestContext) -> Result<Vec<Re
     signals.map_err(Problem::internal)
 }
 
-/// The answer has the job as it was seen: its events will say that it goes on.
+/// The answer shows the job as it was before the signal: its events will report that it goes on.
 fn resumed(api: &Api, JobState { view, trace_id, .. }: JobState) -> Response {
     let info = AcceptedInfo {
+        prefix: api.public_url.prefix(),
         job: view.job,
         flow: &view.flow,
         status: view.status,
@@ -112,14 +117,14 @@ async fn start_anew(
     let now_ms = api.clock.now_ms();
     let request = JobRequest {
         job: JobId::new(api.ids.uuid_v7(now_ms)),
-        tenant: first.tenant,
+        tenant: first.facts.tenant,
         input: serde_json::from_slice(&first.input).map_err(Problem::internal)?,
         // A job whose flow has no key has its own id for one, and so does the new one.
-        fallback_key: (first.key != view.job.to_string()).then_some(first.key),
+        fallback_key: (first.facts.key != view.job.to_string()).then_some(first.facts.key),
         idempotency_key,
         correlation_id: match headers.contains_key(CORRELATION_ID) {
             true => context.correlation_id,
-            false => first.correlation_id,
+            false => first.facts.correlation_id,
         },
         trace: context.trace,
         now_ms,

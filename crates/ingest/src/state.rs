@@ -6,25 +6,29 @@ use bus::{DevCapacity, OverCapacity, Reader, Writes};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
-use web::problem::{Kind, Problem};
+use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::plan::Planner;
+use crate::projected::Projected;
 use crate::recent::RecentJobs;
 
 pub(crate) struct Api {
     pub(crate) config: Config,
+    /// The address at which callers reach the API.
+    pub(crate) public_url: PublicUrl,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) acceptor: Acceptor,
     pub(crate) reader: Reader,
     pub(crate) catalog: Catalog,
     pub(crate) recent: RecentJobs,
+    pub(crate) projected: Projected,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
-    /// Of the broker in this process (`meanwhile dev`); a real Kafka keeps what is not read.
+    /// The room of the broker in this process (`meanwhile dev`); none with a real Kafka, which keeps unread records.
     pub(crate) dev_capacity: Option<DevCapacity>,
     /// Set once the flows are loaded and the schema ids are known.
     pub(crate) planner: OnceLock<Planner>,
@@ -51,7 +55,7 @@ impl Api {
         })
     }
 
-    /// Refuses a new job while too much of the earlier ones is unread.
+    /// Refuses new jobs while too many records of earlier ones are unread.
     pub(crate) fn check_capacity(&self) -> Result<(), OverCapacity> {
         self.dev_capacity.as_ref().map_or(Ok(()), |capacity| capacity.check(Writes::NewJobs))
     }

@@ -10,7 +10,7 @@ use web::context::RequestContext;
 use web::problem::Problem;
 
 use crate::answer;
-use crate::job_lookup::{JobState, find};
+use crate::job_lookup::{JobState, behind, find};
 use crate::state::Api;
 
 /// The job's status, unless the caller has it already (`If-None-Match`).
@@ -22,25 +22,36 @@ pub(crate) async fn show(
 ) -> Result<Response, Problem> {
     let JobState { view, trace_id, .. } = find(&api, &context.caller, &job).await?;
     let etag = format!("\"{}\"", view.cursor);
-    let unchanged = headers.get_all(header::IF_NONE_MATCH).iter().any(|tags| names(tags, &etag));
+    let tags = || headers.get_all(header::IF_NONE_MATCH).iter().flat_map(tags);
+    let unchanged = tags().any(|tag| tag == etag || tag == "*");
+    if tags().filter_map(cursor).any(|known| known > view.cursor) {
+        return Err(behind(view.job));
+    }
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let definition = api.catalog.version(&view.flow, &view.version);
         let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
         let trace = answer::Trace { id: trace_id, url };
-        Json(answer::status(&view, &trace, definition.as_ref())).into_response()
+        Json(answer::status(api.public_url.prefix(), &view, &trace, definition.as_ref())).into_response()
     };
+    let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(header::ETAG, etag);
+        headers.insert(header::ETAG, etag);
     }
+    // A cache may keep it, and has to ask each time: the answer is 304 while nothing has happened.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if !view.status.is_final() {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
     }
     Ok(response)
 }
 
-fn names(tags: &HeaderValue, etag: &str) -> bool {
-    let tags = tags.to_str().unwrap_or_default();
-    tags.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == etag || tag == "*")
+fn tags(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(|tag| tag.trim().trim_start_matches("W/"))
+}
+
+/// The cursor that is an entity tag of ours.
+fn cursor(tag: &str) -> Option<i64> {
+    tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/flows/{flow}/jobs` and a flow's own route: a request becomes a stored job, or an error that says why not.
+//! `POST /v1/flows/{flow}/jobs` and a flow's own route: a request becomes a stored job, or a problem with the reason.
 
 use std::sync::Arc;
 
@@ -65,6 +65,11 @@ pub(crate) async fn submit_by_route(
             let body = axum::RequestExt::extract::<Bytes, _>(request).await;
             let body = body.map_err(|rejection| unreadable(&rejection))?;
             submit(&api, &definition, context, &headers, &body).await
+        }
+        Routed::Several(clash) => {
+            let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \
+                               applied with another route.";
+            Err(Problem::new(Kind::NotReady, format!("{clash}.")).with_remediation(remediation).retry_after_s(60))
         }
         Routed::OtherMethod(allowed) => {
             let detail = format!("{method} is not taken at {}; {allowed} is.", uri.path());
@@ -159,9 +164,9 @@ async fn first_origin(api: &Api, caller: &Caller, job: JobId) -> Origin {
     match stored.ok().flatten().and_then(|stored| stored.acceptance) {
         Some(first) => Origin {
             job,
-            correlation_id: Some(first.correlation_id),
+            correlation_id: Some(first.facts.correlation_id),
             trace_id: first.trace_id,
-            retry_of: first.retry_of,
+            retry_of: first.facts.retry_of,
         },
         None => Origin { job, correlation_id: None, trace_id: None, retry_of: None },
     }
@@ -171,6 +176,7 @@ fn answer_with(api: &Api, caller: &Caller, definition: &Definition, origin: Orig
     let trace_id = origin.trace_id.map(|trace_id| trace_id.to_string());
     let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
     let info = AcceptedInfo {
+        prefix: api.public_url.prefix(),
         job: origin.job,
         flow: definition.name(),
         status: JobStatus::Accepted,

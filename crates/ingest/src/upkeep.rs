@@ -10,16 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::state::Api;
 
-/// How often.
+/// The pause between rounds.
 const INTERVAL: Duration = Duration::from_secs(3_600);
-/// While Postgres is down.
+/// The pause between attempts while Postgres is down.
 const RETRY: Duration = Duration::from_secs(5);
 /// Days for which partitions exist in advance.
 const DAYS_AHEAD: u32 = 3;
 /// Expired keys deleted in one statement.
 const PURGE_ROWS_MAX: u32 = 10_000;
 
-/// Runs until shutdown. Nothing on the way of a job waits for it.
+/// Runs until shutdown. No job waits for this work.
 pub(crate) async fn run(api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let pace = Pace { dependency: "postgres", readiness: &api.readiness, interval_max: INTERVAL, retry: RETRY };
     at_intervals(pace, &shutdown, || run_once(&api)).await;

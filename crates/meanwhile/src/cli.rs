@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Turns slow HTTP calls into reliable asynchronous APIs, over the Kafka and the Postgres that you already run.
 ///
@@ -31,7 +31,7 @@ pub(crate) enum Command {
     /// Role: accept jobs over HTTP and from Kafka, and answer requests for their status
     Ingest,
     /// Role: move outbox rows from Postgres into Kafka, in commit order, exactly once
-    Relay,
+    Relay(RelayArgs),
     /// Role: run the steps of jobs
     Workers,
     /// Role: wait for retries that are due later; keep parked jobs, dead letters and the history of jobs
@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// KAFKA_BROKERS, SCHEMA_REGISTRY_URL or DATABASE_URL names a server of your own.
     Dev(DevArgs),
     /// Prepare Kafka, the registry and Postgres, and apply the flows of MEANWHILE_FLOWS. Safe to repeat
-    Migrate,
+    Migrate(MigrateArgs),
     /// Show every setting, its value and its source (secrets are hidden)
     Config,
     /// Ask a role on this machine whether it is ready; the exit code is 0 when it is
@@ -61,6 +61,48 @@ pub(crate) enum Command {
     Jobs(JobsCommand),
     /// Show the records of a topic, decoded, one JSON object a line
     Tail(TailArgs),
+}
+
+/// `meanwhile relay`
+#[derive(Debug, Args)]
+pub(crate) struct RelayArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<RelayCommand>,
+}
+
+/// `meanwhile relay ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayCommand {
+    /// After a failover, a restore or a lost slot: send what Kafka lacks of the outbox, and let the relays go on
+    #[command(
+        after_help = "Compares the outbox with what the relay's positions on Kafka name, makes the slot anew, and\n\
+                            sends what is missing, in order. Relays may be up: they wait. If it is cut off, run it\n\
+                            again. The exit code is 0 when the relays can go on (or, with --dry-run, could)."
+    )]
+    Recover(RecoverArgs),
+}
+
+/// `meanwhile relay recover`
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Compare even where the relay can go on by itself: the publication may have left rows out
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The answer for rows of a time of which Kafka does not name all that it was given
+    #[arg(long, value_name = "ANSWER")]
+    pub(crate) older: Option<OlderRows>,
+}
+
+/// `--older`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OlderRows {
+    /// They are on Kafka, or were
+    Delivered,
+    /// They never came to Kafka: send them
+    Missing,
 }
 
 /// `meanwhile dev`
@@ -78,6 +120,15 @@ pub(crate) struct DevArgs {
     /// The address of the schema registry
     #[arg(long, default_value = "127.0.0.1:8081")]
     pub(crate) registry_listen: String,
+}
+
+/// `meanwhile migrate`
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArgs {
+    /// Where Kafka has forgotten the workers' offsets, begin at the log's start; slips that had finished out of order
+    /// run again
+    #[arg(long)]
+    pub(crate) offsets_from_log_start: bool,
 }
 
 /// `meanwhile healthcheck`

@@ -7,12 +7,11 @@ mod sample;
 use std::convert::Infallible;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use client::Client;
 use dev::{Dev, Options};
 use process::Base;
+use service_kit::CancellationToken;
 use service_kit::config::{Shared, Sources};
-use service_kit::{shutdown, telemetry};
 use setup::files;
 use workers::Workers;
 
@@ -24,11 +23,21 @@ use crate::roles::{Role, serve, service, target};
 
 /// `meanwhile dev`
 pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> anyhow::Result<ExitCode> {
-    let mut shared = Shared::load(sources)?;
-    let export = telemetry::init_with_traces(&shared.log, &shared.traces, &service(&Role::ALL), &shared.instance)?;
+    let shared = Shared::load(sources)?;
+    let work = |shutdown| run_until(shutdown, args, workers, shared.clone(), sources);
+    process::run(&service(&Role::ALL), &shared, work).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_until(
+    shutdown: CancellationToken,
+    args: DevArgs,
+    workers: Workers,
+    mut shared: Shared,
+    sources: &Sources,
+) -> anyhow::Result<()> {
     // A flow that does not lint stops here, before anything is started.
     let definitions = files::read_to_apply(&args.flows)?;
-    let shutdown = shutdown::on_signals().context("listening to signals")?;
     let options = Options {
         database_url: shared.database_url.clone(),
         kafka_brokers: shared.kafka_brokers.clone(),
@@ -36,7 +45,7 @@ pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> a
         kafka_listen: args.kafka_listen,
         registry_listen: args.registry_listen,
     };
-    let Some(dev) = shutdown.run_until_cancelled(Dev::start(options)).await else { return Ok(ExitCode::SUCCESS) };
+    let Some(dev) = shutdown.run_until_cancelled(Dev::start(options)).await else { return Ok(()) };
     let dev = dev?;
     let listen = shared.listen.clone().unwrap_or(args.listen);
     shared.listen = Some(listen.clone());
@@ -61,9 +70,8 @@ pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> a
             never = accompany(&api, greeting, reload) => match never {},
         }
     }
-    export.finish().await;
     dev.stop().await;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Talks to the person at the terminal while the roles run.

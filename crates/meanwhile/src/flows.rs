@@ -22,6 +22,9 @@ pub(crate) fn lint(paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
     for problem in &checked.problems {
         println!("{problem}\n");
     }
+    for hint in checked.definitions.iter().flat_map(|definition| definition.hints()) {
+        println!("{hint}\n");
+    }
     for definition in &checked.definitions {
         println!("ok: {} ({}), {} steps", definition.name(), definition.version(), definition.steps().len());
     }

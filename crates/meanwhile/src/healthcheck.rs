@@ -1,4 +1,4 @@
-//! `meanwhile healthcheck`: asks a process of this machine how it is. For containers, which need no shell for it.
+//! `meanwhile healthcheck`: asks a process of this machine for its readiness. For containers without a shell.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use service_kit::config::{Shared, Sources};
 use crate::cli::HealthcheckArgs;
 use crate::roles::Role;
 
-/// Container health checks are repeated every few seconds: one that hangs must not outlive its turn.
+/// The time limit of a check. Container health checks are repeated every few seconds, and must not pile up.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// `meanwhile healthcheck`

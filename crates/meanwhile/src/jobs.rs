@@ -10,7 +10,7 @@ use client::{Client, Error, Events, JobState, Status};
 use crate::cli::{RetryArgs, ShowArgs, SubmitArgs};
 use crate::timeline::Timeline;
 
-/// Between two looks at a job that is being followed.
+/// The interval at which a followed job is read.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 /// Attempts of a request that fails while a job is followed.
 const ATTEMPTS_MAX: u32 = 100;

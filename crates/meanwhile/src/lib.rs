@@ -24,22 +24,23 @@ mod flows;
 mod healthcheck;
 mod jobs;
 mod migrate;
+mod recover;
 mod roles;
 mod tail;
 mod timeline;
 
-use crate::cli::{Cli, Command, FlowsCommand, JobsCommand};
+use crate::cli::{Cli, Command, FlowsCommand, JobsCommand, RelayArgs, RelayCommand};
 use crate::roles::Role;
 
 /// The exit code for a configuration that cannot be used, so that supervisors can tell it from a crash (sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 
-/// Does what the process's arguments say. Roles that run steps run these native ones, too.
+/// Runs the command that the process's arguments name. Workers run these native steps too.
 pub fn main(workers: Workers) -> ExitCode {
     main_with(std::env::args_os(), workers)
 }
 
-/// The same with other arguments; the first is the program's name.
+/// [`main`] with other arguments; the first is the program's name.
 pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>, workers: Workers) -> ExitCode {
     let cli = Cli::parse_from(arguments);
     service_kit::tls::install_ring();
@@ -63,13 +64,14 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
     let sources = Sources::of_process()?;
     match command {
         Command::Ingest => roles::run(&[Role::Ingest], workers, &sources).await,
-        Command::Relay => roles::run(&[Role::Relay], workers, &sources).await,
+        Command::Relay(RelayArgs { command: None }) => roles::run(&[Role::Relay], workers, &sources).await,
+        Command::Relay(RelayArgs { command: Some(RelayCommand::Recover(args)) }) => recover::run(&args, &sources).await,
         Command::Workers => roles::run(&[Role::Workers], workers, &sources).await,
         Command::Orchestrator => roles::run(&[Role::Orchestrator], workers, &sources).await,
         Command::Notifier => roles::run(&[Role::Notifier], workers, &sources).await,
         Command::All => roles::run(&Role::ALL, workers, &sources).await,
         Command::Dev(args) => dev_mode::run(args, workers, &sources).await,
-        Command::Migrate => migrate::run(&sources).await,
+        Command::Migrate(arguments) => migrate::run(&sources, &arguments).await,
         Command::Config => roles::show_config(&sources),
         Command::Healthcheck(args) => healthcheck::run(args, &sources).await,
         Command::Flows(FlowsCommand::Lint { paths }) => flows::lint(&paths),

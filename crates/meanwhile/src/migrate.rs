@@ -9,11 +9,12 @@ use service_kit::config::Sources;
 use service_kit::telemetry;
 use setup::files;
 
+use crate::cli::MigrateArgs;
 use crate::roles::target;
 
 /// `meanwhile migrate`
 #[expect(clippy::print_stdout, reason = "progress of a command")]
-pub(crate) async fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(sources: &Sources, arguments: &MigrateArgs) -> anyhow::Result<ExitCode> {
     let base = Base::load(sources)?;
     telemetry::init(&base.shared.log)?;
     // A flow that does not lint stops here, before anything is touched.
@@ -22,6 +23,10 @@ pub(crate) async fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
         None => Vec::new(),
     };
     let target = target(&base)?;
+    if arguments.offsets_from_log_start {
+        let partitions = target.begin_at_log_start().await?;
+        println!("kafka     workers begin at the log's start in {partitions} partitions that had no offset");
+    }
     println!("{}", setup::prepare(&target).await?);
     print!("{}", target.apply_flows(&definitions).await?);
     Ok(ExitCode::SUCCESS)

@@ -31,7 +31,7 @@ impl Role {
         }
     }
 
-    /// Where a role listens by itself: the API, or health and metrics.
+    /// The address at which a role listens by default: for the API, or for health and metrics.
     pub(crate) const fn listen(self) -> &'static str {
         match self {
             Self::Ingest => "127.0.0.1:8080",
@@ -51,7 +51,7 @@ pub(crate) fn target(base: &Base) -> Result<Target, ConfigError> {
 /// Runs these roles in this process until a signal.
 pub(crate) async fn run(roles: &[Role], workers: Workers, sources: &Sources) -> anyhow::Result<ExitCode> {
     let base = Base::load(sources)?;
-    process::run(&service(roles), &base, |shutdown| serve(roles, workers, &base, sources, shutdown)).await?;
+    process::run(&service(roles), &base.shared, |shutdown| serve(roles, workers, &base, sources, shutdown)).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -94,11 +94,12 @@ impl Role {
                 host.tasks.spawn(name, workers.clone().run(settings, process, shutdown));
             }
             Self::Orchestrator => {
-                let settings = orchestrator::Settings::load(base, sources)?;
+                let settings = base.service(orchestrator::config::SECTION, orchestrator::config::DEFAULT, sources)?;
                 host.tasks.spawn(name, orchestrator::run(settings, process, shutdown));
             }
             Self::Notifier => {
-                host.tasks.spawn(name, notifier::run(notifier::Settings::load(base, sources)?, process, shutdown));
+                let settings = base.service(notifier::config::SECTION, notifier::config::DEFAULT, sources)?;
+                host.tasks.spawn(name, notifier::run(settings, process, shutdown));
             }
         }
         tracing::info!(role = name, address = %host.address, instance = base.shared.instance, "role started");

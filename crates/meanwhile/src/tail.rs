@@ -1,4 +1,4 @@
-//! `meanwhile tail`: what stands on a topic, decoded.
+//! `meanwhile tail`: the records of a topic, decoded.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use service_kit::telemetry;
 
 use crate::cli::TailArgs;
 
-/// Kafka may hold a fetch for so long.
+/// The time that Kafka may hold a fetch.
 const FETCH_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// `meanwhile tail`

@@ -7,7 +7,7 @@ use client::{Event, Events, JobState, Status};
 /// The least width of the step column.
 const STEP_WIDTH: usize = 10;
 
-/// Prints events of one job; remembers nothing but how to look.
+/// Prints events of one job. Keeps only the layout.
 pub(crate) struct Timeline {
     colour: bool,
     created_at: String,
@@ -26,6 +26,7 @@ enum Tone {
 impl Timeline {
     /// Prints the head of the timeline.
     #[expect(clippy::print_stdout, reason = "this is the command's answer")]
+    #[expect(clippy::disallowed_methods, reason = "NO_COLOR is a convention of terminals (no-color.org), no setting")]
     pub(crate) fn new(status: &Status) -> Self {
         let longest = status.steps.iter().map(|step| step.id.len()).max().unwrap_or(0);
         let timeline = Self {
@@ -45,7 +46,7 @@ impl Timeline {
         }
     }
 
-    /// Prints how it ended, or where it stands.
+    /// Prints the job's end, or its present state.
     #[expect(clippy::print_stdout, reason = "this is the command's answer")]
     pub(crate) fn print_end(&self, status: &Status) {
         let tone = match status.status {

@@ -1,4 +1,4 @@
-//! From values to one Postgres transaction: projection, holds, resumed tokens, index of dead letters, refused records.
+//! Writes values in one Postgres transaction: projection, holds, resumed tokens, dead letters' index, refused records.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::take_in::{TakeIn, TakenIn, log_refused};
 /// Applies batches.
 pub(crate) struct Orchestrator {
     pub(crate) take_in: TakeIn,
-    /// Wakes the release loop: a new hold may be the next one due.
+    /// Wakes the release loop: a new hold may be the next that is due.
     pub(crate) hold_came: Arc<Notify>,
     /// Wakes the loop that sends a lost worker's calls to others.
     pub(crate) worker_lost: Arc<Notify>,
@@ -41,7 +41,7 @@ impl Service for Orchestrator {
         jobs::project(tx, &taken_in.events).await?;
         holds::insert(tx, &taken_in.holds).await?;
         taken_in.long_calls.write(tx).await?;
-        // After the holds: a token may be resumed that came to rest just before.
+        // Written after the holds: a resumed token may be one of them.
         let TakeIn { writer, reader, clock } = &self.take_in;
         taken_in.resumed = Resumer { writer, reader, clock }.resume(tx, &taken_in.to_resume).await?;
         outbox::append(tx, &taken_in.resumed.records).await?;
@@ -59,7 +59,7 @@ impl Service for Orchestrator {
         if lost > 0 {
             self.worker_lost.notify_one();
         }
-        if !taken_in.holds.is_empty() {
+        if taken_in.has_new_due() {
             self.hold_came.notify_one();
         }
         metrics::histogram!("meanwhile_take_in_batch_size").record(taken_in.records as f64);

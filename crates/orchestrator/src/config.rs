@@ -17,10 +17,12 @@ pub struct Config {
     pub release_batch_max: u32,
     /// The release loop's longest sleep, in milliseconds.
     pub release_check_ms: u64,
-    /// Between counts of queues and holds for the metrics, in milliseconds; 0: never.
+    /// The interval at which queues and holds are counted for the metrics, in milliseconds; 0: never.
     pub figures_interval_ms: u64,
-    /// A job's history is kept for so long after its end, in days; 0: for ever.
+    /// The time for which a job's history is kept after its end, in days; 0: for ever.
     pub keep_jobs_d: u32,
+    /// The time for which records of `meanwhile.waits` are kept after they were taken in, in hours.
+    pub keep_waits_h: u32,
     /// Database connections.
     pub connections_max: u32,
 }

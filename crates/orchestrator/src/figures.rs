@@ -1,7 +1,7 @@
 //! Metrics of waiting work: the slips of each queue with the age of the oldest, and the holds by reason. They are
 //! counted here, not by workers, so that they are seen while no worker runs.
 //!
-//! Every orchestrator counts everything: take the largest figure, not the sum.
+//! Every orchestrator counts all queues and holds: take the largest figure, not the sum.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,24 +24,24 @@ const HOLDS: &str = "meanwhile_holds";
 const RUNNING_OLDEST: &str = "meanwhile_holds_running_oldest_seconds";
 /// Queues in the metrics, at most: each is a label's value.
 const QUEUES_MAX: usize = 200;
-/// Counting holds takes one part in so many of the time, at most: it reads them all.
+/// Counting holds reads all of them. The pause after it is so many times as long as the count took.
 const REST_PARTS: u32 = 50;
-/// But no longer a rest than this.
+/// The longest pause between two counts of holds.
 const REST_MAX: Duration = Duration::from_secs(300);
 
-/// One queue as it was seen last.
+/// The last figures of one queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Queue {
     slips: u64,
     oldest_ms: Option<i64>,
 }
 
-/// Counts what waits in the queues.
+/// Counts the slips that wait in the queues.
 pub(crate) struct Queues {
     topics: Topics,
     backlog: Backlog,
     clock: Clock,
-    /// Stays while Kafka does not answer: what was the oldest grows older.
+    /// The last figures by queue; kept while Kafka does not answer, so that the age of the oldest slip grows.
     seen: BTreeMap<String, Queue>,
 }
 
@@ -53,7 +53,7 @@ impl Queues {
         Ok(Self { topics: topics.clone(), backlog, clock, seen: BTreeMap::new() })
     }
 
-    /// Looks, and sets the gauges. Without an answer of Kafka the last figures stay, and grow older.
+    /// Reads the figures and sets the gauges. Without an answer from Kafka the last figures stay, and ages grow.
     async fn count(&mut self) -> Result<(), bus::Error> {
         let looked = self.backlog.look(&self.topics.steps("")).await;
         let outcome = looked.map(|waiting| {
@@ -80,7 +80,7 @@ fn by_queue(topics: &Topics, waiting: &[Waiting]) -> BTreeMap<String, Queue> {
     let mut queues: BTreeMap<String, Queue> = BTreeMap::new();
     for Waiting { place, offset, metadata, records, oldest_ms } in waiting {
         let Some(name) = topics.queue_of(&place.topic) else { continue };
-        // Of another version: counted as if nothing were finished.
+        // Metadata of another version: counted as if no slip were finished.
         let finished = finished::decode(*offset, metadata).map_or(0, |finished| finished.len() as u64);
         let queue = queues.entry(name.to_owned()).or_default();
         queue.slips += records.saturating_sub(finished);
@@ -118,7 +118,7 @@ pub(crate) async fn count_queues(
     }
 }
 
-/// Runs until shutdown. Other loops report when Postgres is away.
+/// Runs until shutdown. Other loops report that Postgres is unavailable.
 pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: CancellationToken) -> anyhow::Result<()> {
     describe_gauge!(HOLDS, "Slips at rest in Postgres, by what they wait for");
     describe_gauge!(RUNNING_OLDEST, "For how long the oldest long call has rested as one");
@@ -128,8 +128,12 @@ pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: Cancellat
             Ok(counts) => {
                 for reason in HoldReason::ALL {
                     let holds = counts.iter().find(|(counted, _)| *counted == reason).map_or(0, |(_, holds)| *holds);
-                    gauge!(HOLDS, "reason" => reason.as_str()).set(holds as f64);
+                    gauge!(HOLDS, "reason" => reason.as_str().to_owned()).set(holds as f64);
                 }
+                // Of later versions.
+                let others = counts.iter().filter(|(reason, _)| !HoldReason::ALL.contains(reason));
+                let others: u64 = others.map(|(_, holds)| *holds).sum();
+                gauge!(HOLDS, "reason" => "other").set(others as f64);
             }
             Err(error) => tracing::debug!(%error, "holds cannot be counted"),
         }
@@ -143,7 +147,7 @@ pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: Cancellat
     }
 }
 
-/// Sleeps until it is time again; false when it is time to leave.
+/// Sleeps for this time. False if shutdown came first.
 async fn rest(pause: Duration, shutdown: &CancellationToken) -> bool {
     shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
 }

@@ -1,24 +1,24 @@
-//! Long calls: tokens whose step a worker has under way, those that wait behind them, how the calls end, and who lives.
+//! Long calls: tokens whose step a worker has under way, tokens that wait behind them, outcomes, and signs of life.
 //!
-//! Records of one lane come by one partition, in order, and are written in that order. Different lanes do not touch
-//! each other, so what a batch says is written in rounds: in each, every lane goes on as far as it can, by one
-//! statement for all calls that begin, one for all turns and one for all calls that end.
+//! Records of one lane come by one partition, in order, and are written in that order. Different lanes are
+//! independent, so the records of a batch are written in rounds. In each round every lane goes on as far as it can, by
+//! one statement for all holds that hold their lanes, one for all turns and one for all calls that end.
 
 use std::collections::HashMap;
 
-use events::header;
-use events::wait::{Alive, Outcome, Question, RunningCall, Turn};
+use events::lane::turn_headers;
+use events::wait::{Alive, Outcome, Question, RunningCall};
 use flow::id::TokenId;
 use store::holds::NewHold;
 use store::lanes::NewTurn;
 use store::workers::News;
 use store::{Error, Tx, holds, lanes, workers};
 
-/// What a batch says of long calls.
+/// The records of a batch about long calls.
 #[derive(Default)]
 pub(crate) struct LongCalls {
     rounds: Vec<Round>,
-    /// Where each lane stands: its round, and what it may still add to it.
+    /// The current round of each lane, and the phase that the lane has reached in it.
     places: HashMap<Vec<u8>, (usize, Phase)>,
     news: News,
     written: Written,
@@ -26,7 +26,7 @@ pub(crate) struct LongCalls {
 
 #[derive(Default)]
 struct Round {
-    running: Vec<NewHold>,
+    holders: Vec<NewHold>,
     turns: Vec<NewTurn>,
     outcomes: Vec<Outcome>,
 }
@@ -34,72 +34,84 @@ struct Round {
 /// The order within a round.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    Running,
+    Holder,
     Turn,
     Outcome,
 }
 
-/// What became of them; told once it is committed.
+/// The effects of the records, to be logged once they are committed.
 #[derive(Default)]
 struct Written {
     /// Outcomes of workers that no longer have the call: token and worker.
     refused: Vec<(TokenId, String)>,
-    /// Turns that were sent at once.
+    /// The count of turns that were sent at once.
     sent: u32,
-    /// Workers that were lost by this.
+    /// The count of workers that were declared lost.
     lost: u64,
 }
 
 impl LongCalls {
-    /// A call has begun; `hold` is what of `call` rests. Its worker lives.
+    /// Takes in a call that has begun; `hold` is the hold of `call`. It is a sign of life of its worker too.
     pub(crate) fn running(&mut self, mut hold: NewHold, call: RunningCall) {
-        // It is not sent before the call is over.
-        hold.record.headers.push(turn_header(&call.hold.slip.token()));
         self.news.alive(&call.worker, call.lease_ms);
         hold.worker = Some(call.worker);
-        self.round(call.hold.slip.record_key().as_bytes(), Phase::Running).running.push(hold);
+        self.holder(hold);
     }
 
-    /// A token waits for its turn; `hold` is what of `turn` rests.
-    pub(crate) fn turn(&mut self, mut hold: NewHold, turn: Turn) {
-        hold.record.headers.push(turn_header(&turn.behind));
-        hold.place = Some(turn.place);
-        let round = self.round(turn.hold.slip.record_key().as_bytes(), Phase::Turn);
-        round.turns.push(NewTurn { hold, behind: turn.behind });
+    /// Takes in a token that holds its lane until this hold is released.
+    pub(crate) fn holder(&mut self, mut hold: NewHold) {
+        // The headers let it pass the lane that it holds itself.
+        let headers = turn_headers(&hold.token, 0);
+        hold.record.headers.extend(headers);
+        let lane = hold.record.key.clone().unwrap_or_default();
+        self.round(&lane, Phase::Holder).holders.push(hold);
     }
 
-    /// A call is over.
+    /// Takes in a token that waits for its turn behind another one, in this place.
+    pub(crate) fn turn(&mut self, mut hold: NewHold, behind: TokenId, place: u32) {
+        hold.record.headers.extend(turn_headers(&behind, place));
+        hold.place = Some(place);
+        let lane = hold.record.key.clone().unwrap_or_default();
+        self.round(&lane, Phase::Turn).turns.push(NewTurn { hold, behind });
+    }
+
+    /// Takes in the outcome of a call.
     pub(crate) fn outcome(&mut self, outcome: Outcome) {
         self.round(outcome.lane.as_bytes(), Phase::Outcome).outcomes.push(outcome);
     }
 
-    /// A worker lives.
+    /// Takes in a sign of life.
     pub(crate) fn alive(&mut self, alive: &Alive) {
         self.news.alive(&alive.worker, alive.lease_ms);
     }
 
-    /// A question came by.
+    /// Takes in a question to a worker.
     pub(crate) fn question(&mut self, question: &Question) {
         self.news.question(question);
     }
 
-    /// Writes all of it, as part of the caller's transaction.
+    /// True if there is a new hold that is released at a time.
+    pub(crate) fn has_new_due(&self) -> bool {
+        self.rounds.iter().flat_map(|round| &round.holders).any(|hold| hold.release_after_ms.is_some())
+    }
+
+    /// Writes all records, as part of the caller's transaction.
     pub(crate) async fn write(&mut self, tx: &mut Tx) -> Result<(), Error> {
         let mut written = Written::default();
-        for Round { running, turns, outcomes } in &self.rounds {
-            holds::insert(tx, running).await?;
+        for Round { holders, turns, outcomes } in &self.rounds {
+            holds::insert(tx, holders).await?;
             written.sent += lanes::rest(tx, turns).await?.sent;
             let applied = lanes::end(tx, outcomes).await?;
             let refused = outcomes.iter().zip(applied).filter(|(_, applied)| !applied);
             written.refused.extend(refused.map(|(outcome, _)| (outcome.token.clone(), outcome.worker.clone())));
         }
-        // After the calls: they are locked first, then their workers, here and wherever both are.
+        // Written after the calls: every transaction that locks both locks calls first, then their workers.
         written.lost = workers::take_in(tx, &self.news).await?;
         self.written = written;
         Ok(())
     }
 
-    /// Counts and logs, after the commit. Returns how many workers were lost by it.
+    /// Counts and logs, after the commit. Returns the count of workers that were declared lost.
     pub(crate) fn log(&self) -> u64 {
         metrics::counter!("meanwhile_holds_released_total").increment(u64::from(self.written.sent));
         for (token, worker) in &self.written.refused {
@@ -119,9 +131,4 @@ impl LongCalls {
         }
         &mut self.rounds[index]
     }
-}
-
-/// Tells the slip's queue that its lane was held by this token when it came to rest.
-fn turn_header(behind: &TokenId) -> (String, Option<Vec<u8>>) {
-    (header::TURN.to_owned(), Some(behind.to_string().into_bytes()))
 }

@@ -1,22 +1,21 @@
-//! Time and people: holds, parked jobs, dead letters, and the projection of jobs from their events.
+//! Holds, parked jobs, dead letters, and the projection of jobs from their events.
 //!
 //! Promise: the effects of a record are in Postgres exactly once (rule 3), a hold is released exactly once and not
 //! before its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
-//! sends on), `release` (holds whose time has come), `lanes` (calls that take long), `workers` (who makes them, and
-//! whether it lives), `figures` (metrics of waiting work).
+//! sends on), `release` (holds whose time has come), `lanes` (calls that take long), `workers` (the workers that make
+//! them, and their loss), `later` (records of later versions), `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use bus::FollowerOptions;
+use bus::admin::Admin;
 use events::Writer;
-use events::topic::Topics;
 use inbox::Inbox;
-use process::{Base, Process};
-use service_kit::config::{ConfigError, Sources, load};
+use process::{Process, ServiceSettings};
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
@@ -27,6 +26,7 @@ mod apply;
 pub mod config;
 mod figures;
 mod lanes;
+mod later;
 mod release;
 mod resume;
 mod take_in;
@@ -37,38 +37,16 @@ mod workers;
 use crate::apply::Orchestrator;
 use crate::figures::Queues;
 use crate::take_in::TakeIn;
+use crate::upkeep::Upkeep;
 use crate::workers::Watch;
 
 /// The service's needs.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Kafka and the registry.
-    pub bus: bus::Settings,
-    /// The names of topics.
-    pub topics: Topics,
-    /// Postgres.
-    pub database_url: String,
-    /// The service's own settings.
-    pub config: config::Config,
-}
-
-impl Settings {
-    /// # Errors
-    /// The first setting that is missing or cannot be used.
-    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
-        Ok(Self {
-            bus: base.bus.clone(),
-            topics: base.topics.clone(),
-            database_url: base.database_url()?,
-            config: load(config::SECTION, config::DEFAULT, sources)?,
-        })
-    }
-}
+pub type Settings = ServiceSettings<config::Config>;
 
 /// Runs until shutdown.
 ///
 /// # Errors
-/// Only what trying again does not mend: a setting that cannot be used, an offset that is no longer in the log.
+/// Only errors that a retry does not mend: a setting that cannot be used, an offset that is no longer in the log.
 pub async fn run(settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
     let readiness = process.readiness.clone();
     readiness.expect(&["postgres", "kafka", "registry"]);
@@ -92,8 +70,15 @@ pub async fn run(settings: Settings, process: Process, shutdown: CancellationTok
         tasks.spawn("count queues", figures::count_queues(queues, every, shutdown.clone()));
         tasks.spawn("count holds", figures::count_holds(pool.clone(), every, shutdown.clone()));
     }
-    let keep_jobs_d = settings.config.keep_jobs_d;
-    tasks.spawn("upkeep", upkeep::run(pool.clone(), keep_jobs_d, readiness.clone(), shutdown.clone()));
+    let upkeep = Upkeep {
+        pool: pool.clone(),
+        admin: Admin::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?,
+        clock: process.clock.clone(),
+        waits: settings.topics.waits(),
+        keep_jobs_d: settings.config.keep_jobs_d,
+        keep_waits_h: settings.config.keep_waits_h,
+    };
+    tasks.spawn("upkeep", upkeep.run(readiness.clone(), shutdown.clone()));
     tasks.spawn("take in", take_in(settings, pool, hold_came, process, shutdown));
     tasks.join().await
 }
@@ -109,7 +94,7 @@ async fn take_in(
     let topics = settings.topics;
     let inbox = Inbox::new(settings.bus, pool.clone(), readiness.clone());
     let Some((reader, writers)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
-    // Before the first job is projected: what has once come to the default partition keeps its day from being made.
+    // Made before the first job is projected: a row in the default partition would prevent the partition of its day.
     let days = || store::jobs::ensure_partitions(&pool, upkeep::DAYS_AHEAD);
     if until_ok("postgres", &readiness, &ids, &shutdown, days).await.is_none() {
         return Ok(());

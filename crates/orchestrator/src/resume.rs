@@ -1,10 +1,11 @@
-//! An operator resumes a job: its parked token goes on, with the event that says so, in the transaction that takes in
-//! the signal.
+//! Resumes parked jobs on an operator's signal: the token goes on, with the event that says so, in the transaction that
+//! takes in the signal.
 
 use bus::{Reader, Record, RegistryError, Unreadable};
-use events::{Writer, decode_slip};
+use events::{Writer, peek_slip};
 use flow::decide::resumed;
 use flow::event::JobEvent;
+use flow::facts::JobFacts;
 use flow::id::TokenId;
 use inbox::Error;
 use service_kit::identity::Clock;
@@ -19,7 +20,7 @@ const TRANSITIONS: &str = "transitions";
 /// The tokens that were taken, and the events about them.
 #[derive(Default)]
 pub(crate) struct Resumed {
-    /// To the outbox: of each token its event, then its slip.
+    /// The records for the outbox: the event of each token, then its slip.
     pub(crate) records: Vec<Record>,
     /// The events, each with its trace id, to log once they are committed.
     events: Vec<(JobEvent, String)>,
@@ -29,7 +30,7 @@ impl Resumed {
     /// Logs and counts, after the commit.
     pub(crate) fn log(&self) {
         for (event, trace_id) in &self.events {
-            let JobEvent { job, flow, tenant, kind, .. } = event;
+            let JobEvent { facts: JobFacts { job, flow, tenant, .. }, kind, .. } = event;
             let (event, step) = (kind.as_str(), event.step.as_deref().unwrap_or_default());
             metrics::counter!("meanwhile_holds_released_total").increment(1);
             tracing::info!(target: TRANSITIONS, event, job.id = %job, flow, step, tenant, trace_id, "transition");
@@ -45,11 +46,11 @@ pub(crate) struct Resumer<'a> {
 }
 
 impl Resumer<'_> {
-    /// Takes these tokens, each once. One that does not rest there is passed over.
+    /// Takes these tokens, each once. A token that is not parked is passed over.
     pub(crate) async fn resume(&self, tx: &mut Tx, tokens: &[TokenId]) -> Result<Resumed, Error> {
         let mut resumed = Resumed::default();
         for taken in take_parked(tx, tokens).await? {
-            // The event first: a reader who sees the job move has seen why.
+            // The event comes first, so that a reader of the moved job has read the cause.
             if let Some((event, trace_id, record)) = self.event(&taken).await? {
                 resumed.records.push(record);
                 resumed.events.push((event, trace_id));
@@ -59,15 +60,15 @@ impl Resumer<'_> {
         Ok(resumed)
     }
 
-    /// None for a slip that cannot be read: it goes on without an event, and the workers keep it as a dead letter.
+    /// None for a slip that cannot be read: it goes on without an event, and the workers decide about it.
     async fn event(&self, taken: &ReleasedToken) -> Result<Option<(JobEvent, String, Record)>, RegistryError> {
-        let slip = match self.reader.read(taken.record.value.as_deref(), decode_slip).await {
+        let slip = match self.reader.read(taken.record.value.as_deref(), peek_slip).await {
             Ok(slip) => slip,
-            Err(Unreadable::Never(_)) => return Ok(None),
+            Err(Unreadable::Never(_) | Unreadable::Newer(_)) => return Ok(None),
             Err(Unreadable::NotNow(error)) => return Err(error),
         };
         let trace = cause(&taken.record.headers, slip.job);
-        // A projection that is behind knows the flow's length later, from the job's own events.
+        // A projection that lags learns the flow's length later, from the job's own events.
         let event = resumed(&slip, taken.steps_total.unwrap_or_default(), self.clock.now_ms());
         let record = self.writer.event(&event, &trace).ok();
         Ok(record.map(|record| (event, trace.context.trace_id.to_string(), record)))

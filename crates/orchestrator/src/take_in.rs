@@ -1,13 +1,14 @@
-//! From records to values. Nothing is written here.
+//! Reads records into values, and writes nothing.
 
 use bus::{Inbound, Reader, Record, RecordBatch, RegistryError, Unreadable};
 use events::dead_letter::{self, Class, Refused, RefusedRecord};
-use events::flow_document::FlowDocument;
+use events::flow_document::{FlowDocument, NotAFlow};
+use events::header;
 use events::trace::Trace;
-use events::wait::{Resume, Signal, Wait};
-use events::{Writer, decode_cancel, decode_event, decode_wait};
+use events::wait::{Resume, Signal, Unread, UnreadRest, Wait};
+use events::{Writer, decode_cancel, decode_event, decode_wait_and_slip};
 use flow::id::TokenId;
-use flow::slip::Hold;
+use flow::slip::{Hold, HoldReason};
 use service_kit::identity::Clock;
 use service_kit::trace::{Message, Span, is_on};
 use store::dead_letters::{DeadLetter, Original};
@@ -15,29 +16,55 @@ use store::holds::NewHold;
 use store::jobs::ObservedEvent;
 
 use crate::lanes::LongCalls;
+use crate::later;
 use crate::resume::Resumed;
 use crate::trace::cause;
 
-/// Everything that the records of one batch mean.
+/// The values of one batch of records.
 #[derive(Default)]
 pub(crate) struct TakenIn {
     pub(crate) records: usize,
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
     pub(crate) long_calls: LongCalls,
-    /// Tokens that an operator resumes. They rest already or are among these holds: both come by one partition, in
-    /// order.
+    /// Tokens that an operator resumes. They are parked already or are among these holds: holds and signals of a job
+    /// come by one partition, in order.
     pub(crate) to_resume: Vec<TokenId>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
-    /// Dead letters of anybody, for the index.
+    /// Dead letters that were read from their topic, for the index.
     pub(crate) indexed: Vec<DeadLetter>,
-    /// Dead letters of these records, for the outbox.
+    /// Dead letters of this batch's refused records, for the outbox.
     pub(crate) dead_letters: Vec<Record>,
-    /// Why, one for each of them.
+    /// The reasons, one for each of those dead letters.
     pub(crate) refused: Vec<RefusedRecord>,
-    /// The tokens that were taken; known once they are.
+    /// The resumed tokens; known after the write.
     pub(crate) resumed: Resumed,
+}
+
+impl TakenIn {
+    /// True if there is a new hold that is released at a time.
+    pub(crate) fn has_new_due(&self) -> bool {
+        !self.holds.is_empty() || self.long_calls.has_new_due()
+    }
+
+    fn unread(&mut self, unread: Unread) {
+        let Unread { token, mut record, rest, .. } = unread;
+        // The slip may carry the headers of an earlier turn.
+        record.headers.retain(|(name, _)| name != header::TURN && name != header::TURN_PLACE);
+        let mut hold =
+            NewHold { token, reason: HoldReason::Unread, release_after_ms: None, record, worker: None, place: None };
+        match rest {
+            UnreadRest::Until(after_ms) => {
+                hold.release_after_ms = Some(after_ms);
+                self.long_calls.holder(hold);
+            }
+            UnreadRest::Behind(token, place) => {
+                hold.reason = HoldReason::Turn;
+                self.long_calls.turn(hold, token, place);
+            }
+        }
+    }
 }
 
 /// Counts and logs a refused record.
@@ -48,30 +75,33 @@ pub(crate) fn log_refused(record: &RefusedRecord) {
     tracing::warn!(topic, partition, offset, class, reason, "record refused");
 }
 
-/// Reads records; keeps the one door for each topic's unreadable ones.
+/// Reads records, and turns unreadable ones into dead letters.
 pub(crate) struct TakeIn {
     pub(crate) writer: Writer,
     pub(crate) reader: Reader,
     pub(crate) clock: Clock,
 }
 
-/// Why a record has no effect.
-enum Unread {
+/// The reason for which a record has no effect.
+enum NotTaken {
     Refused(Refused),
+    /// A later version has written it.
+    Newer(String),
     /// The registry does not answer.
     NotNow(RegistryError),
 }
 
-impl From<Refused> for Unread {
+impl From<Refused> for NotTaken {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
     }
 }
 
-impl From<Unreadable> for Unread {
+impl From<Unreadable> for NotTaken {
     fn from(error: Unreadable) -> Self {
         match error {
             Unreadable::Never(reason) => Self::Refused(unreadable(reason)),
+            Unreadable::Newer(what) => Self::Newer(what),
             Unreadable::NotNow(error) => Self::NotNow(error),
         }
     }
@@ -81,26 +111,29 @@ impl TakeIn {
     /// Reads the records of a batch, in their order.
     ///
     /// # Errors
-    /// The registry does not answer; nothing is known about the record then, so nothing is refused.
+    /// The registry does not answer: a record cannot be read yet, so it is not refused.
     pub(crate) async fn read(&self, batch: &RecordBatch) -> Result<TakenIn, RegistryError> {
         let mut taken_in = TakenIn { records: batch.len(), ..TakenIn::default() };
         for record in batch.parts.iter().flat_map(|part| &part.records) {
             match self.read_one(record, &mut taken_in).await {
                 Ok(()) => {}
-                Err(Unread::Refused(refused)) => self.refuse(record, refused, &mut taken_in),
-                Err(Unread::NotNow(error)) => return Err(error),
+                Err(NotTaken::Refused(refused)) => self.refuse(record, refused, &mut taken_in),
+                Err(NotTaken::Newer(what)) => {
+                    taken_in.holds.extend(later::kept(&self.writer, record, &what, self.clock.now_ms()))
+                }
+                Err(NotTaken::NotNow(error)) => return Err(error),
             }
         }
         Ok(taken_in)
     }
 
-    /// The record becomes a dead letter.
+    /// Turns the record into a dead letter.
     pub(crate) fn refuse(&self, record: &Inbound, refused: Refused, taken_in: &mut TakenIn) {
         taken_in.dead_letters.push(self.writer.refused(record, &refused, self.clock.now_ms()));
         taken_in.refused.push(RefusedRecord::new(record, refused));
     }
 
-    async fn read_one(&self, record: &Inbound, taken_in: &mut TakenIn) -> Result<(), Unread> {
+    async fn read_one(&self, record: &Inbound, taken_in: &mut TakenIn) -> Result<(), NotTaken> {
         let topic = record.topic.as_str();
         let value = record.value.as_deref();
         if topic == self.writer.topics.events() {
@@ -112,18 +145,24 @@ impl TakeIn {
                 event,
             });
         } else if topic == self.writer.topics.waits() {
-            match self.reader.read(value, decode_wait).await? {
+            let (wait, slip) = self.reader.read(value, decode_wait_and_slip).await?;
+            let slip = slip.unwrap_or_default();
+            match wait {
                 Wait::Hold(hold) => {
-                    let hold = self.at_rest(record, &hold, taken_in)?;
-                    taken_in.holds.push(hold);
+                    let new = self.at_rest(record, &hold, slip, taken_in);
+                    match hold.reason {
+                        HoldReason::Room => taken_in.long_calls.holder(new),
+                        _ => taken_in.holds.push(new),
+                    }
                 }
+                Wait::Unread(unread) => taken_in.unread(unread),
                 Wait::Running(call) => {
-                    let hold = self.at_rest(record, &call.hold, taken_in)?;
+                    let hold = self.at_rest(record, &call.hold, slip, taken_in);
                     taken_in.long_calls.running(hold, call);
                 }
                 Wait::Turn(turn) => {
-                    let hold = self.at_rest(record, &turn.hold, taken_in)?;
-                    taken_in.long_calls.turn(hold, turn);
+                    let hold = self.at_rest(record, &turn.hold, slip, taken_in);
+                    taken_in.long_calls.turn(hold, turn.behind, turn.place);
                 }
                 Wait::Outcome(outcome) => taken_in.long_calls.outcome(outcome),
                 Wait::Alive(alive) => taken_in.long_calls.alive(&alive),
@@ -134,26 +173,30 @@ impl TakeIn {
             taken_in.indexed.push(index_entry(record));
         } else if topic == self.writer.topics.flows() {
             if let Some(value) = value {
-                let flow = FlowDocument::parse(value).and_then(|document| document.definition());
-                flow.map_err(|error| unreadable(error.to_string()))?;
+                match FlowDocument::parse(value).and_then(|document| document.definition()) {
+                    // A later version may have written it: those that cannot read it say so, and wait.
+                    Ok(_) | Err(NotAFlow::Problems(_)) => {}
+                    Err(error) => return Err(unreadable(error.to_string()).into()),
+                }
             }
         } else if value.is_some() {
-            // Cancels are the workers' to act on; here they are only checked. A tombstone takes one back.
+            // Cancels are meant for workers; here they are only checked. A tombstone takes one back.
             self.reader.read(value, decode_cancel).await?;
         }
         Ok(())
     }
 
-    fn at_rest(&self, record: &Inbound, hold: &Hold, taken_in: &mut TakenIn) -> Result<NewHold, Unread> {
+    /// `slip`: the hold's, as it is. It is sent on so, whatever this version knows of it.
+    fn at_rest(&self, record: &Inbound, hold: &Hold, slip: Vec<u8>, taken_in: &mut TakenIn) -> NewHold {
         let span = self.span(record, hold);
-        let new = self.hold(record, hold, &span)?;
+        let new = self.hold(record, hold, slip, &span);
         if span.is_recorded() {
             taken_in.spans.push(span);
         }
-        Ok(new)
+        new
     }
 
-    /// `process <topic>`: the token comes to rest. What is released later is caused by this.
+    /// Begins the span `process <topic>`, in which a token comes to rest. It is the cause of the later release.
     fn span(&self, record: &Inbound, hold: &Hold) -> Span {
         if !is_on() {
             return Span::none();
@@ -178,20 +221,19 @@ impl TakeIn {
         span
     }
 
-    fn hold(&self, record: &Inbound, hold: &Hold, span: &Span) -> Result<NewHold, Unread> {
+    fn hold(&self, record: &Inbound, hold: &Hold, slip: Vec<u8>, span: &Span) -> NewHold {
         let mut trace = cause(&record.headers, hold.slip.job);
         if let Some(context) = span.point() {
             trace.context = context;
         }
-        let slip_record = self.writer.slip(&hold.queue, &hold.slip, &trace);
-        Ok(NewHold {
+        NewHold {
             token: hold.slip.token(),
             reason: hold.reason,
             release_after_ms: hold.release_after_ms,
-            record: slip_record.map_err(|error| unreadable(error.to_string()))?,
+            record: self.writer.slip_as_it_is(&hold.queue, &hold.slip, slip, &trace),
             worker: None,
             place: None,
-        })
+        }
     }
 }
 
@@ -200,7 +242,7 @@ fn unreadable(reason: String) -> Refused {
 }
 
 /// The only signal that this version knows.
-fn token(signal: &Signal) -> Result<TokenId, Unread> {
+fn token(signal: &Signal) -> Result<TokenId, NotTaken> {
     let resume = signal.as_resume().map_err(|error| unreadable(error.to_string()))?;
     let Some(Resume { token, .. }) = resume else {
         let reason = format!("signals are not supported by this version (`{}`)", signal.name);
@@ -217,7 +259,7 @@ fn index_entry(record: &Inbound) -> DeadLetter {
     };
     let original =
         burial.map(|burial| Original { topic: burial.topic, partition: burial.partition, offset: burial.offset });
-    // Postgres' text takes no zero characters, and these headers may come from anybody.
+    // Postgres' text takes no zero characters, and any producer may have written these headers.
     let plain = |text: String| text.replace('\0', "\u{fffd}");
     DeadLetter {
         topic: record.topic.clone(),

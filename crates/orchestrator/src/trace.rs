@@ -1,4 +1,4 @@
-//! Which trace a record belongs to.
+//! The trace of a record.
 
 use events::record::Header;
 use events::trace::{Trace, TraceContext, TraceId};

@@ -1,11 +1,11 @@
-//! Workers with long calls: who is silent for too long is asked, and who does not answer is lost. Its calls are sent to
-//! others, a bounded part of them in each transaction. Sleeps until the next worker is due, or one is lost.
+//! Watches workers with long calls. A worker that is silent for too long is asked; a worker that does not answer is
+//! lost. Its calls are sent to others, a bounded part of them in each transaction. The loop sleeps until the next
+//! worker is due, or one is lost.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use events::Writer;
-use events::lane::lost_worker_record;
 use events::trace::{Trace, TraceContext, TraceId};
 use events::wait::Wait;
 use service_kit::due::{Pace, when_due};
@@ -13,21 +13,23 @@ use service_kit::health::Readiness;
 use service_kit::identity::Ids;
 use service_kit::stop_at;
 use store::lanes::ReleaseMax;
-use store::workers::{LostReason, Released, ask_silent, next_due_ms, release_lost};
+use store::workers::{LostReason, Notice, Released, ask_silent, next_due_ms, release_lost};
 use store::{Pool, outbox};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// While Postgres is down.
+/// The pause between attempts while Postgres is down.
 const RETRY: Duration = Duration::from_secs(1);
-/// While others see to what is due.
+/// The pause while other orchestrators do the work that is due.
 const BUSY: Duration = Duration::from_millis(50);
 /// Workers asked in one transaction, at most.
 const ASKED_MAX: u32 = 500;
 /// Bytes of calls sent on in one transaction, at most.
 const RELEASED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The time for which the record of a worker's loss is kept, so that the worker may come back and read it: 1 day.
+const NOTICE_KEPT_MS: u64 = 86_400_000;
 
-/// What the loop works with.
+/// The loop's tools and limits.
 pub(crate) struct Watch {
     pub(crate) pool: Pool,
     pub(crate) writer: Writer,
@@ -39,10 +41,10 @@ pub(crate) struct Watch {
     pub(crate) readiness: Readiness,
 }
 
-/// Runs until shutdown. Any number of orchestrators may do this at once.
+/// Runs until shutdown. Any number of orchestrators may run this at once.
 pub(crate) async fn run(watch: &Watch, shutdown: &CancellationToken) {
     let Watch { worker_lost, check_every, readiness, .. } = watch;
-    // Known from the first scrape on, so that the first one is seen as one.
+    // The counters exist from the first scrape on, so that the first loss is an increase.
     for reason in [LostReason::Silent, LostReason::Restarted] {
         metrics::counter!("meanwhile_workers_lost_total", "reason" => reason.as_str()).increment(0);
     }
@@ -52,7 +54,7 @@ pub(crate) async fn run(watch: &Watch, shutdown: &CancellationToken) {
 }
 
 impl Watch {
-    /// Does what is due; in how long more will be.
+    /// Does the work that is due. Returns the time until more is due.
     async fn look(&self) -> Result<Option<Duration>, store::Error> {
         let in_ms = next_due_ms(&self.pool).await?;
         if in_ms != Some(0) {
@@ -82,8 +84,8 @@ impl Watch {
 
     async fn release(&self) -> Result<bool, store::Error> {
         let max = ReleaseMax { holds: self.batch_max, bytes: RELEASED_BYTES_MAX };
-        let tell = |worker: &str| lost_worker_record(&self.writer.topics, worker);
-        let Some(released) = release_lost(&self.pool, max, tell).await? else { return Ok(false) };
+        let notice = Notice { topics: &self.writer.topics, kept_ms: NOTICE_KEPT_MS };
+        let Some(released) = release_lost(&self.pool, max, &notice).await? else { return Ok(false) };
         stop_at("orchestrator.after-lost");
         let Released { worker, reason, calls, finished } = released;
         let reason = reason.as_str();

@@ -1,4 +1,4 @@
-//! Refusing addresses, where they are resolved: a name may lead anywhere, and elsewhere a moment later.
+//! The guard, which refuses addresses when a name is resolved: the addresses of a name may change at any moment.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,7 +22,7 @@ impl Guard {
         Self(Some(permits))
     }
 
-    /// Checks a URL that has an address in place of a name: it is never resolved.
+    /// Checks a URL that has an address in place of a name, since it is never resolved.
     pub(crate) fn check(self, url: &Url) -> Result<(), String> {
         let address = match url.host() {
             Some(Host::Ipv4(address)) => IpAddr::V4(address),

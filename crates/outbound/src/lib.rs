@@ -1,30 +1,35 @@
-//! The careful HTTP client, for calls to services of others.
+//! The HTTP client for calls to other services. It knows whether the other side may have seen a request.
 //!
 //! Promise: every call ends in an [`HttpAnswer`] that tells whether the other side may have seen the request. A
-//! redirect is an answer like any other. Bodies are read up to a limit. No error text has the URL in it, which may hold
-//! a secret.
+//! redirect is an answer like any other. Bodies are read up to a limit, and without their content coding. No error text
+//! has the URL in it, which may hold a secret.
 
+mod coding;
 mod guard;
 
 use std::time::Duration;
 
 use anyhow::Context;
 use flow::decide::HttpAnswer;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Response};
 use url::Url;
 
 pub use guard::Guard;
 
+/// The calls' `User-Agent`, unless they have one of their own.
+const USER_AGENT: &str = concat!("meanwhile/", env!("CARGO_PKG_VERSION"));
+
 /// The limits of a client.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// A longer answer is not read to its end.
+    /// The longest answer that is read to its end, in bytes.
     pub response_bytes_max: usize,
-    /// Within the time of the call.
+    /// The time for connecting; it is part of the call's own time.
     pub connect_timeout: Duration,
-    /// Per host.
+    /// The most idle connections per host.
     pub idle_connections_max: usize,
     pub idle_timeout: Duration,
 }
@@ -35,11 +40,11 @@ pub struct Call<'a> {
     pub method: &'a str,
     pub url: &'a str,
     pub headers: Vec<(&'a str, Vec<u8>)>,
-    pub body: Option<String>,
+    pub body: Option<Vec<u8>>,
     pub timeout: Duration,
 }
 
-/// Keeps connections and uses them again.
+/// The client. It keeps connections and uses them again.
 #[derive(Debug)]
 pub struct Client {
     client: reqwest::Client,
@@ -55,6 +60,7 @@ impl Client {
         let mut builder = reqwest::Client::builder()
             // Following a redirect could repeat a POST at another place.
             .redirect(Policy::none())
+            .user_agent(USER_AGENT)
             .no_proxy()
             .connect_timeout(limits.connect_timeout)
             .pool_max_idle_per_host(limits.idle_connections_max)
@@ -88,7 +94,12 @@ impl Client {
         let method = Method::from_bytes(call.method.as_bytes()).map_err(|error| error.to_string())?;
         let url = Url::parse(call.url).map_err(|error| error.to_string())?;
         self.guard.check(&url)?;
-        let request = self.client.request(method, url).headers(headers(call.headers)?);
+        let mut headers = headers(call.headers)?;
+        // Servers may refuse these with 411 when no length is said (RFC 9110 section 8.6).
+        if call.body.is_none() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
+            headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+        }
+        let request = self.client.request(method, url).headers(headers);
         Ok(match call.body {
             Some(body) => request.body(body),
             None => request,
@@ -98,22 +109,35 @@ impl Client {
     /// Reads the answer up to the limit.
     async fn read(&self, mut response: Response) -> HttpAnswer {
         let status = response.status();
-        let retry_after =
-            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let (retry_after, content_type) = (text(RETRY_AFTER), text(CONTENT_TYPE));
+        let codings = response.headers().get_all(CONTENT_ENCODING).iter();
+        let codings: Vec<String> =
+            codings.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let limit_bytes = self.response_bytes_max as u64;
         let mut body = Vec::new();
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() + chunk.len() <= self.response_bytes_max => {
                     body.extend_from_slice(&chunk);
                 }
-                // The whole body of a success is the output; the beginning of anything else says enough.
+                // A success needs its whole body, which is the output. Of any other answer the beginning is enough.
                 Ok(Some(_)) if status.is_success() => {
-                    let limit_bytes = self.response_bytes_max as u64;
                     return HttpAnswer::TooLarge { status: status.as_u16(), limit_bytes };
                 }
-                Ok(Some(_) | None) => return HttpAnswer::Response { status: status.as_u16(), retry_after, body },
+                Ok(Some(_) | None) => break,
                 Err(error) => return failure(error),
             }
+        }
+        let status_code = status.as_u16();
+        match coding::decode(&codings.join(","), body, self.response_bytes_max) {
+            Ok(body) => HttpAnswer::Response { status: status_code, retry_after, content_type, body },
+            // Its status says enough.
+            Err(_) if !status.is_success() => {
+                HttpAnswer::Response { status: status_code, retry_after, content_type, body: Vec::new() }
+            }
+            Err(coding::Failed::TooLarge) => HttpAnswer::TooLarge { status: status_code, limit_bytes },
+            Err(coding::Failed::Undecodable(cause)) => HttpAnswer::Undecodable { status: status_code, cause },
         }
     }
 }
@@ -129,7 +153,7 @@ fn headers(pairs: Vec<(&str, Vec<u8>)>) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// Tells whether the other side may have seen the request.
+/// The answer for a failed call: it tells whether the other side may have seen the request.
 fn failure(error: reqwest::Error) -> HttpAnswer {
     let error = error.without_url();
     let cause = root_cause(&error);
@@ -154,6 +178,7 @@ fn root_cause(error: &reqwest::Error) -> String {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own what they start")]
 mod tests {
     use std::net::IpAddr;
 
@@ -196,6 +221,7 @@ mod tests {
         assert!(matches!(answer, HttpAnswer::Response { status: 307, .. }), "{answer:?}");
         let asked = asked.await.unwrap();
         assert!(asked.contains("x-a: 2") && !asked.contains("x-a: 1"), "{asked}");
+        assert_eq!(asked.matches("content-length: 0").count(), 1, "a POST without a body says so: {asked}");
     }
 
     #[tokio::test]
@@ -203,6 +229,27 @@ mod tests {
         let (port, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n01234567890").await;
         let answer = call(&format!("http://127.0.0.1:{port}/"), Guard::none()).await;
         assert!(matches!(answer, HttpAnswer::TooLarge { status: 200, limit_bytes: 10 }), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_with_its_type_and_without_its_coding() {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 3\r\n";
+        let (port, asked) = answering(format!("{head}\r\n1e5").leak()).await;
+        let answer = call(&format!("http://127.0.0.1:{port}/"), Guard::none()).await;
+        let HttpAnswer::Response { content_type: Some(content_type), body, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!((content_type.as_str(), body.as_slice()), ("text/plain; charset=utf-8", &b"1e5"[..]));
+        let asked = asked.await.unwrap();
+        assert!(asked.contains(&format!("user-agent: {USER_AGENT}\r\n")), "{asked}");
+        let (port, _) = answering(format!("{head}content-encoding: br\r\n\r\n1e5").leak()).await;
+        let answer = call(&format!("http://127.0.0.1:{port}/"), Guard::none()).await;
+        assert!(
+            matches!(&answer, HttpAnswer::Undecodable { status: 200, cause } if cause.contains("`br`")),
+            "{answer:?}"
+        );
+        let refusal = format!("{head}content-encoding: br\r\n\r\n1e5").replace("200 OK", "503 No");
+        let (port, _) = answering(refusal.leak()).await;
+        let answer = call(&format!("http://127.0.0.1:{port}/"), Guard::none()).await;
+        assert!(matches!(&answer, HttpAnswer::Response { status: 503, .. }), "{answer:?}");
     }
 
     #[tokio::test]

@@ -1,7 +1,21 @@
 //! The settings that every service is built from.
 
 use events::topic::Topics;
-use service_kit::config::{ConfigError, Shared, Sources};
+use serde::de::DeserializeOwned;
+use service_kit::config::{ConfigError, Shared, Sources, load};
+
+/// The settings of a service that goes from Kafka to Postgres.
+#[derive(Debug, Clone)]
+pub struct ServiceSettings<C> {
+    /// Kafka and the registry.
+    pub bus: bus::Settings,
+    /// The names of topics.
+    pub topics: Topics,
+    /// Postgres.
+    pub database_url: String,
+    /// The service's own settings.
+    pub config: C,
+}
 
 #[derive(Debug, Clone)]
 pub struct Base {
@@ -14,18 +28,37 @@ impl Base {
     /// Reads the settings.
     ///
     /// # Errors
-    /// The first that is missing or cannot be used; librdkafka's own properties included.
+    /// The first setting that is missing or cannot be used, including librdkafka's own properties.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         Self::new(Shared::load(sources)?)
     }
 
-    /// From settings that are read already.
+    /// Takes settings that are read already.
     ///
     /// # Errors
     /// As [`Base::load`].
     pub fn new(shared: Shared) -> Result<Self, ConfigError> {
         let bus = bus_settings(&shared)?;
         Ok(Self { bus, topics: Topics::new(&shared.topics_prefix), shared })
+    }
+
+    /// What a service needs that goes from Kafka to Postgres (rule 3). `defaults`: its section of the configuration, as
+    /// it is without any setting.
+    ///
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn service<C: DeserializeOwned>(
+        &self,
+        section: &str,
+        defaults: &str,
+        sources: &Sources,
+    ) -> Result<ServiceSettings<C>, ConfigError> {
+        Ok(ServiceSettings {
+            bus: self.bus.clone(),
+            topics: self.topics.clone(),
+            database_url: self.database_url()?,
+            config: load(section, defaults, sources)?,
+        })
     }
 
     /// Asked for by the services that use Postgres: workers do not.

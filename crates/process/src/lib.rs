@@ -10,16 +10,19 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use axum::Router;
+use service_kit::config::Shared;
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
 use service_kit::tasks::Tasks;
 use service_kit::telemetry::{self, Metrics};
 use service_kit::{CancellationToken, shutdown};
 use tokio::net::TcpListener;
+use web::problem::PublicUrl;
+use web::server::Server;
 
-pub use base::Base;
+pub use base::{Base, ServiceSettings};
 
-/// What a service gets from the process that it runs in.
+/// The parts of a process that its services share.
 #[derive(Debug, Clone)]
 pub struct Process {
     pub readiness: Readiness,
@@ -29,6 +32,7 @@ pub struct Process {
 
 impl Process {
     /// The process of one role, with the system's clock and ids.
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
     pub fn system(role: &str) -> Self {
         let clock = Clock::system();
         Self { readiness: Readiness::new(clock.clone(), role), clock, ids: Ids::system() }
@@ -53,22 +57,21 @@ pub struct Door {
 pub struct Host {
     pub process: Process,
     pub address: SocketAddr,
-    /// For the service that has an API. If none takes it, health and metrics are all that is served.
+    /// The door, for a service with an API. If no service takes it, the process serves only health and metrics.
     pub door: Option<Door>,
     pub tasks: Tasks,
 }
 
-/// Runs `work` with logs, traces and signals: its token is cancelled by the first SIGTERM or SIGINT. Traces call the
-/// process `service`. Call it once, in `main`.
+/// Runs `work` with logs, traces and signals: its token is cancelled by the first SIGTERM or SIGINT. `service` is the
+/// name of the process in traces. Call it once, in `main`.
 ///
 /// # Errors
 /// Those of `work`; or a setting of telemetry cannot be used.
-pub async fn run<W, F>(service: &str, base: &Base, work: W) -> anyhow::Result<()>
+pub async fn run<W, F>(service: &str, shared: &Shared, work: W) -> anyhow::Result<()>
 where
     W: FnOnce(CancellationToken) -> F,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let shared = &base.shared;
     let export = telemetry::init_with_traces(&shared.log, &shared.traces, service, &shared.instance)?;
     let shutdown = shutdown::on_signals().context("listening to signals")?;
     let outcome = work(shutdown).await;
@@ -97,7 +100,8 @@ pub async fn serve(
     let mut host = Host { process, address, door: Some(Door { listener, health: router }), tasks };
     start(&mut host)?;
     if let Some(Door { listener, health }) = host.door {
-        host.tasks.spawn("health", health::serve(listener, health, shutdown));
+        let server = Server::new(PublicUrl::default(), host.process.clock.clone());
+        host.tasks.spawn("health", server.serve(listener, health, shutdown));
     }
     host.tasks.join().await
 }

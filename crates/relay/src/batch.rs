@@ -1,4 +1,4 @@
-//! The content of one Kafka transaction: the rows that are there, up to a limit, and the position after them.
+//! The content of one Kafka transaction: the rows that are ready, up to a limit, and the position after them.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::read::{Item, Row};
 pub(crate) struct Batch {
     pub(crate) rows: Vec<Row>,
     bytes: usize,
-    /// Delivery is here after the last row, if that is further than the row itself says.
+    /// The place after the last row, if it is further than the row's own.
     after: Option<Place>,
 }
 
@@ -37,8 +37,8 @@ impl Batch {
     }
 }
 
-/// When the next transaction may begin: at once when idle; under load not before twice the time that the last commit
-/// took, so that commits take half of the time at most and batches grow.
+/// The time at which the next transaction may begin: at once when idle; under load, after twice the time that the last
+/// commit took, so that commits take half of the time at most and batches grow; never later than the longest interval.
 #[derive(Debug)]
 pub(crate) struct Pace {
     interval_max: Duration,
@@ -63,13 +63,15 @@ impl Pace {
 mod tests {
     use events::Record;
     use events::position::{Lsn, Partial};
+    use store::unrelayed::Origin;
 
     use super::*;
 
     fn row(rows: u64) -> Item {
         let place = Place { end_lsn: Lsn(10), partial: Some(Partial { commit_lsn: Lsn(20), rows }) };
         let record = Record { value: Some(vec![0; 100]), ..Record::default() };
-        Item::Row(Row { record, place, committed_at_ms: 0, _room: None })
+        let origin = Origin { txid: 1, began_micros: 0 };
+        Item::Row(Row { record, origin, is_there: false, place, committed_at_ms: 0, _room: None })
     }
 
     #[test]

@@ -21,21 +21,21 @@ pub struct Config {
     pub transaction_rows_max: usize,
     /// Bytes in one Kafka transaction.
     pub transaction_bytes_max: usize,
-    /// Kafka ends a transaction that is open longer.
+    /// The age at which Kafka ends an open transaction.
     pub transaction_timeout_ms: u64,
-    /// From the beginning of one transaction to that of the next, at most.
+    /// The longest interval between the begins of two transactions under load.
     pub transaction_interval_ms_max: u64,
     /// Rows read ahead of Kafka.
     pub buffer_rows_max: usize,
     /// Bytes read ahead of Kafka.
     pub buffer_bytes_max: usize,
-    /// Postgres frees the slot of a relay that was silent for so long.
+    /// The silence after which Postgres frees a relay's slot.
     pub wal_sender_timeout_ms: u64,
-    /// Between signs of life to Postgres.
+    /// The interval of signs of life to Postgres.
     pub status_interval_ms: u64,
-    /// Between a standby's looks at the slot.
+    /// The interval at which a standby looks at the slot.
     pub standby_interval_ms: u64,
-    /// Between updates of the position while no rows come.
+    /// The interval of updates of the position while no rows come.
     pub idle_position_interval_ms: u64,
     /// The wait for a missing topic.
     pub topic_wait_ms: u64,
@@ -43,9 +43,9 @@ pub struct Config {
     pub partitions_ahead_h: u32,
     /// Hours for which delivered rows are kept.
     pub keep_h: u32,
-    /// Between rounds that make and drop partitions.
+    /// The interval of rounds that make and drop partitions.
     pub partitions_interval_s: u64,
-    /// Between looks at age, lag and Kafka.
+    /// The interval of measurements of age, lag and Kafka's reach.
     pub monitor_interval_s: u64,
 }
 
@@ -57,7 +57,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The same with smaller transactions, where the in-process broker has little room.
+    /// These settings with smaller transactions, where the in-process broker has little room.
     pub(crate) fn within(&self, capacity: Option<&DevCapacity>) -> Self {
         let mut config = self.clone();
         if capacity.is_some() {

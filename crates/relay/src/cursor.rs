@@ -1,7 +1,7 @@
-//! Which commits of the stream are still to be delivered: the pure part of reading.
+//! Selects the commits of the stream that are still to be delivered: the pure part of reading.
 //!
-//! The stream begins where the slot stands, which may lie before the position in Kafka; what was delivered is skipped
-//! here. Commits come in the order of their commit records, whole, one after the other (protocol version 1).
+//! The stream begins at the slot's place, which may lie before the position in Kafka; delivered rows are skipped here.
+//! Commits come in the order of their commit records, whole, one after the other (protocol version 1).
 
 use events::position::{Lsn, Partial, Position};
 
@@ -25,14 +25,14 @@ pub(crate) enum Disorder {
 /// The place after a row that has been delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// As in [`Position::end_lsn`].
+    /// The end of the last whole commit, as in [`Position::end_lsn`].
     pub(crate) end_lsn: Lsn,
-    /// As in [`Position::partial`].
+    /// The part of the next commit, as in [`Position::partial`].
     pub(crate) partial: Option<Partial>,
 }
 
 impl Place {
-    /// At the end of a commit, or of a stretch of log without rows.
+    /// The place at the end of a commit, or of a stretch of log without rows.
     pub(crate) const fn after(end_lsn: Lsn) -> Self {
         Self { end_lsn, partial: None }
     }
@@ -54,7 +54,7 @@ struct Open {
 }
 
 impl Cursor {
-    /// Right after what the position has.
+    /// A cursor right after the position.
     pub(crate) fn new(position: &Position) -> Self {
         Self { done: Place { end_lsn: position.end_lsn, partial: position.partial }, open: None }
     }
@@ -175,7 +175,7 @@ mod tests {
             if let Some(place) = cursor.commit(Lsn(lsn + 8)).unwrap()
                 && let Some(last) = out.last_mut().filter(|((of, _), _)| *of == commit)
             {
-                // Where a batch happens to end with the commit, its place is the commit's end.
+                // The place of a batch that ends with the commit is the commit's end.
                 last.1 = if commit % 2 == 0 { place } else { last.1 };
             }
         }

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use pgwire_replication::{SslMode, TlsConfig};
 use url::{Host, Url};
 
-/// Where Postgres is and who connects.
+/// The address of Postgres, and the login.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Database {
     /// A host name or address, or the folder of a socket (begins with `/`).

@@ -1,6 +1,6 @@
 //! The delivering thread: rows and the position that covers them, in one Kafka transaction after the other.
 //!
-//! Always holds: the position in Kafka says exactly which rows are in Kafka. Whatever goes wrong, the session ends, and
+//! Always holds: the position in Kafka says exactly which rows are in Kafka. After any failure the session ends, and
 //! the next one reads the position again.
 
 use std::ops::ControlFlow;
@@ -12,27 +12,33 @@ use events::Record;
 use events::dead_letter::{Class, Refused};
 use events::position::Position;
 use events::topic::Topics;
-use service_kit::{CancellationToken, Clock};
+use service_kit::{CancellationToken, Clock, Readiness};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::batch::{Batch, Pace};
 use crate::config::Config;
 use crate::cursor::Place;
+use crate::manifest::{self, RowName};
 use crate::read::{Item, Row};
 use crate::refuse;
 use crate::seam::{Seam, Seams};
+use crate::stored::Stored;
 use crate::telemetry;
 
-/// One row alone may abort its transaction so often, while others pass, before it is the row's own fault.
-const STRIKES_MAX: u32 = 5;
-/// After an aborted transaction.
+/// The shortest and the longest pause after an aborted transaction.
 const ABORT_PAUSE: Duration = Duration::from_millis(100);
+const ABORT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The pause between looks for a topic of ours that is missing.
+const TOPIC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Between two looks whether the broker of `meanwhile dev` has room again.
+/// The interval at which the broker of `meanwhile dev` is asked for room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Why delivering ended.
+/// The dependency by which readiness says that a topic takes nothing.
+const DELIVERIES: &str = "deliveries";
+
+/// The reason for which delivering ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DrainError {
     /// Another relay has taken over.
@@ -44,6 +50,9 @@ pub(crate) enum DrainError {
     /// Shutdown, or the stream ended.
     #[error("stopped")]
     Stopped,
+    /// A request of an earlier transaction may still be under way, and would end or enter the next one.
+    #[error("a connection to Kafka was lost; taking the transactional id over anew")]
+    Disturbed,
     /// Not even the notice of a refused row can be delivered.
     #[error("the dead letters' topic refuses a row that its own topic refused: {0}")]
     NoDeadLetters(String),
@@ -54,38 +63,54 @@ pub(crate) struct Drain {
     pub(crate) producer: TransactionalProducer,
     pub(crate) items: mpsc::Receiver<Item>,
     pub(crate) position: Position,
+    pub(crate) publication: Option<u32>,
+    /// Stands on each position until the end: no relay may go on from there.
+    pub(crate) unsettled: Option<String>,
+    /// The server and the place to go on from, once all items are delivered and there will be no more.
+    pub(crate) settle_at: Option<Position>,
     pub(crate) delivered: watch::Sender<Option<Position>>,
     pub(crate) limits: TopicLimits,
     pub(crate) topics: Topics,
     pub(crate) slot: String,
     pub(crate) config: Config,
-    /// Of the broker in this process; a real Kafka keeps what is not read.
+    /// The room of the broker in this process; none with a real Kafka, which keeps unread records.
     pub(crate) dev_capacity: Option<DevCapacity>,
     pub(crate) clock: Clock,
     pub(crate) seams: Seams,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: Handle,
-    /// Why the last transaction was aborted.
-    pub(crate) last_abort: Option<Cause>,
+    /// Says which topic takes nothing.
+    pub(crate) readiness: Readiness,
+    /// True while it says so.
+    pub(crate) is_waiting: bool,
 }
 
 enum Received {
     Item(Item),
     TimedOut,
-    Ended,
+    /// There will be no more items.
+    Closed,
+    Stopped,
 }
 
 enum Attempt {
     Committed,
-    /// Not because of a record, as far as Kafka says.
+    /// Aborted, but not because of a record, as far as Kafka says.
     Aborted(Cause),
-    /// Because of one of the records.
+    /// Aborted because of one of the records.
     Refused(Cause),
 }
 
 impl Drain {
     /// Delivers until it is stopped. Blocks: for a thread of its own.
     pub(crate) fn run(mut self) -> Result<(), DrainError> {
+        let ended = self.deliver_all();
+        // The next session finds out anew.
+        self.waited();
+        ended
+    }
+
+    fn deliver_all(&mut self) -> Result<(), DrainError> {
         let mut pace = Pace::new(self.config.transaction_interval_max(), Instant::now());
         let mut position_at = Instant::now();
         let mut idle = None;
@@ -95,11 +120,24 @@ impl Drain {
             pace.committed(began, began.elapsed());
             position_at = Instant::now();
         }
-        Ok(())
+        match self.settle_at.take() {
+            Some(position) if !self.stop.is_cancelled() => self.settle(&position),
+            _ => Ok(()),
+        }
     }
 
-    /// The next batch: rows as soon as there are any; without rows when it is time to note how far an idle log is.
-    /// None: stopped.
+    /// Moves the position to that server and place: relays go on from there.
+    fn settle(&mut self, to: &Position) -> Result<(), DrainError> {
+        let Position { system_identifier, timeline, end_lsn, .. } = *to;
+        self.position = Position { system_identifier, timeline, ..self.position };
+        self.unsettled = None;
+        let mut batch = Batch::default();
+        batch.push(Item::Reached(Place::after(end_lsn)));
+        self.deliver(batch)
+    }
+
+    /// Collects the next batch: rows as soon as there are any; no rows when it is time to note the end of an idle log.
+    /// None: stopped, or there is no more.
     fn collect(&mut self, pace: &Pace, idle: &mut Option<Place>, position_at: Instant) -> Option<Batch> {
         let mut batch = Batch::default();
         while batch.rows.is_empty() {
@@ -111,15 +149,16 @@ impl Drain {
                     batch.push(Item::Reached(idle.take()?));
                     return Some(batch);
                 }
-                Received::Ended => return None,
+                Received::Closed | Received::Stopped => return None,
             }
         }
         *idle = None;
-        while !batch.is_full(self.config.transaction_rows_max, self.config.transaction_bytes_max) {
+        let rows_max = self.config.transaction_rows_max.min(manifest::ROWS_MAX);
+        while !batch.is_full(rows_max, self.config.transaction_bytes_max) {
             match self.receive(Some(pace.next_at())) {
                 Received::Item(item) => batch.push(item),
-                Received::TimedOut => break,
-                Received::Ended => return None,
+                Received::TimedOut | Received::Closed => break,
+                Received::Stopped => return None,
             }
         }
         Some(batch)
@@ -139,65 +178,78 @@ impl Drain {
             };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => Received::Ended,
-                item = items.recv() => item.map_or(Received::Ended, Received::Item),
+                () = stop.cancelled() => Received::Stopped,
+                item = items.recv() => item.map_or(Received::Closed, Received::Item),
                 () = waited => Received::TimedOut,
             }
         })
     }
 
-    /// Delivers all of it, in as many transactions as it takes. Fewer rows go into the next one after an abort, until a
+    /// Delivers a batch, in as many transactions as it takes. After an abort fewer rows go into the next one, until a
     /// row that is to blame is alone.
     fn deliver(&mut self, mut batch: Batch) -> Result<(), DrainError> {
         self.pass(Seam::BeforeSend)?;
         self.refuse_misfits(&mut batch.rows)?;
-        let (rows, mut done, mut strikes) = (batch.rows.len(), 0, 0);
+        let (rows, mut done, mut pause) = (batch.rows.len(), 0, ABORT_PAUSE);
         let mut bisection = Bisection::new(rows);
         loop {
             let upto = (done + bisection.results_max()).min(rows);
             let Some(place) = batch.place_after(upto) else { return Ok(()) };
             self.await_dev_capacity()?;
-            let attempt = self.transact(&batch.rows[done..upto], place)?;
-            if let Attempt::Committed = attempt {
-                telemetry::delivered(&batch.rows[done..upto], self.clock.now_ms());
-                self.pass(Seam::BeforeAcknowledge)?;
-                self.delivered.send_replace(Some(self.position));
-                bisection.committed(upto - done);
-                (done, strikes) = (upto, 0);
-                if done == rows {
-                    return Ok(());
+            match self.transact(&batch.rows[done..upto], place)? {
+                Attempt::Committed => {
+                    telemetry::delivered(&batch.rows[done..upto], self.clock.now_ms());
+                    self.pass(Seam::BeforeAcknowledge)?;
+                    self.delivered.send_replace(Some(self.position));
+                    self.waited();
+                    bisection.committed(upto - done);
+                    (done, pause) = (upto, ABORT_PAUSE);
+                    if done == rows {
+                        return Ok(());
+                    }
                 }
-                continue;
-            }
-            let verdict = bisection.refused(upto - done);
-            strikes += self.aborted(attempt, verdict)?;
-            if strikes >= STRIKES_MAX {
-                self.bury(&mut batch.rows[done])?;
-                strikes = 0;
+                Attempt::Refused(cause) => {
+                    self.tell_aborted(&cause);
+                    if bisection.refused(upto - done) == Verdict::Culprit {
+                        self.bury(&mut batch.rows[done], &cause)?;
+                    }
+                }
+                Attempt::Aborted(cause) => {
+                    self.tell_aborted(&cause);
+                    // Those before it pass.
+                    if bisection.refused(upto - done) == Verdict::Culprit {
+                        self.wait_for(&batch.rows[done].record.topic, cause);
+                    }
+                    self.sleep(pause)?;
+                    pause = (pause * 2).min(ABORT_PAUSE_MAX);
+                }
             }
         }
     }
 
-    /// After an aborted transaction: how many strikes it counts against the row that was alone in it, if one was.
-    fn aborted(&mut self, attempt: Attempt, verdict: Verdict) -> Result<u32, DrainError> {
-        telemetry::aborted();
-        let (cause, is_refused) = match attempt {
-            Attempt::Committed => return Ok(0),
-            Attempt::Aborted(cause) => (cause, false),
-            Attempt::Refused(cause) => (cause, true),
-        };
-        tracing::warn!(%cause, "a transaction was aborted; retrying with fewer rows");
-        self.last_abort = Some(cause);
-        let is_alone = verdict == Verdict::Culprit;
-        if is_refused {
-            return Ok(if is_alone { STRIKES_MAX } else { 0 });
+    /// Says that everything waits for this topic: rows are delivered in the order of their commits.
+    fn wait_for(&mut self, topic: &str, cause: impl std::fmt::Display) {
+        self.is_waiting = true;
+        self.readiness.missing(DELIVERIES, format!("waiting for topic {topic}: {cause}"));
+    }
+
+    fn waited(&mut self) {
+        if std::mem::take(&mut self.is_waiting) {
+            self.readiness.ready(DELIVERIES);
         }
-        self.pause()?;
-        Ok(u32::from(is_alone && self.others_pass()?))
+    }
+
+    fn tell_aborted(&self, cause: &Cause) {
+        telemetry::aborted();
+        tracing::warn!(%cause, "a transaction was aborted; retrying with fewer rows");
     }
 
     /// One Kafka transaction: these rows, and the position after them.
     fn transact(&mut self, rows: &[Row], place: Place) -> Result<Attempt, DrainError> {
+        // Only a whole session may take the id over: another relay may have it.
+        if self.producer.was_disturbed() {
+            return Err(DrainError::Disturbed);
+        }
         let position = Position {
             end_lsn: place.end_lsn,
             partial: place.partial,
@@ -226,10 +278,10 @@ impl Drain {
 
     fn produce(&mut self, rows: &[Row], position: &Position) -> Result<ControlFlow<()>, TxError> {
         self.producer.begin()?;
-        for row in rows {
+        for row in rows.iter().filter(|row| !row.is_there) {
             self.producer.send(&row.record)?;
         }
-        self.producer.send(&self.position_record(position))?;
+        self.producer.send(&self.position_record(rows, position))?;
         if self.seams.pass(Seam::BeforeCommit).is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -237,15 +289,13 @@ impl Drain {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn position_record(&self, position: &Position) -> Record {
-        let (key, value) = (Some(self.slot.clone().into_bytes()), Some(position.to_json()));
-        Record { topic: self.topics.relay(), key, value, headers: Vec::new() }
-    }
-
-    /// Whether Kafka takes a transaction without rows now: then it was not Kafka that failed.
-    fn others_pass(&mut self) -> Result<bool, DrainError> {
-        let place = Place { end_lsn: self.position.end_lsn, partial: self.position.partial };
-        Ok(matches!(self.transact(&[], place)?, Attempt::Committed))
+    fn position_record(&self, rows: &[Row], position: &Position) -> Record {
+        // The broker in this process keeps nothing, so nothing is ever compared with it.
+        let named = !rows.is_empty() && self.dev_capacity.is_none();
+        let names = || rows.iter().map(|row| (row.origin, RowName::of(&row.record)));
+        let Self { publication, unsettled, .. } = self;
+        let stored = Stored { position: *position, publication: *publication, unsettled: unsettled.clone() };
+        stored.record(&self.topics, &self.slot, named.then(|| manifest::encode(names())))
     }
 
     /// Replaces rows that their topic would not take by their dead letters.
@@ -260,9 +310,9 @@ impl Drain {
         Ok(())
     }
 
-    /// A row that aborts every transaction it is in, alone.
-    fn bury(&mut self, row: &mut Row) -> Result<(), DrainError> {
-        let cause = self.last_abort.take().map_or_else(String::new, |cause| cause.to_string());
+    /// Replaces a row that Kafka refuses, even alone, by its dead letter.
+    fn bury(&mut self, row: &mut Row, cause: &Cause) -> Result<(), DrainError> {
+        let cause = cause.to_string();
         if row.record.topic == self.topics.dead_letters() {
             if row.record.value.is_none() {
                 return Err(DrainError::NoDeadLetters(cause));
@@ -290,24 +340,32 @@ impl Drain {
         Ok(())
     }
 
-    fn judge(&self, record: &Record) -> Result<Result<(), Refused>, DrainError> {
-        let check = refuse::check(&self.limits, self.config.topic_wait(), record);
-        let judging = self.stop.run_until_cancelled(check);
-        self.runtime.block_on(judging).ok_or(DrainError::Stopped)
+    /// Waits for a topic of ours, however long it is missing: that is not the record's fault.
+    fn judge(&mut self, record: &Record) -> Result<Result<(), Refused>, DrainError> {
+        loop {
+            let check = refuse::check(&self.limits, self.config.topic_wait(), record);
+            let judging = self.stop.run_until_cancelled(check);
+            match self.runtime.block_on(judging).ok_or(DrainError::Stopped)? {
+                Err(Refused { class: Class::UnknownTopic, reason }) if self.topics.is_fixed(&record.topic) => {
+                    self.wait_for(&record.topic, reason);
+                }
+                judged => return Ok(judged),
+            }
+            self.sleep(TOPIC_INTERVAL)?;
+        }
     }
 
-    /// Rows are safe where they are until there is room for them.
+    /// Waits until the broker in this process has room. Rows are safe in Postgres meanwhile.
     fn await_dev_capacity(&self) -> Result<(), DrainError> {
         while self.dev_capacity.as_ref().is_some_and(|capacity| capacity.check(Writes::OutboxRows).is_err()) {
-            let waiting = self.stop.run_until_cancelled(tokio::time::sleep(ROOM_INTERVAL));
-            self.runtime.block_on(waiting).ok_or(DrainError::Stopped)?;
+            self.sleep(ROOM_INTERVAL)?;
         }
         Ok(())
     }
 
-    fn pause(&self) -> Result<(), DrainError> {
-        let pausing = self.stop.run_until_cancelled(tokio::time::sleep(ABORT_PAUSE));
-        self.runtime.block_on(pausing).ok_or(DrainError::Stopped)
+    fn sleep(&self, time: Duration) -> Result<(), DrainError> {
+        let sleeping = self.stop.run_until_cancelled(tokio::time::sleep(time));
+        self.runtime.block_on(sleeping).ok_or(DrainError::Stopped)
     }
 
     fn pass(&self, seam: Seam) -> Result<(), DrainError> {
@@ -315,7 +373,7 @@ impl Drain {
     }
 }
 
-/// Why the session ends. "Not done yet" comes only when the waiting was interrupted.
+/// The reason for the session's end. "Not done yet" means here that the waiting was interrupted.
 fn ended(error: TxError) -> DrainError {
     match error {
         TxError::Fenced => DrainError::Fenced,

@@ -1,4 +1,4 @@
-//! Whether the position that Kafka holds fits the server at the other end.
+//! Checks that the position in Kafka fits the server at the other end of the stream.
 //!
 //! Always holds: the slot's own acknowledged position is never ahead of the record in Kafka. So a slot that is ahead
 //! was made anew or moved by another hand, and the rows between would be skipped: the relay refuses.
@@ -12,6 +12,8 @@ pub(crate) struct Server {
     pub(crate) system_identifier: u64,
     /// Its present timeline.
     pub(crate) timeline: u32,
+    /// The timelines before it, each with the end of what it has of that one.
+    pub(crate) forks: Vec<(u32, Lsn)>,
     /// The end of its flushed log.
     pub(crate) flushed_lsn: Lsn,
     /// The slot's name.
@@ -20,7 +22,8 @@ pub(crate) struct Server {
     pub(crate) confirmed_lsn: Lsn,
 }
 
-/// Why the position does not fit the server. Going on would lose rows or deliver them twice, so the relay does not.
+/// The reason for which the position does not fit the server. To go on would lose rows or deliver them twice, so the
+/// relay does not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Mismatch {
     /// Another cluster.
@@ -33,7 +36,8 @@ pub(crate) enum Mismatch {
     },
     /// The same cluster after a failover or a restore.
     #[error(
-        "the position in Kafka is of timeline {position}, but this server is on {server}: it was promoted or restored"
+        "the position in Kafka is of timeline {position}, but this server is on {server}: it was promoted or restored, \
+         and lacks the last of what was delivered"
     )]
     Timeline {
         /// As the position says.
@@ -41,7 +45,7 @@ pub(crate) enum Mismatch {
         /// As the server says.
         server: u32,
     },
-    /// The server has lost what was delivered.
+    /// The server has lost rows that were delivered.
     #[error("Kafka holds rows up to {position}, but this server's log ends at {server}: it was restored from a backup")]
     Ahead {
         /// Delivered up to here.
@@ -49,7 +53,7 @@ pub(crate) enum Mismatch {
         /// The server ends here.
         server: Lsn,
     },
-    /// The slot forgot what was not delivered.
+    /// The slot skips rows that were not delivered.
     #[error("Kafka holds rows up to {position}, but slot `{slot}` begins at {confirmed}: it was made anew or moved")]
     Gap {
         /// The slot's name.
@@ -59,20 +63,17 @@ pub(crate) enum Mismatch {
         /// The slot begins here.
         confirmed: Lsn,
     },
+    /// An earlier look found one of these, or somebody has begun to settle it and not come to the end.
+    #[error("{0}")]
+    Unsettled(String),
 }
 
-impl Mismatch {
-    /// The remedy, for a person.
-    pub(crate) fn remedy(&self, topic: &str, slot: &str) -> String {
-        format!(
-            "`meanwhile relay recover` will compare the outbox with Kafka and send what is missing; it comes in a \
-             later version. Until then: compare `outbox.messages` with Kafka by message id, produce what is missing, \
-             then write a tombstone for key `{slot}` to topic `{topic}`; the relay then begins where the slot stands"
-        )
-    }
-}
+/// The remedy, for a person.
+pub(crate) const REMEDY: &str = "run `meanwhile relay recover`, which compares the outbox with Kafka and sends what is \
+                                 missing (`--dry-run` only says what it would do); docs/operating.md, Failover and \
+                                 restore";
 
-/// Where a relay without a position begins: at the slot's own consistent point, with nothing delivered.
+/// The first position of a relay that has none: the slot's own consistent point, before any delivery.
 pub(crate) fn first(server: &Server) -> Position {
     Position {
         system_identifier: server.system_identifier,
@@ -84,12 +85,12 @@ pub(crate) fn first(server: &Server) -> Position {
     }
 }
 
-/// Whether the stream of this server continues where the position ends.
+/// Checks that the stream of this server continues where the position ends.
 pub(crate) fn check(position: &Position, server: &Server) -> Result<(), Mismatch> {
     if position.system_identifier != server.system_identifier {
         return Err(Mismatch::System { position: position.system_identifier, server: server.system_identifier });
     }
-    if position.timeline != server.timeline {
+    if position.timeline != server.timeline && !is_before_fork(position, server) {
         return Err(Mismatch::Timeline { position: position.timeline, server: server.timeline });
     }
     if position.end_lsn > server.flushed_lsn {
@@ -102,14 +103,37 @@ pub(crate) fn check(position: &Position, server: &Server) -> Result<(), Mismatch
     Ok(())
 }
 
+/// True if all that was delivered is in the log that this server has in common with the one of the position.
+fn is_before_fork(position: &Position, server: &Server) -> bool {
+    let reached = |fork: Lsn| match position.partial {
+        // A record that begins before the fork ends there at the latest.
+        Some(partial) => partial.commit_lsn < fork,
+        None => position.end_lsn <= fork,
+    };
+    server.forks.iter().any(|(timeline, fork)| *timeline == position.timeline && reached(*fork))
+}
+
+/// Reads a timeline's history as Postgres writes it: for each timeline before it, its number, the place of its end and
+/// a reason.
+pub(crate) fn forks(history: &str) -> Vec<(u32, Lsn)> {
+    let fork = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    };
+    history.lines().filter_map(fork).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use events::position::Partial;
+
     use super::*;
 
     fn server() -> Server {
         Server {
             system_identifier: 7300,
             timeline: 1,
+            forks: Vec::new(),
             flushed_lsn: Lsn(900),
             slot: "meanwhile_outbox".into(),
             confirmed_lsn: Lsn(100),
@@ -129,6 +153,26 @@ mod tests {
         assert_eq!(restored, Mismatch::Ahead { position: Lsn(500), server: Lsn(499) });
         let remade = refusal(Server { confirmed_lsn: Lsn(501), ..server() });
         assert!(matches!(remade, Mismatch::Gap { .. }), "{remade}");
-        assert!(remade.remedy("meanwhile.relay", "meanwhile_outbox").contains("later version"));
+    }
+
+    #[test]
+    fn a_promoted_server_fits_if_it_has_all_that_was_delivered() {
+        let history = "1\t0/190\tno recovery target specified\n\n2\t1/0\tbefore 2026-11-29\n";
+        assert_eq!(forks(history), [(1, Lsn(0x190)), (2, Lsn(1 << 32))]);
+        let promoted = Server { timeline: 3, forks: forks(history), ..server() };
+        let place = |end_lsn, partial: Option<u64>| {
+            let partial = partial.map(|lsn| Partial { commit_lsn: Lsn(lsn), rows: 1 });
+            check(&Position { end_lsn: Lsn(end_lsn), partial, ..first(&server()) }, &promoted).is_ok()
+        };
+        assert!(place(0x190, None) && !place(0x191, None));
+        assert!(place(0x150, Some(0x18f)) && !place(0x150, Some(0x190)));
+        let unknown = Position { timeline: 4, end_lsn: Lsn(0x150), ..first(&server()) };
+        assert_eq!(check(&unknown, &promoted), Err(Mismatch::Timeline { position: 4, server: 3 }));
+        let later = Server { confirmed_lsn: Lsn(0x160), ..promoted.clone() };
+        let position = Position { end_lsn: Lsn(0x150), ..first(&server()) };
+        assert!(
+            matches!(check(&position, &later), Err(Mismatch::Gap { .. })),
+            "a slot that was made after the promotion"
+        );
     }
 }

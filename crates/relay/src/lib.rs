@@ -12,14 +12,19 @@ pub mod config;
 mod cursor;
 mod database;
 mod drain;
+mod ended;
 mod fit;
 pub mod maintain;
+mod manifest;
 mod pgoutput;
+mod position;
 mod read;
+pub mod recover;
 mod refuse;
 mod row;
 pub mod seam;
 mod session;
+mod stored;
 mod stream;
 mod telemetry;
 
@@ -27,20 +32,21 @@ use anyhow::Context;
 use bus::admin::Admin;
 use events::position::Position;
 use events::topic::Topics;
+use parking_lot::Mutex;
 use process::{Base, Process};
 use service_kit::config::{ConfigError, Sources, load};
 use service_kit::retry::Backoff;
 use service_kit::{CancellationToken, Clock, Ids, Readiness};
 use store::{Pool, Role};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::database::Database;
+use crate::ended::SessionError;
 use crate::seam::Seams;
-use crate::session::SessionError;
 
-/// Looking after the outbox takes one connection, and one to spare.
-const CONNECTIONS_MAX: u32 = 2;
+/// Looking after the outbox takes one connection, a recovery two.
+const CONNECTIONS_MAX: u32 = 3;
 
 /// The service's needs.
 #[derive(Debug, Clone)]
@@ -83,6 +89,10 @@ pub struct Relay {
     clock: Clock,
     /// The last position that a session of this process has committed to Kafka.
     delivered: watch::Sender<Option<Position>>,
+    /// The publication that the session streams by.
+    publication: Mutex<Option<u32>>,
+    /// Told when there is another one, or none.
+    republished: Notify,
 }
 
 impl Relay {
@@ -96,7 +106,8 @@ impl Relay {
         let pool = Pool::open(&pool, Role::Relay).context("opening the pool")?;
         let admin = Admin::new(&settings.bus).context("the Kafka client")?;
         let slot = store::slot::name(settings.topics.prefix());
-        Ok(Self { settings, database, slot, pool, admin, readiness, clock, delivered: watch::Sender::new(None) })
+        let (delivered, publication, republished) = (watch::Sender::new(None), Mutex::default(), Notify::new());
+        Ok(Self { settings, database, slot, pool, admin, readiness, clock, delivered, publication, republished })
     }
 
     /// The last position that this relay has delivered, as it moves; none before the first delivery.
@@ -120,7 +131,11 @@ impl Relay {
                 SessionError::Postgres(cause) => self.readiness.missing("postgres", format!("{cause:#}")),
                 SessionError::Slot(cause) => self.readiness.missing("slot", format!("{cause:#}")),
                 SessionError::Kafka(cause) => self.readiness.missing("kafka", format!("{cause:#}")),
+                ended @ SessionError::Unpublished => self.readiness.missing("slot", ended.to_string()),
                 SessionError::Position(cause) => self.readiness.missing("position", format!("{cause:#}")),
+                ended @ (SessionError::Disturbed | SessionError::Recovered) => {
+                    tracing::info!(reason = %ended, "the session ended")
+                }
                 ended @ (SessionError::Superseded | SessionError::Stopped) => {
                     tracing::warn!(reason = %ended, "the session ended; standing by for the slot");
                 }

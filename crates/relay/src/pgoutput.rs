@@ -108,9 +108,9 @@ pub(crate) struct Tuple<'a> {
 pub(crate) enum Value<'a> {
     /// SQL NULL.
     Null,
-    /// In the type's text form.
+    /// A value in the type's text form.
     Text(&'a [u8]),
-    /// In the type's binary form.
+    /// A value in the type's binary form.
     Binary(&'a [u8]),
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use events::Record;
 use events::position::{Lsn, Position};
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
+use store::unrelayed::Origin;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::cursor::{Cursor, Disorder, Place};
@@ -15,12 +16,12 @@ use crate::stream::StreamError;
 /// Microseconds between the Unix epoch and 2000-01-01, from which Postgres counts.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// One thing for the drain, in the stream's order.
+/// One item for the drain, in the stream's order.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A row to deliver.
     Row(Row),
-    /// There is nothing more to deliver up to here.
+    /// All rows before this place were handed out.
     Reached(Place),
 }
 
@@ -28,15 +29,19 @@ pub(crate) enum Item {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) record: Record,
+    /// Who wrote it.
+    pub(crate) origin: Origin,
+    /// Kafka has its record already: it is named and not sent.
+    pub(crate) is_there: bool,
     /// The place after this row.
     pub(crate) place: Place,
-    /// When its transaction was committed, milliseconds since the Unix epoch, by Postgres' clock.
+    /// The commit time of its transaction, in milliseconds since the Unix epoch, by Postgres' clock.
     pub(crate) committed_at_ms: i64,
     /// Its share of the buffer.
     pub(crate) _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Why reading ended.
+/// The reason for which reading ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The stream ended.
@@ -70,8 +75,13 @@ impl Buffer {
         (Self { items, room: Arc::new(Semaphore::new(room_bytes as usize)), room_bytes }, received)
     }
 
+    /// Hands an item over; false if the drain is gone.
+    pub(crate) async fn send(&self, item: Item) -> bool {
+        self.items.send(item).await.is_ok()
+    }
+
     /// Waits for room. A row larger than half the buffer takes half of it: one more is held back by the reader.
-    async fn room(&self, record: &Record) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn room(&self, record: &Record) -> Option<OwnedSemaphorePermit> {
         let wanted = u32::try_from(record.size_bytes()).unwrap_or(u32::MAX).min(self.room_bytes / 2);
         Arc::clone(&self.room).acquire_many_owned(wanted).await.ok()
     }
@@ -97,7 +107,7 @@ pub(crate) async fn read(
             return Err(StreamError::Unreachable(anyhow::anyhow!("the stream was closed")).into());
         };
         if let Some(item) = reading.take_in(event, buffer).await?
-            && buffer.items.send(item).await.is_err()
+            && !buffer.send(item).await
         {
             return Ok(());
         }
@@ -119,11 +129,12 @@ impl Reading {
                 Ok(None)
             }
             ReplicationEvent::XLogData { data, .. } => {
-                let Some(record) = self.rows.read(&data)? else { return Ok(None) };
+                let Some((origin, record)) = self.rows.read(&data)? else { return Ok(None) };
                 let Some((place, committed_at)) = self.cursor.row()? else { return Ok(None) };
                 let room = buffer.room(&record).await;
                 let committed_at_ms = committed_at.saturating_add(POSTGRES_EPOCH_MICROS) / 1_000;
-                Ok(self.held.replace(Row { record, place, committed_at_ms, _room: room }).map(Item::Row))
+                let row = Row { record, origin, is_there: false, place, committed_at_ms, _room: room };
+                Ok(self.held.replace(row).map(Item::Row))
             }
             ReplicationEvent::Commit { end_lsn, .. } => {
                 let place = self.cursor.commit(Lsn(end_lsn.as_u64()))?;

@@ -7,7 +7,7 @@ use events::dead_letter::{self, Class, Failure, Refused};
 use events::topic::Topics;
 use events::{Inbound, Record};
 
-/// While Kafka does not answer.
+/// The pause between attempts while Kafka does not answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// The headers by which a record is found again, kept even in short.
 const KEPT: [&str; 2] = [events::header::JOB_ID, events::header::MESSAGE_ID];
@@ -47,7 +47,7 @@ pub(crate) fn dead_letter(topics: &Topics, record: Record, refused: &Refused, no
     dead_letter::record(topics, &inbound(record), &failure)
 }
 
-/// The same where even the dead letters' topic would not take it whole: value and key stay behind in the outbox.
+/// A dead letter that its topic would not take whole, without value and key, which remain in the outbox.
 pub(crate) fn dead_letter_in_short(topics: &Topics, letter: &Record, now_ms: i64) -> Record {
     let header = |name: &str| letter.header(name).map(String::from_utf8_lossy).unwrap_or_default();
     let reason = format!(

@@ -5,6 +5,7 @@
 
 use events::Record;
 use store::headers::decode_headers;
+use store::unrelayed::Origin;
 
 use crate::pgoutput::{Message, MessageError, Relations, Tuple, Value};
 
@@ -25,9 +26,11 @@ pub(crate) enum RowError {
     Unreadable(&'static str),
 }
 
-/// Where the columns are.
+/// The places of the columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Columns {
+    created_at: usize,
+    txid: usize,
     topic: usize,
     key: usize,
     value: usize,
@@ -41,8 +44,8 @@ pub(crate) struct RowReader {
 }
 
 impl RowReader {
-    /// The record of an outbox row; none when the message is anything else.
-    pub(crate) fn read(&mut self, message: &[u8]) -> Result<Option<Record>, RowError> {
+    /// The record of an outbox row, and who wrote it; none when the message is anything else.
+    pub(crate) fn read(&mut self, message: &[u8]) -> Result<Option<(Origin, Record)>, RowError> {
         match self.relations.read(message, Columns::plan)? {
             Message::Insert(columns, tuple) => columns.record(tuple).map(Some),
             Message::Other => Ok(None),
@@ -57,14 +60,24 @@ impl Columns {
         }
         let find =
             |name: &'static str| names.iter().position(|known| *known == name).ok_or(RowError::ColumnMissing(name));
-        Ok(Some(Self { topic: find("topic")?, key: find("key")?, value: find("value")?, headers: find("headers")? }))
+        Ok(Some(Self {
+            created_at: find("created_at")?,
+            txid: find("txid")?,
+            topic: find("topic")?,
+            key: find("key")?,
+            value: find("value")?,
+            headers: find("headers")?,
+        }))
     }
 
-    fn record(&self, tuple: Tuple<'_>) -> Result<Record, RowError> {
+    fn record(&self, tuple: Tuple<'_>) -> Result<(Origin, Record), RowError> {
+        let (mut created_at, mut txid) = (Value::Null, Value::Null);
         let (mut topic, mut key, mut value, mut headers) = (Value::Null, Value::Null, Value::Null, Value::Null);
         for (index, column) in tuple.enumerate() {
             let column = column?;
             match index {
+                _ if index == self.created_at => created_at = column,
+                _ if index == self.txid => txid = column,
                 _ if index == self.topic => topic = column,
                 _ if index == self.key => key = column,
                 _ if index == self.value => value = column,
@@ -74,13 +87,24 @@ impl Columns {
         }
         let (Value::Text(topic) | Value::Binary(topic)) = topic else { return Err(RowError::Unreadable("topic")) };
         let Value::Binary(headers) = headers else { return Err(RowError::Unreadable("headers")) };
-        Ok(Record {
+        let origin = Origin {
+            txid: u64::from_be_bytes(eight("txid", txid)?),
+            began_micros: i64::from_be_bytes(eight("created_at", created_at)?),
+        };
+        let record = Record {
             topic: str::from_utf8(topic).map_err(|_| RowError::Unreadable("topic"))?.to_owned(),
             key: bytes("key", key)?,
             value: bytes("value", value)?,
             headers: decode_headers(headers).map_err(|_| RowError::Unreadable("headers"))?,
-        })
+        };
+        Ok((origin, record))
     }
+}
+
+/// An `xid8` or a `timestamptz` in binary form.
+fn eight(column: &'static str, value: Value<'_>) -> Result<[u8; 8], RowError> {
+    let Value::Binary(value) = value else { return Err(RowError::Unreadable(column)) };
+    value.try_into().map_err(|_| RowError::Unreadable(column))
 }
 
 /// A `bytea`: its text form is an escape, so only the binary one is taken.

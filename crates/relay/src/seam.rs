@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-/// Between which two steps.
+/// A seam, named for the two steps that it lies between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Seam {
     /// Rows are collected; nothing is in Kafka yet.

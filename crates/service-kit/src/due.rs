@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Readiness;
 
-/// How often, and what it depends on.
+/// The pace of a loop, and its dependency.
 #[derive(Debug)]
 pub struct Pace<'a> {
     /// The dependency that fails when the work does.
     pub dependency: &'static str,
-    /// Where that is reported.
+    /// The board that shows the failure.
     pub readiness: &'a Readiness,
     /// The longest pause between two calls.
     pub interval_max: Duration,
@@ -21,15 +21,15 @@ pub struct Pace<'a> {
     pub retry: Duration,
 }
 
-/// Calls `work` until shutdown: when it is due again, which it answers itself (none: nothing is due), when it is woken,
-/// and after the longest pause at the latest.
+/// Calls `work` until shutdown: at the time that it returns itself (none: no work is due), when it is woken, and after
+/// the longest pause at the latest.
 pub async fn when_due<F, E>(pace: Pace<'_>, wake: &Notify, shutdown: &CancellationToken, mut work: impl FnMut() -> F)
 where
     F: Future<Output = Result<Option<Duration>, E>>,
     E: Into<anyhow::Error>,
 {
     loop {
-        // Interest is registered before the work, so that nothing slips between its look and the sleep.
+        // The wake-up is registered before the work, so that none between the work and the sleep is missed.
         let woken = wake.notified();
         let pause = match work().await {
             Ok(next_due) => {

@@ -1,4 +1,4 @@
-//! Readiness by name: which dependency is missing, since when, and why. And the endpoints that report it.
+//! Readiness by name: the dependencies that are missing, since when, and the reason. And the endpoints that report it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -17,7 +17,6 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::identity::Clock;
 use crate::telemetry::Metrics;
@@ -32,11 +31,11 @@ pub struct Dependency {
     pub role: String,
     /// `kafka`, `postgres`, `registry`, or a state such as `slot`.
     pub name: String,
-    /// Whether it answers.
+    /// True if it answers.
     pub ok: bool,
-    /// Why not; when it does, empty or its state, such as `standby`.
+    /// The reason if it does not answer; else empty or its state, such as `standby`.
     pub message: String,
-    /// Since when it is so, RFC 3339.
+    /// The time since which it is so, RFC 3339.
     pub since: String,
 }
 
@@ -55,7 +54,7 @@ struct Board {
     all_ok: watch::Sender<bool>,
 }
 
-/// The dependencies of a process by role and name. Clones share one board; each handle speaks for one role.
+/// The dependencies of a process by role and name. Clones share one board; each handle reports for one role.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     role: Arc<str>,
@@ -75,24 +74,24 @@ impl Readiness {
         Self { role: role.into(), board: Arc::clone(&self.board) }
     }
 
-    /// Not ready until each of these was reported once. Logs nothing.
+    /// Makes the role not ready until each of these was reported once. Logs nothing.
     pub fn expect(&self, names: &[&str]) {
         for name in names {
             self.note(name, Some("not reached yet".to_owned()), false);
         }
     }
 
-    /// The dependency answers.
+    /// Notes that the dependency answers.
     pub fn ready(&self, name: &str) {
         self.note(name, None, true);
     }
 
-    /// Ready in a particular state, such as a standby that waits for its turn. Logs only the change.
+    /// Notes that the role is ready in a state, such as a standby that waits for its turn. Logs only the change.
     pub fn ready_as(&self, name: &str, state: impl Display) {
         self.note_as(name, true, state.to_string(), true);
     }
 
-    /// The dependency does not answer, and why (no secrets).
+    /// Notes that the dependency does not answer, and the reason (no secrets).
     pub fn missing(&self, name: &str, why: impl Display) {
         self.note(name, Some(why.to_string()), true);
     }
@@ -146,7 +145,7 @@ impl Readiness {
         self.board.all_ok.send_if_modified(|before| std::mem::replace(before, all_ok) != all_ok);
     }
 
-    /// Whether nothing is missing, in any role of this process.
+    /// True if nothing is missing, in any role of this process.
     pub fn is_ready(&self) -> bool {
         *self.board.all_ok.borrow()
     }
@@ -201,8 +200,8 @@ async fn readyz(State(readiness): State<Readiness>) -> Response {
     response
 }
 
-/// In the extensions of the answer of `/readyz` while something is missing: an API that `/readyz` is part of answers
-/// with its own kind of problem.
+/// The missing dependencies, in the extensions of `/readyz`'s answer: an API that `/readyz` is part of answers with its
+/// own kind of problem.
 #[derive(Debug, Clone)]
 pub struct Unready(pub Vec<Dependency>);
 
@@ -226,18 +225,8 @@ pub async fn bind(listen: &str) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// Serves `router` until shutdown.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> anyhow::Result<()> {
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await
-        .context("serving health and metrics")
-}
-
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own what they start")]
 mod tests {
     use std::time::Duration;
 

@@ -41,17 +41,17 @@ impl Clock {
     }
 }
 
-/// Where ids and chance come from: the system, or a test's seed.
+/// The source of ids and chance: the system, or a test's seed.
 #[derive(Debug, Clone, Default)]
 pub struct Ids(Option<Arc<AtomicU64>>);
 
 impl Ids {
-    /// Ids that nobody can guess.
+    /// The system's source, whose ids cannot be guessed.
     pub const fn system() -> Self {
         Self(None)
     }
 
-    /// The same ids for the same seed, in the order in which they are drawn.
+    /// A source that gives the same ids for the same seed, in the order in which they are drawn.
     pub fn seeded(seed: u64) -> Self {
         Self(Some(Arc::new(AtomicU64::new(seed))))
     }
@@ -102,6 +102,7 @@ const fn mix(counter: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests own what they start")]
 mod tests {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! What any process needs: configuration, telemetry, health, shutdown.
+//! The frame of a process: configuration, telemetry, health, shutdown.
 //!
 //! A role reads its [`config`] once, starts [`telemetry`], reports its dependencies to a [`health::Readiness`], tries
 //! again with [`retry`], and leaves when the token of [`shutdown`] is cancelled. Time, chance and ids come from

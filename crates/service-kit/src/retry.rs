@@ -22,14 +22,14 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// From 100 ms to 5 s: for a dependency that is unreachable.
+    /// Delays from 100 ms to 5 s, for a dependency that is unreachable.
     fn default() -> Self {
         Self::new(FIRST, CAP)
     }
 }
 
 impl Backoff {
-    /// From `first`, doubling, to `cap`.
+    /// Delays that double from `first` to `cap`.
     pub const fn new(first: Duration, cap: Duration) -> Self {
         Self { first, cap, failures: 0 }
     }
@@ -42,7 +42,7 @@ impl Backoff {
         Duration::from_micros(half_us + ids.random_u64() % half_us.max(1))
     }
 
-    /// After a success: the next failure starts with the first delay again.
+    /// Starts again with the first delay, after a success.
     pub const fn reset(&mut self) {
         self.failures = 0;
     }

@@ -3,6 +3,8 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::tasks::spawn_detached;
+
 /// The process's exit code when a second signal cuts the leaving short (128 + SIGINT).
 const EXIT_CODE_INTERRUPTED: i32 = 130;
 
@@ -15,7 +17,7 @@ pub fn on_signals() -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let token = CancellationToken::new();
     let asked = token.clone();
-    tokio::spawn(async move {
+    spawn_detached(async move {
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",

@@ -1,6 +1,7 @@
 //! Stops injected at seams: the environment makes a process die at a named place, as if killed there. For tests.
 //!
-//! `MEANWHILE_STOP_AT=workers.before-commit:3` ends the process when it comes to that seam for the third time.
+//! `MEANWHILE_STOP_AT=workers.before-commit:3` ends the process when it comes to that seam for the third time;
+//! `MEANWHILE_STOP_AT=panic:workers.before-commit:3` makes its thread panic there.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,14 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const VARIABLE: &str = "MEANWHILE_STOP_AT";
 
 struct Stop {
+    panics: bool,
     seam: String,
     passages_left: AtomicU64,
 }
 
+#[expect(clippy::disallowed_methods, reason = "for tests only: it is no setting")]
 static STOP: LazyLock<Option<Stop>> = LazyLock::new(|| {
     let text = std::env::var(VARIABLE).ok()?;
-    let (seam, passage) = parse(&text);
-    Some(Stop { seam: seam.to_owned(), passages_left: AtomicU64::new(passage) })
+    let (panics, text) = text.strip_prefix("panic:").map_or((false, &*text), |text| (true, text));
+    let (seam, passage) = parse(text);
+    Some(Stop { panics, seam: seam.to_owned(), passages_left: AtomicU64::new(passage) })
 });
 
 fn parse(text: &str) -> (&str, u64) {
@@ -31,6 +35,7 @@ pub fn stop_at(seam: &str) {
     let Some(stop) = STOP.as_ref().filter(|stop| stop.seam == seam) else { return };
     if stop.passages_left.fetch_sub(1, Ordering::SeqCst) == 1 {
         tracing::error!(seam, "stopping here, as {VARIABLE} says");
+        assert!(!stop.panics, "a panic at {seam}, as {VARIABLE} says");
         std::process::abort();
     }
 }

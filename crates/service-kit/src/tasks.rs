@@ -19,6 +19,12 @@ pub struct Tasks {
     names: HashMap<Id, String>,
 }
 
+/// Starts work that no task waits for: it ends soon, or with the process, and nothing depends on its outcome.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn spawn_detached(work: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(work));
+}
+
 impl Tasks {
     /// No task yet. `shutdown` is cancelled when one of them fails.
     pub fn new(shutdown: CancellationToken) -> Self {

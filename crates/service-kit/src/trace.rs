@@ -24,12 +24,12 @@ const TEXT_BYTES_MAX: usize = 1_024;
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// The tracer of this process, for good. The first one stays.
+/// Installs the tracer of this process. The first one stays.
 pub(crate) fn install(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
 }
 
-/// Whether spans are made at all.
+/// True if spans are made at all.
 pub fn is_on() -> bool {
     TRACER.get().is_some()
 }
@@ -90,7 +90,7 @@ impl Span {
         Self(None)
     }
 
-    /// Begins a span below `parent`; without one, a new trace. Nobody asks for the name unless traces are exported.
+    /// Begins a span below `parent`; without one, a new trace. The name is made only if traces are exported.
     pub fn begin(kind: Kind, parent: Option<TraceContext>, name: impl FnOnce() -> String) -> Self {
         Self::begin_at(None, kind, parent, name)
     }
@@ -113,7 +113,7 @@ impl Span {
         Self(Some(parent.with_span(span)))
     }
 
-    /// `process <topic>`: one message is processed. A child of what caused it, and linked to it.
+    /// Begins `process <topic>`: one message is processed. The span is a child of its cause, and linked to it.
     pub fn process(message: &Message<'_>, group: impl Display, partition: i32, offset: i64) -> Self {
         let span = Self::begin(Kind::Consumer, message.cause, || format!("process {}", message.topic));
         span.describe(message, "process")
@@ -127,7 +127,7 @@ impl Span {
         span
     }
 
-    /// `send <topic>`: one message was ready at `since_ms` and has been sent now. A child of what caused it.
+    /// Makes `send <topic>`: one message, ready at `since_ms`, has been sent now. The span is a child of its cause.
     pub fn send(message: &Message<'_>, since_ms: i64) -> Self {
         let span = Self::begin_at(Some(since_ms), Kind::Producer, message.cause, || format!("send {}", message.topic));
         span.describe(message, "send");
@@ -148,7 +148,7 @@ impl Span {
         self
     }
 
-    /// Where this span is, for what it causes. None while traces are not exported.
+    /// The trace context that effects of this span name as their cause. None while traces are not exported.
     pub fn point(&self) -> Option<TraceContext> {
         let span = self.0.as_ref()?.span();
         let context = span.span_context();
@@ -160,8 +160,8 @@ impl Span {
         })
     }
 
-    /// The trace that goes on with whatever is caused by this span: below it, or where there is none below `cause`
-    /// with a new id; without a cause, a trace of its own.
+    /// The trace of this span's effects: below the span; if there is none, below `cause` with a new span id; without a
+    /// cause, a new trace.
     pub fn carry_on(&self, cause: Option<Trace>, ids: &Ids) -> Trace {
         let span_id = || u64::from_be_bytes(ids.span_id());
         match (self.point(), cause) {
@@ -174,7 +174,7 @@ impl Span {
         }
     }
 
-    /// Whether attributes of this span are kept: traces are exported, and this one was sampled.
+    /// True if attributes of this span are kept: traces are exported, and this one was sampled.
     pub fn is_recorded(&self) -> bool {
         self.recorded().is_some()
     }
@@ -206,7 +206,7 @@ impl Span {
         self
     }
 
-    /// Marks the span as failed: a short stable word for programs, and what happened for a person.
+    /// Marks the span as failed: a short stable word for programs, and a description for a person.
     pub fn fail(&self, error_type: impl Display, description: impl Display) {
         if let Some(span) = self.recorded() {
             span.set_attribute(KeyValue::new("error.type", bounded(error_type)));

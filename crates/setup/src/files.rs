@@ -3,22 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use flow::definition::{Definition, Problem};
+use flow::definition::{Clash, Definition, Problem, clashes};
 
-/// A flow file over this is not read, in bytes.
+/// The largest flow file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// The flows that could be read, and everything that is wrong with the others.
+/// The flows that could be read, and the problems of the others.
 #[derive(Debug)]
 pub struct Checked {
     /// Checked and ready to be applied.
     pub definitions: Vec<Definition>,
-    /// With file, line and remedy.
+    /// The problems, each with file, line and remedy.
     pub problems: Vec<Problem>,
 }
 
-/// Reads and checks the flows of a file or a folder: all of them, or an error that shows everything that is wrong.
-/// `were_not` completes its first line: `cannot be compared`.
+/// Reads and checks the flows of a file or a folder: all of them, or an error that shows all problems. `were_not`
+/// completes its first line: `cannot be compared`.
 ///
 /// # Errors
 /// A file cannot be read, or a flow does not lint.
@@ -70,19 +70,34 @@ pub fn find(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// # Errors
 /// A file cannot be read. A flow that is wrong is among the problems.
 pub fn check(files: &[PathBuf]) -> anyhow::Result<Checked> {
-    let mut checked = Checked { definitions: Vec::new(), problems: Vec::new() };
+    let (mut found, mut problems): (Vec<(&Path, Definition)>, _) = (Vec::new(), Vec::new());
     for file in files {
         match read(file)? {
             Ok(definition) => {
-                if checked.definitions.iter().any(|known| known.name() == definition.name()) {
-                    checked.problems.push(declared_twice(file, definition.name()));
+                if let Some((other, _)) = found.iter().find(|(_, known)| known.name() == definition.name()) {
+                    problems.push(declared_twice(file, definition.name(), other));
                 }
-                checked.definitions.push(definition);
+                found.push((file, definition));
             }
-            Err(problems) => checked.problems.extend(problems),
+            Err(more) => problems.extend(more),
         }
     }
-    Ok(checked)
+    let file_of = |flow: &Definition| {
+        let place = found.iter().find(|(_, known)| known.name() == flow.name());
+        place.map(|(file, _)| file.display().to_string()).unwrap_or_default()
+    };
+    problems.extend(clashes(found.iter().map(|(_, flow)| flow)).iter().map(|clash| taken(clash, file_of)));
+    Ok(Checked { definitions: found.into_iter().map(|(_, flow)| flow).collect(), problems })
+}
+
+fn taken(clash: &Clash, file_of: impl Fn(&Definition) -> String) -> Problem {
+    let (line, column) = clash.flow.route_place();
+    let hint = clash.owner.as_ref().map(|owner| {
+        let (line, column) = owner.route_place();
+        format!("the other one stands at {}:{line}:{column}", file_of(owner))
+    });
+    let (file, message) = (file_of(&clash.flow), clash.to_string());
+    Problem { file, line, column, message, expected: Some("an address of its own, or none".to_owned()), hint }
 }
 
 fn read(file: &Path) -> anyhow::Result<Result<Definition, Vec<Problem>>> {
@@ -95,12 +110,12 @@ fn read(file: &Path) -> anyhow::Result<Result<Definition, Vec<Problem>>> {
     Ok(Definition::parse_yaml(&file.display().to_string(), &text, &mut resolve))
 }
 
-fn declared_twice(file: &Path, name: &str) -> Problem {
+fn declared_twice(file: &Path, name: &str, other: &Path) -> Problem {
     Problem {
         file: file.display().to_string(),
         line: 1,
         column: 1,
-        message: format!("flow `{name}` is declared in another file, too"),
+        message: format!("flow `{name}` is declared in {}, too", other.display()),
         expected: Some("one file per flow".to_owned()),
         hint: None,
     }
@@ -144,8 +159,22 @@ mod tests {
         let folder = folder(&[("a.yaml", FLOW), ("b.yaml", FLOW), ("c.yaml", "flow: c\nstep: []\n")]);
         let told = read_to_apply(folder.path()).unwrap_err().to_string();
         assert!(told.contains("nothing was changed"), "{told}");
-        assert!(told.contains("b.yaml:1:1") && told.contains("declared in another file"), "{told}");
+        assert!(told.contains("b.yaml:1:1") && told.contains("a.yaml, too"), "{told}");
         assert!(told.contains("c.yaml:2:1") && told.contains("did you mean `steps`?"), "{told}");
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_told_with_both_places() {
+        let flow = |name: &str, route: &str| format!("flow: {name}\nroute: {route}\nsteps: [{{ id: a, native: f }}]\n");
+        let (one, two) = (flow("one", "POST /same"), flow("two", "POST /same"));
+        let three = flow("three", "POST /healthz");
+        let folder = folder(&[("a.yaml", &one), ("b.yaml", &two), ("c.yaml", &three)]);
+        let told = read_to_apply(folder.path()).unwrap_err().to_string();
+        for words in
+            ["`POST /same` is the route of two flows", "b.yaml:2:8", "a.yaml:2:8", "`POST /healthz`", "c.yaml:2:8"]
+        {
+            assert!(told.contains(words), "{words}: {told}");
+        }
     }
 
     #[test]

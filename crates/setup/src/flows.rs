@@ -1,16 +1,17 @@
-//! Flows become active.
+//! Makes flows active.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use anyhow::bail;
 use bus::admin::Admin;
 use events::Record;
 use events::flow_document::FlowDocument;
 use events::trace::{Trace, TraceContext, TraceId};
-use flow::definition::Definition;
+use flow::definition::{Definition, clashes};
 use service_kit::identity::Ids;
-use store::Role;
 use store::flows::Applied;
+use store::{Pool, Role};
 
 use crate::Target;
 
@@ -53,10 +54,12 @@ impl Target {
     /// Makes these the active versions. A flow and its record for Kafka commit together.
     ///
     /// # Errors
-    /// Kafka, the registry or Postgres refuses or does not answer; the flows before that one stay applied.
+    /// The address of a flow is taken, by another one of them or by an active one; nothing was changed then. Kafka, the
+    /// registry or Postgres refuses or does not answer; the flows before that one stay applied.
     pub async fn apply_flows(&self, definitions: &[Definition]) -> anyhow::Result<AppliedFlows> {
-        let topics_created = self.ensure_queues(definitions).await?;
         let pool = self.pool(Role::Ingest)?;
+        check_addresses(&pool, definitions).await?;
+        let topics_created = self.ensure_queues(definitions).await?;
         let mut flows = Vec::with_capacity(definitions.len());
         for definition in definitions {
             let mut tx = pool.begin().await?;
@@ -105,6 +108,33 @@ impl Target {
     }
 }
 
+/// Addresses are compared with those of the active flows, which may come from elsewhere.
+async fn check_addresses(pool: &Pool, definitions: &[Definition]) -> anyhow::Result<()> {
+    // Oldest revision first: of each flow the active version remains.
+    let stored = store::flows::all(pool).await?.into_iter().map(|stored| (stored.flow.clone(), stored));
+    let mut active: BTreeMap<_, _> = stored.collect();
+    definitions.iter().for_each(|definition| drop(active.remove(definition.name())));
+    let mut flows = Vec::new();
+    for (name, stored) in active {
+        let document = serde_json::from_str(&stored.document)?;
+        let (version, revision) = (stored.version, stored.revision);
+        // One that this version cannot read has no address here either.
+        flows.extend(FlowDocument { flow: name, version, revision, document }.definition());
+    }
+    // Clashes among active flows were there before.
+    let known = clashes(&flows).len();
+    let found = clashes(flows.iter().chain(definitions)).split_off(known);
+    if found.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+    bail!(
+        "nothing was changed: {}. An active flow gives its address up when it is applied with another one, or without",
+        told.join("; ")
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "a command, which makes no id but this one")]
 fn new_trace() -> Trace {
     let ids = Ids::system();
     Trace::new(TraceContext {

@@ -9,6 +9,7 @@ pub mod files;
 pub mod flows;
 mod patience;
 mod prepare;
+mod schema_ids;
 
 use std::collections::BTreeSet;
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
-/// Postgres, Kafka and the registry may take so long to come up.
+/// The time that Postgres, Kafka and the registry have to start.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Between attempts.
+/// The pause between attempts.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Repeats an attempt until it succeeds or the patience ends. `what` is named in the log and in the error.
+/// Repeats an attempt until it succeeds or the patience is over. `what` is named in the log and in the error.
 pub(crate) async fn patiently<T, E, F>(what: &str, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,

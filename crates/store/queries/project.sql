@@ -1,23 +1,38 @@
--- $1-$15: one row per job. Appended to a job that is there, unless its cursor is already as far.
-insert into orchestrator.jobs as job (
-    job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor, steps_total,
-    accepted_at, updated_at, trace_id, retry_of, history
+-- $1-$15: one row per job. Appended to a job that is there, unless its cursor is already as far. $16: the bytes of
+-- history from which on a row takes no more of it. Returned are the jobs whose events the caller must put elsewhere.
+with written as (
+    insert into orchestrator.jobs as job (
+        job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor, steps_total,
+        accepted_at, updated_at, trace_id, retry_of, history, history_cursor
+    )
+    select
+        job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor, steps_total,
+        to_timestamp(accepted_at_ms / 1000.0), to_timestamp(updated_at_ms / 1000.0), trace_id, retry_of, history,
+        cursor
+    from unnest(
+        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[],
+        $9::bigint[], $10::integer[], $11::bigint[], $12::bigint[], $13::text[], $14::uuid[], $15::bytea[]
+    ) as seen (
+        job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor,
+        steps_total, accepted_at_ms, updated_at_ms, trace_id, retry_of, history
+    )
+    on conflict (job) do update set
+        -- A final status is the last one.
+        status = case
+            when job.status in ('succeeded', 'failed', 'cancelled') then job.status else excluded.status
+        end,
+        cursor_partition = excluded.cursor_partition,
+        cursor = excluded.cursor,
+        updated_at = excluded.updated_at,
+        trace_id = coalesce(job.trace_id, excluded.trace_id),
+        history = case
+            when octet_length(job.history) < $16::integer then job.history || excluded.history else job.history
+        end,
+        history_cursor = case
+            when octet_length(job.history) < $16::integer then excluded.cursor
+            else coalesce(job.history_cursor, job.cursor)
+        end
+    where job.cursor < excluded.cursor
+    returning job.job, job.cursor, job.history_cursor
 )
-select
-    job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor, steps_total,
-    to_timestamp(accepted_at_ms / 1000.0), to_timestamp(updated_at_ms / 1000.0), trace_id, retry_of, history
-from unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::bigint[],
-    $10::integer[], $11::bigint[], $12::bigint[], $13::text[], $14::uuid[], $15::bytea[]
-) as seen (
-    job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor,
-    steps_total, accepted_at_ms, updated_at_ms, trace_id, retry_of, history
-)
-on conflict (job) do update set
-    status = excluded.status,
-    cursor_partition = excluded.cursor_partition,
-    cursor = excluded.cursor,
-    updated_at = excluded.updated_at,
-    trace_id = coalesce(job.trace_id, excluded.trace_id),
-    history = job.history || excluded.history
-where job.cursor < excluded.cursor
+select job as "job!" from written where history_cursor < cursor

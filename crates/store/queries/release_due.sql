@@ -1,7 +1,7 @@
 with due as (
     select job, branch, hop
     from orchestrator.holds
-    where release_at <= now()
+    where release_at <= now() and reason not in ('room', 'unread')
     order by release_at
     limit $1
     for update skip locked
@@ -22,4 +22,7 @@ select
         select ceil(extract(epoch from min(release_at) - clock_timestamp()) * 1000)::bigint
         from orchestrator.holds
         where release_at > now()
-    ) as "next_due_in_ms?"
+    ) as "next_due_in_ms?",
+    exists (
+        select from orchestrator.holds where release_at <= now() and reason in ('room', 'unread')
+    ) as "lanes_due!"

@@ -1,5 +1,7 @@
 //! `ingest.acceptances` and `ingest.idempotency`: a job exists from the moment its acceptance commits.
 
+use flow::deref_to_facts;
+use flow::facts::JobFacts;
 use std::collections::HashMap;
 
 use events::record::Record;
@@ -14,24 +16,17 @@ use crate::{Error, Pool, Role, Tx, partitions, retention};
 /// An accepted job, kept until its retention time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acceptance {
-    pub job: JobId,
-    pub tenant: String,
-    pub flow: String,
-    pub version: String,
-    pub key: String,
-    /// The caller's correlation id, or ours.
-    pub correlation_id: String,
+    /// The same as in the first slip and event.
+    pub facts: JobFacts,
     /// The input, as JSON text.
     pub input: Vec<u8>,
-    /// When, in milliseconds since the Unix epoch: the same as in the first slip and event.
-    pub accepted_at_ms: i64,
-    /// When it should have ended, in milliseconds since the Unix epoch.
+    /// The job's deadline, in milliseconds since the Unix epoch.
     pub deadline_ms: Option<i64>,
     pub steps_total: u32,
     pub trace_id: Option<TraceId>,
-    /// The job that this one retries.
-    pub retry_of: Option<JobId>,
 }
+
+deref_to_facts!(Acceptance);
 
 /// A caller's key, by which a repeated request finds the job of the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +36,7 @@ pub struct Idempotency {
     pub key: String,
     /// A digest of the request: the same key with another one is a caller's mistake.
     pub fingerprint: Vec<u8>,
-    /// The key is remembered for this time.
+    /// The time for which the key is remembered.
     pub retention_ms: i64,
 }
 
@@ -63,12 +58,12 @@ pub enum Accepted {
     /// The key stands for an earlier job; nothing was written.
     Replayed {
         job: JobId,
-        /// False when that job was asked for with something else under the same key.
+        /// False if the earlier request differed from this one.
         same_fingerprint: bool,
     },
 }
 
-/// Accepts all of them in one transaction and one round trip; the answers are in the order of the requests.
+/// Accepts all requests in one transaction and one round trip; the answers are in the order of the requests.
 ///
 /// Of two requests with the same key in one batch the first counts. An expired key is taken over. Sending the same
 /// requests (same job ids) again after an unknown outcome is safe: what is stored is not stored twice. When the error
@@ -95,7 +90,7 @@ pub async fn ensure_partitions(pool: &Pool, days_ahead: u32) -> Result<u32, Erro
 pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
     debug_assert_eq!(pool.role(), Role::Ingest, "only the owner drops partitions");
     let done = format!("seen.status in {FINAL} and seen.updated_at < now() - {keep_ms} * interval '1 millisecond'");
-    // A job without a projection: either nobody has seen it yet, or the orchestrator has dropped it with its day.
+    // A job without a projection: either its events were not read yet, or the orchestrator has dropped it with its day.
     let of_partition = |partition: &str, from: Uuid, to: Uuid| {
         format!(
             "select accepted.job from {partition} as accepted
@@ -155,7 +150,7 @@ fn without_repeats(batch: &[NewAcceptance]) -> (Vec<&NewAcceptance>, Vec<usize>)
     (asked, places)
 }
 
-/// Whoever holds a request's key after it.
+/// The job that holds a request's key afterwards.
 struct Holder {
     job: Uuid,
     fingerprint: Option<Vec<u8>>,

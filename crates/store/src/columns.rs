@@ -36,7 +36,7 @@ pub(crate) fn trace_of(text: Option<&str>) -> Result<Option<TraceId>, Error> {
 }
 
 pub(crate) fn status_of(text: &str) -> Result<JobStatus, Error> {
-    JobStatus::parse(text).ok_or_else(|| Error::Corrupt(format!("job status `{text}`")))
+    JobStatus::read(text).ok_or_else(|| Error::Corrupt(format!("job status `{text}`")))
 }
 
 /// For counts that Postgres keeps as a signed integer.

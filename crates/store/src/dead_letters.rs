@@ -1,9 +1,12 @@
-//! `orchestrator.dead_letters`: where each dead letter lies on its topic, and why. The record itself stays on Kafka.
+//! `orchestrator.dead_letters`: the place of each dead letter on its topic, and its reason. The record stays on Kafka.
 
 use events::record::Header;
 
 use crate::columns::{signed, unsigned};
 use crate::{Error, Pool, Tx, headers};
+
+/// Rows forgotten by one statement.
+pub const FORGOTTEN_MAX: i64 = 10_000;
 
 /// One record of the dead-letters topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +17,7 @@ pub struct DeadLetter {
     pub partition: i32,
     /// The offset there.
     pub offset: i64,
-    /// Where the record failed, as far as its headers tell.
+    /// The place where the record failed, as far as its headers tell.
     pub original: Option<Original>,
     /// The kind of failure, a short stable word.
     pub class: String,
@@ -27,11 +30,11 @@ pub struct DeadLetter {
     pub headers: Vec<Header>,
     /// The size of its value.
     pub value_bytes: u32,
-    /// When it was put there, in milliseconds since the Unix epoch.
+    /// The time at which it was put there, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
 
-/// Where a record failed.
+/// The place where a record failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Original {
     /// The topic.
@@ -81,6 +84,23 @@ pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
     .execute(tx.raw())
     .await?;
     Ok(())
+}
+
+/// Forgets the dead letters that are older than this; returns how many, [`FORGOTTEN_MAX`] at most.
+pub async fn forget(pool: &Pool, older_than_ms: i64) -> Result<u64, Error> {
+    let deleted = sqlx::query!(
+        r#"delete from orchestrator.dead_letters where ctid = any (array(
+            select ctid from orchestrator.dead_letters
+            where at < now() - $1::bigint * interval '1 millisecond'
+            order by at
+            limit $2
+         ))"#,
+        older_than_ms,
+        FORGOTTEN_MAX,
+    )
+    .execute(pool.raw())
+    .await?;
+    Ok(deleted.rows_affected())
 }
 
 /// The newest dead letters, newest first.

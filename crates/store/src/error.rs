@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-/// A failed call. The text tells this layer only; Postgres' own words are in the source.
+/// A failed call. The text describes this layer only; Postgres' own message is in the source.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection, shutting down, starting, overloaded, read-only, deadlock: the same call may succeed later.
     #[error("Postgres is not available")]
     Unavailable(#[source] sqlx::Error),
-    /// Schemas, tables or roles are missing; the same call succeeds once somebody has migrated.
+    /// Schemas, tables or roles are missing; the same call succeeds after a migration.
     #[error("the database is not migrated: run `meanwhile migrate`")]
     NotMigrated(#[source] sqlx::Error),
     /// One of the rows cannot be stored, ever. Others of the same batch may be fine: try them one by one.
     #[error("Postgres refuses a row")]
     Row(#[source] sqlx::Error),
-    /// Somebody else has moved this position (rule 3): whatever goes with it must not be written.
+    /// Another process has moved this position (rule 3): the effects that belong to it must not be written.
     #[error("the position of {topic}[{partition}] is not where it was expected")]
     Conflict {
         /// The topic.
@@ -37,7 +37,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when the same call may succeed later without anybody changing it: pause and retry, drop nothing.
+    /// True if the same call may succeed later, unchanged: pause and retry, drop nothing.
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::NotMigrated(_) => true,
@@ -51,14 +51,19 @@ impl Error {
         }
     }
 
-    /// True when the batch failed for the sake of one of its rows: try them one by one.
+    /// True if the batch failed because of one of its rows: try them one by one.
     pub fn is_row_error(&self) -> bool {
         matches!(self, Self::Row(_))
     }
 
-    /// True when somebody else has moved a position: what goes with it must not be written.
+    /// True if another process has moved a position: the effects that belong to it must not be written.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. })
+    }
+
+    /// True if a lock was not available in time, or two transactions waited for each other's: trying again may help.
+    pub(crate) fn is_lock_refused(&self) -> bool {
+        matches!(self.sqlstate().as_deref(), Some("55P03" | "40P01"))
     }
 
     /// The SQLSTATE, when Postgres gave one.

@@ -13,7 +13,7 @@ pub struct AppliedFlow {
     pub revision: i64,
     /// The canonical JSON of the definition.
     pub document: String,
-    /// When it was applied last, in milliseconds since the Unix epoch.
+    /// The time at which it was applied last, in milliseconds since the Unix epoch.
     pub applied_at_ms: i64,
 }
 

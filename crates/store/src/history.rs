@@ -1,12 +1,13 @@
-//! The events of a job as they lie in `orchestrator.jobs.history`: one JSON object per line, appended.
+//! The events of a job as they lie in `orchestrator.jobs.history` and `orchestrator.job_events`: one JSON object per
+//! line, appended.
 //!
-//! Values that the row itself has (tenant, flow, key, ...) are not repeated. On reading, an entry whose cursor does not
-//! rise is dropped, so that even a batch applied twice would show each event once.
+//! Values that the row itself has (tenant, flow, key, ...) are not repeated. On reading, entries are put in order, and
+//! of one cursor one is kept, so that even a batch applied twice would show each event once.
 
+use flow::facts::JobFacts;
 use std::borrow::Cow;
 
-use flow::event::{EventKind, JobEvent};
-use flow::id::JobId;
+use flow::event::{CarriedEvent, EventKind, JobEvent};
 use flow::slip::Phase;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,19 +22,6 @@ pub struct Entry {
     pub cursor: i64,
     /// The event.
     pub event: JobEvent,
-}
-
-/// The values of a row that all events of its job have in common.
-pub(crate) struct Job {
-    pub(crate) job: JobId,
-    pub(crate) tenant: String,
-    pub(crate) flow: String,
-    pub(crate) version: String,
-    pub(crate) key: String,
-    pub(crate) correlation_id: String,
-    pub(crate) accepted_at_ms: i64,
-    pub(crate) steps_total: u32,
-    pub(crate) retry_of: Option<JobId>,
 }
 
 /// One line.
@@ -101,27 +89,22 @@ pub(crate) fn write(history: &mut Vec<u8>, cursor: i64, event: &JobEvent) {
 }
 
 /// The events of a row, in order.
-pub(crate) fn read(history: &[u8], job: &Job) -> Result<Vec<Entry>, Error> {
+pub(crate) fn read(history: &[u8], facts: &JobFacts, steps_total: u32) -> Result<Vec<Entry>, Error> {
     let mut entries: Vec<Entry> = Vec::new();
     for bytes in history.split(|byte| *byte == b'\n').filter(|bytes| !bytes.is_empty()) {
         let line: Line<'_> = serde_json::from_slice(bytes)
-            .map_err(|error| Error::Corrupt(format!("history of {}: {error}", job.job)))?;
-        if entries.last().is_none_or(|last| last.cursor < line.cursor) {
-            entries.push(entry(line, job)?);
-        }
+            .map_err(|error| Error::Corrupt(format!("history of {}: {error}", facts.job)))?;
+        entries.push(entry(line, facts, steps_total)?);
     }
+    entries.sort_by_key(|entry| entry.cursor);
+    entries.dedup_by_key(|entry| entry.cursor);
     Ok(entries)
 }
 
-fn entry(line: Line<'_>, job: &Job) -> Result<Entry, Error> {
-    let kind = EventKind::parse(&line.kind).ok_or_else(|| Error::Corrupt(format!("event kind `{}`", line.kind)))?;
+fn entry(line: Line<'_>, facts: &JobFacts, steps_total: u32) -> Result<Entry, Error> {
+    let kind = EventKind::read(&line.kind).ok_or_else(|| Error::Corrupt(format!("event kind `{}`", line.kind)))?;
     let event = JobEvent {
-        job: job.job,
-        tenant: job.tenant.clone(),
-        flow: job.flow.clone(),
-        version: job.version.clone(),
-        key: job.key.clone(),
-        correlation_id: job.correlation_id.clone(),
+        facts: facts.clone(),
         kind,
         status: status_of(&line.status)?,
         hop: line.hop,
@@ -132,11 +115,10 @@ fn entry(line: Line<'_>, job: &Job) -> Result<Entry, Error> {
         visit: line.visit,
         attempts: line.attempts,
         at_ms: line.at_ms,
-        accepted_at_ms: job.accepted_at_ms,
-        steps_total: job.steps_total,
-        retry_of: job.retry_of,
+        steps_total,
         next_attempt_after_ms: line.next_attempt_after_ms,
         data: line.data.map(Cow::into_owned),
+        carried: CarriedEvent::default(),
     };
     Ok(Entry { cursor: line.cursor, event })
 }
@@ -147,8 +129,8 @@ mod tests {
 
     use super::*;
 
-    fn job() -> Job {
-        Job {
+    fn job() -> JobFacts {
+        JobFacts {
             job: "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d".parse().unwrap(),
             tenant: "acme".to_owned(),
             flow: "order".to_owned(),
@@ -156,7 +138,6 @@ mod tests {
             key: "customer-1".to_owned(),
             correlation_id: "c".to_owned(),
             accepted_at_ms: 1,
-            steps_total: 3,
             retry_of: None,
         }
     }
@@ -165,7 +146,7 @@ mod tests {
         let text = r#"{"cursor":7,"kind":"step.failed","status":"compensating","hop":2,"branch":"a\"\nb","step":"pay",
             "undo":true,"visit":1,"attempts":2,"at_ms":5,"next_attempt_after_ms":9}"#
             .replace('\n', " ");
-        let mut example = read(text.as_bytes(), &job()).unwrap().remove(0);
+        let mut example = read(text.as_bytes(), &job(), 3).unwrap().remove(0);
         example.event.data = data;
         example
     }
@@ -176,8 +157,18 @@ mod tests {
             let entry = example(data);
             let mut history = Vec::new();
             write(&mut history, entry.cursor, &entry.event);
-            assert_eq!(read(&history, &job()).unwrap(), [entry]);
+            assert_eq!(read(&history, &job(), 3).unwrap(), [entry]);
         }
+    }
+
+    #[test]
+    fn an_event_of_a_later_kind_reads_back_by_its_words() {
+        let mut entry = example(None);
+        let later = (EventKind::read("step.checked").unwrap(), flow::event::JobStatus::read("checking").unwrap());
+        (entry.event.kind, entry.event.status) = later;
+        let mut history = Vec::new();
+        write(&mut history, entry.cursor, &entry.event);
+        assert_eq!(read(&history, &job(), 3).unwrap(), [entry]);
     }
 
     #[test]
@@ -188,6 +179,6 @@ mod tests {
         for entry in [&first, &second, &first, &second] {
             write(&mut history, entry.cursor, &entry.event);
         }
-        assert_eq!(read(&history, &job()).unwrap(), [first, second]);
+        assert_eq!(read(&history, &job(), 3).unwrap(), [first, second]);
     }
 }

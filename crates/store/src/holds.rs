@@ -1,5 +1,5 @@
-//! `orchestrator.holds`: slips at rest. A row is a job's token, so it leaves only by becoming a row of the outbox in
-//! the same transaction: whoever deletes it sends it, and nobody else can.
+//! `orchestrator.holds`: slips at rest. A row is a job's token. The transaction that deletes it also puts its slip, or
+//! the records of its outcome, into the outbox.
 
 use events::record::Record;
 use flow::id::TokenId;
@@ -9,43 +9,46 @@ use crate::columns::{RecordColumns, signed, unsigned};
 use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
 
+/// Holds of one reason that are counted one by one.
+const COUNTED_MAX: i64 = 100_000;
+
 /// A token that comes to rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewHold {
     /// The token of the slip inside, and the hold's identity.
     pub token: TokenId,
     pub reason: HoldReason,
-    /// After how long it is released by itself, counted from now by Postgres' clock; none: by an operator only.
+    /// The time after which it is released by itself, counted from now by Postgres' clock; none: by an operator only.
     pub release_after_ms: Option<u64>,
     /// The slip's record, to be sent as it is.
     pub record: Record,
-    /// Of a call under way: the worker that makes it, as `instance/start`.
+    /// The worker that makes the call, as `instance/start`, if a call is under way.
     pub worker: Option<String>,
-    /// Of a turn: its place behind the call that it waits for, from 1.
+    /// The place behind the call that it waits for, from 1, if it is a turn.
     pub place: Option<u32>,
 }
 
-/// A token on its way from its rest to the outbox: whoever holds this must send it.
+/// A token on its way from its rest to the outbox: the caller must send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct ReleasedToken {
     /// The slip's record, as it was put to rest.
     pub record: Record,
-    /// Steps of the job's flow, where the projection knows the job.
+    /// The count of steps of the job's flow, if the projection knows the job.
     pub steps_total: Option<u32>,
 }
 
-/// The outcome of [`release_due`], and the time to call it again.
+/// The outcome of [`crate::lanes::release_due`], and the time to call it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Released {
     /// Holds that were sent on.
     pub holds: u32,
-    /// In how many milliseconds the next one is due (0: now); none when none waits for a time.
+    /// The milliseconds until the next hold is due (0: now); none if no hold waits for a time.
     pub next_due_in_ms: Option<u64>,
 }
 
-/// Puts tokens to rest as part of the caller's transaction, which also moves the offset that they came by (rule 3). One
-/// that rests already stays as it is.
+/// Puts tokens to rest as part of the caller's transaction, which also moves the offset of their records (rule 3). A
+/// token that rests already stays as it is.
 pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
     if holds.is_empty() {
         return Ok(());
@@ -80,18 +83,16 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sends on at most `holds_max` holds whose time has come, earliest first, in one statement. Any number of callers at
-/// once share the work; each hold is sent by exactly one.
-pub async fn release_due(pool: &Pool, holds_max: u32) -> Result<Released, Error> {
+/// Sends on at most `holds_max` holds that hold no lane and whose time has come, earliest first, in one statement.
+/// Returns whether there are due ones that hold their lanes.
+pub(crate) async fn release_alone(pool: &Pool, holds_max: u32) -> Result<(Released, bool), Error> {
     let row = sqlx::query_file!("queries/release_due.sql", i64::from(holds_max)).fetch_one(pool.raw()).await?;
     let holds = u32::try_from(row.released).unwrap_or(u32::MAX);
-    let next_due_in_ms = if holds >= holds_max && holds > 0 { Some(0) } else { until(row.next_due_in_ms) };
-    Ok(Released { holds, next_due_in_ms })
+    Ok((Released { holds, next_due_in_ms: until(row.next_due_in_ms) }, row.lanes_due))
 }
 
-/// Takes those of these tokens that are parked out of their holds, as an operator has asked. Others are passed over, so
-/// calling it twice takes each once. The caller's transaction must append their records to the outbox,
-/// or not commit.
+/// Takes the parked ones of these tokens out of their holds, as an operator has asked. Other tokens are passed over, so
+/// two calls take each token once. The caller's transaction must append their records to the outbox, or not commit.
 pub async fn take_parked(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<ReleasedToken>, Error> {
     if tokens.is_empty() {
         return Ok(Vec::new());
@@ -124,22 +125,39 @@ pub async fn take_parked(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<Released
         .collect()
 }
 
-/// The number of holds, by reason.
+/// The number of holds, by reason. More than `COUNTED_MAX` are not counted but estimated by Postgres' statistics, so
+/// that the answer does not take longer the more there are. Reasons of a later version are left out.
 pub async fn count_by_reason(pool: &Pool) -> Result<Vec<(HoldReason, u64)>, Error> {
-    let rows =
-        sqlx::query!(r#"select reason, count(*) as "holds!" from orchestrator.holds group by reason order by reason"#)
-            .fetch_all(pool.raw())
-            .await?;
-    rows.into_iter()
-        .map(|row| {
-            let reason = HoldReason::parse(&row.reason)
-                .ok_or_else(|| Error::Corrupt(format!("hold reason `{}`", row.reason)))?;
-            Ok((reason, row.holds.unsigned_abs()))
-        })
-        .collect()
+    let reasons = HoldReason::ALL;
+    let words = reasons.each_ref().map(HoldReason::as_str);
+    let rows = sqlx::query!(
+        r#"select counted.holds as "holds!", (
+                select (pg_class.reltuples * common.part)::bigint
+                from pg_class, pg_stats,
+                     unnest(most_common_vals::text::text[], most_common_freqs) as common (word, part)
+                where pg_class.oid = 'orchestrator.holds'::regclass
+                  and schemaname = 'orchestrator' and tablename = 'holds' and attname = 'reason'
+                  and common.word = asked.reason
+            ) as "estimated?"
+           from unnest($1::text[]) with ordinality as asked (reason, ordinal)
+           cross join lateral (
+                select count(*) as holds
+                from (select from orchestrator.holds where holds.reason = asked.reason limit $2) as counted
+           ) as counted
+           order by ordinal"#,
+        &words as &[&str],
+        COUNTED_MAX,
+    )
+    .fetch_all(pool.raw())
+    .await?;
+    let holds = rows.into_iter().map(|row| match row.holds {
+        COUNTED_MAX => COUNTED_MAX.max(row.estimated.unwrap_or_default()),
+        counted => counted,
+    });
+    Ok(reasons.iter().cloned().zip(holds.map(i64::unsigned_abs)).filter(|(_, holds)| *holds > 0).collect())
 }
 
-/// For how long the oldest call has rested as one that is under way; none when there is none.
+/// The age in milliseconds of the oldest hold of a call under way; none if there is none.
 pub async fn oldest_running_ms(pool: &Pool) -> Result<Option<u64>, Error> {
     let age_ms = sqlx::query_scalar!(
         "select (extract(epoch from clock_timestamp() - min(held_at)) * 1000)::bigint

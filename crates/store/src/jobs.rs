@@ -1,6 +1,8 @@
 //! `orchestrator.jobs`: the projection of every job from its events, and reading it.
 
-use std::collections::HashMap;
+use flow::deref_to_facts;
+use flow::facts::JobFacts;
+use std::collections::{HashMap, HashSet};
 
 use events::time::DAY_MS;
 use events::trace::TraceId;
@@ -34,6 +36,8 @@ pub struct ObservedEvent {
 /// A job as its events tell it, up to a cursor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Projection {
+    /// The partition that its events were read from.
+    pub partition: i32,
     /// The job, without its history.
     pub summary: JobSummary,
     /// Its events, in order.
@@ -43,32 +47,24 @@ pub struct Projection {
 /// A job as its events have left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSummary {
-    pub job: JobId,
-    pub tenant: String,
-    pub flow: String,
-    pub version: String,
-    pub key: String,
-    /// The caller's correlation id, or ours.
-    pub correlation_id: String,
+    pub facts: JobFacts,
     pub status: JobStatus,
     /// The offset of the last event seen.
     pub cursor: i64,
     pub steps_total: u32,
-    /// When it was accepted, in milliseconds since the Unix epoch.
-    pub accepted_at_ms: i64,
-    /// When the last event happened, in milliseconds since the Unix epoch.
+    /// The time of the last event, in milliseconds since the Unix epoch.
     pub updated_at_ms: i64,
     pub trace_id: Option<TraceId>,
-    /// The job that this one retries.
-    pub retry_of: Option<JobId>,
 }
+
+deref_to_facts!(JobSummary);
 
 /// A job in Postgres: at least one of the two is there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredJob {
-    /// There from the moment of the 202, gone after its retention.
+    /// Present from the commit that the 202 reports until its retention is over.
     pub acceptance: Option<Acceptance>,
-    /// There soon after.
+    /// Present once the job's first event was projected.
     pub projection: Option<Projection>,
 }
 
@@ -88,12 +84,45 @@ pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
     let done = format!("status in {FINAL} and updated_at < now() - {keep_ms} * interval '1 millisecond'");
     let of_partition = |partition: &str, _: Uuid, _: Uuid| format!("select job from {partition} where not ({done})");
     let needed = Needed { of_partition: &of_partition, default_row_is_done: done.clone() };
-    retention::retire(pool, &partitions::JOBS, keep_ms, &needed).await
+    let retired = retention::retire(pool, &partitions::JOBS, keep_ms, &needed).await?;
+    forget_events(pool, keep_ms).await?;
+    Ok(retired)
 }
 
-/// Everything that one batch says about one job.
+/// Deletes the events of jobs that are gone.
+async fn forget_events(pool: &Pool, keep_ms: i64) -> Result<(), Error> {
+    let before = retention::bound(partitions::now_ms(pool).await? - keep_ms);
+    loop {
+        // Each job is looked up by itself: a join would read the jobs of all days.
+        let deleted = sqlx::query!(
+            "delete from orchestrator.job_events where ctid = any (array(
+                select ctid from orchestrator.job_events as beside
+                where job < $1
+                  and (select jobs.job from orchestrator.jobs as jobs where jobs.job = beside.job) is null
+                limit $2
+             ))",
+            before,
+            FORGOTTEN_ROWS_MAX,
+        )
+        .execute(pool.raw())
+        .await?;
+        if deleted.rows_affected() < FORGOTTEN_ROWS_MAX.unsigned_abs() {
+            return Ok(());
+        }
+    }
+}
+
+/// The bytes of history from which on a job's row takes no more of it: later events go to `orchestrator.job_events`.
+/// Nearly all jobs stay below, with one write for all that a batch says of them; none is rewritten without end.
+const ROW_HISTORY_BYTES: i32 = 4_096;
+
+/// Rows of `orchestrator.job_events` deleted in one statement.
+const FORGOTTEN_ROWS_MAX: i64 = 5_000;
+
+/// The events of one batch about one job.
 struct Update<'a> {
     last: &'a ObservedEvent,
+    status: JobStatus,
     trace_id: Option<TraceId>,
     history: Vec<u8>,
 }
@@ -105,10 +134,15 @@ fn coalesce(events: &[ObservedEvent]) -> Vec<Update<'_>> {
     for observed in events {
         let place = *places.entry(observed.event.job).or_insert(updates.len());
         if place == updates.len() {
-            updates.push(Update { last: observed, trace_id: observed.trace_id, history: Vec::new() });
+            let (trace_id, status) = (observed.trace_id, observed.event.status);
+            updates.push(Update { last: observed, status, trace_id, history: Vec::new() });
         }
         let update = &mut updates[place];
         update.last = observed;
+        // A final status is the last one.
+        if !update.status.is_final() {
+            update.status = observed.event.status;
+        }
         update.trace_id = update.trace_id.or(observed.trace_id);
         history::write(&mut update.history, observed.cursor, &observed.event);
     }
@@ -124,7 +158,7 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         return Ok(());
     }
     let last = || updates.iter().map(|update| &update.last.event);
-    sqlx::query_file!(
+    let overfull = sqlx::query_file_scalar!(
         "queries/project.sql",
         &last().map(|e| e.job.uuid()).collect::<Vec<_>>(),
         &last().map(|e| e.tenant.as_str()).collect::<Vec<_>>() as &[&str],
@@ -132,7 +166,7 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         &last().map(|e| e.version.as_str()).collect::<Vec<_>>() as &[&str],
         &last().map(|e| e.key.as_str()).collect::<Vec<_>>() as &[&str],
         &last().map(|e| e.correlation_id.as_str()).collect::<Vec<_>>() as &[&str],
-        &last().map(|e| e.status.as_str()).collect::<Vec<_>>() as &[&str],
+        &updates.iter().map(|update| update.status.as_str()).collect::<Vec<_>>() as &[&str],
         &updates.iter().map(|update| update.last.partition).collect::<Vec<_>>(),
         &updates.iter().map(|update| update.last.cursor).collect::<Vec<_>>(),
         &last().map(|e| signed(e.steps_total)).collect::<Vec<_>>(),
@@ -142,6 +176,26 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
             as &[Option<String>],
         &last().map(|e| e.retry_of.map(JobId::uuid)).collect::<Vec<_>>() as &[Option<Uuid>],
         &updates.iter().map(|update| update.history.as_slice()).collect::<Vec<_>>() as &[&[u8]],
+        ROW_HISTORY_BYTES,
+    )
+    .fetch_all(tx.raw())
+    .await?;
+    put_beside(tx, &updates, &overfull).await
+}
+
+/// Stores the events of jobs whose rows take no more.
+async fn put_beside(tx: &mut Tx, updates: &[Update<'_>], jobs: &[Uuid]) -> Result<(), Error> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let jobs: HashSet<Uuid> = jobs.iter().copied().collect();
+    let beside: Vec<_> = updates.iter().filter(|update| jobs.contains(&update.last.event.job.uuid())).collect();
+    sqlx::query!(
+        "insert into orchestrator.job_events (job, cursor, lines)
+         select * from unnest($1::uuid[], $2::bigint[], $3::bytea[])",
+        &beside.iter().map(|update| update.last.event.job.uuid()).collect::<Vec<_>>(),
+        &beside.iter().map(|update| update.last.cursor).collect::<Vec<_>>(),
+        &beside.iter().map(|update| update.history.as_slice()).collect::<Vec<_>>() as &[&[u8]],
     )
     .execute(tx.raw())
     .await?;

@@ -1,9 +1,9 @@
-//! The long calls of `orchestrator.holds`, and what waits behind them. A lane is the slips of one steps topic that
-//! share a key. A hold of reason `running` is a call that a worker has under way; one of reason `turn` waits until it
-//! is over.
+//! Holds of `orchestrator.holds` that hold their lanes, and the turns behind them. A lane is the slips of one steps
+//! topic that share a key. A hold of reason `running` is a call that a worker has under way. A hold of reason `room` or
+//! `unread` is about to be tried again. A hold of reason `turn` waits until one of those is over.
 //!
-//! Invariant: a `turn` rests only while a `running` hold of its lane does. Whoever lays one to rest locks that hold;
-//! whoever takes that hold away looks for turns afterwards, in a statement of its own.
+//! Invariant: a `turn` rests only while another hold of its lane holds the lane. A transaction that lays a turn to rest
+//! locks that hold; a transaction that takes that hold away looks for turns afterwards, in a statement of its own.
 //! Invariant: a running hold leaves once: with the outcome of its worker, or because that worker is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,45 +15,45 @@ use flow::id::{JobId, TokenId};
 
 use crate::columns::{signed, unsigned};
 use crate::headers::decode_headers;
-use crate::holds::{self, NewHold};
-use crate::{Error, Tx, outbox};
+use crate::holds::{self, NewHold, Released};
+use crate::{Error, Pool, Tx, outbox};
 
 /// A token that waits for its turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTurn {
     /// The token at rest, with its place.
     pub hold: NewHold,
-    /// The running token that it waits for.
+    /// The token that it waits for.
     pub behind: TokenId,
 }
 
-/// What became of turns.
+/// The outcome of [`rest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rested {
-    /// How many were sent at once, because nothing runs in their lane any more.
+    /// The count of turns that were sent at once, because no hold holds their lane any more.
     pub sent: u32,
 }
 
-/// How much of a lost worker is sent on in one transaction, at most.
+/// Limits of the calls of a lost worker that are sent on in one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReleaseMax {
-    /// Running holds.
+    /// The most running holds.
     pub holds: u32,
-    /// Their bytes, with those that wait behind them. One hold is sent however large it is.
+    /// The most bytes of those holds and of the turns behind them. One hold is sent however large it is.
     pub bytes: u64,
 }
 
 /// A steps topic, and the key of the records.
 type Lane = (String, Vec<u8>);
 
-/// A running hold that has been taken away.
+/// A hold that held its lane and has been deleted.
 struct Gone {
     token: TokenId,
     lane: Lane,
 }
 
-/// Lays turns to rest as part of the caller's transaction; those in whose lane nothing runs are sent at once. Turns of
-/// one lane are in their order.
+/// Lays turns to rest as part of the caller's transaction. Turns whose lane no hold holds are sent at once. Turns of
+/// one lane must be in their order.
 pub async fn rest(tx: &mut Tx, turns: &[NewTurn]) -> Result<Rested, Error> {
     if turns.is_empty() {
         return Ok(Rested::default());
@@ -66,9 +66,9 @@ pub async fn rest(tx: &mut Tx, turns: &[NewTurn]) -> Result<Rested, Error> {
     Ok(Rested { sent: u32::try_from(late.len()).unwrap_or(u32::MAX) })
 }
 
-/// Applies these outcomes as part of the caller's transaction: where the token still rests as a call of that worker, it
-/// leaves, what waits behind it is sent, and then the outcome's own records. One without records hands its token over:
-/// the slip is sent again. Says for each whether it was applied.
+/// Applies outcomes as part of the caller's transaction. If the token still rests as a call of that worker, its hold is
+/// deleted, the turns behind it are sent, and then the outcome's own records. An outcome without records hands its
+/// token over: the slip is sent again, ahead of the turns. Returns for each outcome whether it was applied.
 pub async fn end(tx: &mut Tx, outcomes: &[Outcome]) -> Result<Vec<bool>, Error> {
     let mut applied = vec![false; outcomes.len()];
     if outcomes.is_empty() {
@@ -103,7 +103,7 @@ pub async fn end(tx: &mut Tx, outcomes: &[Outcome]) -> Result<Vec<bool>, Error> 
         applied[index] = true;
     }
     let gone: Vec<Gone> = gone.into_values().collect();
-    // Before what waits behind them: they keep their places.
+    // Sent ahead of the turns behind them, so that they keep their places.
     outbox::append(tx, &handed_over).await?;
     free(tx, &gone).await?;
     let records = outcomes.iter().zip(&applied).filter(|(_, applied)| **applied).flat_map(|(ended, _)| &ended.records);
@@ -111,8 +111,8 @@ pub async fn end(tx: &mut Tx, outcomes: &[Outcome]) -> Result<Vec<bool>, Error> 
     Ok(applied)
 }
 
-/// Sends on calls of this worker that nobody else has locked, as part of the caller's transaction, each with what waits
-/// behind it. Returns how many; 0 when there is none, or all are locked.
+/// Sends on calls of this worker that no other transaction has locked, as part of the caller's transaction, each with
+/// the turns behind it. Returns their count; 0 if there is none, or all are locked.
 pub(crate) async fn release(tx: &mut Tx, worker: &str, max: ReleaseMax) -> Result<u32, Error> {
     let bytes_max = i64::try_from(max.bytes).unwrap_or(i64::MAX);
     let rows = sqlx::query_file!("queries/release_lost.sql", worker, i64::from(max.holds), bytes_max)
@@ -129,7 +129,34 @@ pub(crate) async fn release(tx: &mut Tx, worker: &str, max: ReleaseMax) -> Resul
     Ok(u32::try_from(gone.len()).unwrap_or(u32::MAX))
 }
 
-/// Whether a call of this worker rests.
+/// Sends on at most `holds_max` holds whose time has come, earliest first, in one statement; and as many holds that
+/// hold their lanes, each with the turns behind it. Concurrent callers share the work; each hold is sent by one.
+pub async fn release_due(pool: &Pool, holds_max: u32) -> Result<Released, Error> {
+    let (alone, lanes_due) = holds::release_alone(pool, holds_max).await?;
+    let of_lanes = if lanes_due { release_lanes(pool, holds_max).await? } else { 0 };
+    let more = holds_max > 0 && alone.holds.max(of_lanes) >= holds_max;
+    let next_due_in_ms = if more { Some(0) } else { alone.next_due_in_ms };
+    Ok(Released { holds: alone.holds.saturating_add(of_lanes), next_due_in_ms })
+}
+
+/// Sends on at most `holds_max` holds that hold their lanes and whose time has come, each with the turns behind it.
+/// Returns their count.
+async fn release_lanes(pool: &Pool, holds_max: u32) -> Result<u32, Error> {
+    let mut tx = pool.begin().await?;
+    let rows = sqlx::query_file!("queries/release_lanes_due.sql", i64::from(holds_max)).fetch_all(tx.raw()).await?;
+    let gone: Vec<Gone> = rows
+        .into_iter()
+        .map(|row| Gone {
+            token: TokenId { job: JobId::new(row.job), branch: row.branch, hop: unsigned(row.hop) },
+            lane: (row.topic, row.key.unwrap_or_default()),
+        })
+        .collect();
+    free(&mut tx, &gone).await?;
+    tx.commit().await?;
+    Ok(u32::try_from(gone.len()).unwrap_or(u32::MAX))
+}
+
+/// True if there is a call of this worker.
 pub(crate) async fn has_calls(tx: &mut Tx, worker: &str) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(
         r#"select exists (
@@ -141,14 +168,15 @@ pub(crate) async fn has_calls(tx: &mut Tx, worker: &str) -> Result<bool, Error> 
     .await?)
 }
 
-/// The lanes of these turns in which something runs. Until the transaction ends, it cannot be taken away.
+/// The lanes of these turns that are held. Locks their holds until the transaction ends.
 async fn lock_held(tx: &mut Tx, turns: &[NewTurn]) -> Result<BTreeSet<Lane>, Error> {
     let lanes: BTreeSet<Lane> = turns.iter().map(lane_of).collect();
     let (topics, keys): (Vec<&str>, Vec<&[u8]>) =
         lanes.iter().map(|(topic, key)| (topic.as_str(), key.as_slice())).unzip();
     let rows = sqlx::query!(
         r#"select topic, key as "key!" from orchestrator.holds
-           where reason = 'running' and (topic, key) in (select * from unnest($1::text[], $2::bytea[]))
+           where reason in ('running', 'room', 'unread')
+             and (topic, key) in (select * from unnest($1::text[], $2::bytea[]))
            order by job, branch, hop
            for key share"#,
         &topics as &[&str],
@@ -159,7 +187,7 @@ async fn lock_held(tx: &mut Tx, turns: &[NewTurn]) -> Result<BTreeSet<Lane>, Err
     Ok(rows.into_iter().map(|row| (row.topic, row.key)).collect())
 }
 
-/// Sends what waits in these lanes, in order of the places, and behind it the word that the lane is free.
+/// Sends the turns of these lanes, in order of their places, and behind them the record that frees the lane.
 async fn free(tx: &mut Tx, gone: &[Gone]) -> Result<(), Error> {
     if gone.is_empty() {
         return Ok(());
@@ -190,15 +218,17 @@ async fn free(tx: &mut Tx, gone: &[Gone]) -> Result<(), Error> {
     outbox::append(tx, &gone.iter().map(freed).collect::<Vec<_>>()).await
 }
 
-/// What is sent of turns that come when the call before them is over: by lane, and behind what waited for one token the
-/// word that the lane is free.
+/// The records of turns that come when the call before them is over already: by lane, and behind the turns of one token
+/// the record that frees the lane.
 fn at_once(late: &[&NewTurn]) -> Vec<Record> {
     let mut lanes: BTreeMap<Lane, Vec<&NewTurn>> = BTreeMap::new();
     for turn in late {
         lanes.entry(lane_of(turn)).or_default().push(turn);
     }
     let mut records = Vec::with_capacity(2 * late.len());
-    for ((topic, key), turns) in lanes {
+    for ((topic, key), mut turns) in lanes {
+        // One that stood before others may come to rest behind them.
+        turns.sort_by_key(|turn| turn.hold.place);
         for behind_one in turns.chunk_by(|before, after| before.behind == after.behind) {
             records.extend(behind_one.iter().map(|turn| turn.hold.record.clone()));
             let Some(last) = behind_one.last() else { continue };

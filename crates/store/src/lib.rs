@@ -1,11 +1,11 @@
 //! Postgres: migrations, one module of plain functions per table, the outbox.
 //!
-//! A service opens one [`Pool`] under its own [`Role`]; the role's grants decide what it may touch, whoever logs in.
+//! A service opens one [`Pool`] under its own [`Role`]; the role's grants limit its access, whichever login is used.
 //! Functions that read, or that are a transaction of their own, take the pool; functions that are part of a larger
 //! effect take a [`Tx`].
 //!
-//! Invariant: nothing leaves Postgres for Kafka but by a row of the outbox, written in the transaction of its cause.
-//! Invariant: no function waits without a bound; [`Error::is_unavailable`] tells "later" from "never".
+//! Invariant: records leave Postgres for Kafka only as rows of the outbox, written in the transaction of their cause.
+//! Invariant: no function waits without a bound; [`Error::is_unavailable`] tells if a retry may succeed.
 
 pub mod acceptances;
 mod columns;
@@ -26,6 +26,7 @@ mod pool;
 pub mod relayed;
 mod retention;
 pub mod slot;
+pub mod unrelayed;
 pub mod workers;
 
 pub use error::{Error, is_unavailable};

@@ -1,4 +1,4 @@
-//! Bringing a database to the form that this build expects.
+//! Migrates a database to the form that this build expects.
 
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Connection};
@@ -6,7 +6,7 @@ use sqlx::{ConnectOptions, Connection};
 use crate::Error;
 use crate::pool::parse_url;
 
-/// Outside any service's schema, where every role may read it. Not in `public`: that need not be ours.
+/// The schema of the migrations table: outside any service's schema, and not in `public`, which may belong to others.
 const SCHEMA: &str = "meanwhile";
 const TABLE: &str = "meanwhile.migrations";
 
@@ -17,12 +17,12 @@ fn migrator() -> Migrator {
     migrator
 }
 
-/// Applies what is missing. Safe to run from several processes at once, against databases that share a cluster too.
+/// Applies missing migrations. Safe to run from several processes at once, also on databases that share a cluster.
 /// The login needs CREATE on the database, and CREATEROLE unless the roles exist (see `deploy/postgres`).
 pub async fn migrate(url: &str) -> Result<(), Error> {
     let options = parse_url(url)?.application_name("meanwhile_migrate");
     let mut connection = options.connect().await?;
-    // Not `run`: its future could not be spawned (it is not Send for every lifetime).
+    // `run` would not do: its future cannot be spawned (it is not Send for every lifetime).
     migrator().run_direct(None, &mut connection, false).await?;
     Ok(connection.close().await?)
 }

@@ -1,5 +1,5 @@
-//! `<schema>.offsets`: how far a service has taken in a partition, moved in the transaction that holds the effect
-//! (docs/rules.md, rule 3) and only from where it was expected, so that a zombie cannot write.
+//! `<schema>.offsets`: the next offset of each partition that a service reads. It moves in the transaction that holds
+//! the effect (docs/rules.md, rule 3), and only from the expected value, so that a zombie cannot write.
 
 pub use events::place::{OffsetAdvance, TopicPartition};
 
@@ -17,7 +17,7 @@ macro_rules! in_schema_of {
     };
 }
 
-/// The next offset of each partition, in the order asked for; none where nothing is stored yet.
+/// The next offset of each partition, in the order of the request; none if no offset is stored yet.
 pub async fn positions(pool: &Pool, partitions: &[TopicPartition]) -> Result<Vec<Option<i64>>, Error> {
     let topics: Vec<&str> = partitions.iter().map(|p| p.topic.as_str()).collect();
     let numbers: Vec<i32> = partitions.iter().map(|p| p.partition).collect();
@@ -40,8 +40,17 @@ pub async fn positions(pool: &Pool, partitions: &[TopicPartition]) -> Result<Vec
     in_schema_of!(pool.role(), select)
 }
 
-/// Moves every partition or none: [`Error::Conflict`] when one is not where it was expected. Then give the transaction
-/// up: somebody else has this partition.
+/// For each partition of a topic that the orchestrator has read, the next offset: all effects of what is below it are
+/// in Postgres.
+pub async fn projected(pool: &Pool, topic: &str) -> Result<Vec<(i32, i64)>, Error> {
+    let rows = sqlx::query!("select partition, next_offset from orchestrator.offsets where topic = $1", topic)
+        .fetch_all(pool.raw())
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.partition, row.next_offset)).collect())
+}
+
+/// Moves the offsets of all partitions or of none. [`Error::Conflict`]: an offset is not the expected one, so another
+/// process has this partition. Then give the transaction up.
 pub async fn advance(tx: &mut Tx, advances: &[OffsetAdvance]) -> Result<(), Error> {
     if advances.is_empty() {
         return Ok(());

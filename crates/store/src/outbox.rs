@@ -1,6 +1,7 @@
-//! `outbox.messages`: what is to be sent to Kafka, written in the transaction of its cause. Append-only.
+//! `outbox.messages`: the records to be sent to Kafka, written in the transaction of their cause. Append-only.
 
 use events::record::Record;
+use sqlx::AssertSqlSafe;
 
 use crate::columns::RecordColumns;
 use crate::{Error, Pool, Role, Tx, partitions};
@@ -45,12 +46,18 @@ pub async fn ensure_partitions(pool: &Pool, hours_ahead: u32) -> Result<u32, Err
 /// With the last reached [`crate::relayed::Watermark::txid_below`], that is the age of the oldest row that may not have
 /// been delivered.
 pub async fn oldest_age_ms(pool: &Pool, txid_from: u64) -> Result<Option<i64>, Error> {
-    let age = sqlx::query_scalar!(
-        r#"select (extract(epoch from clock_timestamp() - created_at) * 1000)::bigint as "age_ms!"
-           from outbox.messages where txid >= $1::text::xid8 order by txid, seq limit 1"#,
-        txid_from.to_string(),
-    )
-    .fetch_optional(pool.raw())
-    .await?;
-    Ok(age)
+    let mut tables = partitions::aside(pool, &partitions::OUTBOX).await?;
+    tables.push(("outbox.messages".to_owned(), 0));
+    let mut oldest = None;
+    for (table, _) in tables {
+        let query = format!(
+            "select (extract(epoch from clock_timestamp() - created_at) * 1000)::bigint
+             from {table} where txid >= $1::text::xid8 order by txid, seq limit 1"
+        );
+        // Safe: the name consists of our own constants and a number.
+        let age: Option<i64> =
+            sqlx::query_scalar(AssertSqlSafe(query)).bind(txid_from.to_string()).fetch_optional(pool.raw()).await?;
+        oldest = oldest.max(age);
+    }
+    Ok(oldest)
 }

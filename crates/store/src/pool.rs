@@ -8,13 +8,14 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres};
 
 use crate::Error;
 
-/// A statement that takes longer is ended by Postgres; ours take milliseconds.
+/// The time after which Postgres ends a statement; ours take milliseconds.
 const STATEMENT_TIMEOUT_MS: u64 = 30_000;
-/// A lock that is not had by then is an error, not a queue.
+/// The time after which waiting for a lock is an error.
 const LOCK_TIMEOUT_MS: u64 = 10_000;
-/// A transaction that idles holds back vacuum, the outbox's watermark and locks: a paused process must not.
+/// The time after which Postgres ends an idle transaction. Without it, the transaction of a paused process would hold
+/// back vacuum, the outbox's watermark and locks.
 const IDLE_IN_TRANSACTION_TIMEOUT_MS: u64 = 30_000;
-/// A connection that rested longer is tried before use: Postgres may have been restarted meanwhile.
+/// The idle time after which a connection is tested before use: Postgres may have been restarted meanwhile.
 const IDLE_UNCHECKED_MS: u128 = 500;
 
 /// The role that connects. Every service has one role in Postgres, and grants enforce its ownership.
@@ -52,7 +53,7 @@ pub struct Settings {
     pub url: String,
     /// The most connections held at once.
     pub connections_max: u32,
-    /// A caller waits this long for a connection before the database counts as unavailable.
+    /// The time that a caller waits for a connection before the database counts as unavailable.
     pub acquire_timeout_ms: u64,
 }
 
@@ -63,7 +64,7 @@ impl Settings {
     }
 }
 
-/// Connections under one role, made when needed: opening a pool never fails because Postgres is away.
+/// Connections under one role, made when needed: a pool can be opened while Postgres is unavailable.
 #[derive(Debug, Clone)]
 pub struct Pool {
     pool: PgPool,
@@ -80,6 +81,8 @@ impl Pool {
         let login = parse_url(&settings.url)?.application_name(role.name());
         let options = login.clone().options([
             ("role", role.name().to_owned()),
+            // A 202 promises that the job is on disk, whatever the server's or the login's default is.
+            ("synchronous_commit", "on".to_owned()),
             ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
             ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
             ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
@@ -131,7 +134,7 @@ impl Pool {
     }
 }
 
-/// sqlx takes any scheme, so `mysql://` would be a Postgres that never answers.
+/// Parses the URL and checks its scheme. sqlx accepts any scheme, so `mysql://` would be a Postgres that never answers.
 pub(crate) fn parse_url(url: &str) -> Result<PgConnectOptions, Error> {
     if ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
         PgConnectOptions::from_str(url).map_err(Error::Url)
@@ -153,7 +156,7 @@ impl Tx {
         Ok(self.inner.commit().await?)
     }
 
-    /// Gives everything in it up.
+    /// Rolls the transaction back.
     pub async fn rollback(self) -> Result<(), Error> {
         Ok(self.inner.rollback().await?)
     }

@@ -1,4 +1,4 @@
-//! The logical replication slot by which the relay reads the outbox, and which Postgres this is.
+//! The logical replication slot by which the relay reads the outbox, and the identity of the Postgres server.
 //!
 //! These calls act as the login, not as the role of the service: replication is an attribute of the login.
 
@@ -7,10 +7,16 @@ use sqlx::Connection;
 use crate::outbox::PUBLICATION;
 use crate::{Error, Pool};
 
-/// Why the outbox cannot be streamed. Each text names the remedy.
+/// As the migration makes it.
+const PUBLISH: &str = "create publication meanwhile_outbox for table outbox.messages
+     with (publish = 'insert', publish_via_partition_root = true)";
+/// From this version on, standbys keep slots that are made for it: a promotion loses none.
+const FAILOVER_SINCE: i32 = 170_000;
+
+/// The reason for which the outbox cannot be streamed. Each text names the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotError {
-    /// The server does not write what logical decoding needs.
+    /// The server's `wal_level` does not allow logical decoding.
     #[error("Postgres runs with wal_level={wal_level}; set wal_level=logical in postgresql.conf and restart Postgres")]
     WalLevel { wal_level: String },
     /// The login lacks the attribute.
@@ -25,7 +31,13 @@ pub enum SlotError {
     /// The publication is not there.
     #[error("the publication meanwhile_outbox is missing; run `meanwhile migrate`")]
     PublicationMissing,
-    /// The slot is not there: created never, or lost with what was not yet delivered.
+    /// The publication leaves rows out, or names them otherwise. Those that were streamed meanwhile may be undelivered.
+    #[error(
+        "the publication meanwhile_outbox does not publish the inserts of outbox.messages under the table's own name; \
+         drop it, run `meanwhile migrate`, then `meanwhile relay recover --force`"
+    )]
+    PublicationWrong,
+    /// The slot does not exist: it was never created, or was lost together with undelivered rows.
     #[error("replication slot {slot} is missing; run `meanwhile migrate`, or if it was lost `meanwhile relay recover`")]
     Missing {
         /// The slot.
@@ -61,7 +73,7 @@ impl From<sqlx::Error> for SlotError {
 /// The state of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotStatus {
-    /// True while somebody streams from it.
+    /// True while a connection streams from it.
     pub active: bool,
     /// `reserved`, `extended`, `unreserved` (about to be lost) or `lost`.
     pub wal_status: String,
@@ -71,7 +83,7 @@ pub struct SlotStatus {
     pub lag_bytes: u64,
 }
 
-/// Which Postgres this is, and how far it is.
+/// The identity of a Postgres server, and the end of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// Given to a cluster by `initdb`; replicas and restores share it.
@@ -90,14 +102,20 @@ pub fn name(prefix: &str) -> String {
     format!("{name}_outbox")
 }
 
-/// Checks all that streaming needs but the slot: the level of the log, the login's right, the publication.
-pub async fn check_server(pool: &Pool) -> Result<(), SlotError> {
+/// Checks all that streaming needs but the slot: the level of the log, the login's right, the publication. Returns the
+/// publication's id, which another one of that name does not have.
+pub async fn check_server(pool: &Pool) -> Result<u32, SlotError> {
     let mut connection = pool.login_connection().await?;
     let row = sqlx::query!(
         r#"select current_setting('wal_level') as "wal_level!",
                   session_user::text as "login!",
                   (select rolreplication or rolsuper from pg_roles where rolname = session_user) as "may_replicate!",
-                  exists (select from pg_publication where pubname = $1) as "published!""#,
+                  (select oid::bigint from pg_publication where pubname = $1) as "publication?",
+                  exists (
+                      select from pg_publication left join pg_publication_rel on prpubid = pg_publication.oid
+                      where pubname = $1 and pubinsert and pubviaroot and prqual is null and prattrs is null
+                        and (puballtables or prrelid = to_regclass('outbox.messages'))
+                  ) as "published_whole!""#,
         PUBLICATION,
     )
     .fetch_one(&mut connection)
@@ -107,11 +125,38 @@ pub async fn check_server(pool: &Pool) -> Result<(), SlotError> {
         Err(SlotError::WalLevel { wal_level: row.wal_level })
     } else if !row.may_replicate {
         Err(SlotError::MayNotReplicate { login: row.login })
-    } else if !row.published {
-        Err(SlotError::PublicationMissing)
+    } else if let Some(publication) = row.publication {
+        // An oid has 32 bits.
+        let publication = u32::try_from(publication).unwrap_or_default();
+        if row.published_whole { Ok(publication) } else { Err(SlotError::PublicationWrong) }
     } else {
-        Ok(())
+        Err(SlotError::PublicationMissing)
     }
+}
+
+/// Creates the publication unless it exists; true when it was created. The login must be a member of the outbox's
+/// owner, and may create in the database.
+pub async fn publish(pool: &Pool) -> Result<bool, SlotError> {
+    let mut connection = pool.login_connection().await?;
+    let exists = sqlx::query_scalar!(
+        r#"select exists (select from pg_publication where pubname = $1) as "exists!""#,
+        PUBLICATION
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    let created = match exists {
+        true => Ok(false),
+        false => match sqlx::raw_sql(PUBLISH).execute(&mut connection).await {
+            Ok(_) => Ok(true),
+            // Another process was faster.
+            Err(error) if error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42710")) => {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        },
+    };
+    connection.close().await?;
+    created
 }
 
 /// Creates the slot unless it exists; true when it was created. Call it where a fresh start is meant (`migrate`, dev
@@ -125,15 +170,20 @@ pub async fn create(pool: &Pool, slot: &str) -> Result<bool, SlotError> {
         Err(error) => return Err(error),
     }
     let mut connection = pool.login_connection().await?;
-    let created =
-        sqlx::query!(r#"select lsn::text as "lsn!" from pg_create_logical_replication_slot($1, 'pgoutput')"#, slot,)
-            .fetch_one(&mut connection)
-            .await;
+    let version = sqlx::query_scalar!(r#"select current_setting('server_version_num')::integer as "version!""#)
+        .fetch_one(&mut connection)
+        .await?;
+    let creating = if version >= FAILOVER_SINCE {
+        "select from pg_create_logical_replication_slot($1, 'pgoutput', failover => true)"
+    } else {
+        "select from pg_create_logical_replication_slot($1, 'pgoutput')"
+    };
+    let created = sqlx::query(creating).bind(slot).execute(&mut connection).await;
     connection.close().await?;
     match created {
         Ok(_) => Ok(true),
         Err(error) => match error.as_database_error().and_then(|error| error.code()).as_deref() {
-            // Somebody else was faster.
+            // Another process was faster.
             Some("42710") => Ok(false),
             Some("53400") => Err(SlotError::NoSlotLeft),
             _ => Err(error.into()),
@@ -173,8 +223,8 @@ pub async fn status(pool: &Pool, slot: &str) -> Result<SlotStatus, SlotError> {
     })
 }
 
-/// Which Postgres this is. Compare with what was noted before streaming from a saved position: a position ahead of
-/// the server, or on another history, would skip commits silently.
+/// The identity of this Postgres. Compare it with the saved position before streaming: a position ahead of the server,
+/// or on another history, would skip commits silently.
 pub async fn identity(pool: &Pool) -> Result<Identity, SlotError> {
     let mut connection = pool.login_connection().await?;
     let row = sqlx::query!(

@@ -1,29 +1,31 @@
-//! `orchestrator.workers`: who makes long calls, and who of them lives.
+//! `orchestrator.workers`: the workers that make long calls, their signs of life, and their loss.
 //!
-//! Signs of life and questions come by one partition of `waits`, in order: whoever takes in a question has taken in
-//! every sign of life that came before it. So only a question that was taken in counts as silence; time alone never
-//! does, and an outage of Kafka, Postgres or this service takes no call away from anybody.
+//! Signs of life and questions of a worker come by one partition of `waits`, in order: a reader of a question has read
+//! every sign of life before it. So only a question that was read counts as silence. Time alone never does, and an
+//! outage of Kafka, Postgres or this service takes no call away from a worker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use events::lane::{lost_worker_record, lost_worker_tombstone};
 use events::record::Record;
+use events::topic::Topics;
 use events::wait::Question;
 
 use crate::columns::{signed, unsigned};
 use crate::lanes::{ReleaseMax, has_calls, release};
 use crate::{Error, Pool, Tx, outbox};
 
-/// Who is silent through so many questions is lost.
+/// A worker that is silent through this count of questions is lost.
 const ROUNDS: u32 = 2;
-/// A question that has not come by after so many leases is asked again: it may be lost where Kafka was restored.
+/// The count of leases after which a question that was not read is asked again: a restore of Kafka may have lost it.
 const LEASES_PER_QUESTION_MAX: u32 = 20;
-/// A worker whose calls are all locked by others is looked at again after this time.
+/// The pause before the next attempt for a worker whose calls are all locked by others.
 const LOCKED_PAUSE_MS: u32 = 50;
 
-/// What was heard of workers, in order.
+/// Signs of life and questions of a batch, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct News {
-    /// By worker: since its last sign of life, if there was one, these questions came.
+    /// By worker: its last sign of life, if there was one, and the questions after it.
     workers: BTreeMap<String, Heard>,
 }
 
@@ -35,20 +37,20 @@ struct Heard {
 }
 
 impl News {
-    /// A sign of life.
+    /// Adds a sign of life.
     pub fn alive(&mut self, worker: &str, lease_ms: u64) {
         let heard = Heard { lease_ms: Some(lease_ms), questions: Vec::new() };
         self.workers.insert(worker.to_owned(), heard);
     }
 
-    /// A question that came by.
+    /// Adds a question.
     pub fn question(&mut self, question: &Question) {
         let heard = self.workers.entry(question.worker.clone()).or_default();
         heard.questions.push((question.round, question.at_ms));
     }
 }
 
-/// Why a worker's calls are sent to others.
+/// The reason for which a worker's calls are sent to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostReason {
     /// It did not answer.
@@ -71,21 +73,40 @@ impl LostReason {
     }
 }
 
-/// What [`release_lost`] did.
+/// Makes the records that tell a worker that it was lost.
+#[derive(Debug, Clone, Copy)]
+pub struct Notice<'a> {
+    /// The names of the topics.
+    pub topics: &'a Topics,
+    /// The time for which the record is kept, in milliseconds. Then it is deleted.
+    pub kept_ms: u64,
+}
+
+impl Notice<'_> {
+    fn tell(&self, worker: &str) -> Record {
+        lost_worker_record(self.topics, worker)
+    }
+
+    fn take_back(&self, worker: &str) -> Record {
+        lost_worker_tombstone(self.topics, worker)
+    }
+}
+
+/// The outcome of [`release_lost`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Released {
     /// The worker.
     pub worker: String,
-    /// Why it is lost.
+    /// The reason of the loss.
     pub reason: LostReason,
-    /// How many of its calls were sent on just now.
+    /// The count of its calls that were sent on by this call.
     pub calls: u32,
-    /// How many all in all, once none is left.
+    /// The count of all its calls, present once none is left. 0 if it had none.
     pub finished: Option<u32>,
 }
 
-/// Takes news in, as part of the caller's transaction, which also moves the offsets that they came by (rule 3). Returns
-/// how many workers are lost by it: [`release_lost`] has work.
+/// Takes news in, as part of the caller's transaction, which also moves the offsets of their records (rule 3). Returns
+/// the count of workers for which [`release_lost`] has work now.
 pub async fn take_in(tx: &mut Tx, news: &News) -> Result<u64, Error> {
     if news.workers.is_empty() {
         return Ok(0);
@@ -95,7 +116,7 @@ pub async fn take_in(tx: &mut Tx, news: &News) -> Result<u64, Error> {
     Ok(restarted + take_in_questions(tx, news).await?)
 }
 
-/// All rows that are to change, in one order, so that two callers never wait for each other.
+/// Locks all rows that are to change, in one order, so that two callers never deadlock.
 async fn lock(tx: &mut Tx, news: &News) -> Result<(), Error> {
     let instances: BTreeSet<&str> = news.workers.keys().map(|worker| instance_of(worker)).collect();
     sqlx::query!(
@@ -107,8 +128,8 @@ async fn lock(tx: &mut Tx, news: &News) -> Result<(), Error> {
     Ok(())
 }
 
-/// A later start of an instance takes its place; starts are in the order of their texts. An earlier one that is heard
-/// of afterwards takes nobody's: its lease ends as any other's.
+/// Applies signs of life. A sign of a later start of an instance makes its earlier starts lost; starts are in the order
+/// of their texts. A sign of an earlier start makes no other start lost: its own lease ends like any other.
 async fn take_in_signs(tx: &mut Tx, news: &News) -> Result<u64, Error> {
     let signs: Vec<(&str, i64)> = news
         .workers
@@ -134,6 +155,13 @@ async fn take_in_signs(tx: &mut Tx, news: &News) -> Result<u64, Error> {
     )
     .execute(tx.raw())
     .await?;
+    // A call may have come with the sign, after the worker's other calls were sent on.
+    let lost_before = sqlx::query!(
+        "update orchestrator.workers set due_at = now() where worker = any($1) and lost_reason is not null",
+        &workers as &[&str],
+    )
+    .execute(tx.raw())
+    .await?;
     let lost = sqlx::query!(
         r#"update orchestrator.workers as earlier set lost_reason = $2, due_at = now()
            from unnest($1::text[], $3::text[]) as later (worker, instance)
@@ -145,7 +173,7 @@ async fn take_in_signs(tx: &mut Tx, news: &News) -> Result<u64, Error> {
     )
     .execute(tx.raw())
     .await?;
-    Ok(lost.rows_affected())
+    Ok(lost.rows_affected() + lost_before.rows_affected())
 }
 
 async fn take_in_questions(tx: &mut Tx, news: &News) -> Result<u64, Error> {
@@ -178,7 +206,7 @@ async fn take_in_questions(tx: &mut Tx, news: &News) -> Result<u64, Error> {
     Ok(rows.into_iter().filter(|lost| *lost).count() as u64)
 }
 
-/// In how many milliseconds somebody must look at a worker (0: now); none when there is no worker.
+/// The milliseconds until a worker is due (0: now); none if there is no worker.
 pub async fn next_due_ms(pool: &Pool) -> Result<Option<u64>, Error> {
     let in_ms = sqlx::query_scalar!(
         "select ceil(extract(epoch from min(due_at) - clock_timestamp()) * 1000)::bigint from orchestrator.workers"
@@ -188,8 +216,9 @@ pub async fn next_due_ms(pool: &Pool) -> Result<Option<u64>, Error> {
     Ok(in_ms.map(|ms| u64::try_from(ms).unwrap_or(0)))
 }
 
-/// The questions to those who were silent for too long and have calls under way, as part of the caller's transaction,
-/// which must append them to the outbox; who has none is forgotten. At most `workers_max`; each is asked by one caller.
+/// The questions to workers that were silent for too long and have calls under way, as part of the caller's
+/// transaction, which must append them to the outbox. A silent worker without calls is forgotten. At most `workers_max`
+/// of each kind; each worker is asked by one caller.
 pub async fn ask_silent(tx: &mut Tx, workers_max: u32) -> Result<Vec<Question>, Error> {
     sqlx::query!(
         "delete from orchestrator.workers where worker in (
@@ -226,14 +255,10 @@ pub async fn ask_silent(tx: &mut Tx, workers_max: u32) -> Result<Vec<Question>, 
     Ok(rows.into_iter().map(|row| question((row.worker, row.round, row.question_ms))).collect())
 }
 
-/// Sends on the next calls of a worker that is lost, in a transaction of its own. When none is left, the worker is
-/// forgotten, and `tell` makes the record that tells it if it had any. None when no worker is lost, or others see to
-/// them.
-pub async fn release_lost(
-    pool: &Pool,
-    max: ReleaseMax,
-    tell: impl FnOnce(&str) -> Record,
-) -> Result<Option<Released>, Error> {
+/// Sends on the next calls of a lost worker, in a transaction of its own. When none is left, a notice tells the worker,
+/// if it had calls; an old notice is deleted, and the worker is forgotten. None if no worker is due, or other callers
+/// have locked them.
+pub async fn release_lost(pool: &Pool, max: ReleaseMax, notice: &Notice<'_>) -> Result<Option<Released>, Error> {
     let mut tx = pool.begin().await?;
     let row = sqlx::query!(
         r#"select worker, lost_reason as "lost_reason!", released from orchestrator.workers
@@ -260,18 +285,55 @@ pub async fn release_lost(
         .execute(tx.raw())
         .await?;
         None
-    } else {
-        sqlx::query!("delete from orchestrator.workers where worker = $1", row.worker).execute(tx.raw()).await?;
-        if released > 0 {
-            outbox::append(&mut tx, &[tell(&row.worker)]).await?;
-        }
+    } else if released > 0 {
+        outbox::append(&mut tx, &[notice.tell(&row.worker)]).await?;
+        sqlx::query!(
+            "update orchestrator.workers
+             set released = 0, told_at = now(), due_at = now() + $2 * interval '1 millisecond'
+             where worker = $1",
+            row.worker,
+            notice.kept_ms as f64,
+        )
+        .execute(tx.raw())
+        .await?;
         Some(released)
+    } else {
+        forget(&mut tx, &row.worker, notice).await?;
+        Some(0)
     };
     tx.commit().await?;
     Ok(Some(Released { worker: row.worker, reason, calls, finished }))
 }
 
-/// A worker is `instance/start`.
+/// Forgets a lost worker that has no calls, once its notice is old, and takes that back. Until then, a call that comes
+/// late is sent on at once.
+async fn forget(tx: &mut Tx, worker: &str, notice: &Notice<'_>) -> Result<(), Error> {
+    let kept_ms = notice.kept_ms as f64;
+    let forgotten = sqlx::query_scalar!(
+        "delete from orchestrator.workers
+         where worker = $1 and told_at + $2 * interval '1 millisecond' <= now()
+         returning worker",
+        worker,
+        kept_ms,
+    )
+    .fetch_optional(tx.raw())
+    .await?;
+    if forgotten.is_some() {
+        return outbox::append(tx, &[notice.take_back(worker)]).await;
+    }
+    sqlx::query!(
+        "update orchestrator.workers
+         set told_at = coalesce(told_at, now()), due_at = coalesce(told_at, now()) + $2 * interval '1 millisecond'
+         where worker = $1",
+        worker,
+        kept_ms,
+    )
+    .execute(tx.raw())
+    .await?;
+    Ok(())
+}
+
+/// The instance of a worker, whose name is `instance/start`.
 fn instance_of(worker: &str) -> &str {
     worker.rsplit_once('/').map_or(worker, |(instance, _)| instance)
 }

@@ -65,12 +65,32 @@ impl Ground {
     /// # Panics
     /// When the flow does not lint, or a server refuses.
     pub async fn apply(&self, yaml: &str) -> Definition {
-        let definition = Definition::parse_yaml("test.yaml", yaml, &mut |_| Err("no references".to_owned()));
-        let definition = definition.unwrap_or_else(|problems| panic!("{problems:?}"));
-        self.target.apply_flows(std::slice::from_ref(&definition)).await.expect("a flow is applied");
+        let definition = self.apply_unrelayed(yaml).await;
         let record = self.outbox(&self.topics.flows()).pop().expect("a flow that was not applied before");
         self.send(&record).await;
         definition
+    }
+
+    /// The same before the relay has delivered it.
+    ///
+    /// # Panics
+    /// The flow does not lint, or Postgres refuses it.
+    pub async fn apply_unrelayed(&self, yaml: &str) -> Definition {
+        self.try_apply(yaml).await.expect("a flow is applied")
+    }
+
+    /// The same for a flow that may be refused.
+    ///
+    /// # Errors
+    /// Those of `apply_flows`.
+    ///
+    /// # Panics
+    /// The flow does not lint by itself.
+    pub async fn try_apply(&self, yaml: &str) -> anyhow::Result<Definition> {
+        let definition = Definition::parse_yaml("test.yaml", yaml, &mut |_| Err("no references".to_owned()));
+        let definition = definition.unwrap_or_else(|problems| panic!("{problems:?}"));
+        self.target.apply_flows(std::slice::from_ref(&definition)).await?;
+        Ok(definition)
     }
 
     /// Sends a record; its partition and offset.

@@ -17,13 +17,17 @@ use crate::port::Port;
 use crate::process::{Launch, Process};
 use crate::tool::{run, tool_path};
 
+mod properties;
+
+use properties::{broker_alone, controller_alone, more_listeners, of_many, server_properties};
+
 /// A broker is ready in 2 to 4 s on a quiet machine; recovery after `kill -9` takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// The broker logs this when it serves.
 const READY_LINE: &str = "Kafka Server started";
 /// The controller logs this when a broker has been silent for too long.
-const FENCED_LINE: &str = "Fencing broker 1 ";
-/// The node id of a controller apart; the broker's is 1.
+const FENCED_LINE: &str = "Fencing broker";
+/// The node id of a controller apart; that of the first broker is 1, those of more brokers follow.
 const CONTROLLER_ID: u32 = 2;
 /// Its data folder's id: any other than the template's.
 const CONTROLLER_FOLDER_ID: &str = "Y29udHJvbGxlci1hcGFydA";
@@ -41,13 +45,35 @@ pub struct KafkaOptions {
     pub heap_mib: u32,
     /// More lines of server.properties; a later line wins.
     pub properties: Vec<(String, String)>,
-    /// A controller in a process of its own, which lives on when the broker is killed.
+    /// More listeners, each with an address of its own that it tells its clients.
+    pub listeners: Vec<Listener>,
+    /// A controller in a process of its own, which lives on when a broker is killed.
     pub controller_apart: bool,
+    /// The number of brokers; with more than one the controller is apart. Three of them keep Kafka's own topics thrice.
+    pub brokers: u32,
+}
+
+/// A listener whose clients reach it at another port, by way of a [`Line`](crate::Line).
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// In capital letters.
+    pub name: String,
+    /// The port that the broker opens.
+    pub port: u16,
+    /// The port that it tells clients.
+    pub advertised: u16,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { full_jit: false, heap_mib: 512, properties: vec![], controller_apart: false }
+        Self {
+            full_jit: false,
+            heap_mib: 512,
+            properties: vec![],
+            listeners: vec![],
+            controller_apart: false,
+            brokers: 1,
+        }
     }
 }
 
@@ -56,93 +82,154 @@ impl KafkaOptions {
     pub fn to_be_killed() -> Self {
         Self { controller_apart: true, ..Self::default() }
     }
+
+    /// Three brokers, each of which may be killed.
+    pub fn three_brokers() -> Self {
+        Self { controller_apart: true, brokers: 3, ..Self::default() }
+    }
 }
 
-/// A private broker; it goes, with its data, when dropped.
+/// A private broker, or several; they go, with their data, when dropped.
 #[derive(Debug)]
 pub struct Kafka {
+    brokers: Vec<Broker>,
+    controller: Option<Controller>,
+    _controller_port: Port,
+    _folder: DataFolder,
+}
+
+#[derive(Debug)]
+struct Broker {
+    node: u32,
     process: Process,
     port: Port,
     /// Bytes of the log that belong to earlier lives.
     log_seen_bytes: usize,
-    controller: Option<Controller>,
-    _controller_port: Port,
-    _folder: DataFolder,
+    /// Bytes of the controller's log as of its last death.
+    controller_seen_bytes: usize,
 }
 
 /// The process that keeps the cluster's metadata, where that is not the broker itself.
 #[derive(Debug)]
 struct Controller {
     process: Process,
-    /// Bytes of the log as of the broker's last death.
-    log_seen_bytes: usize,
 }
 
 impl Kafka {
-    /// Starts a broker and waits until it serves.
+    /// Starts the brokers and waits until they serve.
     pub async fn start(options: KafkaOptions) -> Result<Self> {
         let jars = tool_path("kafka")?;
         let java = tool_path("java")?;
-        let (port, controller_port) = (Port::take()?, Port::take()?);
-        let folder = DataFolder::new("kafka")?;
-        let data = folder.path().join("data");
+        let (folder, controller_port) = (DataFolder::new("kafka")?, Port::take()?);
         let template = formatted_template(&java, &jars)?;
-        run(Command::new("cp").arg("-a").arg(&template).arg(&data))?;
-        let mut text = server_properties(port.number(), controller_port.number(), &data, &options.properties);
-        let controller = if options.controller_apart {
-            text.push_str(&broker_alone(port.number(), controller_port.number()));
-            Some(Controller::start(&java, &jars, folder.path(), &template, &text)?)
-        } else {
-            None
-        };
-        let properties = folder.path().join("server.properties");
-        fs::write(&properties, text).context("server.properties")?;
-        let process = Process::start(launch("kafka", &java, &jars, &options, &properties))?;
-        let (log_seen_bytes, _controller_port, _folder) = (0, controller_port, folder);
-        let mut kafka = Self { process, port, log_seen_bytes, controller, _controller_port, _folder };
-        kafka.wait_until_ready().await?;
+        let mut kafka = Self { brokers: vec![], controller: None, _controller_port: controller_port, _folder: folder };
+        for place in 0..options.brokers {
+            let node = if place == 0 { 1 } else { CONTROLLER_ID + place };
+            let port = Port::take()?;
+            let data = kafka.data_of(node, &template)?;
+            let controller_port = kafka._controller_port.number();
+            let mut text = server_properties(port.number(), controller_port, &data, &options.properties);
+            text.push_str(&more_listeners(port.number(), &options.listeners));
+            if options.controller_apart {
+                text.push_str(&broker_alone(port.number(), controller_port, &options.listeners));
+            }
+            if options.brokers > 1 {
+                text.push_str(&of_many(node, port.number()));
+            }
+            if options.controller_apart && place == 0 {
+                kafka.controller = Some(Controller::start(&java, &jars, kafka._folder.path(), &template, &text)?);
+            }
+            let properties = kafka._folder.path().join(format!("server-{node}.properties"));
+            fs::write(&properties, text).context("server.properties")?;
+            let process = Process::start(launch("kafka", &java, &jars, &options, &properties))?;
+            kafka.brokers.push(Broker { node, process, port, log_seen_bytes: 0, controller_seen_bytes: 0 });
+        }
+        for broker in &mut kafka.brokers {
+            broker.wait_until_ready().await?;
+        }
         Ok(kafka)
+    }
+
+    /// A formatted data folder for a broker.
+    fn data_of(&self, node: u32, template: &Path) -> Result<PathBuf> {
+        let data = self._folder.path().join(format!("data-{node}"));
+        run(Command::new("cp").arg("-a").arg(template).arg(&data))?;
+        if node != 1 {
+            identify(&data, node, &format!("{node}{}", &CONTROLLER_FOLDER_ID[1..]))?;
+        }
+        Ok(data)
     }
 
     /// `bootstrap.servers`.
     pub fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.port.number())
+        let addresses = self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port.number()));
+        addresses.collect::<Vec<_>>().join(",")
     }
 
-    /// The broker's process id.
+    /// The first broker's process id.
     pub fn id(&self) -> u32 {
-        self.process.id()
+        self.brokers[0].process.id()
     }
 
-    /// `kill -9`.
+    /// `kill -9` of the first broker.
     pub fn kill9(&mut self) {
-        if let Some(controller) = &mut self.controller {
-            controller.log_seen_bytes = length(controller.process.log());
-        }
-        self.process.kill9();
+        self.kill_broker(0);
     }
 
-    /// Starts it again with the same port and data, and waits until it serves. A controller apart has noticed the death
-    /// by then.
+    /// `kill -9` of one of several.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn kill_broker(&mut self, place: usize) {
+        self.death_is_near(place);
+        self.brokers[place].process.kill9();
+    }
+
+    /// [`Kafka::restart_broker`] of the first.
     pub async fn restart(&mut self) -> Result<()> {
-        if let Some(controller) = &mut self.controller {
-            controller.wait_until_noticed().await?;
-        }
-        self.log_seen_bytes = length(self.process.log());
-        self.process.restart()?;
-        self.wait_until_ready().await
+        self.restart_broker(0).await
     }
 
-    /// SIGSTOP.
+    /// Starts a broker again with the same port and data, and waits until it serves. A controller apart has noticed the
+    /// death by then.
+    ///
+    /// # Panics
+    /// When there are fewer brokers.
+    pub async fn restart_broker(&mut self, place: usize) -> Result<()> {
+        let broker = &mut self.brokers[place];
+        if let Some(controller) = &mut self.controller {
+            controller.wait_until_noticed(broker.node, broker.controller_seen_bytes).await?;
+        }
+        broker.log_seen_bytes = length(broker.process.log());
+        broker.process.restart()?;
+        broker.wait_until_ready().await
+    }
+
+    /// Lets the first broker's files grow no more, as a full disk does, until [`Kafka::restart`]. It may end by that.
+    pub fn fill_disk(&mut self) -> Result<()> {
+        self.death_is_near(0);
+        self.brokers[0].process.limit_files(1)
+    }
+
+    /// SIGSTOP of the first broker.
     pub fn pause(&self) {
-        self.process.pause();
+        self.brokers[0].process.pause();
     }
 
     /// SIGCONT.
     pub fn resume(&self) {
-        self.process.resume();
+        self.brokers[0].process.resume();
     }
 
+    /// From here on the controller's log may tell a broker's death.
+    fn death_is_near(&mut self, place: usize) {
+        if let Some(controller) = &self.controller {
+            self.brokers[place].controller_seen_bytes = length(controller.process.log());
+        }
+    }
+}
+
+impl Broker {
     async fn wait_until_ready(&mut self) -> Result<()> {
         let (log, seen) = (self.process.log().to_owned(), self.log_seen_bytes);
         let started = async || says(&log, seen, READY_LINE);
@@ -154,25 +241,31 @@ impl Controller {
     fn start(java: &Path, jars: &Path, folder: &Path, template: &Path, text: &str) -> Result<Self> {
         let data = folder.join("controller");
         run(Command::new("cp").arg("-a").arg(template).arg(&data))?;
-        let identity = fs::read_to_string(data.join("meta.properties")).context("meta.properties")?;
-        let identity = identity.lines().map(|line| match line.split_once('=') {
-            Some(("node.id", _)) => format!("node.id={CONTROLLER_ID}\n"),
-            Some(("directory.id", _)) => format!("directory.id={CONTROLLER_FOLDER_ID}\n"),
-            _ => format!("{line}\n"),
-        });
-        fs::write(data.join("meta.properties"), identity.collect::<String>()).context("meta.properties")?;
+        identify(&data, CONTROLLER_ID, CONTROLLER_FOLDER_ID)?;
         let properties = folder.join("controller.properties");
         fs::write(&properties, controller_alone(text, &data)).context("controller.properties")?;
         let options = KafkaOptions { heap_mib: CONTROLLER_HEAP_MIB, ..KafkaOptions::default() };
         let process = Process::start(launch("kafka-controller", java, jars, &options, &properties))?;
-        Ok(Self { process, log_seen_bytes: 0 })
+        Ok(Self { process })
     }
 
-    async fn wait_until_noticed(&mut self) -> Result<()> {
-        let (log, seen) = (self.process.log().to_owned(), self.log_seen_bytes);
-        let noticed = async || says(&log, seen, FENCED_LINE);
+    async fn wait_until_noticed(&mut self, node: u32, seen: usize) -> Result<()> {
+        let log = self.process.log().to_owned();
+        let line = format!("{FENCED_LINE} {node} ");
+        let noticed = async || says(&log, seen, &line);
         self.process.wait_until(READY_WITHIN, "the controller notices the broker's death", noticed).await
     }
+}
+
+/// Makes a copy of the template another node's.
+fn identify(data: &Path, node: u32, folder_id: &str) -> Result<()> {
+    let identity = fs::read_to_string(data.join("meta.properties")).context("meta.properties")?;
+    let identity = identity.lines().map(|line| match line.split_once('=') {
+        Some(("node.id", _)) => format!("node.id={node}\n"),
+        Some(("directory.id", _)) => format!("directory.id={folder_id}\n"),
+        _ => format!("{line}\n"),
+    });
+    fs::write(data.join("meta.properties"), identity.collect::<String>()).context("meta.properties")
 }
 
 fn length(log: &Path) -> usize {
@@ -196,64 +289,6 @@ fn launch(name: &str, java: &Path, jars: &Path, options: &KafkaOptions, properti
         .arg(jars.join("*"))
         .arg("kafka.Kafka")
         .arg(properties)
-}
-
-fn server_properties(port: u16, controller_port: u16, data: &Path, more: &[(String, String)]) -> String {
-    let data = data.display();
-    let mut text = format!(
-        "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-log.dirs={data}
-auto.create.topics.enable=false
-num.partitions=6
-offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
-transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-min.insync.replicas=1
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
-log.index.size.max.bytes=2097152
-log.cleaner.dedupe.buffer.size=16777216
-"
-    );
-    for (name, value) in more {
-        text.push_str(&format!("{name}={value}\n"));
-    }
-    text
-}
-
-/// More lines for a broker that is no controller.
-fn broker_alone(port: u16, controller_port: u16) -> String {
-    format!(
-        "process.roles=broker
-controller.quorum.voters={CONTROLLER_ID}@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port}
-"
-    )
-}
-
-/// The controller's settings, from its broker's.
-fn controller_alone(broker: &str, data: &Path) -> String {
-    let lines = broker.lines().filter(|line| !line.starts_with("advertised.listeners="));
-    let voters = broker.lines().rev().find_map(|line| line.strip_prefix("controller.quorum.voters="));
-    let address = voters.and_then(|voters| voters.split_once('@')).map_or("", |(_, address)| address);
-    let more = [
-        "process.roles=controller".to_owned(),
-        format!("node.id={CONTROLLER_ID}"),
-        format!("listeners=CONTROLLER://{address}"),
-        format!("log.dirs={}", data.display()),
-    ];
-    lines.map(str::to_owned).chain(more).collect::<Vec<_>>().join("\n")
 }
 
 /// A formatted data folder to copy, made once per machine and version.

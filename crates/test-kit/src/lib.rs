@@ -6,15 +6,19 @@
 //!
 //! Invariant: nothing outlives the process that started it, not even after `kill -9`.
 
+#![expect(clippy::disallowed_methods, reason = "what tests stand on takes its surroundings from the environment")]
+
 mod folder;
 mod ground;
 mod http;
 mod kafka;
+mod line;
 mod metric;
 mod port;
 mod postgres;
 mod process;
 mod prometheus;
+mod proxy;
 mod registry;
 mod role;
 mod sample;
@@ -27,17 +31,19 @@ mod wait;
 
 pub use ground::{Ground, TEST_TRACE, noise};
 pub use http::{Answer, Receiver, Request, http_client};
-pub use kafka::{Kafka, KafkaOptions};
+pub use kafka::{Kafka, KafkaOptions, Listener};
+pub use line::{Line, LineState};
 pub use metric::{measure, metric};
 pub use port::Port;
-pub use postgres::{Postgres, PostgresOptions, psql};
+pub use postgres::{Backup, Postgres, PostgresOptions, psql};
 pub use process::{Launch, Process};
 pub use prometheus::Prometheus;
+pub use proxy::{ApiKey, END_TXN, HeldRequest, ProxiedKafka};
 pub use registry::Registry;
 pub use role::{MeanwhileProcess, Role, binary, meanwhile};
 pub use sample::{sample_event, sample_job, sample_slip};
 pub use shared::{kafka, postgres_database, prefix, registry, variable};
-pub use system::{TestSystem, TestSystemBuilder, submit};
+pub use system::{Server, TestSystem, TestSystemBuilder, submit};
 pub use tokens::{Tokens, assert_one_token};
 pub use tool::{kcat, repository};
 pub use topics::{read_topic, topic_names};

@@ -14,6 +14,10 @@ use crate::port::Port;
 use crate::process::{Launch, Process};
 use crate::tool::{run, tool_path};
 
+mod copies;
+
+pub use copies::Backup;
+
 /// Postgres logs this when processes of its earlier life are still there. It is then started again, at most so often.
 const STILL_IN_USE: &str = "pre-existing shared memory block";
 const STARTS_MAX: u32 = 20;
@@ -48,13 +52,19 @@ impl Postgres {
         let folder = DataFolder::new("postgres")?;
         let data = folder.path().join("data");
         run(Command::new("cp").arg("-a").arg(template(&programs)?).arg(&data))?;
+        Self::serve(programs, port, folder, settings(&options)).await
+    }
+
+    /// Starts a server on the data in the folder.
+    async fn serve(programs: PathBuf, port: Port, folder: DataFolder, settings: Vec<(String, String)>) -> Result<Self> {
+        let data = folder.path().join("data");
         let socket_folder = folder.path().join("s");
         fs::create_dir(&socket_folder).context("the socket's folder")?;
         fs::set_permissions(&socket_folder, Permissions::from_mode(0o700)).context("the socket's folder")?;
         give_to_server_user(&socket_folder)?;
         let mut launch = Launch::new("postgres", programs.join("postgres")).user(server_user()).folder(&data);
         launch = launch.arg("-D").arg(&data).arg("-k").arg(&socket_folder).arg("-p").arg(port.number().to_string());
-        for (name, value) in settings(&options) {
+        for (name, value) in settings {
             launch = launch.arg("-c").arg(format!("{name}={value}"));
         }
         let process = Process::start(launch)?;
@@ -106,6 +116,11 @@ impl Postgres {
             }
             tokio::time::sleep(BETWEEN_STARTS).await;
         }
+    }
+
+    /// Lets its files grow no more, as a full disk does, until [`Postgres::restart`]. It may end by that.
+    pub fn fill_disk(&mut self) -> Result<()> {
+        self.process.limit_files(1)
     }
 
     /// SIGSTOP of the postmaster and all backends.
@@ -170,6 +185,17 @@ fn give_to_server_user(folder: &Path) -> Result<()> {
     run(Command::new("chown").arg(user).arg(folder)).map(drop)
 }
 
+/// A command that writes into this folder as the server's user.
+fn as_server_user(program: &Path, folder: &Path) -> Result<Command> {
+    give_to_server_user(folder)?;
+    let mut command = Command::new("setpriv");
+    if let Some(user) = server_user() {
+        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+    }
+    command.current_dir(folder).arg("--").arg(program);
+    Ok(command)
+}
+
 /// An initialised data folder to copy, made once per machine and version.
 fn template(programs: &Path) -> Result<PathBuf> {
     let version = run(Command::new(programs.join("postgres")).arg("--version"))?;
@@ -182,13 +208,8 @@ fn template(programs: &Path) -> Result<PathBuf> {
         return Ok(template);
     }
     let work = DataFolder::new("initdb")?;
-    give_to_server_user(work.path())?;
     let data = work.path().join("data");
-    let mut initdb = Command::new("setpriv");
-    if let Some(user) = server_user() {
-        initdb.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
-    }
-    initdb.current_dir(work.path()).arg("--").arg(programs.join("initdb"));
+    let mut initdb = as_server_user(&programs.join("initdb"), work.path())?;
     initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "-D"]);
     run(initdb.arg(&data))?;
     fs::rename(&data, &template).context("keeping the template")?;

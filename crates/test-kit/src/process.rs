@@ -170,6 +170,19 @@ impl Process {
         self.signal_all(Signal::SIGCONT);
     }
 
+    /// Lets it, and its descendants, write nothing beyond so many bytes of a file, as on a full disk, until it is
+    /// started again.
+    pub fn limit_files(&self, bytes: u64) -> Result<()> {
+        let processes = std::iter::once(Pid::from_raw(self.child.id() as i32)).chain(descendants(self.child.id()));
+        for pid in processes {
+            let mut prlimit = Command::new("prlimit");
+            prlimit.arg(format!("--pid={pid}")).arg(format!("--fsize={bytes}:unlimited"));
+            // A backend may have ended meanwhile.
+            let _ = prlimit.output().context("prlimit")?;
+        }
+        Ok(())
+    }
+
     fn signal_all(&self, signal: Signal) {
         let _ = kill(Pid::from_raw(self.child.id() as i32), signal);
         for pid in descendants(self.child.id()) {

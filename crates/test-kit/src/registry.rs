@@ -50,6 +50,11 @@ impl Registry {
         format!("http://127.0.0.1:{}/apis/ccompat/v7", self.port.number())
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
     /// `kill -9`.
     pub fn kill9(&mut self) {
         self.process.kill9();

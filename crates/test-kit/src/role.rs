@@ -57,9 +57,14 @@ pub struct MeanwhileProcess {
 impl MeanwhileProcess {
     /// Starts it; does not wait. `instance` tells it from others of its role and stays over restarts.
     pub async fn start(role: Role, instance: &str, variables: &[(String, String)]) -> Result<Self> {
+        Self::start_program(binary().await?, role, instance, variables)
+    }
+
+    /// The same with another build of the program.
+    pub fn start_program(program: PathBuf, role: Role, instance: &str, variables: &[(String, String)]) -> Result<Self> {
         let port = Port::take()?;
         let listen = format!("127.0.0.1:{}", port.number());
-        let mut launch = Launch::new(instance, binary().await?).arg(role.as_str());
+        let mut launch = Launch::new(instance, program).arg(role.as_str());
         launch = launch.env("MEANWHILE_LISTEN", listen).env("MEANWHILE_INSTANCE", instance);
         for (name, value) in variables {
             launch = launch.env(name, value);

@@ -1,8 +1,9 @@
 //! Slips and events of no particular flow, for tests to change where it matters.
 
-use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
+use flow::facts::JobFacts;
 use flow::id::JobId;
-use flow::slip::{Phase, Slip};
+use flow::slip::{Carried, Phase, Slip};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -11,14 +12,23 @@ pub fn sample_job() -> JobId {
     JobId::new(Uuid::now_v7())
 }
 
-/// A slip on its way to step `s` of flow `order`.
-pub fn sample_slip(job: JobId, hop: u32) -> Slip {
-    Slip {
+fn facts(job: JobId) -> JobFacts {
+    JobFacts {
         job,
         tenant: "default".to_owned(),
         flow: "order".to_owned(),
         version: "v".to_owned(),
         key: job.to_string(),
+        correlation_id: String::new(),
+        accepted_at_ms: 0,
+        retry_of: None,
+    }
+}
+
+/// A slip on its way to step `s` of flow `order`.
+pub fn sample_slip(job: JobId, hop: u32) -> Slip {
+    Slip {
+        facts: facts(job),
         step: "s".to_owned(),
         phase: Phase::Forward,
         branch: String::new(),
@@ -30,22 +40,17 @@ pub fn sample_slip(job: JobId, hop: u32) -> Slip {
         done: vec![],
         failure: None,
         deadline_ms: None,
-        accepted_at_ms: 0,
-        correlation_id: String::new(),
         priority: 1,
-        retry_of: None,
+        search: None,
+        requires: Vec::new(),
+        carried: Carried::default(),
     }
 }
 
 /// An event of flow `order`.
 pub fn sample_event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) -> JobEvent {
     JobEvent {
-        job,
-        tenant: "default".to_owned(),
-        flow: "order".to_owned(),
-        version: "v".to_owned(),
-        key: job.to_string(),
-        correlation_id: String::new(),
+        facts: facts(job),
         kind,
         status,
         hop,
@@ -56,10 +61,9 @@ pub fn sample_event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) ->
         visit: 1,
         attempts: 1,
         at_ms: 0,
-        accepted_at_ms: 0,
         steps_total: 2,
-        retry_of: None,
         next_attempt_after_ms: None,
         data: None,
+        carried: CarriedEvent::default(),
     }
 }

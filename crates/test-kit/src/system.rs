@@ -14,17 +14,22 @@ use flow::id::JobId;
 use serde_json::Value;
 
 use crate::kafka::Kafka;
+use crate::line::Line;
 use crate::postgres::{Postgres, psql};
 use crate::registry::Registry;
-use crate::role::{MeanwhileProcess, Role, meanwhile};
+use crate::role::{MeanwhileProcess, Role, binary, meanwhile};
 use crate::tokens::Tokens;
 use crate::topics::settings;
 
 mod builder;
+mod lines;
 mod submit;
 
 pub use builder::TestSystemBuilder;
+pub use lines::Server;
 pub use submit::submit;
+
+use lines::Lines;
 
 /// Only ends a test that hangs: how long a submit is repeated, and how long a role may take to leave.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -39,6 +44,7 @@ pub struct TestSystem {
     roles: Vec<MeanwhileProcess>,
     started: BTreeMap<Role, u32>,
     accepted: BTreeSet<JobId>,
+    excepted: BTreeSet<JobId>,
     client: Client,
     unreadable_expected: usize,
     finished: bool,
@@ -50,6 +56,7 @@ pub struct TestSystem {
     kafka: Option<Kafka>,
     registry: Option<Registry>,
     postgres: Option<Postgres>,
+    lines: Lines,
 }
 
 impl TestSystem {
@@ -105,12 +112,18 @@ impl TestSystem {
 
     /// Starts one more process of a role; returns its place among [`TestSystem::roles`]. Does not wait.
     pub async fn add(&mut self, role: Role) -> Result<usize> {
+        self.add_program(binary().await?, role)
+    }
+
+    /// The same with another build of the program.
+    pub fn add_program(&mut self, program: PathBuf, role: Role) -> Result<usize> {
         let number = self.started.entry(role).or_default();
         let instance = format!("{}-{number}", role.as_str());
         *number += 1;
         let own_url = self.database_url.replacen("postgres@", &format!("meanwhile_{}@", role.as_str()), 1);
-        let variables = if role == Role::Workers { self.variables.clone() } else { self.variables_with(&own_url) };
-        self.roles.push(MeanwhileProcess::start(role, &instance, &variables).await?);
+        let mut variables = if role == Role::Workers { self.variables.clone() } else { self.variables_with(&own_url) };
+        self.lines.lead(role, &mut variables);
+        self.roles.push(MeanwhileProcess::start_program(program, role, &instance, &variables)?);
         Ok(self.roles.len() - 1)
     }
 
@@ -150,6 +163,14 @@ impl TestSystem {
     /// When the registry is shared.
     pub fn registry(&mut self) -> &mut Registry {
         self.registry.as_mut().expect("private_registry() was asked for")
+    }
+
+    /// The line from a role's processes to a server.
+    ///
+    /// # Panics
+    /// When there are no lines.
+    pub fn line(&self, role: Role, server: Server) -> &Line {
+        self.lines.get(role, server).expect("lines() was asked for")
     }
 
     /// `bootstrap.servers`.
@@ -204,6 +225,25 @@ impl TestSystem {
     /// Notes jobs that were accepted elsewhere; [`TestSystem::finish`] holds them to the invariant too.
     pub fn note_accepted(&mut self, jobs: impl IntoIterator<Item = JobId>) {
         self.accepted.extend(jobs);
+    }
+
+    /// Forgets accepted jobs that are gone with a server; returns their count.
+    pub fn forget_accepted(&mut self, is_gone: impl Fn(&JobId) -> bool) -> usize {
+        let before = self.accepted.len();
+        self.accepted.retain(|job| !is_gone(job));
+        before - self.accepted.len()
+    }
+
+    /// Holds these jobs to nothing any more: somebody was told that they may be in two places.
+    pub fn except(&mut self, jobs: impl IntoIterator<Item = JobId>) {
+        self.excepted.extend(jobs);
+        self.accepted.retain(|job| !self.excepted.contains(job));
+    }
+
+    /// Runs a command of the binary to its end, with this system's settings and as the database's superuser; returns
+    /// its standard output.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        meanwhile(arguments, &self.variables_with(&self.database_url)).await
     }
 
     /// Tells how many records on token topics and events the test itself made unreadable.
@@ -284,9 +324,10 @@ impl TestSystem {
             }
         }
         let mut tokens = Tokens::read_back(&self.brokers, &self.registry_url, &self.prefix).await?;
-        let unreadable = std::mem::take(&mut tokens.unreadable);
+        let unreadable: Vec<_> = std::mem::take(&mut tokens.unreadable).into_values().collect();
         let expected = unreadable.len() == self.unreadable_expected;
         assert!(expected, "unreadable, where {} should be: {unreadable:#?}", self.unreadable_expected);
+        tokens.forget(&self.excepted);
         tokens.assert_one_token(self.accepted.iter().copied());
         Ok(tokens)
     }

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use bus::{Reader, Registry};
+use events::header;
 use events::lane::Freed;
 use events::record::Inbound;
 use events::topic::Topics;
 use events::wait::{RunningCall, Turn, Wait};
 use events::{decode_event, decode_slip, decode_wait};
 use flow::event::{EventKind, JobEvent, JobStatus};
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, Slip};
 
 use crate::topics::{read_topic, topic_names};
@@ -29,12 +30,15 @@ pub struct Tokens {
     pub slips: Vec<Slip>,
     /// From `waits`.
     pub holds: Vec<Hold>,
+    /// From `waits`: slips that nobody could read when their turn came. Each was sent again as it was.
+    pub unread: Vec<TokenId>,
     /// From `events`, in order per job.
     pub events: Vec<JobEvent>,
     /// The number of records on `dead-letters`.
     pub dead_letters: usize,
-    /// Where something lies that is none of the above, and why it cannot be read.
-    pub unreadable: Vec<String>,
+    /// By topic and bytes: where something lies that is none of the above, and why it cannot be read. A record that was
+    /// set aside while the registry was away, and sent again, is one.
+    pub unreadable: BTreeMap<(String, Option<Vec<u8>>), String>,
 }
 
 impl Tokens {
@@ -58,6 +62,11 @@ impl Tokens {
                 Some(Wait::Hold(hold) | Wait::Running(RunningCall { hold, .. }) | Wait::Turn(Turn { hold, .. })) => {
                     tokens.holds.push(hold);
                 }
+                Some(Wait::Unread(unread)) => {
+                    let id = unread.record.headers.iter().rev().find(|(name, _)| name == header::MESSAGE_ID);
+                    let id = id.and_then(|(_, id)| std::str::from_utf8(id.as_deref()?).ok()?.parse().ok());
+                    tokens.unread.extend::<Option<TokenId>>(id);
+                }
                 // An outcome is a wish: what it led to stands on the other topics.
                 Some(Wait::Signal(_) | Wait::Outcome(_) | Wait::Alive(_) | Wait::Question(_)) | None => {}
             }
@@ -70,6 +79,13 @@ impl Tokens {
         Ok(tokens)
     }
 
+    /// Leaves these jobs out.
+    pub fn forget(&mut self, jobs: &BTreeSet<JobId>) {
+        self.slips.retain(|slip| !jobs.contains(&slip.job));
+        self.holds.retain(|hold| !jobs.contains(&hold.slip.job));
+        self.events.retain(|event| !jobs.contains(&event.job));
+    }
+
     /// The final event of each job that has ended.
     pub fn ends(&self) -> BTreeMap<JobId, &JobEvent> {
         self.events.iter().filter(|event| event.status.is_final()).map(|event| (event.job, event)).collect()
@@ -79,7 +95,13 @@ impl Tokens {
     /// that a caller was promised.
     pub fn problems(&self, accepted: impl IntoIterator<Item = JobId>) -> Vec<String> {
         let mut jobs: BTreeMap<JobId, Trail<'_>> = BTreeMap::new();
+        let mut unread = self.unread.clone();
         for slip in &self.slips {
+            // Once more for each time that it rested unread.
+            if let Some(index) = unread.iter().position(|token| *token == slip.token()) {
+                unread.swap_remove(index);
+                continue;
+            }
             jobs.entry(slip.job).or_default().slips.push((&slip.branch, slip.hop));
         }
         for hold in &self.holds {
@@ -106,7 +128,7 @@ impl Tokens {
     /// When it is broken; the message lists how.
     pub fn assert_one_token(&self, accepted: impl IntoIterator<Item = JobId>) {
         let mut problems = self.problems(accepted);
-        problems.extend(self.unreadable.iter().map(|what| format!("unreadable: {what}")));
+        problems.extend(self.unreadable.values().map(|what| format!("unreadable: {what}")));
         let shown = problems.iter().take(PROBLEMS_SHOWN_MAX).map(String::as_str).collect::<Vec<_>>().join("\n");
         assert!(problems.is_empty(), "{} tokens are not in one place; the first:\n{shown}", problems.len());
     }
@@ -128,8 +150,15 @@ pub async fn assert_one_token(
     tokens
 }
 
-fn readable<T, E: std::fmt::Display>(read: Result<T, E>, record: &Inbound, unreadable: &mut Vec<String>) -> Option<T> {
-    let tell = |error| unreadable.push(format!("{}[{}]@{}: {error}", record.topic, record.partition, record.offset));
+fn readable<T, E: std::fmt::Display>(
+    read: Result<T, E>,
+    record: &Inbound,
+    unreadable: &mut BTreeMap<(String, Option<Vec<u8>>), String>,
+) -> Option<T> {
+    let tell = |error| {
+        let place = format!("{}[{}]@{}: {error}", record.topic, record.partition, record.offset);
+        unreadable.insert((record.topic.clone(), record.value.clone()), place);
+    };
     read.map_err(tell).ok()
 }
 

@@ -1,5 +1,7 @@
 //! The repository keeps its own rules.
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

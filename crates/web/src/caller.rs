@@ -1,4 +1,4 @@
-//! The one who asks: a tenant, and what it may do.
+//! The caller of a request: a tenant, and its scopes.
 
 use crate::problem::{Kind, Problem};
 
@@ -48,7 +48,8 @@ impl FromIterator<Scope> for Scopes {
     }
 }
 
-/// Decided once, where a request or a record comes in, and handed down. Handlers read the tenant from here only.
+/// The caller of a request or a record: decided once, at the door, and handed down. Handlers read the tenant from here
+/// only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub tenant: String,

@@ -10,18 +10,17 @@ use service_kit::identity::Ids;
 use service_kit::trace::Span;
 
 use crate::caller::Caller;
-use crate::problem::TraceId;
 use crate::request_info::RequestInfo;
 use crate::spans;
 
 /// The header of the correlation id.
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-/// In the extensions of every request.
+/// The context of a request, in its extensions.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// The caller's trace, continued, or a new one: the cause of whatever follows from the request.
+    /// The caller's trace, continued, or a new one: the cause of all effects of the request.
     pub trace: Trace,
-    /// The caller's, or ours. Echoed, stored, and sent on.
+    /// The correlation id: the caller's, or a new one. Echoed, stored, and sent on.
     pub correlation_id: String,
     pub caller: Caller,
 }
@@ -33,17 +32,21 @@ impl RequestContext {
     }
 }
 
-/// A correlation id as it may be stored: printable ASCII, of bounded length; none where nothing is left.
+/// A correlation id as it may be stored: printable ASCII, of bounded length; none if it is empty then.
 pub fn clean_correlation_id(text: &str) -> Option<String> {
     let clean: String =
         text.trim().chars().filter(|c| (' '..='~').contains(c)).take(CORRELATION_ID_BYTES_MAX).collect();
     (!clean.is_empty()).then_some(clean)
 }
 
-/// The trace that the caller says it is in.
+/// The trace that the request's headers name. Two `traceparent` name none; several `tracestate` are one list (W3C Trace
+/// Context, sections 2.2 and 3.3.1.5).
 fn incoming(headers: &HeaderMap) -> Option<Trace> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    Trace::parse(text("traceparent"), text("tracestate"))
+    let mut parents = headers.get_all("traceparent").iter();
+    let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
+    let states: Result<Vec<&str>, _> = headers.get_all("tracestate").iter().map(HeaderValue::to_str).collect();
+    let states = states.map(|states| states.join(",")).ok();
+    Trace::parse(parent.to_str().ok(), states.as_deref())
 }
 
 fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids, caller: Caller) -> RequestContext {
@@ -63,7 +66,7 @@ pub(crate) async fn carry(State((ids, anonymous)): State<(Ids, Caller)>, mut req
     span.text("meanwhile.correlation_id", &context.correlation_id);
     let echo = HeaderValue::from_str(&context.correlation_id).ok();
     let extensions = request.extensions_mut();
-    extensions.insert(TraceId(context.trace_id()));
+    extensions.insert(context.trace.context.trace_id);
     extensions.insert(context);
     if let Some(info) = &info {
         extensions.insert(info.clone());
@@ -97,6 +100,20 @@ mod tests {
         assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_ne!(context.trace.context.span_id, 0x00f0_67aa_0ba9_02b7);
         assert_eq!((context.trace.context.flags, context.trace.state.as_deref()), (0, Some("a=b")));
+    }
+
+    #[test]
+    fn two_parents_are_none_and_several_states_are_one_list() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let twice = [("traceparent", parent), ("traceparent", parent), ("tracestate", "a=b")];
+        let mut headers = HeaderMap::new();
+        for (name, value) in twice {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        assert_eq!(incoming(&headers), None);
+        headers.insert("traceparent", HeaderValue::from_static(parent));
+        headers.append("tracestate", HeaderValue::from_static("c=d"));
+        assert_eq!(incoming(&headers).unwrap().state.as_deref(), Some("a=b,c=d"));
     }
 
     #[test]

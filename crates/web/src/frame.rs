@@ -1,18 +1,23 @@
 //! The layers around the routes of a door.
 
 use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
 use axum::{Router, middleware};
 use service_kit::identity::Ids;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::caller::Caller;
 use crate::problem::{PublicUrl, complete_problem};
-use crate::{context, panic, request_log};
+use crate::{arrival, context, panic, request_log};
+
+/// Keeps caches from answering, since answers change with the state of jobs.
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The settings of a frame.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Where callers reach the door: makes URIs in answers absolute.
+    /// The address at which callers reach the door; it makes URIs in answers absolute.
     pub public_url: PublicUrl,
     /// Larger bodies are answered with 413.
     pub body_bytes_max: usize,
@@ -23,12 +28,15 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// From the inside out: panics and other errors become problems, the request is logged, all within its context.
+    /// Puts the layers around the routes. From the inside out: panics become answers, bodies are limited, errors become
+    /// problems, nothing is cached that does not say so, the request is logged, all within its context.
     pub fn around(self, routes: Router) -> Router {
         routes
             .layer(CatchPanicLayer::custom(panic::answer))
             .layer(DefaultBodyLimit::max(self.body_bytes_max))
+            .layer(middleware::from_fn_with_state(self.body_bytes_max, arrival::bounded))
             .layer(middleware::from_fn_with_state(self.public_url, complete_problem))
+            .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
             .layer(middleware::from_fn(request_log::log))
             .layer(middleware::from_fn_with_state((self.ids, self.anonymous), context::carry))
     }
@@ -80,6 +88,16 @@ mod tests {
         assert_eq!(body["type"], "https://api.example.com/problems/internal");
         assert_eq!(body["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(body["instance"], "/panics");
+    }
+
+    #[tokio::test]
+    async fn answers_and_problems_are_not_cached_unless_they_say_so() {
+        let checked = async || ([(header::CACHE_CONTROL, "no-cache")], "");
+        let routes = || Router::new().route("/plain", get("")).route("/checked", get(checked));
+        for (path, expected) in [("/plain", "no-store"), ("/checked", "no-cache"), ("/nowhere", "no-store")] {
+            let (response, _) = ask(routes(), path).await;
+            assert_eq!(response.headers()["cache-control"], expected, "{path}");
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Errors as people and programs see them over HTTP: problem details (RFC 9457), from one catalogue.
+//! Errors over HTTP, for people and programs: problem details (RFC 9457), from one catalogue.
 //!
 //! A problem has two messages: the public text, and the cause, which is logged once, where the response is made.
 //! [`complete_problem`] is the layer that completes each problem (absolute type, instance) and turns any other error
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use service_kit::health::{Dependency, missing};
 
 pub use catalogue::{CATALOGUE, Entry, Kind};
-pub use complete::{PublicUrl, TraceId, complete_problem};
+pub use complete::{PublicUrl, complete_problem};
 pub use page::{index, page, router};
 
 /// The media type of problem details.
@@ -39,7 +39,7 @@ struct Parts {
 }
 
 impl Problem {
-    /// A problem of the catalogue; `detail` says what happened to this caller (no secrets).
+    /// A problem of the catalogue; `detail` describes this occurrence for the caller (no secrets).
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             kind,
@@ -55,7 +55,7 @@ impl Problem {
         }))
     }
 
-    /// Our own failure: the caller learns that it was ours, the log learns the cause.
+    /// A failure of our own: the caller is told that it was ours, and the log the cause.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self::new(Kind::Internal, "The request could not be served. Nothing of it was accepted.").caused_by(cause)
     }
@@ -127,7 +127,7 @@ impl Problem {
         self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// Which problem of the catalogue it is.
+    /// The kind of the problem, which is its row in the catalogue.
     pub const fn kind(&self) -> Kind {
         self.0.kind
     }

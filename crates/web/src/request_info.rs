@@ -5,19 +5,19 @@ use axum::http::Method;
 
 use axum::RequestExt;
 
-/// Asked by probes and scrapers, every few seconds: not worth a line or a span.
+/// Paths of probes and scrapers, which ask every few seconds: they get no log line and no span.
 const QUIET: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// The parameter of a route that names a job.
 const JOB: &str = "job";
 
-/// In the extensions of every request. Probes and scrapers have none.
+/// The parts of a request, in its extensions. Requests of probes and scrapers have none.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestInfo {
     pub(crate) method: Method,
     /// The route as the router knows it.
     pub(crate) route: Option<String>,
     pub(crate) path: String,
-    /// As the path names it; see [`RequestInfo::job_of`] for the job that the request is about.
+    /// The job in the path; see [`RequestInfo::job_of`] for the job that the request is about.
     pub(crate) job: Option<String>,
 }
 

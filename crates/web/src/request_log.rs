@@ -1,4 +1,4 @@
-//! One log line per request, where the answer leaves, and what is counted of it.
+//! One log line per request, written with the answer, and the metrics of requests.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::request_info::{RequestInfo, registered};
 /// The route of a request that matched none.
 const NO_ROUTE: &str = "(none)";
 
-/// In the extensions of every request: a fallback notes in it the route that it found outside of the router. Paths
-/// themselves are anybody's to choose, and so no labels.
+/// The route that a fallback found outside of the router, in the request's extensions. Paths cannot be labels, since
+/// callers can send any path.
 #[derive(Debug, Clone, Default)]
 pub struct NotedRoute(Arc<OnceLock<String>>);
 

@@ -8,7 +8,7 @@ use service_kit::trace::{Kind, Span, is_on};
 use crate::problem::Problem;
 use crate::request_info::{JobInfo, RequestInfo, registered};
 
-/// Stands for any method that is not registered (OpenTelemetry's conventions for HTTP).
+/// The name for any method that is not registered (OpenTelemetry's conventions for HTTP).
 const OTHER_METHOD: &str = "_OTHER";
 
 /// Begins the span of a request.
@@ -20,7 +20,7 @@ pub(crate) fn begin(info: Option<&RequestInfo>, incoming: Option<&Trace>) -> Spa
     span
 }
 
-/// The route: few different ones, whatever callers ask for. A route that a fallback found is none of the router's.
+/// The route of a request, of which there are few, whatever callers ask for. Routes of a fallback are not the router's.
 fn route(info: &RequestInfo, status: StatusCode) -> Option<&str> {
     let nothing_there = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status);
     info.route.as_deref().or_else(|| (!nothing_there).then_some(info.path.as_str()))
@@ -51,7 +51,7 @@ pub(crate) fn answered(span: &Span, info: &RequestInfo, response: &Response) {
     }
 }
 
-/// The methods that a span names; any other word is the caller's, and would make a name of its own.
+/// The method as a span names it. Any other word is the caller's choice, and would make too many names.
 fn known(method: &Method) -> &'static str {
     registered(method).unwrap_or(OTHER_METHOD)
 }

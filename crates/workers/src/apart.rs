@@ -8,15 +8,15 @@ use events::EncodeError;
 use events::dead_letter::{Class, Refused};
 use events::lane::HeldLane;
 use events::trace::Trace;
-use events::wait::{Outcome, RunningCall, Turn, Wait};
+use events::wait::{Outcome, RunningCall, Turn, UnreadRest, Wait};
 use flow::decide::{detach, wait_turn};
 use flow::definition::Definition;
-use flow::id::TokenId;
 use flow::slip::Slip;
 use flow::view::Running;
+use service_kit::tasks::spawn_detached;
 use service_kit::{error_chain, stop_at};
 
-use crate::run_step::Runner;
+use crate::run_step::{NotRead, Runner};
 use crate::spans;
 use crate::task::{Apart, Task};
 use crate::telemetry;
@@ -35,7 +35,7 @@ impl Runner {
         let (mut hold, event) = detach(definition, slip, &running, now_ms);
         queue.clone_into(&mut hold.queue);
         let token = hold.slip.token();
-        let lane = self.lane_of(&task.work, slip, &token);
+        let lane = task.work.lane_held_by(slip.record_key(), &token);
         let apart = Apart { token, tenant: slip.tenant.clone(), lane: lane.lane.clone(), call };
         let wait = Wait::Running(RunningCall {
             hold,
@@ -55,7 +55,7 @@ impl Runner {
             }
         };
         for record in &produced {
-            if let Some(misfit) = self.limits.misfit(record).await {
+            if let Some(misfit) = self.limits.misfit(record, 0).await {
                 tracing::warn!(misfit, "a long call cannot leave its partition");
                 return leave.stay();
             }
@@ -64,8 +64,8 @@ impl Runner {
         telemetry::told(&event, trace);
         let Work { epoch, lane: number, record, .. } = &task.work;
         let finished = Finished::new(*epoch, *number, Arc::clone(record), produced, false);
-        if let Some(next) = task.desk.complete(finished.with_lane(LaneAfter::Held(lane, leave))) {
-            tokio::spawn(Arc::clone(self).run_boxed(Arc::clone(&task.desk), next));
+        if let Some(next) = task.desk.complete(finished.with_lane(LaneAfter::Held(lane, Some(leave)))) {
+            spawn_detached(Arc::clone(self).run_boxed(Arc::clone(&task.desk), next));
         }
     }
 
@@ -74,17 +74,7 @@ impl Runner {
         self.writer.topics.queue_of(&work.record.topic).unwrap_or_default()
     }
 
-    fn lane_of(&self, work: &Work, slip: &Slip, holder: &TokenId) -> HeldLane {
-        HeldLane {
-            topic: work.record.topic.clone(),
-            partition: work.record.partition,
-            lane: slip.record_key(),
-            holder: holder.to_string(),
-            turns: 0,
-        }
-    }
-
-    /// The record of what became of a step that has left: the records that follow from it, for whoever keeps its hold.
+    /// The record of the outcome of a step that has left: the records that follow from it, for the keeper of its hold.
     pub(crate) fn outcome_record(
         &self,
         apart: &Apart,
@@ -101,7 +91,8 @@ impl Runner {
         self.writer.wait(&Wait::Outcome(outcome), trace)
     }
 
-    /// Sends the outcome of a step that has left, once its hold is sure to stand before it.
+    /// Sends the outcome of a step that has left. If `doubtful`, first waits until the transaction of its hold has
+    /// ended, so that the outcome never precedes the hold.
     pub(crate) async fn send_outcome(&self, apart: &Apart, doubtful: bool, records: &[Record]) {
         if doubtful {
             self.long_calls.session_ended(apart.call.session).await;
@@ -113,35 +104,42 @@ impl Runner {
         stop_at("workers.after-outcome");
     }
 
-    /// Lays a slip to rest whose lane is held by a long call.
-    pub(crate) async fn rest(&self, task: &Task, lane: &HeldLane) -> Option<Work> {
+    /// Lays a slip to rest in this place of its lane, which is held.
+    pub(crate) async fn rest(&self, task: &Task, mut lane: HeldLane, place: u32) -> Option<Work> {
         let Work { epoch, lane: number, record, .. } = &task.work;
-        let (produced, dead, lane_after) = match self.turn(task, lane).await {
+        let (mut produced, dead, lane_after) = match self.turn(task, &lane, place).await {
             Ok(produced) => (produced, false, LaneAfter::Same),
-            Err(refused) => (vec![self.dead_letter(record, &refused)], true, LaneAfter::TakenBack),
+            Err(refused) => {
+                lane.places.take_back(place);
+                (vec![self.dead_letter(record, &refused)], true, LaneAfter::TakenBack(place))
+            }
         };
+        produced.push(lane.record(&self.writer.topics));
         let finished = Finished::new(*epoch, *number, Arc::clone(record), produced, dead);
         task.desk.complete(finished.with_lane(lane_after))
     }
 
-    async fn turn(&self, task: &Task, lane: &HeldLane) -> Result<Vec<Record>, Refused> {
+    async fn turn(&self, task: &Task, lane: &HeldLane, place: u32) -> Result<Vec<Record>, Refused> {
         let record = &task.work.record;
-        let slip = self.read(record).await?;
-        let slip = if task.work.redelivered { flow::decide::redelivered(slip) } else { slip };
-        let definition = self.definition(&slip).await?;
         let behind = lane.holder.parse();
         let behind = behind.map_err(|error| Refused::new(Class::Unreadable, format!("a lane's holder: {error}")))?;
-        let mut hold = wait_turn(&definition, &slip);
-        self.queue_of(&task.work).clone_into(&mut hold.queue);
+        let slip = match self.read(task).await {
+            Ok(slip) => slip,
+            Err(NotRead::Refused(refused)) => return Err(refused),
+            Err(NotRead::NotNow | NotRead::Newer(_)) => {
+                return self.rest_unread(task, UnreadRest::Behind(behind, place)).await;
+            }
+        };
+        let hold = wait_turn(&slip, self.queue_of(&task.work));
         let span = spans::process(record, self.writer.topics.prefix());
         let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
-        let turn = Wait::Turn(Turn { hold, behind, place: lane.turns });
+        let turn = Wait::Turn(Turn { hold, behind, place });
         let turn = self.writer.wait(&turn, &trace);
         let turn = turn.map_err(|error| Refused::new(Class::TooLarge, error_chain(&error)))?;
-        if let Some(misfit) = self.limits.misfit(&turn).await {
+        if let Some(misfit) = self.limits.misfit(&turn, 0).await {
             return Err(Refused::new(Class::TooLarge, misfit));
         }
         metrics::counter!("meanwhile_holds_total", "reason" => "turn").increment(1);
-        Ok(vec![turn, lane.record(&self.writer.topics)])
+        Ok(vec![turn])
     }
 }

@@ -5,21 +5,26 @@
 //!
 //! Invariant: a batch has results of current epochs only, and no batch is taken while a partition is being revoked.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bus::{Inbound, TopicPartition};
 use events::lane::HeldLane;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::ends::END_UNKNOWN;
 use crate::held::{Errand, Held};
 use crate::lanes::{Lane, Lanes};
 use crate::ledger::{Delivery, Ledger, UnknownMetadata, WINDOW_OFFSETS};
 use crate::load::{Limits, Load};
+use crate::ready::Ready;
 use crate::tenure::Tenure;
 use crate::work::{Batch, Delivered, Epoch, Finished, FlowControl, LaneAfter, Work};
 
+mod ends;
+mod proof;
 #[cfg(test)]
 mod tests;
 
@@ -34,12 +39,12 @@ static NEXT_EPOCH: AtomicU64 = AtomicU64::new(1);
 struct Partition {
     place: TopicPartition,
     ledger: Ledger,
-    /// What lies below was there at the assignment.
+    /// The partition's end at its assignment: records below it may have been begun by another worker.
     end_at_assignment: i64,
     lanes: Lanes<Work>,
     /// Lanes that a long call holds.
     held: Held,
-    /// Of the slips whose turn has come in their lanes, by offset.
+    /// Tenures of the slips whose turn has come in their lanes, by offset.
     tenures: HashMap<i64, Arc<Tenure>>,
     revoked: CancellationToken,
     /// The partition is about to go: nothing more of it is begun.
@@ -52,14 +57,14 @@ struct Partition {
 }
 
 impl Partition {
-    /// The turn of this one has come in its lane.
+    /// Prepares a slip whose turn has come in its lane.
     fn start(&mut self, mut work: Work) -> Work {
         work.errand = self.held.errand(&work.record);
         self.tenures.insert(work.record.offset, Arc::clone(&work.tenure));
         work
     }
 
-    /// True once nothing more of it can come to a transaction: what was under way has left it, or was never begun.
+    /// True once no step of it can come to a transaction any more: each has left it, or was never begun.
     fn is_quiet(&self) -> bool {
         self.tenures.values().all(|tenure| tenure.is_over())
     }
@@ -72,12 +77,11 @@ pub(crate) struct Board {
     partitions: HashMap<Epoch, Partition>,
     /// By topic and partition: looked up for each record, without an allocation.
     epochs: HashMap<String, HashMap<i32, Epoch>>,
-    ready: VecDeque<Finished>,
-    ready_bytes: usize,
+    pub(crate) ready: Ready,
     queues: HashMap<String, Load>,
     /// True while a batch is out: from `take_batch` to `committed` or `aborted`.
     running: bool,
-    /// How many revocations forbid new batches.
+    /// The count of revocations that forbid new batches.
     bars: u32,
     draining: bool,
 }
@@ -88,8 +92,7 @@ impl Board {
             limits,
             partitions: HashMap::new(),
             epochs: HashMap::new(),
-            ready: VecDeque::new(),
-            ready_bytes: 0,
+            ready: Ready::default(),
             queues: HashMap::new(),
             running: false,
             bars: 0,
@@ -97,7 +100,7 @@ impl Board {
         }
     }
 
-    /// Opens a new epoch for a partition, from what was committed last; `end` is where it ends now.
+    /// Opens a new epoch for a partition from its committed offset and metadata; `end` is the partition's present end.
     pub(crate) fn assign(
         &mut self,
         place: TopicPartition,
@@ -132,7 +135,7 @@ impl Board {
         self.epochs.get(topic)?.get(&partition).copied()
     }
 
-    /// Takes a record.
+    /// Takes a record in; ignores it if its partition is not assigned, or if it was finished or delivered before.
     pub(crate) fn deliver(&mut self, record: Inbound) -> Delivered {
         let mut delivered = Delivered::default();
         let epoch = self.epoch(&record.topic, record.partition).filter(|_| !self.draining);
@@ -157,11 +160,12 @@ impl Board {
             epoch,
             lane,
             record: Arc::new(record),
+            entered: Instant::now(),
             revoked: partition.revoked.clone(),
             redelivered,
             leave: partition.leave.clone(),
             tenure: Arc::new(Tenure::new()),
-            errand: Errand::Run,
+            errand: Errand::Run(None),
         };
         delivered.start = partition.lanes.enter(lane, work).map(|work| partition.start(work));
         delivered
@@ -174,10 +178,10 @@ impl Board {
         match &finished.lane_after {
             LaneAfter::Same => {}
             LaneAfter::Held(lane, _) => partition.held.hold(lane.clone()),
-            LaneAfter::TakenBack => partition.held.take_back(finished.record.key.as_deref().unwrap_or_default()),
+            LaneAfter::TakenBack(place) => partition.held.take_back(&finished.record, *place),
         }
         let mut next = partition.lanes.leave(finished.lane);
-        // Then, what waits in a lane is left to the partition's next owner.
+        // Slips that wait in the lane are left to the partition's next owner.
         let closing = self.draining || partition.closing;
         while closing && next.is_some() {
             next = partition.lanes.leave(finished.lane);
@@ -188,20 +192,14 @@ impl Board {
         if let Some(queue) = self.queues.get_mut(&partition.place.topic) {
             queue.add(0, bytes);
         }
-        self.ready_bytes += bytes;
         finished.held_bytes = finished.record.size_bytes() + bytes;
-        self.ready.push_back(finished);
+        self.ready.push(finished);
         next
-    }
-
-    /// How many results wait for a transaction.
-    pub(crate) fn ready(&self) -> usize {
-        self.ready.len()
     }
 
     /// True if a batch of at most `results_max` would be full.
     pub(crate) fn is_full(&self, results_max: usize) -> bool {
-        self.ready.len() >= results_max || self.ready_bytes >= self.limits.batch_bytes_max
+        self.ready.count() >= results_max || self.ready.bytes() >= self.limits.batch_bytes_max
     }
 
     /// Takes what goes into the next transaction; none while one runs or a revocation bars it, or when nothing is
@@ -210,16 +208,16 @@ impl Board {
         if self.running || self.bars > 0 {
             return None;
         }
-        let (mut results, mut left, mut bytes) = (Vec::new(), VecDeque::new(), 0);
+        let (mut results, mut left, mut bytes) = (Vec::new(), Vec::new(), 0);
         let (mut touched, mut full) = (HashSet::new(), HashSet::new());
         while results.len() < results_max && bytes < self.limits.batch_bytes_max {
-            let Some(finished) = self.ready.pop_front() else { break };
+            let Some(finished) = self.ready.pop() else { break };
             let partition = self.partitions.get_mut(&finished.epoch);
             let partition = partition.expect("results of an epoch are dropped with it");
-            // What follows must not overtake it: a lane's results are committed in their order.
+            // Later results of this partition must not overtake it: a lane's results are committed in their order.
             if full.contains(&finished.epoch) || !partition.ledger.fits(finished.record.offset) {
                 full.insert(finished.epoch);
-                left.push_back(finished);
+                left.push(finished);
                 continue;
             }
             partition.ledger.finish(finished.record.offset);
@@ -227,12 +225,10 @@ impl Board {
             bytes += finished.produced_bytes();
             results.push(finished);
         }
-        left.append(&mut self.ready);
-        self.ready = left;
+        left.into_iter().rev().for_each(|finished| self.ready.push_front(finished));
         if results.is_empty() {
             return None;
         }
-        self.ready_bytes -= bytes;
         self.running = true;
         let position = |epoch| {
             let partition: &Partition = &self.partitions[epoch];
@@ -244,6 +240,7 @@ impl Board {
     /// The transaction has been committed: its slips are done with.
     pub(crate) fn committed(&mut self, batch: &Batch) {
         self.running = false;
+        self.ready.committed(&batch.results);
         for finished in &batch.results {
             if let Some(leave) = finished.leave() {
                 leave.committed();
@@ -263,7 +260,6 @@ impl Board {
         for finished in batch.results.into_iter().rev() {
             let Some(partition) = self.partitions.get_mut(&finished.epoch) else { continue };
             partition.ledger.reopen(finished.record.offset);
-            self.ready_bytes += finished.produced_bytes();
             self.ready.push_front(finished);
         }
     }
@@ -317,11 +313,11 @@ impl Board {
         places.iter().all(|place| {
             let Some(epoch) = self.epoch(&place.topic, place.partition) else { return true };
             let quiet = self.partitions.get(&epoch).is_none_or(Partition::is_quiet);
-            quiet && !self.running && self.ready.iter().all(|finished| finished.epoch != epoch)
+            quiet && !self.running && !self.ready.has(epoch)
         })
     }
 
-    /// True while results may be what a revocation waits for.
+    /// True while a revocation may wait for results.
     pub(crate) fn is_closing(&self) -> bool {
         self.partitions.values().any(|partition| partition.closing)
     }
@@ -333,8 +329,7 @@ impl Board {
         let Some(epoch) = epoch else { return };
         let Some(partition) = self.partitions.remove(&epoch) else { return };
         partition.revoked.cancel();
-        self.ready.retain(|finished| finished.epoch != epoch);
-        self.ready_bytes = self.ready.iter().map(Finished::produced_bytes).sum();
+        self.ready.drop_epoch(epoch);
         if let Some(queue) = self.queues.get_mut(&place.topic) {
             queue.remove(partition.load.slips, partition.load.bytes);
         }
@@ -350,17 +345,17 @@ impl Board {
         !self.running && self.ready.is_empty() && self.steps_running() == 0
     }
 
-    /// How many steps run now.
+    /// The count of steps that run.
     pub(crate) fn steps_running(&self) -> usize {
         self.partitions.values().map(|partition| partition.lanes.running()).sum()
     }
 
-    /// How many slips are taken and not committed.
+    /// The count of slips that are taken and not committed.
     pub(crate) fn slips_in_flight(&self) -> usize {
         self.queues.values().map(|queue| queue.slips).sum()
     }
 
-    /// When the oldest slip in flight was written, milliseconds since the Unix epoch.
+    /// The time at which the oldest slip in flight was written, in milliseconds since the Unix epoch.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
         self.partitions.values().filter_map(|partition| partition.ledger.oldest_ms()).min()
     }
@@ -370,12 +365,12 @@ impl Board {
         self.partitions.values().map(|partition| partition.place.clone()).collect()
     }
 
-    /// Whether any partition is paused.
+    /// True if any partition is paused.
     pub(crate) fn has_paused(&self) -> bool {
         self.partitions.values().any(|partition| partition.paused)
     }
 
-    /// What to pause and what to resume, with hysteresis; counts as done once returned.
+    /// Partitions to pause and to resume, with hysteresis; they count as paused and resumed once returned.
     pub(crate) fn flow_control(&mut self) -> FlowControl {
         let mut control = FlowControl::default();
         for queue in self.queues.values_mut() {

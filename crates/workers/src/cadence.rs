@@ -1,8 +1,8 @@
-//! When to commit: at once after a quiet moment, else after a short time in which more finishes, or when a batch is
-//! full.
+//! The time of the next commit: at once after a quiet moment; else after a short time in which more slips finish, or
+//! when a batch is full.
 //!
-//! A transaction costs some 4 ms of CPU however small it is (measured on two cores), so the more is going on the longer
-//! the next one waits.
+//! A transaction costs some 4 ms of CPU however small it is (measured on two cores), so a busier worker waits longer
+//! between two commits.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// The batch size at which the interval reaches its longest.
 const BUSY_RESULTS: f64 = 32.0;
-/// How much of the average a new batch counts for.
+/// The weight of a new batch in the average.
 const WEIGHT: f64 = 0.2;
 
 /// The cadence of one session's commits.
@@ -26,7 +26,7 @@ impl Cadence {
         Self { interval_max: interval_max.max(INTERVAL_MIN), last_commit: None, batch_average: 0.0 }
     }
 
-    /// How long to wait before the next commit, with something ready now.
+    /// The time to wait before the next commit, if a result is ready now.
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         let due = self.last_commit.map_or(now, |last| last + self.interval());
         due.saturating_duration_since(now)

@@ -1,4 +1,4 @@
-//! The committer's thread: results in, transactions out (rule 2).
+//! The committer's thread: puts results into Kafka transactions (rule 2).
 //!
 //! A transaction begins only when results are ready, and holds the records of each result together with its offset.
 //! After an abort the same results are produced again; nothing is run again. A commit whose outcome is open is asked
@@ -12,24 +12,29 @@ use bus::{Cause, Control, DevCapacity, OffsetCommit, TopicPartition, Transaction
 use events::dead_letter::{Class, Refused};
 use service_kit::stop_at;
 
+use self::set_aside::Told;
 use crate::cadence::Cadence;
 use crate::desk::Desk;
 use crate::run_step::Runner;
 use crate::telemetry;
 use crate::tenure::Leave;
-use crate::work::{Batch, Finished};
+use crate::work::{Batch, Finished, Turn};
 
+mod set_aside;
 #[cfg(test)]
 mod tests;
 
-/// Before the next attempt after an abort, first and longest: the group may be between two generations.
+/// The first and the longest delay between an abort and the next attempt: the group may be between two generations.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// Between two looks whether the broker of `meanwhile dev` has room again.
+/// The time limit of a takeover, before the desk is asked whether to go on.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The interval at which the broker of `meanwhile dev` is asked for room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The one that produces and commits. Gives itself up to [`Committer::run`].
+/// The producer and all that it needs to commit. [`Committer::run`] consumes it.
 #[derive(Debug)]
 pub(crate) struct Committer {
     producer: TransactionalProducer,
@@ -41,6 +46,7 @@ pub(crate) struct Committer {
     bisection: Bisection,
     retry: Duration,
     dev_capacity: Option<DevCapacity>,
+    told: Told,
 }
 
 impl Committer {
@@ -53,8 +59,8 @@ impl Committer {
         dev_capacity: Option<DevCapacity>,
     ) -> Self {
         let (cadence, bisection) = (Cadence::new(interval_max), Bisection::new(desk.limits().batch_results_max));
-        let group = group(&runner);
-        Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST, dev_capacity }
+        let (group, told) = (group(&runner), Told::new(runner.readiness.clone()));
+        Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST, dev_capacity, told }
     }
 
     /// Commits what gets ready until the desk is stopped. An error means that the session is over.
@@ -65,7 +71,14 @@ impl Committer {
     }
 
     fn commit_batches(&mut self) -> Result<(), TxError> {
-        while let Some(batch) = self.desk.next_batch(&self.cadence, self.bisection.results_max()) {
+        while let Some(turn) = self.desk.next_turn(&self.cadence, self.bisection.results_max()) {
+            let batch = match turn {
+                Turn::Commit(batch) => batch,
+                Turn::Look(topic) => {
+                    self.look(&topic);
+                    continue;
+                }
+            };
             let capacity = self.dev_capacity.as_ref();
             if capacity.is_some_and(|capacity| capacity.check(Writes::StepResults).is_err()) {
                 self.desk.aborted(batch);
@@ -73,7 +86,16 @@ impl Committer {
                 continue;
             }
             let (started, results) = (Instant::now(), batch.results.len());
-            match self.transact(&batch) {
+            let outcome = match self.take_over_anew() {
+                Ok(true) => self.transact(&batch),
+                Ok(false) => {
+                    self.desk.aborted(batch);
+                    self.desk.pause(RETRY_MAX);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match outcome {
                 Ok(()) => {
                     telemetry::transaction("committed", results, started.elapsed());
                     self.bisection.committed(results);
@@ -82,6 +104,7 @@ impl Committer {
                     if self.desk.committed(&batch) {
                         self.consumer.wake();
                     }
+                    self.told.forget(&self.desk);
                     stop_at("workers.after-commit");
                 }
                 Err(TxError::Abortable(cause) | TxError::Refused(cause)) => {
@@ -97,13 +120,33 @@ impl Committer {
                 }
                 Err(error @ (TxError::Fenced | TxError::Fatal(_) | TxError::Retriable(_))) => {
                     telemetry::transaction("broken", results, started.elapsed());
-                    // Nobody knows yet whether their holds were committed.
+                    // It is not known yet whether their holds were committed.
                     batch.results.iter().filter_map(Finished::leave).for_each(Leave::doubtful);
                     return Err(error);
                 }
             }
         }
         Ok(())
+    }
+
+    /// After a lost connection a request of an earlier transaction may still be under way: the transactional id is
+    /// taken over before the next one begins. What a zombie might take over so, the group's generation refuses. False
+    /// if Kafka does not answer.
+    fn take_over_anew(&mut self) -> Result<bool, TxError> {
+        if !self.producer.was_disturbed() {
+            return Ok(true);
+        }
+        match self.producer.renew(TAKE_OVER_TIMEOUT) {
+            Ok(()) => {
+                tracing::info!("a connection to Kafka was lost; the transactional id is taken over anew");
+                Ok(true)
+            }
+            Err(TxError::Retriable(_)) => Ok(false),
+            Err(TxError::Fenced) => Err(TxError::Fenced),
+            Err(TxError::Abortable(cause) | TxError::Refused(cause) | TxError::Fatal(cause)) => {
+                Err(TxError::Fatal(cause))
+            }
+        }
     }
 
     fn transact(&mut self, batch: &Batch) -> Result<(), TxError> {
@@ -131,6 +174,9 @@ impl Committer {
             let batch = self.blame(batch, &refused.to_string());
             return self.desk.aborted(batch);
         }
+        if let Some(undelivered) = self.producer.undelivered() {
+            return self.set_aside(batch, &undelivered);
+        }
         tracing::info!(
             %cause,
             results = batch.results.len(),
@@ -141,7 +187,7 @@ impl Committer {
         self.retry = (self.retry * 2).min(RETRY_MAX);
     }
 
-    /// Halves what comes next; a result that is alone is replaced by something that Kafka takes.
+    /// Halves the size of the next batches. A result that is alone is replaced by its dead letter.
     fn blame(&mut self, mut batch: Batch, cause: &str) -> Batch {
         let results = batch.results.len();
         match (self.bisection.refused(results), batch.results.first_mut()) {
@@ -157,7 +203,7 @@ impl Committer {
             finished.produced = vec![self.runner.dead_letter(&finished.record, &Refused::new(Class::Refused, cause))];
             finished.dead = true;
         } else if whole {
-            // Not even its dead letter is taken: its place and the reason remain.
+            // Kafka refuses its dead letter too: keep the failure's headers, with the record's place and the reason.
             for record in &mut finished.produced {
                 (record.value, record.key) = (None, None);
                 record.headers.retain(|(name, _)| name.starts_with(events::header::FAILURE_PREFIX));

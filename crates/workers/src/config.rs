@@ -20,7 +20,7 @@ const SECRET_PREFIX: &str = "MEANWHILE_SECRET_";
 const HIDDEN: [&str; 2] = ["DATABASE_URL", "SCHEMA_REGISTRY_URL"];
 const HIDDEN_PREFIXES: [&str; 2] = ["MEANWHILE_", "KAFKA_"];
 
-/// What can be set.
+/// Settings of the workers.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -36,37 +36,37 @@ pub struct Config {
     pub batch_bytes_max: usize,
     /// The longest time between two commits of a busy worker.
     pub commit_interval_ms_max: u64,
-    /// Kafka aborts a transaction that is open longer.
+    /// The age at which Kafka aborts an open transaction.
     pub transaction_timeout_ms: u64,
-    /// Kafka gives our partitions to others after so long a silence.
+    /// The silence after which Kafka gives our partitions to other workers.
     pub session_timeout_ms: u64,
-    /// A step that has run for so long leaves its partition.
+    /// The running time after which a step leaves its partition.
     pub detach_after_ms: u64,
-    /// A worker with long calls that is silent for so long counts as lost.
+    /// The lease: the silence after which a worker with long calls counts as lost, once two questions have proved it.
     pub lease_ms: u64,
     /// Long calls per queue.
     pub queue_long_calls_max: usize,
-    /// Bytes of their slips per queue.
+    /// Bytes of the slips of long calls, per queue.
     pub queue_long_calls_bytes_max: usize,
-    /// How long steps may go on after shutdown was asked for.
+    /// The time that steps have to end after shutdown was asked for.
     pub drain_timeout_ms: u64,
-    /// How often what is done with is deleted from the steps topics; 0: never.
+    /// The interval at which finished slips are deleted from the steps topics; 0: never.
     pub trim_interval_ms: u64,
-    /// HTTP steps.
+    /// Settings of HTTP steps.
     pub http: HttpConfig,
 }
 
-/// How HTTP steps are called.
+/// Limits of the HTTP client that calls steps.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
     /// The longest answer that is read.
     pub response_bytes_max: usize,
-    /// How long connecting may take, within the step's own time.
+    /// The time that connecting may take; it is part of the step's own timeout.
     pub connect_timeout_ms: u64,
     /// Idle connections kept per host.
     pub idle_connections_max: usize,
-    /// How long an idle connection is kept.
+    /// The time for which an idle connection is kept.
     pub idle_timeout_ms: u64,
 }
 
@@ -104,8 +104,8 @@ impl Config {
     }
 }
 
-/// What flows see of a process's environment: all variables as `env.*`, except our own and those with credentials of
-/// ours; `MEANWHILE_SECRET_<NAME>` as `secrets.<NAME>`.
+/// The part of a process's environment that flows see: all variables as `env.*`, except our own and those with our
+/// credentials; `MEANWHILE_SECRET_<NAME>` as `secrets.<NAME>`.
 pub fn flow_environment<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Env {
     let (mut vars, mut secrets) = (BTreeMap::new(), BTreeMap::new());
     for (name, value) in variables {

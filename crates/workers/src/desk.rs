@@ -1,7 +1,7 @@
-//! The board behind a lock, and who waits at it: the committer for results, a revocation for the running transaction's
-//! end, a shutdown for quiet.
+//! The board behind a lock, and the threads that wait at it: the committer for results, a revocation for the end of
+//! the running transaction, a shutdown for the end of all work.
 //!
-//! Invariant: nothing here waits with a time-out to look again; whoever changes what is waited for says so.
+//! Invariant: no thread polls here. Whoever changes a condition that a thread waits for notifies that thread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -9,16 +9,18 @@ use std::time::{Duration, Instant};
 use bus::{AssignedPartition, Inbound, TopicPartition};
 use events::lane::HeldLane;
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::sync::Notify;
 
-use crate::board::Board;
+use crate::board::{Board, END_UNKNOWN};
 use crate::cadence::Cadence;
 use crate::ledger::UnknownMetadata;
 use crate::load::Limits;
-use crate::work::{Batch, Delivered, Finished, FlowControl, Work};
+use crate::pulse::Pulse;
+use crate::work::{Batch, Delivered, Epoch, Finished, FlowControl, Turn, Work};
 
-/// How long a revocation waits for steps that are under way to end, before it asks them to leave.
+/// The time that a revocation gives to steps under way to end, before it asks them to leave.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long a revocation waits for the steps that are under way to leave their partition. What has not left by then is
+/// The time that a revocation gives to steps under way to leave their partition. Steps that have not left by then are
 /// cut off, and run again by the partition's next owner.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,6 +33,8 @@ pub(crate) struct Desk {
     ready: Condvar,
     /// A transaction has ended: revocations and shutdowns wait here.
     ended: Condvar,
+    /// It is sure again that the partitions are ours: attempts wait here.
+    proved: Notify,
 }
 
 #[derive(Debug)]
@@ -43,18 +47,50 @@ struct State {
     /// The committer waits until there is something to do, however long that takes.
     committer_waits: bool,
     committed_offsets: HashMap<TopicPartition, i64>,
+    pulse: Pulse,
+    /// The process was stopped: no attempt begins before a transaction has proved that the partitions are still ours.
+    doubted: bool,
 }
 
 impl Desk {
-    pub(crate) fn new(limits: Limits) -> Self {
+    /// `gap_max`: a process that does nothing for so long may have lost its partitions.
+    pub(crate) fn new(limits: Limits, gap_max: Duration) -> Self {
         let state = State {
             board: Board::new(limits),
             stopped: false,
             doomed: false,
             committer_waits: false,
             committed_offsets: HashMap::new(),
+            pulse: Pulse::new(gap_max),
+            doubted: false,
         };
-        Self { limits, state: Mutex::new(state), ready: Condvar::new(), ended: Condvar::new() }
+        Self { limits, state: Mutex::new(state), ready: Condvar::new(), ended: Condvar::new(), proved: Notify::new() }
+    }
+
+    /// Waits until it is sure that the partitions are ours: at once, unless this process was stopped.
+    pub(crate) async fn sure(&self) {
+        loop {
+            let proved = self.proved.notified();
+            tokio::pin!(proved);
+            proved.as_mut().enable();
+            if !self.is_doubted() {
+                return;
+            }
+            proved.await;
+        }
+    }
+
+    /// Looks whether this process was stopped; called at least as often as `gap_max` says.
+    pub(crate) fn is_doubted(&self) -> bool {
+        let mut state = self.lock();
+        if state.pulse.was_stopped() {
+            tracing::info!(
+                "this process was stopped; no step begins before Kafka confirms that its partitions are ours"
+            );
+            state.doubted = true;
+            self.ready.notify_one();
+        }
+        state.doubted
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -71,11 +107,26 @@ impl Desk {
         let mut state = self.lock();
         for (partition, offset) in assigned {
             let place = partition.place();
-            let end = ends.get(&place).copied().unwrap_or(i64::MAX);
+            let end = ends.get(&place).copied().unwrap_or(END_UNKNOWN);
             let held = held(&place);
             state.board.assign(place, *offset, &partition.metadata, end, held)?;
         }
         Ok(())
+    }
+
+    /// The partitions whose ends at their assignment are not known.
+    pub(crate) fn unknown_ends(&self) -> Vec<(TopicPartition, Epoch)> {
+        self.lock().board.unknown_ends()
+    }
+
+    /// Learns the ends of partitions that were asked for under these epochs.
+    pub(crate) fn know_ends(&self, asked: &[(TopicPartition, Epoch)], ends: &BTreeMap<TopicPartition, i64>) {
+        let mut state = self.lock();
+        for (place, epoch) in asked {
+            if let Some(end) = ends.get(place) {
+                state.board.know_end(*epoch, *end);
+            }
+        }
     }
 
     /// Ends the epochs of these partitions: lets steps that are under way leave (unless the partitions are lost
@@ -98,12 +149,12 @@ impl Desk {
         self.ended.notify_all();
     }
 
-    /// Takes a record.
+    /// Takes a record in; see [`Board::deliver`].
     pub(crate) fn deliver(&self, record: Inbound) -> Delivered {
         self.lock().board.deliver(record)
     }
 
-    /// What to pause and resume now.
+    /// Partitions to pause and to resume.
     pub(crate) fn flow_control(&self) -> FlowControl {
         self.lock().board.flow_control()
     }
@@ -124,37 +175,47 @@ impl Desk {
         next
     }
 
-    /// Waits until the cadence or a full batch calls for a transaction. None once stopped.
-    pub(crate) fn next_batch(&self, cadence: &Cadence, results_max: usize) -> Option<Batch> {
+    /// Waits until the cadence or a full batch calls for a transaction, or a topic for a look. None once stopped.
+    pub(crate) fn next_turn(&self, cadence: &Cadence, results_max: usize) -> Option<Turn> {
         let mut state = self.lock();
         loop {
             if state.stopped {
                 return None;
             }
-            let wait = match state.board.ready() {
+            if state.doubted
+                && let Some(proof) = state.board.take_proof()
+            {
+                state.doomed = false;
+                return Some(Turn::Commit(proof));
+            }
+            let now = Instant::now();
+            if let Some(topic) = state.board.ready.look_due(now) {
+                return Some(Turn::Look(topic.to_owned()));
+            }
+            let wait = match state.board.ready.count() {
                 0 => None,
                 _ if state.board.is_full(results_max) => Some(Duration::ZERO),
-                _ => Some(cadence.wait(Instant::now())),
+                _ => Some(cadence.wait(now)),
             };
             if wait == Some(Duration::ZERO)
                 && let Some(batch) = state.board.take_batch(results_max)
             {
                 state.doomed = false;
-                return Some(batch);
+                return Some(Turn::Commit(batch));
             }
-            // Ready and due but barred, or not fitting: the end of the revocation, or the next result, tells.
-            let until_told = wait.is_none_or(|wait| wait.is_zero());
-            state.committer_waits = until_told;
-            if until_told {
-                self.ready.wait(&mut state);
-            } else {
-                self.ready.wait_for(&mut state, wait.unwrap_or_default());
+            // Results are due, but barred or beyond the bitmap: the end of the revocation or the next result wakes us.
+            let cadence_wait = wait.filter(|wait| !wait.is_zero());
+            state.committer_waits = cadence_wait.is_none();
+            let look = state.board.ready.next_look().map(|at| at.saturating_duration_since(now));
+            match cadence_wait.into_iter().chain(look).min() {
+                None => self.ready.wait(&mut state),
+                Some(wait) => drop(self.ready.wait_for(&mut state, wait)),
             }
             state.committer_waits = false;
         }
     }
 
-    /// Whether the running transaction must be aborted in place of committed.
+    /// True if the running transaction must be aborted instead of committed.
     pub(crate) fn is_doomed(&self) -> bool {
         self.lock().doomed
     }
@@ -163,6 +224,11 @@ impl Desk {
     pub(crate) fn committed(&self, batch: &Batch) -> bool {
         let mut state = self.lock();
         state.board.committed(batch);
+        if batch.is_proof() {
+            // It may have been stopped again while the proof was under way.
+            state.doubted = state.pulse.was_stopped();
+            self.proved.notify_waiters();
+        }
         let positions = batch.positions.iter().map(|(place, position)| (place.clone(), position.offset));
         state.committed_offsets.extend(positions);
         let paused = state.board.has_paused();
@@ -197,12 +263,32 @@ impl Desk {
         self.ended.notify_all();
     }
 
+    /// Changes what results produce that wait for a transaction.
+    pub(crate) fn amend(&self, change: impl FnMut(&mut Finished)) {
+        self.lock().board.ready.amend(change);
+    }
+
+    /// Puts results for this topic aside, which takes none now.
+    pub(crate) fn set_aside(&self, topic: &str) {
+        self.lock().board.ready.set_aside(topic, Instant::now());
+    }
+
+    /// A topic whose results wait aside was looked at.
+    pub(crate) fn looked_at(&self, topic: &str, is_well: bool) {
+        self.lock().board.ready.looked_at(topic, is_well, Instant::now());
+    }
+
+    /// The topics whose results wait aside.
+    pub(crate) fn topics_aside(&self) -> Vec<String> {
+        self.lock().board.ready.topics_aside()
+    }
+
     /// Waits before the next attempt, unless the end comes first.
     pub(crate) fn pause(&self, pause: Duration) {
         self.ready.wait_while_for(&mut self.lock(), |state| !state.stopped, pause);
     }
 
-    /// Lets every step that is under way leave its partition. False when that took too long.
+    /// Lets every step that is under way leave its partition. False if some did not leave in time.
     pub(crate) fn leave_all(&self) -> bool {
         let mut state = self.lock();
         let places = state.board.assigned();
@@ -214,7 +300,7 @@ impl Desk {
     fn let_leave(&self, state: &mut MutexGuard<'_, State>, places: &[TopicPartition]) {
         state.board.close(places);
         for timeout in [END_TIMEOUT, LEAVE_TIMEOUT] {
-            // The committer may wait for no more than the partitions' being quiet.
+            // The committer may be waiting: results of a closing partition are committed at once.
             self.ready.notify_one();
             let under_way = |state: &mut State| !state.stopped && !state.board.is_quiet(places);
             self.ended.wait_while_for(state, under_way, timeout);
@@ -222,13 +308,13 @@ impl Desk {
         }
     }
 
-    /// Takes nothing more; what runs may finish.
+    /// Takes no more slips; steps that run may finish.
     pub(crate) fn drain(&self) {
         self.lock().board.drain();
         self.ended.notify_all();
     }
 
-    /// Waits until nothing runs and everything finished is committed. False when that took longer.
+    /// Waits until no step runs and all results are committed. False if that takes longer than `timeout`.
     pub(crate) fn wait_idle(&self, timeout: Duration) -> bool {
         let busy = |state: &mut State| !state.stopped && !state.board.is_idle();
         let mut state = self.lock();
@@ -243,7 +329,7 @@ impl Desk {
         self.ended.notify_all();
     }
 
-    /// The committer has gone, its transaction's outcome open: nobody has to wait for it.
+    /// The committer has ended, and its transaction's outcome is unknown: nobody has to wait for it any more.
     pub(crate) fn abandon(&self) {
         let mut state = self.lock();
         state.stopped = true;

@@ -1,4 +1,5 @@
-//! The flows that this worker knows: read from their topic, then followed; and the queues that they use.
+//! The flows that this worker knows, and the queues that they use. Flows are loaded from their topic, which is then
+//! followed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use crate::followed::{Ask, Following, Learn};
 #[derive(Debug)]
 pub(crate) struct Flows {
     definitions: RwLock<HashMap<String, HashMap<String, Definition>>>,
+    /// By `flow@version`: why this version cannot read the document.
+    unreadable: RwLock<HashMap<Vec<u8>, String>>,
     queues: watch::Sender<BTreeSet<String>>,
     ask: Ask,
 }
@@ -33,7 +36,8 @@ impl Learn for Flows {
                 Err(error) => {
                     let reason = error.to_string();
                     metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "workers").increment(1);
-                    tracing::warn!(offset = record.offset, reason, "a flow's document cannot be read; passed over");
+                    tracing::warn!(offset = record.offset, reason, "a flow's document cannot be read; its jobs wait");
+                    self.unreadable.write().insert(record.key.clone().unwrap_or_default(), reason);
                 }
             }
         }
@@ -41,20 +45,32 @@ impl Learn for Flows {
 }
 
 impl Flows {
-    /// No flow yet. The second is for [`crate::followed::follow`]; the receiver tells when all flows are known.
+    /// Starts without any flow. The second value is for [`crate::followed::follow`]; the receiver becomes true once all
+    /// flows are known.
     pub(crate) fn new() -> (Arc<Self>, Following, watch::Receiver<bool>) {
         let (ask, following, is_loaded) = Following::new();
         let queues = watch::Sender::new(BTreeSet::new());
-        (Arc::new(Self { definitions: RwLock::default(), queues, ask }), following, is_loaded)
+        (
+            Arc::new(Self { definitions: RwLock::default(), unreadable: RwLock::default(), queues, ask }),
+            following,
+            is_loaded,
+        )
     }
 
-    /// The definition that a slip names. None only after the topic was read to its present end in vain.
-    pub(crate) async fn definition(&self, flow: &str, version: &str) -> Option<Definition> {
+    /// The definition that a slip names, or why there is none: only after the topic was read to its present end in
+    /// vain.
+    pub(crate) async fn definition(&self, flow: &str, version: &str) -> Result<Definition, String> {
         if let Some(known) = self.known(flow, version) {
-            return Some(known);
+            return Ok(known);
         }
         self.ask.to_end().await;
-        self.known(flow, version)
+        self.known(flow, version).ok_or_else(|| {
+            let key = format!("{flow}@{version}");
+            match self.unreadable.read().get(key.as_bytes()) {
+                Some(reason) => format!("this worker cannot read the document of flow {key}: {reason}"),
+                None => format!("flow {key} is not known at this worker"),
+            }
+        })
     }
 
     /// The queues of all flows, as they change.
@@ -69,6 +85,7 @@ impl Flows {
     fn insert(&self, definition: Definition) {
         let queues: Vec<String> = definition.queues().into_iter().map(ToOwned::to_owned).collect();
         let (flow, version) = (definition.name().to_owned(), definition.version().to_owned());
+        self.unreadable.write().remove(format!("{flow}@{version}").as_bytes());
         let mut definitions = self.definitions.write();
         definitions.entry(flow).or_default().insert(version, definition);
         drop(definitions);

@@ -8,14 +8,14 @@ use service_kit::CancellationToken;
 use service_kit::retry::Backoff;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Questions for the topic's end that may wait at once; more wait before they are asked.
+/// The count of requests for the topic's end that may be queued; further callers wait to get into the queue.
 const ASKS_MAX: usize = 1_000;
 
 /// Learns what a topic holds.
 pub(crate) trait Learn: Send + Sync {
-    /// Everything that the topic holds, at the start and after each interruption.
+    /// Replaces all knowledge by the topic's records, at the start and after each interruption.
     fn load(&self, records: &[Inbound]);
-    /// What came after it.
+    /// Adds records that were written later.
     fn learn(&self, records: &[Inbound]);
 }
 
@@ -31,14 +31,14 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// With the way to ask, and a receiver that tells when the topic has been loaded.
+    /// A new pair; the receiver becomes true once the topic has been loaded.
     pub(crate) fn new() -> (Ask, Self, watch::Receiver<bool>) {
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let (loaded, is_loaded) = watch::channel(false);
         (Ask(asks), Self { asks: asked, loaded }, is_loaded)
     }
 
-    /// Teaches what comes and answers who asks, until the tail ends; it must then be loaded again.
+    /// Passes new records to the learner and answers requests until the tail ends; the topic must then be loaded again.
     async fn tail(&mut self, learner: &impl Learn, mut tail: TableTail) {
         loop {
             tokio::select! {
@@ -54,7 +54,7 @@ impl Following {
                     match tail.read_to_end_now().await {
                         Ok(records) => learner.learn(&records),
                         Err(error) => {
-                            // The asks are dropped: nobody may conclude from this that the end was reached.
+                            // The requests are dropped without an answer, since the end was not reached.
                             tracing::warn!(%error, "a table cannot be read to its end");
                             return;
                         }
@@ -69,12 +69,12 @@ impl Following {
 }
 
 impl Ask {
-    /// Waits until everything has been learnt that was visible when this was called.
+    /// Waits until all records have been learnt that were visible when this was called.
     pub(crate) async fn to_end(&self) {
         loop {
             let (answer, answered) = oneshot::channel();
             if self.0.send(answer).await.is_err() {
-                // Whoever follows is gone only when the process leaves: no answer is better than a wrong one.
+                // The follower ends only with the process: no answer is better than a wrong one.
                 std::future::pending::<()>().await;
             }
             // An answer that was dropped means that the end was not reached: ask again.

@@ -6,12 +6,17 @@ use events::header;
 use events::trace::Trace;
 use flow::decide::{HttpAnswer, HttpCall};
 use outbound::{Call, Client, Guard, Limits};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::HttpConfig;
 
 const CONTENT_TYPE: &str = "content-type";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const CORRELATION_ID: &str = "x-correlation-id";
+/// W3C Baggage: what tracing libraries hand on by themselves.
+const BAGGAGE: &str = "baggage";
+/// Everything but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The client of all HTTP steps.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ impl Http {
             method: &call.method,
             url: &call.url,
             headers: headers(call, trace, correlation_id),
-            body: call.body.as_ref().map(ToString::to_string),
+            body: call.body.clone(),
             timeout: Duration::from_millis(call.timeout_ms),
         };
         self.0.send(call).await
@@ -43,7 +48,7 @@ impl Http {
 }
 
 fn headers<'a>(call: &'a HttpCall, trace: &Trace, correlation_id: &str) -> Vec<(&'a str, Vec<u8>)> {
-    let mut headers = Vec::with_capacity(call.headers.len() + 5);
+    let mut headers = Vec::with_capacity(call.headers.len() + 6);
     if call.body.is_some() {
         headers.push((CONTENT_TYPE, b"application/json".to_vec()));
     }
@@ -59,6 +64,10 @@ fn headers<'a>(call: &'a HttpCall, trace: &Trace, correlation_id: &str) -> Vec<(
     // Slips come from Kafka, where anything may be written. A step does not fail for the sake of a correlation id.
     if !correlation_id.contains(char::is_control) {
         headers.push((CORRELATION_ID, correlation_id.as_bytes().to_vec()));
+        if !call.headers.iter().any(|(name, _)| name == BAGGAGE) {
+            let value = utf8_percent_encode(correlation_id, RESERVED);
+            headers.push((BAGGAGE, format!("correlation_id={value}").into_bytes()));
+        }
     }
     headers
 }

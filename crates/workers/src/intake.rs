@@ -1,5 +1,5 @@
-//! What the consumer's thread tells: partitions come and go, records arrive. Nothing here waits, except for the end of
-//! a transaction when partitions are revoked.
+//! Callbacks of the consumer's thread: partitions come and go, records arrive. They wait only at an assignment (for
+//! ends and held lanes) and at a revocation (for steps to leave and the running transaction to end).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::{AssignedPartition, Commands, ConsumerError, Control, Handler, Inbound, Start, TopicPartition};
+use service_kit::error_chain;
+use service_kit::retry::Backoff;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -15,10 +17,14 @@ use crate::run_step::Runner;
 use crate::telemetry;
 use crate::work::FlowControl;
 
-/// Asking for the ends of partitions at their assignment.
+/// The time that Kafka has to tell the ends of partitions at their assignment.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(3);
-/// Reading which lanes are held, at an assignment. Without that the session ends, and another one tries again.
+/// The time for reading the held lanes at an assignment, in addition to the time that the open transaction of a lost
+/// worker may take. After it the session ends, and another one tries again.
 const LANES_TIMEOUT: Duration = Duration::from_secs(10);
+/// The interval at which a broker aborts transactions whose time is over (the default of
+/// `transaction.abort.timed.out.transaction.cleanup.interval.ms`).
+const ABORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The consumer's handler of one session.
 #[derive(Debug)]
@@ -29,31 +35,47 @@ pub(crate) struct Intake {
     /// The queues to subscribe to, as they change.
     pub(crate) queues: watch::Receiver<BTreeSet<String>>,
     pub(crate) consumer: Control,
-    /// Kafka was said to be missing, and has not been seen since.
+    /// The age at which Kafka aborts an open transaction.
+    pub(crate) transaction_timeout: Duration,
+    /// True while readiness says that Kafka is missing.
     pub(crate) is_kafka_missing: bool,
-    /// Where to say that the session cannot go on.
+    /// The channel for errors that end the session.
     pub(crate) failures: mpsc::UnboundedSender<anyhow::Error>,
 }
 
 impl Intake {
-    /// Where the partitions end now. Empty when Kafka does not say: whatever comes may have been begun before.
-    fn ends(&self, partitions: &[AssignedPartition]) -> BTreeMap<TopicPartition, i64> {
-        let topics: BTreeSet<&String> = partitions.iter().map(|partition| &partition.topic).collect();
-        let topics: Vec<String> = topics.into_iter().cloned().collect();
-        // Timers are made inside the runtime: this is the consumer's thread.
-        let ends = self.runtime.block_on(async {
-            let asked = tokio::time::timeout(ENDS_TIMEOUT, self.runner.limits.end_offsets(&topics));
-            anyhow::Ok(asked.await??)
-        });
-        ends.unwrap_or_else(|error| {
-            tracing::info!(error = format!("{error:#}"), "the ends of partitions are not to be had");
-            BTreeMap::new()
-        })
+    /// The present ends of the partitions. Where one does not answer, any record may have been begun before then.
+    fn ends(&self, partitions: &[(AssignedPartition, i64)]) -> BTreeMap<TopicPartition, i64> {
+        let places: Vec<TopicPartition> = partitions.iter().map(|(partition, _)| partition.place()).collect();
+        self.runtime.block_on(self.runner.limits.ends_of(&places, ENDS_TIMEOUT))
     }
 
-    /// Waits until every lane is known that the last owners of these partitions left held.
+    /// Asks for the ends that were not known at the assignment, until they are, or the partitions are not ours.
+    fn learn_ends(&self) {
+        let unknown = self.desk.unknown_ends().len();
+        if unknown == 0 {
+            return;
+        }
+        tracing::info!(partitions = unknown, "the ends of partitions are not known yet; asking again");
+        let (desk, runner) = (Arc::clone(&self.desk), Arc::clone(&self.runner));
+        self.runtime.spawn(async move {
+            let mut backoff = Backoff::default();
+            loop {
+                tokio::time::sleep(backoff.next_delay(&runner.ids)).await;
+                let unknown = desk.unknown_ends();
+                if unknown.is_empty() {
+                    return;
+                }
+                let places: Vec<TopicPartition> = unknown.iter().map(|(place, _)| place.clone()).collect();
+                desk.know_ends(&unknown, &runner.limits.ends_of(&places, ENDS_TIMEOUT).await);
+            }
+        });
+    }
+
+    /// Waits until all lanes are known that earlier owners of partitions left held.
     fn read_lanes(&self) -> anyhow::Result<()> {
-        let to_end = async { tokio::time::timeout(LANES_TIMEOUT, self.runner.lanes.to_end()).await };
+        let timeout = self.transaction_timeout + ABORT_INTERVAL + LANES_TIMEOUT;
+        let to_end = async { tokio::time::timeout(timeout, self.runner.lanes.to_end()).await };
         self.runtime
             .block_on(to_end)
             .with_context(|| format!("{} cannot be read to its end", self.runner.writer.topics.lanes()))
@@ -72,21 +94,31 @@ impl Intake {
 
 impl Handler for Intake {
     fn assigned(&mut self, partitions: &[AssignedPartition]) -> anyhow::Result<Vec<Start>> {
-        let mut known = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let AssignedPartition { topic, partition: number, .. } = partition;
-            let missing = || ConsumerError::NoOffset { topic: topic.clone(), partition: *number };
-            known.push((partition.clone(), partition.committed.ok_or_else(missing)?));
+        if partitions.is_empty() {
+            return Ok(Vec::new());
         }
+        let known = partitions.iter().filter_map(|partition| Some((partition.clone(), partition.committed?)));
+        let known: Vec<(AssignedPartition, i64)> = known.collect();
         self.read_lanes()?;
-        self.desk.assign(&known, &self.ends(partitions), |place| self.runner.lanes.of(place))?;
+        self.desk.assign(&known, &self.ends(&known), |place| self.runner.lanes.of(place))?;
+        self.learn_ends();
         self.runner.readiness.ready("kafka");
+        self.runner.halted.forget(known.iter().map(|(partition, _)| partition.place()));
         tracing::debug!(partitions = partitions.len(), "assigned");
-        Ok(known.into_iter().map(|(_, offset)| Start::Offset(offset)).collect())
+        let start = |partition: &AssignedPartition| {
+            if let Some(offset) = partition.committed {
+                return Start::Offset(offset);
+            }
+            let TopicPartition { topic, partition } = partition.place();
+            self.runner.halted.halt(&ConsumerError::NoOffset { topic, partition });
+            Start::Unread
+        };
+        Ok(partitions.iter().map(start).collect())
     }
 
     fn revoked(&mut self, partitions: &[TopicPartition], lost: bool) {
         self.desk.revoke(partitions, lost);
+        self.runner.halted.forget(partitions.iter().cloned());
         tracing::debug!(partitions = partitions.len(), lost, "revoked");
     }
 
@@ -117,8 +149,9 @@ impl Handler for Intake {
         match error {
             ConsumerError::Unavailable(_) => {
                 self.is_kafka_missing = true;
-                self.runner.readiness.missing("kafka", error);
+                self.runner.readiness.missing("kafka", error_chain(&error));
             }
+            ConsumerError::OffsetOutOfRange { .. } => self.runner.halted.halt(&error),
             error if error.is_fatal() => {
                 // The other end is gone only when the session is over already.
                 let _ = self.failures.send(error.into());

@@ -1,4 +1,4 @@
-//! Lanes that long calls hold, in all partitions, as `meanwhile.lanes` tells; and news of this worker's loss.
+//! Held lanes of all partitions, read from `meanwhile.lanes`; and the records there that declare this worker lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,21 +6,22 @@ use std::sync::Arc;
 use bus::{Inbound, TopicPartition};
 use events::lane::{HeldLane, LaneNews, read};
 use parking_lot::RwLock;
+use service_kit::tasks::spawn_detached;
 
 use crate::followed::{Ask, Following, Learn};
 use crate::long_calls::LongCalls;
 
-/// Shared by reference; a session asks it at each assignment.
+/// The held lanes by record key. Sessions read them at each assignment.
 #[derive(Debug)]
 pub(crate) struct LaneTable {
     held: RwLock<HashMap<Vec<u8>, HeldLane>>,
     ask: Ask,
-    /// Told when this worker was given up.
+    /// Told when this worker is declared lost.
     pub(crate) long_calls: Arc<LongCalls>,
 }
 
 impl LaneTable {
-    /// Knows nothing yet. The second is for [`crate::followed::follow`].
+    /// Starts empty. The second value is for [`crate::followed::follow`].
     pub(crate) fn new(long_calls: Arc<LongCalls>) -> (Arc<Self>, Following) {
         let (ask, following, _) = Following::new();
         (Arc::new(Self { held: RwLock::default(), ask, long_calls }), following)
@@ -49,8 +50,8 @@ impl LaneTable {
             Ok(Some(LaneNews::Lost(worker))) => {
                 self.long_calls.lose(&worker);
                 if self.long_calls.is_ours(&worker) {
-                    // Read by the only one that it is for.
-                    tokio::spawn(Arc::clone(&self.long_calls).forget_loss(worker));
+                    // The record concerns this worker alone, which has read it now.
+                    spawn_detached(Arc::clone(&self.long_calls).forget_loss(worker));
                 }
             }
             Ok(None) => {}

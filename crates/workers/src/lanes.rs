@@ -17,7 +17,7 @@ impl Lane {
 /// The lanes of one partition.
 #[derive(Debug)]
 pub(crate) struct Lanes<T> {
-    /// What waits in each lane that is taken; an entry without any means that one runs and none waits.
+    /// Items that wait in each taken lane. An empty queue means that one item runs and none waits.
     waiting: HashMap<Lane, VecDeque<T>>,
 }
 
@@ -38,7 +38,7 @@ impl<T> Lanes<T> {
         Some(item)
     }
 
-    /// The one that ran is done: hands out the next of its lane, or frees the lane.
+    /// Ends the item that ran: hands out the next one of its lane, or frees the lane.
     pub(crate) fn leave(&mut self, lane: Lane) -> Option<T> {
         let next = self.waiting.get_mut(&lane)?.pop_front();
         if next.is_none() {
@@ -47,7 +47,7 @@ impl<T> Lanes<T> {
         next
     }
 
-    /// How many lanes are taken, which is how many slips run.
+    /// The count of taken lanes, which is the count of slips that run.
     pub(crate) fn running(&self) -> usize {
         self.waiting.len()
     }

@@ -1,17 +1,17 @@
-//! What is finished of one assigned partition, and what to commit so that nobody does it again.
+//! The finished slips of one assigned partition, and the position to commit so that no worker runs them again.
 //!
-//! Slips finish out of order. What is committed is a position (everything below it is finished) and, in the commit's
-//! metadata, a bitmap of what is finished above it. The next owner of the partition reads both and skips what the
-//! bitmap names: to run such a slip again would give its job two successors.
+//! Slips finish out of order. A commit holds a position (all slips below it are finished) and, in its metadata, a
+//! bitmap of the finished slips above it. The next owner of the partition reads both and skips the slips in the
+//! bitmap: to run such a slip again would give its token two successors.
 //!
-//! Invariant: whatever was finished in a committed transaction is below the committed position or in its bitmap.
+//! Invariant: each slip of a committed transaction is below the committed position or in its bitmap.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use events::finished;
 pub(crate) use events::finished::{UnknownMetadata, WINDOW_OFFSETS};
 
-/// What to do with a record that was delivered.
+/// The treatment of a delivered record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// It is to be run.
@@ -22,12 +22,12 @@ pub(crate) enum Delivery {
     Repeated,
 }
 
-/// What to commit for a partition.
+/// The offset and metadata to commit for a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Position {
     /// The first record in flight, else one above the last delivered one.
     pub(crate) offset: i64,
-    /// What is finished from there on; empty when nothing is.
+    /// The bitmap of the finished slips from there on; empty when there are none.
     pub(crate) metadata: String,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Starts from what was committed last.
+    /// Starts from the last commit.
     pub(crate) fn restore(offset: i64, metadata: &str) -> Result<Self, UnknownMetadata> {
         Ok(Self { next: offset, entries: VecDeque::new(), restored: finished::decode(offset, metadata)? })
     }
@@ -69,7 +69,7 @@ impl Ledger {
         if finished { Delivery::Finished } else { Delivery::Fresh }
     }
 
-    /// True if the bitmap can still name this offset. What does not fit must wait until the position has moved.
+    /// True if the bitmap can still name this offset. A result that does not fit must wait until the position moves.
     pub(crate) fn fits(&self, offset: i64) -> bool {
         let near = |from: i64| offset - from < WINDOW_OFFSETS;
         self.entries.front().is_some_and(|entry| near(entry.offset)) || near(self.position())
@@ -93,24 +93,24 @@ impl Ledger {
         }
     }
 
-    /// Forgets what is below the position: the transaction that says so has been committed.
+    /// Forgets the entries below the position: the transaction that holds the position has been committed.
     pub(crate) fn settle(&mut self) {
         while self.entries.front().is_some_and(|entry| entry.finished) {
             self.entries.pop_front();
         }
     }
 
-    /// How many offsets lie between the position and the last delivered one.
+    /// The count of offsets from the position to the last delivered one.
     pub(crate) fn span(&self) -> i64 {
         self.next - self.position()
     }
 
-    /// No less than [`Ledger::span`], and had at once.
+    /// An upper bound of [`Ledger::span`] that needs no search.
     pub(crate) fn span_at_most(&self) -> i64 {
         self.next - self.entries.front().map_or(self.next, |entry| entry.offset)
     }
 
-    /// When the oldest slip in flight was written, milliseconds since the Unix epoch.
+    /// The time at which the oldest slip in flight was written, in milliseconds since the Unix epoch.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
         self.entries.iter().find(|entry| !entry.finished).map(|entry| entry.written_at_ms)
     }
@@ -119,7 +119,7 @@ impl Ledger {
         self.entries.iter().find(|entry| !entry.finished).map_or(self.next, |entry| entry.offset)
     }
 
-    /// What to commit now.
+    /// The position to commit now.
     pub(crate) fn commit_position(&self) -> Position {
         let offset = self.position();
         let delivered = self.entries.iter().filter(|entry| entry.finished).map(|entry| entry.offset);

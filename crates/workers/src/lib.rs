@@ -1,13 +1,14 @@
 //! Runs steps and decides what is next: slips in, slips, holds and events out, in one Kafka transaction.
 //!
-//! Promise (rule 2): whatever follows from a slip is committed together with its offset, exactly once, by the worker
-//! that owned its partition when it was taken. A crash repeats a step, never the rest of the job. Slips that share a
-//! record key run one at a time, in order. Nothing that is in a record can stop a partition.
+//! Promise (rule 2): the records that follow from a slip are committed together with its offset, exactly once, by the
+//! worker that owned its partition when the slip was taken. A crash repeats a step, never the rest of the job. Slips
+//! that share a record key run one at a time, in order. No content of a record can stop a partition.
 //!
-//! Read `run_step` (slip to records), `board` and `ledger` (what is in flight, by assignment epochs), `commit` (records
-//! to Kafka), `session` (how the parts begin and end).
+//! Read `run_step` (slip to records), `board` and `ledger` (slips in flight, by assignment epochs), `commit` (records
+//! to Kafka), `session` (begin and end of the parts).
 //!
-//! Invariant: there is no second way out: no Postgres, no producer beside the transactional one.
+//! Invariant: slips, holds and events leave only through the transactional producer; no module uses Postgres. The only
+//! other producer sends outcomes of long calls and signs of life (`long_calls`).
 //!
 //! A team's own worker binary, with native steps:
 //!
@@ -20,7 +21,7 @@
 //!         return Ok(json!({ "cancelled": call.undo_of() }));
 //!     }
 //!     let address = call.input["address"].as_str().ok_or_else(|| NativeError::permanent("no address"))?;
-//!     // The same key for every attempt: whoever is called can tell a repetition.
+//!     // The key is the same for every attempt, so that the called service can recognise a repetition.
 //!     Ok(json!({ "tracking": call.idempotency_key, "to": address }))
 //! }
 //!
@@ -39,8 +40,10 @@ mod cadence;
 mod commit;
 pub mod config;
 mod desk;
+mod encode;
 mod flows;
 mod followed;
+mod halted;
 mod held;
 mod http;
 mod intake;
@@ -50,7 +53,10 @@ mod ledger;
 mod load;
 mod long_calls;
 mod meters;
+mod missing;
 mod native;
+mod pulse;
+mod ready;
 mod run_step;
 mod serve;
 mod session;
@@ -60,6 +66,7 @@ mod telemetry;
 mod tenure;
 mod topic_limits;
 mod trim;
+mod unread;
 mod work;
 
 use std::collections::BTreeSet;
@@ -81,6 +88,7 @@ use service_kit::tasks::Tasks;
 use tokio::sync::watch;
 
 use crate::flows::Flows;
+use crate::halted::Halted;
 use crate::http::Http;
 use crate::lane_table::LaneTable;
 use crate::long_calls::LongCalls;
@@ -91,16 +99,16 @@ use crate::run_step::Runner;
 use crate::session::{Ending, Session};
 use crate::topic_limits::TopicLimits;
 
-/// What the service needs.
+/// Settings and names that the service needs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Kafka and the registry.
     pub bus: bus::Settings,
     /// The names of topics.
     pub topics: Topics,
-    /// This process's name among the workers: stable over restarts, and nobody else's.
+    /// This process's name among the workers: the same after a restart, and unique.
     pub instance: String,
-    /// What expressions see as `env.*` and `secrets.*`; see [`config::flow_environment`].
+    /// Values that expressions see as `env.*` and `secrets.*`; see [`config::flow_environment`].
     pub env: Env,
     /// The service's own settings.
     pub config: config::Config,
@@ -136,7 +144,7 @@ impl WorkersBuilder {
     /// Registers the function that steps with `native: <name>` call, forward and undo.
     ///
     /// # Panics
-    /// When the name is taken.
+    /// The name is taken.
     #[must_use]
     pub fn native<F, A>(mut self, name: impl Into<String>, function: F) -> Self
     where
@@ -147,19 +155,19 @@ impl WorkersBuilder {
         self
     }
 
-    /// That is all of them.
+    /// Ends the collection.
     pub fn build(self) -> Workers {
         Workers { natives: self.natives }
     }
 }
 
 impl Workers {
-    /// No native steps yet.
+    /// A builder without native steps.
     pub fn builder() -> WorkersBuilder {
         WorkersBuilder::default()
     }
 
-    /// Runs until shutdown. What is unreachable is waited for; readiness says what.
+    /// Runs until shutdown. Waits for dependencies that are unreachable; readiness names them.
     ///
     /// # Errors
     /// Only for settings that cannot be used.
@@ -188,7 +196,7 @@ impl Workers {
         let Process { readiness, ids, .. } = &process;
         let writers = until_ok("registry", readiness, ids, &shutdown, || reader.writer_ids(&settings.topics)).await;
         let Some(writers) = writers else { return Ok(()) };
-        // Which queues there are is known once the flows are.
+        // The queues are known once the flows are.
         let known = async { loaded.wait_for(|loaded| *loaded).await.is_ok() };
         if shutdown.run_until_cancelled(known).await.is_none() {
             return Ok(());
@@ -200,22 +208,27 @@ impl Workers {
         let (lanes, follow_lanes) = LaneTable::new(Arc::clone(&long_calls));
         let runner = Arc::new(self.runner(&settings, reader, writers, flows, &lanes, &process)?);
         let Settings { bus, topics, instance, config, .. } = settings;
-        let (over, drain) = (CancellationToken::new(), config.drain_timeout());
+        let (over, calls_over) = (CancellationToken::new(), CancellationToken::new());
+        let drain = config.drain_timeout();
         let following = followed::follow(
             follow_lanes,
             lanes,
             bus.clone(),
             topics.lanes(),
             process.clone(),
-            // To the end: a worker that stops may still learn that it was lost.
-            over.clone(),
+            // To the end of the last call: a worker that stops may still learn that it was lost.
+            calls_over.clone(),
         );
         let session = Session { bus, instance, config, runner, queues };
         let sessions = async {
             keep_going(&session, &process, &shutdown).await;
             over.cancel();
         };
-        let calls = long_calls.run(shutdown.clone(), over.clone(), drain);
+        let calls = async {
+            let calls = long_calls.run(shutdown.clone(), over.clone(), drain).await;
+            calls_over.cancel();
+            calls
+        };
         let (following, (), calls) = tokio::join!(following, sessions, calls);
         following.and(calls)
     }
@@ -238,7 +251,9 @@ impl Workers {
             http: Http::new(&settings.config.http)?,
             natives: self.natives,
             env: settings.env.clone(),
+            halted: Halted::new(admin.clone(), readiness.clone()),
             limits: TopicLimits::new(admin, readiness.clone(), ids.clone()),
+            registry_missed: Arc::default(),
             long_calls: Arc::clone(&lanes.long_calls),
             lanes: Arc::clone(lanes),
             leave_after: Duration::from_millis(settings.config.detach_after_ms),
@@ -250,7 +265,7 @@ impl Workers {
     }
 }
 
-/// The queues to work on: as set, or else those of all flows, as they come.
+/// The queues to work on: the configured ones, or else those of all flows, as flows are added.
 fn queues(configured: &[String], flows: &Flows) -> watch::Receiver<BTreeSet<String>> {
     if configured.is_empty() {
         return flows.queues();
@@ -258,7 +273,7 @@ fn queues(configured: &[String], flows: &Flows) -> watch::Receiver<BTreeSet<Stri
     watch::Sender::new(configured.iter().cloned().collect()).subscribe()
 }
 
-/// A session that lasted longer than this was well; what ends it has nothing to do with what ended the one before.
+/// The age from which a session counts as healthy: its end is unrelated to the end of the session before it.
 const LASTING: Duration = Duration::from_secs(60);
 
 /// One session after the other until shutdown.
@@ -274,7 +289,7 @@ async fn keep_going(session: &Session, process: &Process, shutdown: &Cancellatio
             fenced_before = false;
         }
         match ending {
-            // Once is what happens to a worker that was paused for long; twice in a row is somebody else.
+            // A worker that was paused for long is fenced once. Fenced twice in a row: another process has our name.
             Ending::Fenced if fenced_before => {
                 let instance = &session.instance;
                 let why =
@@ -284,6 +299,10 @@ async fn keep_going(session: &Session, process: &Process, shutdown: &Cancellatio
             Ending::Fenced => {
                 fenced_before = true;
                 tracing::warn!(instance = session.instance, "another producer took over; starting again");
+            }
+            Ending::Repaired(place) => {
+                tracing::info!(%place, "the offset was repaired; starting again to read the partition");
+                continue;
             }
             Ending::Failed(error) => readiness.missing("kafka", format!("{error:#}")),
         }

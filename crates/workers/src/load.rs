@@ -1,19 +1,19 @@
-//! How much is in flight, and when that is too much.
+//! The load of a queue or a partition, and its limits.
 
-/// What may be in flight, and what goes into one transaction.
+/// Limits of the slips in flight and of one transaction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Slips in flight per queue, from delivery to commit; beyond it the queue's partitions are paused.
     pub(crate) queue_slips_max: usize,
-    /// The same in bytes, of slips and of what they led to.
+    /// The same limit in bytes, counting slips and the records that follow from them.
     pub(crate) queue_bytes_max: usize,
     /// Results per transaction.
     pub(crate) batch_results_max: usize,
-    /// Bytes to produce per transaction; the result that passes it still goes in.
+    /// Bytes to produce per transaction; the result that passes this limit still goes in.
     pub(crate) batch_bytes_max: usize,
 }
 
-/// What is in flight of one queue or one partition.
+/// Slips in flight of one queue or one partition.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) slips: usize,

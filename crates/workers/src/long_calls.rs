@@ -1,8 +1,8 @@
-//! The calls of this process that have left their partitions: who makes them, how many there are, and how they end.
+//! The calls of this process that have left their partitions: their worker's name, their count, and their ends.
 //!
-//! They live as long as the process, not as a session. Their outcomes are records on `meanwhile.waits`, sent until
-//! Kafka has taken them. While there are any, the process says that it lives; once it is given up as lost, it gives up
-//! its calls in turn, and goes on under another name.
+//! Such calls live as long as the process, not as a session. Their outcomes are records on `meanwhile.waits`, sent
+//! until Kafka has taken them. While there are such calls, the process sends signs of life. Once it is declared lost,
+//! it gives up its calls and goes on under another name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use tokio::sync::{Notify, watch};
 use crate::load::Load;
 use crate::tenure::Tenure;
 
-/// A worker says so many times per lease that it lives.
+/// The count of signs of life per lease.
 const SIGNS_PER_LEASE: u32 = 6;
-/// How often the gauges are set while there are long calls.
+/// The interval at which the gauges are set.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
-/// How long handing calls over may take when the process stops.
+/// The time that handing calls over may take when the process stops.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many calls may be apart.
+/// Limits of the calls that have left their partitions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LongCallLimits {
-    /// A worker that is silent for so long counts as lost.
+    /// The silence after which a worker counts as lost, once two questions have proved it.
     pub(crate) lease: Duration,
-    /// Per queue. Steps that are known to take long rest while there are more.
+    /// Calls per queue. At this count, steps that are known to take long rest.
     pub(crate) calls_max: usize,
-    /// The same in bytes, of their slips.
+    /// The same limit in bytes of the calls' slips.
     pub(crate) bytes_max: usize,
 }
 
-/// One per process.
+/// The registry of long calls; there is one per process.
 #[derive(Debug)]
 pub(crate) struct LongCalls {
     producer: Producer,
@@ -52,9 +52,9 @@ pub(crate) struct LongCalls {
     state: Mutex<State>,
     /// A call has ended.
     ended: Notify,
-    /// How many times the transactional id was taken over: whatever was open before is decided then.
+    /// The count of times that the transactional id was taken over; each time ends all transactions that were open.
     sessions: watch::Sender<u64>,
-    /// The process stops, and begins no session any more.
+    /// Cancelled once the process begins no more sessions.
     stopping: CancellationToken,
 }
 
@@ -76,12 +76,12 @@ struct Call {
     tenure: Arc<Tenure>,
 }
 
-/// A call's place in the registry; dropping it ends it.
+/// A call's entry in the registry; dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct LongCall {
-    /// The name under which it is made.
+    /// The worker's name under which the call is made.
     pub(crate) worker: String,
-    /// In which session it left its partition.
+    /// The session in which the call left its partition.
     pub(crate) session: u64,
     number: u64,
     calls: Arc<LongCalls>,
@@ -110,7 +110,7 @@ impl LongCalls {
     ) -> Arc<Self> {
         let Process { clock, ids, .. } = process.clone();
         let worker = name(instance, &clock, &ids);
-        // Known from the first scrape on, so that the first loss is seen as one.
+        // The counter exists from the first scrape on, so that the first loss is an increase.
         metrics::counter!("meanwhile_leases_lost_total").increment(0);
         let state = State { worker, next: 0, calls: HashMap::new(), queues: HashMap::new() };
         Arc::new(Self {
@@ -131,7 +131,7 @@ impl LongCalls {
         self.state.lock()
     }
 
-    /// Queues that may have long calls: until they do, their gauges say so.
+    /// Notes queues that may have long calls, so that their gauges exist, at zero.
     pub(crate) fn know_queues<'a>(&self, queues: impl IntoIterator<Item = &'a String>) {
         let mut state = self.lock();
         for queue in queues {
@@ -139,12 +139,12 @@ impl LongCalls {
         }
     }
 
-    /// After so long a silence this worker counts as lost, milliseconds.
+    /// The lease of this worker in milliseconds.
     pub(crate) fn lease_ms(&self) -> u64 {
         u64::try_from(self.limits.lease.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Notes a call that leaves its partition.
+    /// Registers a call that leaves its partition.
     pub(crate) fn begin(self: &Arc<Self>, queue: &str, bytes: usize, tenure: &Arc<Tenure>) -> LongCall {
         let mut state = self.lock();
         let (number, worker) = (state.next, state.worker.clone());
@@ -161,7 +161,7 @@ impl LongCalls {
         LongCall { worker, session: *self.sessions.borrow(), number, calls: Arc::clone(self) }
     }
 
-    /// True while no more steps that are known to take long should be begun in this queue.
+    /// True while this queue has as many long calls as it may have.
     pub(crate) fn is_full(&self, queue: &str) -> bool {
         let LongCallLimits { calls_max, bytes_max, .. } = self.limits;
         self.lock().queues.get(queue).is_some_and(|load| load.slips >= calls_max || load.bytes >= bytes_max)
@@ -175,15 +175,20 @@ impl LongCalls {
     /// Waits until the transactions of this session have ended, one way or the other, or no further session will come.
     pub(crate) async fn session_ended(&self, session: u64) {
         let mut sessions = self.sessions.subscribe();
-        // An error cannot be: the sender lives in this very value.
+        // An error is impossible: `self` owns the sender.
         let ended = async { sessions.wait_for(|sessions| *sessions > session).await.is_ok() };
         self.stopping.run_until_cancelled(ended).await;
     }
 
-    /// Sends a record until Kafka has taken it.
+    /// Sends a record until Kafka has taken it. Gives up a record that is too large: it fitted when it was measured, so
+    /// the topic's limit was lowered since.
     pub(crate) async fn send(&self, record: &Record) {
         let mut backoff = Backoff::default();
         while let Err(error) = self.producer.send(record).await {
+            if matches!(error, bus::Error::TooLarge { .. }) {
+                tracing::error!(topic = record.topic, %error, "a record is given up; its hold stays until a restart");
+                return;
+            }
             tracing::info!(topic = record.topic, %error, "a record was not taken yet; retrying");
             tokio::time::sleep(backoff.next_delay(&self.ids)).await;
         }
@@ -194,12 +199,12 @@ impl LongCalls {
         worker.rsplit_once('/').is_some_and(|(instance, _)| instance == self.instance)
     }
 
-    /// Takes the word back that a start of this instance was lost.
+    /// Deletes the record that declares a start of this instance lost.
     pub(crate) async fn forget_loss(self: Arc<Self>, worker: String) {
         self.send(&lost_worker_tombstone(&self.writer.topics, &worker)).await;
     }
 
-    /// This worker was given up under that name: its calls are others' now.
+    /// Notes that a worker of this name was declared lost: if it is this one, other workers have its calls now.
     pub(crate) fn lose(&self, worker: &str) {
         let mut state = self.lock();
         let lost: Vec<_> = state.calls.values().filter(|call| call.worker == worker).collect();
@@ -218,9 +223,9 @@ impl LongCalls {
         );
     }
 
-    /// Says that the process lives while it has long calls; once at first, so that those of an earlier start of this
-    /// instance go on elsewhere. After `shutdown`, gives the calls until `drain` to end, and hands over what is left.
-    /// `sessions_over` is cancelled once no more calls leave their partitions.
+    /// Sends signs of life while the process has long calls. Sends one at first in any case, so that the calls of an
+    /// earlier start of this instance go on elsewhere. After `shutdown`, gives the calls until `drain` to end, and
+    /// hands over the rest. `sessions_over` is cancelled once no more calls leave their partitions.
     pub(crate) async fn run(
         self: Arc<Self>,
         shutdown: CancellationToken,
@@ -228,7 +233,7 @@ impl LongCalls {
         drain: Duration,
     ) -> anyhow::Result<()> {
         let live = async {
-            // Sessions count from 1: the first has then taken the transactional id over from an earlier start.
+            // Sessions count from 1: the first one takes the transactional id over from an earlier start.
             self.session_ended(0).await;
             self.say_alive().await;
             self.beat().await;
@@ -249,7 +254,7 @@ impl LongCalls {
                 self.stopping.cancel();
                 self.hand_over().await;
             };
-            // The process lives until its last call is handed over.
+            // Signs of life go on until the last call is handed over.
             tokio::select! {
                 () = last => {}
                 () = self.beat() => {}
@@ -271,7 +276,7 @@ impl LongCalls {
         }
     }
 
-    /// Ends never.
+    /// Sets the gauges and sends signs of life. Never ends.
     async fn beat(&self) {
         let (mut said_at, pause) = (Instant::now(), self.limits.lease / SIGNS_PER_LEASE);
         loop {

@@ -1,4 +1,4 @@
-//! The counters of each step, found without making a label: there is one look-up per attempt and nothing else.
+//! The counters of each step. An attempt costs one look-up and makes no label.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use parking_lot::RwLock;
 
 /// Steps that have counters of their own, at most; a deployment has tens. The rest are counted together.
 const STEPS_MAX: usize = 5_000;
-/// Flow and step of what is counted together.
+/// The name of flow and step under which the rest is counted.
 const OTHER: &str = "(other)";
 
-/// What is counted of a step in one phase.
+/// The meters of a step in one phase.
 pub(crate) struct StepMeters {
-    /// How long its attempts take.
+    /// The time that its attempts take.
     pub(crate) seconds: Histogram,
     succeeded: Counter,
     failed: Counter,
@@ -26,11 +26,11 @@ pub(crate) struct StepMeters {
     pub(crate) retried_at_once: Counter,
     /// Attempts that follow a failed one after a hold.
     pub(crate) retried_after_hold: Counter,
-    /// How many of the last attempts took long, in 65536ths: each one counts for an eighth.
+    /// The share of recent attempts that took long, in 65536ths; the newest attempt counts for an eighth.
     long_share: AtomicU32,
 }
 
-/// All attempts.
+/// The share when all recent attempts took long.
 const ALL: u32 = 1 << 16;
 
 impl StepMeters {
@@ -62,7 +62,7 @@ impl StepMeters {
 
     /// An attempt has ended that took long, or did not.
     pub(crate) fn took(&self, long: bool) {
-        // Two at once may lose one: it is a share, not a count.
+        // Two concurrent calls may lose one update, which an estimate tolerates.
         let share = self.long_share.load(Ordering::Relaxed);
         if long || share > 0 {
             self.long_share.store(share - share / 8 + u32::from(long) * (ALL / 8), Ordering::Relaxed);
@@ -74,13 +74,14 @@ impl StepMeters {
         self.long_share.load(Ordering::Relaxed) > ALL / 2
     }
 
-    /// The counter of attempts that end like this.
-    pub(crate) fn attempts(&self, outcome: &Outcome) -> &Counter {
+    /// The counter of attempts that end like this; none where nothing was attempted.
+    pub(crate) fn attempts(&self, outcome: &Outcome) -> Option<&Counter> {
         match outcome {
-            Outcome::Succeeded { .. } => &self.succeeded,
-            Outcome::Failed { retryable: true, .. } => &self.failed,
-            Outcome::Failed { retryable: false, .. } => &self.refused,
-            Outcome::Cancelled => &self.cancelled,
+            Outcome::Succeeded { .. } => Some(&self.succeeded),
+            Outcome::Failed { retryable: true, .. } => Some(&self.failed),
+            Outcome::Failed { retryable: false, .. } => Some(&self.refused),
+            Outcome::Cancelled => Some(&self.cancelled),
+            Outcome::Skipped => None,
         }
     }
 }
@@ -101,7 +102,7 @@ impl std::fmt::Debug for Meters {
 }
 
 impl Meters {
-    /// Those of a slip's step, in the slip's phase.
+    /// The meters of a slip's step, in the slip's phase.
     pub(crate) fn of(&self, slip: &Slip) -> Arc<StepMeters> {
         let found = find(&self.steps.read(), slip);
         found.unwrap_or_else(|| self.make(slip))

@@ -13,7 +13,7 @@ use flow::id::JobId;
 use futures_util::FutureExt;
 use serde_json::Value;
 
-/// What a native step is asked to do.
+/// The call of a native step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NativeCall {
     /// The name under which the function is registered.
@@ -24,9 +24,9 @@ pub struct NativeCall {
     pub idempotency_key: String,
     /// True when the function is to undo what it did under [`NativeCall::undo_of`].
     pub undo: bool,
-    /// How long it may take, in milliseconds; then it is dropped, and counts as having an unknown outcome.
+    /// The time that the call may take, in milliseconds. After that it is dropped, and its outcome counts as unknown.
     pub timeout_ms: u64,
-    /// Whose step.
+    /// The job that the step belongs to.
     pub job: JobId,
     /// The job's tenant.
     pub tenant: String,
@@ -34,7 +34,7 @@ pub struct NativeCall {
     pub flow: String,
     /// The step's id.
     pub step: String,
-    /// Which attempt of this visit it is, from 1.
+    /// The number of this attempt within the visit, from 1.
     pub attempt: u32,
     /// The caller's correlation id, or ours.
     pub correlation_id: String,
@@ -49,7 +49,7 @@ impl NativeCall {
     }
 }
 
-/// Why a native step did not succeed; the verdict is its own.
+/// The failure of a native step, with the step's own verdict on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct NativeError {
@@ -76,7 +76,7 @@ impl NativeError {
         Self { verdict: Verdict::Retryable, message: message.into(), retry_after_ms: None }
     }
 
-    /// Nobody knows whether it was done; another attempt may help. When the job turns back it is undone.
+    /// It may have been done; another attempt may help. When the job turns back it is undone.
     pub fn uncertain(message: impl Into<String>) -> Self {
         Self { verdict: Verdict::Uncertain, message: message.into(), retry_after_ms: None }
     }
@@ -124,10 +124,6 @@ impl Natives {
         assert!(before.is_none(), "two native steps are registered as `{name}`");
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.functions.contains_key(name)
-    }
-
     /// Calls the function once. None when there is no such function. A panic is an unknown outcome.
     pub(crate) async fn call(&self, call: NativeCall) -> Option<Outcome> {
         let function = Arc::clone(self.functions.get(&call.name)?);
@@ -148,7 +144,7 @@ impl Natives {
     }
 }
 
-/// What a panic said, as far as it is text.
+/// The message of a panic, if it is text.
 pub(crate) fn words_of(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
@@ -190,7 +186,7 @@ mod tests {
         });
         match natives.call(call("f")).await.unwrap() {
             Outcome::Failed { retryable, effect, .. } => (Some(retryable), Some(effect)),
-            Outcome::Succeeded { .. } | Outcome::Cancelled => (None, None),
+            Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => (None, None),
         }
     }
 

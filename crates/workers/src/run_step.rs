@@ -1,28 +1,30 @@
 //! From a slip to the records that follow from it: read it, call its step, let `flow` decide, encode.
 //!
-//! Everything ends in records: what cannot be read or understood ends in a dead letter. What is only unreachable now is
-//! waited for. Nothing here produces or commits.
+//! Every slip ends in records: one that cannot be read or understood ends in a dead letter. A service that is only
+//! unreachable now is waited for. No code here produces or commits.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use bus::{Inbound, Reader, Record, Unreadable};
+use bus::{Inbound, Reader, Record};
+use events::Writer;
 use events::dead_letter::{Class, Refused};
+use events::lane::HeldLane;
 use events::trace::Trace;
-use events::{Writer, decode_slip};
-use flow::decide::{Decision, Env, NativeCall as PreparedNative, Next, Outcome, Prepared};
-use flow::decide::{advance, classify, missing_native, prepare};
+use flow::decide::{Decision, Env, Missing, MissingKind, NativeCall as PreparedNative, Next, Outcome, Prepared};
+use flow::decide::{advance, classify, prepare, steps_total, wait_for_room};
 use flow::definition::Definition;
-use flow::slip::{Hold, HoldReason, Slip};
+use flow::slip::Slip;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use service_kit::retry::Backoff;
 use service_kit::trace::Span;
 use service_kit::{Clock, Ids, Readiness, error_chain};
 
 use crate::desk::Desk;
 use crate::flows::Flows;
+use crate::halted::Halted;
 use crate::held::Errand;
 use crate::http::Http;
 use crate::lane_table::LaneTable;
@@ -34,12 +36,16 @@ use crate::task::Task;
 use crate::telemetry;
 use crate::tenure::{Belongs, Cut};
 use crate::topic_limits::TopicLimits;
-use crate::work::{Finished, Work};
+use crate::work::{Finished, LaneAfter, Work};
 
-/// A step that is known to take long leaves its partition after this time: its quick attempts need not.
+/// A step that is known to take long leaves its partition after this time, and so does one that has waited for long in
+/// its lane: quick attempts need not.
 const LEAVE_SOON: Duration = Duration::from_millis(250);
-/// A slip for a queue whose topic is not there rests for so long before it is tried again.
-const MISSING_QUEUE_DELAY_MS: u64 = 30_000;
+
+/// The error of spans whose step was not run, since something that it needs is not here.
+const MISSING: &str = "missing-step";
+/// The rest of a slip that was not read in time, before it is tried again, in milliseconds.
+const REST_MS: u64 = 10_000;
 
 /// Everything that running a step needs. One per process.
 #[derive(Debug)]
@@ -51,11 +57,14 @@ pub(crate) struct Runner {
     pub(crate) natives: Natives,
     pub(crate) env: Env,
     pub(crate) limits: TopicLimits,
+    pub(crate) halted: Halted,
     pub(crate) long_calls: Arc<LongCalls>,
     pub(crate) lanes: Arc<LaneTable>,
-    /// A step that has run for so long leaves its partition.
+    /// The running time after which a step leaves its partition.
     pub(crate) leave_after: Duration,
     pub(crate) readiness: Readiness,
+    /// True if the registry did not answer when it was asked last.
+    pub(crate) registry_missed: Arc<AtomicBool>,
     pub(crate) meters: Meters,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
@@ -69,8 +78,8 @@ impl Runner {
             let errand = work.errand.clone();
             let task = Task::new(Arc::clone(&desk), work);
             next = match errand {
-                Errand::Run => self.run_slip(&task).await,
-                Errand::Rest(lane) => self.rest(&task, &lane).await,
+                Errand::Run(_) => self.run_slip(&task).await,
+                Errand::Rest(lane, place) => self.rest(&task, lane, place).await,
                 Errand::Free(lane) => {
                     let produced = lane.iter().map(|lane| lane.tombstone(&self.writer.topics)).collect();
                     let Work { epoch, lane, record, .. } = task.work;
@@ -80,12 +89,12 @@ impl Runner {
         }
     }
 
-    /// The same as a value of a known type: a step that leaves starts the next one of its lane.
+    /// [`Runner::run`], boxed since it calls itself: a step that leaves its partition starts the next of its lane.
     pub(crate) fn run_boxed(self: Arc<Self>, desk: Arc<Desk>, work: Work) -> BoxFuture<'static, ()> {
         self.run(desk, work).boxed()
     }
 
-    /// Runs a slip's step to its end, here or apart from its partition. What may run next in its lane.
+    /// Runs a slip's step to its end, here or apart from its partition. Returns the slip that may run next in its lane.
     async fn run_slip(self: &Arc<Self>, task: &Task) -> Option<Work> {
         let Work { epoch, lane, record, .. } = &task.work;
         let span = spans::process(record, self.writer.topics.prefix());
@@ -95,15 +104,21 @@ impl Runner {
             cut = task.cut() => Err(cut),
         };
         match ended {
-            Ok((produced, dead)) if task.apart().is_none() => {
+            Ok(ended) if task.apart().is_none() => {
                 drop(span);
-                return task.desk.complete(Finished::new(*epoch, *lane, Arc::clone(record), produced, dead));
+                let mut records = ended.records;
+                if let (Errand::Run(Some(passed)), None) = (&task.work.errand, &ended.holds) {
+                    records.push(passed.record(&self.writer.topics));
+                }
+                let finished = Finished::new(*epoch, *lane, Arc::clone(record), records, ended.dead);
+                let holds = ended.holds.map_or(LaneAfter::Same, |lane| LaneAfter::Held(lane, None));
+                return task.desk.complete(finished.with_lane(holds));
             }
-            Ok((produced, _)) => {
+            Ok(ended) => {
                 drop(span);
                 if let Some(apart) = task.apart() {
                     let doubtful = task.work.tenure.settle().await == Belongs::Apart { doubtful: true };
-                    self.send_outcome(apart, doubtful, &produced).await;
+                    self.send_outcome(apart, doubtful, &ended.records).await;
                 }
             }
             Err(Cut::Revoked) => {
@@ -124,26 +139,25 @@ impl Runner {
         None
     }
 
-    /// The records that follow from a consumed one, and whether they are a dead letter. Those of a step that has left
-    /// are one record, for whoever keeps its hold.
-    async fn settle(self: &Arc<Self>, task: &Task, span: &Span) -> (Vec<Record>, bool) {
+    /// The records that follow from a consumed record; for a step that has left, in one outcome record.
+    async fn settle(self: &Arc<Self>, task: &Task, span: &Span) -> Ended {
         let record = &task.work.record;
         let followed = AssertUnwindSafe(self.follow(task, span)).catch_unwind().await;
         let refused = match followed {
-            Ok(Ok(records)) => return (records, false),
+            Ok(Ok(ended)) => return ended,
             Ok(Err(refused)) => refused,
             Err(panic) => Refused::new(Class::Panicked, format!("the worker panicked: {}", words_of(panic.as_ref()))),
         };
         span.fail(refused.class.as_str(), &refused.reason);
         let letter = self.dead_letter(record, &refused);
         match task.settle().await {
-            None => (vec![letter], true),
+            None => Ended { dead: true, ..Ended::from(vec![letter]) },
             Some(apart) => {
                 let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
                 let outcome = self.outcome_record(apart, vec![letter], &trace);
-                // What cannot be told is handed over: the hold must not stay.
+                // A call whose outcome cannot be written is handed over: the hold must not stay.
                 let outcome = outcome.or_else(|_| self.outcome_record(apart, Vec::new(), &trace));
-                (outcome.into_iter().collect(), true)
+                Ended { dead: true, ..Ended::from(outcome.into_iter().collect::<Vec<_>>()) }
             }
         }
     }
@@ -154,51 +168,32 @@ impl Runner {
         self.writer.refused(record, refused, self.clock.now_ms())
     }
 
-    async fn follow(self: &Arc<Self>, task: &Task, span: &Span) -> Result<Vec<Record>, Refused> {
-        let record = &task.work.record;
-        let slip = self.read(record).await?;
-        spans::slip(span, &slip);
-        let slip = if task.work.redelivered { flow::decide::redelivered(slip) } else { slip };
-        let definition = self.definition(&slip).await?;
-        let trace = span.carry_on(Trace::from_headers(&record.headers), &self.ids);
-        self.run_step(&definition, slip, &trace, span, task).await
-    }
-
-    /// The flow that a slip names.
-    pub(crate) async fn definition(&self, slip: &Slip) -> Result<Definition, Refused> {
-        let definition = self.flows.definition(&slip.flow, &slip.version).await;
-        definition.ok_or_else(|| {
-            Refused::new(
-                Class::UnknownFlow,
-                format!("no flow {}@{} on {}", slip.flow, slip.version, self.writer.topics.flows()),
-            )
-        })
-    }
-
-    /// Reads the slip; waits for as long as the registry does not answer.
-    pub(crate) async fn read(&self, record: &Inbound) -> Result<Slip, Refused> {
-        match record.key.as_deref().map(std::str::from_utf8) {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(Refused::new(Class::Unreadable, format!("the key is not UTF-8: {error}"))),
-            None => return Err(Refused::new(Class::Unreadable, "a slip has a key, this record has none")),
-        }
-        let mut backoff = Backoff::default();
-        let mut waited = false;
-        let read = loop {
-            match self.reader.read(record.value.as_deref(), decode_slip).await {
-                Ok(slip) => break Ok(slip),
-                Err(Unreadable::Never(reason)) => break Err(Refused::new(Class::Unreadable, reason)),
-                Err(Unreadable::NotNow(error)) => {
-                    waited = true;
-                    self.readiness.missing("registry", error);
-                    tokio::time::sleep(backoff.next_delay(&self.ids)).await;
-                }
-            }
+    async fn follow(self: &Arc<Self>, task: &Task, span: &Span) -> Result<Ended, Refused> {
+        let trace = span.carry_on(Trace::from_headers(&task.work.record.headers), &self.ids);
+        let slip = match self.read(task).await {
+            Ok(slip) => slip,
+            Err(not_read) => return self.not_read(task, not_read).await,
         };
-        if waited {
-            self.readiness.ready("registry");
+        spans::slip(span, &slip);
+        match self.definition_of(task, &slip).await {
+            Some(Ok(definition)) => self.run_step(&definition, slip, &trace, span, task).await,
+            Some(Err(missing)) => {
+                span.fail(MISSING, &missing.what);
+                self.rest_until_there(&slip, 0, &missing, &trace, task).await.map(Ended::from)
+            }
+            None => self.not_read(task, NotRead::NotNow).await,
         }
-        read
+    }
+
+    /// A slip that was not read: refused, or at rest as it is, holding its lane.
+    async fn not_read(&self, task: &Task, not_read: NotRead) -> Result<Ended, Refused> {
+        let rest_ms = match not_read {
+            NotRead::Refused(refused) => return Err(refused),
+            NotRead::NotNow => REST_MS,
+            NotRead::Newer(what) => self.newer_rests_ms(task, &what),
+        };
+        let (records, lane) = self.rest_until_read(task, rest_ms).await?;
+        Ok(Ended { holds: Some(lane), ..Ended::from(records) })
     }
 
     /// Attempts the step until `flow` decides where the token goes.
@@ -209,11 +204,19 @@ impl Runner {
         trace: &Trace,
         span: &Span,
         task: &Task,
-    ) -> Result<Vec<Record>, Refused> {
-        if let Some(resting) = self.without_room(definition, &slip, task) {
-            return self.encode(definition, &slip, resting, trace, task).await;
+    ) -> Result<Ended, Refused> {
+        if let Some((resting, lane)) = self.without_room(&slip, task) {
+            let mut records = self.encode(definition, &slip, resting, trace, task).await?;
+            records.push(lane.record(&self.writer.topics));
+            return Ok(Ended { holds: Some(lane), ..Ended::from(records) });
+        }
+        if let Some(sent_on) = self.sent_on(definition, &slip, task).await {
+            return self.rest_records(sent_on, trace, task).await.map(Ended::from);
         }
         loop {
+            if task.apart().is_none() {
+                task.desk.sure().await;
+            }
             if !task.work.tenure.begin() {
                 // The partition is about to go, and its next owner runs the step.
                 std::future::pending::<()>().await;
@@ -224,52 +227,54 @@ impl Runner {
                 slip.hop = apart.token.hop;
             }
             let decision = match outcome {
-                Some(outcome) => {
+                Ok(outcome) => {
                     let meters = self.meters.of(&slip);
                     let took = started.elapsed();
                     telemetry::attempt(&meters, &slip, &outcome, took);
                     meters.took(took >= self.leave_after);
                     let failure = spans::failure(span, &outcome);
                     let decision = advance(definition, &slip, outcome, self.clock.now_ms());
-                    // A failure that is tried again at once is its attempt's alone.
+                    // A failure that is tried again at once belongs to the attempt's span alone.
                     if let Some(error) = failure.filter(|_| !matches!(decision.next, Next::RetryNow { .. })) {
                         span.fail(&error.code, &error.message);
                     }
                     decision
                 }
-                None => {
-                    span.fail("missing-step", "this worker does not have the native step");
-                    missing_native(definition, &slip)
+                Err(missing) => {
+                    span.fail(MISSING, &missing.what);
+                    let rest = self.rest_until_there(&slip, steps_total(definition), &missing, trace, task);
+                    return rest.await.map(Ended::from);
                 }
             };
             if let Next::RetryNow { slip: again, delay_ms } = decision.next {
                 self.meters.of(&again).retried_at_once.increment(1);
-                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 slip = again;
+                self.wait_or_leave(definition, &slip, trace, task, Duration::from_millis(delay_ms)).await;
                 continue;
             }
-            return self.encode(definition, &slip, decision, trace, task).await;
+            return self.encode(definition, &slip, decision, trace, task).await.map(Ended::from);
         }
     }
 
-    /// One attempt. When it takes long, or is known to, the step leaves its partition meanwhile.
+    /// Makes one attempt. If it takes long, or is known to, the step leaves its partition meanwhile.
     async fn attempt_or_leave(
         self: &Arc<Self>,
         definition: &Definition,
         slip: &Slip,
         trace: &Trace,
         task: &Task,
-    ) -> Option<Outcome> {
+    ) -> Result<Outcome, Missing> {
         let attempt = self.attempt(definition, slip, trace);
         tokio::pin!(attempt);
         if task.apart().is_none() {
-            let after = if self.takes_long(slip) { self.leave_after.min(LEAVE_SOON) } else { self.leave_after };
+            let soon = self.takes_long(slip) || task.work.entered.elapsed() >= self.leave_after;
+            let after = if soon { self.leave_after.min(LEAVE_SOON) } else { self.leave_after };
             tokio::select! {
                 biased;
                 outcome = &mut attempt => return outcome,
                 () = task.leave_due(after) => {}
             }
-            // A step that hangs has no end yet to be known by: from now on it is known to take long.
+            // A step that hangs has no duration yet: count it as long now.
             if task.since.elapsed() >= self.leave_after {
                 self.meters.of(slip).took(true);
             }
@@ -278,21 +283,49 @@ impl Runner {
         attempt.await
     }
 
+    /// The back-off between two attempts. A step whose attempts end at once leaves its partition here.
+    async fn wait_or_leave(
+        self: &Arc<Self>,
+        definition: &Definition,
+        slip: &Slip,
+        trace: &Trace,
+        task: &Task,
+        delay: Duration,
+    ) {
+        let end = tokio::time::Instant::now() + delay;
+        if task.apart().is_none() {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(end) => return,
+                () = task.leave_due(self.leave_after) => {}
+            }
+            if task.work.tenure.begin() {
+                self.leave(task, definition, slip, trace).await;
+            }
+        }
+        tokio::time::sleep_until(end).await;
+    }
+
     /// True when the step's attempts are known to take long.
     fn takes_long(&self, slip: &Slip) -> bool {
         self.meters.of(slip).takes_long()
     }
 
-    /// A step that is known to take long rests while too many of its queue are under way.
-    fn without_room(&self, definition: &Definition, slip: &Slip, task: &Task) -> Option<Decision> {
-        let full = self.takes_long(slip) && self.long_calls.is_full(self.queue_of(&task.work));
-        full.then(|| flow::decide::wait_for_room(definition, slip))
+    /// The rest of a step that is known to take long, if its queue has too many long calls. It holds its lane then.
+    fn without_room(&self, slip: &Slip, task: &Task) -> Option<(Decision, HeldLane)> {
+        if !self.takes_long(slip) || !self.long_calls.is_full(self.queue_of(&task.work)) {
+            return None;
+        }
+        let hold = wait_for_room(slip, self.queue_of(&task.work));
+        let lane = task.work.lane_held_by(slip.record_key(), &hold.slip.token());
+        Some((Decision { next: Next::Hold(hold), events: Vec::new() }, lane))
     }
 
-    /// One attempt. None: this worker does not have the native step.
-    async fn attempt(&self, definition: &Definition, slip: &Slip, trace: &Trace) -> Option<Outcome> {
+    /// Makes one attempt, or says what is missing for it at this worker.
+    async fn attempt(&self, definition: &Definition, slip: &Slip, trace: &Trace) -> Result<Outcome, Missing> {
         match prepare(definition, slip, &self.env, self.clock.now_ms()) {
-            Prepared::Outcome(outcome) => Some(outcome),
+            Prepared::Outcome(outcome) => Ok(outcome),
+            Prepared::Missing(missing) => Err(missing),
             Prepared::Http(call) => {
                 let span = spans::http(&call, slip, trace);
                 let attempt = span.carry_on(Some(trace.clone()), &self.ids);
@@ -300,77 +333,44 @@ impl Runner {
                 spans::answered(&span, &answer);
                 let outcome = classify(definition, slip, answer, self.clock.now_ms());
                 spans::attempted(&span, &outcome);
-                Some(outcome)
-            }
-            Prepared::Native(call) if !self.natives.has(&call.name) => {
-                telemetry::missing_native(slip, &call.name);
-                None
+                Ok(outcome)
             }
             Prepared::Native(call) => {
                 let span = spans::native(&call.name, slip, trace);
                 let attempt = span.carry_on(Some(trace.clone()), &self.ids);
+                let what = format!("this worker does not have the native step `{}`", call.name);
                 let outcome = span.run(self.natives.call(native_call(call, slip, &attempt))).await;
                 outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
-                outcome
+                outcome.ok_or(Missing { kind: MissingKind::Native, what })
             }
         }
-    }
-
-    /// A decision's records. What does not fit into a record is the step's failure.
-    async fn encode(
-        &self,
-        definition: &Definition,
-        slip: &Slip,
-        decision: Decision,
-        trace: &Trace,
-        task: &Task,
-    ) -> Result<Vec<Record>, Refused> {
-        let misfit = match self.records_that_fit(decision, trace, task).await {
-            Ok(records) => return Ok(records),
-            Err(misfit) => misfit,
-        };
-        let failure = advance(definition, slip, Outcome::too_large(misfit), self.clock.now_ms());
-        self.records_that_fit(failure, trace, task).await.map_err(|misfit| Refused::new(Class::TooLarge, misfit))
-    }
-
-    async fn records_that_fit(
-        &self,
-        mut decision: Decision,
-        trace: &Trace,
-        task: &Task,
-    ) -> Result<Vec<Record>, String> {
-        if let Next::Step { queue, .. } = &decision.next
-            && !self.limits.has(&self.writer.topics.steps(queue)).await
-        {
-            decision = rest_until_there(decision);
-        }
-        let mut records = self.writer.decision(&decision, trace).map_err(|error| error_chain(&error))?;
-        if let Some(apart) = task.settle().await {
-            let outcome = self.outcome_record(apart, records, trace);
-            records = vec![outcome.map_err(|error| error_chain(&error))?];
-        }
-        for record in &records {
-            if let Some(misfit) = self.limits.misfit(record).await {
-                return Err(misfit);
-            }
-        }
-        telemetry::decision(&self.meters, &decision, trace);
-        Ok(records)
     }
 }
 
-/// The queue's topic is not there yet: the token rests, and goes on by itself.
-fn rest_until_there(decision: Decision) -> Decision {
-    let Decision { next, events } = decision;
-    let next = match next {
-        Next::Step { slip, queue } => {
-            telemetry::missing_queue(&slip, &queue);
-            let release_after_ms = Some(MISSING_QUEUE_DELAY_MS);
-            Next::Hold(Hold { slip, queue, reason: HoldReason::MissingStep, release_after_ms })
-        }
-        other => other,
-    };
-    Decision { next, events }
+/// Why a slip was not read.
+#[derive(Debug)]
+pub(crate) enum NotRead {
+    /// It never can be.
+    Refused(Refused),
+    /// The registry did not answer for too long.
+    NotNow,
+    /// A later version has written it.
+    Newer(String),
+}
+
+/// The records that follow from a slip, and their effect on its lane.
+struct Ended {
+    records: Vec<Record>,
+    /// True if the records are a dead letter.
+    dead: bool,
+    /// The lane that the token holds while it rests.
+    holds: Option<HeldLane>,
+}
+
+impl From<Vec<Record>> for Ended {
+    fn from(records: Vec<Record>) -> Self {
+        Self { records, dead: false, holds: None }
+    }
 }
 
 fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace) -> NativeCall {

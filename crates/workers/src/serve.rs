@@ -24,6 +24,7 @@ impl Workers {
             host.tasks.spawn(ROLE, self.run(settings, process, shutdown));
             Ok(())
         };
-        process::run("meanwhile-workers", &base, |shutdown| process::serve(&base, ROLE, LISTEN, shutdown, start)).await
+        process::run("meanwhile-workers", &base.shared, |shutdown| process::serve(&base, ROLE, LISTEN, shutdown, start))
+            .await
     }
 }

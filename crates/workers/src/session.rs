@@ -1,13 +1,14 @@
-//! One session: a consumer, a transactional producer, and what is in flight between them. When any part is of no more
-//! use the whole is torn down and another session begins; Kafka's offsets say where.
+//! One session: a consumer, a transactional producer, and the slips in flight between them. When any part fails, the
+//! session is torn down, and another one begins at Kafka's committed offsets.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use bus::{ConsumerOptions, GroupConsumer, Interrupt, TransactionalProducer, TxError};
+use bus::{ConsumerOptions, GroupConsumer, Interrupt, TopicPartition, TransactionalProducer, TxError};
 use service_kit::CancellationToken;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -17,30 +18,33 @@ use crate::commit::{Committer, group};
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::intake::{Intake, topics_of};
+use crate::native::words_of;
 use crate::run_step::Runner;
 use crate::telemetry;
 
-/// How long taking the transactional id over may take before it is said that Kafka is missing.
+/// The time for taking over the transactional id, before readiness says that Kafka is missing.
 const INIT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long giving the partitions back may take.
+/// The time that giving the partitions back may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A session that has not been fenced for so long is the only one under its name.
+/// The age at which a session that was not fenced counts as the only one under its name.
 const UNDISPUTED_AFTER: Duration = Duration::from_secs(30);
 /// Slips fetched ahead. A quarter of it left workers idle for a fourth of the time.
 const PREFETCH_MAX_KIB: u32 = 4096;
-/// How often the gauges are set.
+/// The interval at which the gauges are set.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a session ended before it was asked to.
+/// The cause of a session's end before it was asked to end.
 #[derive(Debug)]
 pub(crate) enum Ending {
     /// Another producer took the transactional id over.
     Fenced,
+    /// A partition that was left unread can be read again: a new session reads it.
+    Repaired(TopicPartition),
     /// Anything else that a new session may mend.
     Failed(anyhow::Error),
 }
 
-/// What a session is made of.
+/// Everything that a session is started from.
 #[derive(Debug, Clone)]
 pub(crate) struct Session {
     pub(crate) bus: bus::Settings,
@@ -61,14 +65,19 @@ struct Parts {
 impl Session {
     /// Runs until shutdown, or until something breaks.
     pub(crate) async fn run(self, shutdown: &CancellationToken) -> Result<(), Ending> {
-        self.run_parts(shutdown).await.map_err(|failure| match failure.downcast_ref() {
-            Some(TxError::Fenced) => Ending::Fenced,
-            _ => Ending::Failed(failure),
-        })
+        match self.run_parts(shutdown).await {
+            Ok(None) => Ok(()),
+            Ok(Some(repaired)) => Err(Ending::Repaired(repaired)),
+            Err(failure) => Err(match failure.downcast_ref() {
+                Some(TxError::Fenced) => Ending::Fenced,
+                _ => Ending::Failed(failure),
+            }),
+        }
     }
 
-    async fn run_parts(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
-        let Some(producer) = shutdown.run_until_cancelled(self.producer()).await else { return Ok(()) };
+    /// Ends in good order at shutdown (none), or when a halted partition can be read again.
+    async fn run_parts(self, shutdown: &CancellationToken) -> anyhow::Result<Option<TopicPartition>> {
+        let Some(producer) = shutdown.run_until_cancelled(self.producer()).await else { return Ok(None) };
         let producer = producer?;
         self.runner.long_calls.session_began();
         self.runner.readiness.ready("kafka");
@@ -77,15 +86,17 @@ impl Session {
         let parts = self.start(producer, &failures)?;
         let trim_interval = Duration::from_millis(self.config.trim_interval_ms);
         let trim = crate::trim::run(&self.bus, trim_interval, &parts.desk);
+        let group = group(&self.runner);
         let ending = tokio::select! {
-            () = shutdown.cancelled() => None,
-            failure = failed.recv() => failure,
-            () = self.watch(&parts.desk, started) => None,
-            () = trim => None,
+            () = shutdown.cancelled() => Ok(None),
+            failure = failed.recv() => Err(failure.unwrap_or_else(|| anyhow!("the session's parts are gone"))),
+            () = self.watch(&parts, started) => Err(anyhow!("a thread of the session ended before it was asked to")),
+            () = trim => Ok(None),
+            repaired = self.runner.halted.repaired(&group) => Ok(Some(repaired)),
         };
         let ending = match ending {
-            Some(failure) => Err(failure),
-            None => self.drain(&parts, &mut failed).await,
+            Err(failure) => Err(failure),
+            Ok(repaired) => self.drain(&parts, &mut failed).await.map(|()| repaired),
         };
         parts.tear_down(self.config.transaction_timeout()).await;
         ending
@@ -109,7 +120,8 @@ impl Session {
         failures: &mpsc::UnboundedSender<anyhow::Error>,
     ) -> anyhow::Result<Parts> {
         let (runner, interrupt) = (&self.runner, producer.interrupt());
-        let desk = Arc::new(Desk::new(self.config.limits()));
+        // Its last heartbeat may have been before it was stopped.
+        let desk = Arc::new(Desk::new(self.config.limits(), self.gap_max()));
         let mut queues = self.queues.clone();
         let topics = topics_of(runner, &queues.borrow_and_update());
         runner.long_calls.know_queues(queues.borrow().iter());
@@ -122,6 +134,7 @@ impl Session {
             runtime: Handle::current(),
             queues,
             consumer,
+            transaction_timeout: self.config.transaction_timeout(),
             is_kafka_missing: false,
             failures: failures.clone(),
         };
@@ -131,17 +144,24 @@ impl Session {
         let (control, to_commit) = (consumer.control(), Arc::clone(&desk));
         let committer = Committer::new(producer, control, to_commit, Arc::clone(runner), interval_max, capacity);
         let failures = failures.clone();
+        let abandoned = Arc::clone(&desk);
         let commit = move || {
-            if let Err(error) = committer.run() {
-                // The other end is gone only when the session is over already.
-                let _ = failures.send(error.into());
-            }
+            let failure = match catch_unwind(AssertUnwindSafe(|| committer.run())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.into(),
+                Err(panic) => {
+                    abandoned.abandon();
+                    anyhow!("the committer panicked: {}", words_of(panic.as_ref()))
+                }
+            };
+            // The other end is gone only when the session is over already.
+            let _ = failures.send(failure);
         };
         let committer = std::thread::Builder::new().name("committer".to_owned()).spawn(commit)?;
         Ok(Parts { desk, consumer, committer, interrupt })
     }
 
-    /// Lets what runs finish and be committed, within bounds.
+    /// Lets running steps finish and be committed, until the drain time is over; then lets them leave their partitions.
     async fn drain(
         &self,
         parts: &Parts,
@@ -167,13 +187,21 @@ impl Session {
         }
     }
 
-    async fn watch(&self, desk: &Desk, started: Instant) {
-        loop {
+    /// The time after which a process that did nothing counts as stopped.
+    fn gap_max(&self) -> Duration {
+        Duration::from_millis(self.config.session_timeout_ms) / 2
+    }
+
+    /// Ends when a thread of the session has: it heartbeats no more, or nothing is committed any more.
+    async fn watch(&self, parts: &Parts, started: Instant) {
+        let Parts { desk, consumer, committer, .. } = parts;
+        while !consumer.is_finished() && !committer.is_finished() {
             if started.elapsed() > UNDISPUTED_AFTER {
-                // Whoever ran under the same name is gone; says nothing unless it was said to be there.
+                // No other process runs under this name any more.
                 self.runner.readiness.ready("instance");
             }
-            tokio::time::sleep(FIGURES_INTERVAL).await;
+            tokio::time::sleep(FIGURES_INTERVAL.min(self.gap_max() / 4)).await;
+            desk.is_doubted();
             let (slips, running, oldest_ms) = desk.figures();
             let age_ms = oldest_ms.map_or(0, |oldest_ms| self.runner.clock.now_ms() - oldest_ms);
             telemetry::in_flight(slips, running, age_ms);

@@ -1,4 +1,4 @@
-//! The spans of this service: `process <topic>` for each slip that is taken, and below it one per attempt of its step.
+//! Spans of this service: `process <topic>` for each slip that is taken, and below it one per attempt of its step.
 
 use bus::Inbound;
 use events::header;
@@ -7,7 +7,7 @@ use flow::decide::{HttpAnswer, HttpCall, Outcome, StepError};
 use flow::slip::Slip;
 use service_kit::trace::{Kind, Message, Span, is_on};
 
-/// Begins the span of a slip. `prefix` is that of the topics, and of the workers' group.
+/// Begins the span of a slip. The topics and the workers' group have the same `prefix`.
 pub(crate) fn process(record: &Inbound, prefix: &str) -> Span {
     if !is_on() {
         return Span::none();
@@ -21,7 +21,7 @@ pub(crate) fn process(record: &Inbound, prefix: &str) -> Span {
     Span::process(&message, format_args!("{prefix}-workers"), record.partition, record.offset)
 }
 
-/// The slip of a span, once it is read.
+/// Describes the slip in its span, once it is read.
 pub(crate) fn slip(span: &Span, slip: &Slip) {
     span.text("meanwhile.flow", &slip.flow)
         .text("meanwhile.step", &slip.step)
@@ -48,9 +48,12 @@ pub(crate) fn http(call: &HttpCall, slip: &Slip, trace: &Trace) -> Span {
     span
 }
 
-/// What was answered.
+/// Adds the answer's status to the span.
 pub(crate) fn answered(span: &Span, answer: &HttpAnswer) {
-    if let HttpAnswer::Response { status, .. } | HttpAnswer::TooLarge { status, .. } = answer {
+    if let HttpAnswer::Response { status, .. }
+    | HttpAnswer::TooLarge { status, .. }
+    | HttpAnswer::Undecodable { status, .. } = answer
+    {
         span.number("http.response.status_code", i64::from(*status));
     }
 }
@@ -67,7 +70,7 @@ fn attempt(span: &Span, slip: &Slip) {
     span.text("meanwhile.job.id", slip.job).number("meanwhile.attempt", i64::from(slip.attempt) + 1);
 }
 
-/// How an attempt ended. By the conventions for HTTP, a status that came is the type of the error.
+/// Adds a failed attempt's error to its span. By the conventions for HTTP, the status, if any, is the error's type.
 pub(crate) fn attempted(span: &Span, outcome: &Outcome) {
     let Outcome::Failed { error: StepError { code, message, status }, retryable, .. } = outcome else { return };
     span.text("meanwhile.retryable", retryable);
@@ -77,10 +80,10 @@ pub(crate) fn attempted(span: &Span, outcome: &Outcome) {
     }
 }
 
-/// Why an attempt failed, where the slip's span would keep it.
+/// The error of a failed attempt, if the span is recorded.
 pub(crate) fn failure(span: &Span, outcome: &Outcome) -> Option<StepError> {
     match outcome {
         Outcome::Failed { error, .. } if span.is_recorded() => Some(error.clone()),
-        Outcome::Failed { .. } | Outcome::Succeeded { .. } | Outcome::Cancelled => None,
+        Outcome::Failed { .. } | Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => None,
     }
 }

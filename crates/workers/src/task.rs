@@ -1,4 +1,4 @@
-//! One slip on its way through this worker: where it came from, and where its step stands.
+//! One slip on its way through this worker: its origin, and the state of its step.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,11 +17,11 @@ pub(crate) struct Task {
     pub(crate) desk: Arc<Desk>,
     pub(crate) work: Work,
     pub(crate) since: Instant,
-    /// Set once its step sets out to leave the partition.
+    /// Present once the step has begun to leave the partition.
     apart: OnceLock<Apart>,
 }
 
-/// What is known of a step that leaves its partition.
+/// The identity of a step that leaves its partition.
 #[derive(Debug)]
 pub(crate) struct Apart {
     /// The token as it rests.
@@ -37,13 +37,13 @@ impl Task {
         Self { desk, work, since: Instant::now(), apart: OnceLock::new() }
     }
 
-    /// Set out to leave. It may still turn out that the hold was not committed: see [`Task::settle`].
+    /// Notes that the step begins to leave. Its hold may still not be committed: see [`Task::settle`].
     pub(crate) fn set_apart(&self, apart: Apart) {
         // Only one call of `Tenure::leave` succeeds.
         let _ = self.apart.set(apart);
     }
 
-    /// Present once the step has set out to leave.
+    /// Present once the step has begun to leave.
     pub(crate) fn apart(&self) -> Option<&Apart> {
         self.apart.get()
     }
@@ -56,8 +56,8 @@ impl Task {
         }
     }
 
-    /// The step's outcome is known. Present: it belongs to the hold that the token has become. Waits for ever where it
-    /// belongs to nobody; [`Task::cut`] tells why.
+    /// Called when the step's outcome is known. Present: the outcome belongs to the hold that the token has become.
+    /// Waits for ever if the outcome is to be dropped; [`Task::cut`] gives the reason.
     pub(crate) async fn settle(&self) -> Option<&Apart> {
         match self.work.tenure.settle().await {
             Belongs::Here => None,

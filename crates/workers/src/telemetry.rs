@@ -1,13 +1,15 @@
-//! What a worker counts and says. A failure is logged once, here; so is each transition of a job.
+//! Metrics and log lines of a worker. A failure is logged once, here; so is each transition of a job.
 
 use std::time::Duration;
 
 use bus::{ConsumerError, Inbound};
 use events::dead_letter::Refused;
 use events::trace::Trace;
-use flow::decide::{Decision, Next, Outcome};
+use flow::decide::{Decision, Missing, MissingKind, Next, Outcome};
 use flow::event::{EventKind, JobEvent};
+use flow::facts::JobFacts;
 use flow::slip::{HoldReason, Slip};
+use service_kit::error_chain;
 
 use crate::meters::{Meters, StepMeters};
 
@@ -17,7 +19,7 @@ const TRANSITIONS: &str = "transitions";
 /// An attempt of a step has ended.
 pub(crate) fn attempt(meters: &StepMeters, slip: &Slip, outcome: &Outcome, took: Duration) {
     meters.seconds.record(took);
-    meters.attempts(outcome).increment(1);
+    meters.attempts(outcome).inspect(|counter| counter.increment(1));
     if let Outcome::Failed { error, .. } = outcome {
         tracing::debug!(
             job.id = %slip.job, flow = slip.flow, step = slip.step, attempt = slip.attempt + 1, code = error.code,
@@ -35,13 +37,13 @@ pub(crate) fn decision(meters: &Meters, decision: &Decision, trace: &Trace) {
         if hold.reason == HoldReason::Backoff {
             meters.of(&hold.slip).retried_after_hold.increment(1);
         }
-        metrics::counter!("meanwhile_holds_total", "reason" => hold.reason.as_str()).increment(1);
+        metrics::counter!("meanwhile_holds_total", "reason" => hold.reason.as_str().to_owned()).increment(1);
     }
 }
 
 /// A transition of a job.
 pub(crate) fn told(told: &JobEvent, trace: &Trace) {
-    let JobEvent { job, flow, tenant, kind, attempts, data, .. } = told;
+    let JobEvent { facts: JobFacts { job, flow, tenant, .. }, kind, attempts, data, .. } = told;
     let step = told.step.as_deref().unwrap_or_default();
     let trace_id = trace.context.trace_id;
     let event = kind.as_str();
@@ -58,28 +60,35 @@ pub(crate) fn told(told: &JobEvent, trace: &Trace) {
                 "transition"
             );
         }
-        // What else an event carries is a step's output or a job's result: a body, and none of the log's business.
+        // The data of other events is a step's output or a job's result: bodies do not belong in the log.
         _ => tracing::info!(
             target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, "transition"
         ),
     }
 }
 
-/// A native step that this binary does not have.
-pub(crate) fn missing_native(slip: &Slip, name: &str) {
-    metrics::counter!("meanwhile_missing_steps_total", "kind" => "native").increment(1);
-    tracing::warn!(
-        job.id = %slip.job, flow = slip.flow, step = slip.step, native = name,
-        "this worker does not have the native step; the job waits for one that has it"
-    );
+/// A slip needs what is not here. `is_news`: it is told of once more.
+pub(crate) fn missing(slip: &Slip, missing: &Missing, is_news: bool) {
+    let (kind, what) = (missing.kind.as_str(), &missing.what);
+    metrics::counter!("meanwhile_missing_steps_total", "kind" => kind).increment(1);
+    if is_news {
+        tracing::warn!(
+            job.id = %slip.job, flow = slip.flow, step = slip.step, kind, what,
+            "something that the step needs is missing; the job waits for it"
+        );
+    }
 }
 
-/// A queue whose topic does not exist.
-pub(crate) fn missing_queue(slip: &Slip, queue: &str) {
-    metrics::counter!("meanwhile_missing_steps_total", "kind" => "queue").increment(1);
+/// A slip that a later version has written, and this one would not take whole.
+pub(crate) fn newer(record: &Inbound, what: &str) {
+    metrics::counter!("meanwhile_missing_steps_total", "kind" => MissingKind::Version.as_str()).increment(1);
+    let Inbound { topic, partition, offset, .. } = record;
     tracing::warn!(
-        job.id = %slip.job, flow = slip.flow, step = slip.step, queue,
-        "the queue has no topic; the job waits for it (`meanwhile flows apply` creates it)"
+        topic,
+        partition,
+        offset,
+        what,
+        "a later version has written this slip; it waits for a worker of it"
     );
 }
 
@@ -98,14 +107,14 @@ pub(crate) fn transaction(outcome: &'static str, results: usize, took: Duration)
     metrics::histogram!("meanwhile_transaction_seconds", "role" => "workers").record(took);
 }
 
-/// What is in flight now.
+/// Sets the gauges of the slips in flight.
 pub(crate) fn in_flight(slips: usize, running: usize, oldest_age_ms: i64) {
     metrics::gauge!("meanwhile_slips_in_flight").set(slips as f64);
     metrics::gauge!("meanwhile_steps_running").set(running as f64);
     metrics::gauge!("meanwhile_oldest_slip_age_seconds").set(oldest_age_ms.max(0) as f64 / 1_000.0);
 }
 
-/// Something befell the consumer that it gets over by itself.
+/// Logs an error of the consumer from which it recovers by itself.
 pub(crate) fn consumer(error: &ConsumerError) {
-    tracing::warn!(%error, "consumer");
+    tracing::warn!(error = error_chain(error), "consumer");
 }

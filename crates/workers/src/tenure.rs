@@ -1,7 +1,7 @@
-//! Where a step stands: with the partition that its slip came from, or apart from it.
+//! The tenure of a step: with the partition that its slip came from, or apart from it.
 //!
-//! A step that ends soon stays with its partition: its result is committed with the slip's offset. One that takes long
-//! leaves: its token becomes a hold, committed with the offset, and the call goes on, whoever gets the partition.
+//! A step that ends soon stays with its partition: its result is committed with the slip's offset. A step that takes
+//! long leaves: its token becomes a hold, committed with the offset, and the call goes on, whoever gets the partition.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stand {
-    /// Nothing was called yet.
+    /// No call was made yet.
     Waiting,
     /// A call may be under way.
     Begun,
@@ -19,11 +19,11 @@ enum Stand {
     Settled,
     /// The hold is on its way into a transaction.
     Leaving,
-    /// The same, and this worker was given up under the name that the hold has.
+    /// The same, and this worker was declared lost under the name that the hold has.
     LeavingLost,
     /// The hold is committed.
     Apart,
-    /// The hold may be committed: the transaction's end is not known.
+    /// The hold may be committed: the transaction's outcome is unknown.
     Doubtful,
     /// The partition's next owner has the slip.
     Over,
@@ -33,7 +33,7 @@ enum Stand {
     HandOver,
 }
 
-/// Why a step is not to go on here.
+/// The reason for which a step must not go on here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// Its partition has gone to another worker, with the slip.
@@ -44,17 +44,17 @@ pub(crate) enum Cut {
     HandOver,
 }
 
-/// Where a step's outcome belongs.
+/// The owner of a step's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Belongs {
     /// To the partition of its slip: it is committed with the slip's offset.
     Here,
     /// To the hold that the token has become.
     Apart {
-        /// The transaction that was to commit the hold is of unknown end.
+        /// The outcome of the hold's transaction is unknown.
         doubtful: bool,
     },
-    /// To nobody: another worker runs the step again.
+    /// No owner here: another worker runs the step again.
     Nowhere,
 }
 
@@ -74,7 +74,7 @@ impl Tenure {
         self.stand.lock()
     }
 
-    /// Before each call. False: the partition has gone, nothing may be begun.
+    /// Asks for leave to make a call. False: the step is another worker's now, and no call may be made.
     pub(crate) fn begin(&self) -> bool {
         let mut stand = self.lock();
         match *stand {
@@ -102,7 +102,7 @@ impl Tenure {
         Some(Leave(Arc::clone(self)))
     }
 
-    /// The outcome is known: where it belongs. Waits while the hold is on its way.
+    /// Settles a known outcome, and tells its owner. Waits while the hold is on its way into a transaction.
     pub(crate) async fn settle(&self) -> Belongs {
         loop {
             let changed = self.changed.notified();
@@ -156,7 +156,7 @@ impl Tenure {
         }
     }
 
-    /// The hold is no longer this worker's, or is to be no longer: [`Tenure::cut`] tells.
+    /// Takes the hold from this worker (`lost`), or asks it to hand the hold over: [`Tenure::cut`] returns.
     pub(crate) fn give_up(&self, lost: bool) {
         self.change(|stand| match stand {
             Stand::Apart | Stand::Doubtful if lost => Stand::Lost,
@@ -179,17 +179,17 @@ impl Tenure {
     }
 }
 
-/// A hold on its way into a transaction. Dropping it without a word means that it was not committed.
+/// A hold on its way into a transaction. Dropped before any other call, it counts as not committed.
 #[derive(Debug)]
 pub(crate) struct Leave(Arc<Tenure>);
 
 impl Leave {
-    /// The transaction was committed.
+    /// Notes that the transaction was committed.
     pub(crate) fn committed(&self) {
         self.0.change(|stand| if stand == Stand::LeavingLost { Stand::Lost } else { Stand::Apart });
     }
 
-    /// Nobody knows whether the transaction was committed.
+    /// Notes that the transaction's outcome is unknown.
     pub(crate) fn doubtful(&self) {
         self.0.change(|stand| match stand {
             Stand::Leaving => Stand::Doubtful,
@@ -200,7 +200,7 @@ impl Leave {
 }
 
 impl Leave {
-    /// It stays with its partition after all: its hold cannot be written.
+    /// The step stays with its partition after all: its hold cannot be written.
     pub(crate) fn stay(self) {
         self.0.change(|stand| if matches!(stand, Stand::Leaving | Stand::LeavingLost) { Stand::Begun } else { stand });
     }
@@ -208,6 +208,10 @@ impl Leave {
 
 impl Drop for Leave {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Of the committer, perhaps after its commit.
+            self.doubtful();
+        }
         self.0.change(|stand| if matches!(stand, Stand::Leaving | Stand::LeavingLost) { Stand::Over } else { stand });
     }
 }

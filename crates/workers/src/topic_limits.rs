@@ -1,15 +1,15 @@
-//! Whether a step's records fit into their topics, asked until Kafka answers.
+//! Checks that a step's records fit into their topics. Asks until Kafka answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus::admin::Admin;
-use bus::{Misfit, Record};
+use bus::{Misfit, Record, TopicPartition};
 use events::limit::RECORD_OVERHEAD_BYTES;
 use service_kit::retry::until_ok;
 use service_kit::{CancellationToken, Ids, Readiness};
 
-/// What topics take, by name.
+/// The limits of topics, by name.
 #[derive(Debug)]
 pub(crate) struct TopicLimits {
     admin: Admin,
@@ -23,28 +23,31 @@ impl TopicLimits {
         Self { limits: bus::TopicLimits::new(admin.clone()), admin, readiness, ids }
     }
 
-    /// Where the partitions of these topics end.
-    pub(crate) async fn end_offsets(
-        &self,
-        topics: &[String],
-    ) -> Result<BTreeMap<bus::TopicPartition, i64>, bus::Error> {
-        self.admin.end_offsets(topics).await
+    /// The ends of these partitions, as far as Kafka answers in time.
+    pub(crate) async fn ends_of(&self, places: &[TopicPartition], timeout: Duration) -> BTreeMap<TopicPartition, i64> {
+        self.admin.ends_of(places, timeout).await
     }
 
-    /// Whether the topic exists.
+    /// Looks the topic up anew when it is next asked for: it may be gone.
+    pub(crate) fn forget(&self, topic: &str) {
+        self.limits.forget(topic);
+    }
+
+    /// True if the topic exists.
     pub(crate) async fn has(&self, topic: &str) -> bool {
         self.check(topic, 0).await != Some(Misfit::UnknownTopic)
     }
 
-    /// Why the record would be refused for its size, if it would. It leaves some room, since others carry the token on
-    /// and may add headers.
-    pub(crate) async fn misfit(&self, record: &Record) -> Option<String> {
+    /// The reason for which the record is too large, if it is. Some room is left, since other services carry the token
+    /// on and may add headers; and `reserve_bytes` more.
+    pub(crate) async fn misfit(&self, record: &Record, reserve_bytes: usize) -> Option<String> {
         let size = record.size_bytes();
-        match self.check(&record.topic, size + RECORD_OVERHEAD_BYTES).await? {
-            // It is waited for when the record is produced.
+        let left_bytes = RECORD_OVERHEAD_BYTES + reserve_bytes;
+        match self.check(&record.topic, size + left_bytes).await? {
+            // The producer waits for the topic.
             Misfit::UnknownTopic => None,
             Misfit::TooLarge { record_bytes_max } => {
-                let (topic, most) = (&record.topic, record_bytes_max.saturating_sub(RECORD_OVERHEAD_BYTES));
+                let (topic, most) = (&record.topic, record_bytes_max.saturating_sub(left_bytes));
                 Some(format!("a record of {size} bytes does not fit into {topic}: at most {most}"))
             }
         }

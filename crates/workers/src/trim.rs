@@ -1,4 +1,4 @@
-//! Deletes from the steps topics what is done with: their retention is endless, since they carry tokens.
+//! Deletes finished slips from the steps topics, whose retention is endless, since they carry tokens.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use bus::admin::Admin;
 
 use crate::desk::Desk;
 
-/// Deletes, now and then, what lies below the committed positions of our partitions. Ends never.
+/// Deletes the records below the committed positions of our partitions, once per `interval`. Never ends.
 pub(crate) async fn run(bus: &bus::Settings, interval: Duration, desk: &Desk) {
     let admin = match Admin::new(bus) {
         Ok(admin) if !interval.is_zero() => admin,
@@ -26,7 +26,7 @@ async fn trim(admin: &Admin, desk: &Desk, trimmed: &mut HashMap<TopicPartition, 
     due.retain(|(place, offset)| trimmed.get(place) != Some(offset));
     match admin.delete_records(&due).await {
         Ok(()) => trimmed.extend(due),
-        // Nothing depends on it: the next round tries again.
+        // A failure does no harm: the next round tries again.
         Err(error) => {
             let error = service_kit::error_chain(&error);
             tracing::debug!(error, "the steps topics were not trimmed");

@@ -1,9 +1,11 @@
-//! What passes between the board, the tasks that run steps, and the committer.
+//! Values that pass between the board, the tasks that run steps, and the committer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bus::{Inbound, Record, TopicPartition};
-use events::lane::HeldLane;
+use events::lane::{HeldLane, Places};
+use flow::id::TokenId;
 use tokio_util::sync::CancellationToken;
 
 use crate::held::Errand;
@@ -21,9 +23,11 @@ pub(crate) struct Work {
     pub(crate) epoch: Epoch,
     pub(crate) lane: Lane,
     pub(crate) record: Arc<Inbound>,
+    /// When it was taken.
+    pub(crate) entered: Instant,
     /// Cancelled when the partition is revoked: the result would be dropped.
     pub(crate) revoked: CancellationToken,
-    /// It lay in the partition when that was assigned: a worker that is gone may have begun it.
+    /// True if the slip was in the partition when it was assigned: an earlier owner may have begun it.
     pub(crate) redelivered: bool,
     /// Cancelled when the partition is about to go: a step that is under way leaves it.
     pub(crate) leave: CancellationToken,
@@ -32,7 +36,19 @@ pub(crate) struct Work {
     pub(crate) errand: Errand,
 }
 
-/// What a slip led to: to be committed together with its offset.
+impl Work {
+    /// The lane of this slip, once its token rests and holds it.
+    pub(crate) fn lane_held_by(&self, lane: String, holder: &TokenId) -> HeldLane {
+        let places = match &self.errand {
+            Errand::Run(Some(lane)) => lane.places.clone(),
+            Errand::Run(None) | Errand::Rest(..) | Errand::Free(_) => Places::default(),
+        };
+        let (topic, partition) = (self.record.topic.clone(), self.record.partition);
+        HeldLane { topic, partition, lane, holder: holder.to_string(), places }
+    }
+}
+
+/// The result of a slip, to be committed together with its offset.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) epoch: Epoch,
@@ -43,21 +59,21 @@ pub(crate) struct Finished {
     pub(crate) produced: Vec<Record>,
     /// True for a dead letter.
     pub(crate) dead: bool,
-    /// What it changes about its lane.
+    /// The change of the slip's lane.
     pub(crate) lane_after: LaneAfter,
-    /// What it adds to the load, from the board's taking it until its commit.
+    /// The bytes that it adds to the load, from its delivery to the board until its commit.
     pub(crate) held_bytes: usize,
 }
 
-/// What a result changes about the lane of its slip.
+/// The change that a result makes to the lane of its slip.
 #[derive(Debug)]
 pub(crate) enum LaneAfter {
-    /// Nothing: the next slip of it may run.
+    /// No change: the next slip of the lane may run.
     Same,
-    /// A long call holds it from now on.
-    Held(HeldLane, Leave),
-    /// The slip that was to rest in it did not.
-    TakenBack,
+    /// The token rests, and holds the lane from now on. Its step may be under way, apart from the partition.
+    Held(HeldLane, Option<Leave>),
+    /// The slip that was to rest in this place of the lane did not rest.
+    TakenBack(u32),
 }
 
 impl Finished {
@@ -70,12 +86,16 @@ impl Finished {
         Self { lane_after, ..self }
     }
 
-    /// The slip's step has left its partition, if the transaction that commits it says so.
+    /// Present if the commit of this result makes the slip's step leave its partition.
     pub(crate) const fn leave(&self) -> Option<&Leave> {
         match &self.lane_after {
-            LaneAfter::Held(_, leave) => Some(leave),
-            LaneAfter::Same | LaneAfter::TakenBack => None,
+            LaneAfter::Held(_, leave) => leave.as_ref(),
+            LaneAfter::Same | LaneAfter::TakenBack(_) => None,
         }
+    }
+
+    pub(crate) fn produces_to(&self, topic: &str) -> bool {
+        self.produced.iter().any(|record| record.topic == topic)
     }
 
     pub(crate) fn produced_bytes(&self) -> usize {
@@ -83,20 +103,36 @@ impl Finished {
     }
 }
 
-/// What a delivery asks for.
+/// The consequences of a delivery.
 #[derive(Debug, Default)]
 pub(crate) struct Delivered {
-    /// To be run now: its lane is free.
+    /// The slip to run now, if its lane is free.
     pub(crate) start: Option<Work>,
-    /// So much is in flight that partitions may have to be paused.
+    /// True if so much is in flight that partitions may have to be paused.
     pub(crate) flow_control_due: bool,
 }
 
-/// What goes into one transaction.
+/// The committer's next task.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Commit this.
+    Commit(Batch),
+    /// Look whether this topic takes records again.
+    Look(String),
+}
+
+/// The content of one transaction.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) results: Vec<Finished>,
     pub(crate) positions: Vec<(TopicPartition, Position)>,
+}
+
+impl Batch {
+    /// True if it only proves, by the positions as they are, that the partitions are ours.
+    pub(crate) fn is_proof(&self) -> bool {
+        self.results.is_empty()
+    }
 }
 
 /// Partitions to pause and to resume.

@@ -130,6 +130,7 @@ impl Shop {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "it ends at shutdown, and an example needs no more")]
 async fn open(trade: Trade, listen: &str, shutdown: &CancellationToken) -> anyhow::Result<(Shared, SocketAddr)> {
     let name = trade.name();
     let listener = TcpListener::bind(listen)

@@ -6,7 +6,7 @@ use events::topic::Topics;
 use serde::Deserialize;
 
 const SOURCE: &str = include_str!("../../../../deploy/kafka/topics.yaml");
-/// Stands for every queue in the file.
+/// The name in the file that stands for every queue.
 const QUEUES: &str = "steps.*";
 
 /// The file.

@@ -10,7 +10,7 @@ use super::rebalance::Callbacks;
 
 /// The group's generation and our membership.
 pub enum GroupMetadata {
-    /// As the group's coordinator gave it.
+    /// The membership that the group's coordinator gave.
     Kafka(Arc<ConsumerGroupMetadata>),
     /// No group: the in-process broker has none, and offsets are kept in this process.
     InProcess {
@@ -35,11 +35,11 @@ pub(super) enum Membership {
     Kafka(Arc<Mutex<Source>>),
 }
 
-/// Where the membership is known from.
+/// The source of the membership.
 #[derive(Default)]
 pub(super) struct Source {
     consumer: Weak<BaseConsumer<Callbacks>>,
-    /// As of when the consumer began to close: from then on only its own thread may use it.
+    /// The membership at the time when the consumer began to close: from then on only its own thread may use it.
     last: Option<Arc<ConsumerGroupMetadata>>,
 }
 
@@ -74,7 +74,7 @@ impl Membership {
         }
     }
 
-    /// From here on `now` answers what it is at this moment: a transaction may still be committed while we leave.
+    /// Keeps the present membership as the answer of `now`: a transaction may still be committed while we leave.
     pub(super) fn end(&self, consumer: &BaseConsumer<Callbacks>) {
         if let Self::Kafka(source) = self {
             let last = consumer.group_metadata().map(Arc::new);

@@ -16,7 +16,17 @@ impl Owned {
 
     /// True when the partition was ours.
     pub(super) fn remove(&mut self, place: &TopicPartition) -> bool {
-        self.0.get_mut(&place.topic).is_some_and(|topic| topic.remove(&place.partition).is_some())
+        let Some(topic) = self.0.get_mut(&place.topic) else { return false };
+        let was_ours = topic.remove(&place.partition).is_some();
+        if topic.is_empty() {
+            self.0.remove(&place.topic);
+        }
+        was_ours
+    }
+
+    /// True if all that is ours is of one topic.
+    pub(super) fn is_one_topic(&self) -> bool {
+        self.0.len() == 1
     }
 
     pub(super) fn contains(&self, place: &TopicPartition) -> bool {
@@ -27,7 +37,7 @@ impl Owned {
         self.0.get(&place.topic)?.get(&place.partition).copied().flatten()
     }
 
-    /// Whether this record is to be delivered: the partition is ours, and no seek went past it. Then the next one is.
+    /// True if this record is to be delivered: the partition is ours, and no seek went past it. Moves the offset on.
     pub(super) fn advance(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
         let Some(next) = self.0.get_mut(topic).and_then(|topic| topic.get_mut(&partition)) else { return false };
         if next.is_some_and(|next| offset < next) {

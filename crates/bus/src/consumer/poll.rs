@@ -1,30 +1,37 @@
-//! The consumer's thread: drain what has arrived, let the handler tick, sleep until something comes.
+//! The consumer's thread: drains records that have arrived, lets the handler tick, sleeps until more come.
 
 mod discover;
+mod find_stopped;
+mod renew;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
+use super::client;
 use super::rebalance::{Callbacks, offset_of};
 use super::{Command, Commands, ConsumerError, ConsumerOptions, Control, Scope, Start, TopicPartition};
 use crate::Inbound;
+use crate::connection::metadata;
 use crate::in_process::UncommittedReader;
 
 /// Records delivered before the handler may tick again.
 const BURST_RECORDS_MAX: usize = 500;
-/// One metadata or watermark request.
+/// The time limit of one metadata or watermark request.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between looks for a broker that was gone.
+/// The pause between looks for a broker that was gone.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(super) struct Poller {
     consumer: Arc<BaseConsumer<Callbacks>>,
+    /// Makes another client like it.
+    config: ClientConfig,
     options: ConsumerOptions,
     control: Control,
     scope: Scope,
@@ -33,18 +40,19 @@ pub(super) struct Poller {
     /// Tells the in-process broker what was delivered: that needs no room there.
     reader: Option<UncommittedReader>,
     commands: Commands,
-    /// Seeks that the client refused because it had not started the partition yet.
-    seeks_due: Vec<(TopicPartition, Start)>,
     looked_at: Option<Instant>,
     /// Every topic was there at the last look.
     complete: bool,
     is_missing_reported: bool,
     is_down_reported: bool,
+    /// A stopped partition was not found yet: when to look again, and the reason that librdkafka gave.
+    look_again: Option<(Instant, String)>,
 }
 
 impl Poller {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Callbacks>>,
+        config: ClientConfig,
         options: ConsumerOptions,
         control: Control,
         scope: Scope,
@@ -52,17 +60,18 @@ impl Poller {
     ) -> Self {
         Self {
             consumer,
+            config,
             options,
             control,
             scope,
             whole: reader.is_some() || scope != Scope::Group,
             reader,
             commands: Commands::default(),
-            seeks_due: Vec::new(),
             looked_at: None,
             complete: false,
             is_missing_reported: false,
             is_down_reported: false,
+            look_again: None,
         }
     }
 
@@ -74,6 +83,8 @@ impl Poller {
             }
             let more = self.drain();
             self.check_connection();
+            self.renew_if_deaf();
+            self.look_again();
             self.tick();
             self.fetch_or_stop();
             if !more && !self.callbacks().lock().kept.has_next() {
@@ -94,8 +105,12 @@ impl Poller {
     /// True when there may be more to drain.
     fn drain(&mut self) -> bool {
         self.hand_out_kept();
-        if self.callbacks().lock().kept.is_full(Instant::now()) {
-            return false;
+        {
+            let mut state = self.callbacks().lock();
+            let only_topic = state.owned.is_one_topic();
+            if state.kept.is_full(only_topic, Instant::now()) {
+                return false;
+            }
         }
         let consumer = Arc::clone(&self.consumer);
         for _ in 0..BURST_RECORDS_MAX {
@@ -130,7 +145,7 @@ impl Poller {
         }
     }
 
-    /// Delivers what was kept of partitions that are paused no more.
+    /// Delivers the kept records of partitions that are paused no more.
     fn hand_out_kept(&mut self) {
         let callbacks = Arc::clone(self.callbacks());
         for _ in 0..BURST_RECORDS_MAX {
@@ -145,7 +160,8 @@ impl Poller {
     fn fetch_or_stop(&mut self) {
         let (to_stop, to_fetch) = {
             let mut state = self.callbacks().lock();
-            (state.kept.take_to_stop(Instant::now()), state.kept.take_to_fetch())
+            let only_topic = state.owned.is_one_topic();
+            (state.kept.take_to_stop(only_topic, Instant::now()), state.kept.take_to_fetch())
         };
         if !to_stop.is_empty() {
             self.check(self.consumer.pause(&self.owned_list(&to_stop)), "pause");
@@ -157,10 +173,12 @@ impl Poller {
 
     fn tick(&mut self) {
         let callbacks = Arc::clone(self.callbacks());
-        callbacks.lock().handler.tick(&mut self.commands);
-        for (place, start) in std::mem::take(&mut self.seeks_due) {
+        // First what is left from before: the handler may want another place by now.
+        let due = std::mem::take(&mut callbacks.lock().seeks_due);
+        for (place, start) in due {
             self.seek(place, start);
         }
+        callbacks.lock().handler.tick(&mut self.commands);
         self.obey();
     }
 
@@ -187,7 +205,7 @@ impl Poller {
 
     fn check(&self, result: Result<(), KafkaError>, what: &str) {
         if let Err(error) = result {
-            self.report(ConsumerError::Other(format!("{what}: {error}")));
+            self.report(ConsumerError::Other(format!("{what}: {error}").into()));
         }
     }
 
@@ -195,7 +213,7 @@ impl Poller {
         let state = self.callbacks().lock();
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for place in partitions {
-            if state.owned.contains(place) {
+            if state.owned.contains(place) && !state.unread.contains(place) {
                 list.add_partition(&place.topic, place.partition);
             }
         }
@@ -203,7 +221,7 @@ impl Poller {
     }
 
     fn seek(&mut self, place: TopicPartition, start: Start) {
-        let (offset, next) = offset_of(start);
+        let Some((offset, next)) = offset_of(start) else { return };
         if self.owned_list(std::slice::from_ref(&place)).count() == 0 {
             return;
         }
@@ -214,6 +232,8 @@ impl Poller {
                 state.kept.drop_records(&place);
                 if state.owned.contains(&place) {
                     state.owned.insert(&place, next);
+                    state.seeks_due.remove(&place);
+                    state.handler.sought(&place);
                 }
                 if let Some(reader) = &self.reader {
                     reader.moved(&place, next.unwrap_or(0));
@@ -221,7 +241,7 @@ impl Poller {
             }
             Err(error) => {
                 tracing::debug!(%place, %error, "seek was refused; trying again");
-                self.seeks_due.push((place, start));
+                self.callbacks().lock().seeks_due.insert(place, start);
             }
         }
     }
@@ -252,7 +272,7 @@ impl Poller {
         if topics.is_empty() {
             self.consumer.unsubscribe();
         } else if let Err(error) = self.consumer.subscribe(&topics) {
-            self.report(ConsumerError::Fatal(format!("subscribe: {error}")));
+            self.report(ConsumerError::Fatal(format!("subscribe: {error}").into()));
             self.callbacks().lock().failed = true;
         }
     }
@@ -276,35 +296,19 @@ impl Poller {
                     | RDKafkaErrorCode::NoOffset
                     | RDKafkaErrorCode::LogTruncation,
                 ),
-            ) => self.find_out_of_range(&reason),
+            ) => {
+                self.callbacks().lock().stopped.unexplained += 1;
+                self.find_out_of_range(&reason);
+            }
             (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
                 self.report(ConsumerError::TopicMissing(self.callbacks().connection.last_reason()));
             }
             (_, Some(code)) if crate::error::is_unavailable(code) => {}
             (KafkaError::MessageConsumptionFatal(_), _) => {
-                self.report(ConsumerError::Fatal(reason));
+                self.report(ConsumerError::Fatal(reason.into()));
                 self.callbacks().lock().failed = true;
             }
-            _ => self.report(ConsumerError::Other(reason)),
-        }
-    }
-
-    /// rdkafka does not say which partition it is about: the one whose next offset the log does not have.
-    fn find_out_of_range(&mut self, reason: &str) {
-        let owned = self.callbacks().lock().owned.clone();
-        let mut found = false;
-        for (TopicPartition { topic, partition }, next) in owned.iter() {
-            let Some(offset) = next else { continue };
-            let marks = self.consumer.fetch_watermarks(&topic, partition, LOOKUP_TIMEOUT);
-            let Ok((log_start, log_end)) = marks else { continue };
-            if offset < log_start || offset > log_end {
-                found = true;
-                self.report(ConsumerError::OffsetOutOfRange { topic, partition, offset, log_start, log_end });
-            }
-        }
-        if !found {
-            self.report(ConsumerError::Fatal(reason.to_owned()));
-            self.callbacks().lock().failed = true;
+            _ => self.report(ConsumerError::Other(reason.into())),
         }
     }
 
@@ -319,11 +323,11 @@ impl Poller {
         if !self.is_down_reported {
             self.is_down_reported = true;
             self.looked_at = Some(Instant::now());
-            self.report(ConsumerError::Unavailable(self.callbacks().connection.last_reason()));
+            self.report(ConsumerError::Unavailable(self.callbacks().connection.last_reason().into()));
         } else if self.looked_at.is_none_or(|at| at.elapsed() >= RECONNECT_INTERVAL) {
             self.looked_at = Some(Instant::now());
             let topic = self.options.topics.first().map(String::as_str);
-            if self.consumer.fetch_metadata(topic, Duration::from_millis(500)).is_ok() {
+            if metadata(&self.consumer, topic, Duration::from_millis(500)).is_ok() {
                 self.callbacks().connection.alive();
             }
         }
@@ -337,16 +341,7 @@ impl Poller {
             self.callbacks().give_back(&owned, false);
         }
         self.control.membership.end(&self.consumer);
-        // Others may hold the consumer for a moment (`group_metadata`); the last to let go closes it, here. Closing
-        // is what revokes: librdkafka forgets to leave when an unsubscribe is still under way while it closes.
-        let mut consumer = self.consumer;
-        loop {
-            match Arc::try_unwrap(consumer) {
-                Ok(alone) => return drop(alone),
-                Err(shared) => consumer = shared,
-            }
-            std::thread::yield_now();
-        }
+        client::close(self.consumer);
     }
 }
 

@@ -1,5 +1,6 @@
 //! librdkafka's callbacks while polling: assignments come and go here, with start offsets of our choice.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::kept::Kept;
 use super::owned::Owned;
+use super::stopped::Stopped;
 use super::{AssignedPartition, ConsumerError, Control, Handler, Start, TopicPartition};
 use crate::connection::{self, Connection};
 use crate::in_process::InProcess;
@@ -23,13 +25,16 @@ const COMMITTED_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The client's context: the handler, and the partitions that are ours.
 pub(super) struct Callbacks {
-    state: Mutex<State>,
+    /// Outlives the client: another one that takes its place goes on with it.
+    state: Arc<Mutex<State>>,
     group: String,
     /// Keeps the committed offsets where it is the broker.
     in_process: Option<Arc<InProcess>>,
     pub(super) connection: Connection,
     /// Set by every callback: an empty poll may have served one instead of finding nothing.
     served: AtomicBool,
+    /// Another client has taken the place of this one, whose partitions concern nobody any more.
+    retired: AtomicBool,
     control: Control,
 }
 
@@ -38,6 +43,11 @@ pub(super) struct State {
     pub(super) owned: Owned,
     /// Records that came for paused partitions.
     pub(super) kept: Kept,
+    /// Partitions of ours that the handler wants unread: librdkafka does not know of them.
+    pub(super) unread: HashSet<TopicPartition>,
+    pub(super) stopped: Stopped,
+    /// Seeks that the client refused because it had not started the partition yet.
+    pub(super) seeks_due: HashMap<TopicPartition, Start>,
     /// The consumer has to end.
     pub(super) failed: bool,
 }
@@ -47,6 +57,9 @@ impl State {
         let mut gone = Vec::with_capacity(partitions.len());
         for place in partitions {
             self.kept.forget(place);
+            self.unread.remove(place);
+            self.stopped.forget(place);
+            self.seeks_due.remove(place);
             if self.owned.remove(place) {
                 gone.push(place.clone());
             }
@@ -62,14 +75,37 @@ impl Callbacks {
         in_process: Option<Arc<InProcess>>,
         control: Control,
     ) -> Self {
-        let state = State { handler, owned: Owned::default(), kept: Kept::default(), failed: false };
+        let state = State {
+            handler,
+            owned: Owned::default(),
+            kept: Kept::default(),
+            unread: HashSet::new(),
+            stopped: Stopped::default(),
+            seeks_due: HashMap::new(),
+            failed: false,
+        };
         Self {
-            state: Mutex::new(state),
+            state: Arc::new(Mutex::new(state)),
             group,
             in_process,
             connection: Connection::new("consumer"),
             served: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             control,
+        }
+    }
+
+    /// The context of a client that takes the place of this one.
+    pub(super) fn retire(&self) -> Self {
+        self.retired.store(true, Ordering::Relaxed);
+        Self {
+            state: Arc::clone(&self.state),
+            group: self.group.clone(),
+            in_process: self.in_process.clone(),
+            connection: self.connection.clone(),
+            served: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            control: self.control.clone(),
         }
     }
 
@@ -99,15 +135,30 @@ impl Callbacks {
         };
         let mut list = TopicPartitionList::with_capacity(assigned.len());
         for (partition, start) in assigned.iter().zip(starts) {
-            let (offset, next) = offset_of(start);
+            let place = partition.place();
+            let Some((offset, next)) = offset_of(start) else {
+                state.owned.insert(&place, None);
+                state.unread.insert(place);
+                continue;
+            };
             if let Err(error) = list.add_partition_offset(&partition.topic, partition.partition, offset) {
                 state.failed = true;
-                state.handler.error(ConsumerError::Fatal(format!("bad start offset {start:?}: {error}")));
+                state.handler.error(ConsumerError::Fatal(format!("bad start offset {start:?}: {error}").into()));
                 return None;
             }
-            state.owned.insert(&partition.place(), next);
+            state.owned.insert(&place, next);
         }
         Some(list)
+    }
+
+    /// Those of these partitions that librdkafka was given to read.
+    fn read_of(&self, places: &[TopicPartition]) -> TopicPartitionList {
+        let state = self.lock();
+        let mut list = TopicPartitionList::with_capacity(places.len());
+        for place in places.iter().filter(|place| !state.unread.contains(place)) {
+            list.add_partition(&place.topic, place.partition);
+        }
+        list
     }
 
     /// Tells the handler that these are no longer ours.
@@ -158,20 +209,23 @@ impl Callbacks {
         let taken = self.committed(consumer, places).and_then(|assigned| self.take(&assigned));
         // librdkafka waits for this call, also when there is nothing to take.
         let list = taken.unwrap_or_default();
-        if let Err(error) = consumer.incremental_assign(&list) {
+        // librdkafka keeps a pause of the application over a revocation and an assignment; we forget ours.
+        let assigned = consumer.incremental_assign(&list).and_then(|()| consumer.resume(&list));
+        if let Err(error) = assigned {
             let mut state = self.lock();
             state.failed = true;
-            state.handler.error(ConsumerError::Fatal(format!("assignment failed: {error}")));
+            state.handler.error(ConsumerError::Fatal(format!("assignment failed: {error}").into()));
         }
     }
 }
 
-/// The raw start, and the next offset to be delivered if it is known.
-pub(super) fn offset_of(start: Start) -> (Offset, Option<i64>) {
+/// The raw start, and the next offset to be delivered if it is known. None: the partition is not to be read.
+pub(super) fn offset_of(start: Start) -> Option<(Offset, Option<i64>)> {
     match start {
-        Start::Offset(offset) => (Offset::Offset(offset), Some(offset)),
-        Start::Beginning => (Offset::Beginning, None),
-        Start::End => (Offset::End, None),
+        Start::Offset(offset) => Some((Offset::Offset(offset), Some(offset))),
+        Start::Beginning => Some((Offset::Beginning, None)),
+        Start::End => Some((Offset::End, None)),
+        Start::Unread => None,
     }
 }
 
@@ -217,14 +271,17 @@ impl ConsumerContext for Callbacks {
         self.served.store(true, Ordering::Relaxed);
         let places = places(list);
         match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                self.connection.alive();
-                self.on_assign(consumer, &places);
+            _ if self.retired.load(Ordering::Relaxed) => {
+                if let Err(error) = consumer.unassign() {
+                    tracing::debug!(%error, "a client that was replaced could not give its partitions back");
+                }
             }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.on_assign(consumer, &places),
             _ => {
+                let read = self.read_of(&places);
                 self.give_back(&places, consumer.assignment_lost());
                 // Partitions that were refused were never assigned; then the whole assignment goes.
-                if consumer.incremental_unassign(list).is_err()
+                if consumer.incremental_unassign(&read).is_err()
                     && let Err(error) = consumer.unassign()
                 {
                     tracing::error!(%error, "partitions could not be given back");

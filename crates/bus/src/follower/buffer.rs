@@ -10,7 +10,7 @@ use super::{PartitionRecords, RecordBatch};
 use crate::Inbound;
 use crate::consumer::{ConsumerError, TopicPartition};
 
-/// Between the consumer's thread and the caller's task.
+/// The state that the consumer's thread and the caller's task share.
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// There is something to take.
@@ -42,11 +42,32 @@ pub(super) struct Buffer {
     pub(super) first_offset: i64,
     pub(super) records: Vec<Inbound>,
     pub(super) bytes: usize,
-    /// The stored position has to be read again; until then nothing is taken in.
-    pub(super) rewinding: bool,
+    /// No record before this one is taken in.
+    pub(super) expected: i64,
+    /// Present: nothing is taken in.
+    pub(super) rewinding: Option<Rewinding>,
+}
+
+/// The way back to the stored position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rewinding {
+    /// The stored position has to be read again.
+    Due,
+    /// It is this one, and the consumer has not gone there yet: what comes is from elsewhere.
+    Seeking(i64),
 }
 
 impl Buffer {
+    /// Empty, at the stored position.
+    pub(super) fn at(position: i64) -> Self {
+        Self { first_offset: position, expected: position, ..Self::default() }
+    }
+
+    /// True if a record of this offset is to be taken in.
+    pub(super) fn takes(&self, offset: i64) -> bool {
+        self.rewinding.is_none() && offset >= self.expected
+    }
+
     pub(super) fn clear(&mut self) -> (usize, usize) {
         let out = (self.records.len(), self.bytes);
         self.records.clear();

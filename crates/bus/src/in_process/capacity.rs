@@ -1,4 +1,4 @@
-//! Whether the in-process broker has room for more. A real Kafka keeps what is not read, so it has no `DevCapacity`.
+//! The room of the in-process broker. A real Kafka keeps unread records, so it has no `DevCapacity`.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Writes {
     }
 }
 
-/// Too much is unread.
+/// Too many records of the in-process broker are unread.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the broker of `meanwhile dev` holds {unread_kib} KiB in {records} records of {topic}[{partition}] that are still \
@@ -56,7 +56,7 @@ impl DevCapacity {
         Self { in_process, topics }
     }
 
-    /// Whether this may be written now. A lack of room is logged once, until there is some again.
+    /// Checks that there is room for these writes. A lack of room is logged once, until there is some again.
     ///
     /// # Errors
     /// The fullest partition, of those that carry slips, holds or events.

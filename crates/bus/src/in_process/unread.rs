@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use events::place::TopicPartition;
 
-/// librdkafka's mock broker keeps so much of a partition: bytes, and batches of records.
+/// The limits of a partition in librdkafka's mock broker: bytes, and batches of records.
 pub(super) const KEPT_BYTES_MAX: u64 = 5 * 1024 * 1024;
 pub(super) const KEPT_RECORDS_MAX: usize = 100_000;
 /// Taken on top of each record's own bytes: it may be alone in its batch.
@@ -40,7 +40,7 @@ impl Log {
         self.records.len()
     }
 
-    /// Whether more than this share of what the broker keeps is unread.
+    /// True if more than this share of the bytes or records that the broker keeps is unread.
     pub(super) fn is_over(&self, percent: u64) -> bool {
         let records = u64::try_from(self.records.len()).unwrap_or(u64::MAX);
         self.bytes * 100 > KEPT_BYTES_MAX * percent || records * 100 > KEPT_RECORDS_MAX as u64 * percent
@@ -61,7 +61,7 @@ impl Log {
 pub(super) struct Unread {
     logs: BTreeMap<TopicPartition, Log>,
     readers: u64,
-    /// It was logged that there is no room.
+    /// True if the lack of room was logged.
     pub(super) is_reported: bool,
 }
 

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 
-use super::error::{Failure, TxError};
+use super::error::{Failure, TxError, Undelivered};
 use crate::connection::{self, Connection};
 use crate::in_process::InProcess;
 use crate::producer;
@@ -29,6 +29,8 @@ pub(super) struct Deliveries {
 struct InFlight {
     count: u64,
     failure: Option<Failure>,
+    /// The first topic of this transaction that did not take a record.
+    undelivered: Option<Undelivered>,
 }
 
 impl Deliveries {
@@ -42,12 +44,23 @@ impl Deliveries {
     }
 
     /// A record that was refused before it was sent has failed as if the broker had refused it: an abort tells of both.
-    pub(super) fn not_sent(&self, error: &TxError) {
+    pub(super) fn not_sent(&self, error: &TxError, undelivered: Option<Undelivered>) {
         let mut state = self.state.lock();
         state.count -= 1;
+        state.undelivered = state.undelivered.take().or(undelivered);
         if let (TxError::Refused(cause), None) = (error, &state.failure) {
             state.failure = Some(Failure::RecordRefused(cause.clone()));
         }
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin(&self) {
+        let mut state = self.state.lock();
+        (state.failure, state.undelivered) = (None, None);
+    }
+
+    pub(super) fn undelivered(&self) -> Option<Undelivered> {
+        self.state.lock().undelivered.clone()
     }
 
     pub(super) fn clear_failure(&self) {
@@ -73,7 +86,11 @@ impl Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.connection.count_loss(facility, message);
         connection::log(level, facility, message);
+        if let Some(undelivered) = Undelivered::from_log(facility, message) {
+            self.state.lock().undelivered.get_or_insert(undelivered);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -91,13 +108,49 @@ impl ProducerContext for Deliveries {
         }
         let mut state = self.state.lock();
         state.count -= 1;
-        if let Err((error, message)) = result
-            && state.failure.is_none()
-        {
-            state.failure = Some(Failure::new(error, message.topic()));
+        match result {
+            Ok(message) if producer::has_place(message.offset()) => {}
+            Ok(message) => {
+                let unsure = || Failure::Undelivered(producer::no_place(message.topic()));
+                state.failure.get_or_insert_with(unsure);
+            }
+            Err((error, message)) => {
+                let topic = message.topic();
+                state.failure.get_or_insert_with(|| Failure::new(error, topic));
+                state.undelivered = state.undelivered.take().or_else(|| Undelivered::new(error, topic));
+            }
         }
-        if state.count == 0 || result.is_err() {
+        if state.count == 0 || state.failure.is_some() {
             self.changed.notify_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use crate::{Record, Settings, TransactionalProducer, TxError};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_transaction_with_a_record_whose_place_is_not_known_does_not_commit() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let settings = Settings::new(cluster.bootstrap_servers(), "");
+        let mut producer = TransactionalProducer::new(&settings, "id", LONG).unwrap();
+        producer.init(LONG).unwrap();
+        let record = Record { topic: "t".to_owned(), value: Some(b"v".to_vec()), ..Record::default() };
+        let repeated = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER; 1];
+        cluster.request_errors(RDKafkaApiKey::Produce, &repeated);
+        producer.begin().unwrap();
+        producer.send(&record).unwrap();
+        let error = producer.commit().unwrap_err();
+        assert!(matches!(&error, TxError::Abortable(_)), "{error:?}");
+        producer.abort().unwrap();
     }
 }

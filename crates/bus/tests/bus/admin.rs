@@ -34,6 +34,48 @@ async fn initial_offsets_are_committed_once_also_while_the_group_is_at_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_who_commit_initial_offsets_at_once_commit_them_once() {
+    let cluster = Cluster::shared().await;
+    let (group, topics) = (cluster.group(), [cluster.topic()]);
+    let commits = (0..6).map(|_| {
+        let (admin, group, topics) = (cluster.admin.clone(), group.clone(), topics.clone());
+        tokio::spawn(async move { admin.commit_initial_offsets(&group, &topics).await })
+    });
+    let commits: Vec<_> = commits.collect();
+    let mut committed = 0;
+    for commit in commits {
+        committed += commit.await.unwrap().unwrap();
+    }
+    assert_eq!(committed, 6, "each partition by one of them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_were_lost_are_not_made_anew_unasked() {
+    let cluster = Cluster::shared().await;
+    let (group, topics) = (cluster.group(), [cluster.topic()]);
+    cluster.commit(numbered("r", 30)).await;
+    // The group has read them, and Kafka has forgotten how far.
+    let refused = cluster.admin.commit_initial_offsets(&group, &topics).await.unwrap_err();
+    let refused = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(refused.contains("meanwhile migrate --offsets-from-log-start"), "{refused}");
+    assert!(cluster.admin.committed(&group, &topics).await.unwrap().is_empty());
+    assert_eq!(cluster.admin.begin_at_log_start(&group, &topics).await.unwrap(), 6);
+    assert_eq!(cluster.admin.commit_initial_offsets(&group, &topics).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_are_told_of_the_partitions_that_answer_whatever_the_others_do() {
+    let cluster = Cluster::shared().await;
+    cluster.commit(numbered("r", 30)).await;
+    let all = cluster.admin.end_offsets(&[cluster.topic()]).await.unwrap();
+    let mut places: Vec<TopicPartition> = all.keys().cloned().collect();
+    places.insert(0, TopicPartition::new(cluster.topic(), 77));
+    places.insert(3, TopicPartition::new("no-such-topic", 0));
+    assert_eq!(cluster.admin.ends_of(&places, crate::kit::LONG).await, all);
+    assert!(cluster.admin.ends_of(&[], crate::kit::LONG).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lag_counts_from_the_groups_offset_and_trimming_moves_the_start() {
     let cluster = Cluster::shared().await;
     let topics = [cluster.topic()];

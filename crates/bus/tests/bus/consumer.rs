@@ -1,6 +1,7 @@
 //! The consumer: start offsets of our choice, partitions that come and go without loss, errors that name the place.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bus::{ConsumerError, Start, TopicPartition};
 
@@ -43,6 +44,22 @@ async fn a_second_consumer_is_assigned_only_what_the_first_has_given_back_and_no
     second.stop().await;
     let back = first.assigned().await;
     assert_eq!(back.iter().map(|place| place.partition).collect::<BTreeSet<i32>>(), taken);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_read_in_every_codec_that_kafka_knows() {
+    let mut cluster = Cluster::shared().await;
+    cluster.admin.commit_initial_offsets(&cluster.group(), &[cluster.topic()]).await.unwrap();
+    let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        cluster.settings.properties.insert("compression.codec".to_owned(), codec.to_owned());
+        // A batch is compressed only where that makes it smaller.
+        let values = numbered(&format!("{codec}-{}", codec.repeat(100)), 20);
+        cluster.commit(values.clone()).await;
+        let records = watched.records(20).await;
+        assert_eq!(sorted(records.iter().map(text).collect()), sorted(values), "{codec}");
+    }
+    watched.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,4 +211,83 @@ async fn a_topic_subscribed_at_run_time_is_read_too() {
     assert!(assigned.iter().all(|place| place.topic == late && place.committed == Some(0)), "{assigned:?}");
     bus::Producer::new(&cluster.settings).unwrap().send(&record(&late, "x")).await.unwrap();
     assert_eq!(watched.values(1).await, ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_fetching_was_stopped_is_read_again_after_it_went_and_came_back() {
+    let cluster = Cluster::shared().await;
+    let mut first = Watched::start(&cluster.settings, cluster.options(), |_| Ok(Start::End));
+    assert_eq!(first.assigned().await.len(), 6);
+    let all: Vec<TopicPartition> = (0..6).map(|partition| TopicPartition::new(cluster.topic(), partition)).collect();
+    let paused = all.clone();
+    first.order(move |commands| commands.pause(paused));
+    // More than is kept of paused partitions: what has been full for a second is fetched no more.
+    let large = "x".repeat(400_000);
+    cluster.commit((0..40).map(|number| format!("{number} {large}"))).await;
+    // Nothing tells that it was stopped. Were it not by now, the test would only show less.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut second = Watched::start(&cluster.settings, cluster.options(), |_| Ok(Start::End));
+    let gone: BTreeSet<i32> = second.assigned().await.iter().map(|place| place.partition).collect();
+    second.stop().await;
+    let back: BTreeSet<i32> = first
+        .find(|happening| match happening {
+            Happening::Assigned(partitions) if !partitions.is_empty() => Some(partitions),
+            _ => None,
+        })
+        .await
+        .iter()
+        .map(|place| place.partition)
+        .collect();
+    assert_eq!(back, gone);
+    first.order(move |commands| commands.resume(all));
+    let mut missing = back;
+    let mut number = 0;
+    while !missing.is_empty() {
+        // Its end is known to nobody while it is not fetched: another record, until each was read.
+        cluster.commit([format!("after {number}")]).await;
+        number += 1;
+        assert!(number < 200, "nothing comes of partitions {missing:?}");
+        first.so_far().iter().for_each(|happening| match happening {
+            Happening::Record(record) if text(record).starts_with("after") => {
+                missing.remove(&record.partition);
+            }
+            _ => {}
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_hangs_with_much_to_read_does_not_stop_another_one() {
+    let cluster = Cluster::shared().await;
+    assert!(cluster.admin.ensure_queue(&cluster.topics, "other", &cluster.group(), None).await.unwrap());
+    let other = cluster.topics.steps("other");
+    let mut options = cluster.options();
+    options.topics.push(other.clone());
+    let mut watched = Watched::start(&cluster.settings, options, committed_or_beginning);
+    let mut assigned = 0;
+    while assigned < 12 {
+        assigned += watched.assigned().await.len();
+    }
+    let places = |topic: &str| -> Vec<TopicPartition> {
+        (0..6).map(|partition| TopicPartition::new(topic, partition)).collect()
+    };
+    // One hangs, with more than is kept of it.
+    let hung = places(&cluster.topic());
+    watched.order(move |commands| commands.pause(hung));
+    let large = "x".repeat(400_000);
+    cluster.commit((0..40).map(|number| format!("{number} {large}"))).await;
+    // The other is paused for a moment again and again, as it is when its own slips are many.
+    let producer = bus::Producer::new(&cluster.settings).unwrap();
+    for round in 0..40 {
+        let (pause, resume) = (places(&other), places(&other));
+        let (told, mut done) = tokio::sync::mpsc::unbounded_channel();
+        watched.order(move |commands| {
+            commands.pause(pause);
+            let _ = told.send(());
+        });
+        done.recv().await.unwrap();
+        producer.send(&record(&other, &format!("{round}"))).await.unwrap();
+        watched.order(move |commands| commands.resume(resume));
+        assert_eq!(watched.values(1).await, [format!("{round}")]);
+    }
 }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use bus::admin::Admin;
 use bus::{
     AssignedPartition, Commands, ConsumerError, ConsumerOptions, Control, GroupConsumer, Handler, Inbound,
-    OffsetCommit, Record, Settings, Start, TopicPartition, TransactionalProducer,
+    OffsetCommit, Record, Settings, Start, TopicPartition, TransactionalProducer, TxError,
 };
 use events::topic::Topics;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::sync::mpsc;
 
 /// Ends a test that hangs; no pass or fail of its own.
@@ -61,16 +63,34 @@ impl Cluster {
         .await
     }
 
+    /// Offsets that are taken in the topic, by open transactions too.
+    pub(crate) async fn written(&self) -> i64 {
+        let (mut config, topic) = (ClientConfig::new(), self.topic());
+        config.set("bootstrap.servers", &self.settings.brokers).set("isolation.level", "read_uncommitted");
+        blocking(move || {
+            let consumer: BaseConsumer = config.create().unwrap();
+            (0..6).map(|partition| consumer.fetch_watermarks(&topic, partition, LONG).unwrap().1).sum()
+        })
+        .await
+    }
+
     /// Sends these values in one committed transaction, spread over the partitions by key.
     pub(crate) async fn commit(&self, values: impl IntoIterator<Item = String>) {
         let mut producer = self.producer("sender").await;
         let records: Vec<Record> = values.into_iter().map(|value| record(&self.topic(), &value)).collect();
         blocking(move || {
-            producer.begin().unwrap();
-            for record in &records {
-                producer.send(record).unwrap();
+            // A transaction may have to be aborted, where the producer is new in a partition for example.
+            loop {
+                producer.begin().unwrap();
+                for record in &records {
+                    producer.send(record).unwrap();
+                }
+                match producer.commit() {
+                    Ok(()) => return,
+                    Err(TxError::Abortable(_)) => producer.abort().unwrap(),
+                    Err(error) => panic!("{error}"),
+                }
             }
-            producer.commit().unwrap();
         })
         .await;
     }

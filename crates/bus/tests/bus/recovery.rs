@@ -3,12 +3,31 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bus::{ConsumerError, Table, Tail, TxError};
+use bus::{ConsumerError, Table, Tail, TransactionalProducer, TxError};
 use test_kit::{Kafka, KafkaOptions};
 
 use crate::kit::{
     Cluster, Happening, LONG, Watched, blocking, committed_or_beginning, next_offsets, numbered, record, sorted, text,
 };
+
+/// True once "after" is committed; the broker may be away.
+fn try_to_commit(producer: &mut TransactionalProducer, topic: &str) -> bool {
+    if producer.was_disturbed() {
+        producer.renew(LONG).unwrap();
+    }
+    producer.begin().unwrap();
+    let sent = numbered("after", 50).iter().try_for_each(|value| producer.send(&record(topic, value)));
+    // Abortable: the transaction alone is spoilt. Fatal: the broker had not noted the end of the last transaction when
+    // it was killed, and refuses this one, or even its abort.
+    let outcome = match sent.and_then(|()| producer.commit()) {
+        Err(TxError::Abortable(_)) => producer.abort().map(|()| false),
+        outcome => outcome.map(|()| true),
+    };
+    match outcome {
+        Err(TxError::Fatal(_)) => producer.renew(LONG).map(|()| false).unwrap(),
+        outcome => outcome.unwrap(),
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_is_reported_once_and_everything_goes_on_when_it_is_back() {
@@ -40,20 +59,7 @@ async fn a_killed_broker_is_reported_once_and_everything_goes_on_when_it_is_back
     assert!(watched.control.is_down());
     // A transaction that begins now ends once the broker is back: committed, or to be aborted; never in between.
     let topic = cluster.topic();
-    let sending = tokio::spawn(blocking(move || {
-        loop {
-            producer.begin().unwrap();
-            let outcome = numbered("after", 50)
-                .iter()
-                .try_for_each(|value| producer.send(&record(&topic, value)))
-                .and_then(|()| producer.commit());
-            match outcome {
-                Ok(()) => return,
-                Err(TxError::Abortable(_)) => producer.abort().unwrap(),
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }));
+    let sending = tokio::spawn(blocking(move || while !try_to_commit(&mut producer, &topic) {}));
     kafka.restart().await.unwrap();
     sending.await.unwrap();
     // The group may have lost us meanwhile; then what it had not committed comes again.

@@ -1,9 +1,10 @@
 //! Transactions: all or nothing, fenced, with offsets and what stands beside them.
 
-use bus::{OffsetCommit, TxError};
+use bus::{OffsetCommit, Table, TransactionalProducer, TxError};
+use test_kit::{END_TXN, KafkaOptions, ProxiedKafka};
 
 use crate::kit::{
-    Cluster, Happening, Watched, blocking, committed_or_beginning, next_offsets, numbered, record, sorted,
+    Cluster, Happening, LONG, Watched, blocking, committed_or_beginning, next_offsets, numbered, record, sorted, text,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,8 +161,8 @@ async fn a_record_that_is_too_large_is_refused_and_one_without_a_topic_aborts_an
 async fn an_abort_tells_of_a_record_that_was_refused_whether_by_the_client_or_by_the_broker() {
     let cluster = Cluster::shared().await;
     let mut producer = cluster.producer("p").await;
-    // The client takes 2 MiB, the topic 1 MiB; a record has its text as key and value.
-    let records = [1_200_000, 600_000].map(|bytes| record(&cluster.topic(), &"x".repeat(bytes)));
+    // The client takes 3 MiB, the topic 1 MiB; a record has its text as key and value.
+    let records = [1_800_000, 600_000].map(|bytes| record(&cluster.topic(), &"x".repeat(bytes)));
     for (bad, refused_at_once) in records.into_iter().zip([true, false]) {
         let (sent, cause, returned) = blocking(move || {
             producer.begin().unwrap();
@@ -174,4 +175,43 @@ async fn an_abort_tells_of_a_record_that_was_refused_whether_by_the_client_or_by
         assert!(cause.is_some());
         producer = returned;
     }
+}
+
+/// Begins a transaction, takes the id over first where that is due, and waits until the broker has its record.
+async fn begin_with(cluster: &Cluster, mut producer: TransactionalProducer, value: &str) -> TransactionalProducer {
+    let written = cluster.written().await;
+    let record = record(&cluster.topic(), value);
+    let producer = blocking(move || {
+        if producer.was_disturbed() {
+            producer.renew(LONG).unwrap();
+        }
+        producer.begin().unwrap();
+        producer.send(&record).unwrap();
+        producer
+    })
+    .await;
+    let there = async || (cluster.written().await > written).then_some(());
+    test_kit::eventually(LONG, "the broker has the record", there).await;
+    producer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_reaches_the_broker_late_does_not_end_the_next_transaction() {
+    let kafka = ProxiedKafka::start(KafkaOptions::default()).await.unwrap();
+    let cluster = Cluster::at(kafka.brokers()).await;
+    let producer = cluster.producer("p").await;
+    let mut producer = begin_with(&cluster, producer, "first").await;
+    let held = kafka.hold(END_TXN);
+    let producer = blocking(move || {
+        // The connection is cut off; on the next one the broker commits.
+        producer.commit().unwrap();
+        producer
+    })
+    .await;
+    let held = held.await.unwrap();
+    let mut producer = begin_with(&cluster, producer, "second").await;
+    held.release().await.unwrap();
+    blocking(move || producer.abort().unwrap()).await;
+    let (records, _) = Table::load(&cluster.settings, &cluster.topic()).await.unwrap();
+    assert_eq!(records.iter().map(text).collect::<Vec<_>>(), ["first"]);
 }

@@ -1,4 +1,4 @@
-//! A private Postgres in a temporary folder, gone with the process however that ends.
+//! A private Postgres in a temporary folder. Both end with the process, however that ends.
 //!
 //! Postgres runs below a small shell script whose standard input is a pipe from us. When we end, even by `kill -9`, the
 //! pipe closes, and the script ends Postgres and removes the folder. The script runs in a process group of its own:
@@ -21,15 +21,15 @@ pub use programs::{NotInstalled, find};
 
 /// The superuser of the private cluster.
 const SUPERUSER: &str = "meanwhile";
-/// Starting takes 0.2 s on a quiet machine.
+/// The time limit for starting, which takes 0.2 s on a quiet machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks whether Postgres is ready, or gone.
+/// The interval at which Postgres is checked while it starts or ends.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// Postgres is told to end at once, and may take so long.
+/// The time that Postgres has to end at once.
 const END_WITHIN: Duration = Duration::from_secs(5);
-/// Starts in all, each on another port: somebody else may have taken ours meanwhile.
+/// The most starts, each on another port: another process may have taken the port meanwhile.
 const PORT_TRIES: u32 = 3;
-/// The end of a failing program's output is shown, at most so much.
+/// The most bytes of the end of a failing program's output that are shown.
 const LOG_BYTES_SHOWN: usize = 4_096;
 
 /// Runs `"$@"`; when standard input ends, ends it; when it has ended, removes the folder `$0`.
@@ -69,7 +69,7 @@ impl Private {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/postgres", self.password, self.port)
     }
 
-    /// Where its data lies.
+    /// The folder of its data.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -94,7 +94,7 @@ impl Private {
             }
             std::thread::sleep(LOOK_INTERVAL);
         }
-        // The keeper has removed it, unless somebody killed the keeper.
+        // The keeper has removed the folder, unless it was killed.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -105,7 +105,7 @@ impl Drop for Private {
     }
 }
 
-/// The user that Postgres runs as: ourselves, or somebody else when we are root, which it refuses.
+/// The user that Postgres runs as: ourselves, or another user if we are root, which it refuses.
 fn server_user() -> anyhow::Result<Option<User>> {
     if !Uid::effective().is_root() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Where Postgres is installed.
+//! The folder in which Postgres is installed.
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ impl std::error::Error for NotInstalled {}
 ///
 /// # Errors
 /// There is none.
+#[expect(clippy::disallowed_methods, reason = "PATH is the shell's, no setting of ours")]
 pub fn find() -> Result<PathBuf, NotInstalled> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     search(&std::env::split_paths(&path).collect::<Vec<_>>(), Path::new("/usr/lib/postgresql"))

@@ -36,7 +36,7 @@ pub(super) struct Schema {
     pub(super) schema: String,
 }
 
-/// Why not, with Confluent's code (its first three digits are the HTTP status).
+/// A refusal with Confluent's code (its first three digits are the HTTP status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: u32,

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-use flow::event::JobStatus;
+use bus::Record;
+use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
 use serde_json::{Value, json};
 use test_kit::{Ground, eventually};
@@ -105,6 +106,33 @@ async fn a_parked_job_is_retried_and_followed_to_its_end() {
     assert!(told.starts_with(&job.to_string()) && told.contains("sent on by an operator"), "{told}");
     assert_eq!(stage.end_of(job).await.status, JobStatus::Failed);
     stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrate_tells_of_a_registry_that_does_not_know_the_records_on_kafka() {
+    let ground = Ground::new().await;
+    let variables = [
+        ("DATABASE_URL", ground.database_url.as_str()),
+        ("KAFKA_BROKERS", &ground.bus.brokers),
+        ("SCHEMA_REGISTRY_URL", &ground.bus.registry_url),
+        ("MEANWHILE__TOPICS__PREFIX", ground.topics.prefix()),
+    ];
+    let event = test_kit::sample_event(test_kit::sample_job(), EventKind::JobAccepted, JobStatus::Accepted, 0);
+    ground.tell(&event).await;
+    let (code, told, complained) = meanwhile(&["migrate"], &variables, "").await;
+    assert_eq!(code, Some(0), "{told}{complained}");
+    assert!(!told.contains("WARNING"), "{told}");
+    // Of a schema that the registry has no more, and of an id that is another schema's now.
+    for id in [999_999, ground.writers.slip] {
+        let value = Some([&[0][..], &id.to_be_bytes(), b"rest"].concat());
+        ground.send(&Record { topic: ground.topics.events(), value, ..Record::default() }).await;
+    }
+    let (code, told, _) = meanwhile(&["migrate"], &variables, "").await;
+    assert_eq!(code, Some(0), "{told}");
+    for id in [999_999, ground.writers.slip] {
+        assert!(told.contains(&format!(" {id} ({})", ground.topics.events())), "{told}");
+    }
+    assert!(!told.contains(&format!(" {} (", ground.writers.job_event)), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

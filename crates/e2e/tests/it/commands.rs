@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use test_kit::{eventually, kcat, read_topic};
 
 use crate::client::{order, send};
@@ -88,8 +88,7 @@ async fn a_command_without_id_is_a_job_of_its_own_and_its_header_continues_the_t
     for job in jobs {
         let job: flow::id::JobId = String::from_utf8(job).unwrap().parse().unwrap();
         stage.system.note_accepted([job]);
-        stage.end_of(job).await;
-        let status: Value = stage.system.status(job).await.unwrap();
+        let status = stage.status_at_end(job).await;
         assert_eq!((&status["status"], &status["trace_id"]), (&json!("succeeded"), &json!(trace_id)));
     }
     stage.finish().await;

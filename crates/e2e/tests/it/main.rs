@@ -1,15 +1,19 @@
 //! The whole system with faults. `E2E_SEED=7 cargo test -p e2e NAME` replays a run; logs stay in `target/test-logs/it`.
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "set-up of tests: a failure is the test's")]
 #![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
 #![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
 
+mod brokers;
 mod chance;
 mod client;
 mod command_line;
 mod commands;
 mod dashboards;
 mod dev_mode;
+mod failover;
+mod faults;
 mod flows_diff;
 mod idempotency;
 mod key_order;
@@ -26,3 +30,4 @@ mod status;
 mod traces;
 mod turn;
 mod unreadable;
+mod upgrade;

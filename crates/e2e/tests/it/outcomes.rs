@@ -9,7 +9,7 @@ use crate::client::{order, small_order};
 use crate::stage::{Left, Stage};
 use crate::turn::beside_others;
 
-fn kinds(left: &Left, job: JobId) -> Vec<&'static str> {
+fn kinds(left: &Left, job: JobId) -> Vec<&str> {
     let events = left.tokens.events.iter().filter(|event| event.job == job);
     events.map(|event| event.kind.as_str()).collect()
 }
@@ -44,7 +44,7 @@ async fn an_order_without_trouble_succeeds_with_its_result() {
     let job = stage.submit("order", &order("c-1", json!({}))).await;
     let end = stage.end_of(job).await;
     assert_eq!(end.status, JobStatus::Succeeded);
-    let status = stage.system.status(job).await.unwrap();
+    let status = stage.status_at_end(job).await;
     assert_eq!(status["status"], "succeeded");
     assert_eq!(status["progress"], json!({ "done": 3, "total": 3, "percent": 100 }));
     assert_eq!(status["result"]["tracking"], "TRACK-000001");
@@ -62,7 +62,7 @@ async fn a_declined_card_releases_the_stock_and_ships_nothing() {
     let mut stage = Stage::start().await;
     let job = stage.submit("order", &order("c-1", json!({ "payment": "declined" }))).await;
     assert_eq!(stage.end_of(job).await.status, JobStatus::Failed);
-    let status = stage.system.status(job).await.unwrap();
+    let status = stage.status_at_end(job).await;
     assert_eq!((&status["error"]["step"], &status["error"]["status"]), (&json!("charge"), &json!(402)));
     assert_eq!(status["compensation"]["undone"], json!(["reserve"]));
     let left = stage.finish().await;

@@ -48,7 +48,7 @@ async fn a_parked_job_goes_on_from_where_it_stopped_once_however_often_it_is_ask
     retry_twice(&stage, job).await;
     let end = stage.end_of(job).await;
     assert_eq!(end.status, JobStatus::Failed);
-    let status = stage.system.status(job).await.unwrap();
+    let status = stage.status_at_end(job).await;
     assert_eq!((&status["compensation"]["undone"], &status["error"]["step"]), (&json!(["reserve"]), &json!("charge")));
     let left = stage.finish().await;
     let count = |kind| left.tokens.events.iter().filter(|event| event.job == job && event.kind == kind).count();
@@ -69,6 +69,6 @@ async fn the_command_line_starts_a_finished_job_anew() {
     let anew: JobId = told.trim().parse().unwrap();
     stage.system.note_accepted([anew]);
     assert_eq!(stage.end_of(anew).await.status, JobStatus::Succeeded);
-    assert_eq!(stage.system.status(anew).await.unwrap()["retry_of"], first.to_string());
+    assert_eq!(stage.status_at_end(anew).await["retry_of"], first.to_string());
     stage.finish().await;
 }

@@ -1,6 +1,6 @@
 //! The system and the shop, and what must agree when a test is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use serde_json::Value;
 use shop::{Outcome, PerService, Shop};
-use test_kit::{Role, TestSystem, TestSystemBuilder, Tokens};
+use test_kit::{Line, Role, TestSystem, TestSystemBuilder, Tokens};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Only ends a test that hangs.
@@ -44,6 +44,32 @@ impl Stage {
         let shutdown = CancellationToken::new();
         let shop = Shop::start(PerService::any_port(), shutdown.clone()).await.unwrap();
         let urls = shop.urls();
+        Self::around(shop, urls, shutdown.drop_guard(), configure).await
+    }
+
+    /// Every part has a line of its own to every other: see [`TestSystem::line`]. Returns those to the services.
+    pub(crate) async fn start_with_lines(
+        configure: impl FnOnce(TestSystemBuilder) -> TestSystemBuilder,
+    ) -> (Self, Vec<Line>) {
+        let shutdown = CancellationToken::new();
+        let shop = Shop::start(PerService::any_port(), shutdown.clone()).await.unwrap();
+        let mut urls = shop.urls();
+        let mut lines = vec![];
+        for url in [&mut urls.inventory, &mut urls.payment, &mut urls.shipping] {
+            let (host, port) = url.rsplit_once(':').unwrap();
+            let line = Line::to(port.parse().unwrap()).await.unwrap();
+            *url = format!("{host}:{}", line.port());
+            lines.push(line);
+        }
+        (Self::around(shop, urls, shutdown.drop_guard(), |builder| configure(builder.lines())).await, lines)
+    }
+
+    async fn around(
+        shop: Shop,
+        urls: PerService<String>,
+        open: DropGuard,
+        configure: impl FnOnce(TestSystemBuilder) -> TestSystemBuilder,
+    ) -> Self {
         let builder = TestSystem::builder()
             .flows(test_kit::repository().join("flows"))
             .flows(test_kit::repository().join("crates/e2e/flows"))
@@ -52,7 +78,7 @@ impl Stage {
             .variable("SHIPPING_URL", urls.shipping);
         let mut system = configure(builder).start().await.unwrap();
         let logs = Logs::of(&mut system);
-        Self { system, shop, _open: shutdown.drop_guard(), logs }
+        Self { system, shop, _open: open, logs }
     }
 
     /// Submits a job under an idempotency key of its own.
@@ -67,6 +93,16 @@ impl Stage {
         ends.remove(&job).expect("wait_until_ended returns every job that it was asked for")
     }
 
+    /// The status document of a job that has ended. Its final event stands on Kafka before ingest has projected it.
+    pub(crate) async fn status_at_end(&self, job: JobId) -> Value {
+        self.end_of(job).await;
+        test_kit::eventually(PATIENCE, "the status document is final", async || {
+            let status = self.system.status(job).await.unwrap();
+            ["succeeded", "failed"].iter().any(|end| status["status"] == *end).then_some(status)
+        })
+        .await
+    }
+
     /// The final events of these jobs.
     pub(crate) async fn ends_of(&self, jobs: impl IntoIterator<Item = JobId>) -> BTreeMap<JobId, JobEvent> {
         self.system.wait_until_ended(jobs, PATIENCE).await.unwrap()
@@ -77,6 +113,12 @@ impl Stage {
         let place = self.system.add(role).await.unwrap();
         self.logs = Logs::of(&mut self.system);
         place
+    }
+
+    /// The same with another build of the program.
+    pub(crate) fn add_program(&mut self, program: PathBuf, role: Role) {
+        self.system.add_program(program, role).unwrap();
+        self.logs = Logs::of(&mut self.system);
     }
 
     /// Waits until every accepted job has ended, stops the roles, and holds what must always hold: one token per job,
@@ -92,6 +134,17 @@ impl Stage {
         left.audit();
         drop(logs);
         left
+    }
+}
+
+impl Stage {
+    /// The same where these jobs may be in two places, or have gone: the shop's books hold what they did.
+    pub(crate) async fn finish_but_for(self, jobs: &BTreeSet<JobId>) -> Tokens {
+        let Self { mut system, shop: _shop, logs, .. } = self;
+        system.except(jobs.iter().copied());
+        let tokens = system.finish(PATIENCE).await.unwrap();
+        drop(logs);
+        tokens
     }
 }
 

@@ -26,7 +26,7 @@ async fn the_callers_trace_and_correlation_reach_every_call() {
     assert_eq!(accepted.body["trace_id"], TRACE_ID);
     let end = stage.end_of(job).await;
     assert_eq!(end.correlation_id, "shopping-trip-7");
-    let status = stage.system.status(job).await.unwrap();
+    let status = stage.status_at_end(job).await;
     assert_eq!((&status["trace_id"], &status["correlation_id"]), (&json!(TRACE_ID), &json!("shopping-trip-7")));
     let topics = stage.system.topics();
     let brokers = stage.system.brokers().to_owned();

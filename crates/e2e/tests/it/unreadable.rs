@@ -27,7 +27,7 @@ fn unreadable(known: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     vec![
         (key("empty"), vec![]),
         (key("magic"), [&[7][..], &known[1..]].concat()),
-        (key("schema"), framed(999_999, &known[5..])),
+        (key("schema"), framed(999_999, &known[6..])),
         (key("truncated"), known[..known.len() / 2].to_vec()),
         (vec![0xff, 0xfe, 0x00, b'k'], framed(0, b"neither")),
         (key("noise"), noise(RECORD_BYTES_MAX - FRAME_BYTES - 5)),
@@ -40,7 +40,15 @@ fn assert_buried(dead: &[Inbound], mut sent: BTreeMap<(String, String, String), 
         let text = |name: &str| letter.header(name).map(|text| String::from_utf8(text.to_vec()).unwrap());
         let Some(topic) = text("meanwhile-failure-topic") else { continue };
         let place = (topic, text("meanwhile-failure-partition").unwrap(), text("meanwhile-failure-offset").unwrap());
-        let original = sent.remove(&place).unwrap_or_else(|| panic!("{place:?} was buried twice, or never sent"));
+        let original = sent.remove(&place).or_else(|| {
+            // A slip whose schema nobody knows has rested for a while, and was sent again.
+            let same = |(topic, ..): &(String, String, String), record: &Record| {
+                *topic == place.0 && record.key == letter.key && record.value == letter.value
+            };
+            let first = sent.iter().find(|(place, record)| same(place, record))?.0.clone();
+            sent.remove(&first)
+        });
+        let original = original.unwrap_or_else(|| panic!("{place:?} was buried twice, or never sent"));
         assert!(letter.key == original.key && letter.value == original.value, "{place:?} is not byte for byte");
         assert_eq!(letter.header("x-mine"), Some(&b"as it was"[..]));
         assert!(text("meanwhile-failure-reason").is_some_and(|reason| !reason.is_empty()));

@@ -2,6 +2,7 @@
 //! each call that it does not answer at once.
 
 use std::collections::BTreeMap;
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,8 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 use test_kit::eventually;
 use tokio::net::TcpSocket;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
 use crate::stage::PATIENCE;
 
@@ -45,7 +45,8 @@ type Calls = BTreeMap<String, Vec<Call>>;
 pub(crate) struct Called {
     url: String,
     books: Arc<Books>,
-    task: JoinHandle<()>,
+    /// Ends the server when dropped.
+    _end: oneshot::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -58,10 +59,6 @@ struct Books {
 
 impl Called {
     pub(crate) async fn start() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let listener = socket.listen(CONNECTING_MAX).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let books = Arc::new(Books {
             calls: Mutex::default(),
             places: AtomicU64::new(0),
@@ -69,10 +66,23 @@ impl Called {
             released: watch::Sender::new(false),
         });
         let router = Router::new().route("/{how}", post(answer)).with_state(Arc::clone(&books));
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
+        let (bound, url) = oneshot::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        // On a thread of its own: a service that is slow to accept thousands of calls has the kernel cut some of them.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+                let listener = socket.listen(CONNECTING_MAX).unwrap();
+                let _ = bound.send(format!("http://{}", listener.local_addr().unwrap()));
+                tokio::select! {
+                    served = axum::serve(listener, router).into_future() => served.unwrap(),
+                    _ = ended => {}
+                }
+            });
         });
-        Self { url, books, task }
+        Self { url: url.await.unwrap(), books, _end: end }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -126,12 +136,6 @@ impl Called {
 /// The idempotency key of a job's only step.
 fn key_of(job: JobId) -> String {
     format!("{job}:call:1")
-}
-
-impl Drop for Called {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Books {

@@ -67,8 +67,12 @@ async fn ten_thousand_calls_of_five_minutes_leave_quick_jobs_their_latency() {
     let alone = at_rate(&mut stage, RATE, Duration::from_secs(60)).await;
     table.row("quick jobs without long calls, submit to final event", quantiles(alone));
     let began = Instant::now();
-    let long = stage.call("takes-300000", 10_000).await;
-    stage.called.until_open(long.len()).await;
+    let mut long = Vec::new();
+    // In parts: a kernel cuts some of ten thousand connections to one service that are made at once.
+    for _ in 0..10 {
+        long.extend(stage.call("takes-300000", 1_000).await);
+        stage.called.until_open(long.len()).await;
+    }
     stage.watch.until_running(&long).await;
     table.row("10,000 calls open and known to take long after", seconds(began.elapsed()));
     let beside = at_rate(&mut stage, RATE, Duration::from_secs(60)).await;
@@ -130,6 +134,18 @@ async fn until_called_again(stage: &Stage, jobs: &[JobId]) -> Duration {
     began.elapsed()
 }
 
+/// Holds that the calls of a lost worker were made twice and ended once, and the others were made once.
+async fn assert_lost_once(stage: Stage, mut table: Table, kept: &[JobId], lost: &[JobId]) {
+    let (tokens, called) = stage.finish_within(PATIENCE).await;
+    called.assert_called_once(kept);
+    let twice = lost.iter().filter(|job| called.calls_of(**job).len() == 2).count();
+    let ends = tokens.ends();
+    let ended = lost.iter().filter(|job| ends.contains_key(job)).count();
+    table.row("called twice, ended once", format!("{twice}, {ended}"));
+    table.show();
+    assert_eq!((twice, ended), (lost.len(), lost.len()));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make test-long-calls"]
 async fn a_thousand_calls_of_a_worker_that_was_killed_are_made_again_within_the_lease() {
@@ -143,14 +159,7 @@ async fn a_thousand_calls_of_a_worker_that_was_killed_are_made_again_within_the_
     table.row("calls of it that were made again", format!("{} of {}", lost.len(), kept.len() + lost.len()));
     table.row("all of them again after", seconds(after));
     stage.called.release();
-    let (tokens, called) = stage.finish_within(PATIENCE).await;
-    called.assert_called_once(&kept);
-    let twice = lost.iter().filter(|job| called.calls_of(**job).len() == 2).count();
-    let ends = tokens.ends();
-    let ended = lost.iter().filter(|job| ends.contains_key(job)).count();
-    table.row("called twice, ended once", format!("{twice}, {ended}"));
-    table.show();
-    assert_eq!((twice, ended), (lost.len(), lost.len()));
+    assert_lost_once(stage, table, &kept, &lost).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,14 +178,7 @@ async fn a_worker_with_a_thousand_calls_that_wakes_after_its_lease_ends_none_of_
     table.row("calls of it that were made again", format!("{} of {}", lost.len(), kept.len() + lost.len()));
     table.row("all of them again after", seconds(after));
     table.row("`meanwhile_leases_lost_total` of the worker that woke", format!("{counted}"));
-    let (tokens, called) = stage.finish_within(PATIENCE).await;
-    called.assert_called_once(&kept);
-    let twice = lost.iter().filter(|job| called.calls_of(**job).len() == 2).count();
-    let ends = tokens.ends();
-    let ended = lost.iter().filter(|job| ends.contains_key(job)).count();
-    table.row("called twice, ended once", format!("{twice}, {ended}"));
-    table.show();
-    assert_eq!((twice, ended), (lost.len(), lost.len()));
+    assert_lost_once(stage, table, &kept, &lost).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

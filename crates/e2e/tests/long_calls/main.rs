@@ -1,6 +1,7 @@
 //! Calls that take long: they hold nothing up, nothing cuts or repeats them, and they end once. Logs stay in
 //! `target/test-logs/long_calls`.
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "set-up of tests: a failure is the test's")]
 #![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
 #![expect(clippy::print_stderr, reason = "a test tells what it measured")]

@@ -1,8 +1,10 @@
 //! The system, the service that its steps call, and what must hold when a test is done with them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bus::{Producer, Record};
+use flow::definition::Definition;
 use flow::id::JobId;
 use serde_json::{Value, json};
 use test_kit::{Role, TestSystem, TestSystemBuilder, Tokens};
@@ -18,12 +20,18 @@ const SUBMITS_AT_ONCE: usize = 32;
 /// Commands that are sent at once.
 const COMMANDS_AT_ONCE: usize = 2_000;
 
+fn flows() -> PathBuf {
+    test_kit::repository().join("crates/e2e/tests/long_calls/flows")
+}
+
 /// A running system.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) system: TestSystem,
     pub(crate) called: Called,
     pub(crate) watch: Watch,
+    /// For what goes in through Kafka: connecting takes half a second.
+    producer: Producer,
 }
 
 impl Stage {
@@ -43,12 +51,23 @@ impl Stage {
     /// The same with the settings that the binary has.
     pub(crate) async fn start_as_it_is(configure: impl FnOnce(TestSystemBuilder) -> TestSystemBuilder) -> Self {
         let called = Called::start().await;
-        let builder = TestSystem::builder()
-            .flows(test_kit::repository().join("crates/e2e/tests/long_calls/flows"))
-            .variable("CALLED_URL", called.url());
+        let builder = TestSystem::builder().flows(flows()).variable("CALLED_URL", called.url());
         let system = configure(builder).start().await.unwrap();
         let watch = Watch::start(&system).await;
-        Self { system, called, watch }
+        let producer = Producer::new(&system.settings()).unwrap();
+        Self { system, called, watch, producer }
+    }
+
+    /// A flow as it was applied.
+    pub(crate) fn definition(&self, flow: &str) -> Definition {
+        let folder = flows();
+        let yaml = std::fs::read_to_string(folder.join(format!("{flow}.yaml"))).unwrap();
+        let mut referred = |name: &str| {
+            let text = std::fs::read_to_string(folder.join(name)).map_err(|error| error.to_string())?;
+            serde_json::from_str(&text).map_err(|error| error.to_string())
+        };
+        let definition = Definition::parse_yaml(flow, &yaml, &mut referred);
+        definition.unwrap_or_else(|problems| panic!("{problems:?}"))
     }
 
     /// Submits so many jobs of flow `call`, each under a key of its own.
@@ -81,14 +100,13 @@ impl Stage {
 
     /// Submits a job of flow `call` for each key, through Kafka, whose call is answered at once.
     pub(crate) async fn quick(&self, keys: impl Iterator<Item = String>) {
-        let producer = Producer::new(&self.system.settings()).unwrap();
         let topic = self.system.topics().commands();
         let mut sends = JoinSet::new();
         for key in keys {
             let command = json!({ "flow": "call", "input": { "key": key, "path": "quick" } });
             let value = Some(command.to_string().into_bytes());
             let record = Record { topic: topic.clone(), key: Some(key.into_bytes()), value, headers: vec![] };
-            let producer = producer.clone();
+            let producer = self.producer.clone();
             sends.spawn(async move { producer.send(&record).await.map(drop) });
             if sends.len() >= COMMANDS_AT_ONCE {
                 sends.join_next().await.unwrap().unwrap().unwrap();

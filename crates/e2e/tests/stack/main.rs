@@ -5,6 +5,7 @@
 //! The environment may change `RATE` (orders a second), `AWAY_S`, `BEFORE_S` and `AFTER_S` (seconds), keep the stack
 //! (`KEEP`), and name a file for the report (`REPORT`).
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the person at the script follows the run")]
 

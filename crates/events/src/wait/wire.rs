@@ -6,9 +6,9 @@ use flow::id::TokenId;
 use flow::slip::{Hold, HoldReason, Slip};
 use serde::{Deserialize, Serialize};
 
-use super::{Alive, Outcome, Question, RunningCall, Signal, Turn, Wait};
+use super::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
 use crate::error::{DecodeError, EncodeError};
-use crate::field::{job, long};
+use crate::field::{check_features, job, long, unknown_word};
 use crate::json::{Bytes, Json};
 use crate::record::Record;
 
@@ -17,6 +17,7 @@ const SIGNAL: &str = "signal";
 const OUTCOME: &str = "outcome";
 const ALIVE: &str = "alive";
 const QUESTION: &str = "question";
+const UNREAD: &str = "unread";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename = "Wait")]
@@ -58,6 +59,20 @@ pub(crate) struct WaitWire<'a> {
     place: u32,
     #[serde(default)]
     records: Vec<SuccessorWire<'a>>,
+    #[serde(default)]
+    requires: Vec<Cow<'a, str>>,
+    #[serde(default)]
+    on_timeout: Option<Cow<'a, str>>,
+    #[serde(default)]
+    limit: Option<Cow<'a, str>>,
+    #[serde(default)]
+    join: Option<Cow<'a, str>>,
+    #[serde(default)]
+    join_count: Option<i64>,
+    #[serde(default)]
+    actor: Option<Cow<'a, str>>,
+    #[serde(default)]
+    expires_at_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -87,6 +102,7 @@ impl<'a> WaitWire<'a> {
             Wait::Hold(hold) => Self::from_hold(hold, slip),
             Wait::Running(running) => Self::from_running(running, slip),
             Wait::Turn(turn) => Self::from_turn(turn, slip),
+            Wait::Unread(unread) => Self::from_unread(unread),
             Wait::Signal(signal) => Self::from_signal(signal),
             Wait::Outcome(outcome) => Ok(Self::from_outcome(outcome)),
             Wait::Alive(Alive { worker, lease_ms, at_ms }) => Ok(Self {
@@ -140,6 +156,26 @@ impl<'a> WaitWire<'a> {
         })
     }
 
+    fn from_unread(unread: &'a Unread) -> Result<Self, EncodeError> {
+        let (release_after_ms, behind, place) = match &unread.rest {
+            UnreadRest::Until(ms) => (Some(long("release_after_ms", *ms)?), Cow::default(), 0),
+            UnreadRest::Behind(token, place) => (None, token.to_string().into(), *place),
+        };
+        Ok(Self {
+            kind: UNREAD.into(),
+            job: unread.token.job.to_string().into(),
+            branch: unread.token.branch.as_str().into(),
+            hop: unread.token.hop,
+            id: Some(unread.read_at.as_str().into()),
+            lane: unread.lane.as_str().into(),
+            records: vec![SuccessorWire::from(&unread.record)],
+            release_after_ms,
+            behind,
+            place,
+            ..Self::default()
+        })
+    }
+
     fn from_signal(signal: &'a Signal) -> Result<Self, EncodeError> {
         Ok(Self {
             kind: SIGNAL.into(),
@@ -167,15 +203,33 @@ impl<'a> WaitWire<'a> {
         }
     }
 
-    /// The slip of a hold, still encoded.
-    pub(crate) fn slip(&self) -> Option<&[u8]> {
-        self.slip.as_ref().filter(|_| self.kind == HOLD).map(|slip| slip.0.as_slice())
+    /// Refuses what says more than this version heeds: it is not to be taken in by half.
+    pub(crate) fn check_features(&self) -> Result<(), DecodeError> {
+        let said = [
+            ("on_timeout", self.on_timeout.is_some()),
+            ("limit", self.limit.is_some()),
+            ("join", self.join.is_some()),
+            ("join_count", self.join_count.is_some()),
+            ("actor", self.actor.is_some()),
+            ("expires_at_ms", self.expires_at_ms.is_some()),
+        ];
+        check_features(&self.requires)?;
+        match said.iter().find(|(_, said)| *said) {
+            Some((field, _)) => Err(DecodeError::Newer(format!("it says `{field}`"))),
+            None => Ok(()),
+        }
     }
 
-    /// `slip`: what [`Self::slip`] gave, decoded.
+    /// The slip of a hold, still encoded.
+    pub(crate) fn take_slip(&mut self) -> Option<Vec<u8>> {
+        self.slip.take_if(|_| self.kind == HOLD).map(|slip| slip.0)
+    }
+
+    /// `slip`: what [`Self::take_slip`] gave, decoded.
     pub(crate) fn into_wait(self, slip: Option<Slip>) -> Result<Wait, DecodeError> {
         match &*self.kind {
             HOLD => self.into_token_at_rest(slip),
+            UNREAD => self.into_unread().map(Wait::Unread),
             SIGNAL => self.into_signal().map(Wait::Signal),
             OUTCOME => self.into_outcome().map(Wait::Outcome),
             ALIVE => Ok(Wait::Alive(Alive {
@@ -188,7 +242,7 @@ impl<'a> WaitWire<'a> {
                 round: self.place,
                 at_ms: present("at_ms", self.at_ms)?,
             })),
-            _ => Err(DecodeError::field("kind", &self.kind)),
+            _ => Err(unknown_word("kind", &self.kind)),
         }
     }
 
@@ -202,9 +256,13 @@ impl<'a> WaitWire<'a> {
                 Ok(Wait::Running(RunningCall { hold, worker: self::worker(worker)?, attempt, lease_ms }))
             }
             HoldReason::Turn => Ok(Wait::Turn(Turn { hold, behind: token(&behind)?, place })),
-            HoldReason::Backoff | HoldReason::Attention | HoldReason::MissingStep | HoldReason::Room => {
-                Ok(Wait::Hold(hold))
-            }
+            HoldReason::Backoff
+            | HoldReason::Attention
+            | HoldReason::MissingStep
+            | HoldReason::Room
+            | HoldReason::Other(_) => Ok(Wait::Hold(hold)),
+            // Its slip would be missing.
+            HoldReason::Unread => Err(DecodeError::field("reason", hold.reason.as_str())),
         }
     }
 
@@ -218,8 +276,22 @@ impl<'a> WaitWire<'a> {
         Ok(Hold {
             slip,
             queue: present("queue", self.queue)?.into_owned(),
-            reason: HoldReason::parse(&reason).ok_or_else(|| DecodeError::field("reason", &reason))?,
+            reason: HoldReason::read(&reason).ok_or_else(|| DecodeError::field("reason", &reason))?,
             release_after_ms: self.release_after_ms.map(|ms| duration("release_after_ms", ms)).transpose()?,
+        })
+    }
+
+    fn into_unread(self) -> Result<Unread, DecodeError> {
+        let rest = match self.release_after_ms {
+            Some(ms) => UnreadRest::Until(duration("release_after_ms", ms)?),
+            None => UnreadRest::Behind(token(&self.behind)?, self.place),
+        };
+        Ok(Unread {
+            token: TokenId { job: job("job", &self.job)?, branch: self.branch.into_owned(), hop: self.hop },
+            lane: self.lane.into_owned(),
+            read_at: present("id", self.id)?.into_owned(),
+            record: present("records", self.records.into_iter().next())?.into(),
+            rest,
         })
     }
 

@@ -11,14 +11,13 @@ use events::asyncapi::DOCUMENT;
 use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
-use events::lane::{self, Freed, HeldLane, LaneNews, lost_worker_record, lost_worker_tombstone};
+use events::lane::{self, Freed, HeldLane, LaneNews, lost_worker_record, lost_worker_tombstone, turn_headers};
 use events::position::{Partial, Position};
 use events::time::parse_rfc3339;
 use events::topic::Topics;
 use events::trace::Trace;
 use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, header, limit};
 use flow::event::EventKind;
-use flow::id::TokenId;
 use serde_json::{Value, json};
 
 use crate::records::record_of;
@@ -109,9 +108,8 @@ impl<'a> Message<'a> {
             }
             ("steps", Some(kind)) if self.name == "slip-in-turn" => {
                 let mut record = record_of(&decode(self.document, kind, payload), QUEUE, trace);
-                let turn = text(&example["headers"][header::TURN]);
-                assert_eq!(turn.parse::<TokenId>().unwrap().to_string(), turn);
-                record.headers.push((header::TURN.to_owned(), Some(turn.into())));
+                let [holder, place] = [header::TURN, header::TURN_PLACE].map(|name| text(&example["headers"][name]));
+                record.headers.extend(turn_headers(&holder.parse().unwrap(), place.parse().unwrap()));
                 record
             }
             ("lanes", None) => lane_record(self.name, &value),
@@ -124,7 +122,11 @@ impl<'a> Message<'a> {
             ("flows", None) => flow_record(&topics, &FlowDocument::parse(&value).unwrap(), trace),
             ("relay", None) => {
                 Position::parse(&value).unwrap();
-                bare(topics.relay(), vec![])
+                let header = |name: &str| (name.to_owned(), Some(Vec::new()));
+                bare(
+                    topics.relay(),
+                    [header::RELAY_ROWS, header::RELAY_PUBLICATION, header::RELAY_UNSETTLED].map(header).into(),
+                )
             }
             ("dead-letters", None) => dead_letter(&example["headers"]),
             (channel, None) => panic!("what does {channel} hold?"),
@@ -252,7 +254,7 @@ fn every_kind_of_event_is_in_the_document_with_its_life_and_no_other() {
             assert_eq!(example["payload"]["kind"], name);
         }
     }
-    assert_eq!(living, EventKind::ALL.map(EventKind::as_str).into());
+    assert_eq!(living, EventKind::ALL.iter().map(EventKind::as_str).collect());
 }
 
 #[test]
@@ -289,7 +291,8 @@ fn headers_and_keys_are_those_that_the_code_writes() {
             assert_eq!(record.topic, text(&document["channels"][message.channel]["address"]).replace("{queue}", QUEUE));
             let written: BTreeSet<&str> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
             assert_eq!(message.headers(), written, "{at}");
-            let required = written.into_iter().filter(|name| *name != "tracestate" && message.channel != "commands");
+            let optional = |name: &str| name == "tracestate" || ["commands", "relay"].contains(&message.channel);
+            let required = written.into_iter().filter(|name| !optional(name));
             assert_eq!(message.required_headers(), required.collect(), "{at}");
             for (name, value) in object(&example["headers"]) {
                 assert_eq!(record.header(name), Some(text(value).as_bytes()), "{at}: {name}");

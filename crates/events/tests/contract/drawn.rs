@@ -3,10 +3,11 @@
 use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
-use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Wait};
-use flow::event::{EventKind, JobEvent, JobStatus};
+use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
+use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
+use flow::facts::JobFacts;
 use flow::id::{JobId, TokenId};
-use flow::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
+use flow::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Search, Slip};
 use proptest::prelude::*;
 use serde_json::Value;
 use uuid::Uuid;
@@ -39,9 +40,48 @@ fn any_phase() -> impl Strategy<Value = Phase> {
     prop_oneof![Just(Phase::Forward), Just(Phase::Undo)]
 }
 
-fn any_completed() -> impl Strategy<Value = Completed> {
-    (any::<String>(), any::<u32>(), prop::option::of(any_json()), any::<bool>(), any::<bool>())
-        .prop_map(|(step, visit, output, uncertain, undone)| Completed { step, visit, output, uncertain, undone })
+fn any_completed() -> BoxedStrategy<Completed> {
+    let carried = (any::<String>(), any::<i64>(), any::<Option<i64>>(), any::<Option<String>>()).prop_map(
+        |(branch, sequence, ended_at_ms, error_code)| CarriedStep { branch, sequence, ended_at_ms, error_code },
+    );
+    let known = (any::<String>(), any::<u32>(), prop::option::of(any_json()), any::<bool>(), any::<bool>());
+    (known, carried)
+        .prop_map(|((step, visit, output, uncertain, undone), carried)| Completed {
+            step,
+            visit,
+            output,
+            uncertain,
+            undone,
+            carried,
+        })
+        .boxed()
+}
+
+fn any_carried() -> BoxedStrategy<Carried> {
+    let texts = (any::<[Option<String>; 3]>(), any::<String>());
+    let numbers = (any::<[Option<i64>; 2]>(), any::<i64>(), any::<bool>());
+    let lists = (prop::option::of(any_json()), prop::collection::vec((any::<String>(), any::<u32>()), 0..3));
+    (texts, numbers, lists)
+        .prop_map(|(([released_by, join, input_ref], run), numbers, (released_payload, visits))| {
+            let ([item, not_before_ms], sequence, check_when) = numbers;
+            Carried {
+                released_by,
+                released_payload,
+                check_when,
+                run,
+                join,
+                item,
+                sequence,
+                visits,
+                input_ref,
+                not_before_ms,
+            }
+        })
+        .boxed()
+}
+
+fn any_search() -> impl Strategy<Value = Option<Search>> {
+    prop::option::of((any::<u32>(), any::<String>()).prop_map(|(looks, missing)| Search { looks, missing }))
 }
 
 fn any_failure() -> impl Strategy<Value = Failure> {
@@ -49,76 +89,83 @@ fn any_failure() -> impl Strategy<Value = Failure> {
         .prop_map(|(step, code, message, status, attempts)| Failure { step, code, message, status, attempts })
 }
 
-pub(crate) fn any_slip() -> impl Strategy<Value = Slip> {
+pub(crate) fn any_slip() -> BoxedStrategy<Slip> {
     let texts = prop::array::uniform7(any::<String>());
     let numbers = (any::<[u32; 3]>(), any::<bool>(), any::<Option<i64>>(), any::<i64>(), any::<u8>());
     let jobs = (any_job(), prop::option::of(any_job()));
     let parts =
         (any_phase(), any_json(), prop::collection::vec(any_completed(), 0..4), prop::option::of(any_failure()));
-    (texts, numbers, jobs, parts).prop_map(|(texts, numbers, jobs, parts)| {
-        let [tenant, flow, version, key, step, branch, correlation_id] = texts;
-        let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
-        let (job, retry_of) = jobs;
-        let (phase, input, done, failure) = parts;
-        Slip {
-            job,
-            tenant,
-            flow,
-            version,
-            key,
-            step,
-            phase,
-            branch,
-            hop,
-            visit,
-            attempt,
-            attempt_uncertain,
-            input,
-            done,
-            failure,
-            deadline_ms,
-            accepted_at_ms,
-            correlation_id,
-            priority,
-            retry_of,
-        }
-    })
+    let later = (any_search(), any_carried());
+    (texts, numbers, jobs, parts, later)
+        .prop_map(|(texts, numbers, jobs, parts, (search, carried))| {
+            let [tenant, flow, version, key, step, branch, correlation_id] = texts;
+            let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
+            let (job, retry_of) = jobs;
+            let (phase, input, done, failure) = parts;
+            Slip {
+                facts: JobFacts { job, tenant, flow, version, key, correlation_id, accepted_at_ms, retry_of },
+                step,
+                phase,
+                branch,
+                hop,
+                visit,
+                attempt,
+                attempt_uncertain,
+                input,
+                done,
+                failure,
+                deadline_ms,
+                priority,
+                search,
+                requires: Vec::new(),
+                carried,
+            }
+        })
+        .boxed()
 }
 
-pub(crate) fn any_event() -> impl Strategy<Value = JobEvent> {
+pub(crate) fn any_event() -> BoxedStrategy<JobEvent> {
     let texts = prop::array::uniform6(any::<String>());
     let numbers = (any::<[u32; 5]>(), any::<[i64; 2]>(), prop::option::of(0..=i64::MAX as u64));
     let jobs = (any_job(), prop::option::of(any_job()));
-    let words = (prop::sample::select(&EventKind::ALL[..]), prop::sample::select(&JobStatus::ALL[..]), any_phase());
-    let parts = (any::<Option<String>>(), prop::option::of(any_json()));
-    (texts, numbers, jobs, words, parts).prop_map(|(texts, numbers, (job, retry_of), (kind, status, phase), parts)| {
-        let [tenant, flow, version, key, branch, correlation_id] = texts;
-        let ([hop, index, visit, attempts, steps_total], [at_ms, accepted_at_ms], next_attempt_after_ms) = numbers;
-        let (step, data) = parts;
-        JobEvent {
-            job,
-            tenant,
-            flow,
-            version,
-            key,
-            correlation_id,
-            kind,
-            status,
-            hop,
-            index,
-            branch,
-            step,
-            phase,
-            visit,
-            attempts,
-            at_ms,
-            accepted_at_ms,
-            steps_total,
-            retry_of,
-            next_attempt_after_ms,
-            data,
-        }
-    })
+    let kind = prop_oneof![
+        prop::sample::select(&EventKind::ALL[..]),
+        "[a-z0-9._-]{1,31}".prop_map(|word| EventKind::read(&word).unwrap()),
+    ];
+    let status = prop_oneof![
+        prop::sample::select(&JobStatus::ALL[..]),
+        "[a-z0-9._-]{1,31}".prop_map(|word| JobStatus::read(&word).unwrap()),
+    ];
+    let words = (kind, status, any_phase());
+    let carried = (any::<[Option<String>; 5]>(), any::<Option<i64>>()).prop_map(|(texts, deadline_ms)| {
+        let [reason, signal, actor, branch_status, queue] = texts;
+        CarriedEvent { reason, signal, actor, branch_status, queue, deadline_ms }
+    });
+    let parts = (any::<Option<String>>(), prop::option::of(any_json()), carried);
+    (texts, numbers, jobs, words, parts)
+        .prop_map(|(texts, numbers, (job, retry_of), (kind, status, phase), parts)| {
+            let [tenant, flow, version, key, branch, correlation_id] = texts;
+            let ([hop, index, visit, attempts, steps_total], [at_ms, accepted_at_ms], next_attempt_after_ms) = numbers;
+            let (step, data, carried) = parts;
+            JobEvent {
+                facts: JobFacts { job, tenant, flow, version, key, correlation_id, accepted_at_ms, retry_of },
+                kind,
+                status,
+                hop,
+                index,
+                branch,
+                step,
+                phase,
+                visit,
+                attempts,
+                at_ms,
+                steps_total,
+                next_attempt_after_ms,
+                data,
+                carried,
+            }
+        })
+        .boxed()
 }
 
 fn any_hold(reasons: &'static [HoldReason]) -> impl Strategy<Value = Hold> {
@@ -155,7 +202,11 @@ fn any_long_call() -> impl Strategy<Value = Wait> {
         .prop_map(|(worker, lease_ms, at_ms)| Wait::Alive(Alive { worker, lease_ms, at_ms }));
     let question = (worker, any::<u32>(), any::<i64>())
         .prop_map(|(worker, round, at_ms)| Wait::Question(Question { worker, round, at_ms }));
-    prop_oneof![running, turn, outcome, alive, question]
+    let until = (0..=i64::MAX as u64).prop_map(UnreadRest::Until);
+    let behind = (any_token(), any::<u32>()).prop_map(|(token, place)| UnreadRest::Behind(token, place));
+    let unread = (any_token(), any::<[String; 2]>(), any_successor(), prop_oneof![until, behind])
+        .prop_map(|(token, [lane, read_at], record, rest)| Wait::Unread(Unread { token, lane, read_at, record, rest }));
+    prop_oneof![running, turn, unread, outcome, alive, question]
 }
 
 fn any_wait() -> impl Strategy<Value = Wait> {
@@ -166,8 +217,18 @@ fn any_wait() -> impl Strategy<Value = Wait> {
 }
 
 fn any_cancel() -> impl Strategy<Value = Cancel> {
-    (any_job(), any::<[String; 2]>(), any::<Option<String>>(), any::<i64>())
-        .prop_map(|(job, [tenant, requested_by], reason, at_ms)| Cancel { job, tenant, requested_by, reason, at_ms })
+    let requires = prop::collection::vec(any::<String>(), 0..3);
+    (any_job(), any::<[String; 3]>(), any::<Option<String>>(), any::<i64>(), requires).prop_map(
+        |(job, [tenant, requested_by, id], reason, at_ms, requires)| Cancel {
+            job,
+            tenant,
+            requested_by,
+            reason,
+            at_ms,
+            id,
+            requires,
+        },
+    )
 }
 
 fn any_progress() -> impl Strategy<Value = Progress> {

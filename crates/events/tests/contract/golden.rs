@@ -87,6 +87,9 @@ fn the_present_reader_reads_golden_records_of_every_published_version() {
             // The golden's id belongs to the schema that wrote it.
             let known = events::Schemas::new();
             known.insert(IDS.of(kind), &avsc);
+            if kind == RecordKind::Wait && version < 4 {
+                known.insert(IDS.slip, RecordKind::Slip.published()[0]); // it was the only one then
+            }
             known.insert_writers(&IDS);
             assert_eq!(Any::decode(kind, &known, &bytes).unwrap(), sample, "{name} of version {version}");
         }

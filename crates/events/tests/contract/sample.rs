@@ -4,14 +4,15 @@ use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
 use events::trace::Trace;
-use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Wait};
+use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
 use events::{
     DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
     decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
 };
-use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
+use flow::facts::JobFacts;
 use flow::id::{JobId, TokenId};
-use flow::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
+use flow::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Search, Slip};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -78,6 +79,19 @@ fn job(last: u128) -> JobId {
     JobId::new(Uuid::from_u128(0x0190_a6f2_7c1e_7cc0_b1f1_0000_0000_0000 | last))
 }
 
+fn facts() -> JobFacts {
+    JobFacts {
+        job: job(1),
+        tenant: "acme".into(),
+        flow: "order".into(),
+        version: "0123456789ab".into(),
+        key: "customer-1".into(),
+        correlation_id: "corr-1".into(),
+        accepted_at_ms: 1_753_000_000_123,
+        retry_of: None,
+    }
+}
+
 /// A slip in the middle of a three-step order.
 pub(crate) fn slip() -> Slip {
     let completed = |step: &str, output: Option<Value>, uncertain| Completed {
@@ -86,13 +100,10 @@ pub(crate) fn slip() -> Slip {
         output,
         uncertain,
         undone: false,
+        carried: CarriedStep::default(),
     };
     Slip {
-        job: job(1),
-        tenant: "acme".into(),
-        flow: "order".into(),
-        version: "0123456789ab".into(),
-        key: "customer-1".into(),
+        facts: facts(),
         step: "ship".into(),
         phase: Phase::Forward,
         branch: String::new(),
@@ -108,10 +119,10 @@ pub(crate) fn slip() -> Slip {
         ],
         failure: None,
         deadline_ms: None,
-        accepted_at_ms: 1_753_000_000_123,
-        correlation_id: "corr-1".into(),
         priority: 1,
-        retry_of: None,
+        search: None,
+        requires: Vec::new(),
+        carried: Carried::default(),
     }
 }
 
@@ -136,19 +147,52 @@ pub(crate) fn failed_slip() -> Slip {
         attempt_uncertain: true,
         deadline_ms: Some(-1),
         priority: 0,
-        retry_of: Some(job(2)),
+        facts: JobFacts { retry_of: Some(job(2)), ..slip.facts },
         ..slip
     }
 }
 
+/// What only later versions fill in.
+pub(crate) fn carrying_slip() -> Slip {
+    let mut slip = slip();
+    slip.done[0].carried = CarriedStep {
+        branch: "b-1".into(),
+        sequence: 2,
+        ended_at_ms: Some(1_753_000_000_100),
+        error_code: Some("step-failed".into()),
+    };
+    let carried = Carried {
+        released_by: Some("signal".into()),
+        released_payload: Some(json!({"approved": true})),
+        check_when: true,
+        run: "run-1".into(),
+        join: Some("all-shipped".into()),
+        item: Some(4),
+        sequence: 3,
+        visits: vec![("ship".into(), 7)],
+        input_ref: Some("store/1".into()),
+        not_before_ms: Some(1_753_000_000_200),
+    };
+    let search = Some(Search { looks: 5, missing: "`env.CARRIER` is not configured at this worker".into() });
+    Slip { search, carried, ..slip }
+}
+
+fn carrying_event() -> JobEvent {
+    let text = |text: &str| Some(text.to_owned());
+    let carried = CarriedEvent {
+        reason: text("signal"),
+        signal: text("approval"),
+        actor: text("ann"),
+        branch_status: text("waiting"),
+        queue: text("shipping"),
+        deadline_ms: Some(1_753_000_000_200),
+    };
+    JobEvent { carried, ..retrying_event() }
+}
+
 fn event() -> JobEvent {
     JobEvent {
-        job: job(1),
-        tenant: "acme".into(),
-        flow: "order".into(),
-        version: "0123456789ab".into(),
-        key: "customer-1".into(),
-        correlation_id: "corr-1".into(),
+        facts: facts(),
         kind: EventKind::JobAccepted,
         status: JobStatus::Accepted,
         hop: 0,
@@ -159,11 +203,10 @@ fn event() -> JobEvent {
         visit: 0,
         attempts: 0,
         at_ms: 1_753_000_000_123,
-        accepted_at_ms: 1_753_000_000_123,
         steps_total: 3,
-        retry_of: None,
         next_attempt_after_ms: None,
         data: None,
+        carried: CarriedEvent::default(),
     }
 }
 
@@ -178,7 +221,7 @@ fn retrying_event() -> JobEvent {
         phase: Phase::Undo,
         visit: 2,
         attempts: 4,
-        retry_of: Some(job(2)),
+        facts: JobFacts { retry_of: Some(job(2)), ..event().facts },
         next_attempt_after_ms: Some(u64::try_from(i64::MAX).unwrap()),
         data: Some(json!({"step": "ship", "code": "step-failed", "message": "no truck", "attempts": 4})),
         ..event()
@@ -204,6 +247,13 @@ fn running() -> Wait {
 fn turn() -> Wait {
     let behind = TokenId { job: job(2), branch: "b:1".into(), hop: 7 };
     Wait::Turn(Turn { hold: held(slip(), HoldReason::Turn), behind, place: 12 })
+}
+
+fn unread(rest: UnreadRest) -> Wait {
+    let token = TokenId { job: job(1), branch: "b-1".into(), hop: 4 };
+    let [record, _] = successors().try_into().expect("two");
+    let (lane, read_at) = ("acme/order/customer-1".into(), "meanwhile.steps.shipping/3/42".into());
+    Wait::Unread(Unread { token, lane, read_at, record, rest })
 }
 
 fn outcome(records: Vec<Record>) -> Wait {
@@ -261,24 +311,35 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         requested_by: "ann".into(),
         reason: reason.map(str::to_owned),
         at_ms: 1_753_000_000_123,
+        id: String::new(),
+        requires: Vec::new(),
     };
+    let named = Cancel { id: "key-1".into(), requires: vec!["branches".into()], ..cancel(None) };
     vec![
         ("forward", Any::Slip(slip())),
         ("undo", Any::Slip(failed_slip())),
+        ("carrying", Any::Slip(carrying_slip())),
         ("accepted", Any::JobEvent(event())),
         ("retrying", Any::JobEvent(retrying_event())),
+        ("carrying", Any::JobEvent(carrying_event())),
         ("backoff", Any::Wait(hold(slip(), HoldReason::Backoff, Some(30_000)))),
         ("attention", Any::Wait(hold(failed_slip(), HoldReason::Attention, None))),
         ("signal", Any::Wait(signal(Some(json!({"approved": true}))))),
         ("bare-signal", Any::Wait(signal(None))),
         ("running", Any::Wait(running())),
         ("turn", Any::Wait(turn())),
+        ("unread", Any::Wait(unread(UnreadRest::Until(10_000)))),
+        (
+            "unread-turn",
+            Any::Wait(unread(UnreadRest::Behind(TokenId { job: job(2), branch: "b:1".into(), hop: 7 }, 12))),
+        ),
         ("outcome", Any::Wait(outcome(successors()))),
         ("handed-over", Any::Wait(outcome(vec![]))),
         ("alive", Any::Wait(alive())),
         ("question", Any::Wait(question())),
         ("bare", Any::Cancel(cancel(None))),
         ("with-reason", Any::Cancel(cancel(Some("changed my mind")))),
+        ("named", Any::Cancel(named)),
         ("started", Any::Progress(bare_progress)),
         ("percent", Any::Progress(progress())),
     ]

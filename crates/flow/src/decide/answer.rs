@@ -4,25 +4,34 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::{Effect, HttpAnswer, Outcome, StepError, code};
+use super::{Effect, HttpAnswer, Outcome, StepError, code, output};
 use crate::definition::{Call, Definition, Http};
 use crate::slip::{Phase, Slip};
 
-/// The longest delay that a `Retry-After` can ask for.
-const RETRY_AFTER_MS_MAX: u64 = 60 * 60 * 1000;
 /// Characters taken over from the other side's own words.
 const REASON_CHARS_MAX: usize = 200;
 
 /// The outcome that an answer means for its step.
 ///
-/// 2xx is success; 408, 425, 429, 5xx and everything that went wrong on the way is worth another attempt; all else
-/// is not. `fail_on` and `retry_on` overrule that. On the way back, 404 and 410 are success: there is nothing to undo.
+/// 2xx is success; 408, 425, 429, 5xx, 409 and 423 with `Retry-After`, and everything that went wrong on the way is
+/// worth another attempt; all else is not. `fail_on` and `retry_on` overrule that. A redirect is no answer to whether
+/// the step was done: after a POST it mostly was. On the way back, 404 and 410 are success: there is nothing to undo.
 pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
     let http = http_of(definition, slip);
     match answer {
-        HttpAnswer::Response { status, retry_after, body } => {
-            response(http, slip.phase, status, &body, retry_after_ms(retry_after.as_deref(), now_ms))
+        HttpAnswer::Response { status, retry_after, content_type, body } => {
+            let undone = slip.phase == Phase::Undo && matches!(status, 404 | 410);
+            if !(200..300).contains(&status) && !undone {
+                return refusal(http, status, &body, retry_after_ms(retry_after.as_deref(), now_ms));
+            }
+            match slip.phase {
+                Phase::Forward => output::decode(content_type.as_deref(), &body)
+                    .map_or_else(|cause| unreadable(status, &cause), |output| Outcome::Succeeded { output }),
+                // Nobody asks what an undo returned.
+                Phase::Undo => Outcome::Succeeded { output: Value::Null },
+            }
         }
+        HttpAnswer::Undecodable { status, cause } => unreadable(status, &cause),
         HttpAnswer::TooLarge { status, limit_bytes } => {
             let message = format!("the answer ({status}) is larger than {limit_bytes} bytes");
             failed(code::TOO_LARGE, message, Some(status), false, Effect::Done)
@@ -52,19 +61,24 @@ fn http_of<'d>(definition: &'d Definition, slip: &Slip) -> Option<&'d Http> {
     }
 }
 
-fn response(http: Option<&Http>, phase: Phase, status: u16, body: &[u8], retry_after_ms: Option<u64>) -> Outcome {
-    let undone = phase == Phase::Undo && matches!(status, 404 | 410);
-    if (200..300).contains(&status) || undone {
-        return Outcome::Succeeded { output: output(body) };
-    }
+/// It was done, but its output cannot be had. Another attempt would be answered alike.
+fn unreadable(status: u16, cause: &str) -> Outcome {
+    let message = format!("the answer ({status}) cannot be read: {cause}");
+    failed(code::UNREADABLE_ANSWER, message, Some(status), false, Effect::Done)
+}
+
+fn refusal(http: Option<&Http>, status: u16, body: &[u8], retry_after_ms: Option<u64>) -> Outcome {
     let listed = |list: fn(&Http) -> &[u16]| http.is_some_and(|http| list(http).contains(&status));
-    let passing = matches!(status, 408 | 425 | 429 | 500..=599);
-    let retryable = (passing || listed(|http| &http.retry_on)) && !listed(|http| &http.fail_on);
-    let effect = match (status, retryable) {
-        (500..=599, _) => Effect::Unknown,
+    let named = listed(|http| &http.fail_on);
+    let later = matches!(status, 409 | 423) && retry_after_ms.is_some();
+    let passing = later || matches!(status, 408 | 425 | 429 | 500..=599);
+    let retryable = (passing || listed(|http| &http.retry_on)) && !named;
+    let effect = match status {
+        _ if named => Effect::RuledOut,
+        300..=399 | 500..=599 => Effect::Unknown,
         // It says "not now", which tells nothing of an earlier attempt.
-        (_, true) => Effect::Unsent,
-        (_, false) => Effect::Refused,
+        _ if retryable => Effect::Unsent,
+        _ => Effect::Refused,
     };
     let method = http.map_or("the step", |http| http.method.as_str());
     let mut message = format!("{method} was answered {status}");
@@ -83,14 +97,6 @@ fn failed(code: &str, message: String, status: Option<u16>, retryable: bool, eff
     Outcome::Failed { error, retryable, effect, retry_after_ms: None }
 }
 
-/// JSON where it is JSON, a text where it is not, null where there is nothing.
-fn output(body: &[u8]) -> Value {
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Value::Null;
-    }
-    serde_json::from_slice(body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()))
-}
-
 /// The other side's text for people: problem details (RFC 9457), or the usual names.
 fn reason(body: &[u8]) -> Option<String> {
     let json: Value = serde_json::from_slice(body).ok()?;
@@ -98,16 +104,16 @@ fn reason(body: &[u8]) -> Option<String> {
     Some(said.chars().filter(|character| !character.is_control()).take(REASON_CHARS_MAX).collect())
 }
 
-/// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date.
+/// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date. A job waits for as long as it asks for, which only the
+/// job's deadline ends.
 fn retry_after_ms(header: Option<&str>, now_ms: i64) -> Option<u64> {
     let text = header?.trim();
-    let ms = match text.parse::<u64>() {
+    Some(match text.parse::<u64>() {
         Ok(seconds) => seconds.saturating_mul(1000),
         Err(_) => {
             let at = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
             let now = Duration::from_millis(u64::try_from(now_ms).unwrap_or_default());
             u64::try_from(at.saturating_sub(now).as_millis()).unwrap_or(u64::MAX)
         }
-    };
-    Some(ms.min(RETRY_AFTER_MS_MAX))
+    })
 }

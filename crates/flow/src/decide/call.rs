@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::token::{deadline_error, is_past};
-use super::{Effect, Env, HttpCall, NativeCall, Outcome, Prepared, StepError, code};
+use super::token::{Token, deadline_error, expression_error, is_past};
+use super::{Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code};
 use crate::definition::{Action, Call, Definition, Http};
 use crate::expression::{Evaluation, ExpressionError, Scope, StepScope};
 use crate::slip::{Phase, Slip};
@@ -12,13 +12,26 @@ use crate::slip::{Phase, Slip};
 ///
 /// In a compensation, `step.idempotency_key` is the key under which the step was done, so that it can be undone by it;
 /// the call itself is sent under a key of its own.
+///
+/// A job can be parked at a step whose `when` could not be evaluated. Sent on by an operator, in a visit of its own, it
+/// is looked at again.
 pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Prepared {
+    if slip.phase == Phase::Forward
+        && slip.visit > 1
+        && let Some(step) = definition.step(&slip.step)
+    {
+        match Token::arrived(definition, slip, now_ms).applies(step) {
+            Ok(true) => {}
+            Ok(false) => return Prepared::Outcome(Outcome::Skipped),
+            Err(error) => return refused(expression_error(&error)),
+        }
+    }
     if slip.phase == Phase::Forward && is_past(slip.deadline_ms, now_ms) {
         return refused(deadline_error());
     }
     let Some(action) = definition.step(&slip.step).and_then(|step| step.action(slip.phase)) else {
         let message = format!("{definition:?} has no such step or compensation: `{}`", slip.step);
-        return refused(StepError { code: code::STEP_FAILED.to_owned(), message, status: None });
+        return Prepared::Missing(Missing { kind: MissingKind::Step, what: message });
     };
     let forward_key =
         Slip { phase: Phase::Forward, input: Value::Null, done: Vec::new(), ..slip.clone() }.idempotency_key();
@@ -29,6 +42,10 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
         env: Some(env),
     };
     call(action, slip, timeout_ms(action, slip, now_ms), &Evaluation::new(scope)).unwrap_or_else(|error| {
+        if let Some(name) = error.not_configured() {
+            let what = format!("`{name}` is not configured at this worker");
+            return Prepared::Missing(Missing { kind: MissingKind::Setting, what });
+        }
         refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
     })
 }
@@ -37,7 +54,7 @@ fn refused(error: StepError) -> Prepared {
     Prepared::Outcome(Outcome::Failed { error, retryable: false, effect: Effect::Unsent, retry_after_ms: None })
 }
 
-/// How long an attempt may take: no longer than its job, on the way forward.
+/// The time limit of an attempt; on the way forward, it ends with the job's deadline at the latest.
 fn timeout_ms(action: &Action, slip: &Slip, now_ms: i64) -> u64 {
     let left_ms = match (slip.phase, slip.deadline_ms) {
         (Phase::Forward, Some(deadline_ms)) => u64::try_from(deadline_ms.saturating_sub(now_ms)).unwrap_or_default(),
@@ -56,7 +73,11 @@ fn call(
     match &action.call {
         Call::Http(http) => {
             let (url, headers) = (http.url.render(evaluation)?, headers(http, evaluation)?);
-            let body = http.body.as_ref().map(|body| body.render(evaluation)).transpose()?;
+            let content_type = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
+            let body = match &http.body {
+                Some(body) => Some(body::encode(content_type, &body.render(evaluation)?)?),
+                None => None,
+            };
             let method = http.method.clone();
             Ok(Prepared::Http(HttpCall { method, url, headers, body, timeout_ms, idempotency_key }))
         }
@@ -73,7 +94,8 @@ fn call(
 
 fn headers(http: &Http, evaluation: &Evaluation<'_>) -> Result<Vec<(String, String)>, ExpressionError> {
     let header = |(name, template): &(String, crate::expression::Template)| {
-        let value = template.render_plain(evaluation)?;
+        // White space at the ends is no part of a value (RFC 9110 section 5.5); a secret's file ends with a newline.
+        let value = template.render_plain(evaluation)?.trim().to_owned();
         if value.chars().any(char::is_control) {
             return Err(ExpressionError::new(format!("the header `{name}` would hold a control character")));
         }

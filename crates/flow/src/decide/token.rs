@@ -1,5 +1,6 @@
-//! A job's token while it is being decided where it goes.
+//! A job's token while its next move is decided.
 
+use crate::facts::JobFacts;
 use serde_json::Value;
 
 use super::backoff::{IN_PROCESS_BELOW_MS, delay_ms};
@@ -7,7 +8,7 @@ use super::{Decision, Effect, NewJob, Next, StepError, code};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
-use crate::slip::{Completed, Failure, Hold, HoldReason, Phase, Slip};
+use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Slip};
 
 /// Characters of a failure's message: it travels with the slip to the job's end.
 const MESSAGE_CHARS_MAX: usize = 500;
@@ -15,13 +16,13 @@ const MESSAGE_CHARS_MAX: usize = 500;
 /// A token, and the events that its move has caused so far.
 pub(super) struct Token<'a> {
     definition: &'a Definition,
-    /// As it will be sent, but for its hop, which is that of the slip that came.
+    /// The slip to send, except for its hop, which is that of the slip that came.
     slip: Slip,
     events: Vec<JobEvent>,
     now_ms: i64,
 }
 
-/// Whether a step that counts as done was certainly done.
+/// The certainty that a step that counts as done was done.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Certainty {
     Certain,
@@ -50,11 +51,16 @@ impl<'a> Token<'a> {
     pub(super) fn accepted(definition: &'a Definition, job: NewJob, now_ms: i64) -> Self {
         let after_ms = definition.deadline_ms().and_then(|after_ms| i64::try_from(after_ms).ok());
         let slip = Slip {
-            job: job.job,
-            tenant: job.tenant,
-            flow: definition.name().to_owned(),
-            version: definition.version().to_owned(),
-            key: job.key,
+            facts: JobFacts {
+                job: job.job,
+                tenant: job.tenant,
+                flow: definition.name().to_owned(),
+                version: definition.version().to_owned(),
+                key: job.key,
+                correlation_id: job.correlation_id,
+                accepted_at_ms: now_ms,
+                retry_of: job.retry_of,
+            },
             step: String::new(),
             phase: Phase::Forward,
             branch: String::new(),
@@ -66,10 +72,10 @@ impl<'a> Token<'a> {
             done: Vec::new(),
             failure: None,
             deadline_ms: after_ms.map(|after_ms| now_ms.saturating_add(after_ms)),
-            accepted_at_ms: now_ms,
-            correlation_id: job.correlation_id,
             priority: job.priority,
-            retry_of: job.retry_of,
+            search: None,
+            requires: Vec::new(),
+            carried: Carried::default(),
         };
         let mut token = Self { definition, slip, events: Vec::new(), now_ms };
         token.tell_of_job(EventKind::JobAccepted, JobStatus::Accepted, None);
@@ -78,18 +84,20 @@ impl<'a> Token<'a> {
 
     /// A slip that has come to its step.
     pub(super) fn arrived(definition: &'a Definition, slip: &Slip, now_ms: i64) -> Self {
-        Self { definition, slip: slip.clone(), events: Vec::new(), now_ms }
+        // Whatever comes of it: nothing was missing.
+        let slip = Slip { search: None, ..slip.clone() };
+        Self { definition, slip, events: Vec::new(), now_ms }
     }
 
-    /// To the first step from there on whose `when` holds; without one, the job ends.
+    /// Sends the token to the first step from there on whose `when` holds; without one, the job ends.
     pub(super) fn forward(mut self, from: usize) -> Decision {
         let definition = self.definition;
         for step in definition.steps().iter().skip(from) {
             self.come_to(&step.id, 1);
-            if is_past(self.slip.deadline_ms, self.now_ms) {
-                return self.failed_for_good(deadline_error(), 0, Effect::Unsent);
-            }
             match self.applies(step) {
+                Ok(true) if is_past(self.slip.deadline_ms, self.now_ms) => {
+                    return self.failed_for_good(deadline_error(), 0, Effect::Unsent);
+                }
                 Ok(true) => return self.send(&step.queue),
                 Ok(false) => self.tell(self.step_event(EventKind::StepSkipped, JobStatus::Running, 0)),
                 Err(error) => return self.failed_for_good(expression_error(&error), 0, Effect::Unsent),
@@ -114,9 +122,9 @@ impl<'a> Token<'a> {
     ) -> Decision {
         let attempts = self.attempts();
         let uncertain = match effect {
-            Effect::Unsent => self.slip.attempt_uncertain,
+            Effect::Unsent | Effect::Refused => self.slip.attempt_uncertain,
             Effect::Unknown => true,
-            Effect::Refused | Effect::Done => false,
+            Effect::RuledOut | Effect::Done => false,
         };
         self.slip.attempt_uncertain = uncertain;
         let step = self.definition.step(&self.slip.step);
@@ -133,6 +141,13 @@ impl<'a> Token<'a> {
             return self.retry(&policy, &error, retry_after_ms);
         }
         self.failed_for_good(error, attempts, effect)
+    }
+
+    /// The step's `when` does not hold.
+    pub(super) fn skipped(mut self) -> Decision {
+        let next = self.index_of_step().map_or(usize::MAX, |index| index + 1);
+        self.tell(self.step_event(EventKind::StepSkipped, JobStatus::Running, 0));
+        self.forward(next)
     }
 
     /// The step was not run; the job goes back.
@@ -183,8 +198,8 @@ impl<'a> Token<'a> {
         }
         let certainty = match (effect, self.slip.attempt_uncertain) {
             (Effect::Done, _) => Some(Certainty::Certain),
-            (Effect::Unsent | Effect::Refused | Effect::Unknown, true) => Some(Certainty::Uncertain),
-            (Effect::Unsent | Effect::Refused | Effect::Unknown, false) => None,
+            (Effect::Unsent | Effect::Refused | Effect::RuledOut | Effect::Unknown, true) => Some(Certainty::Uncertain),
+            (Effect::Unsent | Effect::Refused | Effect::RuledOut | Effect::Unknown, false) => None,
         };
         if self.definition.on_failure() == OnFailure::Park {
             return self.park(&failure, if certainty.is_some() { NextVisit::Same } else { NextVisit::New });
@@ -198,7 +213,8 @@ impl<'a> Token<'a> {
     /// Another attempt: soon and in this process, or later and by a hold.
     fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
         let attempts = self.attempts();
-        let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key()).max(retry_after_ms.unwrap_or(0));
+        let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key());
+        wait_ms = wait_ms.max(retry_after_ms.unwrap_or(0)).min(limit::DEADLINE_MS_MAX);
         if let (Phase::Forward, Some(deadline_ms)) = (self.slip.phase, self.slip.deadline_ms) {
             wait_ms = wait_ms.min(u64::try_from(deadline_ms - self.now_ms).unwrap_or(0));
         }
@@ -220,7 +236,7 @@ impl<'a> Token<'a> {
         self.hold(HoldReason::Backoff, Some(wait_ms))
     }
 
-    /// To rest until an operator decides.
+    /// Lays the token to rest until an operator decides.
     fn park(mut self, failure: &Failure, next_visit: NextVisit) -> Decision {
         self.tell(JobEvent {
             data: Some(failure.to_json()),
@@ -251,7 +267,7 @@ impl<'a> Token<'a> {
         self.back()
     }
 
-    /// To the last step that is still to be undone; without one, the job ends.
+    /// Sends the token to the last step that is still to be undone; without one, the job ends.
     fn back(mut self) -> Decision {
         if let Some((step, visit, queue)) = self.next_to_undo() {
             self.come_to(&step, visit);
@@ -316,10 +332,11 @@ impl<'a> Token<'a> {
     fn push_done(&mut self, output: Option<Value>, certainty: Certainty) {
         let uncertain = certainty == Certainty::Uncertain;
         let (step, visit) = (self.slip.step.clone(), self.slip.visit);
-        self.slip.done.push(Completed { step, visit, output, uncertain, undone: false });
+        let carried = CarriedStep::default();
+        self.slip.done.push(Completed { step, visit, output, uncertain, undone: false, carried });
     }
 
-    fn applies(&self, step: &Step) -> Result<bool, ExpressionError> {
+    pub(super) fn applies(&self, step: &Step) -> Result<bool, ExpressionError> {
         let Some(when) = &step.when else { return Ok(true) };
         match self.render(when)? {
             Value::Bool(applies) => Ok(applies),
@@ -352,12 +369,12 @@ impl<'a> Token<'a> {
     }
 
     fn tell_of_job(&mut self, kind: EventKind, status: JobStatus, data: Option<Value>) {
-        let event = JobEvent::about(&self.slip, self.steps_total(), kind, status, self.now_ms);
+        let event = JobEvent::about(&self.slip, super::steps_total(self.definition), kind, status, self.now_ms);
         self.tell(JobEvent { visit: 0, data, ..event });
     }
 
     fn step_event(&self, kind: EventKind, status: JobStatus, attempts: u32) -> JobEvent {
-        let event = JobEvent::about(&self.slip, self.steps_total(), kind, status, self.now_ms);
+        let event = JobEvent::about(&self.slip, super::steps_total(self.definition), kind, status, self.now_ms);
         JobEvent { step: Some(self.slip.step.clone()), attempts, ..event }
     }
 
@@ -368,17 +385,13 @@ impl<'a> Token<'a> {
         });
     }
 
-    fn steps_total(&self) -> u32 {
-        u32::try_from(self.definition.steps().len()).unwrap_or(u32::MAX)
-    }
-
     fn tell(&mut self, mut event: JobEvent) {
         event.index = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
         self.events.push(event);
     }
 }
 
-fn expression_error(error: &ExpressionError) -> StepError {
+pub(super) fn expression_error(error: &ExpressionError) -> StepError {
     let (code, message) = (code::EXPRESSION_FAILED.to_owned(), format!("`when`: {error}"));
     StepError { code, message, status: None }
 }

@@ -36,6 +36,11 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, resolve_ref: &mut Resol
         return None;
     }
     let schema = match reference(node) {
+        Some((name, at)) if name.contains('#') => {
+            let message = format!("`{name}` is a part of a file: only whole files can be referred to");
+            reader.problem(at.place, message).expected = Some("a file that holds this one schema".to_owned());
+            return None;
+        }
         Some((name, at)) => match resolve_ref(name) {
             Ok(schema) => schema,
             Err(message) => {
@@ -49,6 +54,12 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, resolve_ref: &mut Resol
     match jsonschema::options().should_validate_formats(true).build(&schema) {
         Ok(validator) => Some(Input { schema, validator }),
         Err(error) => {
+            if let Some(name) = foreign_reference(&schema) {
+                let message = format!("the schema of `input` refers to another file, `{name}`: a schema is one file");
+                reader.problem(node.place, message).expected =
+                    Some("that schema under `$defs`, and { $ref: \"#/$defs/name\" }".to_owned());
+                return None;
+            }
             let message = format!("`input` is not a JSON Schema: {error} (at `{}`)", error.instance_path());
             reader.problem(node.place, message);
             None
@@ -63,5 +74,17 @@ fn reference(node: &Node) -> Option<(&str, &Node)> {
     match &value.content {
         Content::Text(name) if key.text == "$ref" && !name.starts_with('#') => Some((name, value)),
         _ => None,
+    }
+}
+
+/// The first `$ref` that points out of the schema.
+fn foreign_reference(schema: &Value) -> Option<&str> {
+    match schema {
+        Value::Object(entries) => {
+            let own = entries.get("$ref").and_then(Value::as_str).filter(|name| !name.starts_with('#'));
+            own.or_else(|| entries.values().find_map(foreign_reference))
+        }
+        Value::Array(items) => items.iter().find_map(foreign_reference),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }

@@ -8,11 +8,11 @@ pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 pub const DEPTH_MAX: usize = 64;
 /// Attempts of one visit: with the longest back-off of a day this is already weeks.
 pub const ATTEMPTS_MAX: u32 = 100;
-/// The longest time one attempt may take: its slip occupies a worker and a place in the commit bitmap.
+/// The longest time that one attempt may take: meanwhile it holds the lane of its key.
 pub const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1000;
 /// The longest back-off.
 pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1000;
-/// The longest deadline of a job.
+/// The longest deadline of a job, and the longest wait for another attempt.
 pub const DEADLINE_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
 /// Bytes of a name (flow, step, queue, native step): they stand in topics, keys and headers.
 pub const NAME_BYTES_MAX: usize = 63;

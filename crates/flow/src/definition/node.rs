@@ -1,6 +1,7 @@
-//! A document with places: YAML or JSON as a tree in which every value knows where it stands.
+//! A document with places: YAML or JSON as a tree in which every value has its place.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -24,6 +25,8 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) place: Place,
+    /// The bytes of the document that it takes; none where it has no text of its own.
+    pub(crate) bytes: Range<usize>,
     pub(crate) content: Content,
 }
 
@@ -75,7 +78,7 @@ impl Node {
                 Content::Map(entries.iter().map(entry).collect())
             }
         };
-        Self { place, content }
+        Self { place, bytes: 0..0, content }
     }
 
     /// The value's type with its article, for messages.
@@ -94,7 +97,10 @@ impl Node {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Content>::deserialize(deserializer)?;
-        Ok(Self { place: Place::of(spanned.referenced), content: spanned.value })
+        let (start, length) = (spanned.defined.span().byte_offset(), spanned.defined.span().byte_len());
+        let place = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default();
+        let bytes = place(start)..place(start) + place(length);
+        Ok(Self { place: Place::of(spanned.referenced), bytes, content: spanned.value })
     }
 }
 

@@ -19,9 +19,25 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// Something that works as it stands, but may not be meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint(pub Problem);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.tell("hint", f)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}\n  --> {}", self.message, self.file)?;
+        self.tell("error", f)
+    }
+}
+
+impl Problem {
+    fn tell(&self, level: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{level}: {}\n  --> {}", self.message, self.file)?;
         if self.line > 0 {
             write!(f, ":{}:{}", self.line, self.column)?;
         }

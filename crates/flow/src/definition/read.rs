@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::node::Node;
 use super::read_value::{required, template, text_template};
 use super::reader::Reader;
-use super::visible::{self, Visible};
+use super::visible::{self, Earlier, Visible};
 use super::{Compiled, OnFailure, ResolveRef, Route, input, key, limit, read_step};
 
 /// Reads the whole document; none when something is wrong with it.
@@ -14,8 +14,9 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let name = required(reader, &fields, "the flow", "flow").and_then(|node| reader.name(node, "`flow`", true));
     let summary = fields.get("summary").and_then(|node| summary(reader, node));
     let route = fields.get("route").and_then(|node| route(reader, node));
+    let route_place = fields.get("route").map(|node| node.place).unwrap_or_default();
     let input = fields.get("input").and_then(|node| input::read(reader, node, resolve_ref));
-    let key_visible = Visible { roots: visible::KEY, steps: &[], own: None };
+    let key_visible = Visible { roots: visible::KEY, steps: &[], own: None, when: None };
     let key = fields.get("key").and_then(|node| text_template(reader, node, "`key`", &key_visible));
     let deadline_ms =
         fields.get("deadline").and_then(|node| reader.duration_ms(node, "`deadline`", limit::DEADLINE_MS_MAX));
@@ -25,8 +26,8 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         Some(node) => read_step::steps(reader, node),
         None => Vec::new(),
     };
-    let ids: Vec<String> = steps.iter().map(|step| step.id.clone()).collect();
-    let result_visible = Visible { roots: visible::DECISION, steps: &ids, own: None };
+    let known: Vec<Earlier> = steps.iter().map(Earlier::of).collect();
+    let result_visible = Visible { roots: visible::DECISION, steps: &known, own: None, when: None };
     let result = fields.get("result").and_then(|node| template(reader, node, &result_visible));
     if !reader.is_clean() {
         return None;
@@ -41,6 +42,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         name: name?,
         summary,
         route,
+        route_place,
         input,
         key,
         deadline_ms,
@@ -49,6 +51,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         result,
         document,
         version,
+        hints: reader.take_hints(),
     })
 }
 

@@ -1,12 +1,15 @@
 //! From a step's entry in a document to a [`Step`].
 
+use serde_json::Value;
+
 use super::limit::{ATTEMPTS_MAX, BACKOFF_MS_MAX, QUEUE_DEFAULT, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
 use super::node::{Content, Node};
-use super::read_value::{required, template, text_template};
+use super::read_value::{required, template};
 use super::reader::{Fields, Reader};
-use super::visible::{self, Visible};
+use super::visible::{self, Earlier, Visible};
 use super::{Action, Call, Http, Native, Retry, Step, StepKind, key};
 use crate::expression::{Template, UrlTemplate};
+use crate::media_type::{Form, MediaType};
 
 /// All steps; those that could not be read are left out (their problems are reported).
 pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
@@ -20,12 +23,12 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
         return Vec::new();
     }
     let mut steps = Vec::with_capacity(items.len());
-    let mut earlier: Vec<String> = Vec::with_capacity(items.len());
+    let mut earlier: Vec<Earlier> = Vec::with_capacity(items.len());
     for item in items {
         let Some(fields) = reader.fields(item, "a step", key::STEP) else { continue };
         let id = required(reader, &fields, "a step", "id").and_then(|node| {
             let id = reader.name(node, "`id`", false)?;
-            if earlier.contains(&id) {
+            if earlier.iter().any(|known| known.id == id) {
                 reader.problem(node.place, format!("there are two steps named `{id}`")).expected =
                     Some("ids that differ".to_owned());
             }
@@ -33,20 +36,22 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
         });
         // A step whose id cannot be read is still looked through.
         let id = id.unwrap_or_default();
-        steps.extend(step(reader, &fields, &id, &earlier));
-        earlier.push(id);
+        let step = step(reader, &fields, &id, &earlier);
+        earlier.push(step.as_ref().map_or(Earlier { id, when: None }, Earlier::of));
+        steps.extend(step);
     }
     steps
 }
 
-fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[String]) -> Option<Step> {
-    let sent = Visible { roots: visible::CALL, steps: earlier, own: None };
-    let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
-    let decided = Visible { roots: visible::DECISION, steps: earlier, own: None };
+fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earlier]) -> Option<Step> {
+    let decided = Visible { roots: visible::DECISION, steps: earlier, own: None, when: None };
     let when = fields.get("when").and_then(|node| when(reader, node, &decided));
+    let condition = when.as_ref().and_then(visible::source);
+    let sent = Visible { roots: visible::CALL, steps: earlier, own: None, when: condition.as_deref() };
+    let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
     let queue = fields.get("queue").and_then(|node| reader.name(node, "`queue`", true));
     let idempotent = fields.get("idempotent").and_then(|node| reader.bool(node, "`idempotent`"));
-    let undone = Visible { roots: visible::CALL, steps: earlier, own: Some(id) };
+    let undone = Visible { own: Some(id), ..sent };
     let compensation = fields.get("compensate").and_then(|node| {
         let fields = reader.fields(node, "`compensate`", key::COMPENSATE)?;
         self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
@@ -138,6 +143,9 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
     let url = required(reader, &fields, "`http`", "url").and_then(|node| url(reader, node, visible));
     let headers = fields.get("headers").map(|node| headers(reader, node, visible)).unwrap_or_default();
     let body = fields.get("body").and_then(|node| template(reader, node, visible));
+    if let (Some(body), true) = (&body, reader.is_strict()) {
+        check_content_type(reader, &fields, &headers, body);
+    }
     if let (Some("GET" | "HEAD"), Some(_)) = (method.as_deref(), fields.get("body")) {
         reader.problem(fields.place_of("body"), "a GET or HEAD has no `body`");
     }
@@ -178,11 +186,40 @@ fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(
         } else if key::HEADERS_RESERVED.contains(&name.as_str()) {
             reader.problem(key.place, format!("the header `{name}` is set by Meanwhile"));
         }
-        if let Some(template) = text_template(reader, node, "a header", visible) {
+        // White space at the ends is no part of a value: a folded text ends with a newline.
+        let Some(text) = reader.text(node, "a header").map(str::trim) else { continue };
+        if reader.is_strict() && text.chars().any(char::is_control) {
+            reader.problem(node.place, format!("the header `{name}` would hold a control character")).expected =
+                Some("a value in one line".to_owned());
+        }
+        let node = Node { content: Content::Text(text.to_owned()), ..node.clone() };
+        if let Some(template) = template(reader, &node, visible) {
             headers.push((name, template));
         }
     }
     headers
+}
+
+/// Refuses a body that its content type cannot hold, as far as that is known before a job runs.
+fn check_content_type(reader: &mut Reader<'_>, fields: &Fields<'_>, headers: &[(String, Template)], body: &Template) {
+    let content_type = headers.iter().find(|(name, _)| name == "content-type").map(|(_, template)| template);
+    let Some(Template::Literal(Value::String(text))) = content_type else { return };
+    let media_type = MediaType::parse(text);
+    let kind = match body {
+        Template::Map(_) | Template::Literal(Value::Object(_)) => "a mapping",
+        Template::List(_) | Template::Literal(Value::Array(_)) => "a list",
+        Template::Literal(Value::Null) => "null",
+        Template::Literal(_) | Template::Expression(_) | Template::Text(_) => "a text",
+    };
+    let expected = match (media_type.form(), kind) {
+        (Form::Multipart, _) => "another content type: bodies of several parts are not supported",
+        (Form::Urlencoded, "a list" | "null") => "a mapping, or a text that is encoded already",
+        (Form::Text | Form::Xml | Form::Other, "a mapping" | "a list" | "null") => "a text, or `application/json`",
+        _ if media_type.charset().is_err() => "a charset that is known",
+        _ => return,
+    };
+    let message = format!("`body` is {kind}, which cannot be sent as `{text}`");
+    reader.problem(fields.place_of("body"), message).expected = Some(expected.to_owned());
 }
 
 fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<u16> {

@@ -1,14 +1,17 @@
-//! Reads values out of a document and collects what is wrong with them.
+//! Reads values out of a document and collects their problems.
 
 use super::key::RESERVED;
 use super::node::{Content, Key, Node, Place};
+use super::problem::Hint;
 use super::{Problem, duration, limit};
 use crate::nearest::nearest;
 
 /// Collects problems; every method answers none where it has reported one.
 pub(super) struct Reader<'a> {
     file: &'a str,
+    is_file: bool,
     problems: Vec<Problem>,
+    hints: Vec<Hint>,
 }
 
 /// The entries of a mapping whose keys were checked.
@@ -23,7 +26,7 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
     }
 
-    /// Where the key stands.
+    /// The place of the key.
     pub(super) fn place_of(&self, name: &str) -> Place {
         self.entries.iter().find(|(key, _)| key.text == name).map_or(self.place, |(key, _)| key.place)
     }
@@ -31,7 +34,28 @@ impl<'n> Fields<'n> {
 
 impl<'a> Reader<'a> {
     pub(super) const fn new(file: &'a str) -> Self {
-        Self { file, problems: Vec::new() }
+        Self { file, is_file: true, problems: Vec::new(), hints: Vec::new() }
+    }
+
+    /// For a document that was read from a file before.
+    pub(super) const fn of_document() -> Self {
+        Self { file: "flow document", is_file: false, problems: Vec::new(), hints: Vec::new() }
+    }
+
+    /// True where what works, but hardly as it is meant, is refused. What was applied once stays readable.
+    pub(super) const fn is_strict(&self) -> bool {
+        self.is_file
+    }
+
+    /// Notes what works, but may not be meant.
+    pub(super) fn hint(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
+        let Place { line, column } = place;
+        let (file, message, hint) = (self.file.to_owned(), message.into(), Some(hint.into()));
+        self.hints.push(Hint(Problem { file, line, column, message, expected: None, hint }));
+    }
+
+    pub(super) fn take_hints(&mut self) -> Vec<Hint> {
+        std::mem::take(&mut self.hints)
     }
 
     /// The problems in the order of the file.

@@ -3,6 +3,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::slip::Phase;
 
+mod input;
+
 const ORDER: &str = include_str!("../../../../flows/order.yaml");
 const ORDER_SCHEMA: &str = include_str!("../../../../flows/order.schema.json");
 const LANGUAGE: &str = include_str!("../../../../schemas/flow.schema.json");
@@ -276,4 +278,98 @@ proptest::proptest! {
         let _ = parse(&text);
         let _ = parse(&with_step(&format!("result: \"{}\"\n", text.replace(['"', '\n', '\\'], " "))));
     }
+}
+
+#[test]
+fn the_output_of_a_step_that_may_be_skipped_needs_a_fallback() {
+    let flow = |reading: &str| {
+        format!(
+            "flow: t\nsteps:\n  - id: a\n    native: f\n    when: \"{{{{ input.n > 1 }}}}\"\n  \
+             - id: b\n    native: f\n{reading}"
+        )
+    };
+    let absent = "`steps.a.output` is absent unless `{{ input.n > 1 }}` holds";
+    for reading in [
+        "result: \"{{ steps.a.output.id }}\"\n",
+        "result: { all: [\"x {{ steps.a.output }}\"] }\n",
+        "    with: { id: \"{{ steps.a.output.id }}\" }\n",
+        "    when: \"{{ steps.a.output.id == 'x' }}\"\n",
+        "    when: \"{{ input.n > 2 }}\"\n    with: { id: \"{{ steps.a.output.id }}\" }\n",
+        "    compensate: { native: g, with: \"{{ steps.a.output }}\" }\n",
+        "  - id: c\n    http: { method: GET, url: \"{{ env.A }}/{{ steps.a.output.id }}\" }\n",
+        "  - id: c\n    http: { method: GET, url: \"{{ env.A }}\", headers: { x-a: \"{{ steps.a.output.id }}\" } }\n",
+    ] {
+        refused(&flow(reading), &[absent, "a fallback, or the same `when`", "| default(none) }}"]);
+    }
+    for reading in [
+        "result: \"{{ steps.a.output.id | default(none) }}\"\n",
+        "result: \"{{ steps.a.output if steps.a.output is defined else steps.b.output }}\"\n",
+        "    when: \"{{ input.n > 1 }}\"\n    with: { id: \"{{ steps.a.output.id }}\" }\n",
+    ] {
+        assert!(parse(&flow(reading)).is_ok(), "{reading}");
+    }
+    let applied = json!({ "flow": "t", "steps": [{ "id": "a", "native": "f", "when": "{{ input.n > 1 }}" }],
+        "result": "{{ steps.a.output }}" });
+    assert!(Definition::from_document(&applied).is_ok(), "what was applied once stays readable");
+}
+
+#[test]
+fn a_body_that_its_content_type_cannot_hold_is_refused() {
+    let step = |content_type: &str, body: &str| {
+        format!(
+            "flow: t\nsteps:\n- id: a\n  http:\n    method: POST\n    url: '{{{{ env.A }}}}'\n    \
+             headers: {{ Content-Type: {content_type} }}\n    body: {body}\n"
+        )
+    };
+    for (content_type, body, why) in [
+        ("text/plain", "{ a: 1 }", "`body` is a mapping, which cannot be sent as `text/plain`"),
+        ("application/xml", "[1]", "`body` is a list"),
+        ("application/octet-stream", "null", "`body` is null"),
+        ("application/x-www-form-urlencoded", "[1]", "a mapping, or a text that is encoded already"),
+        ("multipart/form-data", "{ a: 1 }", "bodies of several parts are not supported"),
+        ("text/plain; charset=klingon", "x", "a charset that is known"),
+    ] {
+        refused(&step(content_type, body), &["test.yaml:8:5", why]);
+    }
+    for (content_type, body) in [
+        ("application/x-www-form-urlencoded", "{ a: \"{{ input.a }}\" }"),
+        ("text/plain", "\"{{ input.text }}\""),
+        ("\"{{ input.type }}\"", "{ a: 1 }"),
+        ("application/merge-patch+json", "{ a: 1 }"),
+    ] {
+        assert!(parse(&step(content_type, body)).is_ok(), "{content_type}");
+    }
+}
+
+#[test]
+fn the_ends_of_a_header_are_trimmed_and_a_line_break_within_is_refused() {
+    let header = |value: &str| {
+        format!(
+            "flow: t\nsteps:\n- id: a\n  http:\n    method: GET\n    url: '{{{{ env.A }}}}'\n    headers:\n      \
+             authorization: {value}"
+        )
+    };
+    assert!(parse(&header(">\n        Bearer {{ secrets.T }}\n")).is_ok());
+    assert!(parse(&header("\" x \\n\"\n")).is_ok());
+    refused(
+        &header("|\n        Bearer\n        {{ secrets.T }}\n"),
+        &["would hold a control character", "test.yaml:9:9"],
+    );
+}
+
+#[test]
+fn numbers_are_those_of_yaml_1_2_and_one_that_looks_like_a_text_gets_a_hint() {
+    let flow = with_step(
+        "  - id: b\n    native: f\n    with: { zip: 01234, big: 100000000000000000001, price: 1.10, hex: 0x10 }\n",
+    );
+    let flow = parse(&flow).unwrap();
+    let with = &flow.document()["steps"][1]["with"];
+    assert_eq!(with.to_string(), r#"{"zip":1234,"big":100000000000000000001,"price":1.10,"hex":16}"#);
+    let hints: Vec<String> = flow.hints().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        hints,
+        ["hint: `01234` is the number 1234\n  --> test.yaml:7:18\n   = help: as a text it needs quotes: \"01234\""]
+    );
+    assert_eq!(Definition::from_document(flow.document()).unwrap().version(), flow.version());
+    assert!(parse(ORDER).unwrap().hints().is_empty());
 }

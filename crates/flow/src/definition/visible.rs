@@ -1,9 +1,9 @@
-//! Which values an expression may name, depending on where it stands.
+//! The values that an expression may name, depending on its place in the flow.
 
-use super::Problem;
 use super::node::Place;
 use super::reader::Reader;
-use crate::expression::Expression;
+use super::{Problem, Step};
+use crate::expression::{Expression, Template};
 use crate::nearest::nearest;
 
 /// The fields of `job.*`.
@@ -23,9 +23,30 @@ pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "
 pub(super) struct Visible<'a> {
     pub(super) roots: &'a [&'a str],
     /// The steps that may be named: the earlier ones.
-    pub(super) steps: &'a [String],
-    /// In a compensation: the step that it undoes, whose output may be absent.
+    pub(super) steps: &'a [Earlier],
+    /// The step that a compensation undoes, whose output may be absent; none elsewhere.
     pub(super) own: Option<&'a str>,
+    /// The condition under which the expression is evaluated at all.
+    pub(super) when: Option<&'a str>,
+}
+
+/// A step that an expression may name.
+#[derive(Debug, Clone)]
+pub(super) struct Earlier {
+    pub(super) id: String,
+    /// The condition under which it is run.
+    pub(super) when: Option<String>,
+}
+
+impl Earlier {
+    pub(super) fn of(step: &Step) -> Self {
+        Self { id: step.id.clone(), when: step.when.as_ref().and_then(source) }
+    }
+}
+
+/// The text of a condition.
+pub(super) fn source(when: &Template) -> Option<String> {
+    when.expressions().first().map(|expression| expression.source().to_owned())
 }
 
 impl Visible<'_> {
@@ -68,11 +89,19 @@ impl Visible<'_> {
             return;
         };
         let own = self.own == Some(step);
-        if !own && !self.steps.iter().any(|known| known == step) {
+        let earlier = self.steps.iter().find(|known| known.id == step);
+        if !own && earlier.is_none() {
             let message = format!("`steps.{step}` is not an earlier step");
-            let known = self.steps.iter().map(String::as_str).chain(self.own);
+            let known = self.steps.iter().map(|known| known.id.as_str()).chain(self.own);
             suggest(reader.problem(place, message), step, known);
             return;
+        }
+        let condition = earlier.and_then(|earlier| earlier.when.as_deref()).filter(|when| self.when != Some(when));
+        if let Some(condition) = condition.filter(|_| reader.is_strict() && !expression.has_fallback()) {
+            let message = format!("`steps.{step}.output` is absent unless `{{{{ {condition} }}}}` holds");
+            let problem = reader.problem(place, message);
+            problem.expected = Some("a fallback, or the same `when`".to_owned());
+            problem.hint = Some(format!("{{{{ {} | default(none) }}}}", expression.source()));
         }
         if field.is_some_and(|field| field != "output") {
             let message = format!("a step has no `{}`", field.unwrap_or_default());

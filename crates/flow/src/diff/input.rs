@@ -53,7 +53,7 @@ fn narrowed(found: &Narrowing, all: &[Narrowing]) -> Option<Change> {
     })
 }
 
-/// The same comparison the other way round: `from` is what the new schema says.
+/// The change for a narrowing from the new schema to the old one: its `from` is the new value.
 fn widened(found: &Narrowing) -> Option<Change> {
     let place = place(found);
     match &found.how {

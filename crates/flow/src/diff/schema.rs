@@ -1,26 +1,26 @@
-//! Whether everything that one JSON Schema accepts is accepted by another one, as far as that can be read from them.
+//! Compares two JSON Schemas: finds values that the first accepts and the second may refuse.
 //!
-//! Keywords that cannot be compared (`not`, `if`, `oneOf`, ...) count as narrower as soon as they differ: better a
-//! false alarm than a broken caller. Local references (`#/...`) are followed; annotations say nothing.
+//! Keywords that cannot be compared (`not`, `if`, `oneOf`, ...) count as narrower if they differ: better a false alarm
+//! than a broken caller. Local references (`#/...`) are followed; annotations are ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-/// Levels that are followed; deeper ones must be the same. Documents nest less deep, but references may make them.
+/// The most levels that are followed; deeper ones must be equal. Documents nest less deep, but references may recurse.
 const DEPTH_MAX: usize = 64;
 /// References that lead to references, followed at most.
 const REFERENCES_MAX: usize = 8;
 
-/// A larger value takes less.
+/// Keywords that are narrower with a larger value.
 const LOWER_BOUNDS: &[&str] = &["minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"];
-/// A smaller value takes less.
+/// Keywords that are narrower with a smaller value.
 const UPPER_BOUNDS: &[&str] = &["maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"];
-/// Nothing counts less than 0.
+/// Keywords whose absence means 0.
 const COUNTS_FROM_ZERO: &[&str] = &["minLength", "minItems", "minProperties"];
-/// Another value takes less.
+/// Keywords that count as narrower with any other value.
 const EXACT: &[&str] = &["pattern", "format", "multipleOf"];
-/// Compared in ways of their own.
+/// Keywords with comparisons of their own.
 const COMPARED: &[&str] = &[
     "type",
     "enum",
@@ -33,7 +33,7 @@ const COMPARED: &[&str] = &[
     "allOf",
     "anyOf",
 ];
-/// Refuse nothing.
+/// Keywords that refuse no value.
 const ANNOTATIONS: &[&str] = &[
     "$comment",
     "$defs",
@@ -51,7 +51,7 @@ const ANNOTATIONS: &[&str] = &[
     "title",
     "writeOnly",
 ];
-/// Where the targets of local references are.
+/// The places of the targets of local references.
 const DEFINITIONS: &[&str] = &["/$defs", "/definitions", "/components/schemas"];
 
 /// A place at which the second schema takes less than the first, or at least something else.
@@ -59,11 +59,11 @@ const DEFINITIONS: &[&str] = &["/$defs", "/definitions", "/components/schemas"];
 pub struct Narrowing {
     /// JSON pointer into the value; `*` stands for any item or any other property. Empty: the value itself.
     pub pointer: String,
-    /// In which way.
+    /// The kind of the narrowing.
     pub how: How,
 }
 
-/// In which way a schema takes less than another.
+/// The kind of a narrowing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum How {
     /// Only the second one asks for this property.
@@ -85,12 +85,12 @@ pub enum How {
     },
 }
 
-/// Where `to` takes less than `from`; each of them is a document of its own.
+/// The places where `to` takes less than `from`; each of them is a document of its own.
 pub fn narrowings(from: &Value, to: &Value) -> Vec<Narrowing> {
     narrowings_within(from, from, to, to)
 }
 
-/// The same for schemas within documents, in which their references are looked up.
+/// [`narrowings`] of schemas within documents, in which their references are looked up.
 pub fn narrowings_within(from_document: &Value, from: &Value, to_document: &Value, to: &Value) -> Vec<Narrowing> {
     let mut comparison = Comparison { from_document, to_document, seen: BTreeSet::new(), found: Vec::new() };
     comparison.compare(from, to, "", 0);

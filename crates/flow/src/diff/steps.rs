@@ -8,7 +8,7 @@ use super::{Change, duration, shown};
 use crate::definition::{Action, Definition, Retry, Step};
 use crate::slip::Phase;
 
-/// Why a change of how a step works is nothing to its callers.
+/// The reason for which a change of a step's work does not break callers.
 const OWN: &str = "jobs under way stay on their version";
 
 /// A step as it is compiled, and as it is written.

@@ -43,7 +43,7 @@ pub(crate) fn split(text: &str) -> Result<Vec<Part>, ExpressionError> {
     }
 }
 
-/// Where the `}}` stands that closes an expression, past quoted texts and braces of its own.
+/// The place of the `}}` that closes an expression, past quoted texts and braces of its own.
 fn end_of_expression(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut depth, mut quote, mut at) = (0_u32, None, 0);

@@ -35,6 +35,182 @@ fn a_text_that_is_one_expression_keeps_its_type() {
 }
 
 #[test]
+fn a_number_that_json_cannot_hold_is_an_error() {
+    let input = json!({ "large": 1e300, "zero": 0.0 });
+    for text in
+        ["{{ input.large * input.large }}", "{{ -input.large * input.large }}", "n: {{ input.large * input.large }}"]
+    {
+        let error = render(text, &input).unwrap_err();
+        assert!(error.contains("no finite number"), "{text}: {error}");
+    }
+    assert_eq!(render("{{ input.large }}", &input), Ok(json!(1e300)));
+}
+
+/// JSON as it was written.
+fn json_of(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_number_that_is_only_passed_on_stays_as_it_was_written() {
+    for number in [
+        "123456789012345678901234567890",
+        "-100000000000000000001",
+        "1.10",
+        "1.0",
+        "-0",
+        "1e+400",
+        "0.10000000000000000555",
+        "340282366920938463463374607431768211456",
+        "9007199254740993.0",
+    ] {
+        let input = json_of(&format!(r#"{{"v":{number},"list":[{number}],"deep":{{"v":{number}}},"n":1}}"#));
+        for text in [
+            "{{ input.v }}",
+            "{{ input.list[0] }}",
+            "{{ input.list | first }}",
+            "{{ input.deep.v | default(1) }}",
+            "{{ input.nothing | default(input.v) }}",
+            "{{ input.v if input.n > 0 else input.n }}",
+            "{{ input.nothing | default(0) or input.v }}",
+        ] {
+            assert_eq!(render(text, &input).unwrap().to_string(), number, "{text}");
+        }
+        assert_eq!(render("{{ input }}", &input).unwrap().to_string(), input.to_string());
+        assert_eq!(
+            render("{{ [input.v, {'a': input.list}] }}", &input).unwrap().to_string(),
+            format!(r#"[{number},{{"a":[{number}]}}]"#)
+        );
+        assert_eq!(
+            render("n: {{ input.v }}, {{ 'x' ~ input.v }}", &input),
+            Ok(json!(format!("n: {number}, x{number}")))
+        );
+        assert_eq!(render("{{ input.list | tojson }}", &input), Ok(json!(format!("[{number}]"))));
+        assert_eq!(render("{{ input.v is number }}", &input), Ok(json!(true)));
+    }
+    assert_eq!(render("{{ 'a' if input.v else 'b' }}", &json_of(r#"{"v":0.0}"#)), Ok(json!("b")));
+}
+
+#[test]
+fn a_number_that_is_computed_with_is_exact_or_an_error() {
+    let input = json_of(
+        r#"{"big":123456789012345678901234567890,"price":1.10,"one":1.0,"huge":1e400,
+            "larger":340282366920938463463374607431768211456,"digits":0.10000000000000000555,"odd":9007199254740993,
+            "list":[3,1.5,2.0]}"#,
+    );
+    for (text, value) in [
+        ("{{ input.big + 1 }}", "123456789012345678901234567891"),
+        ("{{ input.big - input.big }}", "0"),
+        ("{{ input.price * 2 }}", "2.2"),
+        ("{{ 10 - 2 - 3 * 2 ** 2 // 5 % 4 }}", "6"),
+        ("{{ -input.price }}", "-1.1"),
+        ("{{ input.price > 1 and input.one == 1 and 1.1 == input.price }}", "true"),
+        ("{{ input.big > 5 < 7 }}", "true"),
+        ("{{ input.price in [1.1, 2] and input.price not in input.list }}", "true"),
+        ("{{ input.list | sum }}", "6.5"),
+        ("{{ input.list | sort | last }}", "3"),
+        ("{{ input.list | max }}", "3"),
+        ("{{ input.price | round }}", "1.0"),
+        ("{{ input.odd + 2 }}", "9007199254740995"),
+        ("{{ input.odd is odd }}", "true"),
+        ("{{ input.list[0 + 1] }}", "1.5"),
+    ] {
+        assert_eq!(render(text, &input).unwrap().to_string(), value, "{text}");
+    }
+    for (text, named) in [
+        ("{{ input.huge + 1 }}", "`input.huge` is a number that no computation"),
+        ("{{ input.larger * 1 }}", "`input.larger` is a number"),
+        ("{{ -input.larger }}", "`input.larger` is a number"),
+        ("{{ input.digits > 0 }}", "`input.digits` is a number"),
+        ("{{ input.huge | round }}", "`input.huge` is a number"),
+        ("{{ input.huge is lt 5 }}", "`input.huge` is a number"),
+        ("{{ [input.huge] | max }}", "`input.huge` is a number"),
+        ("{{ input.big * input.big }}", "unable to calculate"),
+        ("{{ input.odd / 2 }}", "too many digits"),
+        ("{{ input.odd * 1.5 }}", "too many digits"),
+    ] {
+        let error = render(text, &input).map(|value| panic!("{text} gave {value}")).unwrap_err();
+        assert!(error.contains(named), "{text}: {error}");
+    }
+}
+
+#[test]
+fn unlike_kinds_are_not_compared() {
+    let input =
+        json!({ "t": "50", "n": 50, "b": true, "z": null, "l": [1, 2], "m": { "a": 1 }, "f": 1.5, "mixed": [1, "a"] });
+    for (text, named) in [
+        ("{{ input.t > 1000 }}", "a text cannot be compared with a number"),
+        ("{{ 1000 <= input.t }}", "a number cannot be compared with a text"),
+        ("{{ input.t == 50 }}", "a text cannot be compared with a number"),
+        ("{{ input.n != '50' }}", "a number cannot be compared with a text"),
+        ("{{ input.b > 0 }}", "a boolean cannot be compared with a number"),
+        ("{{ input.z < 1 }}", "null cannot be compared with a number"),
+        ("{{ input.l == input.m }}", "a list cannot be compared with a mapping"),
+        ("{{ input.f < 2 < input.t }}", "a number cannot be compared with a text"),
+        ("{{ not (input.n == 'a') }}", "a number cannot be compared with a text"),
+        ("{{ input.t in input.l }}", "a text cannot be compared with a number"),
+        ("{{ input.n in input.t }}", "a number cannot be looked for in a text"),
+        ("{{ input.t is eq 50 }}", "a text cannot be compared with a number"),
+        ("{{ input.l | select('gt', '1') | list }}", "a number cannot be compared with a text"),
+        ("{{ input.mixed | sort }}", "a number cannot be compared with a text"),
+        ("{{ input.mixed | max }}", "a number cannot be compared with a text"),
+        ("{{ 'yes' if input.t > 7 else 'no' }}", "a text cannot be compared with a number"),
+    ] {
+        let error = render(text, &input).map(|value| panic!("{text} gave {value}")).unwrap_err();
+        assert!(error.contains(named), "{text}: {error}");
+    }
+    for (text, value) in [
+        ("{{ input.z == none and input.n != none and none == input.z }}", true),
+        ("{{ input.t > '4' and input.n >= 50.0 and input.f != 2 }}", true),
+        ("{{ input.l == [1, 2.0] and input.m == {'a': 1} }}", true),
+        ("{{ 'b' in input.mixed or 'a' in input.m and '5' in input.t }}", true),
+        ("{{ input.z in input.l or 3 in [] }}", false),
+        ("{{ 1 < input.f <= 1.5 == 1.5 }}", true),
+        ("{{ input.x is defined and input.x > 5 }}", false),
+    ] {
+        assert_eq!(render(text, &input), Ok(json!(value)), "{text}");
+    }
+}
+
+#[test]
+fn every_form_of_an_expression_keeps_its_meaning() {
+    let input = json!({ "a": 7, "b": 3, "t": "x", "l": [1, 2, 3, 4], "m": { "k": { "0": "z" } }, "n": [[5]] });
+    for (text, value) in [
+        ("{{ input.a - input.b - 1 }}", json!(3)),
+        ("{{ (input.a + input.b) * 2 }}", json!(20)),
+        ("{{ input.b * 2 ~ 'x' ~ 1 }}", json!("6x1")),
+        ("{{ 'a' 'b' ~ \"c\\\"\" }}", json!("abc\"")),
+        ("{{ not input.a == 7 or input.b }}", json!(3)),
+        ("{{ -input.a + 1 }}", json!(-6)),
+        ("{{ -2 ** 2 }}", json!(4)),
+        ("{{ 7.5e0 + 0x10 + 1_000 }}", json!(1023.5)),
+        ("{{ input.l[1:3] }}", json!([2, 3])),
+        ("{{ input.l[::-1] }}", json!([4, 3, 2, 1])),
+        ("{{ input.l[-1] + input.l[input.b - 1] }}", json!(7)),
+        ("{{ input.n.0.0 }}", json!(5)),
+        ("{{ input['m']['k']['0'] }}", json!("z")),
+        ("{{ {'a': 1, input.t: [1, 2,],} }}", json!({ "a": 1, "x": [1, 2] })),
+        ("{{ (1, 2) }}", json!([1, 2])),
+        ("{{ range(input.b) | list }}", json!([0, 1, 2])),
+        ("{{ dict(a=input.a, b=1 + 1).b }}", json!(2)),
+        ("{{ input.l | map('string') | join('-') }}", json!("1-2-3-4")),
+        ("{{ input.l | batch(2) | list | length }}", json!(2)),
+        ("{{ input.a is divisibleby 7 and input.t is not number }}", json!(true)),
+        ("{{ (input.a is not odd) if (input.b is even) else input.t is string }}", json!(true)),
+        ("{{ 'a' if input.a > 9 else 'b' if input.a > 8 else 'c' }}", json!("c")),
+        ("{{ input.l | selectattr('x', 'undefined') | list | length }}", json!(4)),
+        ("{{ (input.m.k | default({})).x | default('none') | upper }}", json!("NONE")),
+        ("{{ input.l | sort(reverse=true) | first }}", json!(4)),
+        ("{{ input.a not in input.l }}", json!(true)),
+        ("{{ input.t is in ['x', 'y'] }}", json!(true)),
+    ] {
+        assert_eq!(render(text, &input), Ok(value), "{text}");
+    }
+    let long = vec!["input.a"; 400].join(" + ");
+    assert_eq!(render(&format!("{{{{ {long} }}}}"), &input), Ok(json!(2800)));
+}
+
+#[test]
 fn two_expressions_side_by_side_are_a_text() {
     let input = json!({ "a": 1, "b": "x" });
     assert_eq!(render("{{input.a}}-{{input.b}}", &input), Ok(json!("1-x")));

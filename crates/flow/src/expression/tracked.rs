@@ -11,6 +11,8 @@ use minijinja::{Error, ErrorKind};
 use parking_lot::Mutex;
 use serde_json::Value as Json;
 
+use super::written::Written;
+
 /// The misses of one evaluation.
 #[derive(Debug, Default)]
 pub(super) struct Misses(Mutex<Vec<(String, bool)>>);
@@ -84,6 +86,10 @@ impl Fields {
         Value::from_object(Self { path: path.into(), entries, misses: Arc::clone(misses) })
     }
 
+    pub(super) fn entries(&self) -> &[(String, Value)] {
+        &self.entries
+    }
+
     fn entry(&self, key: &str) -> Option<Value> {
         self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
     }
@@ -116,11 +122,7 @@ pub(super) fn wrap(json: &Json, path: &str, misses: &Arc<Misses>) -> Value {
     match json {
         Json::Null => Value::from(()),
         Json::Bool(bool) => Value::from(*bool),
-        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => Value::from(number),
-            (None, Some(number)) => Value::from(number),
-            (None, None) => Value::from(number.as_f64().unwrap_or_default()),
-        },
+        Json::Number(number) => Written::value(number, path),
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items
             .iter()
@@ -148,6 +150,11 @@ pub(super) fn default(value: &Value, arguments: Rest<Value>) -> Result<Value, Er
     // The fallback is evaluated even when it is not needed; that it is missing does not matter then.
     let _ = is_undefined(&fallback);
     Ok(value.clone())
+}
+
+/// True for a value that is not there.
+pub(super) fn is_missing(value: &Value) -> bool {
+    value.downcast_object_ref::<Missing>().is_some()
 }
 
 /// The `defined` test.

@@ -82,7 +82,7 @@ impl UrlTemplate {
         Ok(url)
     }
 
-    /// A literal `..` would be taken out of the path by whoever parses the URL.
+    /// Refuses a literal `..`, which a parser of the URL would take out of the path.
     fn check_literal_segments(&self) -> Result<(), ExpressionError> {
         let whole = self.rest.iter().map(|part| match part {
             Part::Literal(text) => text.as_str(),

@@ -3,6 +3,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::decide::{self, Decision, Effect, NewJob, Next, Outcome, StepError};
+use crate::id::JobId;
 use crate::slip::Slip;
 
 const NOW_MS: i64 = 1_000;

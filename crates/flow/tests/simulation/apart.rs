@@ -5,8 +5,9 @@ use flow::decide::{Next, detach, redelivered, wait_turn};
 use flow::slip::{HoldReason, Phase};
 use flow::view::Running;
 
+use crate::generate::QUEUES;
 use crate::service::Told;
-use crate::world::{Rest, Task, World};
+use crate::world::{PARTITIONS_PER_QUEUE, Rest, Task, World};
 
 impl World {
     /// Any task that runs leaves its partition, if that is its worker's still and no other one has left it.
@@ -49,7 +50,7 @@ impl World {
             slip = redelivered(slip);
             told.push(Told::Redelivered);
         }
-        let hold = wait_turn(&self.definition, &slip);
+        let hold = wait_turn(&slip, QUEUES[index / PARTITIONS_PER_QUEUE]);
         self.ledger.rested(&slip, &told, &hold);
         self.turns.entry(holder).or_default().push((hold.slip.job, hold.slip.hop));
         self.tally.turns += 1;

@@ -139,7 +139,8 @@ impl Ledger {
             | EventKind::StepFailed
             | EventKind::JobCompensating
             | EventKind::JobParked
-            | EventKind::JobResumed => {}
+            | EventKind::JobResumed
+            | EventKind::Other(_) => {}
         }
         assert_eq!(event.status.is_final(), account.ended.is_some(), "{event:?}");
         let view = account.view.as_ref().expect("it was just made");
@@ -200,8 +201,8 @@ impl Account {
         let told = self.told.iter().filter(|(id, _)| id == step);
         told.fold(false, |perhaps, (_, told)| match told {
             Told::Succeeded | Told::Unknown | Told::Done | Told::Redelivered => true,
-            Told::Refused => false,
-            Told::Unsent => perhaps,
+            Told::RuledOut => false,
+            Told::Unsent | Told::Refused => perhaps,
         })
     }
 }

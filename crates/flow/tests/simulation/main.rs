@@ -3,6 +3,8 @@
 //!
 //! `SIM_SEED=7 cargo test -p flow --test simulation` replays one seed; `SIM_SEEDS=100000` runs more of them.
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
+
 mod apart;
 mod chance;
 mod generate;

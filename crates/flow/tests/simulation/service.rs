@@ -11,8 +11,10 @@ use crate::chance::Chance;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
     Succeeded,
-    /// A definite no; remembered under the key, as idempotent services do.
+    /// A no, which says nothing of earlier attempts.
     Refused,
+    /// A no that rules out that anything was done under the key.
+    RuledOut,
     /// Nothing arrived.
     Unsent,
     /// Something may have.
@@ -26,12 +28,18 @@ pub(crate) enum Told {
 /// Everything that was ever done, by idempotency key.
 #[derive(Default)]
 pub(crate) struct Service {
+    /// Under one key it does one thing once, and remembers a no. One that does not refuses what is there already.
+    honours_keys: bool,
     pub(crate) done: BTreeSet<String>,
     pub(crate) undone: BTreeSet<String>,
     refused: BTreeSet<String>,
 }
 
 impl Service {
+    pub(crate) fn new(honours_keys: bool) -> Self {
+        Self { honours_keys, ..Self::default() }
+    }
+
     /// One attempt. `trouble`: how many of a hundred go wrong.
     pub(crate) fn call(&mut self, chance: &mut Chance, call: &NativeCall, trouble: usize) -> (Told, Outcome) {
         let told = if chance.percent(trouble) {
@@ -42,7 +50,7 @@ impl Service {
         let arrives = match told {
             Told::Succeeded => true,
             Told::Unknown => chance.percent(60),
-            Told::Refused | Told::Unsent | Told::Done | Told::Redelivered => false,
+            Told::Refused | Told::RuledOut | Told::Unsent | Told::Done | Told::Redelivered => false,
         };
         let told = if call.undo { self.undo(call, told, arrives) } else { self.work(call, told, arrives) };
         (told, outcome(told, chance))
@@ -50,14 +58,23 @@ impl Service {
 
     fn work(&mut self, call: &NativeCall, told: Told, arrives: bool) -> Told {
         let key = &call.idempotency_key;
+        if !self.honours_keys {
+            if told == Told::Succeeded && self.done.contains(key) {
+                return Told::Refused;
+            }
+            if arrives {
+                self.done.insert(key.clone());
+            }
+            return told;
+        }
         // What was undone before it was done stays undone: its maker is late, and gets a no.
         let bars = self.refused.contains(key) || self.undone.contains(key);
         match told {
-            Told::Succeeded | Told::Refused if bars => Told::Refused,
+            Told::Succeeded | Told::Refused if bars => Told::RuledOut,
             Told::Refused if self.done.contains(key) => Told::Succeeded,
             Told::Refused => {
                 self.refused.insert(key.clone());
-                Told::Refused
+                Told::RuledOut
             }
             other => {
                 if arrives && !bars {
@@ -81,6 +98,7 @@ fn outcome(told: Told, chance: &mut Chance) -> Outcome {
     let (retryable, effect) = match told {
         Told::Succeeded => return Outcome::Succeeded { output: json!("done") },
         Told::Refused => (false, Effect::Refused),
+        Told::RuledOut => (false, Effect::RuledOut),
         Told::Unsent => (true, Effect::Unsent),
         Told::Unknown => (chance.percent(90), Effect::Unknown),
         Told::Done | Told::Redelivered => (false, Effect::Done),

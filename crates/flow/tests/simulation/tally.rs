@@ -19,10 +19,11 @@ pub(crate) struct Tally {
     pub(crate) turns: u64,
     pub(crate) calls_lost: u64,
     pub(crate) outcomes_refused: u64,
+    pub(crate) missing: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 14] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 15] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -38,6 +39,7 @@ impl Tally {
             ("wait for a turn", self.turns),
             ("lose a long call", self.calls_lost),
             ("refuse an outcome", self.outcomes_refused),
+            ("miss something", self.missing),
         ]
     }
 }
@@ -59,6 +61,7 @@ impl Sum for Tally {
             turns: a.turns + b.turns,
             calls_lost: a.calls_lost + b.calls_lost,
             outcomes_refused: a.outcomes_refused + b.outcomes_refused,
+            missing: a.missing + b.missing,
         })
     }
 }

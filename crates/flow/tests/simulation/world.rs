@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flow::decide::{Decision, Env, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered, resumed, start};
+use flow::decide::{
+    Decision, Env, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered,
+    rest_until_there, resumed, start,
+};
 use flow::definition::Definition;
 use flow::id::JobId;
 use flow::slip::{Hold, HoldReason, Phase, Slip};
@@ -16,7 +19,7 @@ use crate::service::{Service, Told};
 use crate::tally::Tally;
 
 const WORKERS: usize = 3;
-const PARTITIONS_PER_QUEUE: usize = 2;
+pub(crate) const PARTITIONS_PER_QUEUE: usize = 2;
 /// From then on nothing goes wrong any more, so that every job can end.
 const CALM_AFTER_TICKS: u32 = 400;
 const TICKS_MAX: u32 = 20_000;
@@ -84,7 +87,7 @@ impl World {
             holds: BTreeMap::new(),
             turns: BTreeMap::new(),
             wishes: BTreeSet::new(),
-            service: Service::default(),
+            service: Service::new(chance.percent(50)),
             ledger: Ledger::new(definition.clone()),
             tally: Tally::default(),
             chance,
@@ -217,7 +220,17 @@ impl World {
 
     /// One attempt, by an owner or by a zombie.
     fn attempt(&mut self, mut task: Task) -> Task {
-        let outcome = self.outcome(&mut task);
+        let outcome = match self.outcome(&mut task) {
+            Ok(outcome) => outcome,
+            Err(missing) => {
+                self.tally.missing += 1;
+                let queue = QUEUES[task.partition / PARTITIONS_PER_QUEUE];
+                // A worker that does not know the flow does not know its length either.
+                let steps_total = self.chance.below(2) as u32;
+                task.ready = Some(rest_until_there(&task.slip, queue, steps_total, &missing, self.now_ms));
+                return task;
+            }
+        };
         let mut decision = advance(&self.definition, &task.slip, outcome.clone(), self.now_ms);
         let forward_success = task.slip.phase == Phase::Forward && matches!(outcome, Outcome::Succeeded { .. });
         if forward_success && !self.is_calm() && self.chance.percent(3) {
@@ -235,12 +248,17 @@ impl World {
         task
     }
 
-    fn outcome(&mut self, task: &mut Task) -> Outcome {
+    /// Or what is not at this worker now: its flow, a native step, a setting.
+    fn outcome(&mut self, task: &mut Task) -> Result<Outcome, Missing> {
+        if !self.is_calm() && self.chance.percent(5) {
+            let what = ["the flow", "the step", "a secret"][self.chance.below(3)].to_owned();
+            return Err(Missing { kind: MissingKind::Setting, what });
+        }
         let fresh = task.told.iter().all(|told| *told == Told::Redelivered);
         if fresh && task.slip.phase == Phase::Forward && self.wishes.contains(&task.slip.job) {
-            return Outcome::Cancelled;
+            return Ok(Outcome::Cancelled);
         }
-        match prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
+        Ok(match prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
             Prepared::Native(call) => {
                 self.ledger.called(&task.slip, &call.idempotency_key);
                 let trouble = if self.is_calm() { 0 } else { self.trouble };
@@ -249,8 +267,8 @@ impl World {
                 outcome
             }
             Prepared::Outcome(outcome) => outcome,
-            Prepared::Http(_) => panic!("the simulated flows are native"),
-        }
+            Prepared::Http(_) | Prepared::Missing(_) => panic!("the simulated flows are native and whole"),
+        })
     }
 
     /// One transaction of a worker: all that is ready and still its own, or nothing.

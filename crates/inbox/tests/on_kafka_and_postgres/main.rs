@@ -1,4 +1,6 @@
 //! Rule 3 on a real Kafka and Postgres: effects and offsets move together, and one bad record stops nothing.
+
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 use std::time::Duration;

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
+
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
@@ -5,6 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use bus::{Reader, Registry};
+use flow::definition::Route;
 use flow::event::{EventKind, JobStatus};
 use service_kit::config::{Sources, load};
 use service_kit::health::{self, Readiness};
@@ -21,8 +24,7 @@ use crate::config::{DEFAULT, SECTION};
 use crate::recent::RecentJobs;
 
 /// Problems of the catalogue that no address answers with yet.
-const NOT_YET: &[Kind] =
-    &[Kind::Unauthorized, Kind::Forbidden, Kind::RequestTimeout, Kind::AlreadyFinished, Kind::QuotaExceeded];
+const NOT_YET: &[Kind] = &[Kind::Unauthorized, Kind::Forbidden, Kind::AlreadyFinished, Kind::QuotaExceeded];
 
 fn config() -> Config {
     load(SECTION, DEFAULT, &Sources::default()).unwrap()
@@ -39,19 +41,21 @@ fn router() -> Router {
     let (acceptor, _) = Acceptor::start(pool.clone(), readiness.clone());
     let api = Api {
         config: config(),
+        public_url: PublicUrl::default(),
         clock: Clock::system(),
         ids: Ids::system(),
         acceptor,
         reader: Reader::new(Registry::new("http://127.0.0.1:1", None).unwrap()),
         catalog: Catalog::default(),
-        recent: RecentJobs::new(1),
+        recent: RecentJobs::new(1, 1),
+        projected: crate::projected::Projected::default(),
         pool,
         readiness: readiness.clone(),
         planner: OnceLock::new(),
         dev_capacity: None,
     };
     let health = health::router(readiness, Metrics::install().unwrap());
-    crate::http::router(Arc::new(api), PublicUrl::default(), health)
+    crate::http::router(Arc::new(api), health)
 }
 
 /// The router tells its paths only where it is printed: `RouteId(3): "/v1/jobs/{job}"`.
@@ -83,6 +87,10 @@ async fn the_document_has_the_routers_addresses_and_no_others() {
     let described: BTreeSet<String> = operations(&document).map(|(name, _)| name).collect();
     assert_eq!(described, found);
     assert!(found.contains("post /v1/flows/{flow}/jobs"), "{found:?}");
+    for path in paths(&router) {
+        let route = Route { method: "POST".to_owned(), path: path.replace(['{', '}'], "") };
+        assert!(route.is_own(), "a flow could have the route {path}");
+    }
 }
 
 /// `get /healthz` and what is said of it.

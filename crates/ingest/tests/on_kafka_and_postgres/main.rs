@@ -1,4 +1,6 @@
 //! The door on a real Kafka, registry and Postgres. No relay runs: what would go to Kafka is read from the outbox.
+
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 mod asyncapi;
@@ -9,6 +11,7 @@ mod keys;
 mod metrics;
 mod refuse;
 mod retry;
+mod routes;
 mod stage;
 mod status;
 mod submit;

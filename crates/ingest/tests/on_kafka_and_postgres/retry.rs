@@ -7,7 +7,7 @@ use flow::id::TokenId;
 use serde_json::json;
 use test_kit::eventually;
 
-use crate::stage::{Answer, INPUT, PATIENCE, Stage, accepted_event};
+use crate::stage::{Answer, INPUT, PATIENCE, PREFIX, Stage, accepted_event};
 
 /// A job that has come to this, as the events tell it.
 async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) -> String {
@@ -33,7 +33,7 @@ async fn a_parked_jobs_token_is_named_by_its_hop_however_often_it_is_asked_for()
     let job = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
     for _ in 0..2 {
         let answer = retry(&stage, &job, &[]).await;
-        assert_eq!((answer.job(), answer.header("location")), (job.clone(), format!("/v1/jobs/{job}").as_str()));
+        assert_eq!((answer.job(), answer.header("location")), (job.clone(), &*format!("{PREFIX}/v1/jobs/{job}")));
         assert_eq!((&answer.json["status"], answer.header("retry-after")), (&json!("needs_attention"), "1"));
     }
     let waits = stage.ground.outbox(&stage.ground.topics.waits());
@@ -63,7 +63,7 @@ async fn a_finished_job_starts_anew_as_another_one_and_with_a_key_once() {
         assert_ne!(anew, first);
         assert_eq!(
             (answer.header("location"), &answer.json["retry_of"]),
-            (&*format!("/v1/jobs/{anew}"), &json!(first))
+            (&*format!("{PREFIX}/v1/jobs/{anew}"), &json!(first))
         );
         let status = stage.ingest.api.get(&format!("/v1/jobs/{anew}")).await.json;
         assert_eq!((&status["status"], &status["retry_of"]), (&json!("accepted"), &json!(first)));
@@ -74,7 +74,7 @@ async fn a_finished_job_starts_anew_as_another_one_and_with_a_key_once() {
         let slip = stage.ground.reader.read(of_anew.unwrap().value.as_deref(), decode_slip).await.unwrap();
         assert_eq!((slip.key.as_str(), slip.hop, slip.step.as_str()), ("c-1", 1, "reserve"));
         assert_eq!(
-            (slip.input, slip.retry_of.unwrap().to_string()),
+            (slip.input.clone(), slip.retry_of.unwrap().to_string()),
             (json!({ "customer_id": "c-1", "qty": 2 }), first)
         );
     }

@@ -21,7 +21,9 @@ use crate::described;
 /// Only ends a test that hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the API says it is.
-pub(crate) const PUBLIC_URL: &str = "https://api.example.com";
+pub(crate) const PUBLIC_URL: &str = "https://api.example.com/jobs-api";
+/// Its path, which a proxy has taken away from requests.
+pub(crate) const PREFIX: &str = "/jobs-api";
 /// A caller's trace.
 pub(crate) const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 /// An input that `order` takes.
@@ -217,7 +219,8 @@ fn hold_to_the_letter(path: &str, answer: &Answer) {
     assert_eq!(answer.header("content-type"), "application/problem+json", "{path}: {text}");
     assert!(json["type"].as_str().unwrap().starts_with(&format!("{PUBLIC_URL}/problems/")), "{text}");
     assert_eq!(json["status"], *status, "{text}");
-    assert_eq!(json["instance"], path.split('?').next().unwrap(), "{text}");
+    assert_eq!(json["instance"], format!("{PREFIX}{}", path.split('?').next().unwrap()), "{text}");
+    assert_eq!(answer.header("cache-control"), "no-store", "{path}");
     assert_eq!(json["trace_id"].as_str().unwrap().len(), 32, "{text}");
     for member in ["title", "detail", "remediation"] {
         assert!(!json[member].as_str().unwrap_or_default().is_empty(), "no {member}: {text}");

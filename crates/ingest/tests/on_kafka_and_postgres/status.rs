@@ -1,13 +1,18 @@
 //! The way back: acceptance, projection and event tail as one answer that never goes back in time.
 
+use std::sync::Arc;
+
+use bus::Producer;
+use events::event_record;
 use flow::decide::code;
 use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
 use serde_json::{Value, json};
 use store::Role;
 use store::jobs::{ObservedEvent, project};
-use test_kit::{Ground, eventually};
+use test_kit::{Ground, TEST_TRACE, eventually};
 
-use crate::stage::{Answer, INPUT, Ingest, PATIENCE, Stage, accepted_event, ground};
+use crate::stage::{Answer, INPUT, Ingest, PATIENCE, PREFIX, Stage, accepted_event, ground};
 
 /// Does the orchestrator's work.
 async fn project_one(ground: &Ground, at: (i32, i64), event: &JobEvent) {
@@ -51,6 +56,7 @@ async fn a_status_follows_the_tail_before_anything_is_projected() {
     let (address, api) = (format!("/v1/jobs/{job}"), &stage.ingest.api);
     let answer = api.get(&address).await;
     assert_eq!((&answer.json["status"], answer.header("retry-after")), (&json!("accepted"), "1"));
+    assert_eq!(answer.json["links"]["self"], format!("{PREFIX}{address}"));
 
     let accepted = accepted_event(&stage.ground, &job).await;
     let (_, first) = stage.ground.tell(&accepted).await;
@@ -66,10 +72,17 @@ async fn a_status_follows_the_tail_before_anything_is_projected() {
         let unchanged = api.get_with(&address, &[("if-none-match", &tags)]).await;
         assert_eq!((unchanged.status, unchanged.text.as_str(), unchanged.header("etag")), (304, "", tag.as_str()));
     }
+    // Another instance told more already.
+    let newer = format!("\"{}\"", second + 1);
+    let behind = api.get_with(&address, &[("if-none-match", &newer)]).await;
+    assert_eq!((behind.status, behind.problem(), behind.header("retry-after")), (503, "not-ready", "1"));
+    let behind = api.get(&format!("{address}/events?after={}", second + 1)).await;
+    assert_eq!((behind.status, behind.problem(), behind.header("retry-after")), (503, "not-ready", "1"));
     let events = api.get(&format!("{address}/events")).await;
     let cursors: Vec<&Value> = events.json["events"].as_array().unwrap().iter().map(|event| &event["cursor"]).collect();
     assert_eq!(cursors, [&json!(first.to_string()), &json!(second.to_string())]);
     assert_eq!(events.json["next"], second.to_string());
+    assert_eq!(events.header("cache-control"), "no-store");
     let page = api.get(&format!("{address}/events?after={first}")).await;
     assert_eq!(page.json["events"][0]["type"], "step.succeeded");
     assert_eq!(page.json["events"].as_array().unwrap().len(), 1);
@@ -85,6 +98,7 @@ async fn a_status_follows_the_tail_before_anything_is_projected() {
     assert_eq!(changed.status, 200);
     let answer = api.get(&format!("{address}/result")).await;
     assert_eq!((answer.status, Some(&answer.json)), (200, result.as_ref()));
+    assert_eq!(answer.header("cache-control"), "no-store");
     stage.ingest.stop().await;
 }
 
@@ -232,12 +246,115 @@ async fn a_job_that_was_dropped_from_memory_is_not_answered_from_before_that() {
     stage.ingest.stop().await;
 }
 
+/// Writes so many events of one other job into that partition.
+async fn crowd(ground: &Ground, partition: i32, accepted: &JobEvent, events: u32) {
+    let of = |job: u128, hop: u32| {
+        let mut event = after(accepted, EventKind::StepRetrying, JobStatus::Running, hop);
+        event.facts.job = JobId::new(uuid::Uuid::from_u128(job));
+        event_record(&ground.topics, &ground.writers, &event, &TEST_TRACE).unwrap()
+    };
+    let mut job = 1;
+    while ground.send(&of(job, 0)).await.0 != partition {
+        job += 1;
+    }
+    let producer = Arc::new(Producer::new(&ground.bus).unwrap());
+    let mut sending = tokio::task::JoinSet::new();
+    for hop in 1..events {
+        let (producer, record) = (Arc::clone(&producer), of(job, hop));
+        sending.spawn(async move { producer.send(&record).await.map(drop) });
+    }
+    for sent in sending.join_all().await {
+        sent.unwrap();
+    }
+}
+
+/// Does the rest of the orchestrator's work: all below this is projected.
+fn move_projection(ground: &Ground, (partition, next): (i32, i64)) {
+    let topic = ground.topics.events();
+    ground.sql(&format!(
+        "insert into orchestrator.offsets (topic, partition, next_offset) values ('{topic}', {partition}, {next})
+         on conflict (topic, partition) do update set next_offset = excluded.next_offset"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_tells_nothing_while_events_are_missing_between_the_projection_and_the_tail() {
+    let stage = Stage::new().await;
+    let [job, ended] = [stage.ingest.api.order(&[], INPUT).await.job(), stage.ingest.api.order(&[], INPUT).await.job()];
+    let Stage { ground, ingest } = stage;
+    let accepted = accepted_event(&ground, &job).await;
+    let first = ground.tell(&accepted).await;
+    let running = after(&accepted, EventKind::StepSucceeded, JobStatus::Running, 1);
+    let told = ground.tell(&running).await;
+    let end = accepted_event(&ground, &ended).await;
+    let end = after(&end, EventKind::JobSucceeded, JobStatus::Succeeded, 1);
+    project_one(&ground, ground.tell(&end).await, &end).await;
+    ingest.stop().await;
+    // Of the job, only its acceptance is projected.
+    project_one(&ground, first, &accepted).await;
+    move_projection(&ground, (first.0, first.1 + 1));
+    let (address, ended) = (format!("/v1/jobs/{job}"), format!("/v1/jobs/{ended}"));
+
+    // The tail begins where the projection is, if that is not too far.
+    crowd(&ground, told.0, &accepted, 3_000).await;
+    let ingest = Ingest::start(&ground, |_| {}).await;
+    ingest.ready().await;
+    let answer = ingest.api.get(&address).await;
+    assert_eq!((&answer.json["status"], cursor(&answer)), (&json!("running"), told.1), "{}", answer.text);
+    ingest.stop().await;
+
+    crowd(&ground, told.0, &accepted, 18_000).await;
+    let ingest = Ingest::start(&ground, |_| {}).await;
+    ingest.ready().await;
+    for address in [address.clone(), format!("{address}/events"), format!("{address}/result")] {
+        let answer = ingest.api.get(&address).await;
+        assert_eq!(
+            (answer.status, answer.problem(), answer.header("retry-after")),
+            (503, "not-ready", "1"),
+            "{address}"
+        );
+    }
+    assert_eq!(ingest.api.get(&ended).await.json["status"], "succeeded", "nothing follows that");
+    project_one(&ground, told, &running).await;
+    move_projection(&ground, (told.0, told.1 + 20_000));
+    let answer = ingest.api.get(&address).await;
+    assert_eq!((&answer.json["status"], cursor(&answer)), (&json!("running"), told.1), "{}", answer.text);
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_hang_do_not_keep_a_request_from_being_accepted() {
+    let stage = Stage::with(|config| config.connections_max = 3).await;
+    // Holds every read of a job until it is ended.
+    let locked = "begin; lock table orchestrator.jobs in access exclusive mode; select pg_sleep(120)";
+    let (lock, url) = (locked.to_owned(), stage.ground.database_url.clone());
+    let holding = tokio::task::spawn_blocking(move || test_kit::psql(&url, &lock));
+    let waiting = |what: &str| {
+        let sql = format!("select count(*) from pg_stat_activity where datname = current_database() and {what}");
+        stage.ground.sql(&sql).parse::<usize>().unwrap()
+    };
+    eventually(PATIENCE, "the lock", async || (waiting("wait_event = 'PgSleep'") == 1).then_some(())).await;
+    let mut reads = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let api = stage.ingest.api.clone();
+        let job = format!("/v1/jobs/0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8{number}");
+        reads.spawn(async move { api.get(&job).await.status });
+    }
+    eventually(PATIENCE, "a read that hangs", async || (waiting("wait_event_type = 'Lock'") > 0).then_some(())).await;
+    stage.ingest.api.order(&[], INPUT).await.job();
+    stage.ground.sql("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'");
+    assert!(holding.await.unwrap().is_err());
+    assert!(reads.join_all().await.iter().all(|status| [404, 503].contains(status)));
+    stage.ingest.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_contract_is_served_with_the_routes_of_the_active_flows() {
     let stage = Stage::new().await;
     let answer = stage.ingest.api.get("/openapi.json").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{}", answer.text);
     assert_eq!(answer.json["openapi"], "3.1.0");
+    assert_eq!(answer.json["servers"], json!([{ "url": PREFIX }]));
     let input = &answer.json["paths"]["/orders"]["post"]["requestBody"]["content"]["application/json"]["schema"];
     let input = input["$ref"].as_str().and_then(|target| answer.json.pointer(target.trim_start_matches('#'))).unwrap();
     assert_eq!(input["required"], json!(["customer_id", "qty"]));

@@ -5,7 +5,7 @@ use flow::event::EventKind;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::stage::{INPUT, PARENT, Stage, trace_of};
+use crate::stage::{INPUT, PARENT, PREFIX, Stage, trace_of};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_becomes_a_stored_job_with_its_first_event_and_its_first_slip() {
@@ -13,7 +13,8 @@ async fn a_request_becomes_a_stored_job_with_its_first_event_and_its_first_slip(
     let headers = [("traceparent", PARENT), ("tracestate", "vendor=1"), ("x-correlation-id", "order 17")];
     let answer = ingest.api.order(&headers, INPUT).await;
     let job = answer.job();
-    assert_eq!(answer.header("location"), format!("/v1/jobs/{job}"));
+    assert_eq!(answer.header("location"), format!("{PREFIX}/v1/jobs/{job}"));
+    assert_eq!(answer.json["links"]["events"], format!("{PREFIX}/v1/jobs/{job}/events"));
     assert_eq!((answer.header("retry-after"), answer.header("x-correlation-id")), ("1", "order 17"));
     assert_eq!(answer.json["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     assert_eq!(answer.json["correlation_id"], "order 17");
@@ -42,7 +43,7 @@ async fn a_request_becomes_a_stored_job_with_its_first_event_and_its_first_slip(
     }
 
     let by_route = ingest.api.post("/orders", &[], INPUT).await;
-    assert_eq!(by_route.header("location"), format!("/v1/jobs/{}", by_route.job()));
+    assert_eq!(by_route.header("location"), format!("{PREFIX}/v1/jobs/{}", by_route.job()));
     assert_ne!(by_route.json["trace_id"], trace_id);
     assert_eq!(by_route.header("x-correlation-id"), by_route.json["correlation_id"]);
     ingest.stop().await;

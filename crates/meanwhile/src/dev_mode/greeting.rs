@@ -10,7 +10,7 @@ use flow::definition::Definition;
 
 use super::sample;
 
-/// Between two questions whether everything is ready.
+/// The interval at which readiness is asked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The text, made before the roles start.

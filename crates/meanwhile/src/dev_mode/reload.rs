@@ -12,10 +12,10 @@ use flow::definition::Definition;
 use setup::{Target, files};
 use tokio::time::MissedTickBehavior;
 
-/// Between two looks at the folder. A change counts once two looks see the same: no half-written file is read.
+/// The interval at which the folder is read. A change counts once two looks are equal: no half-written file is read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Every file of a folder: when it changed last, and how long it is.
+/// The files of a folder, with the time of their last change and their length.
 type Snapshot = BTreeMap<PathBuf, (SystemTime, u64)>;
 
 /// Watches a folder of flows, or one flow's file with what lies beside it.

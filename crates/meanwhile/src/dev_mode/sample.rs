@@ -3,10 +3,10 @@
 use flow::definition::Definition;
 use serde_json::{Map, Value, json};
 
-/// Nested deeper than this, a schema is not followed.
+/// The depth to which a schema is followed.
 const DEPTH_MAX: u32 = 8;
 
-/// The schema's own example, or one made of what it requires. None where that is not enough for the flow.
+/// The schema's own example, or one made of the required fields. None if that is not enough for the flow.
 pub(super) fn input(flow: &Definition) -> Option<Value> {
     let sample = match flow.input_schema() {
         Some(schema) => sample(schema, 0),
@@ -39,7 +39,7 @@ fn object(schema: &Value, depth: u32) -> Map<String, Value> {
     required.map(|name| (name.to_owned(), named(name, &schema["properties"][name], depth + 1))).collect()
 }
 
-/// A text is shown as its field's name, where the schema allows it: that says what belongs there.
+/// A text is shown as its field's name, if the schema allows it, so that a reader knows the field's meaning.
 fn named(name: &str, schema: &Value, depth: u32) -> Value {
     match sample(schema, depth) {
         Value::String(text) if schema["type"] == "string" && text.chars().all(|char| char == 'x') => {

@@ -21,7 +21,15 @@ fn good_records(ground: &Ground) -> Vec<Record> {
     let event = sample_event(job, EventKind::JobAccepted, JobStatus::Accepted, 0);
     let reason = HoldReason::Attention;
     let hold = Hold { slip: sample_slip(job, 1), queue: "default".to_owned(), reason, release_after_ms: None };
-    let cancel = Cancel { job, tenant: "default".into(), requested_by: "me".into(), reason: None, at_ms: 1 };
+    let cancel = Cancel {
+        job,
+        tenant: "default".into(),
+        requested_by: "me".into(),
+        reason: None,
+        at_ms: 1,
+        id: String::new(),
+        requires: vec![],
+    };
     vec![
         event_record(&ground.topics, &ground.writers, &event, &TEST_TRACE).unwrap(),
         wait_record(&ground.topics, &ground.writers, &Wait::Hold(hold), &TEST_TRACE).unwrap(),
@@ -29,16 +37,19 @@ fn good_records(ground: &Ground) -> Vec<Record> {
     ]
 }
 
-fn bad_values(ground: &Ground, value: &[u8]) -> Vec<Option<Vec<u8>>> {
+fn bad_values(value: &[u8]) -> Vec<Option<Vec<u8>>> {
     vec![
         Some(vec![]),
         Some([&[1], &value[1..]].concat()),
-        Some([&[0, 0x7f, 0xff, 0xff, 0xf0], &value[5..]].concat()),
-        Some([&[0], &ground.writers.progress.to_be_bytes()[..], &value[5..]].concat()),
         Some(value[..value.len() / 2].to_vec()),
         Some([value, &[7]].concat()),
         Some(noise(LARGEST_BYTES)),
     ]
+}
+
+/// The same record under an id that the registry does not know, or gives to another schema: our own schemas read it.
+fn lost_values(ground: &Ground, value: &[u8]) -> [Vec<u8>; 2] {
+    [0x7fff_fff0, ground.writers.progress].map(|id: u32| [&[0], &id.to_be_bytes()[..], &value[5..]].concat())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +58,7 @@ async fn unreadable_records_of_every_topic_are_kept_byte_for_byte_and_the_partit
     let mut bad = Vec::new();
     let mut sent = std::collections::BTreeMap::<String, usize>::new();
     for good in good_records(&ground) {
-        let mut values = bad_values(&ground, good.value.as_deref().unwrap());
+        let mut values = bad_values(good.value.as_deref().unwrap());
         if good.topic != ground.topics.cancels() {
             values.push(None);
         }
@@ -60,6 +71,8 @@ async fn unreadable_records_of_every_topic_are_kept_byte_for_byte_and_the_partit
             ..good.clone()
         });
         bad.extend(records.iter().cloned());
+        let lost = lost_values(&ground, good.value.as_deref().unwrap());
+        records.extend(lost.map(|value| Record { value: Some(value), ..good.clone() }));
         // The good one comes last, in the same partition.
         records.push(good);
         for record in &records {
@@ -67,12 +80,16 @@ async fn unreadable_records_of_every_topic_are_kept_byte_for_byte_and_the_partit
             *sent.entry(record.topic.clone()).or_default() += 1;
         }
     }
-    for value in ["", "{", "{}", r#"{"flow":"f","version":"v","revision":1,"document":{"flow":"f"}}"#] {
+    // The last one may be of a later version: it is nothing bad.
+    let of_later = r#"{"flow":"f","version":"v","revision":1,"document":{"flow":"f","teleport":true}}"#;
+    for value in ["", "{", "{}", of_later] {
         let topic = ground.topics.flows();
         let record =
             Record { topic: topic.clone(), key: Some(b"f@v".to_vec()), value: Some(value.into()), headers: vec![] };
         ground.send(&record).await;
-        bad.push(record);
+        if value != of_later {
+            bad.push(record);
+        }
         *sent.entry(topic).or_default() += 1;
     }
     let running = start(&ground);

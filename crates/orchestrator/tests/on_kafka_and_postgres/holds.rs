@@ -8,7 +8,7 @@ use flow::id::JobId;
 use flow::slip::{Hold, HoldReason};
 use test_kit::{Ground, TEST_TRACE, sample_job, sample_slip};
 
-use crate::stage::{start, start_zombie, until, until_taken_in};
+use crate::stage::{PATIENCE, start, start_with, start_zombie, until, until_taken_in};
 
 async fn hold(ground: &Ground, job: JobId, reason: HoldReason, release_after_ms: Option<u64>) {
     let hold = Hold { slip: sample_slip(job, 2), queue: "default".to_owned(), reason, release_after_ms };
@@ -88,4 +88,40 @@ async fn a_hold_that_is_read_twice_rests_once() {
     until_taken_in(&ground, &ground.topics.waits(), 3).await;
     assert_eq!(ground.sql("select count(*) from orchestrator.holds"), "1");
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_of_holds_are_deleted_once_they_are_taken_in_and_old_enough() {
+    let ground = Ground::new().await;
+    let (admin, waits) = (bus::admin::Admin::new(&ground.bus).unwrap(), ground.topics.waits());
+    let topics = [waits.clone()];
+    let kept = async || {
+        let offsets = admin.offsets(&topics).await.ok()?;
+        Some(offsets.values().map(|(start, end)| end - start).sum::<i64>())
+    };
+    let young = start(&ground);
+    let parked = sample_job();
+    hold(&ground, parked, HoldReason::Attention, None).await;
+    for _ in 0..20 {
+        hold(&ground, sample_job(), HoldReason::Backoff, Some(0)).await;
+    }
+    until_taken_in(&ground, &waits, 21).await;
+    young.stop().await;
+    // At each start one round is due.
+    let young = start(&ground);
+    hold(&ground, sample_job(), HoldReason::Backoff, Some(0)).await;
+    until_taken_in(&ground, &waits, 22).await;
+    assert_eq!(kept().await, Some(22), "too young to go");
+    young.stop().await;
+    let old = start_with(&ground, |config| config.keep_waits_h = 0);
+    let gone = async || kept().await.filter(|records| *records < 22);
+    test_kit::eventually(PATIENCE, "the records go", gone).await;
+    until(&ground, "select count(*) from orchestrator.holds", "1").await;
+    old.stop().await;
+    // Read from where it was: nothing is missing, nothing comes twice.
+    let last = start(&ground);
+    hold(&ground, sample_job(), HoldReason::Backoff, Some(0)).await;
+    until_taken_in(&ground, &waits, 23).await;
+    until(&ground, "select count(*) from orchestrator.holds", "1").await;
+    last.stop().await;
 }

@@ -1,9 +1,9 @@
 //! Long calls: an outcome counts once, what waits comes in order, and only who is silent loses its calls.
 
 use events::header;
-use events::lane::{Freed, LaneNews};
-use events::wait::{Alive, Outcome, RunningCall, Turn, Wait};
-use events::{Inbound, Record, decode_slip, decode_wait, wait_record};
+use events::lane::{Freed, LaneNews, turn_headers};
+use events::wait::{Alive, Outcome, RunningCall, Turn, Unread, UnreadRest, Wait};
+use events::{Inbound, Record, decode_slip, decode_wait, slip_record, wait_record};
 use flow::slip::{Hold, HoldReason, Slip};
 use test_kit::{Ground, TEST_TRACE, eventually, measure, metric, sample_job, sample_slip};
 
@@ -22,7 +22,9 @@ async fn say(ground: &Ground, wait: Wait) {
 
 /// A slip of this ordering key, as it rests at hop 2.
 fn slip(key: &str) -> Slip {
-    Slip { key: key.to_owned(), ..sample_slip(sample_job(), 2) }
+    let mut slip = sample_slip(sample_job(), 2);
+    key.clone_into(&mut slip.key);
+    slip
 }
 
 fn hold(slip: &Slip, reason: HoldReason) -> Hold {
@@ -164,7 +166,7 @@ async fn who_is_silent_through_two_questions_loses_its_calls_once_however_many_o
         assert_eq!(ground.sql("select count(*) from orchestrator.holds"), "3", "before question {round} is heard");
         relayed = relay_waits(&ground, relayed).await;
     }
-    until(&ground, "select count(*) from orchestrator.workers", "0").await;
+    until(&ground, "select count(*) from orchestrator.workers where told_at is null", "0").await;
     assert_eq!(ground.sql("select count(*) from orchestrator.holds"), "0");
     let queued = queued(&ground).await;
     let of_lane = |slip: &Slip, others: &[&Slip]| {
@@ -246,30 +248,68 @@ async fn a_new_start_of_an_instance_gives_the_calls_of_the_earlier_one_to_others
     say(&ground, running(&of_another, "host-2/1", LEASE_MS)).await;
     until_taken_in(&ground, &ground.topics.waits(), 2).await;
     say(&ground, alive("host-1/2", LEASE_MS)).await;
-    until(&ground, "select string_agg(worker, ',' order by worker) from orchestrator.workers", "host-1/2,host-2/1")
-        .await;
+    let others = "select string_agg(worker, ',' order by worker) from orchestrator.workers where told_at is null";
+    until(&ground, others, "host-1/2,host-2/1").await;
     assert_eq!(queued(&ground).await, [behind(&call, &call), free(&call, 0)]);
     assert_eq!(ground.sql("select job from orchestrator.holds"), of_another.job.to_string());
     running_one.stop().await;
 }
 
-/// The lease of a worker begins with its calls too: one that is taken in after its worker was lost is not forgotten.
+/// Whatever a lost worker still takes is not forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_is_taken_in_after_its_worker_was_lost_is_sent_to_others_in_turn() {
+async fn a_call_that_is_taken_in_after_its_worker_was_lost_is_sent_to_others_at_once() {
     let ground = Ground::new().await;
     let running_one = start(&ground);
     say(&ground, running(&slip("a"), WORKER, SHORT_LEASE_MS)).await;
     let mut relayed = 0;
-    for holds in ["0", "1"] {
-        for _ in 0..2 {
-            question(&ground, relayed).await;
-            relayed = relay_waits(&ground, relayed).await;
-        }
-        until(&ground, "select count(*) from orchestrator.holds", "0").await;
-        if holds == "0" {
-            say(&ground, running(&slip("b"), WORKER, SHORT_LEASE_MS)).await;
-        }
+    for _ in 0..2 {
+        question(&ground, relayed).await;
+        relayed = relay_waits(&ground, relayed).await;
     }
+    until(&ground, "select count(*) from orchestrator.holds", "0").await;
+    // Nobody asks it any more.
+    say(&ground, running(&slip("b"), WORKER, LEASE_MS)).await;
+    until_taken_in(&ground, &ground.topics.waits(), 4).await;
+    until(&ground, "select count(*) from orchestrator.holds", "0").await;
     assert_eq!(queued(&ground).await.len(), 4);
+    assert_eq!(ground.outbox(&ground.topics.waits()).len(), 2);
+    running_one.stop().await;
+}
+
+fn unread(ground: &Ground, slip: &Slip, rest: UnreadRest) -> Wait {
+    let mut record = slip_record(&ground.topics, &ground.writers, "default", slip, &TEST_TRACE).unwrap();
+    // It has waited before.
+    record.headers.extend(turn_headers(&sample_slip(sample_job(), 9).token(), 7));
+    let read_at = format!("{}/0/1", record.topic);
+    Wait::Unread(Unread { token: slip.token(), lane: slip.record_key(), read_at, record, rest })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slip_that_waits_for_room_or_to_be_read_is_sent_again_before_those_behind_it() {
+    let ground = Ground::new().await;
+    let running_one = start(&ground);
+    let [room, behind_room, unread_one, behind_unread, unread_turn] = ["a", "a", "b", "b", "b"].map(slip);
+    let rest = Hold { release_after_ms: Some(1_500), ..hold(&room, HoldReason::Room) };
+    say(&ground, Wait::Hold(rest)).await;
+    say(&ground, turn(&behind_room, &room, 1)).await;
+    say(&ground, unread(&ground, &unread_one, UnreadRest::Until(1_500))).await;
+    say(&ground, turn(&behind_unread, &unread_one, 1)).await;
+    say(&ground, unread(&ground, &unread_turn, UnreadRest::Behind(unread_one.token(), 2))).await;
+    until(&ground, "select count(*) from outbox.messages", "7").await;
+    let queued = queued(&ground).await;
+    let of_lane = |key: &str| queued.iter().filter(|line| line.starts_with(key)).cloned().collect::<Vec<_>>();
+    let lines = [
+        behind(&room, &room),
+        behind(&behind_room, &room),
+        free(&room, 1),
+        behind(&unread_one, &unread_one),
+        behind(&behind_unread, &unread_one),
+        behind(&unread_turn, &unread_one),
+        free(&unread_one, 2),
+    ];
+    assert!(lines[..3].is_sorted_by_key(|line| queued.iter().position(|queued| queued == line)), "{queued:?}");
+    assert!(lines[3..].is_sorted_by_key(|line| queued.iter().position(|queued| queued == line)), "{queued:?}");
+    assert!(lines.iter().all(|line| of_lane(line).len() == 1), "{queued:?}");
+    assert_eq!(ground.sql("select count(*) from orchestrator.holds"), "0");
     running_one.stop().await;
 }

@@ -85,12 +85,12 @@ pub(crate) async fn until_taken_in(ground: &Ground, topic: &str, records: usize)
 }
 
 /// A job's row: status, cursor, and the kinds of its history in order.
-pub(crate) async fn stored(ground: &Ground, job: JobId) -> (String, i64, Vec<&'static str>) {
+pub(crate) async fn stored(ground: &Ground, job: JobId) -> (String, i64, Vec<String>) {
     let pool = ground.pool(store::Role::Ingest);
     let stored = store::jobs::get(&pool, "default", job).await.unwrap().expect("the job is stored");
     pool.close().await;
     let projection = stored.projection.expect("the job is projected");
-    let kinds = projection.history.iter().map(|entry| entry.event.kind.as_str()).collect();
+    let kinds = projection.history.iter().map(|entry| entry.event.kind.as_str().to_owned()).collect();
     (projection.summary.status.as_str().to_owned(), projection.summary.cursor, kinds)
 }
 

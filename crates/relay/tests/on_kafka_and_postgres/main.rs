@@ -1,5 +1,6 @@
 //! The relay on a real Kafka and a real Postgres.
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 mod child;
@@ -7,6 +8,7 @@ mod deliver;
 mod faults;
 mod maintain;
 mod rate;
+mod recover;
 mod refuse;
 mod stage;
 mod takeover;

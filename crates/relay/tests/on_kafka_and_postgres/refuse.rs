@@ -5,7 +5,7 @@ use events::position::{Lsn, Position};
 use events::{Record, dead_letter};
 use test_kit::{Postgres, PostgresOptions, psql};
 
-use crate::stage::{QUEUE, Stage};
+use crate::stage::{QUEUE, Stage, WITHIN};
 
 /// A record for a topic, of so many bytes.
 fn sized(topic: String, bytes: usize) -> Record {
@@ -59,6 +59,58 @@ async fn a_transaction_that_kafka_refuses_is_halved_until_it_passes() {
     relay.stop().await;
 }
 
+/// Takes a topic away, as an operator might by mistake.
+async fn delete(stage: &Stage, topic: &str) {
+    stage.admin().delete_topic(topic).await.unwrap();
+    let gone = async || (!stage.admin().topic_exists(topic).await.ok()?).then_some(());
+    test_kit::eventually(WITHIN, "the topic is gone", gone).await;
+}
+
+async fn create_topics(stage: &Stage) {
+    stage.admin().create_topics(&stage.topics, &[QUEUE.to_owned()].into(), Some(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_ours_that_is_deleted_meanwhile_is_waited_for() {
+    let mut stage = Stage::new().await;
+    stage.kafka.properties.insert("topic.metadata.propagation.max.ms".to_owned(), "100".to_owned());
+    stage.config.topic_wait_ms = 100;
+    let events = stage.topics.events();
+    let mut relay = stage.start();
+    // The topic's limit is known from now on, so only producing tells that it is gone.
+    stage.commit_records(&[sized(events.clone(), 10)]).await;
+    relay.relayed(1).await;
+    delete(&stage, &events).await;
+    stage.commit([0]).await;
+    stage.commit_records(&[sized(events.clone(), 10)]).await;
+    stage.commit([1]).await;
+    relay.says("deliveries", false, &format!("waiting for topic {events}")).await;
+    create_topics(&stage).await;
+    relay.relayed(4).await;
+    relay.says("deliveries", true, "").await;
+    stage.assert_once_in_order(2).await;
+    assert_eq!(stage.read(&events).await.len(), 1);
+    assert_eq!(stage.read(&stage.topics.dead_letters()).await, []);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_of_ours_that_is_missing_is_waited_for() {
+    let mut stage = Stage::new().await;
+    stage.config.topic_wait_ms = 100;
+    let cancels = stage.topics.cancels();
+    delete(&stage, &cancels).await;
+    stage.commit_records(&[stage.record(0, 1), sized(cancels.clone(), 10), stage.record(1, 1)]).await;
+    let mut relay = stage.start();
+    relay.says("deliveries", false, &format!("topic {cancels} does not exist; create it")).await;
+    create_topics(&stage).await;
+    relay.relayed(3).await;
+    relay.says("deliveries", true, "").await;
+    assert_eq!(stage.read(&cancels).await.len(), 1);
+    assert_eq!(stage.read(&stage.topics.dead_letters()).await, []);
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_of_another_history_is_refused_until_somebody_settles_it() {
     let stage = Stage::new().await;
@@ -82,7 +134,7 @@ async fn a_position_of_another_history_is_refused_until_somebody_settles_it() {
         put(Some(position.to_json())).await;
         let relay = stage.start();
         let message = relay.says("position", false, said).await;
-        assert!(message.contains("`meanwhile relay recover`") && message.contains("later version"), "{message}");
+        assert!(message.contains("run `meanwhile relay recover`"), "{message}");
         assert!(!relay.readiness.is_ready() && relay.delivered.borrow().is_none());
         relay.stop().await;
     }

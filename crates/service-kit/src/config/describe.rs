@@ -14,7 +14,7 @@ use super::top_level::{INSTANCE, TOP_LEVEL, instance_or_host};
 /// One setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Its path, such as `workers.slips_in_flight_max`.
+    /// Its path, such as `workers.queue_slips_max`.
     pub key: String,
     /// Its value; secrets are redacted.
     pub value: String,

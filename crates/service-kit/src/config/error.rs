@@ -8,12 +8,12 @@ pub enum ConfigError {
     Missing {
         /// The environment variable that sets it.
         variable: &'static str,
-        /// Its purpose.
+        /// The setting's purpose.
         purpose: &'static str,
         /// A value that would do.
         example: &'static str,
     },
-    /// A key that nobody reads.
+    /// An unknown key.
     #[error("unknown key `{key}` in {source_name}; {advice}")]
     UnknownKey {
         /// The key's path.
@@ -40,7 +40,7 @@ pub enum ConfigError {
     File {
         /// The file's name.
         file: String,
-        /// Why.
+        /// The reason.
         detail: String,
     },
     /// The section as a whole does not fit its settings type.
@@ -48,7 +48,7 @@ pub enum ConfigError {
     Invalid {
         /// The section's name.
         section: String,
-        /// Why.
+        /// The reason.
         detail: String,
     },
 }

@@ -156,7 +156,7 @@ fn wrong_type(key: &str, source_name: &str, expected: &str, found: &Value) -> Co
     }
 }
 
-/// Whether `over` may stand where `default` stands.
+/// True if `over` may stand where `default` stands.
 fn fits(default: &Value, over: &Value) -> bool {
     match (default, over) {
         (Value::Array(default), Value::Array(over)) => {

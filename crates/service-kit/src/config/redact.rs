@@ -20,7 +20,7 @@ pub(super) fn shown(key: &str, value: &Value) -> String {
     }
 }
 
-/// A refused value as an error text may quote it. In a text that is no URL nobody can tell which part is a password.
+/// A refused value as an error text may quote it. In a text that is no URL any part may be a password.
 pub(super) fn quoted(value: &str) -> String {
     let shown = if value.contains("://") { redact(value) } else { hide(value) };
     if shown == HIDDEN { format!("something else {HIDDEN}") } else { format!("`{shown}`") }

@@ -60,7 +60,7 @@ struct Api {
 }
 
 impl Shared {
-    /// Reads the shared settings, and refuses sections and top-level keys that nobody reads.
+    /// Reads the shared settings, and refuses unknown sections and top-level keys.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -91,7 +91,7 @@ impl Shared {
     /// The database's address.
     ///
     /// # Errors
-    /// It is not set: the message says what it is for, with an example. So do the others.
+    /// It is not set: the message explains the setting, with an example. So do the others.
     pub fn database_url(&self) -> Result<&str, ConfigError> {
         DATABASE_URL.needed(self.database_url.as_deref())
     }
@@ -120,7 +120,7 @@ impl Shared {
         FLOWS.needed(self.flows_dir.as_deref())
     }
 
-    /// Where to listen: as set, else the role's own default.
+    /// The address to listen on: the one that is set, else the role's own default.
     pub fn listen_or<'a>(&'a self, default: &'a str) -> &'a str {
         self.listen.as_deref().unwrap_or(default)
     }

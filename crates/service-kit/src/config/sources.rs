@@ -21,6 +21,7 @@ impl Sources {
     ///
     /// # Errors
     /// The file cannot be read or is no TOML.
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
     pub fn of_process() -> Result<Self, ConfigError> {
         let env =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));

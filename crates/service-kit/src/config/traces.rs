@@ -16,12 +16,12 @@ pub struct TraceSettings {
     pub sampler: HeadSampler,
 }
 
-/// Decides where a trace begins whether it is kept.
+/// Decides at the begin of a trace whether it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadSampler {
     /// A caller's own decision is followed.
     pub parent_based: bool,
-    /// So many of a million traces are kept.
+    /// The count of traces that are kept, of a million.
     pub per_million: u32,
 }
 

@@ -24,7 +24,7 @@ const QUEUE_SPANS_MAX: usize = 16_384;
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// Exporting the remaining spans may take this long when the process leaves.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Where a collector takes traces (OTLP specification, section OTLP/HTTP).
+/// The path under which a collector takes traces (OTLP specification, section OTLP/HTTP).
 const TRACES_PATH: &str = "/v1/traces";
 const MILLION: f64 = 1_000_000.0;
 
@@ -82,10 +82,16 @@ fn sampler(head: HeadSampler) -> Sampler {
     if parent_based { Sampler::ParentBased(Box::new(root)) } else { root }
 }
 
+/// True if one of OpenTelemetry's own variables is set: the SDK reads it itself.
+#[expect(clippy::disallowed_methods, reason = "the SDK takes them from the environment, whatever our settings say")]
+fn is_set(variable: &str) -> bool {
+    env::var_os(variable).is_some()
+}
+
 /// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES add to it, and name the service differently.
 fn resource(service: &str, instance: &str) -> Resource {
     let mut resource = Resource::builder();
-    if env::var_os("OTEL_SERVICE_NAME").is_none() {
+    if !is_set("OTEL_SERVICE_NAME") {
         resource = resource.with_service_name(service.to_owned());
     }
     let own = [
@@ -98,10 +104,10 @@ fn resource(service: &str, instance: &str) -> Resource {
 fn batches(exporter: ReportingExporter) -> BatchSpanProcessor {
     let mut config = BatchConfigBuilder::default();
     // Set here, they would beat the environment.
-    if env::var_os("OTEL_BSP_MAX_QUEUE_SIZE").is_none() {
+    if !is_set("OTEL_BSP_MAX_QUEUE_SIZE") {
         config = config.with_max_queue_size(QUEUE_SPANS_MAX);
     }
-    if env::var_os("OTEL_BSP_SCHEDULE_DELAY").is_none() {
+    if !is_set("OTEL_BSP_SCHEDULE_DELAY") {
         config = config.with_scheduled_delay(BATCH_DELAY);
     }
     BatchSpanProcessor::builder(exporter).with_batch_config(config.build()).build()

@@ -1,15 +1,16 @@
 //! Reading a job: its acceptance and its projection.
 
+use flow::facts::JobFacts;
 use flow::id::JobId;
 use uuid::Uuid;
 
 use super::{JobSummary, Projection, StoredJob};
 use crate::acceptances::Acceptance;
 use crate::columns::{status_of, trace_of, unsigned};
-use crate::history::{self, Job};
+use crate::history;
 use crate::{Error, Pool};
 
-/// That tenant's job, in one query; none when it is unknown or another tenant's.
+/// The tenant's job, in one query; none if it is unknown or another tenant's.
 pub async fn get(pool: &Pool, tenant: &str, job: JobId) -> Result<Option<StoredJob>, Error> {
     let row = sqlx::query_file_as!(StoredRow, "queries/get_job.sql", job.uuid(), tenant).fetch_one(pool.raw()).await?;
     let acceptance = row.acceptance(job)?;
@@ -39,19 +40,21 @@ impl TryFrom<ProjectedRow> for JobSummary {
 
     fn try_from(row: ProjectedRow) -> Result<Self, Error> {
         Ok(Self {
-            job: JobId::new(row.job),
-            tenant: row.tenant,
-            flow: row.flow,
-            version: row.version,
-            key: row.key,
-            correlation_id: row.correlation_id,
+            facts: JobFacts {
+                job: JobId::new(row.job),
+                tenant: row.tenant,
+                flow: row.flow,
+                version: row.version,
+                key: row.key,
+                correlation_id: row.correlation_id,
+                accepted_at_ms: row.accepted_at_ms,
+                retry_of: row.retry_of.map(JobId::new),
+            },
             status: status_of(&row.status)?,
             cursor: row.cursor,
             steps_total: unsigned(row.steps_total),
-            accepted_at_ms: row.accepted_at_ms,
             updated_at_ms: row.updated_at_ms,
             trace_id: trace_of(row.trace_id.as_deref())?,
-            retry_of: row.retry_of.map(JobId::new),
         })
     }
 }
@@ -75,6 +78,7 @@ struct StoredRow {
     seen_key: Option<String>,
     seen_correlation_id: Option<String>,
     seen_status: Option<String>,
+    seen_partition: Option<i32>,
     seen_cursor: Option<i64>,
     seen_steps_total: Option<i32>,
     seen_accepted_at_ms: Option<i64>,
@@ -89,18 +93,20 @@ impl StoredRow {
         let trace_id = trace_of(self.trace_id.as_deref())?;
         let acceptance = || {
             Some(Acceptance {
-                job,
-                tenant: self.tenant.clone()?,
-                flow: self.flow.clone()?,
-                version: self.version.clone()?,
-                key: self.key.clone()?,
-                correlation_id: self.correlation_id.clone()?,
+                facts: JobFacts {
+                    job,
+                    tenant: self.tenant.clone()?,
+                    flow: self.flow.clone()?,
+                    version: self.version.clone()?,
+                    key: self.key.clone()?,
+                    correlation_id: self.correlation_id.clone()?,
+                    accepted_at_ms: self.accepted_at_ms?,
+                    retry_of: self.retry_of.map(JobId::new),
+                },
                 input: self.input.clone()?,
-                accepted_at_ms: self.accepted_at_ms?,
                 deadline_ms: self.deadline_ms,
                 steps_total: unsigned(self.steps_total?),
                 trace_id,
-                retry_of: self.retry_of.map(JobId::new),
             })
         };
         Ok(acceptance())
@@ -109,19 +115,9 @@ impl StoredRow {
     fn projection(self, job: JobId) -> Result<Option<Projection>, Error> {
         let Some(projected) = self.projected(job) else { return Ok(None) };
         let summary = JobSummary::try_from(projected)?;
-        let of = Job {
-            job,
-            tenant: summary.tenant.clone(),
-            flow: summary.flow.clone(),
-            version: summary.version.clone(),
-            key: summary.key.clone(),
-            correlation_id: summary.correlation_id.clone(),
-            accepted_at_ms: summary.accepted_at_ms,
-            steps_total: summary.steps_total,
-            retry_of: summary.retry_of,
-        };
-        let history = history::read(&self.seen_history.unwrap_or_default(), &of)?;
-        Ok(Some(Projection { summary, history }))
+        let history = history::read(&self.seen_history.unwrap_or_default(), &summary.facts, summary.steps_total)?;
+        let partition = self.seen_partition.unwrap_or_default();
+        Ok(Some(Projection { partition, summary, history }))
     }
 
     fn projected(&self, job: JobId) -> Option<ProjectedRow> {

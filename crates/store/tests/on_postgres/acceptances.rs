@@ -187,11 +187,21 @@ async fn acceptances_and_the_position_they_came_from_commit_together_or_not_at_a
 async fn days_have_their_partitions_and_what_finds_none_is_kept_too() {
     let database = Database::fresh().await;
     let pool = database.pool(Role::Ingest);
-    accept_batch(&pool, &[acceptance("before")]).await.unwrap();
+    let before = acceptance("before");
+    accept_batch(&pool, std::slice::from_ref(&before)).await.unwrap();
     assert_eq!(database.count("ingest.acceptances_default").await, 1);
-    // Today's rows are in the default partition already, so today stays there.
-    assert_eq!(ensure_partitions(&pool, 3).await.unwrap(), 3);
+    assert_eq!(ensure_partitions(&pool, 3).await.unwrap(), 4);
     assert_eq!(ensure_partitions(&pool, 3).await.unwrap(), 0);
+    assert_eq!(database.count("ingest.acceptances_default").await, 0, "a day takes its rows with it");
+    let stored = jobs::get(&pool, "acme", before.acceptance.job).await.unwrap().unwrap();
+    assert_eq!(stored.acceptance, Some(before.acceptance));
+
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Ingest);
+    let crowd: Vec<_> = (0..5_001).map(|number| acceptance(&number.to_string())).collect();
+    accept_batch(&pool, &crowd).await.unwrap();
+    assert_eq!(ensure_partitions(&pool, 1).await.unwrap(), 1, "so many rows are not moved");
+    assert_eq!(database.count("only ingest.acceptances_default").await, 5_001);
 
     let database = Database::fresh().await;
     let pool = database.pool(Role::Ingest);

@@ -2,7 +2,8 @@
 
 use events::record::Record;
 use events::trace::TraceId;
-use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
+use flow::facts::JobFacts;
 use flow::id::JobId;
 use flow::slip::Phase;
 use sqlx::PgConnection;
@@ -65,18 +66,20 @@ pub(crate) fn record(value: &str) -> Record {
 /// An acceptance with two records, `<name> event` and `<name> slip`.
 pub(crate) fn acceptance(name: &str) -> NewAcceptance {
     let acceptance = Acceptance {
-        job: job(),
-        tenant: "acme".to_owned(),
-        flow: "order".to_owned(),
-        version: "v1".to_owned(),
-        key: "customer-1".to_owned(),
-        correlation_id: format!("correlation of {name}"),
+        facts: JobFacts {
+            job: job(),
+            tenant: "acme".to_owned(),
+            flow: "order".to_owned(),
+            version: "v1".to_owned(),
+            key: "customer-1".to_owned(),
+            correlation_id: format!("correlation of {name}"),
+            accepted_at_ms: 1_700_000_000_123,
+            retry_of: Some(job()),
+        },
         input: br#"{"b":1,"a":2}"#.to_vec(),
-        accepted_at_ms: 1_700_000_000_123,
         deadline_ms: Some(1_700_000_900_123),
         steps_total: 3,
         trace_id: Some(TraceId::new(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)),
-        retry_of: Some(job()),
     };
     let records = vec![record(&format!("{name} event")), record(&format!("{name} slip"))];
     NewAcceptance { acceptance, idempotency: None, records }
@@ -95,12 +98,16 @@ pub(crate) fn keyed(name: &str, key: &str, fingerprint: &str) -> NewAcceptance {
 
 pub(crate) fn event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) -> JobEvent {
     JobEvent {
-        job,
-        tenant: "acme".to_owned(),
-        flow: "order".to_owned(),
-        version: "v1".to_owned(),
-        key: "customer-1".to_owned(),
-        correlation_id: "correlation".to_owned(),
+        facts: JobFacts {
+            job,
+            tenant: "acme".to_owned(),
+            flow: "order".to_owned(),
+            version: "v1".to_owned(),
+            key: "customer-1".to_owned(),
+            correlation_id: "correlation".to_owned(),
+            accepted_at_ms: 1_700_000_000_000,
+            retry_of: None,
+        },
         kind,
         status,
         hop,
@@ -111,10 +118,9 @@ pub(crate) fn event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) ->
         visit: 1,
         attempts: 1,
         at_ms: 1_700_000_000_000 + i64::from(hop),
-        accepted_at_ms: 1_700_000_000_000,
         steps_total: 3,
-        retry_of: None,
         next_attempt_after_ms: None,
         data: Some(serde_json::json!({"z": 1, "a": "text"})),
+        carried: CarriedEvent::default(),
     }
 }

@@ -1,5 +1,5 @@
 use store::Role;
-use store::dead_letters::{DeadLetter, Original, index, newest};
+use store::dead_letters::{DeadLetter, Original, forget, index, newest};
 
 use crate::database::Database;
 
@@ -36,5 +36,11 @@ async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
     }
     let bare = DeadLetter { reason: "holds a NUL: \u{fffd}".to_owned(), ..bare };
     assert_eq!(newest(&pool, 10).await.unwrap(), [letter.clone(), bare]);
-    assert_eq!(newest(&pool, 1).await.unwrap(), [letter]);
+    assert_eq!(newest(&pool, 1).await.unwrap(), std::slice::from_ref(&letter));
+    let now_ms = "select (extract(epoch from now()) * 1000)::bigint";
+    let now_ms: i64 = sqlx::query_scalar(now_ms).fetch_one(&mut database.superuser().await).await.unwrap();
+    let age_ms = |at_ms: i64| now_ms - at_ms;
+    assert_eq!(forget(&pool, age_ms(1_500_000_000_000)).await.unwrap(), 0);
+    assert_eq!(forget(&pool, age_ms(1_650_000_000_000)).await.unwrap(), 1);
+    assert_eq!(newest(&pool, 10).await.unwrap(), [letter]);
 }

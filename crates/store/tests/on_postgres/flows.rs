@@ -10,6 +10,23 @@ async fn applied(pool: &Pool, flow: &str, version: &str) -> Applied {
     applied
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_durable_whatever_the_database_has_as_its_default() {
+    let database = Database::fresh().await;
+    let note = "create function note() returns trigger language plpgsql as
+                $$ begin new.document = current_setting('synchronous_commit'); return new; end $$;
+                create trigger note before insert on ingest.flows for each row execute function note();
+                do $$ begin
+                    execute format('alter database %I set synchronous_commit = off', current_database());
+                end $$";
+    database.run(note).await;
+    let pool = database.pool(Role::Ingest);
+    let mut tx = pool.begin().await.unwrap();
+    apply(&mut tx, "order", "0123456789ab", "{}").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(all(&pool).await.unwrap()[0].document, "on");
+}
+
 #[tokio::test]
 async fn the_flow_applied_last_has_the_highest_revision() {
     let database = Database::fresh().await;

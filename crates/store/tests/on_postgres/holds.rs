@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
-use store::holds::{NewHold, Released, ReleasedToken, count_by_reason, insert, release_due, take_parked};
+use store::holds::{NewHold, Released, ReleasedToken, count_by_reason, insert, take_parked};
+use store::lanes::release_due;
 use store::{Pool, Role};
 
 use crate::database::{Database, job, record};
@@ -32,7 +33,7 @@ async fn a_hold_is_released_at_its_time_and_not_before() {
     let next_ms = released.next_due_in_ms.unwrap();
     assert!((3_500_000..=3_600_000).contains(&next_ms), "{next_ms}");
     assert_eq!(database.outbox_values().await, ["now"]);
-    assert_eq!(count_by_reason(&pool).await.unwrap(), [(HoldReason::Attention, 1), (HoldReason::Backoff, 1)]);
+    assert_eq!(count_by_reason(&pool).await.unwrap(), [(HoldReason::Backoff, 1), (HoldReason::Attention, 1)]);
 }
 
 #[tokio::test]

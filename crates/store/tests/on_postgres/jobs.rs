@@ -72,6 +72,64 @@ async fn a_job_never_goes_back() {
 }
 
 #[tokio::test]
+async fn a_final_status_is_the_last_one_whatever_comes_later() {
+    let database = Database::fresh().await;
+    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
+    let (one, other) = (job(), job());
+    let end = |job| seen(7, job, EventKind::JobSucceeded, JobStatus::Succeeded, 1);
+    let late = |job| seen(9, job, EventKind::StepRetrying, JobStatus::Waiting, 1);
+    apply(&orchestrator, &[end(one)]).await;
+    apply(&orchestrator, &[late(one)]).await;
+    apply(&orchestrator, &[end(other), late(other)]).await;
+    for job in [one, other] {
+        let projection = get(&ingest, "acme", job).await.unwrap().unwrap().projection.unwrap();
+        assert_eq!((projection.summary.status, projection.summary.cursor), (JobStatus::Succeeded, 9));
+        assert_eq!(projection.history.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_row_takes_only_so_much_history_and_the_rest_lies_beside_it() {
+    let database = Database::fresh().await;
+    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
+    let one = job();
+    let events: Vec<_> =
+        (0..300).map(|number| seen(number, one, EventKind::StepRetrying, JobStatus::Waiting, 1)).collect();
+    for batch in events.chunks(2) {
+        apply(&orchestrator, batch).await;
+    }
+    // Again, and with something new: a batch may overlap.
+    let more = seen(300, one, EventKind::JobSucceeded, JobStatus::Succeeded, 2);
+    apply(&orchestrator, &events[290..]).await;
+    apply(&orchestrator, &[&events[280..], std::slice::from_ref(&more)].concat()).await;
+    let in_the_row = database.count("orchestrator.jobs where octet_length(history) < 5000").await;
+    assert_eq!(in_the_row, 1);
+    assert!(database.count("orchestrator.job_events").await > 100);
+    let projection = get(&ingest, "acme", one).await.unwrap().unwrap().projection.unwrap();
+    let expected: Vec<Entry> =
+        events.iter().chain([&more]).map(|seen| Entry { cursor: seen.cursor, event: seen.event.clone() }).collect();
+    assert_eq!(projection.history, expected);
+}
+
+#[tokio::test]
+async fn a_row_of_before_is_read_and_goes_on() {
+    let database = Database::fresh().await;
+    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
+    let one = job();
+    let events: Vec<_> =
+        (0..60).map(|number| seen(number, one, EventKind::StepRetrying, JobStatus::Waiting, 1)).collect();
+    apply(&orchestrator, &events[..50]).await;
+    database.run("update orchestrator.jobs set history_cursor = null").await;
+    let cursors = async || {
+        let stored = get(&ingest, "acme", one).await.unwrap().unwrap().projection.unwrap();
+        stored.history.iter().map(|entry| entry.cursor).collect::<Vec<_>>()
+    };
+    assert_eq!(cursors().await, (0..50).collect::<Vec<_>>());
+    apply(&orchestrator, &events[50..]).await;
+    assert_eq!(cursors().await, (0..60).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn acceptance_and_projection_come_in_one_answer() {
     let database = Database::fresh().await;
     let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));

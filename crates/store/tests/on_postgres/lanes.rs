@@ -5,7 +5,7 @@ use events::wait::Outcome;
 use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
 use store::holds::{NewHold, insert, oldest_running_ms};
-use store::lanes::{NewTurn, end, rest};
+use store::lanes::{NewTurn, end, release_due, rest};
 use store::{Pool, Role};
 
 use crate::database::{Database, job, record};
@@ -110,6 +110,43 @@ async fn a_worker_that_stops_hands_its_call_over_before_what_waits_behind_it() {
     lay(&pool, &[running(&call, WORKER, "a", "call")], &[turn(&call, 1, "a", "turn")]).await;
     assert_eq!(finish(&pool, &[outcome(&call, WORKER, "a", &[])]).await, [true]);
     assert_eq!(said(&database).await, ["call", "turn", &format!("free {call}#1")]);
+}
+
+#[tokio::test]
+async fn what_holds_its_lane_until_a_time_is_sent_then_with_what_came_behind_it() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let (room, unread, later) = (token(job(), 2), token(job(), 3), token(job(), 4));
+    let until = |token, reason, lane, value: &str, ms| NewHold {
+        release_after_ms: Some(ms),
+        ..at_rest(token, reason, lane, value)
+    };
+    let holds = [
+        until(&room, HoldReason::Room, "a", "room", 0),
+        until(&unread, HoldReason::Unread, "b", "unread", 0),
+        until(&later, HoldReason::Room, "c", "later", 3_600_000),
+        until(&token(job(), 1), HoldReason::Backoff, "d", "alone", 0),
+    ];
+    let turns = [
+        turn(&room, 2, "a", "second"),
+        turn(&room, 1, "a", "first"),
+        turn(&unread, 1, "b", "behind unread"),
+        turn(&later, 1, "c", "behind later"),
+    ];
+    lay(&pool, &holds, &turns).await;
+    assert_eq!(said(&database).await, [""; 0], "each waits behind what holds its lane");
+    let released = release_due(&pool, 100).await.unwrap();
+    assert_eq!(released.holds, 3);
+    assert!(released.next_due_in_ms.unwrap() > 0);
+    let said = said(&database).await;
+    let place = |text: &str| said.iter().position(|line| line == text).unwrap_or_else(|| panic!("{text}: {said:?}"));
+    let (free_a, free_b) = (format!("free {room}#2"), format!("free {unread}#1"));
+    for lane in [&["room", "first", "second", &free_a][..], &["unread", "behind unread", &free_b], &["alone"]] {
+        assert!(lane.is_sorted_by_key(|text| place(text)), "{lane:?} in {said:?}");
+    }
+    assert_eq!(said.len(), 8);
+    assert_eq!(database.count("orchestrator.holds").await, 2);
+    assert_eq!(release_due(&pool, 100).await.unwrap().holds, 0);
 }
 
 #[tokio::test]

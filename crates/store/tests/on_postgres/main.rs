@@ -1,11 +1,14 @@
 //! The store on a real Postgres, one file per module of it.
 
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
+#![expect(clippy::print_stdout, reason = "some tests are run for their figures")]
 
 mod acceptances;
 mod database;
 mod dead_letters;
 mod flows;
+mod generated;
 mod grants;
 mod holds;
 mod jobs;
@@ -13,6 +16,9 @@ mod lanes;
 mod migrations;
 mod offsets;
 mod outbox;
+mod plans;
 mod retention;
+mod scale;
 mod slot;
+mod unrelayed;
 mod workers;

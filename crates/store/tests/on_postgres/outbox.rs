@@ -1,7 +1,9 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use store::outbox::{append, ensure_partitions, oldest_age_ms};
-use store::relayed::{Watermark, drop_relayed, watermark};
+use store::relayed::{Delivered, Dropped, History, Watermark, drop_relayed, watermark};
 use store::{Pool, Role};
 
 use crate::database::{Database, record};
@@ -21,6 +23,11 @@ async fn settled_watermark(database: &Database, relay: &Pool) -> Watermark {
         .unwrap();
     let above = async || watermark(relay).await.ok().filter(|mark| mark.txid_below > newest.unsigned_abs());
     test_kit::eventually(Duration::from_secs(60), "the watermark rises", above).await
+}
+
+/// Delivered up to this place in the watermark's own history.
+fn upto(mark: &Watermark, lsn: u64) -> Delivered {
+    Delivered { history: mark.history, lsn }
 }
 
 /// Puts a partition of its own behind the rows of an hour long over, since created_at is Postgres' clock's: the default
@@ -93,16 +100,51 @@ async fn a_partition_goes_only_when_its_hour_is_over_and_everything_in_it_is_del
     append_one(&ingest, "five hours ago").await;
 
     let mark = settled_watermark(&database, &relay).await;
-    assert_eq!(drop_relayed(&relay, &mark, mark.lsn - 1, 0).await.unwrap().partitions, [""; 0], "not delivered yet");
-    assert_eq!(drop_relayed(&relay, &mark, mark.lsn, 6 * 3_600_000).await.unwrap().partitions, [""; 0], "to be kept");
+    assert_eq!(
+        drop_relayed(&relay, &mark, upto(&mark, mark.lsn - 1), 0).await.unwrap().partitions,
+        [""; 0],
+        "not delivered yet"
+    );
+    assert_eq!(
+        drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 6 * 3_600_000).await.unwrap().partitions,
+        [""; 0],
+        "to be kept"
+    );
 
     append_one(&ingest, "after the watermark").await;
-    assert_eq!(drop_relayed(&relay, &mark, mark.lsn, 0).await.unwrap().partitions, [""; 0], "a row above the mark");
+    assert_eq!(
+        drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 0).await.unwrap().partitions,
+        [""; 0],
+        "a row above the mark"
+    );
 
     let mark = settled_watermark(&database, &relay).await;
-    let dropped = drop_relayed(&relay, &mark, mark.lsn, 0).await.unwrap();
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 0).await.unwrap();
     assert_eq!((dropped.partitions.len(), dropped.busy), (1, 0));
     assert_eq!(database.outbox_values().await, ["this hour"]);
+}
+
+#[tokio::test]
+async fn what_was_delivered_before_a_promotion_drops_nothing_after_it() {
+    let database = Database::fresh().await;
+    let (relay, ingest) = (database.pool(Role::Relay), database.pool(Role::Ingest));
+    append_one(&ingest, "this hour, no partition").await;
+    work_in_hour(&database, 5).await;
+    append_one(&ingest, "five hours ago").await;
+    let mark = settled_watermark(&database, &relay).await;
+
+    // A relay that has delivered more of the old primary's log than the new one has.
+    let promoted = |history: History| History { timeline: history.timeline + 1, ..history };
+    let elsewhere = |history: History| History { system_identifier: history.system_identifier ^ 1, ..history };
+    for other in [promoted(mark.history), elsewhere(mark.history)] {
+        let delivered = Delivered { history: other, lsn: u64::MAX };
+        assert_eq!(drop_relayed(&relay, &mark, delivered, 0).await.unwrap(), Dropped::default());
+        // The watermark is of that other history, too: the connection leads to another server by now.
+        let mark = Watermark { history: other, ..mark };
+        assert_eq!(drop_relayed(&relay, &mark, delivered, 0).await.unwrap(), Dropped::default());
+    }
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 0).await.unwrap();
+    assert_eq!((dropped.partitions.len(), dropped.default_rows), (1, 1));
 }
 
 #[tokio::test]
@@ -116,7 +158,7 @@ async fn a_transaction_that_still_writes_keeps_its_partition() {
 
     // The slow one is open: the watermark stays below it, and the quick one above the watermark.
     let mark = watermark(&relay).await.unwrap();
-    let dropped = drop_relayed(&relay, &mark, u64::MAX, 0).await.unwrap();
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, u64::MAX), 0).await.unwrap();
     assert_eq!((dropped.partitions.len(), dropped.busy), (0, 0));
 
     writing.commit().await.unwrap();
@@ -124,10 +166,10 @@ async fn a_transaction_that_still_writes_keeps_its_partition() {
     let mut late = ingest.begin().await.unwrap();
     append(&mut late, &[record("late")]).await.unwrap();
     // Nothing above the mark is visible, but a writer holds the partition: locking it takes too long.
-    let dropped = drop_relayed(&relay, &mark, u64::MAX, 0).await.unwrap();
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, u64::MAX), 0).await.unwrap();
     assert_eq!((dropped.partitions.len(), dropped.busy), (0, 1));
     late.commit().await.unwrap();
-    let dropped = drop_relayed(&relay, &mark, u64::MAX, 0).await.unwrap();
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, u64::MAX), 0).await.unwrap();
     assert_eq!((dropped.partitions.len(), dropped.busy), (0, 0), "now it is visible");
     assert_eq!(database.outbox_values().await.len(), 3);
 }
@@ -145,7 +187,7 @@ async fn a_row_that_is_committed_while_the_drop_waits_for_its_lock_is_seen() {
         append(&mut late, &[record("late")]).await.unwrap();
         let dropping = tokio::spawn({
             let relay = relay.clone();
-            async move { drop_relayed(&relay, &mark, u64::MAX, 0).await.unwrap() }
+            async move { drop_relayed(&relay, &mark, upto(&mark, u64::MAX), 0).await.unwrap() }
         });
         let waits = async || {
             let waiting = "pg_locks where not granted and relation = 'outbox.messages'::regclass";
@@ -169,10 +211,92 @@ async fn rows_of_the_default_partition_go_one_by_one() {
     append_one(&ingest, "delivered").await;
     let mark = settled_watermark(&database, &relay).await;
     append_one(&ingest, "not delivered").await;
-    assert_eq!(drop_relayed(&relay, &mark, 0, 0).await.unwrap().default_rows, 0);
-    assert_eq!(drop_relayed(&relay, &mark, mark.lsn, 3_600_000).await.unwrap().default_rows, 0, "to be kept");
-    assert_eq!(drop_relayed(&relay, &mark, mark.lsn, 0).await.unwrap().default_rows, 1);
+    assert_eq!(drop_relayed(&relay, &mark, upto(&mark, 0), 0).await.unwrap().default_rows, 0);
+    assert_eq!(
+        drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 3_600_000).await.unwrap().default_rows,
+        0,
+        "to be kept"
+    );
+    assert_eq!(drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 0).await.unwrap().default_rows, 1);
     assert_eq!(database.outbox_values().await, ["not delivered"]);
+}
+
+/// Fills the default partition as it is after hours in which no relay made partitions.
+async fn strand(database: &Database, rows: u32) {
+    let statement = format!(
+        "insert into outbox.messages (created_at, topic, value, headers)
+         select now() - ({rows} - number) * interval '10 milliseconds', 't', repeat('x', 300)::bytea, ''
+         from generate_series(1, {rows}) as number"
+    );
+    database.run(&statement).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_made_under_load_however_many_rows_the_default_partition_holds() {
+    let database = Database::fresh().await;
+    let relay = database.pool(Role::Relay);
+    strand(&database, 300_000).await;
+    let writing = Arc::new(AtomicBool::new(true));
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (ingest, writing) = (database.pool(Role::Ingest), Arc::clone(&writing));
+        writers.spawn(async move {
+            let mut written = 0;
+            while writing.load(Ordering::Relaxed) {
+                let mut tx = ingest.begin().await.unwrap();
+                append(&mut tx, &[record("meanwhile")]).await.unwrap();
+                tx.commit().await.unwrap();
+                written += 1;
+            }
+            written
+        });
+    }
+    assert_eq!(ensure_partitions(&relay, 3).await.unwrap(), 4, "this hour's, too");
+    assert_eq!(ensure_partitions(&relay, 3).await.unwrap(), 0);
+    writing.store(false, Ordering::Relaxed);
+    let written: i64 = writers.join_all().await.iter().sum();
+    assert_eq!(database.count("outbox.messages_default").await, 0);
+    let aside: String = sqlx::query_scalar("select relname from pg_class where relname ~ '^messages_aside_[0-9]+$'")
+        .fetch_one(&mut database.superuser().await)
+        .await
+        .unwrap();
+    let both = database.count("outbox.messages").await + database.count(&format!("outbox.{aside}")).await;
+    assert_eq!(both, 300_000 + written);
+    assert!(oldest_age_ms(&relay, 0).await.unwrap().unwrap() > 2_900_000, "the rows set aside wait, too");
+
+    let mark = settled_watermark(&database, &relay).await;
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 3_600_000).await.unwrap();
+    assert_eq!(dropped, Dropped::default(), "to be kept");
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 0).await.unwrap();
+    assert_eq!(dropped.partitions, [format!("outbox.{aside}")]);
+}
+
+#[tokio::test]
+async fn rows_that_were_set_aside_stay_until_they_are_delivered() {
+    let database = Database::fresh().await;
+    let (relay, ingest) = (database.pool(Role::Relay), database.pool(Role::Ingest));
+    append_one(&ingest, "before").await;
+    let mark = settled_watermark(&database, &relay).await;
+    append_one(&ingest, "not delivered").await;
+    assert_eq!(ensure_partitions(&relay, 1).await.unwrap(), 2);
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 0).await.unwrap();
+    assert_eq!(dropped, Dropped::default());
+    // And once more, at another time.
+    append_one(&ingest, "after").await;
+    database.run("alter table outbox.messages alter created_at set default now() - interval '9 hours'").await;
+    strand_now(&database).await;
+    assert_eq!(ensure_partitions(&relay, 1).await.unwrap(), 0);
+    let mark = settled_watermark(&database, &relay).await;
+    let dropped = drop_relayed(&relay, &mark, upto(&mark, mark.lsn), 0).await.unwrap();
+    assert_eq!((dropped.partitions.len(), dropped.default_rows), (2, 0));
+    assert_eq!(database.outbox_values().await, ["after"]);
+}
+
+/// More than is deleted row by row, and no partition is missing.
+async fn strand_now(database: &Database) {
+    let statement = "insert into outbox.messages (topic, value, headers)
+        select 't', repeat('x', 300)::bytea, '' from generate_series(1, 20000)";
+    database.run(statement).await;
 }
 
 #[tokio::test]

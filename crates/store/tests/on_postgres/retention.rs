@@ -2,9 +2,9 @@ use events::time::DAY_MS;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
 use sqlx::{AssertSqlSafe, Connection};
-use store::acceptances::{Acceptance, NewAcceptance, accept_batch};
+use store::acceptances::accept_batch;
 use store::jobs::{ObservedEvent, get, project};
-use store::{Retired, Role, acceptances, jobs};
+use store::{Pool, Retired, Role, acceptances, jobs};
 use uuid::{Builder, Uuid};
 
 use crate::database::{Database, acceptance, event};
@@ -38,11 +38,15 @@ async fn make_partitions(database: &Database, day: i64) {
 
 /// A job that was accepted on that day.
 async fn accept(database: &Database, day: i64, number: u8) -> JobId {
+    accept_with(&database.pool(Role::Ingest), day, number).await
+}
+
+async fn accept_with(pool: &Pool, day: i64, number: u8) -> JobId {
     let made_ms = u64::try_from(day * DAY_MS).unwrap() + u64::from(number);
     let job = JobId::new(Builder::from_unix_timestamp_millis(made_ms, &[number; 10]).into_uuid());
-    let new = acceptance("old");
-    let new = NewAcceptance { acceptance: Acceptance { job, ..new.acceptance }, ..new };
-    accept_batch(&database.pool(Role::Ingest), &[new]).await.unwrap();
+    let mut new = acceptance("old");
+    new.acceptance.facts.job = job;
+    accept_batch(pool, &[new]).await.unwrap();
     job
 }
 
@@ -111,6 +115,29 @@ async fn a_day_goes_once_it_is_old_and_jobs_that_are_still_needed_stay() {
 }
 
 #[tokio::test]
+async fn events_beside_a_row_go_with_it() {
+    let database = Database::fresh().await;
+    let old = day(&database, 100).await;
+    make_partitions(&database, old).await;
+    let (gone, parked) = (accept(&database, old, 1).await, accept(&database, old, 2).await);
+    let recent = accept(&database, day(&database, 0).await, 3).await;
+    for job in [gone, parked, recent] {
+        for cursor in 0..40 {
+            project_one(&database, job, cursor, EventKind::JobParked, JobStatus::NeedsAttention, 99).await;
+        }
+    }
+    project_one(&database, gone, 40, EventKind::JobFailed, JobStatus::Failed, 99).await;
+    let beside = |job: JobId| format!("orchestrator.job_events where job = '{}'", job.uuid());
+    assert!(database.count(&beside(gone)).await > 0);
+    let before = database.count(&beside(parked)).await;
+    assert_eq!(retire_jobs(&database).await.moved_rows, 1);
+    assert_eq!(database.count(&beside(gone)).await, 0);
+    assert_eq!((database.count(&beside(parked)).await, database.count(&beside(recent)).await), (before, before));
+    let stored = get(&database.pool(Role::Ingest), "acme", parked).await.unwrap().unwrap();
+    assert_eq!(stored.projection.unwrap().history.len(), 40);
+}
+
+#[tokio::test]
 async fn an_acceptance_goes_before_its_projection_and_also_when_that_went_first() {
     let database = Database::fresh().await;
     let (just, long_ago) = (day(&database, 31).await, day(&database, 50).await);
@@ -147,6 +174,65 @@ async fn a_day_that_is_not_old_and_one_that_somebody_writes_stay() {
     let dropped = retire_jobs(&database).await;
     assert_eq!((dropped.partitions.len(), dropped.moved_rows), (1, 1), "it runs again, as far as anybody knows");
     assert_eq!(database.count("orchestrator.jobs").await, 2);
+}
+
+/// The number of connections that wait for a lock of this kind on a table.
+fn waiting(table: &str, mode: &str) -> String {
+    format!("pg_locks where not granted and mode = '{mode}' and relation = '{table}'::regclass")
+}
+
+#[tokio::test]
+async fn nobody_waits_while_a_day_is_looked_through() {
+    let database = Database::fresh().await;
+    let old = day(&database, 100).await;
+    make_partitions(&database, old).await;
+    let ended = accept(&database, old, 1).await;
+    project_one(&database, ended, 1, EventKind::JobSucceeded, JobStatus::Succeeded, 90).await;
+    // Holds the look for needed acceptances up, which reads the projection.
+    let mut blocking = database.superuser().await;
+    let mut block = blocking.begin().await.unwrap();
+    sqlx::query("lock table orchestrator.jobs in access exclusive mode").execute(&mut *block).await.unwrap();
+    let retiring = tokio::spawn({
+        let pool = database.pool(Role::Ingest);
+        async move { acceptances::retire(&pool, KEEP_MS).await.unwrap() }
+    });
+    let looks = async || (database.count(&waiting("orchestrator.jobs", "AccessShareLock")).await > 0).then_some(());
+    test_kit::eventually(std::time::Duration::from_secs(60), "the day is looked through", looks).await;
+    let pool = database.pool(Role::Ingest);
+    let late = accept_with(&pool, old, 2).await;
+    block.rollback().await.unwrap();
+    let retired = retiring.await.unwrap();
+    assert_eq!((retired.partitions.len(), retired.moved_rows), (1, 1));
+    assert_eq!(known(&database, late).await, (true, false));
+}
+
+#[tokio::test]
+async fn a_job_that_is_written_after_its_day_was_looked_through_stays() {
+    let database = Database::fresh().await;
+    let old = day(&database, 100).await;
+    make_partitions(&database, old).await;
+    let ended = accept(&database, old, 1).await;
+    project_one(&database, ended, 1, EventKind::JobSucceeded, JobStatus::Succeeded, 90).await;
+    // Lets everything in but the drop, which comes after the look.
+    let mut reading = database.superuser().await;
+    let mut reader = reading.begin().await.unwrap();
+    sqlx::query("lock table only ingest.acceptances in access share mode").execute(&mut *reader).await.unwrap();
+    let retiring = tokio::spawn({
+        let pool = database.pool(Role::Ingest);
+        async move { acceptances::retire(&pool, KEEP_MS).await.unwrap() }
+    });
+    let waits = async || {
+        let waits = database.count(&waiting("ingest.acceptances", "AccessExclusiveLock")).await > 0;
+        (waits || retiring.is_finished()).then_some(())
+    };
+    test_kit::eventually(std::time::Duration::from_secs(60), "the drop waits for its lock", waits).await;
+    let late = accept(&database, old, 2).await;
+    reader.rollback().await.unwrap();
+    // On a slow machine the drop may have given up before.
+    let retired = [retiring.await.unwrap(), retire_acceptances(&database).await];
+    assert_eq!(retired.iter().map(|retired| retired.moved_rows).sum::<u64>(), 1);
+    assert_eq!((known(&database, ended).await, known(&database, late).await), ((false, true), (true, false)));
+    assert_eq!(database.count("ingest.late_writes").await, 0);
 }
 
 #[tokio::test]

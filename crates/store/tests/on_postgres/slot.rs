@@ -37,6 +37,31 @@ async fn a_slot_is_created_once_and_told_about() {
 }
 
 #[tokio::test]
+async fn the_log_has_rows_of_the_default_partition_as_rows_of_the_outbox_also_once_that_is_set_aside() {
+    let database = Database::fresh().await;
+    let (pool, slot) = (database.pool(Role::Relay), slot_name());
+    slot::create(&pool, &slot).await.unwrap();
+    for (value, made) in [("before", 2), ("after", 0)] {
+        let mut tx = pool.begin().await.unwrap();
+        store::outbox::append(&mut tx, &[record(value)]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(store::outbox::ensure_partitions(&pool, 1).await.unwrap(), made);
+    }
+    assert_eq!(database.count("pg_class where relname like 'messages\\_aside\\_%' and relkind = 'r'").await, 1);
+    // The inserts in the stream, and the table that each names.
+    let inserts = format!(
+        "pg_logical_slot_peek_binary_changes('{slot}', null, null, 'proto_version', '1',
+            'publication_names', '{}') where get_byte(data, 0) = ascii('I')",
+        store::outbox::PUBLICATION
+    );
+    let of_the_outbox = "('x' || encode(substring(data from 2 for 4), 'hex'))::bit(32)::bigint
+        = 'outbox.messages'::regclass::oid::bigint";
+    assert_eq!(database.count(&inserts).await, 2);
+    assert_eq!(database.count(&format!("{inserts} and {of_the_outbox}")).await, 2);
+    drop_slot(&database, &slot).await;
+}
+
+#[tokio::test]
 async fn the_server_has_one_identity_and_a_log_that_grows() {
     let database = Database::fresh().await;
     let pool = database.pool(Role::Relay);

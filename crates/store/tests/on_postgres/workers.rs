@@ -1,9 +1,8 @@
 use events::lane::lost_worker_record;
-use events::record::Record;
 use events::topic::Topics;
 use events::wait::Question;
 use store::lanes::{ReleaseMax, end, rest};
-use store::workers::{LostReason, News, Released, ask_silent, next_due_ms, release_lost, take_in};
+use store::workers::{LostReason, News, Notice, Released, ask_silent, next_due_ms, release_lost, take_in};
 use store::{Pool, Role};
 
 use crate::database::{Database, job};
@@ -43,12 +42,16 @@ async fn time_passes(database: &Database) {
     database.run("update orchestrator.workers set due_at = now() - interval '1 millisecond'").await;
 }
 
-fn tell(worker: &str) -> Record {
-    lost_worker_record(&Topics::new("t"), worker)
-}
+const KEPT_MS: u64 = 60_000;
 
 async fn release(pool: &Pool, max: ReleaseMax) -> Option<Released> {
-    release_lost(pool, max, tell).await.unwrap()
+    let topics = Topics::new("t");
+    release_lost(pool, max, &Notice { topics: &topics, kept_ms: KEPT_MS }).await.unwrap()
+}
+
+/// What a lost worker is told.
+fn told(worker: &str) -> String {
+    String::from_utf8(lost_worker_record(&Topics::new("t"), worker).value.unwrap()).unwrap()
 }
 
 fn released(worker: &str, reason: LostReason, calls: u32, finished: Option<u32>) -> Option<Released> {
@@ -85,9 +88,7 @@ async fn who_is_silent_through_two_questions_is_lost_and_its_calls_are_sent_with
     assert_eq!(heard(&pool, &second).await, 1);
 
     assert_eq!(release(&pool, MAX).await, released(WORKER, LostReason::Silent, 1, Some(1)));
-    let told = String::from_utf8(tell(WORKER).value.unwrap()).unwrap();
-    assert_eq!(said(&database).await, ["call", "turn", &format!("free {call}#1"), &told]);
-    assert_eq!(database.count("orchestrator.workers").await, 0);
+    assert_eq!(said(&database).await, ["call", "turn", &format!("free {call}#1"), &told(WORKER)]);
     let mut tx = pool.begin().await.unwrap();
     let late = end(&mut tx, &[outcome(&call, WORKER, "a", &["late"])]).await.unwrap();
     assert_eq!(late, [false], "who was lost has nothing more to say");
@@ -167,8 +168,8 @@ async fn a_later_start_of_an_instance_takes_its_calls_over_at_once_and_an_earlie
     assert_eq!(alive(&pool, "host-10/9").await, 0, "another instance");
     assert_eq!(said(&database).await, [""; 0]);
     assert_eq!(alive(&pool, "host-1/2").await, 2);
-    // What is decided is decided.
-    assert_eq!(alive(&pool, WORKER).await, 0);
+    // What is decided is decided: it is only looked at again.
+    assert_eq!(alive(&pool, WORKER).await, 1);
     database.run("delete from orchestrator.workers where worker = 'host-1/0'").await;
     assert_eq!(release(&pool, MAX).await, released(WORKER, LostReason::Restarted, 1, Some(1)));
     assert_eq!(said(&database).await[..2], ["call", &format!("free {call}#0")]);
@@ -214,6 +215,32 @@ async fn many_calls_of_a_lost_worker_are_sent_in_bounded_parts_and_it_is_told_af
     assert_eq!(release(&pool, max).await, released(WORKER, LostReason::Restarted, 5, Some(25)));
     assert_eq!(database.count("outbox.messages where topic = 't.lanes'").await, 1);
     assert_eq!(database.count("outbox.messages where value is not null").await, 26);
+}
+
+#[tokio::test]
+async fn who_was_lost_is_told_for_a_while_and_what_it_takes_late_is_sent_on_at_once() {
+    let database = Database::fresh().await;
+    let (pool, call) = one_call(&database).await;
+    alive(&pool, "host-1/2").await;
+    assert_eq!(release(&pool, MAX).await, released(WORKER, LostReason::Restarted, 1, Some(1)));
+    let due_ms = next_due_ms(&pool).await.unwrap().unwrap();
+    assert!(due_ms > 0, "its notice is kept");
+    // It does not know yet, and takes another one.
+    let late = token(job(), 2);
+    lay(&pool, &[running(&late, WORKER, "b", "late")], &[]).await;
+    assert_eq!(alive(&pool, WORKER).await, 1);
+    assert_eq!(release(&pool, MAX).await, released(WORKER, LostReason::Restarted, 1, Some(1)));
+    // It says that it lives, and has nothing.
+    assert_eq!(alive(&pool, WORKER).await, 1);
+    assert_eq!(release(&pool, MAX).await, released(WORKER, LostReason::Restarted, 0, Some(0)));
+    assert_eq!(release(&pool, MAX).await, None);
+    let freed = [format!("free {call}#0"), format!("free {late}#0")];
+    let all = ["call", &freed[0], &told(WORKER), "late", &freed[1], &told(WORKER)];
+    assert_eq!(said(&database).await, all);
+
+    database.run("update orchestrator.workers set told_at = told_at - interval '1 hour', due_at = now()").await;
+    assert_eq!(release(&pool, MAX).await, released(WORKER, LostReason::Restarted, 0, Some(0)));
+    assert_eq!(database.count("outbox.messages where topic = 't.lanes' and value is null").await, 1);
     assert_eq!(database.count("orchestrator.workers where worker = 'host-1/1'").await, 0);
 }
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 use client::Client;
 
 use super::TestSystem;
+use super::lines::{Lines, Server};
 use crate::kafka::{Kafka, KafkaOptions};
 use crate::postgres::{Postgres, PostgresOptions};
 use crate::registry::Registry;
@@ -22,6 +23,7 @@ pub struct TestSystemBuilder {
     kafka: Option<KafkaOptions>,
     postgres: Option<PostgresOptions>,
     private_registry: bool,
+    lines: bool,
 }
 
 impl TestSystemBuilder {
@@ -68,9 +70,20 @@ impl TestSystemBuilder {
         self
     }
 
+    /// Private servers, and a line of its own from each role to each of them: see [`TestSystem::line`].
+    #[must_use]
+    pub fn lines(mut self) -> Self {
+        self.kafka.get_or_insert_with(KafkaOptions::to_be_killed);
+        self.postgres.get_or_insert_with(|| PostgresOptions { fsync: true, ..PostgresOptions::default() });
+        self.private_registry = true;
+        self.lines = true;
+        self
+    }
+
     /// Starts the servers, migrates, applies the flows, starts the roles and waits until each is ready and
     /// knows the flows.
-    pub async fn start(self) -> Result<TestSystem> {
+    pub async fn start(mut self) -> Result<TestSystem> {
+        let mut lines = Lines::to_kafka(self.kafka.as_mut().filter(|_| self.lines)).await?;
         let kafka = match self.kafka {
             Some(options) => Some(Kafka::start(options).await?),
             None => None,
@@ -80,6 +93,10 @@ impl TestSystemBuilder {
             None => None,
         };
         let registry = if self.private_registry { Some(Registry::start().await?) } else { None };
+        if let (true, Some(postgres), Some(registry)) = (self.lines, &postgres, &registry) {
+            lines.add(Server::Postgres, postgres.port()).await?;
+            lines.add(Server::Registry, registry.port()).await?;
+        }
         let prefix = shared::prefix();
         let brokers = match &kafka {
             Some(kafka) => kafka.brokers(),
@@ -105,6 +122,7 @@ impl TestSystemBuilder {
             roles: vec![],
             started: BTreeMap::new(),
             accepted: BTreeSet::new(),
+            excepted: BTreeSet::new(),
             client: Client::new("")?,
             unreadable_expected: 0,
             // Until it has started, there is nothing to hold; an error should not drown.
@@ -117,6 +135,7 @@ impl TestSystemBuilder {
             kafka,
             registry,
             postgres,
+            lines,
         };
         system.prepare(&self.flows).await?;
         for role in Role::ALL {

@@ -25,6 +25,7 @@ fn sound() -> Tokens {
     Tokens {
         slips: vec![slip(1), slip(2)],
         holds: vec![hold(2)],
+        unread: Vec::new(),
         events: vec![
             event(EventKind::JobAccepted, JobStatus::Accepted, 0, 0),
             event(EventKind::StepSucceeded, JobStatus::Running, 1, 0),
@@ -32,7 +33,7 @@ fn sound() -> Tokens {
             event(EventKind::JobSucceeded, JobStatus::Succeeded, 2, 1),
         ],
         dead_letters: 0,
-        unreadable: Vec::new(),
+        unreadable: BTreeMap::new(),
     }
 }
 
@@ -51,6 +52,18 @@ fn a_sound_job_has_no_problem() {
 fn a_split_token_is_found() {
     assert!(problem_of(|tokens| tokens.slips.push(slip(2))).contains("split: 2 slips"));
     assert!(problem_of(|tokens| tokens.holds.push(hold(2))).contains("split: 2 holds"));
+}
+
+#[test]
+fn a_slip_that_rested_unread_stands_once_more_for_each_time() {
+    let once = |tokens: &mut Tokens| {
+        tokens.unread.push(slip(2).token());
+        tokens.slips.push(slip(2));
+    };
+    assert_eq!(problem_of(once), "");
+    assert!(problem_of(|tokens| tokens.slips.push(slip(1))).contains("split: 2 slips"));
+    let never_sent_again = |tokens: &mut Tokens| tokens.unread.push(slip(1).token());
+    assert!(problem_of(never_sent_again).contains("lost between"));
 }
 
 #[test]

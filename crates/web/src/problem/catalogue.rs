@@ -1,4 +1,4 @@
-//! Every problem there is, in one place.
+//! The catalogue of all problems.
 
 use axum::http::StatusCode;
 
@@ -40,7 +40,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    // The request cannot be understood.
+    // Problems of requests that cannot be understood.
     BadRequest 400 "bad-request" "The request is malformed"
         "Correct the request as the detail says and send it again."
     InvalidJson 400 "invalid-json" "The body is not JSON"
@@ -53,7 +53,7 @@ catalogue! {
         "Send valid credentials."
     Forbidden 403 "forbidden" "The credentials do not allow this"
         "Use credentials with the scope that the detail names."
-    // The request names something that is not there, or not in this way.
+    // Problems of requests for something that does not exist, or not in this form.
     NotFound 404 "not-found" "There is nothing at this address"
         "Check the path. `GET /openapi.json` lists what there is."
     UnknownFlow 404 "unknown-flow" "There is no flow of this name"
@@ -64,7 +64,7 @@ catalogue! {
         "Ask again after the time in `Retry-After`."
     MethodNotAllowed 405 "method-not-allowed" "This address does not take this method"
         "Use one of the methods in the `Allow` header."
-    // It does not fit with what is there.
+    // Problems of requests that conflict with a present state or limit.
     RequestTimeout 408 "request-timeout" "The request did not arrive in time"
         "Send it again; with the same Idempotency-Key it stays one job."
     IdempotencyKeyInUse 409 "idempotency-key-in-use" "A request with this Idempotency-Key is being accepted right now"
@@ -79,6 +79,8 @@ catalogue! {
         "Results are kept for as long as the operator says (`keep_jobs_d`). Submit a new job to get the result again."
     PayloadTooLarge 413 "payload-too-large" "The body is larger than this route takes"
         "Send a smaller body; put large data elsewhere and send its address."
+    UriTooLong 414 "uri-too-long" "The URL is too long"
+        "Send a shorter URL; data belongs into the body."
     UnsupportedMediaType 415 "unsupported-media-type" "The body's media type is not taken here"
         "Send JSON with `Content-Type: application/json`."
     SchemaViolation 422 "schema-violation" "The input does not match the flow's schema"
@@ -87,12 +89,14 @@ catalogue! {
         "Use a new key for a new piece of work, or send exactly the first request again to get its job."
     QuotaExceeded 429 "quota-exceeded" "Too many requests"
         "Send fewer requests, or wait for the time in `Retry-After`; `violated-policies` names the limit."
-    // The job went wrong.
+    HeadersTooLarge 431 "headers-too-large" "The request has too many or too large headers"
+        "Send fewer or smaller headers."
+    // Failures of the job.
     StepFailed 502 "step-failed" "A step of the job failed"
         "`detail` and `step` tell its service's answer. Completed steps are undone. Fix the cause and submit again."
     DeadlineExceeded 504 "deadline-exceeded" "The job did not end before its deadline"
         "Completed steps are undone. Submit it again, or give the flow a longer `deadline`."
-    // We went wrong.
+    // Failures of our own.
     Internal 500 "internal" "Something went wrong on our side"
         "Send it again with the same Idempotency-Key. If the problem stays, give the operator the `trace_id`."
     NotReady 503 "not-ready" "Something that this service needs is missing"
@@ -122,8 +126,10 @@ impl Kind {
             408 => Self::RequestTimeout,
             410 => Self::Gone,
             413 => Self::PayloadTooLarge,
+            414 => Self::UriTooLong,
             415 => Self::UnsupportedMediaType,
             429 => Self::QuotaExceeded,
+            431 => Self::HeadersTooLarge,
             503 => Self::NotReady,
             504 => Self::DeadlineExceeded,
             400..=499 => Self::BadRequest,

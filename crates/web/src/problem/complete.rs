@@ -7,11 +7,12 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use events::trace::TraceId;
 use service_kit::health::Unready;
 
 use super::{Kind, MEDIA_TYPE, Problem};
 
-/// Where callers reach this service, for absolute URIs: from configuration, else from each request's `Host`.
+/// The address at which callers reach this service, for absolute URIs: the configured one, else each request's `Host`.
 #[derive(Debug, Clone, Default)]
 pub struct PublicUrl(Option<Arc<str>>);
 
@@ -20,6 +21,19 @@ impl PublicUrl {
     pub fn new(url: &str) -> Self {
         let url = url.trim_end_matches('/');
         Self((!url.is_empty()).then(|| url.into()))
+    }
+
+    /// The fixed address; empty where there is none.
+    pub(crate) fn fixed(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// The path below which callers reach this service, without a slash at its end: empty, or such as `/jobs-api`. A
+    /// proxy takes it away from requests, so everything that an answer links to needs it.
+    pub fn prefix(&self) -> &str {
+        let url = self.fixed();
+        let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
+        after_scheme.find('/').map_or("", |at| &after_scheme[at..])
     }
 
     /// The address for a request with these headers, without a slash at its end.
@@ -32,23 +46,19 @@ impl PublicUrl {
     }
 }
 
-/// The trace of a request, 32 hex digits. Problems name it where an outer layer puts it into the request's extensions.
-#[derive(Debug, Clone)]
-pub struct TraceId(pub String);
-
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
 }
 
 /// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, complete_problem)`): gives problems their absolute type
 /// and their instance, and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415,
-/// panics) into problems.
+/// panics) into problems. They name the request's [`TraceId`], where an outer layer puts it into its extensions.
 pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Request, next: Next) -> Response {
     let base = public_url.for_request(request.headers());
-    let path =
-        request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path()).to_owned();
+    let path = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path());
+    let (path, instance) = (path.to_owned(), format!("{}{path}", public_url.prefix()));
     let method = request.method().clone();
-    let trace_id = request.extensions().get::<TraceId>().cloned();
+    let trace_id = request.extensions().get::<TraceId>().copied();
     let mut response = next.run(request).await;
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
@@ -63,10 +73,10 @@ pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Requ
             .with_status(status),
     };
     if problem.0.instance.is_none() {
-        problem.0.instance = Some(path);
+        problem.0.instance = Some(instance);
     }
-    if let (None, Some(TraceId(trace_id))) = (&problem.0.trace_id, trace_id) {
-        problem.0.trace_id = Some(trace_id);
+    if let (None, Some(trace_id)) = (&problem.0.trace_id, trace_id) {
+        problem.0.trace_id = Some(trace_id.to_string());
     }
     let mut completed = problem.response(&base);
     // Headers of routing and inner layers stay (Allow, Vary, X-Correlation-ID); only those of the body change.
@@ -76,7 +86,7 @@ pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Requ
             completed.headers_mut().append(name, HeaderValue::clone(value));
         }
     }
-    // For outer layers: the request's span names it.
+    // Kept for outer layers: the request's span names it.
     completed.extensions_mut().insert(problem);
     completed
 }
@@ -123,6 +133,15 @@ mod tests {
         let json = || Request::post("/jobs").header("content-type", "application/json");
         let (status, _, body) = ask("", json(), r#"{"far": "too long for the limit"}"#).await;
         assert_eq!((status.as_u16(), &body["type"]), (413, &"/problems/payload-too-large".into()));
+    }
+
+    #[tokio::test]
+    async fn below_a_path_of_a_proxy_the_instance_is_where_the_caller_sees_it() {
+        let (_, _, body) = ask("https://api.example.com/jobs-api/", Request::get("/nowhere"), "").await;
+        assert_eq!(body["type"], "https://api.example.com/jobs-api/problems/not-found");
+        assert_eq!(body["instance"], "/jobs-api/nowhere");
+        let prefix = |url: &str| PublicUrl::new(url).prefix().to_owned();
+        assert_eq!(["", "http://a", "http://a:1/", "/b", "http://a/b/c/"].map(prefix), ["", "", "", "/b", "/b/c"]);
     }
 
     #[tokio::test]

@@ -10,11 +10,11 @@ use super::{CATALOGUE, Entry, Kind, Problem};
 
 const STYLE: &str = include_str!("page.css");
 
-/// The page of one problem, as HTML.
+/// The page of one problem, as HTML. Links are relative: a proxy may serve this below a path of its own.
 pub fn page(entry: &Entry) -> String {
     let body = format!(
         "<small>Problem <code>{}</code></small><h1>{}</h1><dl><dt>HTTP status</dt><dd>{}</dd>\
-         <dt>What to do</dt><dd>{}</dd></dl><p><a href=\"/problems\">All problems</a></p>",
+         <dt>What to do</dt><dd>{}</dd></dl><p><a href=\"../problems\">All problems</a></p>",
         entry.name,
         escape(entry.title),
         entry.status_code(),
@@ -30,7 +30,7 @@ pub fn index() -> String {
         .map(|entry| {
             let Entry { name, status, title, .. } = entry;
             format!(
-                "<dt><a href=\"/problems/{name}\"><code>{name}</code></a> <small>{status}</small></dt><dd>{}</dd>",
+                "<dt><a href=\"problems/{name}\"><code>{name}</code></a> <small>{status}</small></dt><dd>{}</dd>",
                 escape(title)
             )
         })
@@ -85,7 +85,7 @@ mod tests {
             assert!(page.contains(entry.name) && page.contains(&entry.status.to_string()), "{}", entry.name);
             assert_eq!(entry.remediation.matches('`').count() % 2, 0, "{}", entry.name);
             assert!(!page.contains('`'), "{}", entry.name);
-            assert!(list.contains(&format!("/problems/{}", entry.name)), "{}", entry.name);
+            assert!(list.contains(&format!("\"problems/{}\"", entry.name)), "{}", entry.name);
         }
     }
 }

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use test_kit::{eventually, read_topic};
 use super::*;
 use crate::config::Config;
 use crate::flows::Flows;
+use crate::halted::Halted;
 use crate::http::Http;
 use crate::lane_table::LaneTable;
 use crate::long_calls::LongCalls;
@@ -62,6 +65,8 @@ struct Stage {
     consumer: GroupConsumer,
     committer: std::thread::JoinHandle<Result<(), TxError>>,
     work: Receiver<Work>,
+    admin: Admin,
+    readiness: Readiness,
 }
 
 impl Stage {
@@ -72,6 +77,7 @@ impl Stage {
         let runner = Arc::new(runner(&bus, &topics, &admin));
         let queues = [QUEUE.to_owned()].into();
         eventually(PATIENCE, "topics", async || admin.create_topics(&topics, &queues, None).await.ok()).await;
+        let readiness = runner.readiness.clone();
         let (group, steps) = (group(&runner), [topics.steps(QUEUE)]);
         eventually(PATIENCE, "offsets", async || admin.commit_initial_offsets(&group, &steps).await.ok()).await;
         let producer = Producer::new(&bus).unwrap();
@@ -79,7 +85,7 @@ impl Stage {
             let key = Some(format!("k{number}").into_bytes());
             producer.send(&Record { topic: topics.steps(QUEUE), key, ..Record::default() }).await.unwrap();
         }
-        let desk = Arc::new(Desk::new(Config::default().limits()));
+        let desk = Arc::new(Desk::new(Config::default().limits(), PATIENCE));
         let (sender, work) = channel();
         let hands = Hands { desk: Arc::clone(&desk), work: sender };
         let options = ConsumerOptions::new(group, steps);
@@ -90,13 +96,17 @@ impl Stage {
         let interval = Duration::from_millis(20);
         let committer = Committer::new(producer, consumer.control(), Arc::clone(&desk), runner, interval, None);
         let committer = std::thread::spawn(move || committer.run());
-        Self { bus, topics, desk, consumer, committer, work }
+        Self { bus, topics, desk, consumer, committer, work, admin, readiness }
     }
 
-    /// What a step of this slip leads to: an event of so many bytes.
+    /// The result of a step of this slip: an event of so many bytes.
     fn finish(&self, work: Work, bytes: usize) {
+        self.finish_to(self.topics.events(), work, bytes);
+    }
+
+    fn finish_to(&self, topic: String, work: Work, bytes: usize) {
         let value = Some(vec![7; bytes]);
-        let event = Record { topic: self.topics.events(), key: work.record.key.clone(), value, ..Record::default() };
+        let event = Record { topic, key: work.record.key.clone(), value, ..Record::default() };
         let Work { epoch, lane, record, .. } = work;
         assert!(self.desk.complete(Finished::new(epoch, lane, record, vec![event], false)).is_none());
     }
@@ -132,11 +142,13 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
         http: Http::new(&Config::default().http).unwrap(),
         natives: Natives::default(),
         env: flow::decide::Env::default(),
+        halted: Halted::new(admin.clone(), readiness.clone()),
         limits: TopicLimits::new(admin.clone(), readiness.clone(), Ids::system()),
         long_calls,
         lanes,
         leave_after: Duration::MAX,
         readiness,
+        registry_missed: Arc::default(),
         meters: Meters::default(),
         clock: Clock::system(),
         ids: Ids::system(),
@@ -177,5 +189,30 @@ async fn results_of_a_revoked_partition_are_dropped_and_the_next_epoch_takes_the
     let events = stage.read(&stage.topics.events(), RECORDS - of_lost).await;
     assert_eq!(events.len(), RECORDS - of_lost);
     assert!(stage.desk.wait_idle(PATIENCE));
+    stage.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_for_a_topic_that_takes_none_wait_until_it_does_and_all_others_are_committed() {
+    const RECORDS: usize = 12;
+    let stage = Stage::start(RECORDS).await;
+    let late = stage.topics.steps("late");
+    for number in 0..RECORDS {
+        let work = stage.work.recv_timeout(PATIENCE).unwrap();
+        let topic = if number % 4 == 1 { late.clone() } else { stage.topics.events() };
+        stage.finish_to(topic, work, 10);
+    }
+    let events = stage.read(&stage.topics.events(), RECORDS - 3).await;
+    assert_eq!(events.len(), RECORDS - 3);
+    eventually(PATIENCE, "readiness names the topic", async || {
+        let all = stage.readiness.dependencies();
+        all.into_iter().find(|dependency| !dependency.ok && dependency.message.contains(&late))
+    })
+    .await;
+    assert_eq!(stage.desk.figures().0, 3, "their slips are not finished");
+    stage.admin.create_topics(&stage.topics, &["late".to_owned()].into(), None).await.unwrap();
+    assert_eq!(stage.read(&late, 3).await.len(), 3);
+    assert!(stage.desk.wait_idle(PATIENCE) && stage.desk.figures().0 == 0);
+    eventually(PATIENCE, "ready again", async || stage.readiness.is_ready().then_some(())).await;
     stage.stop();
 }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
+use events::lane::{Freed, turn_headers};
+use events::wait::{Unread, UnreadRest, Wait};
 use events::{Record, decode_slip, slip_record};
 use flow::event::JobStatus;
 use serde_json::json;
-use test_kit::{Receiver, eventually, read_topic};
+use test_kit::{Answer, Receiver, eventually, read_topic};
 use workers::Workers;
 
 use crate::stage::{PATIENCE, Stage, trace};
@@ -64,6 +67,18 @@ async fn a_worker_that_dies_at_a_seam_repeats_the_step_that_was_not_committed_an
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_committer_panics_begins_another_session() {
+    let receiver = Receiver::start().await;
+    let mut stage = Stage::new(FLOW).await;
+    stage.env.push(("SHOP_URL".to_owned(), receiver.url()));
+    let quick = ("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "2000");
+    let _worker = stage.process("a", &[("MEANWHILE_STOP_AT", "panic:workers.before-commit:2"), quick]);
+    stage.submit(json!({ "key": "k" })).await;
+    assert_eq!(stage.ends().await[0].status, JobStatus::Succeeded);
+    check(&receiver, [1, 2, 1], "the same process goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_workers_lose_and_split_nothing_under_load() {
     const JOBS: usize = 400;
     let receiver = Receiver::start().await;
@@ -115,6 +130,40 @@ async fn a_worker_that_was_paused_past_its_session_wakes_as_a_zombie_and_commits
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_was_paused_begins_no_step_of_a_partition_that_it_has_lost() {
+    const ONE: &str = r#"
+flow: one
+key: "{{ input.key }}"
+steps:
+  - { id: one, http: { method: POST, url: "{{ env.SHOP_URL }}" }, timeout: 60s }
+"#;
+    let receiver = Receiver::start().await;
+    // The first call is answered while its worker is paused.
+    receiver.answer_with(|request| match request.uri.path() {
+        "/paused/first" => Answer::status(200).after(Duration::from_secs(2)),
+        _ => Answer::json(200, &json!({})),
+    });
+    let stage = Stage::new(ONE).await;
+    let quick = ("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "2000");
+    let (first, second) = (format!("{}/paused/first", receiver.url()), format!("{}/steady", receiver.url()));
+    let paused = stage.process("paused", &[quick, ("SHOP_URL", first.as_str())]);
+    for _ in 0..3 {
+        stage.submit(json!({ "key": "k" })).await;
+    }
+    eventually(PATIENCE, "the first of the lane is called", async || receiver.requests().pop()).await;
+    paused.pause();
+    let mut steady = stage.process("steady", &[quick, ("SHOP_URL", second.as_str())]);
+    stage.ends().await;
+    paused.resume();
+    steady.kill9();
+    stage.submit(json!({ "key": "other" })).await;
+    stage.ends().await;
+    let calls = receiver.requests().into_iter().filter(|request| request.uri.path() == "/paused/first").count();
+    assert_eq!(calls, 2, "the one that was under way, and the one after the pause");
+    stage.tokens().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_is_down_holds_records_back_and_buries_none() {
     let mut registry = test_kit::Registry::start().await.unwrap();
     let receiver = Receiver::start().await;
@@ -142,17 +191,34 @@ async fn a_registry_that_is_down_holds_records_back_and_buries_none() {
         missing.filter(|dependency| dependency.name == "registry")
     })
     .await;
+    // It rests after a while, so that the partition goes on.
+    let resting = eventually(PATIENCE, "it rests unread", async || {
+        let waits = read_topic(&stage.bus.brokers, &stage.topics.waits()).await.unwrap();
+        waits.iter().filter_map(|record| stage.decode_wait(record)).find_map(|wait| match wait {
+            Wait::Unread(unread) => Some(unread),
+            _ => None,
+        })
+    });
+    let Unread { token, record: mut again, rest, .. } = resting.await;
+    assert_eq!((token.job, rest), (slip.job, UnreadRest::Until(10_000)));
     registry.restart().await.unwrap();
+    // Before it knows that the registry answers it waits for it so shortly that the slip may rest again.
+    eventually(PATIENCE, "ready again", async || running.readiness.is_ready().then_some(())).await;
+    // What the orchestrator does then.
+    again.headers.extend(turn_headers(&token, 0));
+    let (topic, key) = (again.topic.clone(), again.key.clone().unwrap());
+    stage.send(again).await;
+    stage.send(Freed { holder: token, turns: 0 }.record(topic, key)).await;
     assert_eq!(stage.ends().await.len(), 2);
-    assert!(running.readiness.is_ready());
     running.stop().await;
     let dead = read_topic(&stage.bus.brokers, &stage.topics.dead_letters()).await.unwrap();
     assert!(dead.is_empty(), "{dead:?}");
     let schemas = events::Schemas::new();
     schemas.insert(id, &other);
     let steps = read_topic(&stage.bus.brokers, &stage.topics.steps("default")).await.unwrap();
-    let under_it = steps.iter().filter(|record| decode_slip(&schemas, record.value.as_deref().unwrap()).is_ok());
-    assert_eq!(under_it.count(), 1);
+    let under_it =
+        steps.iter().filter(|record| decode_slip(&schemas, record.value.as_deref().unwrap_or_default()).is_ok());
+    assert_eq!(under_it.count(), 2, "as it came, and as it came again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use events::wait::Wait;
 use flow::event::{EventKind, JobStatus};
 use serde_json::json;
-use test_kit::{Answer, Receiver};
+use test_kit::{Answer, Receiver, eventually, read_topic};
 use workers::Workers;
 
-use crate::stage::Stage;
+use crate::stage::{PATIENCE, Stage};
 
 const FLOW: &str = r#"
 flow: shop
@@ -24,6 +25,17 @@ steps:
     retry: { attempts: 3, backoff: 1ms..20ms }
     compensate:
       http: { method: POST, url: "{{ env.SHOP_URL }}/refund" }
+"#;
+
+const FLOW_OF_LONG_CALLS: &str = r#"
+flow: shop
+steps:
+  - id: reserve
+    http: { method: POST, url: "{{ env.SHOP_URL }}/reserve" }
+    compensate:
+      http: { method: DELETE, url: "{{ env.SHOP_URL }}/reserve/{{ step.idempotency_key }}" }
+  - id: charge
+    http: { method: POST, url: "{{ env.SHOP_URL }}/charge" }
 "#;
 
 async fn shop() -> (Stage, Receiver) {
@@ -47,6 +59,7 @@ async fn a_step_sends_its_key_its_trace_and_its_correlation_id() {
     assert_eq!(requests[0].header("content-type"), "application/json");
     assert_eq!(requests[0].json(), json!({ "sku": "tea" }));
     assert_eq!(requests[0].header("x-correlation-id"), format!("correlation of {job}"));
+    assert_eq!(requests[0].header("baggage"), format!("correlation_id=correlation%20of%20{job}"));
     assert_eq!(requests[1].header("x-note"), "tea");
     let traces: Vec<&str> = requests.iter().map(|request| request.header("traceparent")).collect();
     assert!(traces.iter().all(|trace| trace.starts_with("00-00000000000000000000000000000abc-")), "{traces:?}");
@@ -132,4 +145,28 @@ async fn a_step_that_cannot_be_reached_was_not_done_and_an_answer_over_the_limit
         compensated.filter(|event| event.job == job).count()
     };
     assert_eq!((undone(unreachable), undone(over)), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_of_a_long_call_that_no_slip_can_carry_fails_its_step_too() {
+    let receiver = Receiver::start().await;
+    let mut stage = Stage::new(FLOW_OF_LONG_CALLS).await;
+    stage.env.push(("SHOP_URL".to_owned(), receiver.url()));
+    let large = "x".repeat(500_000);
+    receiver.answer_with(move |_| Answer::json(200, &json!({ "large": large })).after(Duration::from_secs(1)));
+    let _worker = stage.process("a", &[("MEANWHILE__WORKERS__DETACH_AFTER_MS", "100")]);
+    stage.submit(json!({ "sku": "y".repeat(600_000) })).await;
+    // Its outcome is in the hands of the orchestrator, which this stage does not have.
+    let outcome = eventually(PATIENCE, "the outcome of the call", async || {
+        let waits = read_topic(&stage.bus.brokers, &stage.topics.waits()).await.unwrap();
+        waits.iter().find_map(|record| match stage.decode_wait(record) {
+            Some(Wait::Outcome(outcome)) => Some(outcome),
+            _ => None,
+        })
+    });
+    let outcome = outcome.await;
+    let sizes: Vec<usize> = outcome.records.iter().map(bus::Record::size_bytes).collect();
+    assert!(sizes.iter().all(|size| *size < 1_048_576), "each fits into its topic: {sizes:?}");
+    let kinds: Vec<_> = outcome.records.iter().map(|record| record.header("ce_type")).collect();
+    assert!(kinds.contains(&Some(b"step.failed")), "{kinds:?}");
 }

@@ -1,10 +1,16 @@
 //! Workers against a real Kafka and registry.
+
+#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
+mod bodies;
 mod faults;
+mod halted;
 mod http;
 mod metrics;
+mod missing;
 mod moves;
 mod redelivered;
 mod stage;
+mod topics;
 mod unreadable;

@@ -25,6 +25,19 @@ use workers::{Settings, Workers};
 /// Only ends a test that hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A flow of one native step.
+pub(crate) const ONE_STEP: &str = r#"
+flow: one
+key: "k"
+steps:
+  - { id: one, native: nothing }
+"#;
+
+/// Workers that have the step of [`ONE_STEP`].
+pub(crate) fn workers_of_one_step() -> Workers {
+    Workers::builder().native("nothing", async |_| Ok(serde_json::json!({}))).build()
+}
+
 pub(crate) struct Stage {
     pub(crate) bus: bus::Settings,
     pub(crate) topics: Topics,
@@ -89,6 +102,13 @@ impl Stage {
 
     pub(crate) async fn send(&self, record: Record) {
         self.producer.send(&record).await.unwrap();
+    }
+
+    /// A record of `waits`; none where it is not one of ours.
+    pub(crate) fn decode_wait(&self, record: &events::Inbound) -> Option<events::wait::Wait> {
+        let schemas = events::Schemas::new();
+        schemas.insert_writers(&self.writers);
+        events::decode_wait(&schemas, record.value.as_deref()?).ok()
     }
 
     /// What the ingest and the relay do for a job: its acceptance and its first slip.

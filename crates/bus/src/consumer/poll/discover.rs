@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 
 use super::{LOOKUP_TIMEOUT, Poller};
+use crate::connection::metadata;
 use crate::consumer::{AssignedPartition, ConsumerError, Scope, TopicPartition};
 
-/// Between looks for new partitions, and for a topic that is missing.
+/// The pause between looks for new partitions, and for a topic that is missing.
 const DISCOVER_INTERVAL: Duration = Duration::from_secs(30);
 const DISCOVER_MISSING_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -21,7 +22,7 @@ impl Poller {
         self.looked_at = Some(Instant::now());
         let mut found = Vec::new();
         for topic in &self.options.topics {
-            match self.consumer.fetch_metadata(Some(topic), LOOKUP_TIMEOUT) {
+            match metadata(&self.consumer, Some(topic), LOOKUP_TIMEOUT) {
                 Ok(metadata) => {
                     self.callbacks().connection.alive();
                     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());

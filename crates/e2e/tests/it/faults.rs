@@ -1,0 +1,172 @@
+//! Seeded faults of every kind, one or two at once, between and in all parts, under mixed load.
+
+use std::time::{Duration, Instant};
+
+use test_kit::{Line, LineState, Role, Server};
+
+use crate::chance::{Chance, TellSeed, seed};
+use crate::load::{Load, pass};
+use crate::stage::Stage;
+use crate::turn::alone;
+
+/// The load keeps so many jobs in flight.
+const IN_FLIGHT: usize = 700;
+/// In flight whenever faults begin: the system works again after those before.
+const IN_FLIGHT_MIN: usize = 500;
+/// Faults last at least so long, ms, and at most so much longer.
+const LASTS_MS: (u64, u64) = (500, 7_500);
+/// Longer than the time-outs of sessions and transactions that these tests set.
+const PAUSE: Duration = Duration::from_secs(6);
+/// A service's silence, shorter than its callers' time-outs: an undo that gives up would need a person.
+const SERVICE_SILENCE: Duration = Duration::from_secs(2);
+/// So long the long run goes on, unless `FAULT_MINUTES` says otherwise.
+const MINUTES: u64 = 10;
+
+/// A disturbance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// `kill -9` of a process of ours, by its place.
+    Kill(usize),
+    /// A process of ours stands still and wakes as a zombie.
+    Pause(usize),
+    /// `kill -9` of a server.
+    KillServer(Server),
+    /// A server stands still.
+    PauseServer(Server),
+    /// A server can write nothing more.
+    FillDisk(Server),
+    /// The network between a role and a server.
+    Line(Role, Server, LineState),
+    /// The network between workers and a service.
+    Service(usize, LineState),
+}
+
+impl Fault {
+    fn draw(chance: &mut Chance, processes: usize) -> Self {
+        let place = chance.below(processes as u64) as usize;
+        let server = Server::ALL[chance.below(3) as usize];
+        match chance.below(12) {
+            0 | 1 => Self::Kill(place),
+            2 | 3 => Self::Pause(place),
+            4 => Self::KillServer(server),
+            5 => Self::PauseServer(server),
+            6 => Self::FillDisk(if chance.below(2) == 0 { Server::Kafka } else { Server::Postgres }),
+            7..10 => {
+                let role = Role::ALL[chance.below(5) as usize];
+                let delay = Duration::from_millis(20) + chance.ms_below(500);
+                let states = [LineState::Cut, LineState::Silent, LineState::Breaking(60), LineState::Delayed(delay)];
+                Self::Line(role, server, states[chance.below(4) as usize])
+            }
+            _ => {
+                let states =
+                    [LineState::Silent, LineState::Breaking(50), LineState::Delayed(Duration::from_millis(300))];
+                Self::Service(chance.below(3) as usize, states[chance.below(3) as usize])
+            }
+        }
+    }
+
+    /// Whether both disturb one process: the second could undo the first.
+    fn meets(self, other: Self) -> bool {
+        let target = |fault| match fault {
+            Self::Kill(place) | Self::Pause(place) => Some((Some(place), None)),
+            Self::KillServer(server) | Self::PauseServer(server) | Self::FillDisk(server) => Some((None, Some(server))),
+            Self::Line(..) | Self::Service(..) => None,
+        };
+        self == other || target(self).is_some_and(|target_of_self| Some(target_of_self) == target(other))
+    }
+
+    fn strike(self, stage: &mut Stage, services: &[Line]) {
+        let system = &mut stage.system;
+        match self {
+            Self::Kill(place) => system.roles()[place].process().kill9(),
+            Self::Pause(place) => system.roles()[place].process().pause(),
+            Self::KillServer(Server::Kafka) => system.kafka().kill9(),
+            Self::KillServer(Server::Postgres) => system.postgres().kill9(),
+            Self::KillServer(Server::Registry) => system.registry().kill9(),
+            Self::PauseServer(Server::Kafka) => system.kafka().pause(),
+            Self::PauseServer(Server::Postgres) => system.postgres().pause(),
+            Self::PauseServer(Server::Registry) => system.registry().pause(),
+            Self::FillDisk(Server::Kafka) => system.kafka().fill_disk().unwrap(),
+            Self::FillDisk(_) => system.postgres().fill_disk().unwrap(),
+            Self::Line(role, server, state) => system.line(role, server).set(state),
+            Self::Service(service, state) => services[service].set(state),
+        }
+    }
+
+    /// The least time that it lasts, and the most.
+    fn lasts(self) -> (Duration, Duration) {
+        let (least, more) = (Duration::from_millis(LASTS_MS.0), Duration::from_millis(LASTS_MS.1));
+        match self {
+            Self::Pause(_) => (PAUSE, PAUSE + more),
+            Self::Service(_, LineState::Silent) => (least, SERVICE_SILENCE),
+            _ => (least, least + more),
+        }
+    }
+
+    /// Ends it, as what runs the parts in production does: a part that is dead is started again.
+    async fn heal(self, stage: &mut Stage, services: &[Line]) {
+        let system = &mut stage.system;
+        match self {
+            Self::Kill(place) => system.roles()[place].restart().unwrap(),
+            Self::Pause(place) => system.roles()[place].process().resume(),
+            Self::KillServer(Server::Kafka) | Self::FillDisk(Server::Kafka) => system.kafka().restart().await.unwrap(),
+            Self::KillServer(Server::Postgres) | Self::FillDisk(_) => system.postgres().restart().await.unwrap(),
+            Self::KillServer(Server::Registry) => system.registry().restart().await.unwrap(),
+            Self::PauseServer(Server::Kafka) => system.kafka().resume(),
+            Self::PauseServer(Server::Postgres) => system.postgres().resume(),
+            Self::PauseServer(Server::Registry) => system.registry().resume(),
+            Self::Line(role, server, _) => system.line(role, server).set(LineState::Whole),
+            Self::Service(service, _) => services[service].set(LineState::Whole),
+        }
+    }
+}
+
+/// One fault, or two at once, in every second round.
+fn draw(chance: &mut Chance, processes: usize) -> Vec<Fault> {
+    let mut faults = vec![Fault::draw(chance, processes)];
+    if chance.below(2) == 0 {
+        let second = Fault::draw(chance, processes);
+        if !second.meets(faults[0]) {
+            faults.push(second);
+        }
+    }
+    faults
+}
+
+#[ignore = "minutes: scripts/tools/test-faults"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_fault_of_many_minutes_loses_or_splits_a_job() {
+    let minutes = std::env::var("FAULT_MINUTES").map_or(MINUTES, |minutes| minutes.parse().unwrap());
+    let (_turn, seed) = (alone(), seed());
+    let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
+    let (mut stage, services) = Stage::start_with_lines(|builder| {
+        let builder = builder.role(Role::Workers, 2).role(Role::Relay, 2);
+        let builder = builder.variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "4000");
+        let builder = builder.variable("MEANWHILE__WORKERS__TRANSACTION_TIMEOUT_MS", "4000");
+        builder.variable("MEANWHILE__RELAY__TRANSACTION_TIMEOUT_MS", "4000")
+    })
+    .await;
+    let load = Load::start(&stage, seed, IN_FLIGHT).await;
+    let (begin, mut count) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_secs(60 * minutes) {
+        load.until_in_flight(IN_FLIGHT_MIN).await;
+        let faults = draw(&mut chance, stage.system.roles().len());
+        eprintln!("{:>4} s: {faults:?}", begin.elapsed().as_secs());
+        for fault in &faults {
+            fault.strike(&mut stage, &services);
+            let (least, most) = fault.lasts();
+            pass(least + chance.ms_below(1 + (most - least).as_millis() as u64)).await;
+        }
+        for fault in &faults {
+            fault.heal(&mut stage, &services).await;
+        }
+        count += faults.len();
+        pass(chance.ms_below(2_000)).await;
+    }
+    load.until_in_flight(IN_FLIGHT_MIN).await;
+    let jobs = load.end(&mut stage).await;
+    let left = stage.finish().await;
+    assert_eq!(left.tokens.ends().len(), jobs);
+    assert_eq!(left.tokens.dead_letters, 0);
+    eprintln!("seed {seed}: {jobs} jobs, {count} faults, {} s", begin.elapsed().as_secs());
+}

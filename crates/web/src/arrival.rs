@@ -1,0 +1,159 @@
+//! The arrival of a request's body: refused where it cannot be used, cut off where it does not come in time.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body::{Frame, SizeHint};
+use service_kit::CancellationToken;
+use tokio::time::{Instant, sleep_until};
+
+use crate::problem::{Kind, Problem};
+
+/// How long a body is waited for. The server puts it into the extensions of each request.
+#[derive(Debug)]
+pub(crate) struct Patience {
+    pub(crate) body_timeout: Duration,
+    /// Cancelled at shutdown: then no body is waited for.
+    pub(crate) leaving: CancellationToken,
+}
+
+/// The reason for which a body was not waited for any longer.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    Late,
+    Leaving,
+}
+
+impl Patience {
+    async fn over(self: Arc<Self>, since: Instant) -> Cut {
+        tokio::select! {
+            biased;
+            () = self.leaving.cancelled() => Cut::Leaving,
+            () = sleep_until(since + self.body_timeout) => Cut::Late,
+        }
+    }
+}
+
+/// Middleware: refuses a body that cannot be decoded or is known to be too large before any of it is asked for, and
+/// answers for one that did not arrive.
+pub(crate) async fn bounded(State(body_bytes_max): State<usize>, request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let headers = request.headers();
+    if let Err(problem) = check_encoding(headers).and_then(|()| check_length(headers, body_bytes_max)) {
+        return problem.into_response();
+    }
+    let Some(patience) = request.extensions().get::<Arc<Patience>>().cloned() else { return next.run(request).await };
+    let (cut, version, seconds) = (Arc::new(OnceLock::new()), request.version(), patience.body_timeout.as_secs());
+    let arriving =
+        |body| Body::new(Arriving { body, over: Over::NotBegun(patience, Instant::now()), cut: cut.clone() });
+    let response = next.run(request.map(arriving)).await;
+    let problem = match cut.get() {
+        Some(Cut::Late) => Problem::new(Kind::RequestTimeout, format!("The body did not arrive within {seconds} s.")),
+        Some(Cut::Leaving) => Problem::new(Kind::NotReady, "The service is shutting down.").retry_after_s(1),
+        None => return response,
+    };
+    if response.status().is_success() {
+        return response;
+    }
+    // In HTTP/2 the other requests of the connection go on.
+    let problem = match version {
+        Version::HTTP_2 => problem,
+        _ => problem.with_header(header::CONNECTION, HeaderValue::from_static("close")),
+    };
+    problem.into_response()
+}
+
+/// Bodies are taken as they are. In any other coding they would be bad JSON, or of unknown size.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let codings = codings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut foreign = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+    let Some(coding) = foreign.find(|coding| !coding.is_empty()) else { return Ok(()) };
+    let detail = format!("The request's Content-Encoding is `{}`.", coding.escape_ascii());
+    Err(Problem::new(Kind::UnsupportedMediaType, detail)
+        .with_remediation("Send the body as it is, without a Content-Encoding.")
+        .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")))
+}
+
+fn check_length(headers: &HeaderMap, body_bytes_max: usize) -> Result<(), Problem> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match length {
+        Some(length) if length > body_bytes_max as u64 => Err(Problem::new(
+            Kind::PayloadTooLarge,
+            format!("The body has {length} bytes, {body_bytes_max} at most are taken."),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The end of patience. It is waited for only once a body has to be waited for.
+enum Over {
+    NotBegun(Arc<Patience>, Instant),
+    Begun(Pin<Box<dyn Future<Output = Cut> + Send>>),
+}
+
+/// A body that fails when it does not arrive in time.
+struct Arriving {
+    body: Body,
+    over: Over,
+    cut: Arc<OnceLock<Cut>>,
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let arrived @ Poll::Ready(_) = Pin::new(&mut self.body).poll_frame(cx) {
+            return arrived;
+        }
+        if let Over::NotBegun(patience, since) = &self.over {
+            self.over = Over::Begun(Box::pin(Arc::clone(patience).over(*since)));
+        }
+        let Over::Begun(over) = &mut self.over else { return Poll::Pending };
+        let Poll::Ready(cut) = over.as_mut().poll(cx) else { return Poll::Pending };
+        let _ = self.cut.set(cut);
+        Poll::Ready(Some(Err(axum::Error::new("the body did not arrive"))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(values: &[&'static str]) -> Result<(), Problem> {
+        let named = |value: &&'static str| (header::CONTENT_ENCODING, HeaderValue::from_static(value));
+        check_encoding(&values.iter().map(named).collect())
+    }
+
+    #[test]
+    fn a_body_in_a_coding_is_refused_with_the_ones_that_are_taken() {
+        for taken in [&[][..], &[""], &["identity"], &["Identity, identity", "identity"]] {
+            encoded(taken).unwrap_or_else(|problem| panic!("{taken:?}: {problem}"));
+        }
+        for refused in [&["gzip"][..], &["identity, br"], &["identity", "GZIP"]] {
+            let problem = encoded(refused).unwrap_err();
+            assert_eq!(problem.kind(), Kind::UnsupportedMediaType, "{refused:?}");
+            let response = problem.into_response();
+            assert_eq!(response.status(), 415);
+            assert_eq!(response.headers()["accept-encoding"], "identity");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! One connection, from its acceptance to its end.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use parking_lot::Mutex;
+use service_kit::CancellationToken;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::{Instant, sleep_until, timeout};
+use tower::ServiceExt;
+
+use super::Server;
+use super::activity::{Activity, Answering, End};
+use super::wire::Wire;
+use crate::arrival::Patience;
+
+/// The parts that all connections of a door share. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connection {
+    server: Arc<Server>,
+    builder: Arc<Builder<TokioExecutor>>,
+    router: Router,
+    crowded: Arc<Notify>,
+    shutdown: CancellationToken,
+}
+
+impl Connection {
+    pub(super) fn new(server: Server, router: Router, crowded: Arc<Notify>, shutdown: CancellationToken) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().max_buf_size(server.limits.head_bytes_max);
+        builder.http2().enable_connect_protocol();
+        Self { server: Arc::new(server), builder: Arc::new(builder), router, crowded, shutdown }
+    }
+
+    /// Serves a connection to its end. It has its place until then.
+    pub(super) async fn run<I>(self, io: I, _place: Option<OwnedSemaphorePermit>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = Arc::new(Mutex::new(io));
+        let end = self.answer(Arc::clone(&io)).await;
+        let (Some(End::LateHead), Some(io)) = (end, Arc::into_inner(io)) else { return };
+        let mut io = io.into_inner();
+        let answer = self.server.refuse_late_head();
+        // As good as it goes: the other side may be gone.
+        let sending = async { io.write_all(&answer).await.and(io.shutdown().await) };
+        let _ = timeout(self.server.limits.head_timeout, sending).await;
+    }
+
+    /// Answers requests until the other side or a limit ends the connection; a limit is returned.
+    async fn answer<I>(&self, io: Arc<Mutex<I>>) -> Option<End>
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Arc::new(Activity::new());
+        let wire = TokioIo::new(Wire::new(io, Arc::clone(&activity), Arc::clone(&self.server)));
+        let body_timeout = self.server.limits.body_timeout;
+        // One for all requests: every clone of a token takes a lock that all connections share.
+        let patience = Arc::new(Patience { body_timeout, leaving: self.shutdown.clone() });
+        let service = service_fn(|request: axum::http::Request<Incoming>| {
+            respond(self.router.clone(), Arc::clone(&patience), activity.request(), request.map(Body::new))
+        });
+        let mut serving = pin!(self.builder.serve_connection_with_upgrades(wire, service));
+        let mut leaving = false;
+        loop {
+            let deadline = activity.deadline(&self.server.limits);
+            let over = async {
+                match deadline {
+                    Some((at, _)) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // An error here is the other side's; it has been answered where that is possible.
+                _ = serving.as_mut() => return None,
+                () = std::future::ready(()), if leaving && activity.owes_nothing() => {
+                    // A request may have been read just now.
+                    if activity.owes_nothing() {
+                        return None;
+                    }
+                }
+                () = self.shutdown.cancelled(), if !leaving => {
+                    leaving = true;
+                    if !activity.owes_nothing() {
+                        serving.as_mut().graceful_shutdown();
+                    }
+                }
+                () = activity.changed.notified() => {}
+                () = over => {
+                    if let Some((at, end)) = activity.deadline(&self.server.limits)
+                        && at <= Instant::now()
+                    {
+                        return Some(end);
+                    }
+                }
+                () = self.crowded.notified(), if activity.is_idle() => return Some(End::Idle),
+            }
+        }
+    }
+}
+
+async fn respond(
+    router: Router,
+    patience: Arc<Patience>,
+    answering: Answering,
+    mut request: Request,
+) -> Result<Response, Infallible> {
+    request.extensions_mut().insert(patience);
+    let response = router.oneshot(request).await?;
+    Ok(response.map(|body| Body::new(Answer { body, _answering: answering })))
+}
+
+/// The body of an answer, which is over when it is dropped.
+struct Answer {
+    body: Body,
+    _answering: Answering,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
