@@ -1,5 +1,7 @@
 //! The context of a request, handed down to its handler: trace, correlation id, caller.
 
+use std::time::Instant;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -11,7 +13,8 @@ use service_kit::trace::Span;
 
 use crate::caller::Caller;
 use crate::request_info::RequestInfo;
-use crate::spans;
+use crate::request_log::NotedRoute;
+use crate::{request_log, spans};
 
 /// The header of the correlation id.
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -56,23 +59,24 @@ fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids, ca
     RequestContext { trace, correlation_id, caller }
 }
 
-/// Middleware: gives the request its [`RequestContext`], its trace id (for problems) and its span, and echoes the
-/// correlation id on every answer.
+/// Middleware: gives the request its [`RequestContext`], its trace id (for problems) and its span, echoes the
+/// correlation id on every answer, and writes the request's log line.
 pub(crate) async fn carry(State((ids, anonymous)): State<(Ids, Caller)>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
     let info = RequestInfo::of(&mut request).await;
     let incoming = incoming(request.headers());
     let span = spans::begin(info.as_ref(), incoming.as_ref());
     let context = read(request.headers(), incoming, &span, &ids, anonymous);
     span.text("meanwhile.correlation_id", &context.correlation_id);
     let echo = HeaderValue::from_str(&context.correlation_id).ok();
+    let (trace_id, noted) = (context.trace.context.trace_id, NotedRoute::default());
     let extensions = request.extensions_mut();
-    extensions.insert(context.trace.context.trace_id);
+    extensions.insert(trace_id);
     extensions.insert(context);
-    if let Some(info) = &info {
-        extensions.insert(info.clone());
-    }
+    extensions.insert(noted.clone());
     let mut response = next.run(request).await;
     if let Some(info) = &info {
+        request_log::write(info, &noted, trace_id, &response, started.elapsed());
         spans::answered(&span, info, &response);
     }
     if let Some(echo) = echo {

@@ -9,7 +9,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::caller::Caller;
 use crate::problem::{PublicUrl, complete_problem};
-use crate::{arrival, context, panic, request_log};
+use crate::{arrival, context, panic};
 
 /// Keeps caches from answering, since answers change with the state of jobs.
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -29,7 +29,7 @@ pub struct Frame {
 
 impl Frame {
     /// Puts the layers around the routes. From the inside out: panics become answers, bodies are limited, errors become
-    /// problems, nothing is cached that does not say so, the request is logged, all within its context.
+    /// problems, nothing is cached that does not say so; the request has its context, and is logged.
     pub fn around(self, routes: Router) -> Router {
         routes
             .layer(CatchPanicLayer::custom(panic::answer))
@@ -37,7 +37,6 @@ impl Frame {
             .layer(middleware::from_fn_with_state(self.body_bytes_max, arrival::bounded))
             .layer(middleware::from_fn_with_state(self.public_url, complete_problem))
             .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
-            .layer(middleware::from_fn(request_log::log))
             .layer(middleware::from_fn_with_state((self.ids, self.anonymous), context::carry))
     }
 }

@@ -9,6 +9,7 @@ use axum::RequestExt;
 const QUIET: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// The parameter of a route that names a job.
 const JOB: &str = "job";
+const JOB_IN_ROUTE: &str = "{job}";
 
 /// The parts of a request, in its extensions. Requests of probes and scrapers have none.
 #[derive(Debug, Clone)]
@@ -26,22 +27,23 @@ impl RequestInfo {
         if QUIET.contains(&request.uri().path()) {
             return None;
         }
-        let job = match request.extract_parts::<RawPathParams>().await {
-            Ok(parameters) => parameters.iter().find(|(name, _)| *name == JOB).map(|(_, job)| job.to_owned()),
-            Err(_) => None,
+        let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+        let job = match &route {
+            Some(route) if route.contains(JOB_IN_ROUTE) => job_in_path(request).await,
+            _ => None,
         };
-        Some(Self {
-            method: request.method().clone(),
-            route: request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()),
-            path: request.uri().path().to_owned(),
-            job,
-        })
+        Some(Self { method: request.method().clone(), route, path: request.uri().path().to_owned(), job })
     }
 
     /// The job that the answer is about: the one it names itself, else the one that the path names.
     pub(crate) fn job_of<'a>(&'a self, answered: Option<&'a JobInfo>) -> Option<&'a str> {
         answered.map(|job| job.id.as_str()).or(self.job.as_deref())
     }
+}
+
+async fn job_in_path(request: &mut Request) -> Option<String> {
+    let parameters = request.extract_parts::<RawPathParams>().await.ok()?;
+    parameters.iter().find(|(name, _)| *name == JOB).map(|(_, job)| job.to_owned())
 }
 
 /// The job that an answer is about. A handler puts it into the response's extensions; log and span name it.

@@ -1,14 +1,12 @@
 //! One log line per request, written with the answer, and the metrics of requests.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::extract::Request;
 use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
 use axum::response::Response;
+use events::trace::TraceId;
 
-use crate::context::RequestContext;
 pub use crate::request_info::JobInfo;
 use crate::request_info::{RequestInfo, registered};
 
@@ -26,17 +24,8 @@ impl NotedRoute {
     }
 }
 
-/// Middleware: counts a request, and logs its method, route, status, duration, trace and job. No bodies, no queries, no
-/// secrets.
-pub(crate) async fn log(mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let info = request.extensions().get::<RequestInfo>().cloned();
-    let trace_id = request.extensions().get::<RequestContext>().map(RequestContext::trace_id);
-    let noted = NotedRoute::default();
-    request.extensions_mut().insert(noted.clone());
-    let response = next.run(request).await;
-    let took = started.elapsed();
-    let Some(info) = info else { return response };
+/// Counts a request, and logs its method, route, status, duration, trace and job. No bodies, no queries, no secrets.
+pub(crate) fn write(info: &RequestInfo, noted: &NotedRoute, trace_id: TraceId, response: &Response, took: Duration) {
     let known = info.route.as_deref().or_else(|| noted.0.get().map(String::as_str));
     count(known.unwrap_or(NO_ROUTE), &info.method, response.status(), took);
     let job = response.extensions().get::<JobInfo>();
@@ -45,13 +34,12 @@ pub(crate) async fn log(mut request: Request, next: Next) -> Response {
         route = info.route.as_deref().unwrap_or(&info.path),
         status = response.status().as_u16(),
         duration_ms = took.as_secs_f64() * 1_000.0,
-        trace_id,
+        %trace_id,
         job.id = info.job_of(job),
         flow = job.map(|job| job.flow.as_str()),
         tenant = job.map(|job| job.tenant.as_str()),
         "request"
     );
-    response
 }
 
 fn count(route: &str, method: &Method, status: StatusCode, took: Duration) {

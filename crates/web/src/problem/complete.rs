@@ -38,10 +38,14 @@ impl PublicUrl {
 
     /// The address for a request with these headers, without a slash at its end.
     pub fn for_request(&self, headers: &HeaderMap) -> String {
+        self.for_host(headers.get(header::HOST))
+    }
+
+    fn for_host(&self, host: Option<&HeaderValue>) -> String {
         if let Some(url) = &self.0 {
             return url.to_string();
         }
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
+        let host = host.and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
         host.map(|host| format!("http://{host}")).unwrap_or_default()
     }
 }
@@ -54,9 +58,9 @@ fn is_host(text: &str) -> bool {
 /// and their instance, and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415,
 /// panics) into problems. They name the request's [`TraceId`], where an outer layer puts it into its extensions.
 pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Request, next: Next) -> Response {
-    let base = public_url.for_request(request.headers());
-    let path = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().path(), |uri| uri.path());
-    let (path, instance) = (path.to_owned(), format!("{}{path}", public_url.prefix()));
+    // Shared with the request: most answers are no errors, and need none of it.
+    let host = request.headers().get(header::HOST).cloned();
+    let uri = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().clone(), |uri| uri.0.clone());
     let method = request.method().clone();
     let trace_id = request.extensions().get::<TraceId>().copied();
     let mut response = next.run(request).await;
@@ -69,16 +73,16 @@ pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Requ
     let mut problem = match response.extensions_mut().remove::<Problem>().or(unready) {
         Some(problem) => problem,
         None if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE) => return response,
-        None => Problem::new(Kind::of_status(status), format!("{method} {path} was answered with {status}."))
+        None => Problem::new(Kind::of_status(status), format!("{method} {} was answered with {status}.", uri.path()))
             .with_status(status),
     };
     if problem.0.instance.is_none() {
-        problem.0.instance = Some(instance);
+        problem.0.instance = Some(format!("{}{}", public_url.prefix(), uri.path()));
     }
     if let (None, Some(trace_id)) = (&problem.0.trace_id, trace_id) {
         problem.0.trace_id = Some(trace_id.to_string());
     }
-    let mut completed = problem.response(&base);
+    let mut completed = problem.response(&public_url.for_host(host.as_ref()));
     // Headers of routing and inner layers stay (Allow, Vary, X-Correlation-ID); only those of the body change.
     for (name, value) in response.headers() {
         let about_the_body = [header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name);

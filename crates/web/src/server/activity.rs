@@ -61,8 +61,8 @@ impl State {
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<State>,
-    /// Told when a deadline may have come nearer.
-    pub(super) changed: Notify,
+    /// Told of each answer that was handed to the wire.
+    pub(super) answered: Notify,
 }
 
 impl Activity {
@@ -78,7 +78,7 @@ impl Activity {
             stalled: false,
             progress_at: Instant::now(),
         };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { state: Mutex::new(state), answered: Notify::new() }
     }
 
     /// These bytes came in.
@@ -94,8 +94,7 @@ impl Activity {
         }
         state.line_ended |= bytes.contains(&b'\n');
         if state.head_since.is_none() {
-            state.head_since = Some(Instant::now());
-            self.changed.notify_one();
+            state.head_since = Some(state.progress_at);
         }
     }
 
@@ -104,8 +103,6 @@ impl Activity {
         let mut state = self.state.lock();
         if !stalled {
             state.progress_at = Instant::now();
-        } else if !state.stalled {
-            self.changed.notify_one();
         }
         state.stalled = stalled;
     }
@@ -135,7 +132,8 @@ impl Activity {
 
     /// True while nothing of a request is there.
     pub(super) fn is_idle(&self) -> bool {
-        self.owes_nothing() && self.state.lock().head_since.is_none()
+        let state = self.state.lock();
+        state.requests == 0 && !state.owed && state.head_since.is_none()
     }
 
     /// True if the first line of the head that began has arrived.
@@ -153,6 +151,12 @@ impl Activity {
             None => Some((state.progress_at + limits.idle_timeout, End::Idle)),
         }
     }
+
+    /// The time until which no deadline can come: that of the present state, or of one that begins now.
+    pub(super) fn next_look(&self, limits: &Limits) -> Instant {
+        let from_now = Instant::now() + limits.head_timeout.min(limits.idle_timeout);
+        self.deadline(limits).map_or(from_now, |(at, _)| at.min(from_now))
+    }
 }
 
 /// A request that is being answered.
@@ -165,6 +169,6 @@ impl Drop for Answering {
         state.requests -= 1;
         state.progress_at = Instant::now();
         drop(state);
-        self.0.changed.notify_one();
+        self.0.answered.notify_one();
     }
 }

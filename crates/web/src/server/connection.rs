@@ -1,6 +1,7 @@
 //! One connection, from its acceptance to its end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use service_kit::CancellationToken;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt;
@@ -73,43 +75,58 @@ impl Connection {
             respond(self.router.clone(), Arc::clone(&patience), activity.request(), request.map(Body::new))
         });
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(wire, service));
-        let mut leaving = false;
+        let (mut stopping, mut leaving) = (pin!(self.shutdown.cancelled()), false);
+        let mut place = pin!(None);
+        // Requests do not move it: a connection that is busy would otherwise set a timer for each of them.
+        let mut look = pin!(sleep_until(activity.next_look(&self.server.limits)));
         loop {
-            let deadline = activity.deadline(&self.server.limits);
-            let over = async {
-                match deadline {
-                    Some((at, _)) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 // An error here is the other side's; it has been answered where that is possible.
                 _ = serving.as_mut() => return None,
-                () = std::future::ready(()), if leaving && activity.owes_nothing() => {
-                    // A request may have been read just now.
-                    if activity.owes_nothing() {
-                        return None;
-                    }
-                }
-                () = self.shutdown.cancelled(), if !leaving => {
+                // Looked at after a request may have been read just now.
+                () = poll_fn(|_| ready_if(activity.owes_nothing())), if leaving => return None,
+                () = activity.answered.notified(), if leaving => {}
+                () = stopping.as_mut(), if !leaving => {
                     leaving = true;
                     if !activity.owes_nothing() {
                         serving.as_mut().graceful_shutdown();
                     }
                 }
-                () = activity.changed.notified() => {}
-                () = over => {
+                () = look.as_mut() => {
                     if let Some((at, end)) = activity.deadline(&self.server.limits)
                         && at <= Instant::now()
                     {
                         return Some(end);
                     }
+                    look.as_mut().reset(activity.next_look(&self.server.limits));
                 }
-                () = self.crowded.notified(), if activity.is_idle() => return Some(End::Idle),
+                () = poll_fn(|cx| poll_crowded(&activity, &self.crowded, place.as_mut(), cx)) => return Some(End::Idle),
             }
         }
     }
+}
+
+const fn ready_if(is_ready: bool) -> Poll<()> {
+    if is_ready { Poll::Ready(()) } else { Poll::Pending }
+}
+
+/// Waits in the line of connections that have to make room, as long as this one is idle.
+fn poll_crowded<'a>(
+    activity: &Activity,
+    line: &'a Notify,
+    mut place: Pin<&mut Option<Notified<'a>>>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if !activity.is_idle() {
+        // The next one is woken instead, if it was this one's turn.
+        place.set(None);
+        return Poll::Pending;
+    }
+    if place.is_none() {
+        place.set(Some(line.notified()));
+    }
+    place.as_pin_mut().map_or(Poll::Pending, |place| place.poll(cx))
 }
 
 async fn respond(
