@@ -100,6 +100,18 @@ find_cargo_deny() {
   return 1
 }
 
+# Prints the path of the library that moves a process's wall clock.
+find_faketime() {
+  local library
+  for library in /usr/lib/*/faketime/libfaketime.so.1 /usr/lib/faketime/libfaketime.so.1; do
+    if [ -f "$library" ]; then
+      echo "$library"
+      return 0
+    fi
+  done
+  return 1
+}
+
 # Prints the path of a Go that can build Jaeger.
 find_go() {
   local go version

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use crate::folder::DataFolder;
 use crate::port::Port;
 use crate::process::{Launch, Process};
+use crate::slow_disk::SlowDisk;
 use crate::tool::{run, tool_path};
 
 mod properties;
@@ -209,6 +210,11 @@ impl Kafka {
     pub fn fill_disk(&mut self) -> Result<()> {
         self.death_is_near(0);
         self.brokers[0].process.limit_files(1)
+    }
+
+    /// Makes each `fsync` of the first broker take longer, until [`SlowDisk::end`].
+    pub async fn slow_disk(&self, fsync: Duration) -> Result<SlowDisk> {
+        SlowDisk::of(&self.brokers[0].process, fsync).await
     }
 
     /// SIGSTOP of the first broker.

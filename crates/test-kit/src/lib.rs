@@ -8,6 +8,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "what tests stand on takes its surroundings from the environment")]
 
+mod clock;
 mod folder;
 mod ground;
 mod http;
@@ -23,12 +24,14 @@ mod registry;
 mod role;
 mod sample;
 mod shared;
+mod slow_disk;
 mod system;
 mod tokens;
 mod tool;
 mod topics;
 mod wait;
 
+pub use clock::WallClock;
 pub use ground::{Ground, TEST_TRACE, noise};
 pub use http::{Answer, Receiver, Request, http_client};
 pub use kafka::{Kafka, KafkaOptions, Listener};
@@ -43,6 +46,7 @@ pub use registry::Registry;
 pub use role::{MeanwhileProcess, Role, binary, meanwhile};
 pub use sample::{sample_event, sample_job, sample_slip};
 pub use shared::{kafka, postgres_database, prefix, registry, variable};
+pub use slow_disk::SlowDisk;
 pub use system::{Server, TestSystem, TestSystemBuilder, submit};
 pub use tokens::{Tokens, assert_one_token};
 pub use tool::{kcat, repository};

@@ -12,6 +12,7 @@ use nix::unistd::{Uid, User};
 use crate::folder::{DataFolder, data_root};
 use crate::port::Port;
 use crate::process::{Launch, Process};
+use crate::slow_disk::SlowDisk;
 use crate::tool::{run, tool_path};
 
 mod copies;
@@ -121,6 +122,11 @@ impl Postgres {
     /// Lets its files grow no more, as a full disk does, until [`Postgres::restart`]. It may end by that.
     pub fn fill_disk(&mut self) -> Result<()> {
         self.process.limit_files(1)
+    }
+
+    /// Makes each `fsync` of it take longer, until [`SlowDisk::end`].
+    pub async fn slow_disk(&self, fsync: Duration) -> Result<SlowDisk> {
+        SlowDisk::of(&self.process, fsync).await
     }
 
     /// SIGSTOP of the postmaster and all backends.

@@ -173,14 +173,19 @@ impl Process {
     /// Lets it, and its descendants, write nothing beyond so many bytes of a file, as on a full disk, until it is
     /// started again.
     pub fn limit_files(&self, bytes: u64) -> Result<()> {
-        let processes = std::iter::once(Pid::from_raw(self.child.id() as i32)).chain(descendants(self.child.id()));
-        for pid in processes {
+        for pid in self.family() {
             let mut prlimit = Command::new("prlimit");
             prlimit.arg(format!("--pid={pid}")).arg(format!("--fsize={bytes}:unlimited"));
             // A backend may have ended meanwhile.
             let _ = prlimit.output().context("prlimit")?;
         }
         Ok(())
+    }
+
+    /// The ids of the process and of its descendants.
+    pub(crate) fn family(&self) -> Vec<i32> {
+        let descendants = descendants(self.child.id()).into_iter().map(Pid::as_raw);
+        std::iter::once(self.child.id() as i32).chain(descendants).collect()
     }
 
     fn signal_all(&self, signal: Signal) {

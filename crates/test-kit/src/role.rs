@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::OnceCell;
 
+use crate::clock::WallClock;
 use crate::http::http_client;
 use crate::port::Port;
 use crate::process::{Launch, Process};
@@ -52,6 +53,7 @@ pub struct MeanwhileProcess {
     role: Role,
     process: Process,
     port: Port,
+    clock: Option<WallClock>,
 }
 
 impl MeanwhileProcess {
@@ -69,7 +71,21 @@ impl MeanwhileProcess {
         for (name, value) in variables {
             launch = launch.env(name, value);
         }
-        Ok(Self { role, process: Process::start(launch)?, port })
+        Ok(Self { role, process: Process::start(launch)?, port, clock: None })
+    }
+
+    /// The same with a wall clock that a test moves.
+    pub(crate) fn with_clock(mut self, clock: WallClock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Its wall clock.
+    ///
+    /// # Panics
+    /// When it has none of its own.
+    pub fn clock(&self) -> &WallClock {
+        self.clock.as_ref().expect("clocks() was asked for")
     }
 
     /// The role.

@@ -13,6 +13,7 @@ use flow::event::JobEvent;
 use flow::id::JobId;
 use serde_json::Value;
 
+use crate::clock::WallClock;
 use crate::kafka::Kafka;
 use crate::line::Line;
 use crate::postgres::{Postgres, psql};
@@ -57,6 +58,7 @@ pub struct TestSystem {
     registry: Option<Registry>,
     postgres: Option<Postgres>,
     lines: Lines,
+    clocks: bool,
 }
 
 impl TestSystem {
@@ -123,7 +125,13 @@ impl TestSystem {
         let own_url = self.database_url.replacen("postgres@", &format!("meanwhile_{}@", role.as_str()), 1);
         let mut variables = if role == Role::Workers { self.variables.clone() } else { self.variables_with(&own_url) };
         self.lines.lead(role, &mut variables);
-        self.roles.push(MeanwhileProcess::start_program(program, role, &instance, &variables)?);
+        let clock = self.clocks.then(|| WallClock::new(&instance)).transpose()?;
+        variables.extend(clock.iter().flat_map(WallClock::variables));
+        let process = MeanwhileProcess::start_program(program, role, &instance, &variables)?;
+        self.roles.push(match clock {
+            Some(clock) => process.with_clock(clock),
+            None => process,
+        });
         Ok(self.roles.len() - 1)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use test_kit::{Line, LineState, Role, Server};
+use test_kit::{Line, LineState, Role, Server, SlowDisk};
 
 use crate::chance::{Chance, TellSeed, seed};
 use crate::load::{Load, pass};
@@ -19,6 +19,8 @@ const LASTS_MS: (u64, u64) = (500, 7_500);
 const PAUSE: Duration = Duration::from_secs(6);
 /// A service's silence, shorter than its callers' time-outs: an undo that gives up would need a person.
 const SERVICE_SILENCE: Duration = Duration::from_secs(2);
+/// A clock jumps by so many seconds at most: less than any deadline of the load.
+const CLOCK_JUMP_MAX_S: u64 = 1_200;
 /// So long the long run goes on, unless `FAULT_MINUTES` says otherwise.
 const MINUTES: u64 = 10;
 
@@ -35,6 +37,10 @@ enum Fault {
     PauseServer(Server),
     /// A server can write nothing more.
     FillDisk(Server),
+    /// Each `fsync` of a server takes so long.
+    SlowDisk(Server, Duration),
+    /// The wall clock of a process of ours, by its place, jumps by so many seconds, and back.
+    Clock(usize, i64),
     /// The network between a role and a server.
     Line(Role, Server, LineState),
     /// The network between workers and a service.
@@ -45,12 +51,17 @@ impl Fault {
     fn draw(chance: &mut Chance, processes: usize) -> Self {
         let place = chance.below(processes as u64) as usize;
         let server = Server::ALL[chance.below(3) as usize];
-        match chance.below(12) {
+        match chance.below(15) {
             0 | 1 => Self::Kill(place),
             2 | 3 => Self::Pause(place),
             4 => Self::KillServer(server),
             5 => Self::PauseServer(server),
-            6 => Self::FillDisk(if chance.below(2) == 0 { Server::Kafka } else { Server::Postgres }),
+            6 => Self::FillDisk(Self::draw_writer(chance)),
+            12 => Self::SlowDisk(Self::draw_writer(chance), Duration::from_millis(50) + chance.ms_below(1_000)),
+            13 | 14 => {
+                let by = 1 + chance.below(CLOCK_JUMP_MAX_S) as i64;
+                Self::Clock(place, if chance.below(2) == 0 { by } else { -by })
+            }
             7..10 => {
                 let role = Role::ALL[chance.below(5) as usize];
                 let delay = Duration::from_millis(20) + chance.ms_below(500);
@@ -65,17 +76,25 @@ impl Fault {
         }
     }
 
+    fn draw_writer(chance: &mut Chance) -> Server {
+        if chance.below(2) == 0 { Server::Kafka } else { Server::Postgres }
+    }
+
     /// Whether both disturb one process: the second could undo the first.
     fn meets(self, other: Self) -> bool {
         let target = |fault| match fault {
-            Self::Kill(place) | Self::Pause(place) => Some((Some(place), None)),
-            Self::KillServer(server) | Self::PauseServer(server) | Self::FillDisk(server) => Some((None, Some(server))),
+            Self::Kill(place) | Self::Pause(place) | Self::Clock(place, _) => Some((Some(place), None)),
+            Self::KillServer(server)
+            | Self::PauseServer(server)
+            | Self::FillDisk(server)
+            | Self::SlowDisk(server, _) => Some((None, Some(server))),
             Self::Line(..) | Self::Service(..) => None,
         };
         self == other || target(self).is_some_and(|target_of_self| Some(target_of_self) == target(other))
     }
 
-    fn strike(self, stage: &mut Stage, services: &[Line]) {
+    /// Returns what has to be kept until it is over.
+    async fn strike(self, stage: &mut Stage, services: &[Line]) -> Option<SlowDisk> {
         let system = &mut stage.system;
         match self {
             Self::Kill(place) => system.roles()[place].process().kill9(),
@@ -88,9 +107,13 @@ impl Fault {
             Self::PauseServer(Server::Registry) => system.registry().pause(),
             Self::FillDisk(Server::Kafka) => system.kafka().fill_disk().unwrap(),
             Self::FillDisk(_) => system.postgres().fill_disk().unwrap(),
+            Self::SlowDisk(Server::Kafka, fsync) => return Some(system.kafka().slow_disk(fsync).await.unwrap()),
+            Self::SlowDisk(_, fsync) => return Some(system.postgres().slow_disk(fsync).await.unwrap()),
+            Self::Clock(place, seconds) => system.roles()[place].clock().set(seconds).unwrap(),
             Self::Line(role, server, state) => system.line(role, server).set(state),
             Self::Service(service, state) => services[service].set(state),
         }
+        None
     }
 
     /// The least time that it lasts, and the most.
@@ -115,6 +138,9 @@ impl Fault {
             Self::PauseServer(Server::Kafka) => system.kafka().resume(),
             Self::PauseServer(Server::Postgres) => system.postgres().resume(),
             Self::PauseServer(Server::Registry) => system.registry().resume(),
+            // It ends with what was kept.
+            Self::SlowDisk(..) => {}
+            Self::Clock(place, _) => system.roles()[place].clock().set(0).unwrap(),
             Self::Line(role, server, _) => system.line(role, server).set(LineState::Whole),
             Self::Service(service, _) => services[service].set(LineState::Whole),
         }
@@ -140,7 +166,7 @@ async fn no_fault_of_many_minutes_loses_or_splits_a_job() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let (mut stage, services) = Stage::start_with_lines(|builder| {
-        let builder = builder.role(Role::Workers, 2).role(Role::Relay, 2);
+        let builder = builder.clocks().role(Role::Workers, 2).role(Role::Relay, 2);
         let builder = builder.variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "4000");
         let builder = builder.variable("MEANWHILE__WORKERS__TRANSACTION_TIMEOUT_MS", "4000");
         builder.variable("MEANWHILE__RELAY__TRANSACTION_TIMEOUT_MS", "4000")
@@ -152,11 +178,13 @@ async fn no_fault_of_many_minutes_loses_or_splits_a_job() {
         load.until_in_flight(IN_FLIGHT_MIN).await;
         let faults = draw(&mut chance, stage.system.roles().len());
         eprintln!("{:>4} s: {faults:?}", begin.elapsed().as_secs());
+        let mut slow_disks = vec![];
         for fault in &faults {
-            fault.strike(&mut stage, &services);
+            slow_disks.extend(fault.strike(&mut stage, &services).await);
             let (least, most) = fault.lasts();
             pass(least + chance.ms_below(1 + (most - least).as_millis() as u64)).await;
         }
+        slow_disks.into_iter().for_each(SlowDisk::end);
         for fault in &faults {
             fault.heal(&mut stage, &services).await;
         }

@@ -24,6 +24,7 @@ pub struct TestSystemBuilder {
     postgres: Option<PostgresOptions>,
     private_registry: bool,
     lines: bool,
+    clocks: bool,
 }
 
 impl TestSystemBuilder {
@@ -77,6 +78,13 @@ impl TestSystemBuilder {
         self.postgres.get_or_insert_with(|| PostgresOptions { fsync: true, ..PostgresOptions::default() });
         self.private_registry = true;
         self.lines = true;
+        self
+    }
+
+    /// A wall clock of its own for each process: see [`crate::MeanwhileProcess::clock`].
+    #[must_use]
+    pub fn clocks(mut self) -> Self {
+        self.clocks = true;
         self
     }
 
@@ -136,6 +144,7 @@ impl TestSystemBuilder {
             registry,
             postgres,
             lines,
+            clocks: self.clocks,
         };
         system.prepare(&self.flows).await?;
         for role in Role::ALL {
