@@ -25,6 +25,7 @@ pub use self::handler::{AssignedPartition, Commands, ConsumerError, Handler, Sta
 pub use self::membership::GroupMetadata;
 use self::membership::Membership;
 use self::poll::Poller;
+pub(crate) use self::poll::inbound;
 use self::rebalance::Callbacks;
 use self::wake::Wake;
 use crate::in_process::InProcess;

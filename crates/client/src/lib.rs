@@ -1,4 +1,4 @@
-//! The SDK for callers: submit jobs, follow them, retry them.
+//! The SDK for callers: submit jobs, follow them, retry them; see dead letters and send them back.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -16,6 +16,7 @@
 
 #![warn(missing_docs)]
 
+mod dead_letters;
 mod error;
 mod job;
 
@@ -23,10 +24,12 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{Event, Events, Failure, JobState, Status, Step};
 
@@ -184,13 +187,25 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let request = self.http.get(format!("{}{path}", self.url));
+        self.answered(self.http.get(format!("{}{path}", self.url))).await?.json().await.map_err(Error::Unreadable)
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        let request = self.http.post(format!("{}{path}", self.url)).json(body);
+        self.answered(request).await?.json().await.map_err(Error::Unreadable)
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.answered(self.http.delete(format!("{}{path}", self.url))).await.map(drop)
+    }
+
+    async fn answered(&self, request: RequestBuilder) -> Result<reqwest::Response, Error> {
         let answer = request.send().await.map_err(|error| self.unreachable(error))?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         if !status.is_success() {
             return Err(refusal(status, &headers, answer).await);
         }
-        answer.json().await.map_err(Error::Unreadable)
+        Ok(answer)
     }
 
     fn unreachable(&self, source: reqwest::Error) -> Error {

@@ -8,7 +8,7 @@ use web::frame::Frame;
 use web::problem;
 
 use crate::state::Api;
-use crate::{asyncapi, flows, history, openapi, result, retry, status, submit};
+use crate::{asyncapi, dead_letters, flows, history, openapi, result, retry, status, submit};
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
 pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
@@ -25,6 +25,10 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/jobs/{job}", get(status::show))
         .route("/v1/jobs/{job}/result", get(result::show))
         .route("/v1/jobs/{job}/events", get(history::show))
+        .route("/v1/dead-letters", get(dead_letters::list))
+        .route("/v1/dead-letters:redrive", post(dead_letters::redrive_many))
+        .route("/v1/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::drop))
+        .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/openapi.json", get(openapi::show))
         .route("/v1/jobs/{job}/retry", post(retry::retry))
         .fallback(submit::submit_by_route)

@@ -5,7 +5,7 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), then one file per verb: `status`, `result`,
-//! `history`, `retry`, `flows`.
+//! `history`, `retry`, `flows`, `dead_letters`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::admin::Admin;
-use bus::{FollowerOptions, Reader, Registry, Table, Tail, TopicPartition};
+use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
 use events::{Inbound, Writer};
@@ -33,6 +33,7 @@ mod asyncapi;
 mod catalog;
 mod commands;
 pub mod config;
+mod dead_letters;
 mod flows;
 mod history;
 mod http;
@@ -124,6 +125,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         ids,
         acceptor,
         reader: Reader::new(registry),
+        records: SingleRecords::new(&settings.bus)?,
         catalog: Catalog::default(),
         pool,
         readiness,

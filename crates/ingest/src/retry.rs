@@ -54,7 +54,7 @@ pub(crate) async fn retry(
 }
 
 /// Signals the orchestrator to resume every parked token of the job.
-async fn resume(api: &Api, job: JobState, context: &RequestContext) -> Result<Response, Problem> {
+pub(crate) async fn resume(api: &Api, job: JobState, context: &RequestContext) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
     let records = signals(api, &job.view, context)?;
     let storing = async {

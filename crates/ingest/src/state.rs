@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use bus::{DevCapacity, OverCapacity, Reader, Writes};
+use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
@@ -23,6 +23,8 @@ pub(crate) struct Api {
     pub(crate) ids: Ids,
     pub(crate) acceptor: Acceptor,
     pub(crate) reader: Reader,
+    /// Reads dead letters by their places.
+    pub(crate) records: SingleRecords,
     pub(crate) catalog: Catalog,
     pub(crate) recent: RecentJobs,
     pub(crate) projected: Projected,

@@ -227,7 +227,7 @@ fn is_json(media_type: &str) -> bool {
     essence == "application/json" || (essence.contains('/') && essence.ends_with("+json"))
 }
 
-fn schema_violation(BadInput(errors): BadInput) -> Problem {
+pub(crate) fn schema_violation(BadInput(errors): BadInput) -> Problem {
     let count = errors.len();
     let told: Vec<Value> = errors
         .into_iter()

@@ -1,5 +1,5 @@
 //! Maintenance of the acceptances: makes partitions for the days to come, drops the days that are no longer kept, and
-//! deletes idempotency keys that have expired.
+//! deletes idempotency keys that have expired, and what was done about dead letters that are forgotten.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const INTERVAL: Duration = Duration::from_secs(3_600);
 const RETRY: Duration = Duration::from_secs(5);
 /// Days for which partitions exist in advance.
 const DAYS_AHEAD: u32 = 3;
-/// Expired keys deleted in one statement.
+/// Rows deleted by one statement.
 const PURGE_ROWS_MAX: u32 = 10_000;
 
 /// Runs until shutdown. No job waits for this work.
@@ -37,6 +37,7 @@ async fn run_once(api: &Api) -> Result<(), store::Error> {
             tracing::info!(partitions, postponed, moved_rows, default_rows, "dropped what is no longer kept");
         }
     }
+    while store::letters::forget_settled(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     Ok(())
 }

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod dead_letters;
+
+use self::dead_letters::DeadLettersCommand;
+
 /// Turns slow HTTP calls into reliable asynchronous APIs, over the Kafka and the Postgres that you already run.
 ///
 /// A flow in YAML declares the steps. A caller gets `202 Accepted` at once. The job then runs to its end through
@@ -59,6 +63,9 @@ pub(crate) enum Command {
     /// Show jobs, and retry them
     #[command(subcommand)]
     Jobs(JobsCommand),
+    /// List dead letters and parked jobs, send them back, drop them
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Show the records of a topic, decoded, one JSON object a line
     Tail(TailArgs),
 }

@@ -105,7 +105,7 @@ async fn look(client: &Client, job: &str, after: Option<&str>) -> Result<(Status
 }
 
 /// The error with its remedy on this command line.
-fn explained(error: Error) -> anyhow::Error {
+pub(crate) fn explained(error: Error) -> anyhow::Error {
     match &error {
         Error::Unreachable { url, .. } => {
             let remedy =
@@ -116,7 +116,7 @@ fn explained(error: Error) -> anyhow::Error {
     }
 }
 
-fn input(given: &str) -> anyhow::Result<String> {
+pub(crate) fn input(given: &str) -> anyhow::Result<String> {
     if given == "-" {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("reading standard input")?;

@@ -19,6 +19,7 @@ use service_kit::config::{ConfigError, Sources};
 use workers::Workers;
 
 mod cli;
+mod dead_letters;
 mod dev_mode;
 mod flows;
 mod healthcheck;
@@ -80,6 +81,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Submit(args) => jobs::submit(args).await,
         Command::Jobs(JobsCommand::Show(args)) => jobs::show(args).await,
         Command::Jobs(JobsCommand::Retry(args)) => jobs::retry(args).await,
+        Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Tail(args) => tail::run(args, &sources).await,
     }
 }

@@ -18,6 +18,7 @@ pub mod holds;
 pub mod idempotency;
 pub mod jobs;
 pub mod lanes;
+pub mod letters;
 mod migrate;
 pub mod offsets;
 pub mod outbox;

@@ -345,7 +345,7 @@ impl Poller {
     }
 }
 
-fn inbound(message: &BorrowedMessage<'_>) -> Inbound {
+pub(crate) fn inbound(message: &BorrowedMessage<'_>) -> Inbound {
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
     });

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use bus::{Reader, Registry};
+use bus::{Reader, Registry, SingleRecords};
 use flow::definition::Route;
 use flow::event::{EventKind, JobStatus};
 use service_kit::config::{Sources, load};
@@ -46,6 +46,7 @@ fn router() -> Router {
         ids: Ids::system(),
         acceptor,
         reader: Reader::new(Registry::new("http://127.0.0.1:1", None).unwrap()),
+        records: SingleRecords::new(&bus::Settings::new("127.0.0.1:1", "http://127.0.0.1:1")).unwrap(),
         catalog: Catalog::default(),
         recent: RecentJobs::new(1, 1),
         projected: crate::projected::Projected::default(),

@@ -5,6 +5,7 @@
 
 mod asyncapi;
 mod commands;
+mod dead_letters;
 mod described;
 mod faults;
 mod keys;

@@ -1,0 +1,132 @@
+//! One dead letter goes back to where it failed, as it is or edited.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use events::dead_letter;
+use events::topic::Topics;
+use events::{Inbound, Record};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::letters::{Action, Letter};
+use web::context::RequestContext;
+use web::problem::{Kind, Problem};
+
+use super::id::Id;
+use super::{find, list, record, settled};
+use crate::state::Api;
+use crate::submit::schema_violation;
+
+/// A record that came back so often is redriven once more only where somebody insists: it would come back again.
+pub(super) const REDRIVES_MAX: u32 = 5;
+
+/// The body of a redrive; all of it may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Order {
+    /// Another value in place of the record's: JSON, for a topic of JSON.
+    value: Option<Value>,
+    /// Another value in place of the record's, as bytes.
+    value_base64: Option<String>,
+    /// Send it however often it has come back.
+    #[serde(default)]
+    force: bool,
+}
+
+impl Order {
+    /// The record goes back as it is.
+    pub(super) fn unchanged(force: bool) -> Self {
+        Self { force, ..Self::default() }
+    }
+}
+
+/// Sends a dead letter back. Returns the answer, which is the same for a repetition.
+pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, order: &Order) -> Result<Value, Problem> {
+    if letter.settled.is_some() {
+        return already(letter);
+    }
+    let redrives = list::redrives(&letter.letter.headers);
+    if redrives >= REDRIVES_MAX && !order.force {
+        let detail = format!("The record was redriven {redrives} times and has come back each time.");
+        return Err(Problem::new(Kind::RedriveLimit, detail));
+    }
+    let Some(mut dead) = record(api, letter).await? else {
+        let detail = format!("Kafka does not keep the record of dead letter `{}` any more.", Id::of(letter));
+        return Err(Problem::new(Kind::Gone, detail));
+    };
+    if let Some(value) = edited(api, &api.planner()?.writer.topics, letter, order)? {
+        dead.value = Some(value);
+    }
+    let sent = sent(&dead, context)?;
+    let topic = sent.topic.clone();
+    if !settled(api, letter, Action::Redriven, None, &[sent]).await? {
+        // Somebody else was faster, with this or with another end.
+        return already(&find(api, &Id::of(letter).to_string()).await?);
+    }
+    metrics::counter!("meanwhile_redrives_total", "class" => letter.letter.class.clone()).increment(1);
+    tracing::info!(id = %Id::of(letter), class = letter.letter.class, topic, "dead letter redriven");
+    Ok(answer(letter, &topic))
+}
+
+fn sent(dead: &Inbound, context: &RequestContext) -> Result<Record, Problem> {
+    dead_letter::redrive(dead, &context.trace).ok_or_else(|| {
+        let detail = "The record does not say where it failed: another producer wrote it to the dead letters' topic.";
+        Problem::new(Kind::Gone, detail).with_remediation("Read it with `meanwhile tail`, and drop it.")
+    })
+}
+
+fn already(letter: &Letter) -> Result<Value, Problem> {
+    refuse_other_end(letter, Action::Redriven)?;
+    let topic = letter.letter.original.as_ref().map_or("", |original| original.topic.as_str());
+    Ok(answer(letter, topic))
+}
+
+/// The problem 409 for a dead letter that had another end.
+pub(super) fn refuse_other_end(letter: &Letter, wanted: Action) -> Result<(), Problem> {
+    match &letter.settled {
+        Some(settled) if settled.action != wanted.as_str() => {
+            let detail = format!("Dead letter `{}` was {} before.", Id::of(letter), settled.action);
+            Err(Problem::new(Kind::AlreadySettled, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn answer(letter: &Letter, topic: &str) -> Value {
+    json!({ "id": Id::of(letter).to_string(), "status": Action::Redriven.as_str(), "topic": topic })
+}
+
+/// The value that the caller wants to send in place of the record's. A command is held to its flow's schema.
+fn edited(api: &Api, topics: &Topics, letter: &Letter, order: &Order) -> Result<Option<Vec<u8>>, Problem> {
+    let is_command = letter.letter.original.as_ref().is_some_and(|original| original.topic == topics.commands());
+    let bytes = match (&order.value, &order.value_base64) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(Problem::new(Kind::BadRequest, "Give `value` or `value_base64`, not both."));
+        }
+        (Some(value), None) if is_command => value.to_string().into_bytes(),
+        (Some(_), None) => {
+            let detail = "Records of this topic are not JSON: give their bytes as `value_base64`.";
+            return Err(Problem::new(Kind::BadRequest, detail));
+        }
+        (None, Some(text)) => BASE64.decode(text).map_err(|error| {
+            Problem::new(Kind::BadRequest, format!("`value_base64` is not base64 (RFC 4648): {error}."))
+        })?,
+    };
+    if is_command {
+        check_command(api, &bytes)?;
+    }
+    Ok(Some(bytes))
+}
+
+fn check_command(api: &Api, bytes: &[u8]) -> Result<(), Problem> {
+    let bad = |detail: String| Problem::new(Kind::BadRequest, detail);
+    let command: Value = serde_json::from_slice(bytes).map_err(|error| bad(format!("`value`: {error}.")))?;
+    let Some(flow) = command["flow"].as_str() else {
+        return Err(bad("`value` is not a command: it names no `flow`.".to_owned()));
+    };
+    let Some(definition) = api.catalog.active(flow) else {
+        return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(flow)));
+    };
+    let errors = definition.validate_input(&command["input"]);
+    if errors.is_empty() { Ok(()) } else { Err(schema_violation(crate::plan::BadInput(errors))) }
+}
