@@ -11,6 +11,7 @@ mod client;
 mod command_line;
 mod commands;
 mod dashboards;
+mod dead_letters;
 mod dev_mode;
 mod failover;
 mod faults;
