@@ -1,9 +1,8 @@
 //! Dead letters and parked jobs, as operators see them.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use url::form_urlencoded::Serializer;
 
 use crate::{Client, Error};
 
@@ -137,7 +136,7 @@ impl Client {
     /// # Errors
     /// [`Error::Problem`] when there is none.
     pub async fn dead_letter(&self, id: &str) -> Result<Value, Error> {
-        self.get(&format!("/v1/dead-letters/{}", encoded(id))).await
+        self.get(&format!("/v1/dead-letters/{id}")).await
     }
 
     /// Sends a dead letter back to where it failed, once; returns its topic. May be repeated.
@@ -145,8 +144,7 @@ impl Client {
     /// # Errors
     /// [`Error::Problem`] when it cannot be sent.
     pub async fn redrive(&self, id: &str, order: &Redrive) -> Result<String, Error> {
-        let path = format!("/v1/dead-letters/{}/redrive", encoded(id));
-        let answer: Value = self.post(&path, order).await?;
+        let answer: Value = self.post(&format!("/v1/dead-letters/{id}/redrive"), order).await?;
         Ok(answer["topic"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -163,39 +161,24 @@ impl Client {
     /// # Errors
     /// [`Error::Problem`] when there is none, or it was sent back.
     pub async fn drop_dead_letter(&self, id: &str, reason: &str) -> Result<(), Error> {
-        self.delete(&format!("/v1/dead-letters/{}?reason={}", encoded(id), encoded(reason))).await
+        let query = Serializer::new(String::new()).append_pair("reason", reason).finish();
+        self.delete(&format!("/v1/dead-letters/{id}?{query}")).await
     }
 }
 
 fn query(choice: &Choice, after: Option<&str>, limit: u32) -> String {
     let named = [
-        ("class", &choice.class),
-        ("topic", &choice.topic),
-        ("flow", &choice.flow),
-        ("since", &choice.since),
-        ("until", &choice.until),
+        ("class", choice.class.as_deref()),
+        ("topic", choice.topic.as_deref()),
+        ("flow", choice.flow.as_deref()),
+        ("since", choice.since.as_deref()),
+        ("until", choice.until.as_deref()),
+        ("after", after),
     ];
-    let mut query = format!("limit={limit}");
-    for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))) {
-        let _ = write!(query, "&{name}={}", encoded(value));
-    }
-    if let Some(after) = after {
-        let _ = write!(query, "&after={}", encoded(after));
-    }
-    query
-}
-
-/// Percent-encoded for a path or a query (RFC 3986, unreserved characters stay).
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    let mut query = Serializer::new(String::new());
+    query.append_pair("limit", &limit.to_string());
+    query.extend_pairs(named.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    query.finish()
 }
 
 #[cfg(test)]

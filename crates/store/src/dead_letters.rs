@@ -2,7 +2,7 @@
 
 use events::record::Header;
 
-use crate::columns::{signed, unsigned};
+use crate::columns::signed;
 use crate::{Error, Pool, Tx, headers};
 
 /// Rows forgotten by one statement.
@@ -101,40 +101,6 @@ pub async fn forget(pool: &Pool, older_than_ms: i64) -> Result<u64, Error> {
     .execute(pool.raw())
     .await?;
     Ok(deleted.rows_affected())
-}
-
-/// The newest dead letters, newest first.
-pub async fn newest(pool: &Pool, letters_max: u32) -> Result<Vec<DeadLetter>, Error> {
-    let rows = sqlx::query!(
-        r#"select topic, partition, "offset", original_topic, original_partition, original_offset, class, reason,
-                  attempts, key, headers, value_bytes, (extract(epoch from at) * 1000)::bigint as "at_ms!"
-           from orchestrator.dead_letters order by at desc, topic, partition, "offset" desc limit $1"#,
-        i64::from(letters_max),
-    )
-    .fetch_all(pool.raw())
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            let original = match (row.original_topic, row.original_partition, row.original_offset) {
-                (Some(topic), Some(partition), Some(offset)) => Some(Original { topic, partition, offset }),
-                _ => None,
-            };
-            let headers = headers::decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
-            Ok(DeadLetter {
-                topic: row.topic,
-                partition: row.partition,
-                offset: row.offset,
-                original,
-                class: row.class,
-                reason: row.reason,
-                attempts: unsigned(row.attempts),
-                key: row.key,
-                headers,
-                value_bytes: unsigned(row.value_bytes),
-                at_ms: row.at_ms,
-            })
-        })
-        .collect()
 }
 
 /// Postgres' text holds no NUL, and what a failure quotes may.

@@ -7,7 +7,8 @@ use events::{Inbound, Record, cancel_record, event_record, wait_record};
 use flow::event::{EventKind, JobStatus};
 use flow::slip::{Hold, HoldReason};
 use serde_json::json;
-use store::dead_letters::{Original, newest};
+use store::dead_letters::Original;
+use store::letters::{Choice, list};
 use test_kit::{Ground, TEST_TRACE, noise, sample_event, sample_job, sample_slip};
 
 use crate::stage::{refused, start, until, until_taken_in};
@@ -159,8 +160,10 @@ async fn dead_letters_are_indexed_where_they_lie_and_foreign_records_too() {
     ground.send(&Record { topic: topic.clone(), value: Some(b"who wrote this?".to_vec()), ..Record::default() }).await;
     until_taken_in(&ground, &topic, 2).await;
     until(&ground, "select count(*) from orchestrator.dead_letters", "2").await;
-    let pool = ground.pool(store::Role::Orchestrator);
-    let letters = newest(&pool, 10).await.unwrap();
+    // As operators see them.
+    let choice = Choice { topic: topic.clone(), ..Choice::default() };
+    let letters = list(&ground.pool(store::Role::Ingest), &choice, None, 10).await.unwrap();
+    let letters: Vec<_> = letters.into_iter().map(|letter| letter.letter).collect();
     let ours = letters.iter().find(|letter| letter.class == "too-large").unwrap();
     assert_eq!((&ours.topic, ours.partition, ours.offset), (&topic, partition, offset));
     assert_eq!(ours.original, Some(Original { topic: "elsewhere".to_owned(), partition: 3, offset: 17 }));
