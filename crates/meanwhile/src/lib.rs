@@ -13,9 +13,11 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use service_kit::config::{ConfigError, Sources};
+use tokio::runtime::Runtime;
 use workers::Workers;
 
 mod cli;
@@ -35,6 +37,8 @@ use crate::roles::Role;
 
 /// The exit code for a configuration that cannot be used, so that supervisors can tell it from a crash (sysexits.h).
 const EXIT_CONFIG: u8 = 78;
+/// Threads that are still at work when the command has ended are waited for so long.
+const STRAGGLERS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the command that the process's arguments name. Workers run these native steps too.
 pub fn main(workers: Workers) -> ExitCode {
@@ -49,10 +53,17 @@ pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("starting the runtime")),
     };
-    match runtime.block_on(run(cli.command, workers)) {
+    match to_the_end(runtime, run(cli.command, workers)) {
         Ok(code) => code,
         Err(error) => failed(&error),
     }
+}
+
+/// Runs the command. A thread that hangs, in a client of Kafka say, does not keep the process from ending.
+fn to_the_end<T>(runtime: Runtime, command: impl Future<Output = T>) -> T {
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_timeout(STRAGGLERS_TIMEOUT);
+    outcome
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a command line program")]
@@ -83,5 +94,24 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Jobs(JobsCommand::Retry(args)) => jobs::retry(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Tail(args) => tail::run(args, &sources).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_does_not_keep_the_process_from_ending() {
+        let (keep, wait) = channel::<()>();
+        let command = async move {
+            // Never ends, since the sender is kept.
+            let _hanging = tokio::task::spawn_blocking(move || wait.recv());
+            7
+        };
+        assert_eq!(to_the_end(Runtime::new().unwrap(), command), 7);
+        drop(keep);
     }
 }

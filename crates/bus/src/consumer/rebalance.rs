@@ -151,16 +151,6 @@ impl Callbacks {
         Some(list)
     }
 
-    /// Those of these partitions that librdkafka was given to read.
-    fn read_of(&self, places: &[TopicPartition]) -> TopicPartitionList {
-        let state = self.lock();
-        let mut list = TopicPartitionList::with_capacity(places.len());
-        for place in places.iter().filter(|place| !state.unread.contains(place)) {
-            list.add_partition(&place.topic, place.partition);
-        }
-        list
-    }
-
     /// Tells the handler that these are no longer ours.
     pub(super) fn give_back(&self, partitions: &[TopicPartition], lost: bool) {
         let mut state = self.lock();
@@ -247,6 +237,16 @@ fn read(list: &TopicPartitionList) -> KafkaResult<Vec<AssignedPartition>> {
     Ok(assigned)
 }
 
+/// Those of these partitions that are assigned. The group's view holds others too: those that we left unread or refused.
+/// One such partition, and librdkafka takes no call that gives partitions back.
+fn among(places: &[TopicPartition], assigned: &TopicPartitionList) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for place in places.iter().filter(|place| assigned.find_partition(&place.topic, place.partition).is_some()) {
+        list.add_partition(&place.topic, place.partition);
+    }
+    list
+}
+
 fn places(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements().iter().map(|element| TopicPartition::new(element.topic(), element.partition())).collect()
 }
@@ -278,13 +278,16 @@ impl ConsumerContext for Callbacks {
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.on_assign(consumer, &places),
             _ => {
-                let read = self.read_of(&places);
                 self.give_back(&places, consumer.assignment_lost());
-                // Partitions that were refused were never assigned; then the whole assignment goes.
-                if consumer.incremental_unassign(&read).is_err()
-                    && let Err(error) = consumer.unassign()
-                {
-                    tracing::error!(%error, "partitions could not be given back");
+                let given_back =
+                    consumer.assignment().and_then(|all| consumer.incremental_unassign(&among(&places, &all)));
+                // It waits for this call as long as the client lives, so there has to be another client.
+                if let Err(error) = given_back {
+                    let mut state = self.lock();
+                    state.failed = true;
+                    state
+                        .handler
+                        .error(ConsumerError::Fatal(format!("partitions were not given back: {error}").into()));
                 }
             }
         }

@@ -76,24 +76,30 @@ impl Cluster {
 
     /// Sends these values in one committed transaction, spread over the partitions by key.
     pub(crate) async fn commit(&self, values: impl IntoIterator<Item = String>) {
-        let mut producer = self.producer("sender").await;
         let records: Vec<Record> = values.into_iter().map(|value| record(&self.topic(), &value)).collect();
-        blocking(move || {
-            // A transaction may have to be aborted, where the producer is new in a partition for example.
-            loop {
-                producer.begin().unwrap();
-                for record in &records {
-                    producer.send(record).unwrap();
-                }
-                match producer.commit() {
-                    Ok(()) => return,
-                    Err(TxError::Abortable(_)) => producer.abort().unwrap(),
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        })
-        .await;
+        // Where it is new in a partition, one may have to be given up before it commits; the next one takes its id over.
+        while !commit_all(self.producer("sender").await, records.clone()).await {}
     }
+}
+
+/// False if the producer is of no use any more; then nothing was committed.
+async fn commit_all(mut producer: TransactionalProducer, records: Vec<Record>) -> bool {
+    blocking(move || {
+        // A transaction may have to be aborted, where the producer is new in a partition for example.
+        loop {
+            producer.begin().unwrap();
+            for record in &records {
+                producer.send(record).unwrap();
+            }
+            match producer.commit() {
+                Ok(()) => return true,
+                Err(TxError::Abortable(_)) => producer.abort().unwrap(),
+                Err(TxError::Fatal(_)) => return false,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await
 }
 
 pub(crate) fn record(topic: &str, value: &str) -> Record {
