@@ -22,7 +22,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn definitions(folder: &Path) -> Vec<Definition> {
     let read = |file: &Path| fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut resolve = |name: &str| serde_json::from_str(&read(&folder.join(name))).map_err(|error| error.to_string());
-    let is_flow = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "yaml");
+    let is_cases = |file: &PathBuf| file.to_string_lossy().ends_with(".test.yaml");
+    let is_flow = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "yaml") && !is_cases(file);
     let parse =
         |file: &PathBuf| Definition::parse_yaml(&file.display().to_string(), &read(file), &mut resolve).unwrap();
     files(folder).iter().filter(is_flow).map(parse).collect()

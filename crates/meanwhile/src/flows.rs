@@ -1,4 +1,4 @@
-//! `meanwhile flows lint`, `diff` and `apply`.
+//! `meanwhile flows lint`, `diff`, `prove`, `test` and `apply`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +10,18 @@ use setup::files;
 use crate::roles::target;
 
 pub(crate) mod diff;
+pub(crate) mod prove;
+pub(crate) mod test;
+
+/// The exit code of `prove` and `test` for files that cannot be used, so that it is told from what they found.
+const EXIT_BAD_INPUT: u8 = 2;
+
+/// Says why files cannot be used.
+#[expect(clippy::print_stderr, reason = "the last word of a command")]
+fn bad_input(error: &anyhow::Error, code: u8) -> anyhow::Result<ExitCode> {
+    eprintln!("{error:#}");
+    Ok(ExitCode::from(code))
+}
 
 /// `meanwhile flows lint`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
