@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ::prove::{FlowFile, hints};
 use process::Base;
 use service_kit::config::Sources;
 use setup::files;
@@ -36,6 +37,11 @@ pub(crate) fn lint(paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
     }
     for hint in checked.definitions.iter().flat_map(|definition| definition.hints()) {
         println!("{hint}\n");
+    }
+    for file in found.iter().filter(|_| checked.problems.is_empty()) {
+        if let Ok(flow) = files::read_as(file, FlowFile::parse)? {
+            hints(&flow).iter().for_each(|hint| println!("{hint}\n"));
+        }
     }
     for definition in &checked.definitions {
         println!("ok: {} ({}), {} steps", definition.name(), definition.version(), definition.steps().len());

@@ -1,7 +1,6 @@
 //! The state after a decision, and what the decision tells.
 
 use flow::decide::{Decision, Next, code};
-use flow::definition::Definition;
 use flow::event::{EventKind, JobStatus};
 use flow::slip::{HoldReason, Phase};
 
@@ -26,7 +25,7 @@ pub(crate) struct Unevaluable {
 }
 
 /// Takes the decision in. What stands at the services is the caller's to change, before.
-pub(crate) fn moved(definition: &Definition, before: &State, decision: Decision) -> Moved {
+pub(crate) fn moved(before: &State, decision: &Decision) -> Moved {
     let skipped = decision.events.iter().filter(|event| event.kind == EventKind::StepSkipped);
     let skipped = skipped.filter_map(|event| event.step.clone()).collect();
     let unevaluable = decision.events.iter().find_map(|event| {
@@ -38,27 +37,36 @@ pub(crate) fn moved(definition: &Definition, before: &State, decision: Decision)
         (data["code"] == code::EXPRESSION_FAILED && (is_when || is_result)).then_some(Unevaluable { step, message })
     });
     let status = decision.events.last().map_or(JobStatus::Running, |event| event.status);
-    let mut state = before.clone();
-    (state.slip, state.rest) = match decision.next {
+    let (slip, rest) = match &decision.next {
         Next::Step { slip, .. } | Next::RetryNow { slip, .. } => (slip, Rest::Ready),
-        Next::Hold(hold) => {
-            let rest = match (hold.reason, hold.release_after_ms) {
-                (HoldReason::Attention, _) => Rest::Parked,
-                (_, Some(_)) => Rest::Ready,
-                (_, None) => Rest::ForEver,
-            };
-            (hold.slip, rest)
-        }
-        Next::End => (before.slip.clone(), Rest::Ended(status)),
+        Next::Hold(hold) => match (hold.reason, hold.release_after_ms) {
+            (HoldReason::Attention, _) => (&hold.slip, Rest::Parked),
+            (_, Some(_)) => (&hold.slip, Rest::Ready),
+            (_, None) => (&hold.slip, Rest::ForEver),
+        },
+        Next::End => (&before.slip, Rest::Ended(status)),
+    };
+    let mut state = State {
+        slip: slip.clone(),
+        rest,
+        is_late: before.is_late,
+        stands: before.stands.clone(),
+        made: before.made,
+        start: before.start,
+        outputs: before.outputs.clone(),
     };
     let same = state.slip.step == before.slip.step && state.slip.visit == before.slip.visit;
     if !same || state.slip.phase == Phase::Undo {
         state.made = false;
     }
+    if state.slip.phase == Phase::Undo {
+        // The way back has no deadline.
+        state.is_late = false;
+        state.slip.deadline_ms = None;
+    }
     if let Rest::Ended(_) = state.rest {
         end(&mut state);
     }
-    debug_assert!(state.slip.step.is_empty() || definition.step(&state.slip.step).is_some());
     Moved { state, skipped, unevaluable }
 }
 

@@ -39,6 +39,25 @@ struct Axis {
     values: Vec<Option<Value>>,
 }
 
+impl Condition {
+    /// The one value that it has for all of these inputs, if a few values decide it, and it reads nothing else.
+    pub(crate) fn constant(&self, inputs: &[Value]) -> Option<bool> {
+        let reads_input = |path: &String| path == "input" || path.starts_with("input.");
+        if !self.scanned.is_simple || !self.scanned.paths.iter().all(reads_input) {
+            return None;
+        }
+        let probe = self.probe.as_ref()?;
+        let mut truths = inputs.iter().map(|input| probe.truth(input, &[]));
+        let first = truths.next()?;
+        let is_constant = truths.all(|truth| truth == first);
+        match first {
+            Truth::Holds if is_constant => Some(true),
+            Truth::Fails if is_constant => Some(false),
+            Truth::Holds | Truth::Fails | Truth::Missing | Truth::Error => None,
+        }
+    }
+}
+
 impl Domain {
     /// The values for this flow. `given`: inputs to begin with, in place of one made by the schema. `assumed`: steps
     /// whose conditions are not evaluated.

@@ -1,56 +1,22 @@
-//! The walk through every state of a job, breadth first, so that the first way to a finding is the shortest.
+//! The walk through every state of a job, the ones with the shortest stories first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use flow::decide::{Decision, Outcome, Prepared, advance, code, prepare, redelivered};
+use flow::decide::{Outcome, Prepared, advance, code, prepare, redelivered};
 use flow::event::JobStatus;
 use flow::slip::Phase;
 
 use crate::apply::{Moved, Unevaluable, moved};
 use crate::finding::Kind;
 use crate::flow_file::Part;
-use crate::happening::{Change, What, answers, has_effect};
+use crate::happening::{Change, Possible, What, answers, has_effect};
 use crate::probe::missing_path;
 use crate::state::{Rest, State};
+use crate::way::{Happening, Node, Then};
 use crate::world::World;
 
 /// States between two reports of progress.
 const REPORT_EVERY: usize = 1_000;
-
-/// One happening in a story.
-#[derive(Debug, Clone)]
-pub(crate) struct Happening {
-    /// The step at which it happened.
-    pub(crate) step: String,
-    pub(crate) phase: Phase,
-    pub(crate) what: What,
-    /// True if the job's deadline passed meanwhile.
-    pub(crate) is_late: bool,
-    /// Steps that were passed over then.
-    pub(crate) skipped: Vec<String>,
-    pub(crate) then: Then,
-}
-
-/// The turn that a job takes after a happening.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
-    GoesOn,
-    TurnsBack,
-    Parks,
-    Ends(JobStatus),
-}
-
-/// A state that was come to, and from where.
-pub(crate) struct Node {
-    pub(crate) parent: Option<u32>,
-    /// None for a start.
-    pub(crate) happening: Option<Happening>,
-    pub(crate) start: usize,
-    /// Steps that a start passes over.
-    pub(crate) skipped: Vec<String>,
-    rest: Rest,
-    step: String,
-}
 
 /// A finding, by the state before it and the happening that brings it about.
 pub(crate) struct Found {
@@ -60,6 +26,8 @@ pub(crate) struct Found {
     pub(crate) last: Option<Happening>,
     /// The message of the expression that could not be evaluated.
     pub(crate) detail: String,
+    /// The length of its story.
+    length: usize,
 }
 
 /// All states of a flow.
@@ -67,7 +35,8 @@ pub(crate) struct Walk<'w> {
     world: &'w World,
     pub(crate) nodes: Vec<Node>,
     known: HashMap<String, u32>,
-    queue: VecDeque<(u32, State)>,
+    /// States to be visited, by the length of the stories that lead to them.
+    open: Vec<VecDeque<(u32, State)>>,
     /// By state: those that lead to it.
     sources: Vec<Vec<u32>>,
     found: BTreeMap<(Kind, Part), Found>,
@@ -84,7 +53,7 @@ impl<'w> Walk<'w> {
             world,
             nodes: Vec::new(),
             known: HashMap::new(),
-            queue: VecDeque::new(),
+            open: Vec::new(),
             sources: Vec::new(),
             found: BTreeMap::new(),
             branches: BTreeSet::new(),
@@ -95,7 +64,16 @@ impl<'w> Walk<'w> {
                 walk.begin(&before, moved);
             }
         }
-        while let Some((id, state)) = walk.queue.pop_front() {
+        let mut length = 0;
+        while length < walk.open.len() {
+            let Some((id, state)) = walk.open[length].pop_front() else {
+                length += 1;
+                continue;
+            };
+            // A shorter story has led there meanwhile.
+            if std::mem::replace(&mut walk.nodes[id as usize].is_visited, true) {
+                continue;
+            }
             if walk.nodes.len() > states_max {
                 walk.is_complete = false;
                 break;
@@ -130,6 +108,8 @@ impl<'w> Walk<'w> {
             skipped,
             rest: state.rest,
             step: state.slip.step.clone(),
+            length: 0,
+            is_visited: false,
         };
         let id = self.insert(self.world.key(&state), node, state);
         if let Some(unevaluable) = unevaluable.filter(|_| is_real == Some(true)) {
@@ -157,7 +137,7 @@ impl<'w> Walk<'w> {
         let now_ms = world.now_ms(state.is_late);
         match prepare(&world.definition, &state.slip, &world.env, now_ms) {
             Prepared::Outcome(outcome) => match self.decided(id, state, &outcome) {
-                Some(what) => self.decide(id, state, what, outcome, false),
+                Some(what) => self.decide(id, state, outcome, vec![(what, Change::None)], false),
                 None => self.call(id, state),
             },
             // Whatever the worker of this proof does not have, another one has.
@@ -169,7 +149,7 @@ impl<'w> Walk<'w> {
         if state.slip.deadline_ms.is_some() && !state.is_late {
             self.turn(id, state, What::DeadlinePasses, State { is_late: true, ..state.clone() });
         }
-        self.decide(id, state, What::Cancelled, Outcome::Cancelled, false);
+        self.decide(id, state, Outcome::Cancelled, vec![(What::Cancelled, Change::None)], false);
     }
 
     /// What happens without a call; none where only the values of this proof are at fault.
@@ -206,15 +186,8 @@ impl<'w> Walk<'w> {
         let can_be_late = is_forward && slip.deadline_ms.is_some() && !state.is_late;
         let is_late: &[bool] = if can_be_late { &[false, true] } else { &[false] };
         for late in is_late {
-            for possible in answers(&world.definition, slip, outputs, state.stands_here()) {
-                let mut before = changed(state, possible.change);
-                before.is_late |= late;
-                if let What::Succeeds { output } = possible.what
-                    && is_forward
-                {
-                    before.outputs.push((slip.step.clone(), output));
-                }
-                self.decide(id, &before, possible.what, possible.outcome, *late);
+            for Possible { outcome, ways } in answers(&world.definition, slip, outputs, state.stands_here()) {
+                self.decide(id, state, outcome, ways, *late);
             }
         }
         if is_forward {
@@ -227,13 +200,24 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// The flow decides about an outcome.
-    fn decide(&mut self, id: u32, before: &State, what: What, outcome: Outcome, is_late: bool) {
-        let now_ms = self.world.now_ms(before.is_late);
-        let decision: Decision = advance(&self.world.definition, &before.slip, outcome, now_ms);
-        let mut moved = moved(&self.world.definition, before, decision);
-        let succeeded = matches!(what, What::Succeeds { .. });
-        let happening = |moved: &Moved, what: What| Happening {
+    /// The flow decides about an outcome, which may have come about in several ways. `is_late`: the deadline passed
+    /// meanwhile.
+    fn decide(&mut self, id: u32, state: &State, outcome: Outcome, ways: Vec<(What, Change)>, is_late: bool) {
+        let now_ms = self.world.now_ms(state.is_late || is_late);
+        let decision = advance(&self.world.definition, &state.slip, outcome, now_ms);
+        for (what, change) in ways {
+            let mut before = changed(state, change);
+            before.is_late |= is_late;
+            if let (What::Succeeds { output }, Phase::Forward) = (&what, state.slip.phase) {
+                before.outputs.push((state.slip.step.clone(), *output));
+            }
+            let moved = moved(&before, &decision);
+            self.take(id, &before, moved, what, is_late);
+        }
+    }
+
+    fn take(&mut self, id: u32, before: &State, mut moved: Moved, what: What, is_late: bool) {
+        let happening = Happening {
             step: before.slip.step.clone(),
             phase: before.slip.phase,
             what,
@@ -242,20 +226,17 @@ impl<'w> Walk<'w> {
             then: then(before, &moved.state),
         };
         if let Some(unevaluable) = moved.unevaluable.take() {
+            let succeeded = matches!(happening.what, What::Succeeds { .. });
             let real = self.is_real(&unevaluable.message, before)
                 && !(succeeded && names_step(&unevaluable.message, &before.slip.step));
             match (real, &unevaluable.step) {
-                (true, _) => {
-                    let last = happening(&moved, what.clone());
-                    self.note_unevaluable(unevaluable, id, Some(last));
-                }
+                (true, _) => self.note_unevaluable(unevaluable, id, Some(happening.clone())),
                 // Values of the proof's own making do not fit a condition: this is no story of the flow.
                 (false, Some(_)) => return,
                 (false, None) => moved.state.rest = Rest::Ended(JobStatus::Succeeded),
             }
         }
         self.note_branches(&moved);
-        let happening = happening(&moved, what);
         if let Rest::Ended(status) = moved.state.rest {
             self.judge_end(id, &moved.state, status, &happening);
         }
@@ -277,32 +258,37 @@ impl<'w> Walk<'w> {
 
     fn go(&mut self, from: u32, happening: Happening, state: State) {
         let key = self.world.key(&state);
-        let id = match self.known.get(&key) {
-            Some(id) => *id,
-            None => {
-                let node = Node {
-                    parent: Some(from),
-                    happening: Some(happening),
-                    start: state.start,
-                    skipped: Vec::new(),
-                    rest: state.rest,
-                    step: state.slip.step.clone(),
-                };
-                self.insert(key, node, state)
-            }
+        let node = Node {
+            parent: Some(from),
+            start: state.start,
+            skipped: Vec::new(),
+            rest: state.rest,
+            step: state.slip.step.clone(),
+            length: self.nodes[from as usize].length + happening.weight(),
+            happening: Some(happening),
+            is_visited: false,
         };
+        let id = self.insert(key, node, state);
         self.sources[id as usize].push(from);
     }
 
+    /// The number of the state; it is to be visited if it was not yet.
     fn insert(&mut self, key: String, node: Node, state: State) -> u32 {
-        if let Some(id) = self.known.get(&key) {
-            return *id;
+        let next = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let id = *self.known.entry(key).or_insert(next);
+        let length = node.length;
+        if id == next {
+            self.nodes.push(node);
+            self.sources.push(Vec::new());
+        } else if length < self.nodes[id as usize].length {
+            self.nodes[id as usize] = node;
+        } else {
+            return id;
         }
-        let id = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        self.known.insert(key, id);
-        self.nodes.push(node);
-        self.sources.push(Vec::new());
-        self.queue.push_back((id, state));
+        if self.open.len() <= length {
+            self.open.resize_with(length + 1, VecDeque::new);
+        }
+        self.open[length].push_back((id, state));
         id
     }
 
@@ -337,8 +323,11 @@ impl<'w> Walk<'w> {
     }
 
     fn note(&mut self, kind: Kind, part: Part, node: u32, last: Option<Happening>, detail: String) {
-        let found = Found { kind, part: part.clone(), node, last, detail };
-        self.found.entry((kind, part)).or_insert(found);
+        let length = self.nodes[node as usize].length + last.as_ref().map_or(0, Happening::weight);
+        let known = self.found.get(&(kind, part.clone()));
+        if known.is_none_or(|known| length < known.length) {
+            self.found.insert((kind, part.clone()), Found { kind, part, node, last, detail, length });
+        }
     }
 
     /// True if the value that is missing can be missing in a real job: the output of a step that has none, or a part of
@@ -354,14 +343,8 @@ impl<'w> Walk<'w> {
 
     /// Parked jobs from which no end can be reached.
     fn find_what_never_ends(&mut self) {
-        let mut can_end = vec![false; self.nodes.len()];
-        let mut open: Vec<u32> =
-            (0..).zip(&self.nodes).filter(|(_, node)| matches!(node.rest, Rest::Ended(_))).map(|(id, _)| id).collect();
-        while let Some(id) = open.pop() {
-            if !std::mem::replace(&mut can_end[id as usize], true) {
-                open.extend(self.sources[id as usize].iter().filter(|source| !can_end[**source as usize]));
-            }
-        }
+        let ends = (0..).zip(&self.nodes).filter(|(_, node)| matches!(node.rest, Rest::Ended(_)));
+        let can_end = leading_to(ends.map(|(id, _)| id).collect(), &self.sources);
         let stuck: Vec<(u32, String)> = (0..)
             .zip(&self.nodes)
             .filter(|(id, node)| node.rest == Rest::Parked && !can_end[*id as usize])
@@ -371,6 +354,17 @@ impl<'w> Walk<'w> {
             self.note(Kind::NeverEnds, Part::Step(step), id, None, String::new());
         }
     }
+}
+
+/// By state: true if one of these can be reached from it.
+fn leading_to(mut open: Vec<u32>, sources: &[Vec<u32>]) -> Vec<bool> {
+    let mut leads = vec![false; sources.len()];
+    while let Some(id) = open.pop() {
+        if !std::mem::replace(&mut leads[id as usize], true) {
+            open.extend(sources[id as usize].iter().filter(|source| !leads[**source as usize]));
+        }
+    }
+    leads
 }
 
 fn changed(state: &State, change: Change) -> State {

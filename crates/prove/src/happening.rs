@@ -54,11 +54,10 @@ pub(crate) enum Change {
     Undone,
 }
 
-/// An answer to a call.
+/// An answer to a call, as the worker sees it, and the ways in which it may have come about.
 pub(crate) struct Possible {
-    pub(crate) what: What,
     pub(crate) outcome: Outcome,
-    pub(crate) change: Change,
+    pub(crate) ways: Vec<(What, Change)>,
 }
 
 /// Every answer that a call of this slip may get. `stands`: an earlier attempt has had its effect.
@@ -93,39 +92,45 @@ fn http_answers(
     stands: bool,
 ) -> Vec<Possible> {
     let mut all = Vec::new();
-    let mut add = |what: What, answer: HttpAnswer, change: Change| {
-        all.push(Possible { what, outcome: classify(definition, slip, answer, 0), change });
+    let mut add = |answer: HttpAnswer, ways: Vec<(What, Change)>| {
+        all.push(Possible { outcome: classify(definition, slip, answer, 0), ways });
     };
     for (number, output) in outputs.iter().enumerate() {
-        add(What::Succeeds { output: number }, response(200, output.to_string().into_bytes()), changed);
+        add(response(200, output.to_string().into_bytes()), vec![(What::Succeeds { output: number }, changed)]);
     }
     let is_plain = |status: &&u16| !http.fail_on.contains(status) && !http.retry_on.contains(status);
     if let Some(status) = PLAIN_REFUSALS.iter().find(is_plain) {
-        add(What::Refused { status: Some(*status) }, response(*status, Vec::new()), Change::None);
+        add(response(*status, Vec::new()), vec![(What::Refused { status: Some(*status) }, Change::None)]);
     }
     if slip.phase == Phase::Forward {
         for status in named(&http.fail_on, stands) {
-            add(What::Named { status }, response(status, Vec::new()), Change::None);
+            add(response(status, Vec::new()), vec![(What::Named { status }, Change::None)]);
         }
-        add(What::OutputLost, HttpAnswer::TooLarge { status: 200, limit_bytes: 0 }, changed);
+        add(HttpAnswer::TooLarge { status: 200, limit_bytes: 0 }, vec![(What::OutputLost, changed)]);
         if is_plain(&&REDIRECT) {
-            for (done, change) in [(true, changed), (false, Change::None)] {
-                add(What::Redirected { done }, response(REDIRECT, Vec::new()), change);
-            }
+            add(response(REDIRECT, Vec::new()), both(changed, |done| What::Redirected { done }));
         }
     }
-    for (done, change) in [(true, changed), (false, Change::None)] {
-        add(What::NoAnswer { done }, HttpAnswer::TimedOut, change);
-    }
-    add(What::Unreachable, HttpAnswer::ConnectFailed(String::new()), Change::None);
+    add(HttpAnswer::TimedOut, both(changed, |done| What::NoAnswer { done }));
+    add(HttpAnswer::ConnectFailed(String::new()), vec![(What::Unreachable, Change::None)]);
     all
+}
+
+/// It was done, or it was not: the worker does not know.
+fn both(changed: Change, what: impl Fn(bool) -> What) -> Vec<(What, Change)> {
+    vec![(what(true), changed), (what(false), Change::None)]
 }
 
 /// One status of `fail_on` that a service gives only if nothing was done under the key, and one that says nothing.
 fn named(fail_on: &[u16], stands: bool) -> Vec<u16> {
-    let says_nothing = |status: &&u16| SAYS_NOTHING.contains(status) || !(400..500).contains(*status);
-    let honest = fail_on.iter().find(|status| !says_nothing(status)).filter(|_| !stands);
-    [honest, fail_on.iter().find(says_nothing)].into_iter().flatten().copied().collect()
+    let honest = fail_on.iter().find(|status| !says_nothing(**status)).filter(|_| !stands);
+    let other = fail_on.iter().find(|status| says_nothing(**status));
+    [honest, other].into_iter().flatten().copied().collect()
+}
+
+/// True for a status that a service may give though an earlier attempt was done.
+pub(crate) fn says_nothing(status: u16) -> bool {
+    SAYS_NOTHING.contains(&status) || !(400..500).contains(&status)
 }
 
 fn response(status: u16, body: Vec<u8>) -> HttpAnswer {
@@ -134,21 +139,18 @@ fn response(status: u16, body: Vec<u8>) -> HttpAnswer {
 
 /// As the verdicts of a native step are (`workers::NativeError`).
 fn native_answers(slip: &Slip, outputs: &[Value], changed: Change) -> Vec<Possible> {
-    let done = outputs.iter().enumerate().map(|(number, output)| Possible {
-        what: What::Succeeds { output: number },
-        outcome: Outcome::Succeeded { output: output.clone() },
-        change: changed,
-    });
-    let mut all: Vec<Possible> = done.collect();
-    let mut add = |what: What, outcome: Outcome, change: Change| all.push(Possible { what, outcome, change });
-    add(What::Refused { status: None }, failed(false, Effect::Refused), Change::None);
+    let mut all = Vec::new();
+    let mut add = |outcome: Outcome, ways: Vec<(What, Change)>| all.push(Possible { outcome, ways });
+    for (number, output) in outputs.iter().enumerate() {
+        let outcome = Outcome::Succeeded { output: output.clone() };
+        add(outcome, vec![(What::Succeeds { output: number }, changed)]);
+    }
+    add(failed(false, Effect::Refused), vec![(What::Refused { status: None }, Change::None)]);
     if slip.phase == Phase::Forward {
-        add(What::OutputLost, Outcome::too_large("the output is too large"), changed);
+        add(Outcome::too_large("the output is too large"), vec![(What::OutputLost, changed)]);
     }
-    for (done, change) in [(true, changed), (false, Change::None)] {
-        add(What::NoAnswer { done }, failed(true, Effect::Unknown), change);
-    }
-    add(What::Unreachable, failed(true, Effect::Unsent), Change::None);
+    add(failed(true, Effect::Unknown), both(changed, |done| What::NoAnswer { done }));
+    add(failed(true, Effect::Unsent), vec![(What::Unreachable, Change::None)]);
     all
 }
 

@@ -4,8 +4,9 @@ use flow::definition::{Call, Definition};
 use flow::event::JobStatus;
 use flow::slip::Phase;
 
-use crate::explore::{Found, Happening, Then, Walk};
+use crate::explore::{Found, Walk};
 use crate::happening::What;
+use crate::way::{Happening, Then};
 use crate::world::World;
 
 /// The sentences of the shortest way to a finding, and the number of its start.

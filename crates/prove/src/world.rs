@@ -70,7 +70,7 @@ impl World {
             start: number,
             outputs: Vec::new(),
         };
-        Some((state.clone(), moved(&self.definition, &state, decision)))
+        Some((state.clone(), moved(&state, &decision)))
     }
 
     /// The key under which equal states are folded.

@@ -1,6 +1,6 @@
 //! Every kind of finding, with its shortest story.
 
-use super::{found, proved, told};
+use super::{flow, found, proved, told};
 
 const BOTH_UNDOABLE: &str = "flow: f
 steps:
@@ -31,12 +31,12 @@ steps:
 ",
     );
     assert_eq!(found(&proof), ["effect-stands:mail"]);
-    // Even alone: its worker does not learn whether it was sent.
     assert_eq!(
         told(&proof, "effect-stands:mail"),
         "effect-stands: what `mail` did may stand after the job has ended badly, and nothing undoes it
   --> flow.yaml:3:5
-    1. mail is done, and its output is too large to be kept: the job has failed.
+    1. mail answers 200.
+    2. pay answers 400: the job has failed.
    = help: a `compensate` for `mail`; if it needs none: --accept effect-stands:mail"
     );
 }
@@ -227,4 +227,23 @@ steps:
         let told = told(&proof, "effect-stands:one");
         assert!(told.contains("somebody cancels the job before two is called: the job is cancelled."), "{told}");
     }
+}
+
+#[test]
+fn the_linter_names_what_one_look_at_a_step_tells() {
+    let text = "flow: f
+input: { type: object, required: [n], properties: { n: { type: integer, minimum: 1 } } }
+steps:
+  - id: one
+    when: \"{{ input.n > WHEN }}\"
+    http: { method: POST, url: \"http://a/x\", fail_on: [FAIL_ON] }
+";
+    let told = |when: &str, fail_on: &str| {
+        let flow = flow(&text.replace("WHEN", when).replace("FAIL_ON", fail_on));
+        prove::hints(&flow).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told("1", "402"), Vec::<String>::new());
+    let hints = told("0", "402, 409");
+    assert!(hints[0].contains("takes 409 for \"nothing was done\"") && hints[0].contains("flow.yaml:4:5"), "{hints:?}");
+    assert!(hints[1].contains("holds for every input") && hints[1].contains("flow.yaml:5:5"), "{hints:?}");
 }
