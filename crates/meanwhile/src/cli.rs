@@ -161,21 +161,18 @@ pub(crate) enum FlowsCommand {
     )]
     Diff(DiffArgs),
     /// Walk every combination of outcomes of every step, and show what can go wrong, with the shortest story
-    #[command(
-        after_help = "The exit code is 0 when each flow is proved, 1 when something was found, 2 when a file cannot be\n\
-                            used, 3 when a flow has more states than were to be visited. Nothing is called: no Kafka, no\n\
-                            Postgres, no service.\n\n\
-                            Steps succeed, are refused, cannot be reached, give no answer (and were done, or not), lose\n\
-                            their output; workers stop, deadlines pass, jobs are cancelled, operators send parked jobs\n\
-                            on. Found is: an effect that nobody undoes, an expression that cannot be evaluated, a step\n\
-                            with `idempotent: false` that runs twice, a job that cannot end, a branch never taken."
-    )]
+    #[command(after_help = "The exit code is 0 when each flow is proved, 1 when something was found, 2 when a file\n\
+                      cannot be used, 3 when a flow has more states than were to be visited. Nothing is\n\
+                      called: no Kafka, no Postgres, no service.\n\n\
+                      Steps succeed, are refused, cannot be reached, give no answer (and were done, or not),\n\
+                      lose their output; workers stop, deadlines pass, jobs are cancelled, operators send\n\
+                      parked jobs on. Found is: an effect that nobody undoes, an expression that cannot be\n\
+                      evaluated, a step with `idempotent: false` that runs twice, a job that cannot end, a\n\
+                      branch never taken.")]
     Prove(ProveArgs),
     /// Run the test cases that lie beside flows (order.test.yaml beside order.yaml)
-    #[command(
-        after_help = "The exit code is 0 when every case is as expected, 1 when one is not, 2 when a file cannot be\n\
-                            used. Nothing is called, and no time passes: waits and time-outs are skipped."
-    )]
+    #[command(after_help = "The exit code is 0 when every case is as expected, 1 when one is not, 2 when a file\n\
+                      cannot be used. Nothing is called, and no time passes: waits are skipped.")]
     Test(TestArgs),
     /// Make the definitions of a folder the active ones. Jobs under way stay on their version
     Apply {

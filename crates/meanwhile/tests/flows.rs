@@ -55,7 +55,8 @@ fn findings_end_with_1_unless_each_is_accepted() {
     assert_eq!(code, Some(1), "{told}");
     for part in [
         format!(
-            "effect-stands: what `mail` did may stand after the job has ended badly, and nothing undoes it\n  --> {file}:3:5\n"
+            "effect-stands: what `mail` did may stand after the job has ended badly, and nothing undoes it\n  \
+             --> {file}:3:5\n"
         ),
         "    1. mail answers 200.\n    2. pay answers 400: the job has failed.\n".to_owned(),
         "mail: 1 finding; ".to_owned(),
@@ -79,7 +80,8 @@ fn a_proof_that_stops_at_its_limit_ends_with_3() {
 #[test]
 fn files_that_cannot_be_used_end_with_2_and_tell_why() {
     let cases = "cases:\n  - case: one\n    expect: { status: succeded }\n";
-    let folder = folder(&[("bad.yaml", "flow: bad\nstep: []\n"), ("mail.yaml", MAIL), ("mail.test.yaml", cases)]);
+    let bad = "flow: bad\nstep: []\n";
+    let folder = folder(&[("bad.yaml", bad), ("mail.yaml", MAIL), ("mail.test.yaml", cases)]);
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (code, _, told) = meanwhile(&["prove", &path("bad.yaml")]);
     assert!(code == Some(2) && told.contains("bad.yaml:2:1") && told.contains("`steps`"), "{told}");

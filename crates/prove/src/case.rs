@@ -2,6 +2,7 @@
 
 use flow::decide::{Effect, HttpAnswer, Outcome, StepError, code};
 use flow::definition::{Content, Fields, Node, Place, Problem, Reader, limit, read_yaml};
+use flow::view::JobView;
 use serde_json::Value;
 
 use crate::flow_file::FlowFile;
@@ -77,6 +78,14 @@ pub(crate) struct Expected {
 pub(crate) struct ExpectedCall {
     pub(crate) name: CallName,
     pub(crate) parts: Vec<(String, Value, Place)>,
+}
+
+/// What happened in a case.
+pub(crate) struct Run {
+    pub(crate) view: Option<JobView>,
+    pub(crate) calls: Vec<(CallName, Value)>,
+    /// The reason for which the run stopped before its end.
+    pub(crate) stopped: Option<String>,
 }
 
 impl std::fmt::Display for CallName {

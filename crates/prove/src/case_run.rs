@@ -10,7 +10,7 @@ use flow::slip::{HoldReason, Phase, Slip};
 use flow::view::JobView;
 use serde_json::{Map, Value, json};
 
-use crate::case::{Answer, CallName, Case, CaseFile, Given};
+use crate::case::{Answer, CallName, Case, CaseFile, Given, Run};
 use crate::compare::{Difference, compare};
 use crate::flow_file::FlowFile;
 use crate::probe::new_job;
@@ -31,14 +31,6 @@ pub struct CaseReport {
     pub line: u32,
     /// What is not as expected.
     pub differences: Vec<Difference>,
-}
-
-/// What happened in a case.
-pub(crate) struct Run {
-    pub(crate) view: Option<JobView>,
-    pub(crate) calls: Vec<(CallName, Value)>,
-    /// The reason for which the run stopped before its end.
-    pub(crate) stopped: Option<String>,
 }
 
 /// Runs every case of a file.

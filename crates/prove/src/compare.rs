@@ -2,11 +2,10 @@
 
 use std::fmt;
 
+use flow::definition::Place;
 use serde_json::Value;
 
-use crate::case::{CallName, Case, ExpectedCall};
-use crate::case_run::Run;
-use flow::definition::Place;
+use crate::case::{CallName, Case, ExpectedCall, Run};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -104,7 +104,11 @@ fn an_operator_and_a_cancel_are_part_of_a_case() {
     given: { input: { sku: cup }, steps: { reserve: 200, pack: fails }, undo: { reserve: 400 } }
     expect: { status: needs_attention, calls: [reserve, undo reserve] }
   - case: sent on
-    given: { input: { sku: cup }, steps: { reserve: { body: { id: 1 } }, pack: fails }, undo: { reserve: [400, 204] }, resumes: 1 }
+    given:
+      input: { sku: cup }
+      steps: { reserve: { body: { id: 1 } }, pack: fails }
+      undo: { reserve: [400, 204] }
+      resumes: 1
     expect: { status: failed, calls: [reserve, pack, undo reserve, undo reserve] }
 ";
     // The second reads an output that is not there, so its step is never called.

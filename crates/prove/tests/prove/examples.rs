@@ -77,7 +77,9 @@ steps:
             "  - id: s{step}
     http: {{ method: POST, url: \"http://s{step}/x\", fail_on: [402] }}
     compensate:
-      http: {{ method: DELETE, url: \"http://s{step}/{{{{ steps.s{step}.output.id | default(step.idempotency_key) }}}}\" }}
+      http:
+        method: DELETE
+        url: \"http://s{step}/{{{{ steps.s{step}.output.id | default(step.idempotency_key) }}}}\"
 "
         ));
         match step {

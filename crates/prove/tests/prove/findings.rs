@@ -180,7 +180,10 @@ fn a_branch_that_no_input_takes_is_found_in_both_directions() {
     let flow = |condition: &str| {
         format!(
             "flow: f
-input: {{ type: object, required: [kind, n], properties: {{ kind: {{ enum: [a, b] }}, n: {{ type: integer, minimum: 1 }} }} }}
+input:
+  type: object
+  required: [kind, n]
+  properties: {{ kind: {{ enum: [a, b] }}, n: {{ type: integer, minimum: 1 }} }}
 steps:
   - id: one
     when: \"{{{{ {condition} }}}}\"
