@@ -1,6 +1,5 @@
 //! `meanwhile flows prove` and `flows test` as a person or a CI job calls them: no server is there.
 
-#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "set-up of a test: a failure is the test's")]
 
 use std::fs;

@@ -78,7 +78,7 @@ impl<'w> Walk<'w> {
                 walk.is_complete = false;
                 break;
             }
-            if id as usize % REPORT_EVERY == 0 {
+            if (id as usize).is_multiple_of(REPORT_EVERY) {
                 progress(walk.nodes.len());
             }
             walk.expand(id, &state);

@@ -50,10 +50,9 @@ fn places(root: &Node) -> BTreeMap<Part, Place> {
     for step in steps {
         let Some((_, Node { content: Content::Text(id), .. })) = entry(step, "id") else { continue };
         places.insert(Part::Step(id.clone()), step.place);
-        let parts: [(&str, fn(String) -> Part); 2] = [("when", Part::When), ("compensate", Part::Compensation)];
-        for (key, part) in parts {
+        for (key, part) in [("when", Part::When(id.clone())), ("compensate", Part::Compensation(id.clone()))] {
             if let Some((place, _)) = entry(step, key) {
-                places.insert(part(id.clone()), place);
+                places.insert(part, place);
             }
         }
     }

@@ -120,9 +120,9 @@ fn no_input(file: &FlowFile, options: &Options) -> Problem {
 fn undecided(world: &World, walk: &Walk<'_>, assumed: &[usize]) -> Vec<usize> {
     let open = world.domain.conditions.iter().filter(|condition| {
         let id = &world.definition.steps()[condition.step].id;
-        let seen = |value: bool| walk.branches.contains(&(id.clone(), value));
+        let has_both = [true, false].iter().all(|value| walk.branches.contains(&(id.clone(), *value)));
         let is_decided = condition.scanned.is_simple && world.domain.is_exhaustive;
-        !(seen(true) && seen(false)) && !is_decided && !assumed.contains(&condition.step)
+        !(has_both || is_decided || assumed.contains(&condition.step))
     });
     open.map(|condition| condition.step).collect()
 }

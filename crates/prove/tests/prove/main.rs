@@ -1,6 +1,5 @@
 //! Proofs and test cases of flows: each kind of finding has a flow that has it, and one that has not.
 
-#![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 mod cases;
