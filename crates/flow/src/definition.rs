@@ -29,12 +29,11 @@ mod step;
 mod visible;
 mod yaml_number;
 
+pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};
+pub use reader::{Fields, Reader};
 pub use route::{Clash, clashes};
 pub use step::{Action, Call, Http, Native, Retry, Step, StepKind};
-
-use node::{Node, Place};
-use reader::Reader;
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]
@@ -95,30 +94,8 @@ pub type ResolveRef<'a> = dyn FnMut(&str) -> Result<Value, String> + 'a;
 impl Definition {
     /// Reads a flow file. Every problem that can be found is reported.
     pub fn parse_yaml(file: &str, text: &str, resolve_ref: &mut ResolveRef<'_>) -> Result<Self, Vec<Problem>> {
-        let mut reader = Reader::new(file);
-        if text.len() > limit::DOCUMENT_BYTES_MAX {
-            reader.problem(Place::default(), format!("a flow file of {} bytes is too large", text.len())).expected =
-                Some(format!("at most {} bytes", limit::DOCUMENT_BYTES_MAX));
-            return Err(reader.finish());
-        }
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_depth: limit::DEPTH_MAX, max_documents: 1 },
-            strict_booleans: true,
-        };
-        match serde_saphyr::from_str_with_options::<Node>(text, options) {
-            Ok(mut root) => {
-                yaml_number::settle(&mut reader, &mut root, text);
-                Self::read(reader, &root, resolve_ref)
-            }
-            Err(error) => {
-                let place = error.location().map(Place::of).unwrap_or_default();
-                let problem = reader.problem(place, format!("not YAML: {}", plain_message(&error)));
-                if text.contains("{{") {
-                    problem.hint = Some("a text that begins with `{{` needs quotes: \"{{ … }}\"".to_owned());
-                }
-                Err(reader.finish())
-            }
-        }
+        let (reader, root) = read_yaml(file, text)?;
+        Self::read(reader, &root, resolve_ref)
     }
 
     /// Reads a canonical document, as [`Definition::document`] gave it.
@@ -247,6 +224,35 @@ impl Definition {
 
     pub(crate) fn result(&self) -> Option<&Template> {
         self.0.result.as_ref()
+    }
+}
+
+/// Reads a YAML file with places: the flow itself, or what stands beside it. The reader takes the problems that are
+/// found in it.
+pub fn read_yaml<'a>(file: &'a str, text: &str) -> Result<(Reader<'a>, Node), Vec<Problem>> {
+    let mut reader = Reader::new(file);
+    if text.len() > limit::DOCUMENT_BYTES_MAX {
+        reader.problem(Place::default(), format!("a flow file of {} bytes is too large", text.len())).expected =
+            Some(format!("at most {} bytes", limit::DOCUMENT_BYTES_MAX));
+        return Err(reader.finish());
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: limit::DEPTH_MAX, max_documents: 1 },
+        strict_booleans: true,
+    };
+    match serde_saphyr::from_str_with_options::<Node>(text, options) {
+        Ok(mut root) => {
+            yaml_number::settle(&mut reader, &mut root, text);
+            Ok((reader, root))
+        }
+        Err(error) => {
+            let place = error.location().map(Place::of).unwrap_or_default();
+            let problem = reader.problem(place, format!("not YAML: {}", plain_message(&error)));
+            if text.contains("{{") {
+                problem.hint = Some("a text that begins with `{{` needs quotes: \"{{ … }}\"".to_owned());
+            }
+            Err(reader.finish())
+        }
     }
 }
 

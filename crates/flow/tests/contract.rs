@@ -22,10 +22,15 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn definitions(folder: &Path) -> Vec<Definition> {
     let read = |file: &Path| fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut resolve = |name: &str| serde_json::from_str(&read(&folder.join(name))).map_err(|error| error.to_string());
-    let is_flow = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "yaml");
+    let is_flow = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "yaml") && !is_cases(file);
     let parse =
         |file: &PathBuf| Definition::parse_yaml(&file.display().to_string(), &read(file), &mut resolve).unwrap();
     files(folder).iter().filter(is_flow).map(parse).collect()
+}
+
+/// Test cases lie beside the flows, and are no promise.
+fn is_cases(file: &Path) -> bool {
+    file.to_string_lossy().ends_with(".test.yaml")
 }
 
 /// The accepted flows become these, byte for byte.
@@ -33,8 +38,8 @@ fn accept(from: &Path, to: &Path) {
     for file in files(to) {
         fs::remove_file(file).unwrap();
     }
-    for file in files(from) {
-        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    for file in files(from).iter().filter(|file| !is_cases(file)) {
+        fs::copy(file, to.join(file.file_name().unwrap())).unwrap();
     }
 }
 

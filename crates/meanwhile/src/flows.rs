@@ -1,8 +1,9 @@
-//! `meanwhile flows lint`, `diff` and `apply`.
+//! `meanwhile flows lint`, `diff`, `prove`, `test` and `apply`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ::prove::{FlowFile, hints};
 use process::Base;
 use service_kit::config::Sources;
 use setup::files;
@@ -10,6 +11,18 @@ use setup::files;
 use crate::roles::target;
 
 pub(crate) mod diff;
+pub(crate) mod prove;
+pub(crate) mod test;
+
+/// The exit code of `prove` and `test` for files that cannot be used, so that it is told from what they found.
+const EXIT_BAD_INPUT: u8 = 2;
+
+/// Says why files cannot be used.
+#[expect(clippy::print_stderr, reason = "the last word of a command")]
+fn bad_input(error: &anyhow::Error, code: u8) -> anyhow::Result<ExitCode> {
+    eprintln!("{error:#}");
+    Ok(ExitCode::from(code))
+}
 
 /// `meanwhile flows lint`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
@@ -24,6 +37,11 @@ pub(crate) fn lint(paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
     }
     for hint in checked.definitions.iter().flat_map(|definition| definition.hints()) {
         println!("{hint}\n");
+    }
+    for file in found.iter().filter(|_| checked.problems.is_empty()) {
+        if let Ok(flow) = files::read_as(file, FlowFile::parse)? {
+            hints(&flow).iter().for_each(|hint| println!("{hint}\n"));
+        }
     }
     for definition in &checked.definitions {
         println!("ok: {} ({}), {} steps", definition.name(), definition.version(), definition.steps().len());

@@ -88,6 +88,8 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Healthcheck(args) => healthcheck::run(args, &sources).await,
         Command::Flows(FlowsCommand::Lint { paths }) => flows::lint(&paths),
         Command::Flows(FlowsCommand::Diff(args)) => flows::diff::run(&args, &sources).await,
+        Command::Flows(FlowsCommand::Prove(args)) => flows::prove::run(&args),
+        Command::Flows(FlowsCommand::Test(args)) => flows::test::run(&args),
         Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
         Command::Submit(args) => jobs::submit(args).await,
         Command::Jobs(JobsCommand::Show(args)) => jobs::show(args).await,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use flow::definition::{Clash, Definition, Problem, clashes};
+use flow::definition::{Clash, Definition, Problem, ResolveRef, clashes};
 
 /// The largest flow file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -54,7 +54,7 @@ pub fn find(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let file = entry.with_context(|| format!("reading the folder {}", path.display()))?.path();
-        if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        if is_yaml(&file) && !is_cases(&file) {
             files.push(file);
         }
     }
@@ -63,6 +63,42 @@ pub fn find(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// The files with test cases of a folder, in order; a file is itself.
+///
+/// # Errors
+/// There is no such path, or the folder cannot be read.
+pub fn find_cases(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.exists() {
+        bail!(
+            "there is no {}; expected a file with test cases, or a folder with such files (*.test.yaml)",
+            path.display()
+        );
+    }
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).with_context(|| format!("reading the folder {}", path.display()))?;
+    let mut files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    files.retain(|file| is_cases(file));
+    files.sort();
+    Ok(files)
+}
+
+/// The flow's file that lies beside a file with its test cases: `order.yaml` beside `order.test.yaml`.
+pub fn flow_of_cases(cases: &Path) -> PathBuf {
+    let name = cases.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    cases.with_file_name(name.replacen(".test.", ".", 1))
+}
+
+fn is_yaml(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+/// Test cases of a flow lie beside it.
+fn is_cases(file: &Path) -> bool {
+    is_yaml(file) && file.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(".test"))
 }
 
 /// Reads and checks these files.
@@ -101,13 +137,22 @@ fn taken(clash: &Clash, file_of: impl Fn(&Definition) -> String) -> Problem {
 }
 
 fn read(file: &Path) -> anyhow::Result<Result<Definition, Vec<Problem>>> {
+    read_as(file, Definition::parse_yaml)
+}
+
+/// Reads a flow's file as something else than its definition; the parser gets the file's name, its text, and the files
+/// beside it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_as<T>(file: &Path, parse: impl FnOnce(&str, &str, &mut ResolveRef<'_>) -> T) -> anyhow::Result<T> {
     let text = read_text(file)?;
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut resolve = |name: &str| {
         let text = read_text(&folder.join(name)).map_err(|error| format!("{error:#}"))?;
         serde_json::from_str(&text).map_err(|error| format!("{name}: {error}"))
     };
-    Ok(Definition::parse_yaml(&file.display().to_string(), &text, &mut resolve))
+    Ok(parse(&file.display().to_string(), &text, &mut resolve))
 }
 
 fn declared_twice(file: &Path, name: &str, other: &Path) -> Problem {
@@ -148,7 +193,7 @@ mod tests {
     #[test]
     fn the_flows_of_a_folder_are_read_in_order_and_other_files_are_left_alone() {
         let other = FLOW.replace("order", "refund");
-        let folder = folder(&[("b.yaml", FLOW), ("a.yml", &other), ("notes.txt", "flow:")]);
+        let folder = folder(&[("b.yaml", FLOW), ("a.yml", &other), ("notes.txt", "flow:"), ("b.test.yaml", "cases:")]);
         let names: Vec<String> =
             read_to_apply(folder.path()).unwrap().iter().map(|flow| flow.name().to_owned()).collect();
         assert_eq!(names, ["refund", "order"]);

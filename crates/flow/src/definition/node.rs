@@ -9,9 +9,11 @@ use serde_saphyr::Spanned;
 
 /// A line and a column, from 1; zeros where a document has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
+pub struct Place {
+    /// The line.
+    pub line: u32,
+    /// The column.
+    pub column: u32,
 }
 
 impl Place {
@@ -23,34 +25,44 @@ impl Place {
 
 /// A value and its place.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
-    pub(crate) place: Place,
+pub struct Node {
+    /// Where it begins.
+    pub place: Place,
     /// The bytes of the document that it takes; none where it has no text of its own.
-    pub(crate) bytes: Range<usize>,
-    pub(crate) content: Content,
+    pub bytes: Range<usize>,
+    /// The value.
+    pub content: Content,
 }
 
 /// A value.
 #[derive(Debug, Clone)]
-pub(crate) enum Content {
+pub enum Content {
+    /// `null`
     Null,
+    /// `true` or `false`
     Bool(bool),
+    /// A number, with the digits that were written.
     Number(Number),
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// A mapping, in the order of the document.
     Map(Vec<(Key, Node)>),
 }
 
 /// A key and its place.
 #[derive(Debug, Clone)]
-pub(crate) struct Key {
-    pub(crate) place: Place,
-    pub(crate) text: String,
+pub struct Key {
+    /// Where it begins.
+    pub place: Place,
+    /// The key itself.
+    pub text: String,
 }
 
 impl Node {
     /// The value without places. The order of keys is kept.
-    pub(crate) fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         match &self.content {
             Content::Null => Value::Null,
             Content::Bool(bool) => Value::Bool(*bool),
@@ -64,7 +76,7 @@ impl Node {
     }
 
     /// The reverse of [`Node::to_json`]; no value has a place.
-    pub(crate) fn from_json(value: &Value) -> Self {
+    pub fn from_json(value: &Value) -> Self {
         let place = Place::default();
         let content = match value {
             Value::Null => Content::Null,
@@ -82,7 +94,7 @@ impl Node {
     }
 
     /// The value's type with its article, for messages.
-    pub(crate) const fn kind(&self) -> &'static str {
+    pub const fn kind(&self) -> &'static str {
         match self.content {
             Content::Null => "nothing",
             Content::Bool(_) => "a boolean",

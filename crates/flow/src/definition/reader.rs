@@ -7,7 +7,7 @@ use super::{Problem, duration, limit};
 use crate::nearest::nearest;
 
 /// Collects problems; every method answers none where it has reported one.
-pub(super) struct Reader<'a> {
+pub struct Reader<'a> {
     file: &'a str,
     is_file: bool,
     problems: Vec<Problem>,
@@ -16,18 +16,20 @@ pub(super) struct Reader<'a> {
 
 /// The entries of a mapping whose keys were checked.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'n> {
-    pub(super) place: Place,
+pub struct Fields<'n> {
+    /// Where the mapping begins.
+    pub place: Place,
     entries: &'n [(Key, Node)],
 }
 
 impl<'n> Fields<'n> {
-    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
+    /// The value of this key, if it is there.
+    pub fn get(&self, name: &str) -> Option<&'n Node> {
         self.entries.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
     }
 
     /// The place of the key.
-    pub(super) fn place_of(&self, name: &str) -> Place {
+    pub fn place_of(&self, name: &str) -> Place {
         self.entries.iter().find(|(key, _)| key.text == name).map_or(self.place, |(key, _)| key.place)
     }
 }
@@ -59,16 +61,18 @@ impl<'a> Reader<'a> {
     }
 
     /// The problems in the order of the file.
-    pub(super) fn finish(mut self) -> Vec<Problem> {
+    pub fn finish(mut self) -> Vec<Problem> {
         self.problems.sort_by_key(|problem| (problem.line, problem.column));
         self.problems
     }
 
-    pub(super) const fn is_clean(&self) -> bool {
+    /// True while there is no problem.
+    pub const fn is_clean(&self) -> bool {
         self.problems.is_empty()
     }
 
-    pub(super) fn problem(&mut self, place: Place, message: impl Into<String>) -> &mut Problem {
+    /// Notes a problem; the caller may add to it.
+    pub fn problem(&mut self, place: Place, message: impl Into<String>) -> &mut Problem {
         self.problems.push(Problem {
             file: self.file.to_owned(),
             line: place.line,
@@ -82,7 +86,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The entries of a mapping that has no other keys than these.
-    pub(super) fn fields<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Fields<'n>> {
+    pub fn fields<'n>(&mut self, node: &'n Node, what: &str, known: &[&str]) -> Option<Fields<'n>> {
         let Content::Map(entries) = &node.content else {
             let problem = self.problem(node.place, format!("{what} is {}", node.kind()));
             problem.expected = Some(format!("a mapping with {}", known.join(", ")));
@@ -108,21 +112,23 @@ impl<'a> Reader<'a> {
     }
 
     /// The entries of a mapping with keys of the writer's own.
-    pub(super) fn map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [(Key, Node)]> {
+    pub fn map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [(Key, Node)]> {
         match &node.content {
             Content::Map(entries) => Some(entries),
             _ => self.wrong_kind(node, what, "a mapping"),
         }
     }
 
-    pub(super) fn list<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
+    /// The items of a list.
+    pub fn list<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
         match &node.content {
             Content::List(items) => Some(items),
             _ => self.wrong_kind(node, what, "a list"),
         }
     }
 
-    pub(super) fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+    /// A text.
+    pub fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
         match &node.content {
             Content::Text(text) => Some(text),
             Content::Map(_) => {
@@ -135,19 +141,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn bool(&mut self, node: &Node, what: &str) -> Option<bool> {
+    /// A boolean.
+    pub fn bool(&mut self, node: &Node, what: &str) -> Option<bool> {
         match node.content {
             Content::Bool(bool) => Some(bool),
             _ => self.wrong_kind(node, what, "true or false"),
         }
     }
 
-    pub(super) fn whole_number(
-        &mut self,
-        node: &Node,
-        what: &str,
-        range: std::ops::RangeInclusive<u64>,
-    ) -> Option<u64> {
+    /// A whole number of this range.
+    pub fn whole_number(&mut self, node: &Node, what: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
         match &node.content {
             Content::Number(number) if number.as_u64().is_some_and(|number| range.contains(&number)) => number.as_u64(),
             _ => {
@@ -158,7 +161,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One of a few words.
-    pub(super) fn word<'w>(&mut self, node: &Node, what: &str, words: &[&'w str]) -> Option<&'w str> {
+    pub fn word<'w>(&mut self, node: &Node, what: &str, words: &[&'w str]) -> Option<&'w str> {
         let text = self.text(node, what)?;
         let found = words.iter().find(|word| **word == text).copied();
         if found.is_none() {
@@ -172,7 +175,8 @@ impl<'a> Reader<'a> {
         found
     }
 
-    pub(super) fn duration_ms(&mut self, node: &Node, what: &str, max_ms: u64) -> Option<u64> {
+    /// A duration in milliseconds, `max_ms` at most.
+    pub fn duration_ms(&mut self, node: &Node, what: &str, max_ms: u64) -> Option<u64> {
         let text = match &node.content {
             Content::Text(text) => text.as_str(),
             _ => return self.wrong_kind(node, what, duration::EXPECTED),
@@ -181,7 +185,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A duration that was part of a longer text.
-    pub(super) fn checked_ms(&mut self, place: Place, text: &str, what: &str, max_ms: u64) -> Option<u64> {
+    pub fn checked_ms(&mut self, place: Place, text: &str, what: &str, max_ms: u64) -> Option<u64> {
         let Some(ms) = duration::parse_ms(text.trim()) else {
             let problem = self.problem(place, format!("{what}: `{text}` is not a duration"));
             problem.expected = Some(duration::EXPECTED.to_owned());
@@ -196,7 +200,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A name that may stand in topics, keys and headers. `dashes`: `-` is allowed too.
-    pub(super) fn name(&mut self, node: &Node, what: &str, dashes: bool) -> Option<String> {
+    pub fn name(&mut self, node: &Node, what: &str, dashes: bool) -> Option<String> {
         let text = self.text(node, what)?;
         let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
         let all =
@@ -210,7 +214,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(super) fn missing(&mut self, place: Place, what: &str, key: &str) {
+    /// Notes that a key is not there.
+    pub fn missing(&mut self, place: Place, what: &str, key: &str) {
         self.problem(place, format!("{what} has no `{key}`")).expected = Some(format!("`{key}`"));
     }
 

@@ -23,7 +23,8 @@ fn root() -> PathBuf {
 fn served() -> Value {
     let folder = root().join("flows");
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    let is_cases = |file: &Path| file.to_string_lossy().ends_with(".test.yaml");
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml") && !is_cases(file));
     files.sort();
     let read = |file: &Path| fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut resolve = |name: &str| serde_json::from_str(&read(&folder.join(name))).map_err(|error| error.to_string());

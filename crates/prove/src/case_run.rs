@@ -1,0 +1,212 @@
+//! A case, run on the flow's own decisions, with a clock that skips every wait.
+
+use flow::decide::{
+    Decision, Env, HttpAnswer, HttpCall, NativeCall, Next, Outcome, Prepared, advance, classify, code, prepare,
+    resumed, start, steps_total,
+};
+use flow::definition::Definition;
+use flow::event::JobEvent;
+use flow::slip::{HoldReason, Phase, Slip};
+use flow::view::JobView;
+use serde_json::{Map, Value, json};
+
+use crate::case::{Answer, CallName, Case, CaseFile, Given, Run};
+use crate::compare::{Difference, compare};
+use crate::flow_file::FlowFile;
+use crate::probe::new_job;
+use crate::scan::expressions;
+use crate::world::variable;
+
+/// Moves of a token in one case: a flow of 100 steps with 100 attempts each, there and back.
+const MOVES_MAX: u32 = 100_000;
+
+/// The outcome of a case.
+#[derive(Debug)]
+pub struct CaseReport {
+    /// The case's name.
+    pub name: String,
+    /// The case's file.
+    pub file: String,
+    /// The line of its name, from 1.
+    pub line: u32,
+    /// What is not as expected.
+    pub differences: Vec<Difference>,
+}
+
+/// Runs every case of a file.
+pub fn run_cases(flow: &FlowFile, file: &CaseFile) -> Vec<CaseReport> {
+    let env = surroundings(&flow.definition, file);
+    let report = |case: &Case| {
+        let run = Runner::new(&flow.definition, &env, case).run();
+        CaseReport {
+            name: case.name.clone(),
+            file: file.name.clone(),
+            line: case.line,
+            differences: compare(case, &run),
+        }
+    };
+    file.cases.iter().map(report).collect()
+}
+
+fn surroundings(definition: &Definition, file: &CaseFile) -> Env {
+    let mut env = Env::default();
+    for path in expressions(definition.document()).into_iter().flat_map(|scanned| scanned.paths) {
+        match path.split('.').collect::<Vec<_>>().as_slice() {
+            ["env", name, ..] => drop(env.vars.insert((*name).to_owned(), variable(name))),
+            ["secrets", name, ..] => drop(env.secrets.insert((*name).to_owned(), (*name).to_lowercase())),
+            _ => {}
+        }
+    }
+    env.vars.extend(file.env.iter().cloned());
+    env
+}
+
+struct Runner<'a> {
+    definition: &'a Definition,
+    env: &'a Env,
+    case: &'a Case,
+    now_ms: i64,
+    cursor: i64,
+    resumes_left: u64,
+    was_cancelled: bool,
+    run: Run,
+}
+
+impl<'a> Runner<'a> {
+    fn new(definition: &'a Definition, env: &'a Env, case: &'a Case) -> Self {
+        let run = Run { view: None, calls: Vec::new(), stopped: None };
+        let resumes_left = case.resumes;
+        Self { definition, env, case, now_ms: 0, cursor: -1, resumes_left, was_cancelled: false, run }
+    }
+
+    fn run(mut self) -> Run {
+        let job = new_job(self.case.input.clone(), "a-test".to_owned());
+        let mut slip = self.follow(start(self.definition, job, self.now_ms));
+        for _ in 0..MOVES_MAX {
+            let Some(arrived) = slip else { return self.run };
+            slip = self.arrive(&arrived);
+        }
+        self.run.stopped = Some(format!("the job had not ended after {MOVES_MAX} moves"));
+        self.run
+    }
+
+    /// The slip with which the job goes on.
+    fn arrive(&mut self, slip: &Slip) -> Option<Slip> {
+        let is_undo = slip.phase == Phase::Undo;
+        if !is_undo && !self.was_cancelled && self.case.cancel_before.as_ref() == Some(&slip.step) {
+            self.was_cancelled = true;
+            return self.follow(advance(self.definition, slip, Outcome::Cancelled, self.now_ms));
+        }
+        let name = CallName { step: slip.step.clone(), is_undo };
+        let (request, timeout_ms) = match prepare(self.definition, slip, self.env, self.now_ms) {
+            Prepared::Outcome(outcome) => {
+                return self.follow(advance(self.definition, slip, outcome, self.now_ms));
+            }
+            Prepared::Missing(missing) => {
+                self.run.stopped = Some(format!("{name} cannot be called: {}", missing.what));
+                return None;
+            }
+            Prepared::Http(call) => (http_request(&call, self.now_ms), call.timeout_ms),
+            Prepared::Native(call) => (native_request(&call, self.now_ms), call.timeout_ms),
+        };
+        let Some(given) = self.given(&name) else {
+            self.run.stopped = Some(format!("{name} is called, and the case gives no outcome for it"));
+            self.run.calls.push((name, request));
+            return None;
+        };
+        self.run.calls.push((name, request));
+        let (outcome, took_ms) = outcome(self.definition, slip, given, timeout_ms, self.now_ms);
+        self.now_ms = self.now_ms.saturating_add_unsigned(took_ms);
+        self.follow(advance(self.definition, slip, outcome, self.now_ms))
+    }
+
+    /// The outcome of the next attempt. A compensation of which the case says nothing succeeds.
+    fn given(&self, name: &CallName) -> Option<Given> {
+        let made = self.run.calls.iter().filter(|(made, _)| made == name).count();
+        let named = self.case.outcomes.iter().find(|(known, _)| known == name);
+        match named {
+            Some((_, outcomes)) => outcomes.get(made).or_else(|| outcomes.last()).cloned(),
+            None if name.is_undo => {
+                let done = Answer::Native(Outcome::Succeeded { output: Value::Null });
+                Some(Given { answer: done, after_ms: None })
+            }
+            None => None,
+        }
+    }
+
+    fn follow(&mut self, decision: Decision) -> Option<Slip> {
+        for event in &decision.events {
+            self.take(event);
+        }
+        match decision.next {
+            Next::Step { slip, .. } => Some(slip),
+            Next::RetryNow { slip, delay_ms } => {
+                self.now_ms = self.now_ms.saturating_add_unsigned(delay_ms);
+                Some(slip)
+            }
+            Next::Hold(hold) if hold.reason == HoldReason::Attention => {
+                self.resumes_left = self.resumes_left.checked_sub(1)?;
+                let event = resumed(&hold.slip, steps_total(self.definition), self.now_ms);
+                self.take(&event);
+                Some(hold.slip)
+            }
+            Next::Hold(hold) => {
+                self.now_ms = self.now_ms.saturating_add_unsigned(hold.release_after_ms?);
+                Some(hold.slip)
+            }
+            Next::End => None,
+        }
+    }
+
+    fn take(&mut self, event: &JobEvent) {
+        self.cursor += 1;
+        match &mut self.run.view {
+            Some(view) => drop(view.apply(self.cursor, event)),
+            None => self.run.view = Some(JobView::from_event(self.cursor, event)),
+        }
+    }
+}
+
+fn outcome(definition: &Definition, slip: &Slip, given: Given, timeout_ms: u64, now_ms: i64) -> (Outcome, u64) {
+    let silent = match &given.answer {
+        Answer::Http(answer) => *answer == HttpAnswer::TimedOut,
+        Answer::Native(Outcome::Failed { error, .. }) => error.code == code::TIMED_OUT,
+        Answer::Native(_) => false,
+    };
+    let took_ms = given.after_ms.unwrap_or(if silent { timeout_ms } else { 0 });
+    let answer = if took_ms > timeout_ms { Answer::Http(HttpAnswer::TimedOut) } else { given.answer };
+    let took_ms = took_ms.min(timeout_ms);
+    let then_ms = now_ms.saturating_add_unsigned(took_ms);
+    match answer {
+        Answer::Http(answer) => (classify(definition, slip, answer, then_ms), took_ms),
+        Answer::Native(outcome) => (outcome, took_ms),
+    }
+}
+
+fn http_request(call: &HttpCall, now_ms: i64) -> Value {
+    let headers: Map<String, Value> =
+        call.headers.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
+    let body = call.body.as_ref().map(|bytes| {
+        serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+    });
+    json!({
+        "method": call.method,
+        "url": call.url,
+        "headers": headers,
+        "body": body,
+        "key": call.idempotency_key,
+        "at": told(now_ms),
+    })
+}
+
+fn native_request(call: &NativeCall, now_ms: i64) -> Value {
+    json!({ "with": call.input, "key": call.idempotency_key, "at": told(now_ms) })
+}
+
+/// A time since the acceptance, as durations are written.
+fn told(now_ms: i64) -> String {
+    match now_ms {
+        whole if whole % 1000 == 0 => format!("{}s", whole / 1000),
+        _ => format!("{now_ms}ms"),
+    }
+}

@@ -1,0 +1,118 @@
+//! The way to a finding, in words.
+
+use flow::definition::{Call, Definition};
+use flow::event::JobStatus;
+use flow::slip::Phase;
+
+use crate::explore::{Found, Walk};
+use crate::happening::What;
+use crate::way::{Happening, Then};
+use crate::world::World;
+
+/// The sentences of the shortest way to a finding, and the number of its start.
+pub(crate) fn story(world: &World, walk: &Walk<'_>, found: &Found) -> (Vec<String>, usize) {
+    let mut happenings: Vec<&Happening> = found.last.iter().collect();
+    let mut node = &walk.nodes[found.node as usize];
+    loop {
+        happenings.extend(&node.happening);
+        let Some(parent) = node.parent else { break };
+        node = &walk.nodes[parent as usize];
+    }
+    happenings.reverse();
+    let mut told: Vec<(String, u32)> = Vec::new();
+    let start = &world.starts[node.start];
+    for step in &start.holding {
+        let id = &world.definition.steps()[*step].id;
+        told.push((format!("The `when` of {id} is taken to hold."), 1));
+    }
+    if !node.skipped.is_empty() {
+        told.push((format!("{}.", passed_over(&node.skipped)), 1));
+    }
+    for happening in happenings {
+        let sentence = sentence(world, happening);
+        match told.last_mut() {
+            Some((last, count)) if *last == sentence => *count += 1,
+            Some(_) | None => told.push((sentence, 1)),
+        }
+    }
+    let told = told.into_iter().map(|(sentence, count)| match count {
+        1 => sentence,
+        count => format!("{} ({count} times).", sentence.trim_end_matches('.')),
+    });
+    (told.collect(), node.start)
+}
+
+fn sentence(world: &World, happening: &Happening) -> String {
+    let mut text = fact(world, happening);
+    if happening.is_late {
+        text.push_str("; meanwhile the job's deadline has passed");
+    }
+    if !happening.skipped.is_empty() {
+        text.push_str(&format!("; {}", passed_over(&happening.skipped)));
+    }
+    match happening.then {
+        Then::GoesOn => {}
+        Then::TurnsBack => text.push_str(": the job turns back"),
+        Then::Parks => text.push_str(": the job is parked"),
+        Then::Ends(JobStatus::Succeeded) => text.push_str(": the job has succeeded"),
+        Then::Ends(JobStatus::Cancelled) => text.push_str(": the job is cancelled"),
+        Then::Ends(_) => text.push_str(": the job has failed"),
+    }
+    text.push('.');
+    text
+}
+
+fn passed_over(skipped: &[String]) -> String {
+    let verb = if skipped.len() == 1 { "is" } else { "are" };
+    format!("{} {verb} skipped", skipped.join(" and "))
+}
+
+fn fact(world: &World, happening: &Happening) -> String {
+    let id = &happening.step;
+    let is_native = is_native(&world.definition, happening);
+    let name = match happening.phase {
+        Phase::Forward => id.clone(),
+        Phase::Undo => format!("the undo of {id}"),
+    };
+    let effect = |done: bool| match (happening.phase, done) {
+        (Phase::Forward, true) => "; it was done",
+        (Phase::Forward, false) => "; it was not done",
+        (Phase::Undo, true) => "; it was undone",
+        (Phase::Undo, false) => "; it was not undone",
+    };
+    match &happening.what {
+        What::Succeeds { .. } if is_native || happening.phase == Phase::Undo => format!("{name} succeeds"),
+        What::Succeeds { output } => match chosen(world, id, *output) {
+            Some(output) => format!("{name} answers 200 with {output}"),
+            None => format!("{name} answers 200"),
+        },
+        What::Refused { status: Some(status) } => format!("{name} answers {status}"),
+        What::Refused { status: None } => format!("{name} fails for good"),
+        What::Named { status } => format!("{name} answers {status}, which `fail_on` takes for \"nothing was done\""),
+        What::NoAnswer { done } => format!("{name} gives no answer{}", effect(*done)),
+        What::Unreachable if is_native => format!("{name} fails, and may be tried again"),
+        What::Unreachable => format!("{name} cannot be reached"),
+        What::Redirected { done } => format!("{name} answers with a redirect{}", effect(*done)),
+        What::OutputLost => format!("{name} is done, and its output is too large to be kept"),
+        What::WorkerLost { done } => {
+            format!("the worker stops during the call of {name}{}; another worker takes it over", effect(*done))
+        }
+        What::Unevaluable { message } => format!("{name} cannot be called, since {message}"),
+        What::SkippedAnew => format!("the `when` of {name} does not hold any more"),
+        What::DeadlinePasses => "the job's deadline passes".to_owned(),
+        What::DeadlineFound => format!("{name} is not called, since the deadline has passed"),
+        What::Cancelled => format!("somebody cancels the job before {name} is called"),
+        What::Resumed => "an operator sends the job on".to_owned(),
+    }
+}
+
+/// The output, where it makes a difference.
+fn chosen<'w>(world: &'w World, step: &str, output: usize) -> Option<&'w serde_json::Value> {
+    let outputs = world.domain.outputs.get(world.index_of(step)?)?;
+    outputs.get(output).filter(|_| outputs.len() > 1)
+}
+
+fn is_native(definition: &Definition, happening: &Happening) -> bool {
+    let action = definition.step(&happening.step).and_then(|step| step.action(happening.phase));
+    action.is_some_and(|action| matches!(action.call, Call::Native(_)))
+}
