@@ -152,7 +152,6 @@ fn check(service: &Receiver) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a hundred pauses: scripts/tools/test-faults"]
-#[expect(clippy::print_stderr, reason = "it tells what it has covered")]
 async fn a_worker_that_wakes_calls_nothing_that_others_have_finished_in_a_hundred_pauses() {
     let service = Receiver::start().await;
     answer_slowly(&service);
