@@ -46,7 +46,8 @@ pub struct Completed {
     pub output: Option<Value>,
     /// True when the outcome is unknown (timeout, connection lost, 5xx): it is undone like a completed one.
     pub uncertain: bool,
-    /// True once its compensation succeeded or found nothing. A slip that comes to undo it all the same does so once more.
+    /// True once its compensation succeeded or found nothing. A slip that comes to undo it all the same does so once
+    /// more.
     pub undone: bool,
     /// For later versions.
     pub carried: CarriedStep,

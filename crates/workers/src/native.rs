@@ -20,8 +20,8 @@ pub struct NativeCall {
     pub name: String,
     /// The step's `with`, or without it the job's input.
     pub input: Value,
-    /// The same for every attempt of this visit: hand it on to whatever you call. An undo has one of its own, and so has
-    /// a second undo ([`NativeError::nothing_to_undo`]).
+    /// The same for every attempt of this visit: hand it on to whatever you call. An undo has one of its own, and so
+    /// has a second undo ([`NativeError::nothing_to_undo`]).
     pub idempotency_key: String,
     /// True when the function is to undo what it did under [`NativeCall::undo_of`].
     pub undo: bool,

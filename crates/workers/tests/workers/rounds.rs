@@ -47,8 +47,8 @@ fn is_of_paused(request: &Request) -> bool {
     request.uri.path().starts_with("/paused/")
 }
 
-/// The first call that the stopped worker makes of a job's first step is answered after a while, well or badly; all else
-/// at once.
+/// The first call that the stopped worker makes of a job's first step is answered after a while, well or badly; all
+/// else at once.
 fn answer_slowly(service: &Receiver) {
     let asked = Mutex::new(BTreeSet::new());
     service.answer_with(move |request| match (request.method.as_str(), request.uri.path()) {

@@ -15,7 +15,8 @@ impl Token<'_> {
     }
 
     /// There was nothing to undo. If the outcome of the step is unknown, its call may still be on its way to the other
-    /// side, and have its effect after this undo: the step is undone once more, when the longest time of a call is over.
+    /// side, and have its effect after this undo: the step is undone once more, when the longest time of a call is
+    /// over.
     pub(in crate::decide) fn nothing_to_undo(mut self, status: Option<u16>) -> Decision {
         let Some(settle_ms) = self.settle_ms() else { return self.undone() };
         let message = "there was nothing to undo; the step's outcome is unknown, so it is undone once more".to_owned();
