@@ -170,6 +170,8 @@ pub mod code {
     pub const ABORTED: &str = "aborted";
     /// Something that the step needs is not there: it was not attempted.
     pub const MISSING: &str = "missing-step";
+    /// There was nothing to undo; the call may still have its effect.
+    pub const NOTHING_TO_UNDO: &str = "nothing-to-undo";
 }
 
 /// The possible effect, at the other side, of an attempt that did not succeed.
@@ -206,6 +208,11 @@ pub enum Outcome {
         effect: Effect,
         /// The other side asked for at least this delay.
         retry_after_ms: Option<u64>,
+    },
+    /// On the way back: there was nothing to undo.
+    NothingToUndo {
+        /// The HTTP status that said so, if one did.
+        status: Option<u16>,
     },
     /// The step was not run because its `when` does not hold.
     Skipped,
@@ -271,7 +278,9 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
 ///   repeated), or starts the way back. A parked slip keeps its visit, and with it its idempotency key, when
 ///   something may have been done under it; otherwise it begins a new visit. Its deadline is lifted: an operator
 ///   decides when it ends.
-/// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job.
+/// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job. Where the
+///   outcome of the step is unknown and there was nothing to undo, the step is undone once more after its
+///   [`settle_ms`](crate::definition::Step::settle_ms).
 /// - [`Outcome::Cancelled`] sends a job back. A job on its way back already is not changed by it.
 pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i64) -> Decision {
     let token = token::Token::arrived(definition, slip, now_ms);
@@ -280,14 +289,24 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
         (Phase::Forward, Outcome::Failed { error, retryable, effect, retry_after_ms }) => {
             token.failed(error, retryable, effect, retry_after_ms)
         }
+        (Phase::Forward, Outcome::NothingToUndo { status }) => {
+            token.failed(out_of_place(status), false, Effect::Refused, None)
+        }
         (Phase::Forward, Outcome::Skipped) => token.skipped(),
         (Phase::Forward, Outcome::Cancelled) => token.cancelled(),
         (Phase::Undo, Outcome::Succeeded { .. } | Outcome::Failed { effect: Effect::Done, .. }) => token.undone(),
+        (Phase::Undo, Outcome::NothingToUndo { status }) => token.nothing_to_undo(status),
         (Phase::Undo, Outcome::Failed { error, retryable, retry_after_ms, .. }) => {
             token.undo_failed(error, retryable, retry_after_ms)
         }
         (Phase::Undo, Outcome::Cancelled | Outcome::Skipped) => token.unchanged(),
     }
+}
+
+/// A native step says so of its own work.
+fn out_of_place(status: Option<u16>) -> StepError {
+    let message = "the step says that there is nothing to undo, and was not asked to undo".to_owned();
+    StepError { code: code::STEP_FAILED.to_owned(), message, status }
 }
 
 /// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when

@@ -86,7 +86,8 @@ pub enum EventKind {
     StepSucceeded,
     /// `step.skipped`: its `when` was false.
     StepSkipped,
-    /// `step.retrying`: an attempt failed and the next one comes after a hold.
+    /// `step.retrying`: an attempt failed and the next one comes after a hold; or an undo found nothing, and is made
+    /// once more after a hold.
     StepRetrying,
     /// `step.failed`: for good; what follows is compensation, parking or the end.
     StepFailed,

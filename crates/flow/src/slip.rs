@@ -46,7 +46,8 @@ pub struct Completed {
     pub output: Option<Value>,
     /// True when the outcome is unknown (timeout, connection lost, 5xx): it is undone like a completed one.
     pub uncertain: bool,
-    /// True once its compensation succeeded or was found unnecessary.
+    /// True once its compensation succeeded or found nothing. A slip that comes to undo it all the same does so once
+    /// more.
     pub undone: bool,
     /// For later versions.
     pub carried: CarriedStep,
@@ -186,13 +187,20 @@ impl Slip {
     }
 
     /// The idempotency key that every attempt of this visit sends: `<job>:<step>:<visit>`, with `:undo` for the
-    /// compensation.
+    /// compensation, and `:undo:2` for the second one: a service that remembers keys would repeat its first answer.
     pub fn idempotency_key(&self) -> String {
         let suffix = match self.phase {
             Phase::Forward => "",
+            Phase::Undo if self.undoes_again() => ":undo:2",
             Phase::Undo => ":undo",
         };
         format!("{}:{}:{}{suffix}", self.job, self.step, self.visit)
+    }
+
+    /// True if the step counts as undone already: its undo found nothing, and is made once more.
+    pub fn undoes_again(&self) -> bool {
+        let this = |done: &Completed| done.step == self.step && done.visit == self.visit;
+        self.phase == Phase::Undo && self.done.iter().any(|done| done.undone && this(done))
     }
 
     /// The Kafka key of the record that carries this slip: `tenant/flow/ordering key`.

@@ -228,7 +228,7 @@ fn outcome(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, name: &CallNam
 }
 
 fn duration(reader: &mut Reader<'_>, fields: &Fields<'_>, key: &str) -> Option<u64> {
-    reader.duration_ms(fields.get(key)?, &format!("`{key}`"), limit::DEADLINE_MS_MAX)
+    reader.duration_ms(fields.get(key)?, &format!("`{key}`"), 1..=limit::DEADLINE_MS_MAX)
 }
 
 fn status(reader: &mut Reader<'_>, node: &Node) -> Option<u16> {

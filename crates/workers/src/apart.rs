@@ -69,6 +69,23 @@ impl Runner {
         }
     }
 
+    /// Waits until an attempt may begin: at once, unless this process was stopped. False: the step is another worker's.
+    ///
+    /// A step that has left its partition is handed over then. Its hold may be another worker's already, and nothing
+    /// proves quickly that it is not.
+    pub(crate) async fn may_begin(&self, task: &Task) -> bool {
+        match task.apart() {
+            None => task.desk.sure().await,
+            Some(apart) if self.long_calls.was_stopped_since(&apart.call) => {
+                if task.settle().await.is_some() {
+                    task.work.tenure.give_up(false);
+                }
+            }
+            Some(_) => {}
+        }
+        task.work.tenure.begin()
+    }
+
     /// The queue that a slip came from.
     pub(crate) fn queue_of<'a>(&self, work: &'a Work) -> &'a str {
         self.writer.topics.queue_of(&work.record.topic).unwrap_or_default()

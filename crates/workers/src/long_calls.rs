@@ -20,10 +20,16 @@ use service_kit::{CancellationToken, Clock, Ids};
 use tokio::sync::{Notify, watch};
 
 use crate::load::Load;
+use crate::pulse::Pulse;
 use crate::tenure::Tenure;
 
 /// The count of signs of life per lease.
 const SIGNS_PER_LEASE: u32 = 6;
+/// A process that was stopped for this part of the lease may have lost its calls. Together with the time since its last
+/// sign of life it is less than the silence after which it is asked.
+const STOP_PER_LEASE: u32 = 4;
+/// Looks per time after which the process counts as stopped.
+const LOOKS_PER_STOP: u32 = 4;
 /// The interval at which the gauges are set.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(1);
 /// The time that handing calls over may take when the process stops.
@@ -65,6 +71,9 @@ struct State {
     next: u64,
     calls: HashMap<u64, Call>,
     queues: HashMap<String, Load>,
+    pulse: Pulse,
+    /// The count of times that this process was stopped.
+    stops: u64,
 }
 
 #[derive(Debug)]
@@ -83,6 +92,8 @@ pub(crate) struct LongCall {
     pub(crate) worker: String,
     /// The session in which the call left its partition.
     pub(crate) session: u64,
+    /// The count of stops of the process before that.
+    stops: u64,
     number: u64,
     calls: Arc<LongCalls>,
 }
@@ -112,7 +123,8 @@ impl LongCalls {
         let worker = name(instance, &clock, &ids);
         // The counter exists from the first scrape on, so that the first loss is an increase.
         metrics::counter!("meanwhile_leases_lost_total").increment(0);
-        let state = State { worker, next: 0, calls: HashMap::new(), queues: HashMap::new() };
+        let pulse = Pulse::new(limits.lease / STOP_PER_LEASE);
+        let state = State { worker, next: 0, calls: HashMap::new(), queues: HashMap::new(), pulse, stops: 0 };
         Arc::new(Self {
             producer,
             writer,
@@ -147,7 +159,7 @@ impl LongCalls {
     /// Registers a call that leaves its partition.
     pub(crate) fn begin(self: &Arc<Self>, queue: &str, bytes: usize, tenure: &Arc<Tenure>) -> LongCall {
         let mut state = self.lock();
-        let (number, worker) = (state.next, state.worker.clone());
+        let (number, worker, stops) = (state.next, state.worker.clone(), state.stops);
         state.next += 1;
         state.queues.entry(queue.to_owned()).or_default().add(1, bytes);
         let call = Call {
@@ -158,7 +170,27 @@ impl LongCalls {
             tenure: Arc::clone(tenure),
         };
         state.calls.insert(number, call);
-        LongCall { worker, session: *self.sessions.borrow(), number, calls: Arc::clone(self) }
+        LongCall { worker, session: *self.sessions.borrow(), stops, number, calls: Arc::clone(self) }
+    }
+
+    /// True if this process was stopped since the call left its partition: it may be another worker's by now.
+    pub(crate) fn was_stopped_since(&self, call: &LongCall) -> bool {
+        self.look() > call.stops
+    }
+
+    /// Looks whether this process was stopped. Returns how often it was, so far.
+    fn look(&self) -> u64 {
+        let mut state = self.lock();
+        state.stops += u64::from(state.pulse.was_stopped());
+        state.stops
+    }
+
+    /// Looks often enough that no other gap counts as a stop. Never ends.
+    async fn look_on(&self) {
+        loop {
+            tokio::time::sleep(self.limits.lease / STOP_PER_LEASE / LOOKS_PER_STOP).await;
+            self.look();
+        }
     }
 
     /// True while this queue has as many long calls as it may have.
@@ -238,6 +270,20 @@ impl LongCalls {
             self.say_alive().await;
             self.beat().await;
         };
+        tokio::select! {
+            () = self.look_on() => {}
+            () = self.run_until_handed_over(live, shutdown, sessions_over, drain) => {}
+        }
+        Ok(())
+    }
+
+    async fn run_until_handed_over(
+        &self,
+        live: impl Future<Output = ()>,
+        shutdown: CancellationToken,
+        sessions_over: CancellationToken,
+        drain: Duration,
+    ) {
         shutdown.run_until_cancelled(live).await;
         let deadline = tokio::time::Instant::now() + drain;
         let ended = async {
@@ -260,7 +306,6 @@ impl LongCalls {
                 () = self.beat() => {}
             }
         }
-        Ok(())
     }
 
     async fn hand_over(&self) {

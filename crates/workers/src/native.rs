@@ -20,7 +20,8 @@ pub struct NativeCall {
     pub name: String,
     /// The step's `with`, or without it the job's input.
     pub input: Value,
-    /// The same for every attempt of this visit: hand it on to whatever you call.
+    /// The same for every attempt of this visit: hand it on to whatever you call. An undo has one of its own, and so
+    /// has a second undo ([`NativeError::nothing_to_undo`]).
     pub idempotency_key: String,
     /// True when the function is to undo what it did under [`NativeCall::undo_of`].
     pub undo: bool,
@@ -45,7 +46,9 @@ pub struct NativeCall {
 impl NativeCall {
     /// The idempotency key under which the step was done that is to be undone now.
     pub fn undo_of(&self) -> &str {
-        self.idempotency_key.strip_suffix(":undo").unwrap_or(&self.idempotency_key)
+        let key = self.idempotency_key.as_str();
+        let second = key.strip_suffix(":undo:2");
+        second.or_else(|| key.strip_suffix(":undo")).unwrap_or(key)
     }
 }
 
@@ -63,6 +66,7 @@ enum Verdict {
     Permanent,
     Retryable,
     Uncertain,
+    NothingToUndo,
 }
 
 impl NativeError {
@@ -81,6 +85,12 @@ impl NativeError {
         Self { verdict: Verdict::Uncertain, message: message.into(), retry_after_ms: None }
     }
 
+    /// Of an undo: nothing was done under [`NativeCall::undo_of`], so far. It counts as undone. A step whose outcome is
+    /// unknown is undone once more after its `settle`: what was called may have its effect late.
+    pub fn nothing_to_undo(message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::NothingToUndo, message: message.into(), retry_after_ms: None }
+    }
+
     /// The next attempt comes after at least this long.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
@@ -93,6 +103,7 @@ impl NativeError {
             Verdict::Permanent => (false, Effect::Refused),
             Verdict::Retryable => (true, Effect::Unsent),
             Verdict::Uncertain => (true, Effect::Unknown),
+            Verdict::NothingToUndo => return Outcome::NothingToUndo { status: None },
         };
         failed(code::STEP_FAILED, self.message, retryable, effect, self.retry_after_ms)
     }
@@ -186,6 +197,7 @@ mod tests {
         });
         match natives.call(call("f")).await.unwrap() {
             Outcome::Failed { retryable, effect, .. } => (Some(retryable), Some(effect)),
+            Outcome::NothingToUndo { .. } => (Some(false), None),
             Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => (None, None),
         }
     }
@@ -196,6 +208,7 @@ mod tests {
         assert_eq!(outcome(|_| Err(NativeError::permanent("no"))).await, (Some(false), Some(Effect::Refused)));
         assert_eq!(outcome(|_| Err(NativeError::retryable("busy"))).await, (Some(true), Some(Effect::Unsent)));
         assert_eq!(outcome(|_| Err(NativeError::uncertain("lost"))).await, (Some(true), Some(Effect::Unknown)));
+        assert_eq!(outcome(|_| Err(NativeError::nothing_to_undo("none"))).await, (Some(false), None));
         assert_eq!(outcome(|_| panic!("boom")).await, (Some(true), Some(Effect::Unknown)));
         assert_eq!(Natives::default().call(call("nobody")).await, None);
     }
@@ -211,5 +224,7 @@ mod tests {
     #[test]
     fn an_undo_knows_the_key_under_which_the_step_was_done() {
         assert_eq!(call("f").undo_of(), "j:s:1");
+        let second = NativeCall { idempotency_key: "j:s:1:undo:2".to_owned(), ..call("f") };
+        assert_eq!(second.undo_of(), "j:s:1");
     }
 }

@@ -126,7 +126,7 @@ impl Runner {
             }
             Err(Cut::Lost) => span.fail("lost", "the worker was silent for too long; another one runs the step again"),
             Err(Cut::HandOver) => {
-                span.fail("handed-over", "the worker stops; another one runs the step again");
+                span.fail("handed-over", "the worker stops, or was stopped; another one runs the step again");
                 let trace = Span::none().carry_on(Trace::from_headers(&record.headers), &self.ids);
                 if let Some(apart) = task.apart() {
                     match self.outcome_record(apart, Vec::new(), &trace) {
@@ -214,11 +214,8 @@ impl Runner {
             return self.rest_records(sent_on, trace, task).await.map(Ended::from);
         }
         loop {
-            if task.apart().is_none() {
-                task.desk.sure().await;
-            }
-            if !task.work.tenure.begin() {
-                // The partition is about to go, and its next owner runs the step.
+            if !self.may_begin(task).await {
+                // The partition is about to go, and its next owner runs the step; or the call was handed over.
                 std::future::pending::<()>().await;
             }
             let started = Instant::now();

@@ -84,6 +84,10 @@ pub(crate) fn attempted(span: &Span, outcome: &Outcome) {
 pub(crate) fn failure(span: &Span, outcome: &Outcome) -> Option<StepError> {
     match outcome {
         Outcome::Failed { error, .. } if span.is_recorded() => Some(error.clone()),
-        Outcome::Failed { .. } | Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => None,
+        Outcome::Failed { .. }
+        | Outcome::Succeeded { .. }
+        | Outcome::NothingToUndo { .. }
+        | Outcome::Skipped
+        | Outcome::Cancelled => None,
     }
 }

@@ -1,12 +1,18 @@
 //! The ways in which a job can end, one job each.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
+use flow::slip::Phase;
 use serde_json::{Value, json};
 use shop::{EntryState, PerService, State};
+use test_kit::{Answer, Receiver};
 
 use crate::client::{order, small_order};
-use crate::stage::{Left, Stage};
+use crate::stage::{Left, PATIENCE, Stage};
 use crate::turn::beside_others;
 
 fn kinds(left: &Left, job: JobId) -> Vec<&str> {
@@ -123,7 +129,7 @@ async fn a_job_whose_undo_fails_for_good_is_parked_and_not_final() {
     let mut stage = Stage::start().await;
     let input = small_order("c-1", json!({ "inventory": "undo_error", "payment": "declined" }));
     let job = stage.submit("patient", &input).await;
-    let parked = test_kit::eventually(crate::stage::PATIENCE, "the job is parked", async || {
+    let parked = test_kit::eventually(PATIENCE, "the job is parked", async || {
         let status = stage.system.status(job).await.unwrap();
         (status["status"] == "needs_attention").then_some(status)
     });
@@ -132,4 +138,41 @@ async fn a_job_whose_undo_fails_for_good_is_parked_and_not_final() {
     let tokens = stage.system.finish_as_it_is().await.unwrap();
     assert!(tokens.ends().is_empty());
     assert_eq!(tokens.events.last().unwrap().kind, EventKind::JobParked);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_takes_effect_after_its_undo_found_nothing_is_undone_once_more() {
+    let (_turn, payment) = (beside_others(), Receiver::start().await);
+    // Charges get no answer in time. They take effect once the first undo has found nothing.
+    let charged = Arc::new(AtomicBool::new(false));
+    let stands = Arc::clone(&charged);
+    payment.answer_with(move |request| match request.method.as_str() {
+        "POST" => Answer::status(200).after(PATIENCE),
+        _ if request.header("idempotency-key").ends_with(":undo") => {
+            stands.store(true, Relaxed);
+            Answer::status(404)
+        }
+        _ => Answer::status(if stands.swap(false, Relaxed) { 204 } else { 404 }),
+    });
+    let mut stage = Stage::start_with(|builder| builder.variable("PAYMENT_URL", payment.url())).await;
+    let job = stage.submit("patient", &small_order("c-1", json!({}))).await;
+    let end = stage.end_of(job).await;
+    let undos: Vec<_> = payment.requests().into_iter().filter(|request| request.method == "DELETE").collect();
+    let keys: Vec<_> = undos.iter().map(|request| request.header("idempotency-key")).collect();
+    let paths: BTreeSet<_> = undos.iter().map(|request| request.uri.path()).collect();
+    assert_eq!(keys, [format!("{job}:charge:1:undo"), format!("{job}:charge:1:undo:2")]);
+    assert_eq!((end.status, charged.load(Relaxed), paths.len()), (JobStatus::Failed, false, 1));
+    let status = stage.status_at_end(job).await;
+    assert_eq!(status["compensation"], json!({ "undone": ["charge", "reserve"], "stuck": null }));
+    let left = stage.finish().await;
+    let back = left.tokens.events.iter().filter(|event| event.job == job && event.phase == Phase::Undo);
+    let back: Vec<_> = back.map(|event| event.kind.as_str()).collect();
+    let expected = ["job.compensating", "step.retrying", "step.compensated", "step.compensated", "job.failed"];
+    assert_eq!(back, expected);
+    let told = events_of(&left, job, EventKind::StepRetrying);
+    let told = told.iter().find(|event| event.phase == Phase::Undo).unwrap();
+    assert_eq!(
+        (told.next_attempt_after_ms, &told.data.as_ref().unwrap()["code"]),
+        (Some(1_000), &json!("nothing-to-undo"))
+    );
 }

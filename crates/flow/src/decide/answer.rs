@@ -15,13 +15,15 @@ const REASON_CHARS_MAX: usize = 200;
 ///
 /// 2xx is success; 408, 425, 429, 5xx, 409 and 423 with `Retry-After`, and everything that went wrong on the way is
 /// worth another attempt; all else is not. `fail_on` and `retry_on` overrule that. A redirect is no answer to whether
-/// the step was done: after a POST it mostly was. On the way back, 404 and 410 are success: there is nothing to undo.
+/// the step was done: after a POST it mostly was. On the way back, 404 and 410 say that there is nothing to undo.
 pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
     let http = http_of(definition, slip);
     match answer {
         HttpAnswer::Response { status, retry_after, content_type, body } => {
-            let undone = slip.phase == Phase::Undo && matches!(status, 404 | 410);
-            if !(200..300).contains(&status) && !undone {
+            if slip.phase == Phase::Undo && matches!(status, 404 | 410) {
+                return Outcome::NothingToUndo { status: Some(status) };
+            }
+            if !(200..300).contains(&status) {
                 return refusal(http, status, &body, retry_after_ms(retry_after.as_deref(), now_ms));
             }
             match slip.phase {

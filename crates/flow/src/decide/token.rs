@@ -10,6 +10,8 @@ use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
 use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Slip};
 
+mod undo;
+
 /// Characters of a failure's message: it travels with the slip to the job's end.
 const MESSAGE_CHARS_MAX: usize = 500;
 
@@ -161,27 +163,6 @@ impl<'a> Token<'a> {
         self.turn_back(failure)
     }
 
-    /// The step's compensation succeeded.
-    pub(super) fn undone(mut self) -> Decision {
-        let attempts = self.attempts();
-        self.tell(self.step_event(EventKind::StepCompensated, JobStatus::Compensating, attempts));
-        let (step, visit) = (self.slip.step.clone(), self.slip.visit);
-        for done in self.slip.done.iter_mut().filter(|done| done.step == step && done.visit == visit) {
-            done.undone = true;
-        }
-        self.back()
-    }
-
-    pub(super) fn undo_failed(self, error: StepError, retryable: bool, retry_after_ms: Option<u64>) -> Decision {
-        let step = self.definition.step(&self.slip.step);
-        let policy = step.and_then(|step| step.retry(Phase::Undo)).unwrap_or(Retry::UNDO_DEFAULT);
-        if retryable && self.attempts() < policy.attempts {
-            return self.retry(&policy, &error, retry_after_ms);
-        }
-        let failure = self.failure_of_step(&error, self.attempts());
-        self.park(&failure, NextVisit::Same)
-    }
-
     /// Nothing has happened to it.
     pub(super) fn unchanged(self) -> Decision {
         Decision { next: Next::RetryNow { slip: self.slip, delay_ms: 0 }, events: Vec::new() }
@@ -256,33 +237,6 @@ impl<'a> Token<'a> {
         self.hold(HoldReason::Attention, None)
     }
 
-    /// The decision to compensate. It is committed, as a slip or as the job's end, before anything is undone.
-    fn turn_back(mut self, failure: Failure) -> Decision {
-        let data = failure.to_json();
-        self.slip.failure = Some(failure);
-        self.slip.phase = Phase::Undo;
-        if self.next_to_undo().is_some() {
-            self.tell_of_job(EventKind::JobCompensating, JobStatus::Compensating, Some(data));
-        }
-        self.back()
-    }
-
-    /// Sends the token to the last step that is still to be undone; without one, the job ends.
-    fn back(mut self) -> Decision {
-        if let Some((step, visit, queue)) = self.next_to_undo() {
-            self.come_to(&step, visit);
-            return self.send(&queue);
-        }
-        let failure = self.slip.failure.as_ref();
-        let data = failure.map(Failure::to_json);
-        if failure.is_some_and(|failure| failure.code == code::CANCELLED) {
-            self.tell_of_job(EventKind::JobCancelled, JobStatus::Cancelled, data);
-        } else {
-            self.tell_of_job(EventKind::JobFailed, JobStatus::Failed, data);
-        }
-        Decision { next: Next::End, events: self.events }
-    }
-
     /// Every step was done or skipped.
     fn finish(mut self) -> Decision {
         let rendered = match self.definition.result() {
@@ -299,15 +253,6 @@ impl<'a> Token<'a> {
                 self.turn_back(Failure { step: String::new(), code, message, status: None, attempts: 0 })
             }
         }
-    }
-
-    fn next_to_undo(&self) -> Option<(String, u32, String)> {
-        let open = self.slip.done.iter().rev().filter(|done| !done.undone);
-        open.filter_map(|done| {
-            let step = self.definition.step(&done.step).filter(|step| step.is_undoable())?;
-            Some((done.step.clone(), done.visit, step.queue.clone()))
-        })
-        .next()
     }
 
     fn come_to(&mut self, step: &str, visit: u32) {

@@ -5,7 +5,7 @@ pub(crate) const FLOW: &[&str] =
     &["flow", "summary", "route", "input", "key", "deadline", "on_failure", "steps", "result"];
 /// Keys of a step.
 pub(crate) const STEP: &[&str] =
-    &["id", "http", "native", "with", "queue", "timeout", "retry", "when", "idempotent", "compensate"];
+    &["id", "http", "native", "with", "queue", "timeout", "retry", "when", "idempotent", "compensate", "settle"];
 /// Keys of an HTTP action.
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
 /// Keys of a compensation.

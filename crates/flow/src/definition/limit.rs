@@ -10,6 +10,8 @@ pub const DEPTH_MAX: usize = 64;
 pub const ATTEMPTS_MAX: u32 = 100;
 /// The longest time that one attempt may take: meanwhile it holds the lane of its key.
 pub const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1000;
+/// The longest time after which a step is undone once more.
+pub const SETTLE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest back-off.
 pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest deadline of a job, and the longest wait for another attempt.

@@ -19,7 +19,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let key_visible = Visible { roots: visible::KEY, steps: &[], own: None, when: None };
     let key = fields.get("key").and_then(|node| text_template(reader, node, "`key`", &key_visible));
     let deadline_ms =
-        fields.get("deadline").and_then(|node| reader.duration_ms(node, "`deadline`", limit::DEADLINE_MS_MAX));
+        fields.get("deadline").and_then(|node| reader.duration_ms(node, "`deadline`", 1..=limit::DEADLINE_MS_MAX));
     let on_failure =
         fields.get("on_failure").and_then(|node| reader.word(node, "`on_failure`", &["compensate", "park"]));
     let steps = match required(reader, &fields, "the flow", "steps") {

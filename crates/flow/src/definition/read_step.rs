@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::limit::{ATTEMPTS_MAX, BACKOFF_MS_MAX, QUEUE_DEFAULT, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
+use super::limit::{
+    ATTEMPTS_MAX, BACKOFF_MS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX,
+};
 use super::node::{Content, Node};
 use super::read_value::{required, template};
 use super::reader::{Fields, Reader};
@@ -56,12 +58,26 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
         let fields = reader.fields(node, "`compensate`", key::COMPENSATE)?;
         self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
     });
+    let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
+    let action = action?;
     Some(Step {
         id: id.to_owned(),
         queue: queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned()),
         when,
-        kind: StepKind::Call { action: action?, compensation, idempotent: idempotent.unwrap_or(true) },
+        kind: StepKind::Call {
+            settle_ms: settle.unwrap_or(action.timeout_ms),
+            action,
+            compensation,
+            idempotent: idempotent.unwrap_or(true),
+        },
     })
+}
+
+fn settle_ms(reader: &mut Reader<'_>, fields: &Fields<'_>, node: &Node) -> Option<u64> {
+    if fields.get("compensate").is_none() {
+        reader.problem(fields.place_of("settle"), "`settle` without `compensate`: the step is not undone");
+    }
+    reader.duration_ms(node, "`settle`", 0..=SETTLE_MS_MAX)
 }
 
 fn when(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Template> {
@@ -81,7 +97,7 @@ fn action(
     visible: &Visible<'_>,
     default: Retry,
 ) -> Option<Action> {
-    let timeout_ms = fields.get("timeout").and_then(|node| reader.duration_ms(node, "`timeout`", TIMEOUT_MS_MAX));
+    let timeout_ms = fields.get("timeout").and_then(|node| reader.duration_ms(node, "`timeout`", 1..=TIMEOUT_MS_MAX));
     let retry = fields.get("retry").and_then(|node| retry(reader, node, default));
     let call = match (fields.get("http"), fields.get("native")) {
         (Some(node), None) => {
@@ -126,8 +142,8 @@ fn backoff(reader: &mut Reader<'_>, node: &Node) -> Option<(u64, u64)> {
             Some("two durations: 200ms..30s".to_owned());
         return None;
     };
-    let min_ms = reader.checked_ms(node.place, min, "`backoff`", BACKOFF_MS_MAX)?;
-    let max_ms = reader.checked_ms(node.place, max, "`backoff`", BACKOFF_MS_MAX)?;
+    let min_ms = reader.checked_ms(node.place, min, "`backoff`", 1..=BACKOFF_MS_MAX)?;
+    let max_ms = reader.checked_ms(node.place, max, "`backoff`", 1..=BACKOFF_MS_MAX)?;
     if min_ms > max_ms {
         reader.problem(node.place, format!("`backoff`: `{min}` is longer than `{max}`"));
         return None;

@@ -1,5 +1,7 @@
 //! Reads values out of a document and collects their problems.
 
+use std::ops::RangeInclusive;
+
 use super::key::RESERVED;
 use super::node::{Content, Key, Node, Place};
 use super::problem::Hint;
@@ -150,7 +152,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A whole number of this range.
-    pub fn whole_number(&mut self, node: &Node, what: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    pub fn whole_number(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
         match &node.content {
             Content::Number(number) if number.as_u64().is_some_and(|number| range.contains(&number)) => number.as_u64(),
             _ => {
@@ -175,25 +177,25 @@ impl<'a> Reader<'a> {
         found
     }
 
-    /// A duration in milliseconds, `max_ms` at most.
-    pub fn duration_ms(&mut self, node: &Node, what: &str, max_ms: u64) -> Option<u64> {
+    /// A duration in milliseconds, within this range.
+    pub fn duration_ms(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let text = match &node.content {
             Content::Text(text) => text.as_str(),
             _ => return self.wrong_kind(node, what, duration::EXPECTED),
         };
-        self.checked_ms(node.place, text, what, max_ms)
+        self.checked_ms(node.place, text, what, range)
     }
 
     /// A duration that was part of a longer text.
-    pub fn checked_ms(&mut self, place: Place, text: &str, what: &str, max_ms: u64) -> Option<u64> {
-        let Some(ms) = duration::parse_ms(text.trim()) else {
+    pub fn checked_ms(&mut self, place: Place, text: &str, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let Some(ms) = duration::parse_ms(text.trim()).filter(|ms| ms >= range.start()) else {
             let problem = self.problem(place, format!("{what}: `{text}` is not a duration"));
             problem.expected = Some(duration::EXPECTED.to_owned());
             return None;
         };
-        if ms > max_ms {
+        if !range.contains(&ms) {
             let problem = self.problem(place, format!("{what}: `{text}` is too long"));
-            problem.expected = Some(format!("at most {} s", max_ms / 1000));
+            problem.expected = Some(format!("at most {} s", range.end() / 1000));
             return None;
         }
         Some(ms)

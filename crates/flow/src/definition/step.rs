@@ -43,6 +43,9 @@ pub enum StepKind {
         compensation: Option<Action>,
         /// False: after an unknown outcome it is never repeated without an operator.
         idempotent: bool,
+        /// The time within which a call whose outcome is unknown may still have its effect, after an undo that found
+        /// none, in milliseconds. Zero: none is expected.
+        settle_ms: u64,
     },
 }
 
@@ -64,6 +67,14 @@ impl Step {
     pub const fn is_idempotent(&self) -> bool {
         match &self.kind {
             StepKind::Call { idempotent, .. } => *idempotent,
+        }
+    }
+
+    /// The time in milliseconds after which a step whose outcome is unknown is undone once more, if its undo found
+    /// nothing. Zero: it is not.
+    pub const fn settle_ms(&self) -> u64 {
+        match &self.kind {
+            StepKind::Call { settle_ms, .. } => *settle_ms,
         }
     }
 

@@ -63,6 +63,16 @@ fn a_definition_survives_its_document() {
 }
 
 #[test]
+fn a_step_settles_within_its_timeout_unless_it_says_otherwise() {
+    let settle_ms = |lines: &str| {
+        let flow = parse(&with_step(&format!("    compensate: {{ native: f }}\n{lines}"))).unwrap();
+        flow.steps()[0].settle_ms()
+    };
+    assert_eq!((settle_ms(""), settle_ms("    timeout: 2s\n")), (30_000, 2_000));
+    assert_eq!((settle_ms("    settle: 0s\n"), settle_ms("    settle: 1h\n")), (0, 3_600_000));
+}
+
+#[test]
 fn comments_and_layout_do_not_change_the_version_but_words_do() {
     let one = parse(&with_step("")).unwrap();
     let same =
@@ -186,6 +196,9 @@ fn only_the_environment_may_say_where_a_request_goes() {
 #[test]
 fn limits_and_kinds_are_checked_and_said() {
     refused(&with_step("    timeout: 2\n"), &["`timeout` is `2`", "200ms, 2s, 15m, 2h or 2d"]);
+    refused(&with_step("    timeout: 0s\n"), &["`timeout`: `0s` is not a duration"]);
+    refused(&with_step("    settle: 1s\n"), &["`settle` without `compensate`", "test.yaml:5:5"]);
+    refused(&with_step("    compensate: { native: f }\n    settle: 2d\n"), &["`2d` is too long", "at most 86400 s"]);
     refused(&with_step("    timeout: 2d\n"), &["`timeout`: `2d` is too long", "at most 900 s"]);
     refused(&with_step("    retry: { attempts: 0 }\n"), &["`attempts` is `0`", "a whole number from 1 to 100"]);
     refused(&with_step("    retry: { backoff: 2s..1s }\n"), &["`2s` is longer than `1s`"]);

@@ -95,6 +95,11 @@ fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
         }
         (true, true) | (false, false) => {}
     }
+    let settle = |side: &Side<'_>| (side.written.get("settle").is_some(), side.step.settle_ms());
+    if settle(old) != settle(new) && (settle(old).0 || settle(new).0) {
+        let what = format!("`settle`: {} -> {}", duration(settle(old).1), duration(settle(new).1));
+        changes.push(Change::fine(&place, what, OWN));
+    }
     expose(&place, old.step, new.step, changes);
     compensation(&place, old, new, changes);
 }

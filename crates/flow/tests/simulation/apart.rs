@@ -80,6 +80,7 @@ impl World {
         if lives && (self.is_calm() || self.chance.percent(80)) {
             return;
         }
+        self.leave_on_the_way(|task| task.apart == Some(rest));
         let Some((hold, _)) = self.holds.remove(&rest) else { return };
         self.tally.calls_lost += 1;
         self.send(hold.slip, &hold.queue);

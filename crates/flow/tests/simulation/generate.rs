@@ -7,10 +7,10 @@ use crate::chance::Chance;
 
 pub(crate) const QUEUES: [&str; 2] = ["fast", "slow"];
 
-/// A flow of one to six steps with everything that changes decisions.
-pub(crate) fn definition(chance: &mut Chance) -> Definition {
+/// A flow of one to six steps with everything that changes decisions. `late`: calls may have their effect late.
+pub(crate) fn definition(chance: &mut Chance, late: bool) -> Definition {
     let count = 1 + chance.below(6);
-    let steps: Vec<Value> = (0..count).map(|index| step(chance, index)).collect();
+    let steps: Vec<Value> = (0..count).map(|index| step(chance, index, late)).collect();
     let mut document = json!({ "flow": "simulated", "steps": steps });
     if chance.percent(30) {
         document["on_failure"] = json!("park");
@@ -26,7 +26,7 @@ pub(crate) fn definition(chance: &mut Chance) -> Definition {
     Definition::from_document(&document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
 }
 
-fn step(chance: &mut Chance, index: usize) -> Value {
+fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
     let mut step = json!({ "id": format!("s{index}"), "native": "work", "queue": QUEUES[chance.below(2)] });
     step["retry"] = retry(chance, 4);
     if chance.percent(20) {
@@ -41,6 +41,9 @@ fn step(chance: &mut Chance, index: usize) -> Value {
     if chance.percent(70) {
         step["compensate"] = json!({ "native": "undo", "retry": retry(chance, 3) });
         step["compensate"]["with"] = json!(format!("{{{{ steps.s{index}.output | default(step.idempotency_key) }}}}"));
+        if chance.percent(30) {
+            step["settle"] = json!(["2m", "31s", "0s", "1ms"][chance.below(if late { 2 } else { 4 })]);
+        }
     }
     step
 }

@@ -16,8 +16,8 @@ use crate::service::{Service, Told};
 struct Account {
     /// What attempts forward were told, in the order of their commits.
     told: Vec<(String, Told)>,
-    /// Committed attempts per step and direction since the last time an operator sent the job on.
-    attempts: BTreeMap<(String, bool), u32>,
+    /// Committed attempts per idempotency key since the last time an operator sent the job on.
+    attempts: BTreeMap<String, u32>,
     /// Steps that must not be repeated before an operator says so.
     barred: BTreeSet<String>,
     /// Hops that were given away.
@@ -65,7 +65,7 @@ impl Ledger {
             account.attempt(from, *told, step.is_none_or(|step| step.is_idempotent()));
         }
         let policy = step.and_then(|step| step.retry(from.phase));
-        let made = account.attempts.get(&(from.step.clone(), from.phase == Phase::Undo)).copied().unwrap_or(0);
+        let made = account.attempts.get(&from.idempotency_key()).copied().unwrap_or(0);
         assert!(policy.is_none_or(|policy| made <= policy.attempts), "{made} attempts of {}", from.step);
         self.moved(from.job, from.hop, &decision.next);
         for event in &decision.events {
@@ -188,7 +188,7 @@ impl Account {
         if told == Told::Redelivered {
             return;
         }
-        *self.attempts.entry((slip.step.clone(), slip.phase == Phase::Undo)).or_default() += 1;
+        *self.attempts.entry(slip.idempotency_key()).or_default() += 1;
         if slip.phase == Phase::Forward && !idempotent {
             assert!(!self.barred.contains(&slip.step), "{} was repeated after an unknown outcome", slip.step);
             if told == Told::Unknown {
@@ -202,7 +202,7 @@ impl Account {
         told.fold(false, |perhaps, (_, told)| match told {
             Told::Succeeded | Told::Unknown | Told::Done | Told::Redelivered => true,
             Told::RuledOut => false,
-            Told::Unsent | Told::Refused => perhaps,
+            Told::Unsent | Told::Refused | Told::Nothing => perhaps,
         })
     }
 }

@@ -8,6 +8,7 @@
 mod apart;
 mod chance;
 mod generate;
+mod late;
 mod ledger;
 mod service;
 mod tally;

@@ -20,10 +20,12 @@ pub(crate) struct Tally {
     pub(crate) calls_lost: u64,
     pub(crate) outcomes_refused: u64,
     pub(crate) missing: u64,
+    pub(crate) undone_again: u64,
+    pub(crate) came_late: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 15] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 17] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -40,6 +42,8 @@ impl Tally {
             ("lose a long call", self.calls_lost),
             ("refuse an outcome", self.outcomes_refused),
             ("miss something", self.missing),
+            ("undo once more", self.undone_again),
+            ("come late", self.came_late),
         ]
     }
 }
@@ -62,6 +66,8 @@ impl Sum for Tally {
             calls_lost: a.calls_lost + b.calls_lost,
             outcomes_refused: a.outcomes_refused + b.outcomes_refused,
             missing: a.missing + b.missing,
+            undone_again: a.undone_again + b.undone_again,
+            came_late: a.came_late + b.came_late,
         })
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::chance::Chance;
 use crate::generate::{QUEUES, definition};
 use crate::ledger::Ledger;
-use crate::service::{Service, Told};
+use crate::service::{Memory, Service, Told};
 use crate::tally::Tally;
 
 const WORKERS: usize = 3;
@@ -67,7 +67,7 @@ pub(crate) struct World {
     /// What waits behind each long call, in order.
     pub(crate) turns: BTreeMap<Rest, Vec<Rest>>,
     wishes: BTreeSet<JobId>,
-    service: Service,
+    pub(crate) service: Service,
     pub(crate) ledger: Ledger,
     pub(crate) tally: Tally,
 }
@@ -75,7 +75,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let definition = definition(&mut chance);
+        let memory = [Memory::Whole, Memory::OfDeeds, Memory::None][chance.below(3)];
+        let definition = definition(&mut chance, memory == Memory::OfDeeds);
         let partition = |index| Partition { owner: index % WORKERS, ..Partition::default() };
         let mut world = Self {
             trouble: [0, 10, 30, 60][chance.below(4)],
@@ -87,7 +88,7 @@ impl World {
             holds: BTreeMap::new(),
             turns: BTreeMap::new(),
             wishes: BTreeSet::new(),
-            service: Service::new(chance.percent(50)),
+            service: Service::new(memory),
             ledger: Ledger::new(definition.clone()),
             tally: Tally::default(),
             chance,
@@ -108,13 +109,16 @@ impl World {
         }
         // Zombies wake up late; nothing that they do counts.
         while let Some(task) = self.tasks.pop() {
-            let mut told = self.attempt(task);
-            told.ready = None;
+            if self.may_begin(&task) {
+                self.attempt(task);
+            }
         }
+        self.service.pass_time(i64::MAX);
         for job in &self.jobs {
             self.ledger.close(*job, self.wishes.contains(job), &self.service);
         }
         self.tally.undone = self.service.undone.len() as u64;
+        (self.tally.undone_again, self.tally.came_late) = (self.service.undone_again, self.service.came_late);
         self.tally
     }
 
@@ -214,8 +218,10 @@ impl World {
         let waiting: Vec<usize> = (0..self.tasks.len()).filter(|index| self.tasks[*index].ready.is_none()).collect();
         let Some(index) = waiting.get(self.chance.below(waiting.len())).copied() else { return };
         let task = self.tasks.swap_remove(index);
-        let task = self.attempt(task);
-        self.tasks.push(task);
+        if self.may_begin(&task) {
+            let task = self.attempt(task);
+            self.tasks.push(task);
+        }
     }
 
     /// One attempt, by an owner or by a zombie.
@@ -262,7 +268,7 @@ impl World {
             Prepared::Native(call) => {
                 self.ledger.called(&task.slip, &call.idempotency_key);
                 let trouble = if self.is_calm() { 0 } else { self.trouble };
-                let (told, outcome) = self.service.call(&mut self.chance, &call, trouble);
+                let (told, outcome) = self.service.call(&mut self.chance, &call, trouble, self.now_ms);
                 task.told.push(told);
                 outcome
             }
@@ -316,6 +322,7 @@ impl World {
 
     fn kill(&mut self, worker: usize) {
         self.tally.kills += 1;
+        self.leave_on_the_way(|task| task.worker == worker);
         self.tasks.retain(|task| task.worker != worker);
         for index in 0..self.partitions.len() {
             if self.partitions[index].owner == worker {
@@ -332,6 +339,7 @@ impl World {
     /// The tasks of the old owner live on, as a zombie's.
     fn reassign(&mut self, index: usize) {
         self.tally.reassignments += 1;
+        self.leave_on_the_way(|task| task.partition == index && task.apart.is_none());
         let owner = self.chance.below(WORKERS);
         let partition = &mut self.partitions[index];
         partition.owner = owner;
@@ -340,7 +348,7 @@ impl World {
     }
 
     fn pass_time(&mut self) {
-        let step_ms = [1, 50, 2_000, 60_000][self.chance.below(4)];
+        let step_ms = [1, 50, 2_000, 10_000, 60_000][self.chance.below(5)];
         self.now_ms += step_ms;
         let due = self.holds.iter().filter(|(_, (_, due_ms))| due_ms.is_some_and(|due_ms| due_ms <= self.now_ms));
         let due: Vec<_> = due.map(|(identity, _)| *identity).collect();

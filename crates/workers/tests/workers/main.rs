@@ -11,6 +11,8 @@ mod metrics;
 mod missing;
 mod moves;
 mod redelivered;
+mod rounds;
 mod stage;
+mod stopped;
 mod topics;
 mod unreadable;

@@ -17,7 +17,7 @@ fn answers_are_classified_by_the_defaults_and_by_the_flow() {
     let answer = |status| response(status, None, b"{\"detail\":\"too bad\"}");
     let verdict = |slip: &Slip, answer| match classify(&flow, slip, answer, NOW_MS) {
         Outcome::Failed { retryable, effect, .. } => Some((retryable, effect)),
-        Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => None,
+        Outcome::Succeeded { .. } | Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => None,
     };
     for (status, expected) in [
         (200, None),
@@ -42,7 +42,10 @@ fn answers_are_classified_by_the_defaults_and_by_the_flow() {
     assert_eq!(verdict(&at_a, later(423)), Some((true, Effect::Unsent)));
     assert_eq!(verdict(&at_a, later(402)), Some((false, Effect::Refused)));
     assert_eq!(verdict(&at_c, answer(409)), Some((true, Effect::Unsent)), "retry_on");
-    assert_eq!((verdict(&undo, answer(404)), verdict(&undo, answer(410))), (None, None));
+    for status in [404, 410] {
+        let nothing = classify(&flow, &undo, answer(status), NOW_MS);
+        assert_eq!(nothing, Outcome::NothingToUndo { status: Some(status) });
+    }
     assert_eq!(verdict(&at_a, HttpAnswer::TimedOut), Some((true, Effect::Unknown)));
     assert_eq!(verdict(&at_a, HttpAnswer::ConnectFailed(String::new())), Some((true, Effect::Unsent)));
     assert_eq!(verdict(&at_a, HttpAnswer::ConnectionLost(String::new())), Some((true, Effect::Unknown)));
@@ -50,7 +53,7 @@ fn answers_are_classified_by_the_defaults_and_by_the_flow() {
     assert_eq!(verdict(&at_a, HttpAnswer::TooLarge { status: 200, limit_bytes: 1 }), Some((false, Effect::Done)));
     let message = |slip: &Slip| match classify(&flow, slip, answer(400), NOW_MS) {
         Outcome::Failed { error, .. } => error.message,
-        Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => String::new(),
+        _ => String::new(),
     };
     assert_eq!(message(&at_c), "POST was answered 400: too bad", "`expose` takes the reason over");
     assert_eq!(message(&at_a), "POST was answered 400");
@@ -64,7 +67,7 @@ fn retry_after_is_read_as_seconds_or_as_a_date() {
         let answer = response(503, Some(header), b"");
         match classify(&flow, &at, answer, 784_111_770_000) {
             Outcome::Failed { retry_after_ms, .. } => retry_after_ms,
-            Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => None,
+            Outcome::Succeeded { .. } | Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => None,
         }
     };
     assert_eq!(after("7"), Some(7_000));
