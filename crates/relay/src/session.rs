@@ -63,6 +63,7 @@ impl Relay {
 
     /// Sends what would be left out, by the way of [`crate::recover`]. No person has to decide anything there.
     async fn recover_left_out(&self, reason: &'static str, shutdown: &CancellationToken) -> SessionError {
+        self.readiness.missing("slot", format!("{reason}: comparing the outbox with what Kafka was given"));
         match self.recover_from(reason.to_owned(), Options::default(), shutdown).await {
             Ok(report) if report.settled_at.is_some() => {
                 let rows = report.rows_missing();
@@ -108,7 +109,7 @@ impl Relay {
         let mut reader = self.take_table(self.settings.config.wal_sender_timeout_ms, stand_by).await?;
         self.readiness.ready_as("slot", "none is needed: this relay polls the outbox");
         tracing::debug!(slot = self.slot, "the lock is ours");
-        let producer = self.take_over(shutdown).await?;
+        let producer = self.while_present(&mut reader, self.take_over(shutdown)).await?;
         tracing::debug!(slot = self.slot, "a predecessor, if any, is fenced");
         let (producer, position) = self.settle_last_row(&mut reader, producer).await?;
         Ok((Source::Table(reader), producer, position))

@@ -45,8 +45,11 @@ impl Relay {
         reader: &mut Reader,
         producer: TransactionalProducer,
     ) -> Result<(TransactionalProducer, Position), SessionError> {
-        self.check_topics().await?;
-        let Some(stored) = self.read_position().await? else {
+        let reading = async {
+            self.check_topics().await?;
+            self.read_position().await
+        };
+        let Some(stored) = self.while_present(reader, reading).await? else {
             let first = self.first_row(reader).await?;
             tracing::info!(slot = self.slot, "no position yet: beginning with what the outbox was not delivered of");
             return Ok((producer, first));
@@ -55,6 +58,16 @@ impl Relay {
             None => Ok((producer, stored.position)),
             Some(mismatch) => Err(SessionError::of_mismatch(&mismatch)),
         }
+    }
+
+    /// Waits for something else, and shows Postgres meanwhile that we live: else the lock would be another relay's.
+    pub(crate) async fn while_present<T>(
+        &self,
+        reader: &mut Reader,
+        waiting: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        let interval = Duration::from_millis(self.settings.config.status_interval_ms);
+        present(reader, interval, waiting).await?
     }
 
     /// The position of a relay that has none.
@@ -157,13 +170,22 @@ impl Reading<'_> {
             let row = Row { record, origin, is_there: false, place, committed_at_ms, _room: room };
             buffer.send(Item::Row(row)).await
         };
-        tokio::pin!(handing);
-        loop {
-            tokio::select! {
-                biased;
-                is_taken = &mut handing => return Ok(is_taken),
-                () = tokio::time::sleep(self.interval) => self.reader.stay().await?,
-            }
+        Ok(present(self.reader, self.interval, handing).await?)
+    }
+}
+
+/// Waits for something else, with a sign of life at each interval.
+async fn present<T>(
+    reader: &mut Reader,
+    interval: Duration,
+    waiting: impl Future<Output = T>,
+) -> Result<T, store::Error> {
+    tokio::pin!(waiting);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut waiting => return Ok(done),
+            () = tokio::time::sleep(interval) => reader.stay().await?,
         }
     }
 }

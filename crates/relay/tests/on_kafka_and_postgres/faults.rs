@@ -56,10 +56,10 @@ async fn a_killed_relay_loses_and_repeats_nothing(way: Way) {
 
 async fn what_postgres_sends_again_after_a_crash_is_skipped(way: Way) {
     let mut postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
-    let stage = Stage::on_by(&test_kit::kafka().await, postgres.create_database("outbox").unwrap()).await;
+    let stage = Stage::on_by(&test_kit::kafka().await, postgres.create_database("outbox").unwrap(), way).await;
     let mut relay = stage.start();
     stage.commit(0..500).await;
-    relay.relayed(500, way).await;
+    relay.relayed(500).await;
     for round in 0..2 {
         postgres.kill9();
         // "Not reachable" from the stream, or "not available" from the pool.
