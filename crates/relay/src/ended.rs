@@ -22,8 +22,8 @@ pub(crate) enum SessionError {
     /// The position does not fit the server; the cause says the remedy.
     #[error("the position does not fit")]
     Position(#[source] anyhow::Error),
-    /// Reading on would leave rows out, which a relay can find by itself: the publication was missing for a time, or the
-    /// way of reading is another one.
+    /// Reading on would leave rows out, which a relay can find by itself: the publication was missing for a time, or
+    /// the way of reading is another one.
     #[error("{0}")]
     LeftOut(&'static str),
     /// What would have been left out was sent.

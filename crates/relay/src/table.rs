@@ -1,6 +1,6 @@
-//! Reads the outbox from its table, for a Postgres that lets us read no log: waits for its turn, then hands rows over in
-//! the order of transaction ids. The slot's part in rule 1 is played by a lock of Postgres, that of the log's places by
-//! [`events::position::LastRow`].
+//! Reads the outbox from its table, for a Postgres that lets us read no log: waits for its turn, then hands rows over
+//! in the order of transaction ids. A lock of Postgres takes the slot's part in rule 1, and
+//! [`events::position::LastRow`] that of the place in the log.
 
 use std::time::Duration;
 

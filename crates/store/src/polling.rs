@@ -180,8 +180,8 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// Waits until there may be new rows: a notification has come, or some may have been missed. After an error the next
-    /// call connects anew.
+    /// Waits until there may be new rows: a notification has come, or some may have been missed. After an error the
+    /// next call connects anew.
     pub async fn heard(&mut self) -> Result<(), Error> {
         self.0.try_recv().await?;
         Ok(())
