@@ -120,7 +120,7 @@ impl Reader {
             .fetch_all(&mut *tx)
             .await?;
         let rows = rows.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        let last = rows.last().map_or(after, |row| place(row));
+        let last = rows.last().map_or(after, place);
         let left = format!(
             "select exists (
                  select from ({tables}) as message
