@@ -85,6 +85,7 @@ pub(crate) struct Drain {
     pub(crate) is_waiting: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time is moved, and a box would cost an allocation per row")]
 enum Received {
     Item(Item),
     TimedOut,
