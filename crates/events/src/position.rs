@@ -64,6 +64,9 @@ pub struct Position {
     /// The commit after it, where only a part of its rows is on Kafka yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
+    /// Of a relay that polls the table: the last row that is on Kafka. `end_lsn` says nothing then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_row: Option<LastRow>,
     /// The number of messages that were relayed in all.
     pub relayed: u64,
     /// The time of writing, in milliseconds since the Unix epoch.
@@ -79,6 +82,28 @@ pub struct Partial {
     pub commit_lsn: Lsn,
     /// The number of its rows that are on Kafka.
     pub rows: u64,
+}
+
+/// A row of the outbox, in the order of transaction ids, then of `seq`: it and all rows before it are on Kafka.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastRow {
+    /// The id of its transaction.
+    #[serde(with = "number_as_text")]
+    pub txid: u64,
+    /// Its `seq`; 0: none of this transaction, but all before it.
+    pub seq: i64,
+    /// The begin of its transaction, in microseconds since 2000-01-01: a restored server gives ids again.
+    pub began_micros: i64,
+}
+
+impl fmt::Display for LastRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.seq {
+            0 => write!(f, "the begin of transaction {}", self.txid),
+            seq => write!(f, "row {seq} of transaction {}", self.txid),
+        }
+    }
 }
 
 /// The bytes are not a position.
@@ -122,6 +147,7 @@ mod tests {
             timeline: 3,
             end_lsn: "16/B374D848".parse().unwrap(),
             partial: None,
+            last_row: None,
             relayed: 12,
             at_ms: 5,
         };
@@ -133,6 +159,8 @@ mod tests {
         assert_eq!(Position::parse(json.as_bytes()).unwrap(), position);
         let position = Position { partial: Some(Partial { commit_lsn: Lsn(171), rows: 2 }), ..position };
         assert_eq!(Position::parse(&position.to_json()).unwrap(), position);
+        let polled = Position { last_row: Some(LastRow { txid: 9, seq: 2, began_micros: 5 }), ..position };
+        assert_eq!(Position::parse(&polled.to_json()).unwrap(), polled);
         let other = json.replace("\"relayed\"", "\"txid\":9,\"relayed\"");
         assert!(Position::parse(other.as_bytes()).unwrap_err().to_string().contains("txid"));
     }

@@ -14,9 +14,9 @@ use events::Record;
 use parking_lot::Mutex;
 use service_kit::health::Readiness;
 use service_kit::stop_at;
-use store::Pool;
 use store::acceptances::{Accepted, NewAcceptance, accept_batch};
-use tokio::sync::{mpsc, oneshot};
+use store::{Pool, outbox};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// The bounds of the queue and of one transaction.
@@ -50,6 +50,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time after which the callers of a transaction are told that its outcome is unknown. Postgres ends a slow
 /// statement by itself; a lost host does not answer at all.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The shortest time between two notifications of a relay that polls: Postgres commits them one after the other.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(2);
 
 /// The reason for which a request was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +159,7 @@ impl Acceptor {
     /// The handle, and the loop that must run for it.
     pub(crate) fn start(pool: Pool, readiness: Readiness) -> (Self, impl Future<Output = ()>) {
         let (acceptor, groups) = Self::new(Limits::default());
-        (acceptor, commit_groups(pool, readiness, groups))
+        (acceptor, commit_and_announce(pool, readiness, groups))
     }
 
     fn new(limits: Limits) -> (Self, Groups) {
@@ -203,7 +206,24 @@ impl Acceptor {
     }
 }
 
-async fn commit_groups(pool: Pool, readiness: Readiness, mut groups: Groups) {
+/// Commits groups, and beside that tells a relay that polls of them. No caller waits for that.
+async fn commit_and_announce(pool: Pool, readiness: Readiness, groups: Groups) {
+    let committed = Notify::new();
+    let announcing = async {
+        loop {
+            committed.notified().await;
+            if outbox::announce(&pool).await {
+                tokio::time::sleep(ANNOUNCE_PAUSE).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = commit_groups(&pool, readiness, groups, &committed) => {}
+        () = announcing => {}
+    }
+}
+
+async fn commit_groups(pool: &Pool, readiness: Readiness, mut groups: Groups, committed: &Notify) {
     loop {
         let group = groups.next().await;
         if group.is_empty() {
@@ -214,7 +234,8 @@ async fn commit_groups(pool: Pool, readiness: Readiness, mut groups: Groups) {
             .into_iter()
             .map(|request| (request.acceptance, (request.reply, request.reservation, request.room)))
             .unzip();
-        let outcomes = commit_one_group(&pool, &readiness, &batch).await;
+        let outcomes = commit_one_group(pool, &readiness, &batch).await;
+        committed.notify_one();
         drop(batch);
         for ((reply, reservation, room), outcome) in callers.into_iter().zip(outcomes) {
             drop((reservation, room));

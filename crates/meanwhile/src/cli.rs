@@ -136,6 +136,19 @@ pub(crate) struct MigrateArgs {
     /// run again
     #[arg(long)]
     pub(crate) offsets_from_log_start: bool,
+    /// How relays read the outbox: changes what the first `migrate` chose. Relays may be up; the next one of them
+    /// compares the outbox with what Kafka was given, and goes on
+    #[arg(long, value_name = "WAY")]
+    pub(crate) outbox_reader: Option<OutboxReader>,
+}
+
+/// `--outbox-reader`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum OutboxReader {
+    /// From Postgres' log, through a replication slot
+    Logical,
+    /// From the table, where Postgres allows no logical decoding
+    Polling,
 }
 
 /// `meanwhile healthcheck`

@@ -58,7 +58,7 @@ async fn run_until(
     // Before anything is read again, so that a change in between is seen.
     let reload = Reload::new(&args.flows, &definitions, target.clone());
     let ready = async {
-        setup::prepare(&target).await?;
+        setup::prepare(&target, None).await?;
         target.apply_flows(&definitions).await
     };
     if let Some(outcome) = shutdown.run_until_cancelled(ready).await {

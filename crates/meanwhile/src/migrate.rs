@@ -8,8 +8,9 @@ use process::Base;
 use service_kit::config::Sources;
 use service_kit::telemetry;
 use setup::files;
+use store::reader::Way;
 
-use crate::cli::MigrateArgs;
+use crate::cli::{MigrateArgs, OutboxReader};
 use crate::roles::target;
 
 /// `meanwhile migrate`
@@ -27,7 +28,11 @@ pub(crate) async fn run(sources: &Sources, arguments: &MigrateArgs) -> anyhow::R
         let partitions = target.begin_at_log_start().await?;
         println!("kafka     workers begin at the log's start in {partitions} partitions that had no offset");
     }
-    println!("{}", setup::prepare(&target).await?);
+    let wanted = arguments.outbox_reader.map(|reader| match reader {
+        OutboxReader::Logical => Way::Logical,
+        OutboxReader::Polling => Way::Polling,
+    });
+    println!("{}", setup::prepare(&target, wanted).await?);
     print!("{}", target.apply_flows(&definitions).await?);
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 //! The stream begins at the slot's place, which may lie before the position in Kafka; delivered rows are skipped here.
 //! Commits come in the order of their commit records, whole, one after the other (protocol version 1).
 
-use events::position::{Lsn, Partial, Position};
+use events::position::{LastRow, Lsn, Partial, Position};
 
 /// The stream does what the protocol rules out. Nothing after it can be trusted; a new session decides anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,12 +29,33 @@ pub(crate) struct Place {
     pub(crate) end_lsn: Lsn,
     /// The part of the next commit, as in [`Position::partial`].
     pub(crate) partial: Option<Partial>,
+    /// The row itself, where the table is polled, as in [`Position::last_row`].
+    pub(crate) last_row: Option<LastRow>,
 }
 
 impl Place {
     /// The place at the end of a commit, or of a stretch of log without rows.
     pub(crate) const fn after(end_lsn: Lsn) -> Self {
-        Self { end_lsn, partial: None }
+        Self { end_lsn, partial: None, last_row: None }
+    }
+
+    /// The place after a row of the table.
+    pub(crate) const fn after_row(row: LastRow) -> Self {
+        Self { end_lsn: Lsn(0), partial: None, last_row: Some(row) }
+    }
+
+    /// The place of a position.
+    pub(crate) const fn of(position: &Position) -> Self {
+        Self { end_lsn: position.end_lsn, partial: position.partial, last_row: position.last_row }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.last_row {
+            Some(row) => row.fmt(f),
+            None => self.end_lsn.fmt(f),
+        }
     }
 }
 
@@ -56,7 +77,7 @@ struct Open {
 impl Cursor {
     /// A cursor right after the position.
     pub(crate) fn new(position: &Position) -> Self {
-        Self { done: Place { end_lsn: position.end_lsn, partial: position.partial }, open: None }
+        Self { done: Place::of(position), open: None }
     }
 
     /// A commit's rows follow.
@@ -86,7 +107,7 @@ impl Cursor {
             return Ok(None);
         }
         let partial = Some(Partial { commit_lsn: open.commit_lsn, rows: open.rows });
-        Ok(Some((Place { end_lsn: self.done.end_lsn, partial }, open.committed_at_micros)))
+        Ok(Some((Place { partial, ..self.done }, open.committed_at_micros)))
     }
 
     /// The commit is complete. Says how far delivery is, unless it was delivered before.
@@ -126,6 +147,7 @@ mod tests {
             timeline: 1,
             end_lsn: Lsn(end_lsn),
             partial: partial.map(|(lsn, rows)| Partial { commit_lsn: Lsn(lsn), rows }),
+            last_row: None,
             relayed: 0,
             at_ms: 0,
         }
@@ -192,7 +214,7 @@ mod tests {
             prop_assert_eq!(all.len() as u64, log.iter().sum::<u64>());
             if !all.is_empty() {
                 let at = cut.index(all.len());
-                let Place { end_lsn, partial } = all[at].1;
+                let Place { end_lsn, partial, .. } = all[at].1;
                 let again = Position { end_lsn, partial, ..position(0, None) };
                 prop_assert_eq!(rows(&read(&log, &again)), rows(&all[at + 1..]));
             }

@@ -85,6 +85,7 @@ pub(crate) struct Drain {
     pub(crate) is_waiting: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time is moved, and a box would cost an allocation per row")]
 enum Received {
     Item(Item),
     TimedOut,
@@ -128,11 +129,11 @@ impl Drain {
 
     /// Moves the position to that server and place: relays go on from there.
     fn settle(&mut self, to: &Position) -> Result<(), DrainError> {
-        let Position { system_identifier, timeline, end_lsn, .. } = *to;
+        let Position { system_identifier, timeline, .. } = *to;
         self.position = Position { system_identifier, timeline, ..self.position };
         self.unsettled = None;
         let mut batch = Batch::default();
-        batch.push(Item::Reached(Place::after(end_lsn)));
+        batch.push(Item::Reached(Place::of(to)));
         self.deliver(batch)
     }
 
@@ -253,6 +254,7 @@ impl Drain {
         let position = Position {
             end_lsn: place.end_lsn,
             partial: place.partial,
+            last_row: place.last_row,
             relayed: self.position.relayed + rows.len() as u64,
             at_ms: self.clock.now_ms(),
             ..self.position

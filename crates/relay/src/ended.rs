@@ -5,7 +5,6 @@ use store::slot::SlotError;
 use tokio::task::JoinError;
 
 use crate::drain::DrainError;
-use crate::stored::UNPUBLISHED;
 use crate::stream::StreamError;
 
 /// The reason for a session's end, by the missing dependency.
@@ -23,11 +22,12 @@ pub(crate) enum SessionError {
     /// The position does not fit the server; the cause says the remedy.
     #[error("the position does not fit")]
     Position(#[source] anyhow::Error),
-    /// The slot cannot stream the rows of a time in which the publication was missing.
-    #[error("{UNPUBLISHED}")]
-    Unpublished,
-    /// What the slot could not stream was sent.
-    #[error("what the slot could not stream was sent")]
+    /// Reading on would leave rows out, which a relay can find by itself: the publication was missing for a time, or
+    /// the way of reading is another one.
+    #[error("{0}")]
+    LeftOut(&'static str),
+    /// What would have been left out was sent.
+    #[error("what would have been left out was sent")]
     Recovered,
     /// Another relay was faster, or has taken over.
     #[error("another relay has taken over")]
@@ -59,6 +59,12 @@ impl From<SlotError> for SessionError {
             SlotError::Store(error) => Self::Postgres(error.into()),
             error => Self::Slot(error.into()),
         }
+    }
+}
+
+impl From<store::Error> for SessionError {
+    fn from(error: store::Error) -> Self {
+        Self::Postgres(error.into())
     }
 }
 

@@ -3,7 +3,8 @@
 //! Always holds: the slot's own acknowledged position is never ahead of the record in Kafka. So a slot that is ahead
 //! was made anew or moved by another hand, and the rows between would be skipped: the relay refuses.
 
-use events::position::{Lsn, Position};
+use events::position::{LastRow, Lsn, Position};
+use store::relayed::History;
 
 /// The server at the other end of the stream, and the slot as it was before the stream took it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,20 @@ pub(crate) enum Mismatch {
         /// The slot begins here.
         confirmed: Lsn,
     },
+    /// The outbox has lost rows that were delivered.
+    #[error("Kafka holds rows up to {0}, which this outbox does not have: it was restored from a backup")]
+    Unknown(LastRow),
+    /// Kafka has lost rows that were delivered.
+    #[error(
+        "this outbox was delivered up to {confirmed}, but the position in Kafka is {position}: Kafka was restored from \
+         a backup, or the position was moved"
+    )]
+    Behind {
+        /// Delivered up to here, as the database knows.
+        confirmed: LastRow,
+        /// As the position says.
+        position: LastRow,
+    },
     /// An earlier look found one of these, or somebody has begun to settle it and not come to the end.
     #[error("{0}")]
     Unsettled(String),
@@ -80,9 +95,48 @@ pub(crate) fn first(server: &Server) -> Position {
         timeline: server.timeline,
         end_lsn: server.confirmed_lsn,
         partial: None,
+        last_row: None,
         relayed: 0,
         at_ms: 0,
     }
+}
+
+/// The first position of a relay that polls and has none: what the database knows to be on Kafka.
+pub(crate) fn first_row(history: History, confirmed: LastRow) -> Position {
+    let History { system_identifier, timeline } = history;
+    let (end_lsn, last_row) = (Lsn(0), Some(confirmed));
+    Position { system_identifier, timeline, end_lsn, partial: None, last_row, relayed: 0, at_ms: 0 }
+}
+
+/// Checks that the position is of this cluster and timeline. A relay that polls cannot read where a timeline began, so
+/// it never goes on across a promotion by itself.
+pub(crate) fn check_history(position: &Position, server: History) -> Result<(), Mismatch> {
+    if position.system_identifier != server.system_identifier {
+        return Err(Mismatch::System { position: position.system_identifier, server: server.system_identifier });
+    }
+    if position.timeline != server.timeline {
+        return Err(Mismatch::Timeline { position: position.timeline, server: server.timeline });
+    }
+    Ok(())
+}
+
+/// Checks that the server's log, which ends at this place, has come as far as the position.
+pub(crate) fn check_place(position: &Position, end: u64) -> Result<(), Mismatch> {
+    let server = Lsn(end);
+    if position.end_lsn > server { Err(Mismatch::Ahead { position: position.end_lsn, server }) } else { Ok(()) }
+}
+
+/// Checks that the outbox, which `knows` that very row or not, continues where the position ends.
+///
+/// The row of a position is never dropped ([`crate::maintain`]), and a restored server that has given its ids again has
+/// another one in its place. A position before the first row of a transaction is only ever written after the database
+/// has noted the same.
+pub(crate) fn check_row(position: LastRow, knows: bool, confirmed: LastRow) -> Result<(), Mismatch> {
+    let key = |row: LastRow| (row.txid, row.seq);
+    if key(confirmed) > key(position) {
+        return Err(Mismatch::Behind { confirmed, position });
+    }
+    if knows || position == confirmed { Ok(()) } else { Err(Mismatch::Unknown(position)) }
 }
 
 /// Checks that the stream of this server continues where the position ends.

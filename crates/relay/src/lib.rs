@@ -1,6 +1,7 @@
 //! Moves outbox rows into Kafka in commit order, exactly once: rule 1 of docs/rules.md.
 //!
-//! The log is streamed through a replication slot (`pgoutput`, `row`, `cursor`). Rows go out in Kafka transactions that
+//! The log is streamed through a replication slot (`pgoutput`, `row`, `cursor`), or where Postgres does not allow that
+//! the table is polled (`table`). Rows go out in Kafka transactions that
 //! also carry the relay's own position; `fit` judges it. Of several relays one delivers; the others stand by and take
 //! over within seconds. Whatever goes wrong, the `session` ends, and another begins from the position in Kafka.
 //!
@@ -26,6 +27,7 @@ pub mod seam;
 mod session;
 mod stored;
 mod stream;
+mod table;
 mod telemetry;
 
 use anyhow::Context;
@@ -37,6 +39,7 @@ use process::{Base, Process};
 use service_kit::config::{ConfigError, Sources, load};
 use service_kit::retry::Backoff;
 use service_kit::{CancellationToken, Clock, Ids, Readiness};
+use store::reader::Way;
 use store::{Pool, Role};
 use tokio::sync::{Notify, watch};
 
@@ -45,8 +48,8 @@ use crate::database::Database;
 use crate::ended::SessionError;
 use crate::seam::Seams;
 
-/// Looking after the outbox takes one connection, a recovery two.
-const CONNECTIONS_MAX: u32 = 3;
+/// Looking after the outbox takes one connection, a recovery two, hearing of new rows one.
+const CONNECTIONS_MAX: u32 = 4;
 
 /// The service's needs.
 #[derive(Debug, Clone)]
@@ -91,8 +94,10 @@ pub struct Relay {
     delivered: watch::Sender<Option<Position>>,
     /// The publication that the session streams by.
     publication: Mutex<Option<u32>>,
-    /// Told when there is another one, or none.
-    republished: Notify,
+    /// The way of reading of the session that delivers.
+    delivers_by: Mutex<Option<Way>>,
+    /// Told when there is another publication, or none, or another way of reading was chosen.
+    changed: Notify,
 }
 
 impl Relay {
@@ -106,8 +111,21 @@ impl Relay {
         let pool = Pool::open(&pool, Role::Relay).context("opening the pool")?;
         let admin = Admin::new(&settings.bus).context("the Kafka client")?;
         let slot = store::slot::name(settings.topics.prefix());
-        let (delivered, publication, republished) = (watch::Sender::new(None), Mutex::default(), Notify::new());
-        Ok(Self { settings, database, slot, pool, admin, readiness, clock, delivered, publication, republished })
+        let (delivered, publication, changed) = (watch::Sender::new(None), Mutex::default(), Notify::new());
+        let delivers_by = Mutex::default();
+        Ok(Self {
+            settings,
+            database,
+            slot,
+            pool,
+            admin,
+            readiness,
+            clock,
+            delivered,
+            publication,
+            delivers_by,
+            changed,
+        })
     }
 
     /// The last position that this relay has delivered, as it moves; none before the first delivery.
@@ -131,7 +149,7 @@ impl Relay {
                 SessionError::Postgres(cause) => self.readiness.missing("postgres", format!("{cause:#}")),
                 SessionError::Slot(cause) => self.readiness.missing("slot", format!("{cause:#}")),
                 SessionError::Kafka(cause) => self.readiness.missing("kafka", format!("{cause:#}")),
-                ended @ SessionError::Unpublished => self.readiness.missing("slot", ended.to_string()),
+                ended @ SessionError::LeftOut(_) => self.readiness.missing("slot", ended.to_string()),
                 SessionError::Position(cause) => self.readiness.missing("position", format!("{cause:#}")),
                 ended @ (SessionError::Disturbed | SessionError::Recovered) => {
                     tracing::info!(reason = %ended, "the session ended")

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use events::position::Position;
+use events::position::{LastRow, Position};
 use events::time::HOUR_MS;
 use service_kit::{CancellationToken, error_chain};
+use store::polling::{self, Horizon};
+use store::reader::{self, Way};
 use store::relayed::{self, Delivered, History, Watermark};
 use store::slot::SlotError;
 use store::{outbox, slot};
@@ -15,6 +17,11 @@ use crate::{Relay, telemetry};
 /// Kafka must answer within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The dependency by which readiness says that rows wait for an open transaction.
+const HORIZON: &str = "horizon";
+/// So many looks in a row that find rows behind the same open transaction are worth saying.
+const LOOKS_HELD: u32 = 3;
+
 /// Remembered from one look to the next.
 #[derive(Debug, Default)]
 pub struct Maintenance {
@@ -23,7 +30,18 @@ pub struct Maintenance {
     /// Everything below it is delivered.
     reached: Option<Watermark>,
     partitions_at: Option<Instant>,
+    held: Option<Held>,
+    /// Readiness says so.
+    held_said: bool,
     last_failure: Option<String>,
+}
+
+/// An open transaction behind which nothing is delivered by a relay that polls.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    txid: u64,
+    since: Instant,
+    looks: u32,
 }
 
 impl Relay {
@@ -34,7 +52,7 @@ impl Relay {
         loop {
             let looking = async {
                 self.look_at_kafka().await;
-                self.look_at_publication().await;
+                self.look_at_way().await;
                 let outcome = self.maintain_once(&mut maintenance).await;
                 let failure = outcome.err().map(|error| error_chain(&error));
                 if failure != maintenance.last_failure
@@ -58,6 +76,16 @@ impl Relay {
         }
     }
 
+    /// Ends the session if another way of reading was chosen.
+    async fn look_at_way(&self) {
+        let present = *self.delivers_by.lock();
+        match self.look_up_way().await {
+            Ok(chosen) if present.is_some_and(|present| present != chosen) => self.changed.notify_one(),
+            Ok(Way::Logical) => self.look_at_publication().await,
+            _ => {}
+        }
+    }
+
     /// Ends the session if the publication is another one, or gone: from Postgres 18 on the stream then leaves rows out
     /// without an error.
     async fn look_at_publication(&self) {
@@ -68,7 +96,7 @@ impl Relay {
             Err(_) => return,
         };
         if streamed.is_some() && streamed != present {
-            self.republished.notify_one();
+            self.changed.notify_one();
         }
     }
 
@@ -88,7 +116,13 @@ impl Relay {
             // What was taken before a failover says nothing about the rows of the server after it.
             maintenance.ahead = maintenance.ahead.filter(|ahead| ahead.history == delivered.history);
             maintenance.reached = maintenance.reached.filter(|reached| reached.history == delivered.history);
-            if maintenance.ahead.is_none_or(|ahead| ahead.is_reached(delivered)) {
+            if let Some(row) = position.last_row {
+                // Rows come in this order, so all transactions before this one's are delivered whole. The row itself
+                // stays: by it a server is known that has lost it.
+                let history = delivered.history;
+                maintenance.reached = Some(Watermark { history, txid_below: row.txid, lsn: delivered.lsn });
+                reader::confirm(&self.pool, row, history).await?;
+            } else if maintenance.ahead.is_none_or(|ahead| ahead.is_reached(delivered)) {
                 maintenance.reached = maintenance.ahead.or(maintenance.reached);
                 maintenance.ahead = Some(relayed::watermark(&self.pool).await?);
             }
@@ -101,13 +135,60 @@ impl Relay {
         if due && made.is_ok() && (delivered.is_none() || maintenance.reached.is_some()) {
             maintenance.partitions_at = Some(Instant::now());
         }
-        let below = maintenance.reached.map_or(0, |reached| reached.txid_below);
-        telemetry::outbox_age(outbox::oldest_age_ms(&self.pool, below).await?.unwrap_or(0));
-        if let Ok(status) = slot::status(&self.pool, &self.slot).await {
-            telemetry::slot_lag(status.lag_bytes);
-            telemetry::slot_wal_status(&status.wal_status);
+        if self.look_up_way().await? == Way::Polling {
+            self.look_at_rows(maintenance).await?;
+        } else {
+            let below = maintenance.reached.map_or(0, |reached| reached.txid_below);
+            telemetry::outbox_age(outbox::oldest_age_ms(&self.pool, below).await?.unwrap_or(0));
+            telemetry::horizon_age(0.0);
         }
+        self.look_at_slot().await?;
         made.map(drop)
+    }
+
+    /// Measures how long rows wait for a relay that polls, and for whom.
+    async fn look_at_rows(&self, maintenance: &mut Maintenance) -> Result<(), store::Error> {
+        let delivered = self.delivered.borrow().and_then(|position| position.last_row).unwrap_or_default();
+        let last = reader::confirmed(&self.pool).await?.max(delivered);
+        telemetry::outbox_age(outbox::oldest_age_after_ms(&self.pool, last).await?.unwrap_or(0));
+        let Horizon { oldest, next, process } = polling::horizon(&self.pool).await?;
+        let held = maintenance.held.take().filter(|held| held.txid == oldest);
+        let held = held.unwrap_or_else(|| Held { txid: oldest, since: Instant::now(), looks: 0 });
+        let is_open = oldest < next;
+        telemetry::horizon_age(if is_open { held.since.elapsed().as_secs_f64() } else { 0.0 });
+        let first = LastRow { txid: oldest, ..LastRow::default() };
+        let waits = is_open && outbox::oldest_age_after_ms(&self.pool, first.max(last)).await?.is_some();
+        let looks = if waits { held.looks.saturating_add(1) } else { 0 };
+        if looks >= LOOKS_HELD {
+            let seconds = held.since.elapsed().as_secs();
+            let end = match process {
+                Some(process) => format!("end it: select pg_terminate_backend({process})"),
+                None => "if it is prepared, roll it back: pg_prepared_xacts".to_owned(),
+            };
+            let cause = format!("rows wait for transaction {oldest}, open for {seconds} s or more; {end}");
+            self.readiness.missing(HORIZON, cause);
+        } else if maintenance.held_said {
+            self.readiness.ready(HORIZON);
+        }
+        maintenance.held_said = looks >= LOOKS_HELD;
+        maintenance.held = is_open.then_some(Held { looks, ..held });
+        Ok(())
+    }
+
+    /// Measures the slot. One that is left over from before this relay polled would keep log for nobody.
+    async fn look_at_slot(&self) -> Result<(), store::Error> {
+        let Ok(status) = slot::status(&self.pool, &self.slot).await else { return Ok(()) };
+        telemetry::slot_lag(status.lag_bytes);
+        telemetry::slot_wal_status(&status.wal_status);
+        if *self.delivers_by.lock() == Some(Way::Polling) {
+            match slot::drop_unused(&self.pool, &self.slot).await {
+                Ok(true) => tracing::info!(slot = self.slot, "dropped the slot: this outbox is polled"),
+                Ok(false) => {}
+                Err(SlotError::Store(error)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     async fn drop_relayed(&self, reached: &Watermark, delivered: Delivered) -> Result<(), store::Error> {

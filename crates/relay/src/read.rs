@@ -53,6 +53,9 @@ pub(crate) enum ReadError {
     /// The stream carries something that is no outbox row.
     #[error(transparent)]
     Row(#[from] RowError),
+    /// The table cannot be read.
+    #[error(transparent)]
+    Store(#[from] store::Error),
 }
 
 impl From<PgWireError> for ReadError {

@@ -4,7 +4,8 @@
 //! It bars every relay: the position on Kafka is marked as unsettled, which all of them refuse. It makes the slot
 //! anew; the snapshot that comes with it has exactly the rows that the slot will not stream. It takes the slot, fences
 //! whoever delivered, compares that snapshot with the names that the positions on Kafka carry, and sends what is
-//! missing, in transactions that name it in their turn. The last one moves the position to where the slot begins.
+//! missing, in transactions that name it in their turn. The last one moves the position to where the slot begins. Where
+//! the table is polled, the lock and the begin of the oldest open transaction take the slot's part.
 //!
 //! Always holds: a recovery that is cut off anywhere is begun again, and sends the rest.
 
@@ -15,8 +16,11 @@ mod report;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use events::position::{Lsn, Position};
+use bus::TransactionalProducer;
+use events::position::{LastRow, Lsn, Position};
 use service_kit::CancellationToken;
+use store::polling::{self, Reader};
+use store::reader::{self, Way};
 use store::slot::{self, SlotError};
 use store::unrelayed::{self, Snapshot};
 
@@ -27,13 +31,15 @@ use crate::ended::SessionError;
 use crate::fit;
 use crate::read::{Buffer, Item, Row};
 use crate::recover::plan::{Missing, Plan};
-use crate::stored::{BEGUN, Stored, UNPUBLISHED};
+use crate::stored::{BEGUN, Stored, settled_by_relays};
 use crate::stream::{self, Stream, StreamError};
 
 /// Kafka must answer within this time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before the slot is tried again that a relay has at this moment.
 const SLOT_PAUSE: Duration = Duration::from_millis(100);
+/// The time that transactions have to end which were open at the begin.
+const ENDED_TIMEOUT: Duration = Duration::from_secs(120);
 /// Relays that look whether they may go on come between; they do so ever more rarely.
 const BAR_ATTEMPTS_MAX: u32 = 20;
 const BAR_PAUSE: Duration = Duration::from_millis(300);
@@ -70,7 +76,9 @@ impl Relay {
     /// A server is away or refuses, or another relay or recovery came between. Calling again is safe.
     pub async fn recover(&self, options: Options, shutdown: &CancellationToken) -> anyhow::Result<Report> {
         self.admin.reachable(REACH_TIMEOUT).await.context("Kafka is not reachable")?;
-        *self.publication.lock() = Some(slot::check_server(&self.pool).await?);
+        if self.look_up_way().await? == Way::Logical {
+            *self.publication.lock() = Some(slot::check_server(&self.pool).await?);
+        }
         self.check_topics().await?;
         match self.reason().await? {
             None if options.force => self.recover_from(FORCED.to_owned(), options, shutdown).await,
@@ -97,13 +105,22 @@ impl Relay {
             return Ok(report);
         }
         drop(outbox);
-        let mark = if reason == UNPUBLISHED { UNPUBLISHED } else { BEGUN };
-        let report = self.settle(options, mark, shutdown).await?;
+        let mark = settled_by_relays(&reason).unwrap_or(BEGUN);
+        let report = match self.look_up_way().await? {
+            Way::Logical => self.settle(options, mark, shutdown).await?,
+            Way::Polling => self.settle_rows(options, mark, shutdown).await?,
+        };
         Ok(Report { reason: Some(reason), ..report })
     }
 
     /// The reason for which no relay can go on from the position; none if one can.
     async fn reason(&self) -> anyhow::Result<Option<String>> {
+        if self.look_up_way().await? == Way::Polling {
+            let Some(stored) = self.read_position().await? else { return Ok(None) };
+            let mut reader = Reader::connect(&self.pool, 0).await?;
+            let mismatch = self.mismatch_of_row(&stored, &mut reader).await?;
+            return Ok(mismatch.map(|mismatch| mismatch.to_string()));
+        }
         let confirmed_lsn = match slot::status(&self.pool, &self.slot).await {
             Ok(status) => Lsn(status.confirmed_flush_lsn),
             Err(error @ (SlotError::Missing { .. } | SlotError::Invalidated { .. })) => {
@@ -131,19 +148,71 @@ impl Relay {
             bail!("slot {} was made anew by another process meanwhile; run it again", self.slot);
         }
         let producer = self.take_over(shutdown).await?;
-        let stored = self.read_position().await?.context("the position is gone; run it again")?;
-        let plan = self.compare(&mut outbox, options.older).await?;
+        let at = fit::first(&stream.server);
+        let sent = self.send_missing(&mut outbox, producer, at, options, mark, shutdown).await;
+        stream.client.stop();
+        sent
+    }
 
+    /// The same where the table is polled. The position moves to the begin of the oldest transaction that is open once
+    /// all are over that were when the relays were barred: until then such a one may have rows on Kafka beyond it.
+    async fn settle_rows(&self, options: Options, mark: &str, shutdown: &CancellationToken) -> anyhow::Result<Report> {
+        self.bar(mark, shutdown).await?;
+        let mut reader = self.take_table(0, || ()).await?;
+        let delivered_below = polling::horizon(&self.pool).await?.next;
+        let mut outbox = self.ended_snapshot(delivered_below).await?;
+        let producer = self.take_over(shutdown).await?;
+        let last = LastRow { txid: outbox.ended_below().unwrap_or_default(), ..LastRow::default() };
+        // The database first: a position before the first row of a transaction counts only with this.
+        reader::settle(&self.pool, last).await?;
+        let at = fit::first_row(reader.history().await?, last);
+        let sent = self.send_missing(&mut outbox, producer, at, options, mark, shutdown).await;
+        reader.close().await;
+        sent
+    }
+
+    /// The outbox up to the oldest transaction that is open, once none is open that began before this one.
+    async fn ended_snapshot(&self, txid: u64) -> anyhow::Result<Snapshot> {
+        let waiting = tokio::time::timeout(ENDED_TIMEOUT, async {
+            loop {
+                let outbox = Snapshot::take_ended(&self.pool).await?;
+                if outbox.ended_below().is_some_and(|below| below >= txid) {
+                    return Ok(outbox);
+                }
+                drop(outbox);
+                tokio::time::sleep(SLOT_PAUSE).await;
+            }
+        });
+        waiting.await.unwrap_or_else(|_| {
+            bail!(
+                "a transaction that began before stays open for more than {} s (pg_stat_activity, pg_prepared_xacts): \
+                 end it, and run it again",
+                ENDED_TIMEOUT.as_secs()
+            )
+        })
+    }
+
+    /// Compares, sends what is missing, and settles the position there.
+    async fn send_missing(
+        &self,
+        outbox: &mut Snapshot,
+        producer: TransactionalProducer,
+        settle_at: Position,
+        options: Options,
+        mark: &str,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Report> {
+        let stored = self.read_position().await?.context("the position is gone; run it again")?;
+        let plan = self.compare(outbox, options.older).await?;
         let config = &self.settings.config;
         let (buffer, items) = Buffer::new(config.buffer_rows_max, config.buffer_bytes_max);
         let stop = shutdown.child_token();
-        let fit::Server { system_identifier, timeline, .. } = stream.server;
         let mut drain = self.drain(producer, items, stored.position, &stop);
         drain.unsettled = Some(mark.to_owned());
-        drain.settle_at = Some(Position { system_identifier, timeline, end_lsn: begins_at, ..stored.position });
+        drain.settle_at = Some(settle_at);
         let draining = tokio::task::spawn_blocking(move || drain.run());
         let fed = tokio::select! {
-            fed = feed(&mut outbox, &plan, &stored.position, &buffer) => fed,
+            fed = feed(outbox, &plan, &stored.position, &buffer) => fed,
             () = shutdown.cancelled() => Err(anyhow!("stopped")),
         };
         // There will be no more: the drain sends the last ones, then settles.
@@ -151,10 +220,8 @@ impl Relay {
         if fed.is_err() {
             stop.cancel();
         }
-        let drained = draining.await;
-        stream.client.stop();
-        match drained {
-            Ok(Ok(())) => Ok(Report { settled_at: Some(begins_at), ..fed? }),
+        match draining.await {
+            Ok(Ok(())) => Ok(Report { settled_at: Some(Place::of(&settle_at).to_string()), ..fed? }),
             // The reason for which feeding ended, too.
             ended => Err(SessionError::from_drain(ended).into()),
         }
@@ -177,13 +244,18 @@ impl Relay {
         let producer = self.take_over(shutdown).await?;
         let stored = match self.read_position().await? {
             Some(stored) => stored,
-            None => {
-                let server = stream::look(&self.database, &self.slot, &self.settings.config).await?;
-                Stored { position: fit::first(&server), publication: None, unsettled: None }
-            }
+            None => Stored { position: self.first().await?, publication: None, unsettled: None },
         };
         self.store_position(producer, &Stored { unsettled: Some(mark.to_owned()), ..stored }).await?;
         Ok(())
+    }
+
+    /// A position before any delivery.
+    async fn first(&self) -> Result<Position, SessionError> {
+        match self.look_up_way().await? {
+            Way::Logical => Ok(fit::first(&stream::look(&self.database, &self.slot, &self.settings.config).await?)),
+            Way::Polling => self.first_row(&mut Reader::connect(&self.pool, 0).await?).await,
+        }
     }
 
     /// Takes the slot. A relay that finds it takes it for a moment, and refuses.
@@ -206,7 +278,7 @@ async fn feed(outbox: &mut Snapshot, plan: &Plan, position: &Position, buffer: &
             let is_there = plan.ahead.knows(&record);
             report.note(&record, is_there);
             // The position stays where it is until the end.
-            let place = Place { end_lsn: position.end_lsn, partial: position.partial };
+            let place = Place::of(position);
             let room = buffer.room(&record).await;
             let committed_at_ms = origin.began_at_ms();
             if !buffer.send(Item::Row(Row { record, origin, is_there, place, committed_at_ms, _room: room })).await {

@@ -1,7 +1,8 @@
 //! One session: from taking the slot until something ends it. The order is that of rule 1 (docs/rules.md). It
 //! alone keeps deliveries from being lost or repeated:
 //!
-//! 1. begin streaming, which takes the slot (a standby waits here and does nothing else);
+//! 1. begin streaming, which takes the slot, or take the lock of those that poll (a standby waits here and does nothing
+//!    else);
 //! 2. initialise transactions, which ends and fences the predecessor;
 //! 3. read the position, and refuse if it does not fit the server;
 //! 4. skip the commits up to it;
@@ -13,6 +14,9 @@ use anyhow::anyhow;
 use bus::{TopicLimits, TransactionalProducer, TxError};
 use events::position::Position;
 use service_kit::CancellationToken;
+use store::polling::Reader;
+use store::reader::{self, Way};
+use store::relayed::History;
 use store::slot;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -22,7 +26,7 @@ use crate::ended::SessionError;
 use crate::fit::{self, Mismatch};
 use crate::read::{self, Buffer, Item, ReadError};
 use crate::recover::Options;
-use crate::stored::{Stored, UNPUBLISHED};
+use crate::stored::{SWITCHED, Stored, UNPUBLISHED};
 use crate::stream::{self, Stream};
 use crate::{Relay, telemetry};
 
@@ -33,33 +37,43 @@ const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time that the running transaction has to end after the session.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where rows come from.
+enum Source {
+    /// The log, through the slot.
+    Log(Box<Stream>),
+    /// The table, under the lock.
+    Table(Reader),
+}
+
 impl Relay {
     /// Runs one session to its end. Whatever ends it, calling again is safe.
     pub(crate) async fn session(&self, shutdown: &CancellationToken) -> SessionError {
         let outcome = shutdown.run_until_cancelled(self.begin(shutdown)).await;
         let ended = match outcome {
             None => SessionError::Shutdown,
-            Some(Err(SessionError::Unpublished)) => self.recover_unpublished(shutdown).await,
+            Some(Err(SessionError::LeftOut(reason))) => self.recover_left_out(reason, shutdown).await,
             Some(Err(error)) => error,
-            Some(Ok((stream, producer, position))) => self.deliver(stream, producer, position, shutdown).await,
+            Some(Ok((source, producer, position))) => self.deliver(source, producer, position, shutdown).await,
         };
         *self.publication.lock() = None;
+        *self.delivers_by.lock() = None;
         telemetry::active(false);
         ended
     }
 
-    /// Sends what the slot cannot stream, by the way of [`crate::recover`]. No person has to decide anything there.
-    async fn recover_unpublished(&self, shutdown: &CancellationToken) -> SessionError {
-        match self.recover_from(UNPUBLISHED.to_owned(), Options::default(), shutdown).await {
+    /// Sends what would be left out, by the way of [`crate::recover`]. No person has to decide anything there.
+    async fn recover_left_out(&self, reason: &'static str, shutdown: &CancellationToken) -> SessionError {
+        self.readiness.missing("slot", format!("{reason}: comparing the outbox with what Kafka was given"));
+        match self.recover_from(reason.to_owned(), Options::default(), shutdown).await {
             Ok(report) if report.settled_at.is_some() => {
                 let rows = report.rows_missing();
-                tracing::info!(slot = self.slot, rows, "the publication was missing for a time: sent what it left out");
+                tracing::info!(slot = self.slot, reason, rows, "sent what reading on would have left out");
                 SessionError::Recovered
             }
-            Ok(_) => SessionError::Slot(anyhow!("{UNPUBLISHED}: {}", fit::REMEDY)),
+            Ok(_) => SessionError::Slot(anyhow!("{reason}: {}", fit::REMEDY)),
             Err(error) => match error.downcast::<SessionError>() {
                 Ok(error) => error,
-                Err(error) => SessionError::Slot(error.context(UNPUBLISHED)),
+                Err(error) => SessionError::Slot(error.context(reason)),
             },
         }
     }
@@ -68,9 +82,43 @@ impl Relay {
     async fn begin(
         &self,
         shutdown: &CancellationToken,
-    ) -> Result<(Stream, TransactionalProducer, Position), SessionError> {
+    ) -> Result<(Source, TransactionalProducer, Position), SessionError> {
         self.admin.reachable(REACH_TIMEOUT).await?;
         self.readiness.ready("kafka");
+        let way = self.look_up_way().await?;
+        let (source, producer, position) = match way {
+            Way::Logical => self.begin_log(shutdown).await?,
+            Way::Polling => self.begin_table(shutdown).await?,
+        };
+        *self.delivers_by.lock() = Some(way);
+        self.readiness.ready("position");
+        Ok((source, producer, position))
+    }
+
+    /// The way that was chosen for this outbox.
+    pub(crate) async fn look_up_way(&self) -> Result<Way, store::Error> {
+        Ok(reader::chosen(&self.pool).await?.unwrap_or(Way::Logical))
+    }
+
+    async fn begin_table(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Result<(Source, TransactionalProducer, Position), SessionError> {
+        self.readiness.ready("postgres");
+        let stand_by = || self.readiness.ready_as("slot", "standby: another relay polls the outbox");
+        let mut reader = self.take_table(self.settings.config.wal_sender_timeout_ms, stand_by).await?;
+        self.readiness.ready_as("slot", "none is needed: this relay polls the outbox");
+        tracing::debug!(slot = self.slot, "the lock is ours");
+        let producer = self.while_present(&mut reader, self.take_over(shutdown)).await?;
+        tracing::debug!(slot = self.slot, "a predecessor, if any, is fenced");
+        let (producer, position) = self.settle_last_row(&mut reader, producer).await?;
+        Ok((Source::Table(reader), producer, position))
+    }
+
+    async fn begin_log(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Result<(Source, TransactionalProducer, Position), SessionError> {
         let publication = slot::check_server(&self.pool).await?;
         *self.publication.lock() = Some(publication);
         self.readiness.ready("postgres");
@@ -82,8 +130,7 @@ impl Relay {
         let producer = self.take_over(shutdown).await?;
         tracing::debug!(slot = self.slot, "a predecessor, if any, is fenced");
         let (producer, position) = self.settle_position(&stream, producer).await?;
-        self.readiness.ready("position");
-        Ok((stream, producer, position))
+        Ok((Source::Log(Box::new(stream)), producer, position))
     }
 
     /// Step 2.
@@ -129,17 +176,12 @@ impl Relay {
             // Of a promoted server: from here on its timeline counts.
             return Ok((producer, Position { timeline: stream.server.timeline, ..stored.position }));
         };
-        if matches!(&mismatch, Mismatch::Unsettled(reason) if reason == UNPUBLISHED) {
-            return Err(SessionError::Unpublished);
-        }
         if matches!(mismatch, Mismatch::Ahead { .. }) {
             // By writing, the server comes to that place some day, with other rows before it.
             let unsettled = Some(mismatch.to_string());
             self.store_position(producer, &Stored { unsettled, ..stored }).await?;
         }
-        let remedy = fit::REMEDY;
-        let cause = anyhow!("{mismatch}. The relay delivers nothing until this is settled: {remedy}");
-        Err(SessionError::Position(cause))
+        Err(SessionError::of_mismatch(&mismatch))
     }
 
     /// The topics without which nothing can be delivered.
@@ -162,6 +204,16 @@ impl Relay {
         if let Some(reason) = &stored.unsettled {
             return Ok(Some(Mismatch::Unsettled(reason.clone())));
         }
+        if let Some(last) = stored.position.last_row {
+            let history = History { system_identifier: server.system_identifier, timeline: server.timeline };
+            let mut reader = Reader::connect(&self.pool, 0).await?;
+            let knows = reader.knows(last).await?;
+            reader.close().await;
+            let confirmed = reader::confirmed(&self.pool).await?;
+            let fits =
+                fit::check_history(&stored.position, history).and_then(|()| fit::check_row(last, knows, confirmed));
+            return Ok(Some(fits.err().unwrap_or_else(|| Mismatch::Unsettled(SWITCHED.to_owned()))));
+        }
         let publication = *self.publication.lock();
         if stored.publication.is_some_and(|known| publication != Some(known)) {
             return Ok(Some(Mismatch::Unsettled(UNPUBLISHED.to_owned())));
@@ -178,7 +230,7 @@ impl Relay {
     /// Steps 4 and 5, until the stream or the drain ends.
     async fn deliver(
         &self,
-        stream: Stream,
+        mut source: Source,
         producer: TransactionalProducer,
         position: Position,
         shutdown: &CancellationToken,
@@ -191,12 +243,11 @@ impl Relay {
         let mut draining = tokio::task::spawn_blocking(move || drain.run());
         tracing::info!(slot = self.slot, lsn = %position.end_lsn, relayed = position.relayed, "delivering");
         telemetry::active(true);
-        let (mut client, mut delivered) = (stream.client, self.delivered.subscribe());
         let read = tokio::select! {
-            read = read::read(&mut client, &position, &buffer, &mut delivered) => read,
+            read = self.read(&mut source, &position, &buffer) => read,
             drained = &mut draining => return SessionError::from_drain(drained),
             // The next session finds that out, too.
-            () = self.republished.notified() => Ok(()),
+            () = self.changed.notified() => Ok(()),
             () = shutdown.cancelled() => Ok(()),
         };
         stop.cancel();
@@ -208,12 +259,26 @@ impl Relay {
                 draining.await
             }
         };
-        client.stop();
+        match source {
+            Source::Log(stream) => stream.client.stop(),
+            Source::Table(reader) => reader.close().await,
+        }
         match (read, SessionError::from_drain(drained)) {
             _ if shutdown.is_cancelled() => SessionError::Shutdown,
             (Ok(()), ended) | (Err(_), ended @ SessionError::Superseded) => ended,
             (Err(ReadError::Stream(error)), _) => error.into(),
+            (Err(ReadError::Store(error)), _) => error.into(),
             (Err(error), _) => SessionError::Slot(anyhow::Error::new(error).context("the stream cannot be read")),
+        }
+    }
+
+    async fn read(&self, source: &mut Source, position: &Position, buffer: &Buffer) -> Result<(), ReadError> {
+        match source {
+            Source::Log(stream) => {
+                let mut delivered = self.delivered.subscribe();
+                read::read(&mut stream.client, position, buffer, &mut delivered).await
+            }
+            Source::Table(reader) => self.read_table(reader, position.last_row.unwrap_or_default(), buffer).await,
         }
     }
 }

@@ -11,6 +11,14 @@ pub(crate) const BEGUN: &str = "`meanwhile relay recover` was begun and has not 
 /// Why rows of a time cannot be streamed, though the publication is there again: Postgres decodes the log as things
 /// were then. Any relay recovers from this by itself.
 pub(crate) const UNPUBLISHED: &str = "the publication was missing for a time, whose rows cannot be streamed";
+/// Where a relay goes on from that reads in another way than the one before it: what the other way did not deliver is
+/// found by comparing. Any relay does that by itself.
+pub(crate) const SWITCHED: &str = "relays are to read the outbox in another way";
+
+/// The reason, if a relay can settle it without a person.
+pub(crate) fn settled_by_relays(reason: &str) -> Option<&'static str> {
+    [UNPUBLISHED, SWITCHED].into_iter().find(|known| *known == reason)
+}
 
 /// The newest position.
 #[derive(Debug, Clone, PartialEq, Eq)]

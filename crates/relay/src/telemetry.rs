@@ -17,6 +17,7 @@ const DELAY: &str = "meanwhile_relay_delay_seconds";
 const REFUSED: &str = "meanwhile_relay_rows_refused_total";
 const POSITION: &str = "meanwhile_relay_position_lsn";
 const OUTBOX_AGE: &str = "meanwhile_outbox_age_seconds";
+const HORIZON_AGE: &str = "meanwhile_relay_horizon_age_seconds";
 const SLOT_LAG: &str = "meanwhile_relay_slot_lag_bytes";
 const SLOT_WAL_STATUS: &str = "meanwhile_relay_slot_wal_status";
 const SLOT_WAL_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
@@ -37,6 +38,7 @@ pub(crate) fn describe() {
     describe_counter!(REFUSED, "Outbox rows that went to the dead letters, by class");
     describe_gauge!(POSITION, "How far Postgres' log has been delivered, in bytes");
     describe_gauge!(OUTBOX_AGE, "Age of the oldest row that may not have been delivered");
+    describe_gauge!(HORIZON_AGE, "Time for which an open transaction has held up a relay that polls, or would");
     describe_gauge!(SLOT_LAG, "Bytes of log that Postgres keeps for the slot");
     describe_counter!(DROPPED, "Partitions of the outbox dropped after delivery");
     gauge!(ACTIVE).set(0.0);
@@ -93,6 +95,10 @@ pub(crate) fn position(position: &Position) {
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
 pub(crate) fn outbox_age(age_ms: i64) {
     gauge!(OUTBOX_AGE).set(age_ms as f64 / 1_000.0);
+}
+
+pub(crate) fn horizon_age(seconds: f64) {
+    gauge!(HORIZON_AGE).set(seconds);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]

@@ -6,6 +6,8 @@ use std::fmt;
 use anyhow::Context;
 use bus::Registry;
 use bus::admin::Admin;
+use store::reader::{self, Way};
+use store::slot::{self, SlotError};
 use store::{Pool, Role};
 
 use crate::patience::patiently;
@@ -19,19 +21,39 @@ const ACCEPTANCE_DAYS_AHEAD: u32 = 3;
 /// The outcome of [`prepare`]. Displayed, it is one line per server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prepared {
-    slot: String,
-    slot_created: bool,
-    published: bool,
+    outbox: Outbox,
     topics_created: usize,
     subjects: usize,
     strange_schema_ids: Vec<String>,
 }
 
+/// How relays read the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outbox {
+    Logical { slot: String, slot_created: bool, published: bool, reason: String },
+    Polling { reason: String },
+}
+
+impl fmt::Display for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Logical { slot, slot_created, published, reason } => {
+                let created = if *slot_created { "created" } else { "was there" };
+                let published = if *published { ", publication created" } else { "" };
+                writeln!(f, "postgres  tables are up to date, slot {slot} {created}{published}")?;
+                write!(f, "outbox    relays read the log: {reason}")
+            }
+            Self::Polling { reason } => {
+                writeln!(f, "postgres  tables are up to date")?;
+                write!(f, "outbox    relays poll the table: {reason}")
+            }
+        }
+    }
+}
+
 impl fmt::Display for Prepared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slot = if self.slot_created { "created" } else { "was there" };
-        let published = if self.published { ", publication created" } else { "" };
-        writeln!(f, "postgres  tables are up to date, slot {} {slot}{published}", self.slot)?;
+        writeln!(f, "{}", self.outbox)?;
         writeln!(f, "kafka     {} topics created", self.topics_created)?;
         write!(f, "registry  {} subjects are up to date", self.subjects)?;
         if !self.strange_schema_ids.is_empty() {
@@ -46,19 +68,18 @@ impl fmt::Display for Prepared {
     }
 }
 
-/// Prepares all three servers. Waits two minutes for each that does not answer yet.
+/// Prepares all three servers. Waits two minutes for each that does not answer yet. Relays will read the outbox in the
+/// wanted way; none: as they do, or at the first time as this Postgres allows.
 ///
 /// # Errors
 /// A server refuses, or does not answer in time.
-pub async fn prepare(target: &Target) -> anyhow::Result<Prepared> {
+pub async fn prepare(target: &Target, wanted: Option<Way>) -> anyhow::Result<Prepared> {
     target.create_tables().await?;
-    // The migration made it; somebody may have dropped it since.
-    let published = target.publish().await?;
-    let (slot, slot_created) = target.create_slot().await?;
+    let outbox = target.prepare_outbox(wanted).await?;
     let topics_created = target.create_topics().await?;
     let subjects = target.register_subjects(&default_queues()).await?;
     let strange_schema_ids = target.strange_schema_ids(&default_queues()).await?;
-    Ok(Prepared { slot, slot_created, published, topics_created, subjects, strange_schema_ids })
+    Ok(Prepared { outbox, topics_created, subjects, strange_schema_ids })
 }
 
 impl Target {
@@ -77,21 +98,34 @@ impl Target {
         Ok(())
     }
 
-    /// Creates the publication unless it exists. Returns whether it is new.
-    async fn publish(&self) -> anyhow::Result<bool> {
+    /// Chooses how relays read the outbox, and makes what they need for it.
+    async fn prepare_outbox(&self, wanted: Option<Way>) -> anyhow::Result<Outbox> {
         let pool = self.pool(Role::Relay)?;
-        let published = store::slot::publish(&pool).await.context("the outbox cannot be published")?;
+        // The migration made it; somebody may have dropped it since.
+        let published = slot::publish(&pool).await.context("the outbox cannot be published")?;
+        let (way, reason) = match (wanted, reader::chosen(&pool).await?) {
+            (Some(way), _) => (way, format!("--outbox-reader {way}")),
+            (None, Some(way)) => (way, "as was chosen before (--outbox-reader changes it)".to_owned()),
+            (None, None) => match slot::check_server(&pool).await {
+                Ok(_) => (Way::Logical, "this Postgres allows logical decoding".to_owned()),
+                Err(error @ (SlotError::WalLevel { .. } | SlotError::MayNotReplicate { .. })) => {
+                    (Way::Polling, format!("{}. Later, --outbox-reader logical changes it", error.cause()))
+                }
+                Err(error) => return Err(error).context("the outbox cannot be streamed"),
+            },
+        };
+        let outbox = match way {
+            Way::Logical => {
+                let slot = slot::name(self.topics.prefix());
+                let slot_created = slot::create(&pool, &slot).await.context("the outbox cannot be streamed")?;
+                Outbox::Logical { slot, slot_created, published, reason }
+            }
+            Way::Polling => Outbox::Polling { reason },
+        };
+        // Last: relays follow at once.
+        reader::choose(&pool, way).await?;
         pool.close().await;
-        Ok(published)
-    }
-
-    /// Creates the slot unless it exists. Returns its name, and whether it is new.
-    async fn create_slot(&self) -> anyhow::Result<(String, bool)> {
-        let pool = self.pool(Role::Relay)?;
-        let slot = store::slot::name(self.topics.prefix());
-        let created = store::slot::create(&pool, &slot).await.context("the outbox cannot be streamed")?;
-        pool.close().await;
-        Ok((slot, created))
+        Ok(outbox)
     }
 
     /// Commits an offset for the workers at the log's start in every queue's topic where they have none, also where

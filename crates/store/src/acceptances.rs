@@ -67,13 +67,15 @@ pub enum Accepted {
 ///
 /// Of two requests with the same key in one batch the first counts. An expired key is taken over. Sending the same
 /// requests (same job ids) again after an unknown outcome is safe: what is stored is not stored twice. When the error
-/// is [`Error::is_row_error`], nothing was written; send the requests one by one.
+/// is [`Error::is_row_error`], nothing was written; send the requests one by one. Once its callers are answered,
+/// [`crate::outbox::announce`] tells the relay.
 pub async fn accept_batch(pool: &Pool, batch: &[NewAcceptance]) -> Result<Vec<Accepted>, Error> {
     accept(pool.raw(), batch).await
 }
 
 /// [`accept_batch`] as part of the caller's transaction: with offsets (rule 3), dead letters or other records.
 pub async fn accept_batch_in(tx: &mut Tx, batch: &[NewAcceptance]) -> Result<Vec<Accepted>, Error> {
+    tx.note_appended();
     accept(tx.raw(), batch).await
 }
 

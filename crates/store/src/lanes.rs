@@ -115,6 +115,7 @@ pub async fn end(tx: &mut Tx, outcomes: &[Outcome]) -> Result<Vec<bool>, Error> 
 /// the turns behind it. Returns their count; 0 if there is none, or all are locked.
 pub(crate) async fn release(tx: &mut Tx, worker: &str, max: ReleaseMax) -> Result<u32, Error> {
     let bytes_max = i64::try_from(max.bytes).unwrap_or(i64::MAX);
+    tx.note_appended();
     let rows = sqlx::query_file!("queries/release_lost.sql", worker, i64::from(max.holds), bytes_max)
         .fetch_all(tx.raw())
         .await?;
@@ -133,6 +134,9 @@ pub(crate) async fn release(tx: &mut Tx, worker: &str, max: ReleaseMax) -> Resul
 /// hold their lanes, each with the turns behind it. Concurrent callers share the work; each hold is sent by one.
 pub async fn release_due(pool: &Pool, holds_max: u32) -> Result<Released, Error> {
     let (alone, lanes_due) = holds::release_alone(pool, holds_max).await?;
+    if alone.holds > 0 {
+        outbox::announce(pool).await;
+    }
     let of_lanes = if lanes_due { release_lanes(pool, holds_max).await? } else { 0 };
     let more = holds_max > 0 && alone.holds.max(of_lanes) >= holds_max;
     let next_due_in_ms = if more { Some(0) } else { alone.next_due_in_ms };
@@ -152,6 +156,7 @@ async fn release_lanes(pool: &Pool, holds_max: u32) -> Result<u32, Error> {
         })
         .collect();
     free(&mut tx, &gone).await?;
+    tx.note_appended();
     tx.commit().await?;
     Ok(u32::try_from(gone.len()).unwrap_or(u32::MAX))
 }

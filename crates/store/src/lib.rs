@@ -8,6 +8,7 @@
 //! Invariant: no function waits without a bound; [`Error::is_unavailable`] tells if a retry may succeed.
 
 pub mod acceptances;
+mod announce;
 mod columns;
 pub mod dead_letters;
 mod error;
@@ -23,7 +24,9 @@ mod migrate;
 pub mod offsets;
 pub mod outbox;
 mod partitions;
+pub mod polling;
 mod pool;
+pub mod reader;
 pub mod relayed;
 mod retention;
 pub mod slot;

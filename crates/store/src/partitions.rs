@@ -185,7 +185,10 @@ async fn set_aside(pool: &Pool, cut: &Partitioned, now_ms: i64) -> Result<u32, E
 }
 
 /// The tables that were set aside, oldest first, with the times at which they were.
-pub(crate) async fn aside(pool: &Pool, cut: &Partitioned) -> Result<Vec<(String, i64)>, Error> {
+pub(crate) async fn aside<'e>(
+    executor: impl sqlx::PgExecutor<'e>,
+    cut: &Partitioned,
+) -> Result<Vec<(String, i64)>, Error> {
     let names = sqlx::query_scalar!(
         r#"select relname as "name!"
            from pg_class join pg_namespace on pg_namespace.oid = relnamespace
@@ -194,7 +197,7 @@ pub(crate) async fn aside(pool: &Pool, cut: &Partitioned) -> Result<Vec<(String,
         cut.schema,
         format!("{}_aside_", cut.table),
     )
-    .fetch_all(pool.raw())
+    .fetch_all(executor)
     .await?;
     let time = |name: String| {
         let at_ms = name.rsplit_once('_')?.1.parse().ok()?;

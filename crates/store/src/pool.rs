@@ -7,6 +7,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
 
 use crate::Error;
+use crate::announce::Announcer;
 
 /// The time after which Postgres ends a statement; ours take milliseconds.
 const STATEMENT_TIMEOUT_MS: u64 = 30_000;
@@ -70,6 +71,7 @@ pub struct Pool {
     pool: PgPool,
     login: PgConnectOptions,
     role: Role,
+    announcer: Announcer,
 }
 
 impl Pool {
@@ -79,14 +81,6 @@ impl Pool {
     /// one login.
     pub fn open(settings: &Settings, role: Role) -> Result<Self, Error> {
         let login = parse_url(&settings.url)?.application_name(role.name());
-        let options = login.clone().options([
-            ("role", role.name().to_owned()),
-            // A 202 promises that the job is on disk, whatever the server's or the login's default is.
-            ("synchronous_commit", "on".to_owned()),
-            ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
-            ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
-            ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
-        ]);
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections_max)
             .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
@@ -99,8 +93,9 @@ impl Pool {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(options);
-        Ok(Self { pool, login, role })
+            .connect_lazy_with(as_role(&login, role));
+        let announcer = Announcer::new(pool.clone());
+        Ok(Self { pool, login, role, announcer })
     }
 
     /// The role that its connections act as.
@@ -110,7 +105,8 @@ impl Pool {
 
     /// Begins a transaction. It is rolled back when dropped without [`Tx::commit`].
     pub async fn begin(&self) -> Result<Tx, Error> {
-        Ok(Tx { inner: self.pool.begin().await?, role: self.role })
+        let announcer = self.announcer.clone();
+        Ok(Tx { inner: self.pool.begin().await?, role: self.role, announcer, has_appended: false })
     }
 
     /// Succeeds when Postgres answers.
@@ -127,11 +123,34 @@ impl Pool {
         &self.pool
     }
 
+    pub(crate) const fn announcer(&self) -> &Announcer {
+        &self.announcer
+    }
+
+    /// A connection outside of the pool, under the role, that Postgres ends after so long without a statement (0:
+    /// never).
+    pub(crate) async fn own_connection(&self, silence_ms: u64) -> Result<PgConnection, Error> {
+        use sqlx::ConnectOptions;
+        let options = as_role(&self.login, self.role).options([("idle_session_timeout", silence_ms.to_string())]);
+        Ok(options.connect().await?)
+    }
+
     /// A connection as the login itself, not as the role: attributes such as REPLICATION belong to the login.
     pub(crate) async fn login_connection(&self) -> Result<PgConnection, Error> {
         use sqlx::ConnectOptions;
         Ok(self.login.connect().await?)
     }
+}
+
+fn as_role(login: &PgConnectOptions, role: Role) -> PgConnectOptions {
+    login.clone().options([
+        ("role", role.name().to_owned()),
+        // A 202 promises that the job is on disk, whatever the server's or the login's default is.
+        ("synchronous_commit", "on".to_owned()),
+        ("statement_timeout", STATEMENT_TIMEOUT_MS.to_string()),
+        ("lock_timeout", LOCK_TIMEOUT_MS.to_string()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION_TIMEOUT_MS.to_string()),
+    ])
 }
 
 /// Parses the URL and checks its scheme. sqlx accepts any scheme, so `mysql://` would be a Postgres that never answers.
@@ -148,12 +167,23 @@ pub(crate) fn parse_url(url: &str) -> Result<PgConnectOptions, Error> {
 pub struct Tx {
     inner: sqlx::Transaction<'static, Postgres>,
     role: Role,
+    announcer: Announcer,
+    has_appended: bool,
 }
 
 impl Tx {
     /// Makes everything in it durable at once. After an error the outcome is unknown: it may be durable.
     pub async fn commit(self) -> Result<(), Error> {
-        Ok(self.inner.commit().await?)
+        self.inner.commit().await?;
+        if self.has_appended {
+            self.announcer.announce().await;
+        }
+        Ok(())
+    }
+
+    /// Notes that it has written to the outbox.
+    pub(crate) const fn note_appended(&mut self) {
+        self.has_appended = true;
     }
 
     /// Rolls the transaction back.

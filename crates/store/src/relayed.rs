@@ -5,7 +5,7 @@
 //! end of the log, which is read after that. The promise holds within one [`History`]: a promoted standby may lack the
 //! last of what was delivered, and gives the same transaction ids and places in the log to other rows.
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::{Error, Pool, Tx, partitions};
 
@@ -65,7 +65,7 @@ pub struct Dropped {
 pub async fn watermark(pool: &Pool) -> Result<Watermark, Error> {
     // One connection, so one server.
     let mut tx = pool.begin().await?;
-    let history = history(&mut tx).await?;
+    let history = history(tx.raw()).await?;
     // The snapshot is taken before anything is evaluated, so the end of the log is read after it.
     let row = sqlx::query!(
         r#"select pg_snapshot_xmin(pg_current_snapshot())::text as "txid_below!",
@@ -77,13 +77,13 @@ pub async fn watermark(pool: &Pool) -> Result<Watermark, Error> {
     Ok(Watermark { history, txid_below, lsn: row.lsn.unsigned_abs() })
 }
 
-/// The history that this transaction's server is in.
-async fn history(tx: &mut Tx) -> Result<History, Error> {
+/// The history that this connection's server is in.
+pub(crate) async fn history(connection: &mut PgConnection) -> Result<History, Error> {
     let row = sqlx::query!(
         r#"select (select system_identifier from pg_control_system()) as "system_identifier!",
                   left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) as "timeline!""#
     )
-    .fetch_one(tx.raw())
+    .fetch_one(connection)
     .await?;
     // The name of a file of the log begins with the timeline, in eight hexadecimal digits.
     let timeline = u32::from_str_radix(&row.timeline, 16);
@@ -108,7 +108,7 @@ pub async fn drop_relayed(
     for partition in ended_partitions(pool, keep_ms).await? {
         let mut tx = pool.begin().await?;
         // The connection may lead to another server by now.
-        if history(&mut tx).await? != watermark.history {
+        if history(tx.raw()).await? != watermark.history {
             return Ok(dropped);
         }
         if holds_from(&mut tx, &partition, &txid_below).await? {
@@ -124,9 +124,9 @@ pub async fn drop_relayed(
             Err(error) => return Err(error),
         }
     }
-    for (table, at_ms) in partitions::aside(pool, &partitions::OUTBOX).await? {
+    for (table, at_ms) in partitions::aside(pool.raw(), &partitions::OUTBOX).await? {
         let mut tx = pool.begin().await?;
-        if history(&mut tx).await? != watermark.history {
+        if history(tx.raw()).await? != watermark.history {
             return Ok(dropped);
         }
         // Nobody writes there any more: it was locked when it was set aside.
@@ -137,7 +137,7 @@ pub async fn drop_relayed(
         }
     }
     let mut tx = pool.begin().await?;
-    if history(&mut tx).await? == watermark.history {
+    if history(tx.raw()).await? == watermark.history {
         dropped.default_rows = delete_default_rows(&mut tx, &txid_below, keep_ms).await?;
         tx.commit().await?;
     }

@@ -13,14 +13,20 @@ const PUBLISH: &str = "create publication meanwhile_outbox for table outbox.mess
 /// From this version on, standbys keep slots that are made for it: a promotion loses none.
 const FAILOVER_SINCE: i32 = 170_000;
 
+/// The way without a slot.
+const POLL: &str = "`meanwhile migrate --outbox-reader polling`";
+
 /// The reason for which the outbox cannot be streamed. Each text names the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SlotError {
     /// The server's `wal_level` does not allow logical decoding.
-    #[error("Postgres runs with wal_level={wal_level}; set wal_level=logical in postgresql.conf and restart Postgres")]
-    WalLevel { wal_level: String },
+    #[error("{}; set wal_level=logical in postgresql.conf and restart Postgres, or run {POLL}", self.cause())]
+    WalLevel {
+        /// The level.
+        wal_level: String,
+    },
     /// The login lacks the attribute.
-    #[error("the login {login} may not replicate; run as a superuser: ALTER ROLE \"{login}\" REPLICATION")]
+    #[error("{}; run as a superuser: ALTER ROLE \"{login}\" REPLICATION; or run {POLL}", self.cause())]
     MayNotReplicate {
         /// The login.
         login: String,
@@ -62,6 +68,17 @@ pub enum SlotError {
     /// Anything else, transient or not.
     #[error(transparent)]
     Store(#[from] Error),
+}
+
+impl SlotError {
+    /// The text without the remedy, where that is another one than polling.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::WalLevel { wal_level } => format!("Postgres runs with wal_level={wal_level}"),
+            Self::MayNotReplicate { login } => format!("the login {login} may not replicate"),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl From<sqlx::Error> for SlotError {
@@ -189,6 +206,23 @@ pub async fn create(pool: &Pool, slot: &str) -> Result<bool, SlotError> {
             _ => Err(error.into()),
         },
     }
+}
+
+/// Drops the slot, which keeps log as long as it is there; false if there is none of ours, or if somebody streams from
+/// it.
+pub async fn drop_unused(pool: &Pool, slot: &str) -> Result<bool, SlotError> {
+    let mut connection = pool.login_connection().await?;
+    let dropped = sqlx::query_scalar!(
+        r#"select true as "dropped!" from (
+               select pg_drop_replication_slot(slot_name) from pg_replication_slots
+               where slot_name = $1 and database = current_database() and plugin = 'pgoutput' and not active
+           ) as dropped"#,
+        slot,
+    )
+    .fetch_optional(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(dropped.is_some())
 }
 
 /// The state of the slot. [`SlotError::Missing`], [`SlotError::Invalidated`] or [`SlotError::Foreign`] if it cannot be

@@ -17,7 +17,7 @@ const IDLE_TIMEOUT: &str = "1h";
 /// Microseconds from the Unix epoch to 2000-01-01, from which Postgres counts.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// The time of a row's transaction as [`Origin::began_micros`] has it.
-const BEGAN_MICROS: &str = "(extract(epoch from message.created_at) * 1000000)::bigint - 946684800000000";
+pub(crate) const BEGAN_MICROS: &str = "(extract(epoch from message.created_at) * 1000000)::bigint - 946684800000000";
 
 /// A transaction that wrote rows. A promoted or restored server gives the ids of transactions that it has not heard of
 /// to others, which begin at another time.
@@ -80,6 +80,7 @@ pub struct Snapshot {
     tx: Tx,
     /// All rows, as a query.
     rows: String,
+    ended_below: Option<u64>,
 }
 
 /// Keeps all tables of the outbox where they are, until it is dropped.
@@ -127,7 +128,25 @@ impl Snapshot {
         .await?;
         let tables = std::iter::once("outbox.messages".to_owned()).chain(aside);
         let rows = tables.map(|table| format!("select txid, created_at, seq, topic, key, value, headers from {table}"));
-        Ok(Self { tx, rows: rows.collect::<Vec<_>>().join(" union all ") })
+        Ok(Self { tx, rows: rows.collect::<Vec<_>>().join(" union all "), ended_below: None })
+    }
+
+    /// A snapshot of now, of the rows of such transactions only that are below the oldest one that is still open: no
+    /// row will be added to them.
+    pub async fn take_ended(pool: &Pool) -> Result<Self, Error> {
+        let mut snapshot = Self::take(pool, None).await?;
+        let below = sqlx::query_scalar!(r#"select pg_snapshot_xmin(pg_current_snapshot())::text as "below!""#)
+            .fetch_one(snapshot.tx.raw())
+            .await?;
+        let below = txid(&below)?;
+        snapshot.rows = format!("select * from ({}) as message where txid < '{below}'::xid8", snapshot.rows);
+        snapshot.ended_below = Some(below);
+        Ok(snapshot)
+    }
+
+    /// Of [`Snapshot::take_ended`]: the oldest transaction that it leaves out.
+    pub const fn ended_below(&self) -> Option<u64> {
+        self.ended_below
     }
 
     /// The hours that the outbox has partitions for.
@@ -198,14 +217,14 @@ impl Snapshot {
     }
 }
 
-type Columns = (String, i64, i64, String, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
+pub(crate) type Columns = (String, i64, i64, String, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
 
-fn read((id, began_micros, seq, topic, key, value, headers): Columns) -> Result<Row, Error> {
+pub(crate) fn read((id, began_micros, seq, topic, key, value, headers): Columns) -> Result<Row, Error> {
     let headers = decode_headers(&headers).map_err(|error| Error::Corrupt(error.to_string()))?;
     let origin = Origin { txid: txid(&id)?, began_micros };
     Ok(Row { origin, seq, record: Record { topic, key, value, headers } })
 }
 
-fn txid(text: &str) -> Result<u64, Error> {
+pub(crate) fn txid(text: &str) -> Result<u64, Error> {
     text.parse().map_err(|_| Error::Corrupt(format!("txid `{text}`")))
 }

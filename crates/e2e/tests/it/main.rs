@@ -22,6 +22,7 @@ mod kills;
 mod load;
 mod outcomes;
 mod pauses;
+mod polling;
 mod rebalances;
 mod registry;
 mod retry;

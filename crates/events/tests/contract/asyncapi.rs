@@ -12,7 +12,7 @@ use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
 use events::lane::{self, Freed, HeldLane, LaneNews, lost_worker_record, lost_worker_tombstone, turn_headers};
-use events::position::{Partial, Position};
+use events::position::{LastRow, Partial, Position};
 use events::time::parse_rfc3339;
 use events::topic::Topics;
 use events::trace::Trace;
@@ -336,9 +336,11 @@ fn the_json_of_commands_flows_and_positions_has_the_fields_that_the_code_knows()
     assert_eq!(fields("FlowDocument"), keys(&flow));
     let position = Position::parse(&example("relay", "position")).unwrap();
     let partial = Partial { commit_lsn: position.end_lsn, rows: 1 };
-    let position = written(Position { partial: Some(partial), ..position }.to_json());
+    let position = Position { partial: Some(partial), last_row: Some(LastRow::default()), ..position };
+    let position = written(position.to_json());
     assert_eq!(fields("Position"), keys(&position));
     assert_eq!(keys(&schema("Position")["properties"]["partial"]["properties"]), keys(&position["partial"]));
+    assert_eq!(keys(&schema("Position")["properties"]["last_row"]["properties"]), keys(&position["last_row"]));
 }
 
 #[test]

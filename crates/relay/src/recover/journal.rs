@@ -129,7 +129,15 @@ mod tests {
     use super::*;
 
     fn stored(relayed: u64, at_ms: i64) -> Stored {
-        let position = Position { system_identifier: 1, timeline: 1, end_lsn: Lsn(1), partial: None, relayed, at_ms };
+        let position = Position {
+            system_identifier: 1,
+            timeline: 1,
+            end_lsn: Lsn(1),
+            partial: None,
+            last_row: None,
+            relayed,
+            at_ms,
+        };
         Stored { position, publication: None, unsettled: None }
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use events::position::Lsn;
 use events::{Record, header, time};
 use uuid::Uuid;
 
@@ -35,7 +34,7 @@ pub struct Report {
     /// Rows on Kafka, by job, of transactions that this server does not know; none: of no job.
     pub ahead: BTreeMap<Option<Uuid>, u64>,
     /// The place from which the relay goes on; none: nothing was changed.
-    pub settled_at: Option<Lsn>,
+    pub settled_at: Option<String>,
 }
 
 impl Report {
@@ -109,8 +108,8 @@ impl fmt::Display for Report {
                 None => writeln!(f, "  ahead  no job: {rows}")?,
             }
         }
-        match self.settled_at {
-            Some(lsn) => writeln!(f, "settled  {missing} rows were sent; the relay goes on from {lsn}"),
+        match &self.settled_at {
+            Some(place) => writeln!(f, "settled  {missing} rows were sent; the relay goes on from {place}"),
             None => writeln!(f, "nothing was changed"),
         }
     }

@@ -2,12 +2,20 @@
 
 use relay::seam::{Seam, Seams};
 use store::outbox;
+use store::reader::Way;
 
-use crate::stage::{QUEUE, Stage, cut_at, number};
+use crate::stage::{QUEUE, Stage, cut_at, either_way, number};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rows_arrive_once_as_they_were_written() {
-    let stage = Stage::new().await;
+either_way!(
+    rows_arrive_once_as_they_were_written,
+    a_rolled_back_row_never_arrives,
+    a_commit_larger_than_a_kafka_transaction_arrives_once_whatever_cuts_it,
+    a_relay_that_is_started_again_goes_on_where_it_was,
+    it_delivers_to_the_in_process_broker_too,
+);
+
+async fn rows_arrive_once_as_they_were_written(way: Way) {
+    let stage = Stage::by(way).await;
     let mut relay = stage.start();
     stage.commit(0..5).await;
     stage.commit([5]).await;
@@ -39,9 +47,8 @@ async fn the_order_is_that_of_the_commits_not_of_the_beginnings() {
     relay.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rolled_back_row_never_arrives() {
-    let stage = Stage::new().await;
+async fn a_rolled_back_row_never_arrives(way: Way) {
+    let stage = Stage::by(way).await;
     let mut relay = stage.start();
     let mut tx = stage.pool.begin().await.unwrap();
     outbox::append(&mut tx, &[stage.record(7, 1)]).await.unwrap();
@@ -52,10 +59,9 @@ async fn a_rolled_back_row_never_arrives() {
     relay.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_larger_than_a_kafka_transaction_arrives_once_whatever_cuts_it() {
+async fn a_commit_larger_than_a_kafka_transaction_arrives_once_whatever_cuts_it(way: Way) {
     for seam in [Seam::BeforeCommit, Seam::AfterCommit] {
-        let mut stage = Stage::new().await;
+        let mut stage = Stage::by(way).await;
         stage.config.transaction_rows_max = 300;
         stage.commit(0..3_000).await;
         stage.commit(3_000..3_001).await;
@@ -67,9 +73,8 @@ async fn a_commit_larger_than_a_kafka_transaction_arrives_once_whatever_cuts_it(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_is_started_again_goes_on_where_it_was() {
-    let stage = Stage::new().await;
+async fn a_relay_that_is_started_again_goes_on_where_it_was(way: Way) {
+    let stage = Stage::by(way).await;
     for round in 0..4 {
         let mut relay = stage.start_with(Seams::default());
         stage.commit(round * 10..round * 10 + 10).await;
@@ -79,10 +84,9 @@ async fn a_relay_that_is_started_again_goes_on_where_it_was() {
     stage.assert_once_in_order(40).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_delivers_to_the_in_process_broker_too() {
+async fn it_delivers_to_the_in_process_broker_too(way: Way) {
     let kafka = bus::Settings::of_in_process(bus::InProcess::start().unwrap());
-    let stage = Stage::with(kafka, test_kit::postgres_database().await).await;
+    let stage = Stage::with(kafka, test_kit::postgres_database().await, way).await;
     for round in 0..2 {
         let mut relay = stage.start();
         stage.commit(round * 10..round * 10 + 10).await;

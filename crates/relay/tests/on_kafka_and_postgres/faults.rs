@@ -1,10 +1,18 @@
 //! After any cut, kill or restart, no row is lost and none comes twice.
 
 use relay::seam::Seam;
+use store::reader::Way;
 use test_kit::{Kafka, KafkaOptions, Postgres, PostgresOptions};
 
 use crate::child;
-use crate::stage::{Stage, cut_at};
+use crate::stage::{Stage, cut_at, either_way};
+
+either_way!(
+    a_session_cut_off_at_any_seam_loses_and_repeats_nothing,
+    a_killed_relay_loses_and_repeats_nothing,
+    what_postgres_sends_again_after_a_crash_is_skipped,
+    kafka_may_be_killed_and_started_again,
+);
 
 /// Commits rows from 0 on, in commits of 1 to 4, with a moment between them; returns how many.
 async fn write(stage: &Stage, commits: u64) -> u64 {
@@ -18,10 +26,9 @@ async fn write(stage: &Stage, commits: u64) -> u64 {
     next
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_cut_off_at_any_seam_loses_and_repeats_nothing() {
+async fn a_session_cut_off_at_any_seam_loses_and_repeats_nothing(way: Way) {
     for seam in [Seam::BeforeSend, Seam::BeforeCommit, Seam::AfterCommit, Seam::BeforeAcknowledge] {
-        let stage = Stage::new().await;
+        let stage = Stage::by(way).await;
         let mut relay = stage.start_with(cut_at(seam, 4));
         let rows = write(&stage, 200).await;
         relay.relayed(rows).await;
@@ -30,9 +37,8 @@ async fn a_session_cut_off_at_any_seam_loses_and_repeats_nothing() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_relay_loses_and_repeats_nothing() {
-    let stage = Stage::new().await;
+async fn a_killed_relay_loses_and_repeats_nothing(way: Way) {
+    let stage = Stage::by(way).await;
     let mut relay = child::start(&stage);
     let (rows, ()) = tokio::join!(write(&stage, 400), async {
         for _ in 0..3 {
@@ -48,10 +54,9 @@ async fn a_killed_relay_loses_and_repeats_nothing() {
     last.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_postgres_sends_again_after_a_crash_is_skipped() {
+async fn what_postgres_sends_again_after_a_crash_is_skipped(way: Way) {
     let mut postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
-    let stage = Stage::on(&test_kit::kafka().await, postgres.create_database("outbox").unwrap()).await;
+    let stage = Stage::on_by(&test_kit::kafka().await, postgres.create_database("outbox").unwrap(), way).await;
     let mut relay = stage.start();
     stage.commit(0..500).await;
     relay.relayed(500).await;
@@ -68,10 +73,9 @@ async fn what_postgres_sends_again_after_a_crash_is_skipped() {
     relay.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kafka_may_be_killed_and_started_again() {
+async fn kafka_may_be_killed_and_started_again(way: Way) {
     let mut kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
-    let stage = Stage::on(&kafka.brokers(), test_kit::postgres_database().await).await;
+    let stage = Stage::on_by(&kafka.brokers(), test_kit::postgres_database().await, way).await;
     let mut relay = stage.start();
     let (rows, ()) = tokio::join!(write(&stage, 1_000), async {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;

@@ -7,6 +7,7 @@ mod child;
 mod deliver;
 mod faults;
 mod maintain;
+mod polling;
 mod rate;
 mod recover;
 mod refuse;

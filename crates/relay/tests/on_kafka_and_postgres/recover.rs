@@ -4,15 +4,24 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bus::{Producer, TopicPartition};
-use events::position::{Lsn, Position};
+use events::position::{LastRow, Lsn, Position};
 use events::{Record, header};
 use relay::Relay;
 use relay::recover::{Older, Options, Report};
 use relay::seam::{Seam, Seams};
 use service_kit::{CancellationToken, Clock, Readiness};
+use store::reader::Way;
 use test_kit::{Postgres, PostgresOptions, psql};
 
-use crate::stage::{QUEUE, Stage, WITHIN, number};
+use crate::stage::{QUEUE, Stage, WITHIN, either_way, number};
+
+either_way!(
+    a_recovery_that_is_cut_off_anywhere_is_begun_again_and_repeats_nothing,
+    after_a_promotion_what_the_old_primary_had_not_delivered_is_sent,
+    what_kafka_knows_and_the_promoted_standby_does_not_is_said_by_job,
+    after_a_restore_from_a_base_backup_nothing_is_sent_twice,
+    what_was_delivered_and_deleted_from_kafka_is_not_sent_again,
+);
 
 /// What a relay says that needs a person.
 const REMEDY: &str = "`meanwhile relay recover`";
@@ -31,6 +40,27 @@ async fn recover(stage: &Stage) -> Report {
 
 fn drop_slot(stage: &Stage) {
     psql(&stage.database_url, &format!("select pg_drop_replication_slot('{}')", stage.slot())).unwrap();
+}
+
+/// Loses what says how far the outbox was delivered.
+async fn lose(stage: &Stage, way: Way) {
+    match way {
+        Way::Logical => drop_slot(stage),
+        Way::Polling => {
+            let position = stage.position().await;
+            let last = position.last_row.unwrap();
+            let another = LastRow { began_micros: last.began_micros + 1, ..last };
+            put(stage, &Position { last_row: Some(another), ..position }).await;
+        }
+    }
+}
+
+/// The dependency by which a relay refuses then.
+fn refusal(way: Way) -> &'static str {
+    match way {
+        Way::Logical => "slot",
+        Way::Polling => "position",
+    }
 }
 
 /// Delivers what is committed, with a relay that leaves then.
@@ -87,9 +117,8 @@ async fn rows_that_a_stream_left_out_without_an_error_are_found_when_the_publica
     stage.assert_once_in_order(15).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_delivered_and_deleted_from_kafka_is_not_sent_again() {
-    let stage = Stage::new().await;
+async fn what_was_delivered_and_deleted_from_kafka_is_not_sent_again(way: Way) {
+    let stage = Stage::by(way).await;
     stage.commit(0..20).await;
     deliver(&stage, 20).await;
     let steps = stage.topics.steps(QUEUE);
@@ -97,7 +126,7 @@ async fn what_was_delivered_and_deleted_from_kafka_is_not_sent_again() {
         stage.admin().end_offsets(std::slice::from_ref(&steps)).await.unwrap().into_iter().collect();
     stage.admin().delete_records(&ends).await.unwrap();
     stage.commit(20..30).await;
-    drop_slot(&stage);
+    lose(&stage, way).await;
     // As an operator may have done on the way.
     store::slot::create(&stage.pool, &stage.slot()).await.unwrap();
     stage.commit(30..35).await;
@@ -122,9 +151,8 @@ fn cut_once(seam: Seam, nth: u32) -> Seams {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_recovery_that_is_cut_off_anywhere_is_begun_again_and_repeats_nothing() {
-    let mut stage = Stage::new().await;
+async fn a_recovery_that_is_cut_off_anywhere_is_begun_again_and_repeats_nothing(way: Way) {
+    let mut stage = Stage::by(way).await;
     stage.config.transaction_rows_max = 4;
     stage.commit(0..10).await;
     deliver(&stage, 10).await;
@@ -134,9 +162,9 @@ async fn a_recovery_that_is_cut_off_anywhere_is_begun_again_and_repeats_nothing(
     let part = async || (stage.read(&stage.topics.steps(QUEUE)).await.len() == 18).then_some(());
     test_kit::eventually(WITHIN, "two of five transactions", part).await;
     partly.stop().await;
-    assert!(stage.position().await.partial.is_some());
+    assert!(way == Way::Polling || stage.position().await.partial.is_some());
     stage.commit(30..50).await;
-    drop_slot(&stage);
+    lose(&stage, way).await;
 
     let mut rows = 50;
     for (seam, nth) in
@@ -169,6 +197,7 @@ async fn rows_of_a_time_of_which_nothing_is_named_wait_for_an_answer() {
             timeline: 1,
             end_lsn: Lsn(1),
             partial: None,
+            last_row: None,
             relayed: 7,
             at_ms: Clock::system().now_ms(),
         };
@@ -246,15 +275,14 @@ async fn a_publication_that_is_made_again_by_hand_is_enough() {
 }
 
 /// A primary with an outbox.
-async fn primary() -> (Postgres, Stage) {
+async fn primary(way: Way) -> (Postgres, Stage) {
     let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
-    let stage = Stage::on(&test_kit::kafka().await, postgres.create_database("outbox").unwrap()).await;
+    let stage = Stage::on_by(&test_kit::kafka().await, postgres.create_database("outbox").unwrap(), way).await;
     (postgres, stage)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_promotion_what_the_old_primary_had_not_delivered_is_sent() {
-    let (mut postgres, stage) = primary().await;
+async fn after_a_promotion_what_the_old_primary_had_not_delivered_is_sent(way: Way) {
+    let (mut postgres, stage) = primary(way).await;
     let standby = postgres.standby(true).await.unwrap();
     let mut relay = stage.start();
     stage.commit(0..20).await;
@@ -263,7 +291,7 @@ async fn after_a_promotion_what_the_old_primary_had_not_delivered_is_sent() {
     stage.commit(20..30).await;
     postgres.fail_over(standby).await.unwrap();
     let mut relay = stage.start();
-    relay.says("slot", false, REMEDY).await;
+    relay.says(refusal(way), false, REMEDY).await;
     stage.commit(30..35).await;
     let report = recover(&stage).await;
     assert_eq!((report.rows_missing(), report.ahead.len()), (15, 0), "{report}");
@@ -275,7 +303,7 @@ async fn after_a_promotion_what_the_old_primary_had_not_delivered_is_sent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promoted_standby_that_kept_the_slot_needs_no_person() {
-    let (mut postgres, mut stage) = primary().await;
+    let (mut postgres, mut stage) = primary(Way::Logical).await;
     stage.config.idle_position_interval_ms = 100;
     let standby = postgres.standby(true).await.unwrap();
     let mut relay = stage.start();
@@ -312,10 +340,9 @@ fn identified(stage: &Stage, number: u64, job: &str, message: &str) -> Record {
     Record { headers, ..stage.record(number, 1) }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_kafka_knows_and_the_promoted_standby_does_not_is_said_by_job() {
+async fn what_kafka_knows_and_the_promoted_standby_does_not_is_said_by_job(way: Way) {
     const JOB: &str = "0190a5c1-0000-7000-8000-000000000001";
-    let (mut postgres, stage) = primary().await;
+    let (mut postgres, stage) = primary(way).await;
     let mut standby = postgres.standby(false).await.unwrap();
     stage.commit(0..5).await;
     deliver(&stage, 5).await;
@@ -340,9 +367,8 @@ async fn what_kafka_knows_and_the_promoted_standby_does_not_is_said_by_job() {
     assert_eq!(numbers, (0..12).collect::<Vec<_>>());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_restore_from_a_base_backup_nothing_is_sent_twice() {
-    let (mut postgres, stage) = primary().await;
+async fn after_a_restore_from_a_base_backup_nothing_is_sent_twice(way: Way) {
+    let (mut postgres, stage) = primary(way).await;
     stage.commit(0..10).await;
     deliver(&stage, 10).await;
     stage.commit(10..15).await;
@@ -352,7 +378,7 @@ async fn after_a_restore_from_a_base_backup_nothing_is_sent_twice() {
     deliver(&stage, 20).await;
     postgres.restore(backup).await.unwrap();
     let mut relay = stage.start();
-    relay.says("slot", false, REMEDY).await;
+    relay.says(refusal(way), false, REMEDY).await;
     stage.commit(20..25).await;
     let report = recover(&stage).await;
     assert_eq!((report.rows_there, report.rows_missing()), (15, 5), "{report}");

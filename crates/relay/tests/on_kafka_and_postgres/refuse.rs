@@ -116,7 +116,15 @@ async fn a_position_of_another_history_is_refused_until_somebody_settles_it() {
     let stage = Stage::new().await;
     let identity = psql(&stage.database_url, "select system_identifier from pg_control_system()").unwrap();
     let system_identifier: u64 = identity.parse().unwrap();
-    let ours = Position { system_identifier, timeline: 1, end_lsn: Lsn(1), partial: None, relayed: 0, at_ms: 0 };
+    let ours = Position {
+        system_identifier,
+        timeline: 1,
+        end_lsn: Lsn(1),
+        partial: None,
+        last_row: None,
+        relayed: 0,
+        at_ms: 0,
+    };
     let producer = Producer::new(&stage.kafka).unwrap();
     let put = async |value: Option<Vec<u8>>| {
         let key = Some(stage.slot().into_bytes());

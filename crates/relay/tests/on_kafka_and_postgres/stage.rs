@@ -16,12 +16,32 @@ use relay::{Relay, Settings};
 use service_kit::config::LogSettings;
 use service_kit::health::Dependency;
 use service_kit::{CancellationToken, Clock, Ids, Readiness};
+use store::reader::{self, Way};
 use store::{Pool, Role, outbox};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Only ends a test that hangs.
 pub(crate) const WITHIN: Duration = Duration::from_secs(60);
+/// Makes of each function a test by either way of reading: `by_log::` and `by_polling::`.
+macro_rules! either_way {
+    ($($name:ident),* $(,)?) => {
+        mod by_log {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(store::reader::Way::Logical).await;
+            })*
+        }
+        mod by_polling {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(store::reader::Way::Polling).await;
+            })*
+        }
+    };
+}
+pub(crate) use either_way;
+
 /// The queue that tests send to.
 pub(crate) const QUEUE: &str = "default";
 
@@ -39,16 +59,36 @@ impl Stage {
         Self::on(&test_kit::kafka().await, test_kit::postgres_database().await).await
     }
 
-    /// On these servers; migrated, with all topics and the slot.
-    pub(crate) async fn on(brokers: &str, database_url: String) -> Self {
-        Self::with(bus::Settings::new(brokers, "http://127.0.0.1:1"), database_url).await
+    /// On the shared servers, for relays that read in this way.
+    pub(crate) async fn by(way: Way) -> Self {
+        Self::on_by(&test_kit::kafka().await, test_kit::postgres_database().await, way).await
     }
 
-    /// With this Kafka and database; migrated, with all topics and the slot.
-    pub(crate) async fn with(kafka: bus::Settings, database_url: String) -> Self {
+    /// On these servers; migrated, with all topics and the slot.
+    pub(crate) async fn on(brokers: &str, database_url: String) -> Self {
+        Self::on_by(brokers, database_url, Way::Logical).await
+    }
+
+    /// On these servers, for relays that read in this way.
+    pub(crate) async fn on_by(brokers: &str, database_url: String, way: Way) -> Self {
+        Self::with(bus::Settings::new(brokers, "http://127.0.0.1:1"), database_url, way).await
+    }
+
+    /// With this Kafka and database; migrated, with all topics, and the slot where that is needed.
+    pub(crate) async fn with(kafka: bus::Settings, database_url: String, way: Way) -> Self {
         let stage = Self::without_slot(kafka, database_url).await;
-        store::slot::create(&stage.pool, &stage.slot()).await.unwrap();
+        if way == Way::Logical {
+            store::slot::create(&stage.pool, &stage.slot()).await.unwrap();
+        }
+        stage.choose(way).await;
         stage
+    }
+
+    /// Chooses how relays read, as `meanwhile migrate` does.
+    pub(crate) async fn choose(&self, way: Way) {
+        let pool = Pool::open(&store::Settings::new(&self.database_url), Role::Relay).unwrap();
+        reader::choose(&pool, way).await.unwrap();
+        pool.close().await;
     }
 
     /// On these servers; migrated, with all topics.

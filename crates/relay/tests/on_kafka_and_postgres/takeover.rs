@@ -5,13 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use relay::seam::{Seam, Seams};
+use store::reader::Way;
 
 use crate::child;
-use crate::stage::{Stage, WITHIN};
+use crate::stage::{Stage, WITHIN, either_way};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_when_the_other_leaves() {
-    let stage = Stage::new().await;
+either_way!(
+    a_standby_takes_over_when_the_other_leaves,
+    a_standby_takes_over_from_a_killed_relay,
+    a_relay_that_hung_with_an_open_transaction_wakes_up_fenced,
+);
+
+async fn a_standby_takes_over_when_the_other_leaves(way: Way) {
+    let stage = Stage::by(way).await;
     let mut first = stage.start();
     stage.commit(0..10).await;
     first.relayed(10).await;
@@ -26,9 +32,8 @@ async fn a_standby_takes_over_when_the_other_leaves() {
     second.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_standby_takes_over_from_a_killed_relay() {
-    let stage = Stage::new().await;
+async fn a_standby_takes_over_from_a_killed_relay(way: Way) {
+    let stage = Stage::by(way).await;
     let mut first = child::start(&stage);
     stage.commit(0..10).await;
     let delivered = async || (!stage.read(&stage.topics.relay()).await.is_empty()).then_some(());
@@ -65,9 +70,8 @@ fn freezing() -> (Freeze, Seams) {
     (Freeze { armed, reached, go }, seams)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_hung_with_an_open_transaction_wakes_up_fenced() {
-    let stage = Stage::new().await;
+async fn a_relay_that_hung_with_an_open_transaction_wakes_up_fenced(way: Way) {
+    let stage = Stage::by(way).await;
     let (freeze, seams) = freezing();
     // The whole first relay hangs: its delivering thread in the seam, and the one thread of its runtime too.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

@@ -17,8 +17,12 @@ mod migrations;
 mod offsets;
 mod outbox;
 mod plans;
+mod polling;
 mod retention;
 mod scale;
 mod slot;
 mod unrelayed;
 mod workers;
+
+/// Only ends a test that hangs.
+const WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
