@@ -30,6 +30,8 @@ const LARGE_FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
 const FULL_WAIT: Duration = Duration::from_millis(500);
 /// The pause between attempts to read the positions.
 const POSITIONS_RETRY: Duration = Duration::from_millis(500);
+/// The interval at which it is looked whether a batch that cannot be read was passed over.
+const UNREADABLE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The time limit of one attempt to read the positions.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which a waiting caller checks that the consumer still runs.
@@ -147,6 +149,7 @@ impl Follower {
             paused: false,
             positions_failed: false,
             tried_at: None,
+            looked_at: Instant::now(),
         })?;
         let (batch_records_max, batch_bytes_max) = (options.batch_records_max, options.batch_bytes_max);
         Ok(Self { shared, consumer, batch_records_max, batch_bytes_max })
@@ -190,6 +193,12 @@ impl Follower {
         self.shared.lock().partitions.keys().cloned().collect()
     }
 
+    /// The partitions whose next batch cannot be read, each with the reason and the remedy. They are read on once their
+    /// stored positions are behind it.
+    pub fn unreadable(&self) -> Vec<String> {
+        self.shared.lock().unreadable.values().map(|(_, reason)| reason.clone()).collect()
+    }
+
     /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
@@ -217,6 +226,8 @@ struct FollowerHandler {
     paused: bool,
     positions_failed: bool,
     tried_at: Option<Instant>,
+    /// When the positions of partitions were read last whose next batch cannot be read.
+    looked_at: Instant,
 }
 
 impl FollowerHandler {
@@ -274,6 +285,40 @@ impl FollowerHandler {
     }
 }
 
+impl FollowerHandler {
+    /// Goes on behind a batch that cannot be read, once somebody has moved the stored position there.
+    fn pass_over(&mut self, commands: &mut Commands) {
+        let stuck: Vec<(TopicPartition, i64)> = {
+            let state = self.shared.lock();
+            state.unreadable.iter().map(|(place, (offset, _))| (place.clone(), *offset)).collect()
+        };
+        if stuck.is_empty() || self.looked_at.elapsed() < UNREADABLE_LOOK_INTERVAL {
+            return;
+        }
+        self.looked_at = Instant::now();
+        let places: Vec<TopicPartition> = stuck.iter().map(|(place, _)| place.clone()).collect();
+        let Ok(found) = self.ask(&places) else { return };
+        let mut state = self.shared.lock();
+        for ((place, offset), position) in stuck.into_iter().zip(found) {
+            let Some(position) = position.filter(|position| *position > offset) else { continue };
+            tracing::info!(
+                topic = place.topic,
+                partition = place.partition,
+                offset,
+                position,
+                "a batch is passed over"
+            );
+            state.unreadable.remove(&place);
+            if let Some(buffer) = state.partitions.get_mut(&place) {
+                let (records, bytes) = buffer.clear();
+                buffer.rewinding = Some(Rewinding::Seeking(position));
+                state.count_out(records, bytes);
+                commands.seek(place, Start::Offset(position));
+            }
+        }
+    }
+}
+
 fn start_of(position: Option<i64>) -> Start {
     position.map_or(Start::Beginning, Start::Offset)
 }
@@ -301,6 +346,7 @@ impl Handler for FollowerHandler {
     fn revoked(&mut self, partitions: &[TopicPartition], _lost: bool) {
         let mut state = self.shared.lock();
         for place in partitions {
+            state.unreadable.remove(place);
             if let Some(mut buffer) = state.partitions.remove(place) {
                 let (records, bytes) = buffer.clear();
                 state.count_out(records, bytes);
@@ -340,6 +386,7 @@ impl Handler for FollowerHandler {
 
     fn tick(&mut self, commands: &mut Commands) {
         self.rewind(commands);
+        self.pass_over(commands);
         if self.paused {
             let state = self.shared.lock();
             if state.records * 2 <= self.shared.records_max && state.bytes * 2 <= self.shared.bytes_max {
@@ -358,7 +405,11 @@ impl Handler for FollowerHandler {
     }
 
     fn error(&mut self, error: ConsumerError) {
-        if error.is_fatal() {
+        if let ConsumerError::Unreadable { topic, partition, offset, .. } = &error {
+            let place = TopicPartition::new(topic, *partition);
+            tracing::error!(error = chain(&error), "following, but for a batch that cannot be read");
+            self.shared.lock().unreadable.insert(place, (*offset, error.to_string()));
+        } else if error.is_fatal() {
             if self.stopping() {
                 return;
             }

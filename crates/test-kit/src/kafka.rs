@@ -18,8 +18,11 @@ use crate::process::{Launch, Process};
 use crate::tool::{run, tool_path};
 
 mod properties;
+mod spoil;
 
 use properties::{broker_alone, controller_alone, more_listeners, of_many, server_properties};
+
+pub use spoil::Flaw;
 
 /// A broker is ready in 2 to 4 s on a quiet machine; recovery after `kill -9` takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(120);
