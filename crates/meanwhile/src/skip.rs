@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use bus::admin::{Admin, UnreadableBatch};
 use bus::{Inbound, Record, TopicPartition};
 use events::dead_letter::{self, Class, Failure};
+use events::topic::Topics;
 use process::{Base, Process};
 use service_kit::config::Sources;
 use service_kit::telemetry;
@@ -22,10 +23,26 @@ use crate::roles::target;
 const FOLLOWERS: [(Role, &str); 3] =
     [(Role::Orchestrator, "orchestrator"), (Role::Ingest, "ingest"), (Role::Notifier, "notifier")];
 
+/// True if the role follows this topic.
+fn follows(role: Role, topics: &Topics, topic: &str) -> bool {
+    let (events, commands) = (topic == topics.events(), topic == topics.commands());
+    match role {
+        Role::Ingest => commands,
+        Role::Notifier => events,
+        Role::Orchestrator => {
+            let others = [topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
+            events || others.iter().any(|other| other == topic)
+        }
+        Role::Relay => false,
+    }
+}
+
 /// A reader that stands at the batch.
 struct Stuck {
     name: String,
     at: i64,
+    /// The position as it is stored; none: the reader has read nothing yet, and begins where the log does.
+    stored: Option<i64>,
     /// None: the workers, whose group keeps its offsets on Kafka.
     pool: Option<Pool>,
 }
@@ -61,7 +78,7 @@ pub(crate) async fn run(args: &SkipArgs, sources: &Sources) -> anyhow::Result<Ex
             None => admin.pass_over(&group, &place, reader.at, batch.end, &letter).await?,
             Some(pool) => {
                 let letter = if is_told || pool.role() == Role::Notifier { None } else { Some(&letter) };
-                advance(pool, &place, reader.at, batch.end, letter).await?;
+                advance(pool, &place, reader.stored, batch.end, letter).await?;
             }
         }
         is_told = true;
@@ -84,14 +101,16 @@ async fn stuck(
     let mut stuck = Vec::new();
     let committed = admin.committed(group, std::slice::from_ref(&place.topic)).await?;
     if let Some(at) = committed.get(place).copied().filter(|at| batch.contains(at)) {
-        stuck.push(Stuck { name: format!("the group {group}"), at, pool: None });
+        stuck.push(Stuck { name: format!("the group {group}"), at, stored: Some(at), pool: None });
     }
-    for (role, name) in FOLLOWERS {
+    let log_start = admin.offsets(std::slice::from_ref(&place.topic)).await?.get(place).map_or(0, |(start, _)| *start);
+    for (role, name) in FOLLOWERS.into_iter().filter(|(role, _)| follows(*role, &base.topics, &place.topic)) {
         let settings = store::Settings { connections_max: 1, ..store::Settings::new(base.database_url()?) };
         let pool = Pool::open(&settings, role)?;
-        let position = offsets::positions(&pool, std::slice::from_ref(place)).await?.pop().flatten();
-        if let Some(at) = position.filter(|at| batch.contains(at)) {
-            stuck.push(Stuck { name: name.to_owned(), at, pool: Some(pool) });
+        let stored = offsets::positions(&pool, std::slice::from_ref(place)).await?.pop().flatten();
+        let at = stored.unwrap_or(log_start);
+        if batch.contains(&at) {
+            stuck.push(Stuck { name: name.to_owned(), at, stored, pool: Some(pool) });
         }
     }
     Ok(stuck)
@@ -112,11 +131,11 @@ fn dead_letter(base: &Base, place: &TopicPartition, from: i64, batch: &Unreadabl
 async fn advance(
     pool: &Pool,
     TopicPartition { topic, partition }: &TopicPartition,
-    from: i64,
-    to: i64,
+    expected: Option<i64>,
+    next: i64,
     letter: Option<&Record>,
 ) -> anyhow::Result<()> {
-    let advance = OffsetAdvance { topic: topic.clone(), partition: *partition, expected: Some(from), next: to };
+    let advance = OffsetAdvance { topic: topic.clone(), partition: *partition, expected, next };
     let mut tx = pool.begin().await?;
     outbox::append(&mut tx, letter.map_or(&[], std::slice::from_ref)).await?;
     offsets::advance(&mut tx, &[advance]).await.context("the reader has moved meanwhile; nothing was changed")?;

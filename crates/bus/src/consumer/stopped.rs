@@ -32,6 +32,13 @@ impl Stopped {
         !self.unreadable.is_empty() && self.unreadable.contains(&TopicPartition::new(topic, partition))
     }
 
+    /// Notes that a report without a name may be about one of those: librdkafka loses its way behind such a batch.
+    pub(super) fn explain_by_unreadable(&mut self) {
+        if !self.unreadable.is_empty() {
+            self.unexplained = self.unexplained.min(0);
+        }
+    }
+
     /// The partition is to be read from elsewhere. True if its batch could not be read.
     pub(super) fn try_again(&mut self, place: &TopicPartition) -> bool {
         self.unreadable.remove(place)

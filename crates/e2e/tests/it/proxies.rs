@@ -42,7 +42,7 @@ async fn a_dead_proxy_stands_in_no_clients_way_to_this_machine() {
     let arguments = ["submit", "order", "--input", &input, "--url", &dev.api];
     let job = meanwhile(&arguments, &variables).await.unwrap();
     dev.until_succeeded(job.trim().parse().unwrap()).await;
-    meanwhile(&["healthcheck", "--url", &format!("{}/readyz", dev.api)], &variables).await.unwrap();
+    meanwhile(&["healthcheck", &format!("{}/readyz", dev.api)], &variables).await.unwrap();
     until_asked(&collector, "/v1/traces").await;
     dev.stop().await;
 }

@@ -83,9 +83,8 @@ async fn send_on(stage: &Stage, job: JobId) {
 async fn a_job_that_waits_for_its_next_attempt_is_sent_on_at_once() {
     let _turn = beside_others();
     let mut stage = Stage::start().await;
-    let job = stage.submit("patient", &small_order("c-1", json!({ "inventory": "error" }))).await;
+    let job = stage.submit("patient", &small_order("c-1", json!({ "inventory": "busy:600" }))).await;
     until_it_rests_for_long(&stage, job, "backoff").await;
-    stage.shop.mend(true);
     send_on(&stage, job).await;
     assert_eq!(stage.end_of(job).await.status, JobStatus::Succeeded);
     stage.finish().await;
