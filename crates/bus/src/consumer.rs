@@ -93,7 +93,6 @@ impl ConsumerOptions {
             ("group.id", &self.group),
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("auto.offset.reset", "error"),
-            ("check.crcs", "true"),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("isolation.level", "read_committed"),

@@ -10,7 +10,7 @@ pub(super) struct Stopped {
     places: HashSet<TopicPartition>,
     /// Reports, less the partitions that were found for them.
     pub(super) unexplained: i64,
-    /// Partitions whose next batch cannot be read. librdkafka would pass over some such batches.
+    /// Partitions whose next batch cannot be read.
     unreadable: HashSet<TopicPartition>,
 }
 
@@ -30,13 +30,6 @@ impl Stopped {
     /// True if its next batch cannot be read: what comes from behind it is not to be delivered.
     pub(super) fn is_unreadable(&self, topic: &str, partition: i32) -> bool {
         !self.unreadable.is_empty() && self.unreadable.contains(&TopicPartition::new(topic, partition))
-    }
-
-    /// Notes that a report without a name may be about one of those: librdkafka loses its way behind such a batch.
-    pub(super) fn explain_by_unreadable(&mut self) {
-        if !self.unreadable.is_empty() {
-            self.unexplained = self.unexplained.min(0);
-        }
     }
 
     /// The partition is to be read from elsewhere. True if its batch could not be read.

@@ -100,7 +100,7 @@ async fn a_batch_of_slips_that_nobody_can_read_is_passed_over_while_workers_run(
         ends.into_iter().find(|(_, end)| *end > 0).map(|(place, _)| place)
     })
     .await;
-    let gap = stage.system.kafka().spoil_last_batch(&topic, place.partition, Flaw::Checksum).unwrap();
+    let gap = stage.system.kafka().spoil_last_batch(&topic, place.partition, Flaw::Codec).unwrap();
     // Of the same key, and so behind it.
     let next = stage.submit("saga", &small_order("one", json!({}))).await;
     stage.system.role(Role::Workers).restart().unwrap();

@@ -13,6 +13,9 @@ const FRAME_BYTES: usize = 12;
 const CHECKSUM: Range<usize> = 17..21;
 const ATTRIBUTES: usize = 22;
 const LAST_OFFSET_DELTA: Range<usize> = 23..27;
+/// The length of the first record of a batch that is not compressed, in zigzag varint; and one of a megabyte.
+const FIRST_RECORD: Range<usize> = 61..65;
+const LONG_RECORD: [u8; 4] = [0x80, 0x80, 0x80, 0x01];
 /// Of the attributes: markers of transactions.
 const IS_CONTROL: u8 = 0x20;
 /// Of the attributes: a codec that there is not.
@@ -21,8 +24,8 @@ const NO_CODEC: u8 = 0x07;
 /// The flaw of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    /// The checksum does not fit.
-    Checksum,
+    /// The length of its first record is that of many, and its checksum fits.
+    Record,
     /// It is compressed in a way that nobody knows; its checksum fits.
     Codec,
 }
@@ -47,13 +50,11 @@ impl Kafka {
         let batch = &mut log[place.clone()];
         let base = number(&batch[..8]);
         match flaw {
-            Flaw::Checksum => batch[CHECKSUM.start] ^= 0xff,
-            Flaw::Codec => {
-                batch[ATTRIBUTES] |= NO_CODEC;
-                let checksum = crc32c(&batch[CHECKSUM.end..]);
-                batch[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
-            }
+            Flaw::Record => batch[FIRST_RECORD].copy_from_slice(&LONG_RECORD),
+            Flaw::Codec => batch[ATTRIBUTES] |= NO_CODEC,
         }
+        let checksum = crc32c(&batch[CHECKSUM.end..]);
+        batch[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
         let end = base + number(&batch[LAST_OFFSET_DELTA]) + 1;
         // In place: the broker has the file open.
         let file = fs::OpenOptions::new().write(true).open(&segment)?;

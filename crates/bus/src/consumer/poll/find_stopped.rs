@@ -34,9 +34,6 @@ impl Poller {
                 self.report(ConsumerError::OffsetOutOfRange { topic, partition, offset, log_start, log_end });
             }
         }
-        if all_answered {
-            self.callbacks().lock().stopped.explain_by_unreadable();
-        }
         if self.callbacks().lock().stopped.unexplained <= 0 {
             return;
         }
