@@ -1,4 +1,4 @@
-//! Batches that cannot be read at all: they cannot be decompressed, or are no records inside. librdkafka tells of one
+//! Batches that cannot be read at all: they cannot be decompressed, say. librdkafka tells of one
 //! without its partition, so a reader of its own looks at a place.
 //!
 //! Checksums are not checked (`check.crcs`): behind a batch with a wrong one librdkafka 2.12 goes on at a wrong byte, takes
@@ -21,10 +21,6 @@ use crate::consumer::TopicPartition;
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which its end is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// librdkafka asks for ever more bytes of a batch that seems to be cut off, and then says this. It names the offset that
-/// was asked for, not the batch.
-const TOO_LARGE: &str = "might be too large to fetch";
 
 /// True if an error of this code is about a batch.
 pub(crate) fn is_unreadable(code: RDKafkaErrorCode) -> bool {
@@ -97,9 +93,6 @@ impl Looker {
         log_end: i64,
     ) -> Result<Option<(i64, String)>, Error> {
         let Sight::Unreadable(reason) = self.look(place, offset)? else { return Ok(None) };
-        if reason.contains(TOO_LARGE) {
-            return self.end_of_unreadable_offsets(place, offset, log_end).map(|end| Some((end, reason)));
-        }
         let base = base_of(&reason).ok_or_else(|| Error::refused(format!("{place}: {reason}")))?;
         let within = |offset: i64| match self.look(place, offset)? {
             Sight::Unreadable(reason) => Ok::<bool, Error>(base_of(&reason) == Some(base)),
@@ -118,17 +111,6 @@ impl Looker {
             if within(middle)? { inside = middle } else { outside = middle }
         }
         Ok(Some((outside, reason)))
-    }
-}
-
-impl Looker {
-    /// The first offset behind this one that can be read, where the reasons do not name the batch.
-    fn end_of_unreadable_offsets(&self, place: &TopicPartition, offset: i64, log_end: i64) -> Result<i64, Error> {
-        let mut end = offset + 1;
-        while end < log_end && matches!(self.look(place, end)?, Sight::Unreadable(_)) {
-            end += 1;
-        }
-        Ok(end)
     }
 }
 

@@ -22,8 +22,6 @@ mod spoil;
 
 use properties::{broker_alone, controller_alone, more_listeners, of_many, server_properties};
 
-pub use spoil::Flaw;
-
 /// A broker is ready in 2 to 4 s on a quiet machine; recovery after `kill -9` takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// The broker logs this when it serves.

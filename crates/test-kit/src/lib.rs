@@ -31,7 +31,7 @@ mod wait;
 
 pub use ground::{Ground, TEST_TRACE, noise};
 pub use http::{Answer, Receiver, Request, http_client};
-pub use kafka::{Flaw, Kafka, KafkaOptions, Listener};
+pub use kafka::{Kafka, KafkaOptions, Listener};
 pub use line::{Line, LineState};
 pub use metric::{measure, metric};
 pub use port::Port;

@@ -145,7 +145,7 @@ async fn two_followers_share_the_partitions_and_apply_each_record_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_cannot_be_read_is_told_and_passed_over_once_the_stored_position_is_behind_it() {
-    let gap = crate::unreadable::gap(test_kit::Flaw::Codec).await;
+    let gap = crate::unreadable::gap().await;
     let stored = Stored::default();
     let mut follower = follow(&gap.cluster, &stored, |_| {});
     assert_eq!(read(&mut follower, &stored, 3).await, ["before"; 3]);

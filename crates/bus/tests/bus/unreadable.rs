@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bus::{ConsumerError, OffsetCommit, Record, Start, TopicPartition};
-use test_kit::{Flaw, Kafka, KafkaOptions};
+use test_kit::{Kafka, KafkaOptions};
 use tokio::sync::OnceCell;
 
 use crate::kit::{Cluster, Happening, Watched, blocking, committed_or_beginning, record, text};
@@ -36,19 +36,20 @@ pub(crate) struct Gap {
 }
 
 /// A partition with a batch that can be read, one that cannot, and one that can.
-pub(crate) async fn gap(flaw: Flaw) -> Gap {
+pub(crate) async fn gap() -> Gap {
     let kafka = kafka().await;
     let cluster = Cluster::at(kafka.brokers()).await;
     cluster.admin.commit_initial_offsets(&cluster.group(), &[cluster.topic()]).await.unwrap();
     let place = send(&cluster, "before", 3).await;
     send(&cluster, "within", 20).await;
-    let spoilt = kafka.spoil_last_batch(&place.topic, place.partition, flaw).unwrap();
+    let spoilt = kafka.spoil_last_batch(&place.topic, place.partition).unwrap();
     send(&cluster, "behind", 3).await;
     Gap { cluster, place, spoilt }
 }
 
-async fn stops_and_goes_on(flaw: Flaw) {
-    let Gap { cluster, place, spoilt } = gap(flaw).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_decompressed_stops_its_partition_and_no_other_one() {
+    let Gap { cluster, place, spoilt } = gap().await;
     let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
     let mut before = 0;
     let stuck = watched
@@ -97,18 +98,8 @@ async fn stops_and_goes_on(flaw: Flaw) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_no_records_stops_its_partition_and_no_other_one() {
-    stops_and_goes_on(Flaw::Record).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_cannot_be_decompressed_stops_its_partition_and_no_other_one() {
-    stops_and_goes_on(Flaw::Codec).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_groups_offset_is_moved_behind_such_a_batch_once_and_from_where_it_stood() {
-    let Gap { cluster, place, spoilt } = gap(Flaw::Codec).await;
+    let Gap { cluster, place, spoilt } = gap().await;
     let (group, letter) = (cluster.group(), record(&cluster.topics.dead_letters(), "gap"));
     // A member is at work meanwhile.
     let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);

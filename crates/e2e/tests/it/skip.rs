@@ -6,7 +6,7 @@ use bus::TopicPartition;
 use bus::admin::Admin;
 use flow::event::JobStatus;
 use serde_json::{Value, json};
-use test_kit::{Flaw, KafkaOptions, Role, eventually, http_client, kcat, read_topic};
+use test_kit::{KafkaOptions, Role, eventually, http_client, kcat, read_topic};
 
 use crate::client::{send, small_order};
 use crate::stage::{PATIENCE, Stage};
@@ -70,7 +70,7 @@ async fn a_batch_of_commands_that_nobody_can_read_is_passed_over_and_the_next_co
     stage.system.role(Role::Ingest).terminate(PATIENCE).await.unwrap();
     say("lost");
     let place = TopicPartition::new(topic.as_str(), 0);
-    let gap = stage.system.kafka().spoil_last_batch(&topic, 0, Flaw::Codec).unwrap();
+    let gap = stage.system.kafka().spoil_last_batch(&topic, 0).unwrap();
     say("next");
     stage.system.role(Role::Ingest).restart().unwrap();
     follow(&mut stage, Role::Ingest, &place, &gap).await;
@@ -100,7 +100,7 @@ async fn a_batch_of_slips_that_nobody_can_read_is_passed_over_while_workers_run(
         ends.into_iter().find(|(_, end)| *end > 0).map(|(place, _)| place)
     })
     .await;
-    let gap = stage.system.kafka().spoil_last_batch(&topic, place.partition, Flaw::Codec).unwrap();
+    let gap = stage.system.kafka().spoil_last_batch(&topic, place.partition).unwrap();
     // Of the same key, and so behind it.
     let next = stage.submit("saga", &small_order("one", json!({}))).await;
     stage.system.role(Role::Workers).restart().unwrap();

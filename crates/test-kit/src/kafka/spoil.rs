@@ -13,26 +13,15 @@ const FRAME_BYTES: usize = 12;
 const CHECKSUM: Range<usize> = 17..21;
 const ATTRIBUTES: usize = 22;
 const LAST_OFFSET_DELTA: Range<usize> = 23..27;
-/// The length of the first record of a batch that is not compressed, in zigzag varint; and one of a megabyte.
-const FIRST_RECORD: Range<usize> = 61..65;
-const LONG_RECORD: [u8; 4] = [0x80, 0x80, 0x80, 0x01];
 /// Of the attributes: markers of transactions.
 const IS_CONTROL: u8 = 0x20;
 /// Of the attributes: a codec that there is not.
 const NO_CODEC: u8 = 0x07;
 
-/// The flaw of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
-    /// The length of its first record is that of many, and its checksum fits.
-    Record,
-    /// It is compressed in a way that nobody knows; its checksum fits.
-    Codec,
-}
-
 impl Kafka {
-    /// Spoils the last batch of records in the first segment of a partition of the first broker. Returns its offsets.
-    pub fn spoil_last_batch(&self, topic: &str, partition: i32, flaw: Flaw) -> Result<Range<i64>> {
+    /// Spoils the last batch of records in the first segment of a partition of the first broker: it names a codec that
+    /// nobody knows, and its checksum fits. Returns its offsets.
+    pub fn spoil_last_batch(&self, topic: &str, partition: i32) -> Result<Range<i64>> {
         let segment = self._folder.path().join(format!("data-1/{topic}-{partition}/{:020}.log", 0));
         let mut log = fs::read(&segment).with_context(|| segment.display().to_string())?;
         let (mut start, mut last) = (0, None);
@@ -49,10 +38,7 @@ impl Kafka {
         let Some(place) = last else { bail!("{topic}[{partition}] has no batch") };
         let batch = &mut log[place.clone()];
         let base = number(&batch[..8]);
-        match flaw {
-            Flaw::Record => batch[FIRST_RECORD].copy_from_slice(&LONG_RECORD),
-            Flaw::Codec => batch[ATTRIBUTES] |= NO_CODEC,
-        }
+        batch[ATTRIBUTES] |= NO_CODEC;
         let checksum = crc32c(&batch[CHECKSUM.end..]);
         batch[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
         let end = base + number(&batch[LAST_OFFSET_DELTA]) + 1;
