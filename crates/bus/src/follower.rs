@@ -5,6 +5,7 @@
 //! `rewind`. If the positions cannot be read, reading them is retried; they are never guessed.
 
 mod buffer;
+mod pass_over;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +31,6 @@ const LARGE_FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
 const FULL_WAIT: Duration = Duration::from_millis(500);
 /// The pause between attempts to read the positions.
 const POSITIONS_RETRY: Duration = Duration::from_millis(500);
-/// The interval at which it is looked whether a batch that cannot be read was passed over.
-const UNREADABLE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// The time limit of one attempt to read the positions.
 const POSITIONS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The interval at which a waiting caller checks that the consumer still runs.
@@ -280,40 +279,6 @@ impl FollowerHandler {
             if let Some(buffer) = state.partitions.get_mut(&place) {
                 buffer.rewinding = Some(Rewinding::Seeking(position.unwrap_or(0)));
                 commands.seek(place, start_of(position));
-            }
-        }
-    }
-}
-
-impl FollowerHandler {
-    /// Goes on behind a batch that cannot be read, once somebody has moved the stored position there.
-    fn pass_over(&mut self, commands: &mut Commands) {
-        let stuck: Vec<(TopicPartition, i64)> = {
-            let state = self.shared.lock();
-            state.unreadable.iter().map(|(place, (offset, _))| (place.clone(), *offset)).collect()
-        };
-        if stuck.is_empty() || self.looked_at.elapsed() < UNREADABLE_LOOK_INTERVAL {
-            return;
-        }
-        self.looked_at = Instant::now();
-        let places: Vec<TopicPartition> = stuck.iter().map(|(place, _)| place.clone()).collect();
-        let Ok(found) = self.ask(&places) else { return };
-        let mut state = self.shared.lock();
-        for ((place, offset), position) in stuck.into_iter().zip(found) {
-            let Some(position) = position.filter(|position| *position > offset) else { continue };
-            tracing::info!(
-                topic = place.topic,
-                partition = place.partition,
-                offset,
-                position,
-                "a batch is passed over"
-            );
-            state.unreadable.remove(&place);
-            if let Some(buffer) = state.partitions.get_mut(&place) {
-                let (records, bytes) = buffer.clear();
-                buffer.rewinding = Some(Rewinding::Seeking(position));
-                state.count_out(records, bytes);
-                commands.seek(place, Start::Offset(position));
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Batches that cannot be read at all: they cannot be decompressed, say. librdkafka tells of one
 //! without its partition, so a reader of its own looks at a place.
 //!
-//! Checksums are not checked (`check.crcs`): behind a batch with a wrong one librdkafka 2.12 goes on at a wrong byte, takes
-//! an offset from there, and may do so for ever (`rd_kafka_buf_skip_to(rkbuf, crc_len)` in `rd_kafka_msgset_reader_v2`).
+//! Checksums are not checked (`check.crcs`): behind a batch with a wrong one librdkafka 2.12 goes on at a wrong byte,
+//! takes an offset from there, and may do so for ever (`rd_kafka_buf_skip_to(rkbuf, crc_len)` in
+//! `rd_kafka_msgset_reader_v2`).
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use events::place::TopicPartition;
+
 use crate::Error;
 use crate::connection::Connection;
-use crate::consumer::TopicPartition;
 
 /// The time limit of one look.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,7 +87,8 @@ impl Looker {
         Err(Error::unavailable(format!("{place}: no answer at offset {offset}")))
     }
 
-    /// The offset behind the batch that cannot be read at this one; none if it can be read. `log_end`: of the partition.
+    /// The offset behind the batch that cannot be read at this one; none if it can be read. `log_end`: of the
+    /// partition.
     pub(crate) fn end_of_unreadable(
         &self,
         place: &TopicPartition,

@@ -108,8 +108,8 @@ impl Client {
         }
     }
 
-    /// Sends a parked or waiting job on from where it stopped, or starts a finished one anew as another job. Returns the
-    /// job that runs now.
+    /// Sends a parked or waiting job on from where it stopped, or starts a finished one anew as another job. Returns
+    /// the job that runs now.
     ///
     /// # Errors
     /// As [`Client::submit`].

@@ -113,8 +113,8 @@ pub(crate) enum OlderRows {
 pub(crate) enum TopicsCommand {
     /// Pass over a batch of records that cannot be read at all, for all of its readers
     #[command(
-        after_help = "Refuses where the batch can be read. Its records are lost to the readers: a dead letter names the\n\
-                            gap. Readers may run: they go on by themselves."
+        after_help = "Refuses where the batch can be read. Its records are lost to the readers: a dead letter names\n\
+                            the gap. Readers may run: they go on by themselves."
     )]
     Skip(SkipArgs),
 }

@@ -19,7 +19,8 @@ use store::{Pool, Role, outbox};
 use crate::cli::SkipArgs;
 use crate::roles::target;
 
-/// The roles that keep their positions in Postgres. The first that moves keeps the dead letter; the notifier keeps none.
+/// The roles that keep their positions in Postgres. The first that moves keeps the dead letter; the notifier keeps
+/// none.
 const FOLLOWERS: [(Role, &str); 3] =
     [(Role::Orchestrator, "orchestrator"), (Role::Ingest, "ingest"), (Role::Notifier, "notifier")];
 

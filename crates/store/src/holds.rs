@@ -111,8 +111,8 @@ pub async fn take_resting(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<Release
               and (hold.hop = word.hop and hold.reason = any($4) or hold.hop >= word.hop and hold.reason = $5)
             returning hold.job, hold.branch, hold.hop, hold.reason, hold.topic, hold.key, hold.value, hold.headers
          )
-         select taken.reason as "reason!", taken.topic as "topic!", taken.key as "key?", taken.value as "value?", taken.headers as "headers!",
-                jobs.steps_total as "steps_total?"
+         select taken.reason as "reason!", taken.topic as "topic!", taken.key as "key?", taken.value as "value?",
+                taken.headers as "headers!", jobs.steps_total as "steps_total?"
          from taken left join orchestrator.jobs as jobs on jobs.job = taken.job
          order by taken.job, taken.branch, taken.hop"#,
         &tokens.iter().map(|token| token.job.uuid()).collect::<Vec<_>>(),

@@ -1,6 +1,6 @@
 //! Partitions of ours that are left unread: the group has no offset for them, or one that their log does not have, or
-//! the batch there cannot be read. Nobody may guess where to go on, so a person repairs the offset; all other partitions
-//! are worked on meanwhile.
+//! the batch there cannot be read. Nobody may guess where to go on, so a person repairs the offset; all other
+//! partitions are worked on meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

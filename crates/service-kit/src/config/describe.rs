@@ -37,7 +37,9 @@ pub fn describe(sources: &Sources, sections: &[(&str, &str)]) -> Result<Vec<Sett
         };
         settings.push(Setting { key: setting.key.to_owned(), value, source });
     }
-    settings.extend(describe_proxies(&proxies(sources)?));
+    for (key, value, source) in describe_proxies(&proxies(sources)?) {
+        settings.push(Setting { key: key.to_owned(), value, source });
+    }
     for (key, (value, source)) in kafka_properties(sources)? {
         let value = shown(&key, &Value::String(value));
         settings.push(Setting { key: format!("kafka.{key}"), value, source });

@@ -2,7 +2,6 @@
 
 use proxies::{EXPECTED, Found, Proxies};
 
-use super::describe::Setting;
 use super::error::ConfigError;
 use super::merge::DEFAULT_SOURCE;
 use super::redact::{quoted, redact};
@@ -18,20 +17,20 @@ pub(super) fn proxies(sources: &Sources) -> Result<Proxies, ConfigError> {
     })
 }
 
-/// The rows of `meanwhile config`.
-pub(super) fn describe_proxies(proxies: &Proxies) -> Vec<Setting> {
-    let mut settings = Vec::new();
+/// The rows of `meanwhile config`: key, value, source.
+pub(super) fn describe_proxies(proxies: &Proxies) -> Vec<(&'static str, String, String)> {
+    let mut rows = Vec::new();
     for (key, found) in [("http_proxy", &proxies.http), ("https_proxy", &proxies.https)] {
         let (value, source) = match found {
             Some(Found { variable, value }) => (redact(value.as_str()), variable.clone()),
             None => (String::new(), format!("not set ({}, ALL_PROXY)", key.to_ascii_uppercase())),
         };
-        settings.push(Setting { key: key.to_owned(), value, source });
+        rows.push((key, value, source));
     }
     let source = match &proxies.except {
         Some(except) => format!("{DEFAULT_SOURCE} and {}", except.variable),
         None => DEFAULT_SOURCE.to_owned(),
     };
-    settings.push(Setting { key: "no_proxy".to_owned(), value: proxies.exceptions(), source });
-    settings
+    rows.push(("no_proxy", proxies.exceptions(), source));
+    rows
 }

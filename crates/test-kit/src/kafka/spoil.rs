@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Kafka;
 
-/// The frame before the part of a batch that its length counts: base offset and length (Kafka's protocol, `RecordBatch`).
+/// The frame before the part of a batch that its length counts: base offset and length (`RecordBatch` of Kafka).
 const FRAME_BYTES: usize = 12;
 /// The checksum's place; it is over all from the attributes on.
 const CHECKSUM: Range<usize> = 17..21;
