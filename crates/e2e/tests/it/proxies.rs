@@ -28,7 +28,7 @@ async fn dev_with(flows: &std::path::Path, variables: &[(String, String)], colle
 }
 
 async fn until_asked(receiver: &Receiver, url: &str) {
-    let asked = async || receiver.requests().iter().any(|request| request.uri.to_string() == url).then_some(());
+    let asked = async || receiver.requests().iter().any(|request| request.uri == url).then_some(());
     eventually(PATIENCE, &format!("{url} is asked"), asked).await;
 }
 
