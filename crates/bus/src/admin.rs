@@ -1,6 +1,7 @@
 //! Administration, for operators and `migrate`: create topics, commit initial offsets, trim, look up.
 
 mod offsets;
+mod pass_over;
 mod topics;
 
 use std::collections::BTreeSet;
@@ -281,3 +282,4 @@ fn refused(name: &str, code: RDKafkaErrorCode) -> Error {
 }
 
 pub(crate) use self::offsets::{ends_when_there, until_decided};
+pub use self::pass_over::UnreadableBatch;

@@ -5,6 +5,7 @@
 //! `rewind`. If the positions cannot be read, reading them is retried; they are never guessed.
 
 mod buffer;
+mod pass_over;
 #[cfg(test)]
 mod tests;
 
@@ -147,6 +148,7 @@ impl Follower {
             paused: false,
             positions_failed: false,
             tried_at: None,
+            looked_at: Instant::now(),
         })?;
         let (batch_records_max, batch_bytes_max) = (options.batch_records_max, options.batch_bytes_max);
         Ok(Self { shared, consumer, batch_records_max, batch_bytes_max })
@@ -190,6 +192,12 @@ impl Follower {
         self.shared.lock().partitions.keys().cloned().collect()
     }
 
+    /// The partitions whose next batch cannot be read, each with the reason and the remedy. They are read on once their
+    /// stored positions are behind it.
+    pub fn unreadable(&self) -> Vec<String> {
+        self.shared.lock().unreadable.values().map(|(_, reason)| reason.clone()).collect()
+    }
+
     /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()
@@ -217,6 +225,8 @@ struct FollowerHandler {
     paused: bool,
     positions_failed: bool,
     tried_at: Option<Instant>,
+    /// When the positions of partitions were read last whose next batch cannot be read.
+    looked_at: Instant,
 }
 
 impl FollowerHandler {
@@ -301,6 +311,7 @@ impl Handler for FollowerHandler {
     fn revoked(&mut self, partitions: &[TopicPartition], _lost: bool) {
         let mut state = self.shared.lock();
         for place in partitions {
+            state.unreadable.remove(place);
             if let Some(mut buffer) = state.partitions.remove(place) {
                 let (records, bytes) = buffer.clear();
                 state.count_out(records, bytes);
@@ -340,6 +351,7 @@ impl Handler for FollowerHandler {
 
     fn tick(&mut self, commands: &mut Commands) {
         self.rewind(commands);
+        self.pass_over(commands);
         if self.paused {
             let state = self.shared.lock();
             if state.records * 2 <= self.shared.records_max && state.bytes * 2 <= self.shared.bytes_max {
@@ -358,7 +370,11 @@ impl Handler for FollowerHandler {
     }
 
     fn error(&mut self, error: ConsumerError) {
-        if error.is_fatal() {
+        if let ConsumerError::Unreadable { topic, partition, offset, .. } = &error {
+            let place = TopicPartition::new(topic, *partition);
+            tracing::error!(error = chain(&error), "following, but for a batch that cannot be read");
+            self.shared.lock().unreadable.insert(place, (*offset, error.to_string()));
+        } else if error.is_fatal() {
             if self.stopping() {
                 return;
             }

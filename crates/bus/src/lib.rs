@@ -23,6 +23,7 @@ mod table;
 mod tail;
 mod topic_limits;
 mod transaction;
+mod unreadable;
 
 pub mod admin;
 pub mod bisection;

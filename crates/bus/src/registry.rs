@@ -68,9 +68,9 @@ impl Registry {
             builder.set_basic_authorization(&auth.user, Some(&auth.password));
         }
         let refused = |error: String| RegistryError::Refused(error.into());
-        let settings = builder.build().map_err(|error| refused(error.to_string()))?;
-        let client =
-            reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().map_err(|error| refused(error.to_string()))?;
+        let client_builder = || proxies::client_builder().map_err(|error| refused(error.to_string()));
+        let settings = builder.build_with(client_builder()?).map_err(|error| refused(error.to_string()))?;
+        let client = client_builder()?.timeout(REQUEST_TIMEOUT).build().map_err(|error| refused(error.to_string()))?;
         Ok(Self { url, auth, settings, client })
     }
 

@@ -200,7 +200,7 @@ impl Handler for TableHandler {
     }
 
     fn error(&mut self, error: ConsumerError) {
-        if error.is_fatal() {
+        if error.is_fatal() || matches!(error, ConsumerError::Unreadable { .. }) {
             tracing::error!(error = chain(&error), "the reader of a table has ended");
             self.sender = None;
         } else if !matches!(error, ConsumerError::Unavailable(_)) {

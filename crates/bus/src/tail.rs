@@ -82,7 +82,7 @@ impl Handler for TailHandler {
     }
 
     fn error(&mut self, error: ConsumerError) {
-        if error.is_fatal() {
+        if error.is_fatal() || matches!(error, ConsumerError::Unreadable { .. }) {
             tracing::error!(error = chain(&error), "a tail has ended");
             self.sender = None;
         } else if !matches!(error, ConsumerError::Unavailable(_)) {

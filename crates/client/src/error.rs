@@ -10,7 +10,7 @@ use serde::Deserialize;
 pub enum Error {
     /// This process can make no HTTP client.
     #[error("no HTTP client can be made")]
-    Unusable(#[source] reqwest::Error),
+    Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection failed, or the answer did not come in time. A request that changes something may have had its
     /// effect.
     #[error("the API at {url} does not answer")]

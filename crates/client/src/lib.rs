@@ -62,7 +62,8 @@ impl Client {
     pub fn new(url: &str) -> Result<Self, Error> {
         // A process has one provider; one that is installed already serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build().map_err(Error::Unusable)?;
+        let builder = proxies::client_builder().map_err(|error| Error::Unusable(error.into()))?;
+        let http = builder.timeout(REQUEST_TIMEOUT).build().map_err(|error| Error::Unusable(error.into()))?;
         Ok(Self { http, url: String::new() }.at(url))
     }
 
@@ -110,8 +111,8 @@ impl Client {
         }
     }
 
-    /// Sends a parked job on from where it stopped, or starts a finished one anew as another job. Returns the job that
-    /// runs now.
+    /// Sends a parked or waiting job on from where it stopped, or starts a finished one anew as another job. Returns
+    /// the job that runs now.
     ///
     /// # Errors
     /// As [`Client::submit`].

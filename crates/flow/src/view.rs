@@ -101,6 +101,9 @@ pub struct JobView {
     pub error: Option<Failure>,
     /// Its tokens that wait for an operator; none unless it is parked.
     pub parked: Vec<TokenId>,
+    /// Its tokens that wait for a time: for another attempt, or to look again for what is missing. One that looks may
+    /// have moved on since it was told of.
+    pub waiting: Vec<TokenId>,
 }
 
 deref_to_facts!(JobView);
@@ -136,6 +139,7 @@ impl JobView {
             result: None,
             error: None,
             parked: Vec::new(),
+            waiting: Vec::new(),
         };
         view.take(event);
         view
@@ -175,6 +179,7 @@ impl JobView {
         let since_ms = self.updated_at_ms;
         // A token that causes an event does not rest any more.
         self.parked.retain(|parked| parked.branch != event.branch);
+        self.waiting.retain(|waiting| waiting.branch != event.branch);
         // A long call that an earlier event reported is over too.
         if let Some(step) = self.steps.iter_mut().find(|step| Some(&step.id) == event.step.as_ref()) {
             step.running = None;
@@ -236,6 +241,7 @@ impl JobView {
     }
 
     fn retry_step(&mut self, event: &JobEvent, since_ms: i64) {
+        self.waiting.push(at_rest(event));
         let stuck = event.step.clone().filter(|_| event.phase == Phase::Undo);
         let Some(step) = self.step_of(event, since_ms) else { return };
         let after_ms = event.next_attempt_after_ms.and_then(|after_ms| i64::try_from(after_ms).ok());
@@ -260,9 +266,7 @@ impl JobView {
     }
 
     fn park(&mut self, event: &JobEvent, since_ms: i64) {
-        // The event names the hop that ended in parking; the token at rest is one hop further.
-        let token = event.token();
-        self.parked.push(TokenId { hop: token.hop.saturating_add(1), ..token });
+        self.parked.push(at_rest(event));
         self.error = failure(event);
         if let Some(step) = self.step_of(event, since_ms) {
             step.next_attempt_at_ms = None;
@@ -282,6 +286,12 @@ impl JobView {
         });
         self.steps.get_mut(index)
     }
+}
+
+/// The token that came to rest with this event, which names the hop that ended so: the rest is one hop further.
+fn at_rest(event: &JobEvent) -> TokenId {
+    let token = event.token();
+    TokenId { hop: token.hop.saturating_add(1), ..token }
 }
 
 impl StepView {

@@ -46,6 +46,10 @@ impl<S: Service> Applier<S> {
                         true => self.readiness.missing("kafka", "it cannot be reached"),
                         false => self.readiness.ready("kafka"),
                     }
+                    match follower.unreadable() {
+                        unreadable if unreadable.is_empty() => self.readiness.ready("offsets"),
+                        unreadable => self.readiness.missing("offsets", unreadable.join("; ")),
+                    }
                     continue;
                 }
                 () = shutdown.cancelled() => return Ok(()),

@@ -183,5 +183,6 @@ fn accepted(acceptance: &Acceptance) -> JobView {
         result: None,
         error: None,
         parked: Vec::new(),
+        waiting: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
-//! `POST /v1/jobs/{id}/retry`: a parked job goes on from where it stopped, a finished one starts anew as another job.
+//! `POST /v1/jobs/{id}/retry`: a parked job goes on from where it stopped, one that waits for a time goes on now, a
+//! finished one starts anew as another job.
 //!
-//! The orchestrator owns the token of a parked job. This file only puts a `resume` signal into the outbox. The signal
+//! The orchestrator owns the token of a job at rest. This file only puts a `resume` signal into the outbox. The signal
 //! names the token by its hop, so a repeated or late one has no effect.
 
 use std::sync::Arc;
@@ -39,6 +40,10 @@ pub(crate) async fn retry(
     let job = find(&api, &context.caller, &job).await?;
     match job.view.status {
         JobStatus::NeedsAttention => resume(&api, job, &context).await,
+        // The status says why it waits: for another attempt, or for what is missing.
+        JobStatus::Waiting | JobStatus::Compensating if !job.view.waiting.is_empty() => {
+            resume(&api, job, &context).await
+        }
         JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {
             start_anew(&api, &job.view, context, &headers).await
         }
@@ -47,13 +52,14 @@ pub(crate) async fn retry(
         | JobStatus::Waiting
         | JobStatus::Compensating
         | JobStatus::Other(_)) => {
-            let detail = format!("The job is {}: it has neither ended nor is it parked.", status.as_str());
+            let detail =
+                format!("The job is {}: it has not ended, is not parked, and waits for no time.", status.as_str());
             Err(Problem::new(Kind::StillRunning, detail).with_job(job.view.job))
         }
     }
 }
 
-/// Signals the orchestrator to resume every parked token of the job.
+/// Signals the orchestrator to resume every token of the job that rests.
 pub(crate) async fn resume(api: &Api, job: JobState, context: &RequestContext) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
     let records = signals(api, &job.view, context)?;
@@ -78,6 +84,7 @@ fn signals(api: &Api, view: &JobView, context: &RequestContext) -> Result<Vec<Re
     let signals: Result<Vec<Record>, EncodeError> = view
         .parked
         .iter()
+        .chain(&view.waiting)
         .map(|token| {
             let resume = Resume { token: token.clone(), tenant: view.tenant.clone(), at_ms };
             planner.writer.wait(&Wait::Signal(resume.into()), &context.trace)

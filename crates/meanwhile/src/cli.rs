@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// List dead letters and parked jobs, send them back, drop them
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Mend what stands in the way of a topic's readers
+    #[command(subcommand)]
+    Topics(TopicsCommand),
     /// Show the records of a topic, decoded, one JSON object a line
     Tail(TailArgs),
 }
@@ -110,6 +113,34 @@ pub(crate) enum OlderRows {
     Delivered,
     /// They never came to Kafka: send them
     Missing,
+}
+
+/// `meanwhile topics ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicsCommand {
+    /// Pass over a batch of records that cannot be read at all, for all of its readers
+    #[command(
+        after_help = "Refuses where the batch can be read. Its records are lost to the readers: a dead letter names\n\
+                            the gap. Readers may run: they go on by themselves."
+    )]
+    Skip(SkipArgs),
+}
+
+/// `meanwhile topics skip`
+#[derive(Debug, Args)]
+pub(crate) struct SkipArgs {
+    /// The topic's full name
+    #[arg(long)]
+    pub(crate) topic: String,
+    /// The partition
+    #[arg(long)]
+    pub(crate) partition: i32,
+    /// The offset at which readers stand, as readiness names it
+    #[arg(long)]
+    pub(crate) offset: i64,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `meanwhile dev`
@@ -275,7 +306,7 @@ pub(crate) struct SubmitArgs {
 pub(crate) enum JobsCommand {
     /// Show one job and its timeline
     Show(ShowArgs),
-    /// Let a parked job go on from where it stopped, or start a finished one anew as another job
+    /// Let a parked or waiting job go on from where it stopped, or start a finished one anew as another job
     Retry(RetryArgs),
 }
 

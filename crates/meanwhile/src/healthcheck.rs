@@ -21,7 +21,8 @@ pub(crate) async fn run(args: HealthcheckArgs, sources: &Sources) -> anyhow::Res
         Some(url) => url,
         None => own_url(Shared::load(sources)?.listen_or(Role::Ingest.listen()), args.live),
     };
-    let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().context("the HTTP client")?;
+    // It asks this machine, also where that listens on an address that a proxy could reach.
+    let client = proxies::direct_client_builder().timeout(TIMEOUT).build().context("the HTTP client")?;
     let response = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
     let status = response.status();
     if !status.is_success() {

@@ -29,10 +29,11 @@ mod jobs;
 mod migrate;
 mod recover;
 mod roles;
+mod skip;
 mod tail;
 mod timeline;
 
-use crate::cli::{Cli, Command, FlowsCommand, JobsCommand, RelayArgs, RelayCommand};
+use crate::cli::{Cli, Command, FlowsCommand, JobsCommand, RelayArgs, RelayCommand, TopicsCommand};
 use crate::roles::Role;
 
 /// The exit code for a configuration that cannot be used, so that supervisors can tell it from a crash (sysexits.h).
@@ -95,6 +96,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Jobs(JobsCommand::Show(args)) => jobs::show(args).await,
         Command::Jobs(JobsCommand::Retry(args)) => jobs::retry(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
+        Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,
     }
 }

@@ -77,6 +77,7 @@ fn a_wrong_value_names_its_variable_and_what_is_accepted() {
         ("MEANWHILE__RELY__TRANSACTION_ROWS_MAX", "1", "did you mean `relay`?"),
         ("MEANWHILE__KAFKA__SECURITY_PROTOCOL", "tls", "`security.protocol`"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "a URL such as http://localhost:4318"),
+        ("HTTP_PROXY", "socks5://127.0.0.1:1080", "a URL such as http://proxy.example.com:3128"),
         ("OTEL_TRACES_SAMPLER", "most", "one of always_on, always_off,"),
         ("MEANWHILE_CONFIG", "/nowhere/meanwhile.toml", "No such file"),
     ] {

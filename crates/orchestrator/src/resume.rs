@@ -1,5 +1,5 @@
-//! Resumes parked jobs on an operator's signal: the token goes on, with the event that says so, in the transaction that
-//! takes in the signal.
+//! Resumes jobs at rest on an operator's signal: the token goes on in the transaction that takes in the signal. For a
+//! parked job an event says so; one that waits for a time goes on as it would then.
 
 use bus::{Reader, Record, RegistryError, Unreadable};
 use events::{Writer, peek_slip};
@@ -7,10 +7,11 @@ use flow::decide::resumed;
 use flow::event::JobEvent;
 use flow::facts::JobFacts;
 use flow::id::TokenId;
+use flow::slip::HoldReason;
 use inbox::Error;
 use service_kit::identity::Clock;
 use store::Tx;
-use store::holds::{ReleasedToken, take_parked};
+use store::holds::{ReleasedToken, take_resting};
 
 use crate::trace::cause;
 
@@ -22,6 +23,8 @@ const TRANSITIONS: &str = "transitions";
 pub(crate) struct Resumed {
     /// The records for the outbox: the event of each token, then its slip.
     pub(crate) records: Vec<Record>,
+    /// Tokens without an event.
+    silent: u64,
     /// The events, each with its trace id, to log once they are committed.
     events: Vec<(JobEvent, String)>,
 }
@@ -29,6 +32,7 @@ pub(crate) struct Resumed {
 impl Resumed {
     /// Logs and counts, after the commit.
     pub(crate) fn log(&self) {
+        metrics::counter!("meanwhile_holds_released_total").increment(self.silent);
         for (event, trace_id) in &self.events {
             let JobEvent { facts: JobFacts { job, flow, tenant, .. }, kind, .. } = event;
             let (event, step) = (kind.as_str(), event.step.as_deref().unwrap_or_default());
@@ -38,7 +42,7 @@ impl Resumed {
     }
 }
 
-/// Takes parked tokens out of Postgres, and writes the events that say so.
+/// Takes tokens at rest out of Postgres, and writes the events of those that were parked.
 pub(crate) struct Resumer<'a> {
     pub(crate) writer: &'a Writer,
     pub(crate) reader: &'a Reader,
@@ -46,14 +50,18 @@ pub(crate) struct Resumer<'a> {
 }
 
 impl Resumer<'_> {
-    /// Takes these tokens, each once. A token that is not parked is passed over.
+    /// Takes these tokens, each once. A token that does not rest is passed over.
     pub(crate) async fn resume(&self, tx: &mut Tx, tokens: &[TokenId]) -> Result<Resumed, Error> {
         let mut resumed = Resumed::default();
-        for taken in take_parked(tx, tokens).await? {
+        for taken in take_resting(tx, tokens).await? {
+            let is_parked = taken.reason == HoldReason::Attention;
             // The event comes first, so that a reader of the moved job has read the cause.
-            if let Some((event, trace_id, record)) = self.event(&taken).await? {
-                resumed.records.push(record);
-                resumed.events.push((event, trace_id));
+            match if is_parked { self.event(&taken).await? } else { None } {
+                Some((event, trace_id, record)) => {
+                    resumed.records.push(record);
+                    resumed.events.push((event, trace_id));
+                }
+                None => resumed.silent += 1,
             }
             resumed.records.push(taken.record);
         }

@@ -27,7 +27,7 @@ pub(crate) struct TakenIn {
     pub(crate) events: Vec<ObservedEvent>,
     pub(crate) holds: Vec<NewHold>,
     pub(crate) long_calls: LongCalls,
-    /// Tokens that an operator resumes. They are parked already or are among these holds: holds and signals of a job
+    /// Tokens that an operator resumes. They rest already or are among these holds: holds and signals of a job
     /// come by one partition, in order.
     pub(crate) to_resume: Vec<TokenId>,
     /// The spans of the holds; they end with the batch.

@@ -22,6 +22,10 @@ impl Guard {
         Self(Some(permits))
     }
 
+    pub(crate) const fn is_none(self) -> bool {
+        self.0.is_none()
+    }
+
     /// Checks a URL that has an address in place of a name, since it is never resolved.
     pub(crate) fn check(self, url: &Url) -> Result<(), String> {
         let address = match url.host() {

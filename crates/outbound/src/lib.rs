@@ -57,11 +57,12 @@ impl Client {
     /// The system's certificates cannot be read.
     pub fn new(limits: &Limits, guard: Guard) -> anyhow::Result<Self> {
         service_kit::tls::install_ring();
-        let mut builder = reqwest::Client::builder()
+        // A proxy resolves names by itself, so that a guard could not see the addresses.
+        let builder = if guard.is_none() { proxies::client_builder()? } else { proxies::direct_client_builder() };
+        let mut builder = builder
             // Following a redirect could repeat a POST at another place.
             .redirect(Policy::none())
             .user_agent(USER_AGENT)
-            .no_proxy()
             .connect_timeout(limits.connect_timeout)
             .pool_max_idle_per_host(limits.idle_connections_max)
             .pool_idle_timeout(limits.idle_timeout)

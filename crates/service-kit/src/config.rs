@@ -9,6 +9,7 @@ mod error;
 mod kafka;
 mod log;
 mod merge;
+mod proxy;
 mod redact;
 mod section;
 mod shared;

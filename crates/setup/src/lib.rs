@@ -31,7 +31,7 @@ pub struct Target {
 
 impl Target {
     /// The consumer group of the workers.
-    fn workers_group(&self) -> String {
+    pub fn workers_group(&self) -> String {
         format!("{}-workers", self.topics.prefix())
     }
 }

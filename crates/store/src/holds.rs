@@ -32,6 +32,8 @@ pub struct NewHold {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct ReleasedToken {
+    /// The reason for which it rested.
+    pub reason: HoldReason,
     /// The slip's record, as it was put to rest.
     pub record: Record,
     /// The count of steps of the job's flow, if the projection knows the job.
@@ -91,9 +93,13 @@ pub(crate) async fn release_alone(pool: &Pool, holds_max: u32) -> Result<(Releas
     Ok((Released { holds, next_due_in_ms: until(row.next_due_in_ms) }, row.lanes_due))
 }
 
-/// Takes the parked ones of these tokens out of their holds, as an operator has asked. Other tokens are passed over, so
-/// two calls take each token once. The caller's transaction must append their records to the outbox, or not commit.
-pub async fn take_parked(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<ReleasedToken>, Error> {
+/// Takes those of these tokens out of their holds that are parked or wait for a time, as an operator has asked. Other
+/// tokens are passed over, so two calls take each token once. The caller's transaction must append their records to the
+/// outbox, or not commit.
+///
+/// A token that looks again for what is missing rests at ever later hops, and not every rest is told of. It is taken at
+/// the hop that is asked for and at any later one: at worst it looks once more.
+pub async fn take_resting(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<ReleasedToken>, Error> {
     if tokens.is_empty() {
         return Ok(Vec::new());
     }
@@ -101,18 +107,19 @@ pub async fn take_parked(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<Released
         r#"with taken as (
             delete from orchestrator.holds as hold
             using unnest($1::uuid[], $2::text[], $3::integer[]) as word (job, branch, hop)
-            where hold.job = word.job and hold.branch = word.branch and hold.hop = word.hop
-              and hold.reason = $4
-            returning hold.job, hold.branch, hold.hop, hold.topic, hold.key, hold.value, hold.headers
+            where hold.job = word.job and hold.branch = word.branch
+              and (hold.hop = word.hop and hold.reason = any($4) or hold.hop >= word.hop and hold.reason = $5)
+            returning hold.job, hold.branch, hold.hop, hold.reason, hold.topic, hold.key, hold.value, hold.headers
          )
-         select taken.topic as "topic!", taken.key as "key?", taken.value as "value?", taken.headers as "headers!",
-                jobs.steps_total as "steps_total?"
+         select taken.reason as "reason!", taken.topic as "topic!", taken.key as "key?", taken.value as "value?",
+                taken.headers as "headers!", jobs.steps_total as "steps_total?"
          from taken left join orchestrator.jobs as jobs on jobs.job = taken.job
          order by taken.job, taken.branch, taken.hop"#,
         &tokens.iter().map(|token| token.job.uuid()).collect::<Vec<_>>(),
         &tokens.iter().map(|token| token.branch.as_str()).collect::<Vec<_>>() as &[&str],
         &tokens.iter().map(|token| signed(token.hop)).collect::<Vec<_>>(),
-        HoldReason::Attention.as_str(),
+        &[HoldReason::Attention.as_str(), HoldReason::Backoff.as_str()] as &[&str],
+        HoldReason::MissingStep.as_str(),
     )
     .fetch_all(tx.raw())
     .await?;
@@ -120,7 +127,8 @@ pub async fn take_parked(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<Released
         .map(|row| {
             let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             let record = Record { topic: row.topic, key: row.key, value: row.value, headers };
-            Ok(ReleasedToken { record, steps_total: row.steps_total.map(unsigned) })
+            let reason = HoldReason::read(&row.reason).ok_or_else(|| Error::Corrupt(row.reason))?;
+            Ok(ReleasedToken { reason, record, steps_total: row.steps_total.map(unsigned) })
         })
         .collect()
 }

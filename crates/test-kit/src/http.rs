@@ -18,7 +18,7 @@ pub fn http_client() -> reqwest::Client {
     // Only the first call installs anything; a provider that somebody else installed serves as well.
     static PROVIDER: OnceLock<()> = OnceLock::new();
     PROVIDER.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
-    reqwest::Client::new()
+    proxies::direct_client_builder().build().expect("a client with no settings of its own")
 }
 
 /// A request that came in.

@@ -19,6 +19,7 @@ use crate::slow_disk::SlowDisk;
 use crate::tool::{run, tool_path};
 
 mod properties;
+mod spoil;
 
 use properties::{broker_alone, controller_alone, more_listeners, of_many, server_properties};
 

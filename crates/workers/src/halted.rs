@@ -1,5 +1,6 @@
-//! Partitions of ours that are left unread: the group has no offset for them, or one that their log does not have.
-//! Nobody may guess where to go on, so a person repairs the offset; all other partitions are worked on meanwhile.
+//! Partitions of ours that are left unread: the group has no offset for them, or one that their log does not have, or
+//! the batch there cannot be read. Nobody may guess where to go on, so a person repairs the offset; all other
+//! partitions are worked on meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,8 +23,15 @@ const NAMED_MAX: usize = 5;
 pub(crate) struct Halted {
     admin: Admin,
     readiness: Readiness,
-    places: Mutex<BTreeMap<TopicPartition, String>>,
+    places: Mutex<BTreeMap<TopicPartition, Reason>>,
     added: Notify,
+}
+
+#[derive(Debug)]
+struct Reason {
+    text: String,
+    /// The offset of a batch that cannot be read: only one behind it is better.
+    stuck_at: Option<i64>,
 }
 
 impl Halted {
@@ -33,10 +41,12 @@ impl Halted {
 
     /// Notes that this partition is left unread.
     pub(crate) fn halt(&self, reason: &ConsumerError) {
-        let (ConsumerError::OffsetOutOfRange { topic, partition, .. } | ConsumerError::NoOffset { topic, partition }) =
-            reason
-        else {
-            return;
+        let (topic, partition, stuck_at) = match reason {
+            ConsumerError::OffsetOutOfRange { topic, partition, .. } | ConsumerError::NoOffset { topic, partition } => {
+                (topic, partition, None)
+            }
+            ConsumerError::Unreadable { topic, partition, offset, .. } => (topic, partition, Some(*offset)),
+            _ => return,
         };
         let place = TopicPartition::new(topic, *partition);
         let mut places = self.places.lock();
@@ -44,7 +54,7 @@ impl Halted {
         if !places.is_empty() && !places.contains_key(&place) {
             tracing::warn!(%reason, "another partition is left unread");
         }
-        places.insert(place, reason.to_string());
+        places.insert(place, Reason { text: reason.to_string(), stuck_at });
         self.tell(&places);
         drop(places);
         self.added.notify_one();
@@ -60,11 +70,11 @@ impl Halted {
         }
     }
 
-    fn tell(&self, places: &BTreeMap<TopicPartition, String>) {
+    fn tell(&self, places: &BTreeMap<TopicPartition, Reason>) {
         if places.is_empty() {
             return self.readiness.ready(DEPENDENCY);
         }
-        let named: Vec<&str> = places.values().take(NAMED_MAX).map(String::as_str).collect();
+        let named: Vec<&str> = places.values().take(NAMED_MAX).map(|reason| reason.text.as_str()).collect();
         let (count, named) = (places.len(), named.join("; "));
         let what = "left unread until its offset is repaired (docs/runbooks/offset-out-of-range.md)";
         self.readiness.missing(DEPENDENCY, format!("{count} partition(s), each {what}: {named}"));
@@ -74,7 +84,8 @@ impl Halted {
     pub(crate) async fn repaired(&self, group: &str) -> TopicPartition {
         loop {
             let added = self.added.notified();
-            let places: BTreeSet<TopicPartition> = self.places.lock().keys().cloned().collect();
+            let places: BTreeMap<TopicPartition, Option<i64>> =
+                self.places.lock().iter().map(|(place, reason)| (place.clone(), reason.stuck_at)).collect();
             if places.is_empty() {
                 added.await;
                 continue;
@@ -94,16 +105,16 @@ impl Halted {
     async fn readable(
         &self,
         group: &str,
-        places: &BTreeSet<TopicPartition>,
+        places: &BTreeMap<TopicPartition, Option<i64>>,
     ) -> Result<Option<TopicPartition>, bus::Error> {
-        let topics: BTreeSet<&String> = places.iter().map(|place| &place.topic).collect();
+        let topics: BTreeSet<&String> = places.keys().map(|place| &place.topic).collect();
         let topics: Vec<String> = topics.into_iter().cloned().collect();
         let committed = self.admin.committed(group, &topics).await?;
         let logs = self.admin.offsets(&topics).await?;
-        let readable = |place: &&TopicPartition| {
+        let readable = |(place, stuck_at): &(&TopicPartition, &Option<i64>)| {
             let (Some(offset), Some((start, end))) = (committed.get(place), logs.get(place)) else { return false };
-            (*start..=*end).contains(offset)
+            (*start..=*end).contains(offset) && stuck_at.is_none_or(|stuck_at| *offset > stuck_at)
         };
-        Ok(places.iter().find(readable).cloned())
+        Ok(places.iter().find(readable).map(|(place, _)| place.clone()))
     }
 }

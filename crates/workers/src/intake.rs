@@ -151,7 +151,9 @@ impl Handler for Intake {
                 self.is_kafka_missing = true;
                 self.runner.readiness.missing("kafka", error_chain(&error));
             }
-            ConsumerError::OffsetOutOfRange { .. } => self.runner.halted.halt(&error),
+            ConsumerError::OffsetOutOfRange { .. } | ConsumerError::Unreadable { .. } => {
+                self.runner.halted.halt(&error)
+            }
             error if error.is_fatal() => {
                 // The other end is gone only when the session is over already.
                 let _ = self.failures.send(error.into());

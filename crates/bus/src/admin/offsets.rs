@@ -118,7 +118,7 @@ impl Admin {
     }
 }
 
-fn lookup_for(settings: &Settings, group: &str) -> Result<BaseConsumer<Connection>, Error> {
+pub(super) fn lookup_for(settings: &Settings, group: &str) -> Result<BaseConsumer<Connection>, Error> {
     let config = settings.client_config(&[("group.id", group), ("isolation.level", "read_committed")]);
     Ok(BaseConsumer::from_config_and_context(&config, Connection::new("offsets"))?)
 }
@@ -169,7 +169,7 @@ fn watermarks(
     Ok(marks)
 }
 
-fn committed(
+pub(super) fn committed(
     settings: &Settings,
     group: &str,
     places: &[TopicPartition],
@@ -213,7 +213,7 @@ fn commit_initial(settings: &Settings, group: &str, topics: &[String], beginning
     let metadata = lookup.group_metadata().map(|metadata| GroupMetadata::Kafka(Arc::new(metadata)));
     let metadata = metadata.ok_or_else(|| Error::refused("no group metadata without a group"))?;
     let mut producer = TransactionalProducer::new(settings, &format!("{group}-initial-offsets"), TRANSACTION_TIMEOUT)?;
-    producer.init(REQUEST_TIMEOUT).map_err(|error| initial_error(group, error))?;
+    producer.init(REQUEST_TIMEOUT).map_err(|error| transaction_error(group, error))?;
     // Another caller may have committed them, and the group may be beyond them by now. From here on such a caller
     // ends this producer before it commits.
     let missing = missing_offsets(settings, group, &lookup, topics, beginning)?;
@@ -225,7 +225,7 @@ fn commit_initial(settings: &Settings, group: &str, topics: &[String], beginning
         producer.send_offsets(&missing, &metadata)?;
         producer.commit()
     };
-    transact(&mut producer).map_err(|error| initial_error(group, error))?;
+    transact(&mut producer).map_err(|error| transaction_error(group, error))?;
     Ok(missing.len())
 }
 
@@ -265,12 +265,12 @@ fn lost_offsets(group: &str, TopicPartition { topic, partition }: &TopicPartitio
     ))
 }
 
-fn initial_error(group: &str, error: TxError) -> Error {
+pub(super) fn transaction_error(group: &str, error: TxError) -> Error {
     match error {
         TxError::Retriable(cause) => Error::unavailable(cause),
         // Another caller does the same: it, or the next attempt, finds them committed.
-        TxError::Fenced => Error::unavailable("another process commits initial offsets"),
-        error => Error::refused(format!("initial offsets of {group}: {}", chain(&error))),
+        TxError::Fenced => Error::unavailable("another process commits offsets of this group"),
+        error => Error::refused(format!("offsets of {group}: {}", chain(&error))),
     }
 }
 

@@ -53,6 +53,20 @@ pub enum ConsumerError {
         /// The offset after its last.
         log_end: i64,
     },
+    /// A batch cannot be read at all. This partition is read no more until a seek, or as long as it is ours; the others
+    /// are. Reported again only after a seek.
+    #[error(
+        "{topic}[{partition}]: the batch at offset {offset} cannot be read ({reason}); `meanwhile topics skip --topic \
+         {topic} --partition {partition} --offset {offset}` passes it over"
+    )]
+    Unreadable {
+        topic: String,
+        partition: i32,
+        /// The offset at which reading should continue.
+        offset: i64,
+        /// librdkafka's own text.
+        reason: String,
+    },
     /// The group has no committed offset. A handler returns it from `assigned`, or reports it beside `Start::Unread`.
     #[error("{topic}[{partition}]: no committed offset; run `meanwhile migrate`, which commits the initial ones")]
     NoOffset { topic: String, partition: i32 },

@@ -2,6 +2,7 @@
 
 mod discover;
 mod find_stopped;
+mod find_unreadable;
 mod renew;
 
 use std::sync::Arc;
@@ -132,6 +133,9 @@ impl Poller {
         self.callbacks().connection.alive();
         let callbacks = Arc::clone(self.callbacks());
         let mut state = callbacks.lock();
+        if state.stopped.is_unreadable(message.topic(), message.partition()) {
+            return;
+        }
         if !state.owned.advance(message.topic(), message.partition(), message.offset()) {
             return;
         }
@@ -167,6 +171,9 @@ impl Poller {
             self.check(self.consumer.pause(&self.owned_list(&to_stop)), "pause");
         }
         if !to_fetch.is_empty() {
+            let readable =
+                |place: &&TopicPartition| !self.callbacks().lock().stopped.is_unreadable(&place.topic, place.partition);
+            let to_fetch: Vec<TopicPartition> = to_fetch.iter().filter(readable).cloned().collect();
             self.check(self.consumer.resume(&self.owned_list(&to_fetch)), "resume");
         }
     }
@@ -228,6 +235,9 @@ impl Poller {
         match self.consumer.seek(&place.topic, place.partition, offset, LOOKUP_TIMEOUT) {
             Ok(()) => {
                 let callbacks = Arc::clone(self.callbacks());
+                if callbacks.lock().stopped.try_again(&place) {
+                    self.check(self.consumer.resume(&self.owned_list(std::slice::from_ref(&place))), "resume");
+                }
                 let mut state = callbacks.lock();
                 state.kept.drop_records(&place);
                 if state.owned.contains(&place) {
@@ -303,6 +313,7 @@ impl Poller {
             (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
                 self.report(ConsumerError::TopicMissing(self.callbacks().connection.last_reason()));
             }
+            (_, Some(code)) if crate::unreadable::is_unreadable(code) => self.find_unreadable(&reason),
             (_, Some(code)) if crate::error::is_unavailable(code) => {}
             (KafkaError::MessageConsumptionFatal(_), _) => {
                 self.report(ConsumerError::Fatal(reason.into()));

@@ -1,4 +1,4 @@
-//! Partitions of ours that are read no more, since their offset is not in the log.
+//! Partitions of ours that are read no more: their offset is not in the log, or a batch cannot be read.
 
 use std::collections::HashSet;
 
@@ -10,6 +10,8 @@ pub(super) struct Stopped {
     places: HashSet<TopicPartition>,
     /// Reports, less the partitions that were found for them.
     pub(super) unexplained: i64,
+    /// Partitions whose next batch cannot be read.
+    unreadable: HashSet<TopicPartition>,
 }
 
 impl Stopped {
@@ -20,7 +22,23 @@ impl Stopped {
         new
     }
 
+    /// True if the partition was not known to have such a batch next.
+    pub(super) fn insert_unreadable(&mut self, place: &TopicPartition) -> bool {
+        self.unreadable.insert(place.clone())
+    }
+
+    /// True if its next batch cannot be read: what comes from behind it is not to be delivered.
+    pub(super) fn is_unreadable(&self, topic: &str, partition: i32) -> bool {
+        !self.unreadable.is_empty() && self.unreadable.contains(&TopicPartition::new(topic, partition))
+    }
+
+    /// The partition is to be read from elsewhere. True if its batch could not be read.
+    pub(super) fn try_again(&mut self, place: &TopicPartition) -> bool {
+        self.unreadable.remove(place)
+    }
+
     pub(super) fn forget(&mut self, place: &TopicPartition) {
+        self.unreadable.remove(place);
         // The report of one that was found at the report of another may never come now.
         if self.places.remove(place) && self.places.is_empty() {
             self.unexplained = self.unexplained.max(0);

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) records: usize,
     pub(super) bytes: usize,
     pub(super) failure: Option<ConsumerError>,
+    /// Partitions whose next batch cannot be read: its offset, and the reason.
+    pub(super) unreadable: BTreeMap<TopicPartition, (i64, String)>,
 }
 
 impl State {

@@ -39,6 +39,7 @@ impl Alone {
             paused: false,
             positions_failed: false,
             tried_at: None,
+            looked_at: Instant::now(),
         };
         Self { handler, stored, _runtime: runtime }
     }

@@ -142,3 +142,18 @@ async fn two_followers_share_the_partitions_and_apply_each_record_once() {
     }
     assert_eq!(sorted(values), sorted([numbered("a", 100), numbered("b", 100)].concat()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_read_is_told_and_passed_over_once_the_stored_position_is_behind_it() {
+    let gap = crate::unreadable::gap().await;
+    let stored = Stored::default();
+    let mut follower = follow(&gap.cluster, &stored, |_| {});
+    assert_eq!(read(&mut follower, &stored, 3).await, ["before"; 3]);
+    let told = test_kit::eventually(LONG, "it is told", async || follower.unreadable().pop()).await;
+    let remedy = format!("meanwhile topics skip --topic {} --partition {}", gap.place.topic, gap.place.partition);
+    assert!(told.contains(&remedy), "{told}");
+    stored.lock().unwrap().insert(gap.place.clone(), gap.spoilt.end);
+    assert_eq!(read(&mut follower, &stored, 3).await, ["behind"; 3]);
+    assert_eq!(follower.unreadable(), Vec::<String>::new());
+    follower.stop(LONG).await;
+}

@@ -14,3 +14,4 @@ mod recovery;
 mod registry;
 mod table;
 mod transaction;
+mod unreadable;

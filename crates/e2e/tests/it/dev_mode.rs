@@ -20,9 +20,9 @@ const SLIP_BYTES: usize = 300_000;
 const JOBS_TOO_MANY: usize = 200;
 
 /// `meanwhile dev` with the shop behind it.
-struct Dev {
+pub(crate) struct Dev {
     process: Process,
-    api: String,
+    pub(crate) api: String,
     kafka: String,
     _ports: [Port; 3],
     _shop: DropGuard,
@@ -30,6 +30,10 @@ struct Dev {
 
 impl Dev {
     async fn start(flows: &Path) -> Self {
+        Self::start_with(flows, &[]).await
+    }
+
+    pub(crate) async fn start_with(flows: &Path, variables: &[(&str, &str)]) -> Self {
         let shutdown = CancellationToken::new();
         let shop = Shop::start(PerService::any_port(), shutdown.clone()).await.unwrap();
         let urls = shop.urls();
@@ -38,7 +42,9 @@ impl Dev {
         let launch = Launch::new("dev", test_kit::binary().await.unwrap()).arg("dev").arg(flows);
         let launch = launch.args(["--listen", &listen, "--kafka-listen", &kafka, "--registry-listen", &registry]);
         let launch = launch.env("INVENTORY_URL", urls.inventory).env("PAYMENT_URL", urls.payment);
-        let mut process = Process::start(launch.env("SHIPPING_URL", urls.shipping)).unwrap();
+        let launch = launch.env("SHIPPING_URL", urls.shipping);
+        let launch = variables.iter().fold(launch, |launch, (name, value)| launch.env(name, value));
+        let mut process = Process::start(launch).unwrap();
         let api = format!("http://{listen}");
         let ready =
             async || http_client().get(format!("{api}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200);
@@ -67,7 +73,7 @@ impl Dev {
         eventually(PATIENCE, "another version is active", changed).await
     }
 
-    async fn until_succeeded(&self, job: JobId) -> Value {
+    pub(crate) async fn until_succeeded(&self, job: JobId) -> Value {
         eventually(PATIENCE, "the job succeeds", async || {
             let seen = send(http_client().get(format!("{}/v1/jobs/{job}", self.api))).await;
             (seen.body["status"] == "succeeded").then_some(seen.body)
@@ -75,7 +81,7 @@ impl Dev {
         .await
     }
 
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let left = self.process.terminate(PATIENCE).await.unwrap();
         assert!(left.success(), "dev mode left with {left}: {}", self.process.log_tail());
     }

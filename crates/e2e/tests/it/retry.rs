@@ -3,7 +3,7 @@
 use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
 use serde_json::json;
-use test_kit::eventually;
+use test_kit::{eventually, psql};
 
 use crate::client::{send, small_order};
 use crate::stage::{PATIENCE, Stage};
@@ -55,6 +55,61 @@ async fn a_parked_job_goes_on_from_where_it_stopped_once_however_often_it_is_ask
     let counts = [EventKind::JobParked, EventKind::JobResumed, EventKind::StepCompensated, EventKind::JobFailed];
     assert_eq!(counts.map(count), [2, 2, 1, 1]);
     assert_eq!(left.tokens.dead_letters, 0);
+}
+
+/// Waits until the job's token rests for this reason, and lets the rest last for longer than any test. Returns its hop.
+async fn until_it_rests_for_long(stage: &Stage, job: JobId, reason: &str) -> u32 {
+    let rest = format!(
+        "update orchestrator.holds set release_at = now() + interval '1 day'
+         where job = '{job}' and reason = '{reason}' and release_at < now() + interval '1 hour' returning hop"
+    );
+    eventually(PATIENCE, reason, async || {
+        psql(stage.system.database_url(), &rest).unwrap().lines().next()?.parse().ok()
+    })
+    .await
+}
+
+/// Sends the job on from the command line, once the API has read that it waits.
+async fn send_on(stage: &Stage, job: JobId) {
+    eventually(PATIENCE, "the API has read that the job waits", async || {
+        (stage.system.status(job).await.unwrap()["status"] == "waiting").then_some(())
+    })
+    .await;
+    let arguments = ["jobs", "retry", &job.to_string(), "--url", &stage.system.api()];
+    assert_eq!(test_kit::meanwhile(&arguments, &[]).await.unwrap().trim(), job.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_waits_for_its_next_attempt_is_sent_on_at_once() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let job = stage.submit("patient", &small_order("c-1", json!({ "inventory": "busy:600" }))).await;
+    until_it_rests_for_long(&stage, job, "backoff").await;
+    send_on(&stage, job).await;
+    assert_eq!(stage.end_of(job).await.status, JobStatus::Succeeded);
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_looks_for_what_is_missing_is_let_look_at_once() {
+    let _turn = beside_others();
+    let flows = tempfile::tempdir().unwrap();
+    let step = "  - { id: call, http: { method: GET, url: \"{{ env.NOBODY_HAS_SET_THIS }}\" } }";
+    let flow = format!("flow: lacking\ninput: {{ type: object }}\nsteps:\n{step}\n");
+    std::fs::write(flows.path().join("lacking.yaml"), flow).unwrap();
+    let mut stage = Stage::start_with(|builder| builder.flows(flows.path())).await;
+    let job = stage.submit("lacking", &json!({})).await;
+    let first = until_it_rests_for_long(&stage, job, "missing-step").await;
+    // Some looks are told of, and others not: each has to be found.
+    let mut hop = first;
+    for _ in 0..3 {
+        send_on(&stage, job).await;
+        let next = until_it_rests_for_long(&stage, job, "missing-step").await;
+        assert!(next > hop, "it has looked again: {next} after {hop}");
+        hop = next;
+    }
+    stage.system.except([job]);
+    stage.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

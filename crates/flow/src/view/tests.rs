@@ -140,6 +140,17 @@ fn a_parked_job_names_the_token_that_rests_until_it_goes_on() {
 }
 
 #[test]
+fn a_waiting_job_names_the_token_that_rests_until_its_next_attempt() {
+    let mut run = Run::start();
+    run.step(failed(true));
+    let Next::Hold(hold) = &run.decision.next else { panic!("{:?}", run.decision) };
+    let token = hold.slip.token();
+    assert_eq!((run.view.status, run.view.waiting.as_slice()), (JobStatus::Waiting, &[token][..]));
+    run.step(ok());
+    assert_eq!(run.view.waiting, []);
+}
+
+#[test]
 fn late_and_repeated_events_change_nothing() {
     let mut run = Run::start();
     run.step(ok());

@@ -50,6 +50,22 @@ async fn a_parked_jobs_token_is_named_by_its_hop_however_often_it_is_asked_for()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_jobs_token_is_named_too_forward_and_on_the_way_back() {
+    let stage = Stage::new().await;
+    for status in [JobStatus::Waiting, JobStatus::Compensating] {
+        let job = job_that(&stage, EventKind::StepRetrying, status).await;
+        let answer = retry(&stage, &job, &[]).await;
+        assert_eq!((answer.status, &answer.json["status"]), (202, &json!(status.as_str())), "{}", answer.text);
+        let waits = stage.ground.outbox(&stage.ground.topics.waits());
+        let wait = stage.ground.reader.read(waits.last().unwrap().value.as_deref(), decode_wait).await.unwrap();
+        let Wait::Signal(signal) = wait else { panic!("{wait:?}") };
+        let token = signal.as_resume().unwrap().unwrap().token;
+        assert_eq!((token.job.to_string(), token.hop), (job, 4));
+    }
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_finished_job_starts_anew_as_another_one_and_with_a_key_once() {
     let stage = Stage::new().await;
     for (kind, status) in [

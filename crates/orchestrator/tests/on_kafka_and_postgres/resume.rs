@@ -16,9 +16,12 @@ async fn send(ground: &Ground, wait: Wait) {
 }
 
 async fn park(ground: &Ground, job: JobId, hop: u32) {
+    rest(ground, job, hop, HoldReason::Attention, None).await;
+}
+
+async fn rest(ground: &Ground, job: JobId, hop: u32, reason: HoldReason, release_after_ms: Option<u64>) {
     let (slip, queue) = (sample_slip(job, hop), "default".to_owned());
-    let hold = Hold { slip, queue, reason: HoldReason::Attention, release_after_ms: None };
-    send(ground, Wait::Hold(hold)).await;
+    send(ground, Wait::Hold(Hold { slip, queue, reason, release_after_ms })).await;
 }
 
 async fn say(ground: &Ground, job: JobId, hop: u32) {
@@ -49,6 +52,29 @@ async fn a_word_sends_the_token_that_it_names_on_once_with_its_event_first() {
     let order = "select string_agg(split_part(topic, '.', 2), ',' order by txid, seq) from outbox.messages";
     assert_eq!(ground.sql(order), "events,steps");
     assert_eq!(ground.sql("select job from orchestrator.holds"), other.to_string());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_ends_a_rest_that_has_a_time_without_an_event() {
+    const FAR_MS: Option<u64> = Some(3_600_000);
+    let ground = Ground::new().await;
+    let (looking, waiting) = (sample_job(), sample_job());
+    rest(&ground, looking, 9, HoldReason::MissingStep, FAR_MS).await;
+    rest(&ground, waiting, 5, HoldReason::Backoff, FAR_MS).await;
+    // Told at its first look, it has looked again since.
+    for (job, hop) in [(looking, 2), (looking, 2), (waiting, 4)] {
+        say(&ground, job, hop).await;
+    }
+    let running = start(&ground);
+    until_taken_in(&ground, &ground.topics.waits(), 5).await;
+    let slip = |job, hop| slip_record(&ground.topics, &ground.writers, "default", &sample_slip(job, hop), &TEST_TRACE);
+    assert_eq!(ground.outbox(&ground.topics.steps("default")), [slip(looking, 9).unwrap()], "once, as it was held");
+    assert_eq!(ground.sql("select job from orchestrator.holds"), waiting.to_string(), "named by its exact hop only");
+    say(&ground, waiting, 5).await;
+    until(&ground, "select count(*) from outbox.messages", "2").await;
+    assert_eq!(ground.outbox(&ground.topics.steps("default"))[1], slip(waiting, 5).unwrap());
+    assert_eq!(ground.outbox(&ground.topics.events()), []);
     running.stop().await;
 }
 

@@ -6,6 +6,7 @@ use super::error::ConfigError;
 use super::kafka::kafka_properties;
 use super::log::log_level_variable;
 use super::merge::{self, DEFAULT_SOURCE};
+use super::proxy::{describe_proxies, proxies};
 use super::redact::{redact, shown};
 use super::section::defaults_of;
 use super::sources::Sources;
@@ -35,6 +36,9 @@ pub fn describe(sources: &Sources, sections: &[(&str, &str)]) -> Result<Vec<Sett
             None => (String::new(), format!("not set ({})", setting.variable)),
         };
         settings.push(Setting { key: setting.key.to_owned(), value, source });
+    }
+    for (key, value, source) in describe_proxies(&proxies(sources)?) {
+        settings.push(Setting { key: key.to_owned(), value, source });
     }
     for (key, (value, source)) in kafka_properties(sources)? {
         let value = shown(&key, &Value::String(value));
@@ -88,6 +92,8 @@ mod tests {
             ("MEANWHILE__WORKERS__RETRY__ATTEMPTS", "9"),
             ("MEANWHILE__KAFKA__SASL_PASSWORD", "hunter2"),
             ("RUST_LOG", "warn"),
+            ("http_proxy", "me:hunter2@proxy:3128"),
+            ("NO_PROXY", "example.com"),
         ])
         .with_file("meanwhile.toml", "[workers]\nsigning_secret = \"hunter2\"")
         .unwrap();
@@ -100,6 +106,11 @@ mod tests {
         assert_eq!(row("database_url"), ("postgres://me:***@db/x", "DATABASE_URL"));
         assert_eq!(row("kafka_brokers"), ("", "not set (KAFKA_BROKERS)"));
         assert_eq!(row("kafka.sasl.password"), ("***", "MEANWHILE__KAFKA__SASL_PASSWORD"));
+        assert_eq!(row("http_proxy"), ("http://me:***@proxy:3128/", "http_proxy"));
+        assert_eq!(row("https_proxy"), ("", "not set (HTTPS_PROXY, ALL_PROXY)"));
+        let (value, source) = row("no_proxy");
+        assert!(value.starts_with("localhost,") && value.ends_with(",example.com"), "{value}");
+        assert_eq!(source, "default and NO_PROXY");
         assert_eq!(row("topics.prefix"), ("meanwhile", "default"));
         assert_eq!(row("log.level"), ("warn", "RUST_LOG"));
         assert_eq!(row("workers.slips_max"), ("5", "default"));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::error::ConfigError;
 use super::kafka::kafka_properties;
 use super::log::LogSettings;
+use super::proxy::proxies;
 use super::redact::redact;
 use super::section::{load_shared, wrong_value};
 use super::sources::Sources;
@@ -66,6 +67,7 @@ impl Shared {
     /// See [`ConfigError`].
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
         refuse_unknown(sources)?;
+        proxies(sources)?;
         let database_url = DATABASE_URL.read(sources)?;
         let kafka_brokers = KAFKA_BROKERS.read(sources)?;
         let registry_url = SCHEMA_REGISTRY_URL.read(sources)?.map(|url| url.trim_end_matches('/').to_owned());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{Protocol, WithExportConfig};
+use opentelemetry_otlp::{Protocol, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -24,6 +24,8 @@ const QUEUE_SPANS_MAX: usize = 16_384;
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// Exporting the remaining spans may take this long when the process leaves.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// An export may take this long, unless OTEL_EXPORTER_OTLP_TRACES_TIMEOUT or OTEL_EXPORTER_OTLP_TIMEOUT say otherwise.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The path under which a collector takes traces (OTLP specification, section OTLP/HTTP).
 const TRACES_PATH: &str = "/v1/traces";
 const MILLION: f64 = 1_000_000.0;
@@ -54,6 +56,7 @@ pub(super) fn start(
         .with_http()
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(traces_url(endpoint))
+        .with_http_client(http_client()?)
         .build()
         .with_context(|| format!("OTEL_EXPORTER_OTLP_ENDPOINT={} cannot be used", redact(endpoint)))?;
     let exporter = ReportingExporter { inner, endpoint: redact(endpoint), failing: AtomicBool::new(false) };
@@ -64,6 +67,26 @@ pub(super) fn start(
         .build();
     let tracer = provider.tracer("meanwhile");
     Ok(Some((Export(Some(provider)), tracer)))
+}
+
+/// The SDK's own client would follow another rule for proxies. It blocks, so no runtime may be around while it is made.
+fn http_client() -> anyhow::Result<reqwest::blocking::Client> {
+    let proxies = proxies::Proxies::of_process()?.for_reqwest()?;
+    let build = move || {
+        #[expect(clippy::disallowed_methods, reason = "it follows the rule, too: see below")]
+        let builder = reqwest::blocking::Client::builder().no_proxy().timeout(export_timeout());
+        proxies.into_iter().fold(builder, reqwest::blocking::ClientBuilder::proxy).build()
+    };
+    let built = std::thread::spawn(build).join();
+    built.map_err(|_| anyhow::anyhow!("the thread that makes the HTTP client of traces panicked"))?.context("traces")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the SDK takes them from the environment, whatever our settings say")]
+fn export_timeout() -> Duration {
+    let set =
+        |variable| env::var(variable).ok().and_then(|value: String| value.parse().ok()).map(Duration::from_millis);
+    let set = set("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT").or_else(|| set("OTEL_EXPORTER_OTLP_TIMEOUT"));
+    set.unwrap_or(EXPORT_TIMEOUT)
 }
 
 /// The collector's base address is set, as the specification has it; traces have a path of their own below it.

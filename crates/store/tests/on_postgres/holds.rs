@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
-use store::holds::{NewHold, Released, ReleasedToken, count_by_reason, insert, take_parked};
+use store::holds::{NewHold, Released, ReleasedToken, count_by_reason, insert, take_resting};
 use store::lanes::release_due;
 use store::{Pool, Role};
 
@@ -100,23 +100,36 @@ async fn two_who_release_at_once_send_each_hold_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_parked_token_is_taken_once_however_often_it_is_called() {
+async fn a_token_at_rest_is_taken_once_however_often_it_is_called() {
     let database = Database::fresh().await;
     let pool = database.pool(Role::Orchestrator);
-    let (parked, waiting) = (job(), job());
-    put(&pool, &[hold(parked, 4, None, "parked"), hold(waiting, 1, Some(60_000), "waiting")]).await;
+    let (parked, waiting, looking, running) = (job(), job(), job(), job());
+    let of = |reason, hold| NewHold { reason, ..hold };
+    let holds = [
+        hold(parked, 4, None, "parked"),
+        hold(waiting, 2, Some(60_000), "waiting"),
+        of(HoldReason::MissingStep, hold(looking, 7, Some(60_000), "looking")),
+        of(HoldReason::Running, hold(running, 1, None, "running")),
+    ];
+    put(&pool, &holds).await;
     let call = async |job, hop| {
         let mut tx = pool.begin().await.unwrap();
         let word = TokenId { job, branch: String::new(), hop };
-        let taken = take_parked(&mut tx, &[word.clone(), word]).await.unwrap();
+        let taken = take_resting(&mut tx, &[word.clone(), word]).await.unwrap();
         tx.commit().await.unwrap();
         taken
     };
     assert_eq!(call(parked, 3).await, [], "an earlier parking of the job");
-    assert_eq!(call(waiting, 1).await, [], "it waits for a time");
-    let taken = call(parked, 4).await;
-    assert_eq!(taken, [ReleasedToken { record: record("parked"), steps_total: None }]);
-    assert_eq!(call(parked, 4).await, []);
+    assert_eq!(call(waiting, 1).await, [], "a late word must not cut the back-off of a later attempt short");
+    assert_eq!(call(looking, 8).await, []);
+    assert_eq!(call(running, 1).await, [], "its call is under way");
+    let taken = |reason, value| [ReleasedToken { reason, record: record(value), steps_total: None }];
+    assert_eq!(call(parked, 4).await, taken(HoldReason::Attention, "parked"));
+    assert_eq!(call(waiting, 2).await, taken(HoldReason::Backoff, "waiting"));
+    assert_eq!(call(looking, 4).await, taken(HoldReason::MissingStep, "looking"), "it looked again since");
+    for (job, hop) in [(parked, 4), (waiting, 2), (looking, 4)] {
+        assert_eq!(call(job, hop).await, []);
+    }
     assert_eq!(database.count("orchestrator.holds").await, 1);
 }
 
@@ -127,7 +140,7 @@ async fn a_token_that_was_taken_rests_again_when_the_transaction_is_not_committe
     let parked = job();
     put(&pool, &[hold(parked, 4, None, "parked")]).await;
     let mut tx = pool.begin().await.unwrap();
-    let taken = take_parked(&mut tx, &[TokenId { job: parked, branch: String::new(), hop: 4 }]).await.unwrap();
+    let taken = take_resting(&mut tx, &[TokenId { job: parked, branch: String::new(), hop: 4 }]).await.unwrap();
     assert_eq!(taken.len(), 1);
     drop(tx);
     assert_eq!(database.count("orchestrator.holds").await, 1);

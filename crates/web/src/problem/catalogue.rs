@@ -72,7 +72,7 @@ catalogue! {
     IdempotencyKeyInUse 409 "idempotency-key-in-use" "A request with this Idempotency-Key is being accepted right now"
         "Send the same request again after the time in `Retry-After`: it will get the job of the first one."
     StillRunning 409 "still-running" "The job has not ended"
-        "Failed attempts are repeated automatically. Retry the job once it has ended or is parked."
+        "Failed attempts are repeated automatically. Retry the job once it waits, is parked, or has ended."
     AlreadyFinished 409 "already-finished" "The job has ended"
         "A final state stays. `POST /v1/jobs/{id}/retry` starts the work again as another job."
     AlreadySettled 409 "already-settled" "The dead letter had another end"
