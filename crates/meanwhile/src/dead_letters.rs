@@ -100,7 +100,7 @@ async fn redrive_all(args: RedriveArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
     let mut choice = args.choice.choice();
     // What comes back while this runs is not sent again.
-    choice.until.get_or_insert_with(|| events::time::rfc3339(service_kit::identity::Clock::system().now_ms()));
+    choice.until.get_or_insert_with(|| events::time::rfc3339(process::Process::system("dead-letters").clock.now_ms()));
     let max = args.rate.min(PAGE);
     let mut order = RedriveMany { choice, after: None, max, dry_run: args.dry_run, force: args.force };
     let (mut chosen, mut redriven, mut left) = (0, 0, 0);

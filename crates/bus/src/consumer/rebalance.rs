@@ -237,8 +237,8 @@ fn read(list: &TopicPartitionList) -> KafkaResult<Vec<AssignedPartition>> {
     Ok(assigned)
 }
 
-/// Those of these partitions that are assigned. The group's view holds others too: those that we left unread or refused.
-/// One such partition, and librdkafka takes no call that gives partitions back.
+/// Those of these partitions that are assigned. The group's view holds others too: those that we left unread or
+/// refused. One such partition, and librdkafka takes no call that gives partitions back.
 fn among(places: &[TopicPartition], assigned: &TopicPartitionList) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(places.len());
     for place in places.iter().filter(|place| assigned.find_partition(&place.topic, place.partition).is_some()) {

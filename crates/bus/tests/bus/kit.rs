@@ -77,7 +77,7 @@ impl Cluster {
     /// Sends these values in one committed transaction, spread over the partitions by key.
     pub(crate) async fn commit(&self, values: impl IntoIterator<Item = String>) {
         let records: Vec<Record> = values.into_iter().map(|value| record(&self.topic(), &value)).collect();
-        // Where it is new in a partition, one may have to be given up before it commits; the next one takes its id over.
+        // Where it is new in a partition, one may have to be given up before it commits; another takes its id over.
         while !commit_all(self.producer("sender").await, records.clone()).await {}
     }
 }
