@@ -153,6 +153,8 @@ impl Reading<'_> {
             let look = if page.has_waiting { pause.min(self.interval) } else { self.interval };
             pause = (pause * 2).min(WAITING_PAUSE_MAX);
             tokio::select! {
+                // Without a new row nothing else would tell.
+                () = self.buffer.is_abandoned() => return Ok(()),
                 () = news.notified() => {}
                 () = tokio::time::sleep(look) => {}
             }

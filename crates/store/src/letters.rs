@@ -228,22 +228,32 @@ pub async fn find(pool: &Pool, topic: &str, place: Place) -> Result<Option<Lette
     row.map(Letter::try_from).transpose()
 }
 
-/// The count of the chosen dead letters that nobody has settled, by class, most first. The choice's class is not used.
+/// Dead letters that are counted at most.
+const COUNTED_MAX: i64 = 1_000;
+
+/// The count of the chosen dead letters that nobody has settled, by class, most first: of the newest thousand. The
+/// choice's class is not used.
 pub async fn counts(pool: &Pool, choice: &Choice) -> Result<Vec<(String, u64)>, Error> {
     let rows = sqlx::query!(
         r#"select class, count(*) as "count!"
-           from orchestrator.dead_letters letter
-           left join ingest.settled_letters settled using (topic, partition, "offset")
-           where letter.topic = $1
-             and ($2::text is null or original_topic = $2)
-             and ($3::bigint is null or at >= to_timestamp($3 / 1000.0))
-             and ($4::bigint is null or at < to_timestamp($4 / 1000.0))
-             and settled.action is null
+           from (
+             select class
+             from orchestrator.dead_letters letter
+             left join ingest.settled_letters settled using (topic, partition, "offset")
+             where letter.topic = $1
+               and ($2::text is null or original_topic = $2)
+               and ($3::bigint is null or at >= to_timestamp($3 / 1000.0))
+               and ($4::bigint is null or at < to_timestamp($4 / 1000.0))
+               and settled.action is null
+             order by at desc, letter.partition desc, letter."offset" desc
+             limit $5
+           ) as newest
            group by class order by count(*) desc, class"#,
         choice.topic,
         choice.original_topic,
         choice.since_ms,
         choice.until_ms,
+        COUNTED_MAX,
     )
     .fetch_all(pool.raw())
     .await?;

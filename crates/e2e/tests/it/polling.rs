@@ -34,7 +34,7 @@ async fn no_kill_loses_or_splits_a_job_where_the_outbox_is_polled() {
 
     let load = Load::start_brisk(&stage, seed, IN_FLIGHT).await;
     let roles = stage.system.roles().len();
-    let mut victims: Vec<Option<usize>> = (0..roles).flat_map(|place| [Some(place); 2]).chain([None; 3]).collect();
+    let mut victims: Vec<Option<usize>> = (0..roles).map(Some).chain([None; 2]).collect();
     let kills = victims.len();
     while !victims.is_empty() {
         let victim = victims.swap_remove(chance.below(victims.len() as u64) as usize);

@@ -75,7 +75,7 @@ async fn what_postgres_sends_again_after_a_crash_is_skipped(way: Way) {
 
 async fn kafka_may_be_killed_and_started_again(way: Way) {
     let mut kafka = Kafka::start(KafkaOptions::default()).await.unwrap();
-    let stage = Stage::on_by(&kafka.brokers(), test_kit::postgres_database().await, way).await;
+    let stage = Stage::by_on(&kafka.brokers(), way).await;
     let mut relay = stage.start();
     let (rows, ()) = tokio::join!(write(&stage, 1_000), async {
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;

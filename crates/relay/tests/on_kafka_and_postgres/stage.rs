@@ -18,11 +18,12 @@ use service_kit::health::Dependency;
 use service_kit::{CancellationToken, Clock, Ids, Readiness};
 use store::reader::{self, Way};
 use store::{Pool, Role, outbox};
+use test_kit::{Postgres, PostgresOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Only ends a test that hangs.
-pub(crate) const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(180);
 /// Makes of each function a test by either way of reading: `by_log::` and `by_polling::`.
 macro_rules! either_way {
     ($($name:ident),* $(,)?) => {
@@ -51,6 +52,7 @@ pub(crate) struct Stage {
     pub(crate) topics: Topics,
     pub(crate) pool: Pool,
     pub(crate) config: Config,
+    _postgres: Option<Postgres>,
 }
 
 impl Stage {
@@ -59,9 +61,24 @@ impl Stage {
         Self::on(&test_kit::kafka().await, test_kit::postgres_database().await).await
     }
 
-    /// On the shared servers, for relays that read in this way.
+    /// For relays that read in this way.
     pub(crate) async fn by(way: Way) -> Self {
-        Self::on_by(&test_kit::kafka().await, test_kit::postgres_database().await, way).await
+        Self::by_on(&test_kit::kafka().await, way).await
+    }
+
+    /// On this Kafka. A relay that polls waits for every transaction of its server, so it has a server of its own.
+    pub(crate) async fn by_on(brokers: &str, way: Way) -> Self {
+        match way {
+            Way::Logical => Self::on_by(brokers, test_kit::postgres_database().await, way).await,
+            Way::Polling => Self::apart(brokers, way).await,
+        }
+    }
+
+    /// With a Postgres of its own, in which no other test has a transaction.
+    pub(crate) async fn apart(brokers: &str, way: Way) -> Self {
+        let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
+        let url = postgres.create_database("outbox").unwrap();
+        Self { _postgres: Some(postgres), ..Self::on_by(brokers, url, way).await }
     }
 
     /// On these servers; migrated, with all topics and the slot.
@@ -99,7 +116,7 @@ impl Stage {
         store::migrate(&database_url).await.unwrap();
         let pool = Pool::open(&store::Settings::new(&database_url), Role::Ingest).unwrap();
         let config = Config { monitor_interval_s: 1, ..Config::default() };
-        let stage = Self { database_url, kafka, topics, pool, config };
+        let stage = Self { database_url, kafka, topics, pool, config, _postgres: None };
         let queues = [QUEUE.to_owned()].into();
         stage.admin().create_topics(&stage.topics, &queues, Some(1)).await.unwrap();
         stage
