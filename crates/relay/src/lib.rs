@@ -90,7 +90,7 @@ pub struct Relay {
     admin: Admin,
     readiness: Readiness,
     clock: Clock,
-    /// The last position that a session of this process has committed to Kafka.
+    /// The last position that a session of this process has committed to Kafka, or has found there.
     delivered: watch::Sender<Option<Position>>,
     /// The publication that the session streams by.
     publication: Mutex<Option<u32>>,
@@ -128,7 +128,8 @@ impl Relay {
         })
     }
 
-    /// The last position that this relay has delivered, as it moves; none before the first delivery.
+    /// The last position that this relay has delivered, as it moves; none before the first delivery. A relay that polls
+    /// knows that of its predecessor from the start.
     pub fn delivered(&self) -> watch::Receiver<Option<Position>> {
         self.delivered.subscribe()
     }

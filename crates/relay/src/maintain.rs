@@ -21,6 +21,8 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 const HORIZON: &str = "horizon";
 /// So many looks in a row that find rows behind the same open transaction are worth saying.
 const LOOKS_HELD: u32 = 3;
+/// So many looks in a row have to find a slot that nobody needs. `migrate` makes a slot before it says that it is needed.
+const LOOKS_LEFT_OVER: u32 = 3;
 
 /// Remembered from one look to the next.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Maintenance {
     held: Option<Held>,
     /// Readiness says so.
     held_said: bool,
+    /// Looks in a row that found a slot though this outbox is polled.
+    slot_left_over: u32,
     last_failure: Option<String>,
 }
 
@@ -135,14 +139,15 @@ impl Relay {
         if due && made.is_ok() && (delivered.is_none() || maintenance.reached.is_some()) {
             maintenance.partitions_at = Some(Instant::now());
         }
-        if self.look_up_way().await? == Way::Polling {
+        let way = self.look_up_way().await?;
+        if way == Way::Polling {
             self.look_at_rows(maintenance).await?;
         } else {
             let below = maintenance.reached.map_or(0, |reached| reached.txid_below);
             telemetry::outbox_age(outbox::oldest_age_ms(&self.pool, below).await?.unwrap_or(0));
             telemetry::horizon_age(0.0);
         }
-        self.look_at_slot().await?;
+        self.look_at_slot(way, maintenance).await?;
         made.map(drop)
     }
 
@@ -176,11 +181,15 @@ impl Relay {
     }
 
     /// Measures the slot. One that is left over from before this relay polled would keep log for nobody.
-    async fn look_at_slot(&self) -> Result<(), store::Error> {
+    async fn look_at_slot(&self, way: Way, maintenance: &mut Maintenance) -> Result<(), store::Error> {
+        let looks = std::mem::take(&mut maintenance.slot_left_over);
         let Ok(status) = slot::status(&self.pool, &self.slot).await else { return Ok(()) };
         telemetry::slot_lag(status.lag_bytes);
         telemetry::slot_wal_status(&status.wal_status);
-        if *self.delivers_by.lock() == Some(Way::Polling) {
+        if way == Way::Polling && *self.delivers_by.lock() == Some(Way::Polling) {
+            maintenance.slot_left_over = looks + 1;
+        }
+        if maintenance.slot_left_over >= LOOKS_LEFT_OVER {
             match slot::drop_unused(&self.pool, &self.slot).await {
                 Ok(true) => tracing::info!(slot = self.slot, "dropped the slot: this outbox is polled"),
                 Ok(false) => {}

@@ -83,11 +83,6 @@ impl Buffer {
         self.items.send(item).await.is_ok()
     }
 
-    /// Waits until the drain is gone.
-    pub(crate) async fn is_abandoned(&self) {
-        self.items.closed().await;
-    }
-
     /// Waits for room. A row larger than half the buffer takes half of it: one more is held back by the reader.
     pub(crate) async fn room(&self, record: &Record) -> Option<OwnedSemaphorePermit> {
         let wanted = u32::try_from(record.size_bytes()).unwrap_or(u32::MAX).min(self.room_bytes / 2);

@@ -14,7 +14,6 @@ const IN_FLIGHT_MIN: usize = 150;
 const IN_FLIGHT: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a relay that polls stands still at times after its session was cut off"]
 async fn no_kill_loses_or_splits_a_job_where_the_outbox_is_polled() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));

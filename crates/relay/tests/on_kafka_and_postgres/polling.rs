@@ -107,7 +107,6 @@ async fn rows_that_were_set_aside_are_delivered_in_their_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not end reliably yet"]
 async fn the_way_of_reading_is_changed_and_changed_back_under_load_with_a_transaction_open_across() {
     let stage = Stage::apart(&test_kit::kafka().await, Way::Logical).await;
     let mut relay = stage.start();

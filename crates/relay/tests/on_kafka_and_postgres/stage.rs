@@ -35,7 +35,6 @@ macro_rules! either_way {
         }
         mod by_polling {
             $(#[tokio::test(flavor = "multi_thread")]
-            #[ignore = "a relay that polls stands still at times after its session was cut off"]
             async fn $name() {
                 super::$name(store::reader::Way::Polling).await;
             })*
@@ -75,7 +74,7 @@ impl Stage {
         }
     }
 
-    /// With a Postgres of its own, in which no other test has a transaction.
+    /// With a Postgres of its own, in which no other test has a transaction, and to whose log none writes.
     pub(crate) async fn apart(brokers: &str, way: Way) -> Self {
         let postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
         let url = postgres.create_database("outbox").unwrap();
