@@ -6,6 +6,7 @@ use flow::slip::{Hold, HoldReason};
 use serde_json::{Value, json};
 
 use crate::error::DecodeError;
+use crate::field::SIGNALS;
 use crate::record::Record;
 
 mod wire;
@@ -202,7 +203,9 @@ pub struct Resume {
     pub at_ms: i64,
 }
 
-/// The name of the signal that a [`Resume`] is. No flow waits for a signal with a dot in its name.
+/// The prefix of the names of our own signals. No flow waits for a signal with a dot in its name.
+const OWN: &str = "meanwhile.";
+/// The name of the signal that a [`Resume`] is.
 const RESUME: &str = "meanwhile.resume";
 
 impl From<Resume> for Signal {
@@ -215,6 +218,21 @@ impl From<Resume> for Signal {
 }
 
 impl Signal {
+    /// True for a signal that a flow may wait for.
+    pub fn is_for_flow(&self) -> bool {
+        !self.name.starts_with(OWN)
+    }
+
+    /// Its payload, JSON in UTF-8.
+    pub fn payload_bytes(&self) -> Option<Vec<u8>> {
+        self.payload.as_ref().map(|payload| payload.to_string().into_bytes())
+    }
+
+    /// The feature that whoever takes it in must have.
+    pub(crate) fn requires(&self) -> Option<&'static str> {
+        self.is_for_flow().then_some(SIGNALS)
+    }
+
     /// The operator's order, if this signal is one.
     ///
     /// # Errors

@@ -4,8 +4,31 @@
 pub(crate) const FLOW: &[&str] =
     &["flow", "summary", "route", "input", "key", "deadline", "on_failure", "steps", "result"];
 /// Keys of a step.
-pub(crate) const STEP: &[&str] =
-    &["id", "http", "native", "with", "queue", "timeout", "retry", "when", "idempotent", "compensate", "settle"];
+pub(crate) const STEP: &[&str] = &[
+    "id",
+    "http",
+    "native",
+    "sleep",
+    "wait",
+    "with",
+    "queue",
+    "timeout",
+    "retry",
+    "when",
+    "idempotent",
+    "compensate",
+    "settle",
+];
+/// Keys of a step that only calls have.
+pub(crate) const CALL_ONLY: &[&str] = &["with", "timeout", "retry", "idempotent", "compensate", "settle"];
+/// Keys of a sleep, where it is not a duration.
+pub(crate) const SLEEP: &[&str] = &["until"];
+/// Keys of a wait.
+pub(crate) const WAIT: &[&str] = &["signal", "schema", "approve", "timeout", "on_timeout"];
+/// Keys of an approval.
+pub(crate) const APPROVE: &[&str] = &["by"];
+/// Words of `on_timeout`; any other one is a step's id.
+pub(crate) const ON_TIMEOUT: &[&str] = &["fail", "continue"];
 /// Keys of an HTTP action.
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
 /// Keys of a compensation.
@@ -14,21 +37,8 @@ pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "r
 pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
 
 /// Words of the language that this version cannot do yet, wherever they stand.
-pub(crate) const RESERVED: &[&str] = &[
-    "wait",
-    "sleep",
-    "verify",
-    "kafka",
-    "emit",
-    "parallel",
-    "map",
-    "on",
-    "schedule",
-    "repeatable",
-    "done_when",
-    "progress",
-    "mode",
-];
+pub(crate) const RESERVED: &[&str] =
+    &["verify", "kafka", "emit", "parallel", "map", "on", "schedule", "repeatable", "done_when", "progress", "mode"];
 
 /// Methods of an HTTP action.
 pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
