@@ -22,10 +22,12 @@ pub(crate) struct Tally {
     pub(crate) missing: u64,
     pub(crate) undone_again: u64,
     pub(crate) came_late: u64,
+    pub(crate) signals: u64,
+    pub(crate) signalled: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 17] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 19] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -44,6 +46,8 @@ impl Tally {
             ("miss something", self.missing),
             ("undo once more", self.undone_again),
             ("come late", self.came_late),
+            ("send a signal", self.signals),
+            ("meet a signal", self.signalled),
         ]
     }
 }
@@ -68,6 +72,8 @@ impl Sum for Tally {
             missing: a.missing + b.missing,
             undone_again: a.undone_again + b.undone_again,
             came_late: a.came_late + b.came_late,
+            signals: a.signals + b.signals,
+            signalled: a.signalled + b.signalled,
         })
     }
 }
