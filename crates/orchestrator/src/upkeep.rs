@@ -48,7 +48,7 @@ impl Upkeep {
         if self.keep_jobs_d > 0 {
             self.retire_jobs().await?;
             let kept = Duration::from_secs(u64::from(self.keep_jobs_d) * SECONDS_A_DAY);
-            while signals::retire(&self.pool, kept).await? > 0 {}
+            signals::retire(&self.pool, kept).await?;
         }
         while dead_letters::forget(&self.pool, DEAD_LETTERS_KEPT_MS).await? == FORGOTTEN_MAX.unsigned_abs() {}
         // Kafka's absence does no harm: the next round tries again.

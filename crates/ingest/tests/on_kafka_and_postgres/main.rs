@@ -13,6 +13,7 @@ mod metrics;
 mod refuse;
 mod retry;
 mod routes;
+mod signal;
 mod stage;
 mod status;
 mod submit;

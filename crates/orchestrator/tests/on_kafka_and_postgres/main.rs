@@ -12,4 +12,5 @@ mod later;
 mod long_calls;
 mod projection;
 mod resume;
+mod signals;
 mod stage;
