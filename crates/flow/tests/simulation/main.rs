@@ -11,6 +11,7 @@ mod generate;
 mod late;
 mod ledger;
 mod service;
+mod signals;
 mod tally;
 mod world;
 
