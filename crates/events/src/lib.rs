@@ -30,6 +30,7 @@ pub mod place;
 pub mod position;
 pub mod progress;
 pub mod record;
+pub mod rest;
 pub mod schema;
 mod slip;
 pub mod time;

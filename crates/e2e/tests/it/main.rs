@@ -20,6 +20,7 @@ mod idempotency;
 mod key_order;
 mod kills;
 mod load;
+mod missing_queue;
 mod outcomes;
 mod pauses;
 mod polling;
