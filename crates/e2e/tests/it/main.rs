@@ -19,6 +19,7 @@ mod flows_diff;
 mod idempotency;
 mod key_order;
 mod kills;
+mod late_requests;
 mod load;
 mod missing_queue;
 mod outcomes;
