@@ -20,6 +20,7 @@ mod idempotency;
 mod key_order;
 mod kills;
 mod late_requests;
+mod leaderless;
 mod load;
 mod missing_queue;
 mod outcomes;
