@@ -3,9 +3,9 @@
 use flow::decide::{Missing, rest_until_there};
 use flow::id::JobId;
 
+use crate::decode::{Schemas, decode_slip};
 use crate::error::DecodeError;
 use crate::record::Record;
-use crate::decode::{Schemas, decode_slip};
 use crate::trace::Trace;
 use crate::writer::Writer;
 

@@ -182,3 +182,24 @@ impl Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_keeps_its_name_whatever_takes_its_place() {
+        let record = |topic: &str, id: &str| {
+            let headers = vec![(events::header::MESSAGE_ID.to_owned(), Some(id.as_bytes().to_vec()))];
+            Record { topic: topic.to_owned(), headers, ..Record::default() }
+        };
+        let origin = Origin { txid: 1, began_micros: 0 };
+        let mut row = Row::new(record("steps.q", "job::1"), origin, Place::after(Lsn(1)), 0, None);
+        let name = row.name();
+        row.told = Some(record("events", "job::1:0"));
+        row.replace(record("waits", "job::2:hold"));
+        row.replace(record("dead-letters", "job::2:hold"));
+        assert_eq!((row.name(), row.told.is_none()), (name, true));
+        assert_eq!(name, RowName::of(&record("steps.q", "job::1")));
+    }
+}

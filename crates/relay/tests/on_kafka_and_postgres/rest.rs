@@ -113,3 +113,15 @@ async fn a_queue_whose_topic_is_deleted_meanwhile_stops_no_other_row() {
     assert_eq!(stage.read(&stage.topics.dead_letters()).await, []);
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slip_without_a_queue_waits_for_a_registry_that_does_not_answer() {
+    let (mut stage, _, writer) = stage().await;
+    stage.kafka.registry_url = "http://127.0.0.1:1".to_owned();
+    stage.commit_records(&[stage.record(0, 1), slip(&writer, "nowhere", 1)]).await;
+    let relay = stage.start();
+    let said = relay.says("deliveries", false, "does not exist, and the schema registry is not available").await;
+    assert!(said.contains(&stage.topics.steps("nowhere")), "{said}");
+    assert_eq!(stage.read(&stage.topics.dead_letters()).await, []);
+    relay.stop().await;
+}
