@@ -21,6 +21,10 @@ use crate::connection::Connection;
 
 /// The time limit of one look.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit of the question whether the leader answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The reason for which nothing of a batch can be read, where librdkafka gives none.
+const CUT_OFF: &str = "nothing comes of it, though the log goes on: its records seem to be cut off";
 /// The interval at which its end is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -46,6 +50,8 @@ pub(crate) enum Sight {
     End,
     /// A batch that cannot be read, and librdkafka's reason.
     Unreadable(String),
+    /// The log goes on, its leader answers, and yet nothing can be read: the records of a batch are cut off.
+    CutOff,
 }
 
 /// A reader without a group that looks at single places.
@@ -84,7 +90,12 @@ impl Looker {
                 },
             }
         }
-        Err(Error::unavailable(format!("{place}: no answer at offset {offset}")))
+        // Before the end of what a reader may see, a record or that end comes at once.
+        let marks = self.consumer.fetch_watermarks(&place.topic, place.partition, ANSWER_TIMEOUT);
+        match marks {
+            Ok((start, end)) if (start..end).contains(&offset) => Ok(Sight::CutOff),
+            Ok(_) | Err(_) => Err(Error::unavailable(format!("{place}: no answer at offset {offset}"))),
+        }
     }
 
     /// The offset behind the batch that cannot be read at this one; none if it can be read. `log_end`: of the
@@ -95,10 +106,17 @@ impl Looker {
         offset: i64,
         log_end: i64,
     ) -> Result<Option<(i64, String)>, Error> {
-        let Sight::Unreadable(reason) = self.look(place, offset)? else { return Ok(None) };
-        let base = base_of(&reason).ok_or_else(|| Error::refused(format!("{place}: {reason}")))?;
+        let (reason, base) = match self.look(place, offset)? {
+            Sight::Unreadable(reason) => match base_of(&reason) {
+                Some(base) => (reason, Some(base)),
+                None => return Err(Error::refused(format!("{place}: {reason}"))),
+            },
+            Sight::CutOff => (CUT_OFF.to_owned(), None),
+            Sight::Record(_) | Sight::End => return Ok(None),
+        };
         let within = |offset: i64| match self.look(place, offset)? {
-            Sight::Unreadable(reason) => Ok::<bool, Error>(base_of(&reason) == Some(base)),
+            Sight::Unreadable(reason) => Ok::<bool, Error>(base.is_some() && base_of(&reason) == base),
+            Sight::CutOff => Ok(base.is_none()),
             Sight::Record(_) | Sight::End => Ok(false),
         };
         // Each offset of a batch is answered by the whole batch, which the reason names by its first offset.

@@ -110,6 +110,12 @@ pub fn flow_record(topics: &Topics, document: &FlowDocument, trace: &Trace) -> R
     Record { topic: topics.flows(), key: Some(document.key().into_bytes()), value: Some(document.to_json()), headers }
 }
 
+/// The tombstone of a version of a flow that no job is on any more.
+pub fn flow_tombstone(topics: &Topics, flow: &str, version: &str) -> Record {
+    let key = format!("{flow}@{version}").into_bytes();
+    Record { topic: topics.flows(), key: Some(key), ..Record::default() }
+}
+
 fn headers(trace: &Trace, job: Option<JobId>, message_id: String) -> Vec<Header> {
     // Room for the largest kind: an event.
     let mut headers = Vec::with_capacity(11);

@@ -31,6 +31,7 @@ pub mod position;
 pub mod progress;
 pub mod record;
 pub mod release;
+pub mod rest;
 pub mod schema;
 mod slip;
 mod to_json;
@@ -40,7 +41,8 @@ pub mod wait;
 mod writer;
 
 pub use compose::{
-    cancel_record, cancel_tombstone, event_record, flow_record, progress_record, slip_record, wait_record,
+    cancel_record, cancel_tombstone, event_record, flow_record, flow_tombstone, progress_record, slip_record,
+    wait_record,
 };
 pub use decode::{
     Schemas, decode_cancel, decode_event, decode_json, decode_progress, decode_slip, decode_wait, decode_wait_and_slip,

@@ -65,6 +65,13 @@ impl Catalog {
         }
     }
 
+    /// Forgets a version that no job is on any more.
+    pub(crate) fn forget(&self, key: &[u8]) {
+        let Some((flow, version)) = str::from_utf8(key).ok().and_then(|key| key.split_once('@')) else { return };
+        let mut flows = self.0.write();
+        flows.versions.remove(&(flow.to_owned(), version.to_owned()));
+    }
+
     /// The active version of a flow.
     pub(crate) fn active(&self, name: &str) -> Option<Definition> {
         let flows = self.0.read();
@@ -140,6 +147,17 @@ mod tests {
         catalog.learn(1, old.clone());
         assert_eq!(catalog.active("order").unwrap().version(), new.version());
         assert!(catalog.version("order", old.version()).is_some());
+    }
+
+    #[test]
+    fn a_version_that_was_retired_is_forgotten_and_the_active_one_stays() {
+        let catalog = Catalog::default();
+        let (old, new) = (definition("order", "http://a/"), definition("order", "http://b/"));
+        catalog.learn(1, old.clone());
+        catalog.learn(2, new.clone());
+        catalog.forget(format!("order@{}", old.version()).as_bytes());
+        assert!(catalog.version("order", old.version()).is_none());
+        assert_eq!(catalog.active("order").unwrap().version(), new.version());
     }
 
     #[test]

@@ -145,8 +145,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         served.cancel();
         outcome
     });
+    let topics = settings.topics.clone();
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
-    tasks.spawn("upkeep", upkeep::run(api, shutdown));
+    tasks.spawn("upkeep", upkeep::run(api, topics, shutdown));
     tasks.join().await
 }
 
@@ -230,7 +231,7 @@ fn addresses(catalog: &Catalog) -> Result<(), String> {
 }
 
 fn learn(catalog: &Catalog, record: &Inbound) {
-    let Some(value) = &record.value else { return };
+    let Some(value) = &record.value else { return catalog.forget(record.key.as_deref().unwrap_or_default()) };
     let read = FlowDocument::parse(value).and_then(|document| Ok((document.revision, document.definition()?)));
     match read {
         Ok((revision, definition)) => {

@@ -1,11 +1,14 @@
 //! Maintenance of the acceptances: makes partitions for the days to come, drops the days that are no longer kept, and
-//! deletes idempotency keys that have expired, and what was done about dead letters that are forgotten.
+//! deletes idempotency keys that have expired, what was done about dead letters that are forgotten, and versions of
+//! flows that no job is on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use events::time::DAY_MS;
+use events::topic::Topics;
 use service_kit::due::{Pace, at_intervals};
+use store::flows::RetiredFlow;
 use tokio_util::sync::CancellationToken;
 
 use crate::state::Api;
@@ -18,15 +21,17 @@ const RETRY: Duration = Duration::from_secs(5);
 const DAYS_AHEAD: u32 = 3;
 /// Rows deleted by one statement.
 const PURGE_ROWS_MAX: u32 = 10_000;
+/// Versions of flows that are forgotten in one transaction.
+const FLOWS_MAX: u32 = 100;
 
 /// Runs until shutdown. No job waits for this work.
-pub(crate) async fn run(api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(api: Arc<Api>, topics: Topics, shutdown: CancellationToken) -> anyhow::Result<()> {
     let pace = Pace { dependency: "postgres", readiness: &api.readiness, interval_max: INTERVAL, retry: RETRY };
-    at_intervals(pace, &shutdown, || run_once(&api)).await;
+    at_intervals(pace, &shutdown, || run_once(&api, &topics)).await;
     Ok(())
 }
 
-async fn run_once(api: &Api) -> Result<(), store::Error> {
+async fn run_once(api: &Api, topics: &Topics) -> Result<(), store::Error> {
     store::acceptances::ensure_partitions(&api.pool, DAYS_AHEAD).await?;
     let keep_jobs_d = api.config.keep_jobs_d;
     if keep_jobs_d > 0 {
@@ -36,8 +41,23 @@ async fn run_once(api: &Api) -> Result<(), store::Error> {
             let (moved_rows, default_rows) = (retired.moved_rows, retired.default_rows);
             tracing::info!(partitions, postponed, moved_rows, default_rows, "dropped what is no longer kept");
         }
+        while retire_flows(api, topics, i64::from(keep_jobs_d) * DAY_MS).await? >= FLOWS_MAX as usize {}
     }
     while store::letters::forget_settled(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     Ok(())
+}
+
+/// Forgets versions of flows, here and on Kafka. Returns their count.
+async fn retire_flows(api: &Api, topics: &Topics, keep_ms: i64) -> Result<usize, store::Error> {
+    let mut tx = api.pool.begin().await?;
+    let retired = store::flows::retire(&mut tx, keep_ms, FLOWS_MAX).await?;
+    let tombstones: Vec<_> =
+        retired.iter().map(|gone| events::flow_tombstone(topics, &gone.flow, &gone.version)).collect();
+    store::outbox::append(&mut tx, &tombstones).await?;
+    tx.commit().await?;
+    for RetiredFlow { flow, version } in &retired {
+        tracing::info!(flow, version, "a version of a flow that no job is on is forgotten");
+    }
+    Ok(retired.len())
 }

@@ -71,7 +71,7 @@ mod tests {
         let place = Place { end_lsn: Lsn(10), partial: Some(Partial { commit_lsn: Lsn(20), rows }), last_row: None };
         let record = Record { value: Some(vec![0; 100]), ..Record::default() };
         let origin = Origin { txid: 1, began_micros: 0 };
-        Item::Row(Row { record, origin, is_there: false, place, committed_at_ms: 0, _room: None })
+        Item::Row(Row::new(record, origin, place, 0, None))
     }
 
     #[test]

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bus::bisection::{Bisection, Verdict};
 use bus::{Cause, DevCapacity, TopicLimits, TransactionalProducer, TxError, Writes};
 use events::Record;
-use events::dead_letter::{Class, Refused};
 use events::position::Position;
 use events::topic::Topics;
 use service_kit::{CancellationToken, Clock, Readiness};
@@ -19,19 +18,18 @@ use tokio::sync::{mpsc, watch};
 use crate::batch::{Batch, Pace};
 use crate::config::Config;
 use crate::cursor::Place;
-use crate::manifest::{self, RowName};
+use crate::manifest;
 use crate::read::{Item, Row};
-use crate::refuse;
+use crate::rest::Rests;
 use crate::seam::{Seam, Seams};
 use crate::stored::Stored;
 use crate::telemetry;
 
+mod misfits;
+
 /// The shortest and the longest pause after an aborted transaction.
 const ABORT_PAUSE: Duration = Duration::from_millis(100);
 const ABORT_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// The pause between looks for a topic of ours that is missing.
-const TOPIC_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The interval at which the broker of `meanwhile dev` is asked for room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -71,6 +69,8 @@ pub(crate) struct Drain {
     pub(crate) delivered: watch::Sender<Option<Position>>,
     pub(crate) limits: TopicLimits,
     pub(crate) topics: Topics,
+    /// What takes the place of slips whose queue has no topic.
+    pub(crate) rests: Rests,
     pub(crate) slot: String,
     pub(crate) config: Config,
     /// The room of the broker in this process; none with a real Kafka, which keeps unread records.
@@ -218,7 +218,9 @@ impl Drain {
                 Attempt::Aborted(cause) => {
                     self.tell_aborted(&cause);
                     // Those before it pass.
-                    if bisection.refused(upto - done) == Verdict::Culprit {
+                    if !self.rest_of_deleted(&mut batch.rows[done..])?
+                        && bisection.refused(upto - done) == Verdict::Culprit
+                    {
                         self.wait_for(&batch.rows[done].record.topic, cause);
                     }
                     self.sleep(pause)?;
@@ -281,7 +283,7 @@ impl Drain {
     fn produce(&mut self, rows: &[Row], position: &Position) -> Result<ControlFlow<()>, TxError> {
         self.producer.begin()?;
         for row in rows.iter().filter(|row| !row.is_there) {
-            self.producer.send(&row.record)?;
+            row.told.iter().chain([&row.record]).try_for_each(|record| self.producer.send(record))?;
         }
         self.producer.send(&self.position_record(rows, position))?;
         if self.seams.pass(Seam::BeforeCommit).is_break() {
@@ -294,67 +296,10 @@ impl Drain {
     fn position_record(&self, rows: &[Row], position: &Position) -> Record {
         // The broker in this process keeps nothing, so nothing is ever compared with it.
         let named = !rows.is_empty() && self.dev_capacity.is_none();
-        let names = || rows.iter().map(|row| (row.origin, RowName::of(&row.record)));
+        let names = || rows.iter().map(|row| (row.origin, row.name()));
         let Self { publication, unsettled, .. } = self;
         let stored = Stored { position: *position, publication: *publication, unsettled: unsettled.clone() };
         stored.record(&self.topics, &self.slot, named.then(|| manifest::encode(names())))
-    }
-
-    /// Replaces rows that their topic would not take by their dead letters.
-    fn refuse_misfits(&mut self, rows: &mut [Row]) -> Result<(), DrainError> {
-        for row in rows {
-            if !self.limits.is_known_to_fit(&row.record.topic, row.record.size_bytes())
-                && let Err(refused) = self.judge(&row.record)?
-            {
-                self.replace(row, refused)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Replaces a row that Kafka refuses, even alone, by its dead letter.
-    fn bury(&mut self, row: &mut Row, cause: &Cause) -> Result<(), DrainError> {
-        let cause = cause.to_string();
-        if row.record.topic == self.topics.dead_letters() {
-            if row.record.value.is_none() {
-                return Err(DrainError::NoDeadLetters(cause));
-            }
-            row.record = refuse::dead_letter_in_short(&self.topics, &row.record, self.clock.now_ms());
-            return Ok(());
-        }
-        let refused = refuse::by_broker(&row.record.topic, &cause);
-        self.replace(row, refused)
-    }
-
-    fn replace(&mut self, row: &mut Row, refused: Refused) -> Result<(), DrainError> {
-        let (class, reason) = (refused.class.as_str(), &refused.reason);
-        tracing::error!(topic = row.record.topic, class, reason, "a row goes to the dead letters");
-        telemetry::refused(class);
-        let record = std::mem::take(&mut row.record);
-        let letter = refuse::dead_letter(&self.topics, record, &refused, self.clock.now_ms());
-        row.record = match self.judge(&letter)? {
-            Err(Refused { class: Class::TooLarge, .. }) => {
-                refuse::dead_letter_in_short(&self.topics, &letter, self.clock.now_ms())
-            }
-            Err(refused) => return Err(DrainError::NoDeadLetters(refused.reason)),
-            Ok(()) => letter,
-        };
-        Ok(())
-    }
-
-    /// Waits for a topic of ours, however long it is missing: that is not the record's fault.
-    fn judge(&mut self, record: &Record) -> Result<Result<(), Refused>, DrainError> {
-        loop {
-            let check = refuse::check(&self.limits, self.config.topic_wait(), record);
-            let judging = self.stop.run_until_cancelled(check);
-            match self.runtime.block_on(judging).ok_or(DrainError::Stopped)? {
-                Err(Refused { class: Class::UnknownTopic, reason }) if self.topics.is_fixed(&record.topic) => {
-                    self.wait_for(&record.topic, reason);
-                }
-                judged => return Ok(judged),
-            }
-            self.sleep(TOPIC_INTERVAL)?;
-        }
     }
 
     /// Waits until the broker in this process has room. Rows are safe in Postgres meanwhile.

@@ -22,6 +22,7 @@ mod position;
 mod read;
 pub mod recover;
 mod refuse;
+mod rest;
 mod row;
 pub mod seam;
 mod session;
@@ -31,6 +32,7 @@ mod table;
 mod telemetry;
 
 use anyhow::Context;
+use bus::Registry;
 use bus::admin::Admin;
 use events::position::Position;
 use events::topic::Topics;
@@ -46,6 +48,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::Config;
 use crate::database::Database;
 use crate::ended::SessionError;
+use crate::rest::Rests;
 use crate::seam::Seams;
 
 /// Looking after the outbox takes one connection, a recovery two, hearing of new rows one.
@@ -88,6 +91,7 @@ pub struct Relay {
     slot: String,
     pool: Pool,
     admin: Admin,
+    rests: Rests,
     readiness: Readiness,
     clock: Clock,
     /// The last position that a session of this process has committed to Kafka, or has found there.
@@ -110,6 +114,8 @@ impl Relay {
         let pool = store::Settings { connections_max: CONNECTIONS_MAX, ..store::Settings::new(&settings.database_url) };
         let pool = Pool::open(&pool, Role::Relay).context("opening the pool")?;
         let admin = Admin::new(&settings.bus).context("the Kafka client")?;
+        let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+        let rests = Rests::new(registry, settings.topics.clone());
         let slot = store::slot::name(settings.topics.prefix());
         let (delivered, publication, changed) = (watch::Sender::new(None), Mutex::default(), Notify::new());
         let delivers_by = Mutex::default();
@@ -119,6 +125,7 @@ impl Relay {
             slot,
             pool,
             admin,
+            rests,
             readiness,
             clock,
             delivered,

@@ -10,6 +10,7 @@ use store::unrelayed::Origin;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::cursor::{Cursor, Disorder, Place};
+use crate::manifest::RowName;
 use crate::row::{RowError, RowReader};
 use crate::stream::StreamError;
 
@@ -31,6 +32,10 @@ pub(crate) struct Row {
     pub(crate) record: Record,
     /// Who wrote it.
     pub(crate) origin: Origin,
+    /// Tells why another record takes its place; it is sent before that.
+    pub(crate) told: Option<Record>,
+    /// Its name, where another record takes its place.
+    pub(crate) replaced: Option<RowName>,
     /// Kafka has its record already: it is named and not sent.
     pub(crate) is_there: bool,
     /// The place after this row.
@@ -39,6 +44,30 @@ pub(crate) struct Row {
     pub(crate) committed_at_ms: i64,
     /// Its share of the buffer.
     pub(crate) _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Row {
+    /// A row to be sent as it is. `room` is its share of the buffer.
+    pub(crate) fn new(
+        record: Record,
+        origin: Origin,
+        place: Place,
+        committed_at_ms: i64,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self { record, origin, told: None, replaced: None, is_there: false, place, committed_at_ms, _room: room }
+    }
+
+    /// The name by which it is known in the outbox and on Kafka.
+    pub(crate) fn name(&self) -> RowName {
+        self.replaced.unwrap_or_else(|| RowName::of(&self.record))
+    }
+
+    /// Another record takes its place.
+    pub(crate) fn replace(&mut self, record: Record) {
+        self.replaced = Some(self.name());
+        (self.record, self.told) = (record, None);
+    }
 }
 
 /// The reason for which reading ended.
@@ -136,7 +165,7 @@ impl Reading {
                 let Some((place, committed_at)) = self.cursor.row()? else { return Ok(None) };
                 let room = buffer.room(&record).await;
                 let committed_at_ms = committed_at.saturating_add(POSTGRES_EPOCH_MICROS) / 1_000;
-                let row = Row { record, origin, is_there: false, place, committed_at_ms, _room: room };
+                let row = Row::new(record, origin, place, committed_at_ms, room);
                 Ok(self.held.replace(row).map(Item::Row))
             }
             ReplicationEvent::Commit { end_lsn, .. } => {
@@ -151,5 +180,26 @@ impl Reading {
             }
             ReplicationEvent::Message { .. } | ReplicationEvent::StoppedAt { .. } => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_keeps_its_name_whatever_takes_its_place() {
+        let record = |topic: &str, id: &str| {
+            let headers = vec![(events::header::MESSAGE_ID.to_owned(), Some(id.as_bytes().to_vec()))];
+            Record { topic: topic.to_owned(), headers, ..Record::default() }
+        };
+        let origin = Origin { txid: 1, began_micros: 0 };
+        let mut row = Row::new(record("steps.q", "job::1"), origin, Place::after(Lsn(1)), 0, None);
+        let name = row.name();
+        row.told = Some(record("events", "job::1:0"));
+        row.replace(record("waits", "job::2:hold"));
+        row.replace(record("dead-letters", "job::2:hold"));
+        assert_eq!((row.name(), row.told.is_none()), (name, true));
+        assert_eq!(name, RowName::of(&record("steps.q", "job::1")));
     }
 }

@@ -303,6 +303,7 @@ impl Relay {
             delivered: self.delivered.clone(),
             limits: TopicLimits::new(self.admin.clone()),
             topics: self.settings.topics.clone(),
+            rests: self.rests.clone(),
             slot: self.slot.clone(),
             config: self.settings.config.within(dev_capacity.as_ref()),
             dev_capacity,

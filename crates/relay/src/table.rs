@@ -171,7 +171,7 @@ impl Reading<'_> {
         let buffer = self.buffer;
         let handing = async {
             let room = buffer.room(&record).await;
-            let row = Row { record, origin, is_there: false, place, committed_at_ms, _room: room };
+            let row = Row::new(record, origin, place, committed_at_ms, room);
             buffer.send(Item::Row(row)).await
         };
         Ok(present(self.reader, self.interval, handing).await?)

@@ -2,6 +2,7 @@
 
 use events::header;
 use events::position::Position;
+use events::rest::Rest;
 use events::trace::Trace;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use service_kit::trace::{Message, Span, is_on};
@@ -15,6 +16,8 @@ const ABORTED: &str = "meanwhile_relay_transactions_aborted_total";
 const BATCH: &str = "meanwhile_relay_batch_size";
 const DELAY: &str = "meanwhile_relay_delay_seconds";
 const REFUSED: &str = "meanwhile_relay_rows_refused_total";
+const MISSING: &str = "meanwhile_missing_steps_total";
+const HOLDS: &str = "meanwhile_holds_total";
 const POSITION: &str = "meanwhile_relay_position_lsn";
 const OUTBOX_AGE: &str = "meanwhile_outbox_age_seconds";
 const HORIZON_AGE: &str = "meanwhile_relay_horizon_age_seconds";
@@ -85,6 +88,20 @@ pub(crate) fn aborted() {
 
 pub(crate) fn refused(class: &'static str) {
     counter!(REFUSED, "class" => class).increment(1);
+}
+
+/// A slip whose queue has no topic is about to rest.
+pub(crate) fn rests(rest: &Rest) {
+    let (kind, reason) = ("queue", "missing-step");
+    counter!(MISSING, "kind" => kind).increment(1);
+    counter!(HOLDS, "reason" => reason).increment(1);
+    if rest.event.is_some() {
+        let Rest { job, flow, step, missing: what, .. } = rest;
+        tracing::warn!(
+            job.id = %job, flow, step, kind, what,
+            "something that the step needs is missing; the job waits for it"
+        );
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]

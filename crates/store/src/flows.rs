@@ -1,5 +1,8 @@
-//! `ingest.flows`: every version of every flow that was applied; the highest revision of a flow is the active one.
+//! `ingest.flows`: versions of flows that were applied; the highest revision of a flow is the active one.
 
+use events::time::DAY_MS;
+
+use crate::retention::bound;
 use crate::{Error, Pool, Tx};
 
 /// A stored version of a flow.
@@ -56,6 +59,49 @@ pub async fn apply(tx: &mut Tx, flow: &str, version: &str, document: &str) -> Re
     .fetch_one(tx.raw())
     .await?;
     Ok(Applied::Changed { revision })
+}
+
+/// A version that was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetiredFlow {
+    /// The flow's name.
+    pub flow: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Forgets at most `versions_max` versions that another one has replaced more than `keep_ms` and a day ago, and that no
+/// job is on whose acceptance is kept; tell Kafka in the same transaction. The day is for instances of ingest that have
+/// not heard of the newer version. Of acceptances, those are looked through that are older than `keep_ms`: retention
+/// has left a few of them, of jobs that have not ended.
+pub async fn retire(tx: &mut Tx, keep_ms: i64, versions_max: u32) -> Result<Vec<RetiredFlow>, Error> {
+    let now_ms = sqlx::query_scalar!(r#"select (extract(epoch from now()) * 1000)::bigint as "ms!""#)
+        .fetch_one(tx.raw())
+        .await?;
+    let kept_from_ms = now_ms - keep_ms;
+    // Whoever makes a version active again comes before, or makes it anew.
+    sqlx::query!("lock table ingest.flows in share row exclusive mode").execute(tx.raw()).await?;
+    let retired = sqlx::query_as!(
+        RetiredFlow,
+        "delete from ingest.flows where revision in (
+            select old.revision from ingest.flows as old
+            where (
+                select min(newer.applied_at) from ingest.flows as newer
+                where newer.flow = old.flow and newer.revision > old.revision
+            ) < to_timestamp($1::bigint / 1000.0)
+            and not exists (
+                select from ingest.acceptances as accepted
+                where accepted.job < $2 and accepted.flow = old.flow and accepted.version = old.version
+            )
+            order by old.revision limit $3
+         ) returning flow, version",
+        kept_from_ms - DAY_MS,
+        bound(kept_from_ms),
+        i64::from(versions_max),
+    )
+    .fetch_all(tx.raw())
+    .await?;
+    Ok(retired)
 }
 
 /// Every version of every flow, oldest revision first.

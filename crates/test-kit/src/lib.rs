@@ -41,7 +41,7 @@ pub use port::Port;
 pub use postgres::{Backup, Postgres, PostgresOptions, psql};
 pub use process::{Launch, Process};
 pub use prometheus::Prometheus;
-pub use proxy::{ApiKey, END_TXN, HeldRequest, ProxiedKafka};
+pub use proxy::{ApiKey, END_TXN, HeldRequest, PRODUCE, ProxiedKafka};
 pub use registry::Registry;
 pub use role::{MeanwhileProcess, Role, binary, meanwhile};
 pub use sample::{sample_event, sample_job, sample_slip};

@@ -20,12 +20,31 @@ const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
 
 /// Kafka's number for a kind of request.
 pub type ApiKey = i16;
+/// `Produce`, which brings records.
+pub const PRODUCE: ApiKey = 0;
 /// `EndTxn`, which commits or aborts.
 pub const END_TXN: ApiKey = 26;
 /// `Metadata`, which names brokers, topics and partitions.
 const METADATA: ApiKey = 3;
 
-type Wanted = Arc<Mutex<Option<(ApiKey, oneshot::Sender<HeldRequest>)>>>;
+type Wanted = Arc<Mutex<Option<Wish>>>;
+
+/// A request that is to be held back.
+#[derive(Debug)]
+struct Wish {
+    api_key: ApiKey,
+    /// A part of the client's name.
+    of: String,
+    sender: oneshot::Sender<HeldRequest>,
+}
+
+impl Wish {
+    fn is_for(&self, frame: &[u8]) -> bool {
+        let of_client = || client_id(frame).is_ok_and(|client| client.contains(&self.of));
+        self.api_key == i16::from_be_bytes([frame[0], frame[1]]) && of_client()
+    }
+}
+
 /// The clients from which the brokers are hidden, and how many answers hid them.
 type Hidden = Arc<watch::Sender<HashMap<String, usize>>>;
 
@@ -77,8 +96,13 @@ impl ProxiedKafka {
 
     /// Holds the next request of this kind back, and cuts its client's connection off.
     pub fn hold(&self, api_key: ApiKey) -> oneshot::Receiver<HeldRequest> {
+        self.hold_of(api_key, "")
+    }
+
+    /// The same of a client with this in its name.
+    pub fn hold_of(&self, api_key: ApiKey, of: &str) -> oneshot::Receiver<HeldRequest> {
         let (sender, receiver) = oneshot::channel();
-        *self.wanted.lock() = Some((api_key, sender));
+        *self.wanted.lock() = Some(Wish { api_key, of: of.to_owned(), sender });
         receiver
     }
 
@@ -113,6 +137,31 @@ impl Drop for ProxiedKafka {
 }
 
 impl HeldRequest {
+    /// Lets the broker have a [`PRODUCE`]. Returns the error's number of the first partition in the broker's answer.
+    pub async fn release_produce(self) -> Result<i16> {
+        let version = i16::from_be_bytes([self.frame[2], self.frame[3]]);
+        let answer = self.release().await?;
+        // Head and tags; from then on: topics, the first one's name, its partitions, the first one's index.
+        let mut rest = answer.as_slice();
+        skip(&mut rest, ANSWER_HEAD_BYTES)?;
+        anyhow::ensure!((3..=12).contains(&version), "produce of version {version}");
+        if version >= 9 {
+            skip(&mut rest, 1)?;
+            compact_length(&mut rest)?;
+            let name = compact_length(&mut rest)?;
+            skip(&mut rest, name)?;
+            compact_length(&mut rest)?;
+        } else {
+            skip(&mut rest, 4)?;
+            let name = rest.get(..2).context("a topic's name")?;
+            let name = usize::try_from(i16::from_be_bytes([name[0], name[1]]))?;
+            skip(&mut rest, 2 + name + 4)?;
+        }
+        skip(&mut rest, 4)?;
+        let error = rest.get(..2).context("an error's number")?;
+        Ok(i16::from_be_bytes([error[0], error[1]]))
+    }
+
     /// Lets the broker have it. Returns the broker's answer, without its length.
     pub async fn release(mut self) -> Result<Vec<u8>> {
         write_frame(&mut self.broker.1, &self.frame).await?;
@@ -172,9 +221,9 @@ async fn ask(
     loop {
         let frame = read_frame(requests, REQUEST_HEAD_BYTES).await?;
         let api_key = i16::from_be_bytes([frame[0], frame[1]]);
-        let held = through.wanted.lock().take_if(|(held, _)| *held == api_key);
-        if let Some((_, held)) = held {
-            return Ok((frame, held));
+        let held = through.wanted.lock().take_if(|wish| wish.is_for(&frame));
+        if let Some(held) = held {
+            return Ok((frame, held.sender));
         }
         if api_key == METADATA {
             let client = client_id(&frame)?;

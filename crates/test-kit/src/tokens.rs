@@ -16,7 +16,7 @@ use events::wait::{RunningCall, Turn, Wait};
 use events::{decode_event, decode_slip, decode_wait};
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::{JobId, TokenId};
-use flow::slip::{Hold, Slip};
+use flow::slip::{Hold, HoldReason, Slip};
 
 use crate::topics::{read_topic, topic_names};
 
@@ -105,7 +105,11 @@ impl Tokens {
             jobs.entry(slip.job).or_default().slips.push((&slip.branch, slip.hop));
         }
         for hold in &self.holds {
-            jobs.entry(hold.slip.job).or_default().holds.push((&hold.slip.branch, hold.slip.hop));
+            let trail = jobs.entry(hold.slip.job).or_default();
+            trail.holds.push((&hold.slip.branch, hold.slip.hop));
+            if hold.reason == HoldReason::MissingStep && hold.slip.hop > 1 {
+                trail.before_holds.push((&hold.slip.branch, hold.slip.hop - 1));
+            }
         }
         for event in &self.events {
             jobs.entry(event.job).or_default().events.push(event);
@@ -167,6 +171,8 @@ fn readable<T, E: std::fmt::Display>(
 struct Trail<'a> {
     slips: Vec<(&'a str, u32)>,
     holds: Vec<(&'a str, u32)>,
+    /// The hops before holds of slips that missed something: a queue without a topic is missed in the outbox already.
+    before_holds: Vec<(&'a str, u32)>,
     events: Vec<&'a JobEvent>,
 }
 
@@ -174,7 +180,7 @@ impl Trail<'_> {
     fn problems(&self) -> Vec<String> {
         let mut problems = repeated("slips", &self.slips);
         problems.extend(repeated("holds", &self.holds));
-        let hops: BTreeSet<_> = self.slips.iter().chain(&self.holds).collect();
+        let hops: BTreeSet<_> = self.slips.iter().chain(&self.holds).chain(&self.before_holds).collect();
         let mut next: BTreeMap<&str, u32> = BTreeMap::from([("", 1)]);
         for (branch, hop) in hops {
             let expected = next.entry(branch).or_insert(*hop);

@@ -23,7 +23,7 @@ pub(crate) struct Flows {
 }
 
 impl Learn for Flows {
-    /// A version is kept once it is known: jobs may still be on it.
+    /// A version is kept until its tombstone comes: jobs may still be on it.
     fn load(&self, records: &[Inbound]) {
         self.learn(records);
     }
@@ -32,7 +32,7 @@ impl Learn for Flows {
         for record in records {
             match read(record) {
                 Ok(Some(definition)) => self.insert(definition),
-                Ok(None) => {}
+                Ok(None) => self.forget(record.key.as_deref().unwrap_or_default()),
                 Err(error) => {
                     let reason = error.to_string();
                     metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "workers").increment(1);
@@ -82,6 +82,16 @@ impl Flows {
         self.definitions.read().get(flow)?.get(version).cloned()
     }
 
+    /// No job is on this version any more.
+    fn forget(&self, key: &[u8]) {
+        self.unreadable.write().remove(key);
+        if let Some((flow, version)) = str::from_utf8(key).ok().and_then(|key| key.split_once('@'))
+            && let Some(versions) = self.definitions.write().get_mut(flow)
+        {
+            versions.remove(version);
+        }
+    }
+
     fn insert(&self, definition: Definition) {
         let queues: Vec<String> = definition.queues().into_iter().map(ToOwned::to_owned).collect();
         let (flow, version) = (definition.name().to_owned(), definition.version().to_owned());
@@ -97,7 +107,7 @@ impl Flows {
     }
 }
 
-/// A definition; none for a tombstone (a version is kept: jobs may still be on it).
+/// A definition; none for a tombstone.
 fn read(record: &Inbound) -> Result<Option<Definition>, NotAFlow> {
     let Some(value) = &record.value else { return Ok(None) };
     FlowDocument::parse(value)?.definition().map(Some)

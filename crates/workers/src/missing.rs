@@ -50,7 +50,7 @@ impl Runner {
         let Next::Step { slip, queue } = next else { return Decision { next, events } };
         let came = Slip { hop: slip.hop.saturating_sub(1), ..slip };
         let total = events.first().map_or(0, |event| event.steps_total);
-        let mut rest = self.look_again(&came, self.queue_of(&task.work), total, &no_queue(&queue));
+        let mut rest = self.look_again(&came, self.queue_of(&task.work), total, &Missing::queue(&queue));
         for event in &mut rest.events {
             event.index = u32::try_from(events.len()).unwrap_or(u32::MAX);
         }
@@ -65,7 +65,7 @@ impl Runner {
             return None;
         }
         if !self.limits.has(&self.writer.topics.steps(queue)).await {
-            return Some(self.look_again(slip, here, steps_total(definition), &no_queue(queue)));
+            return Some(self.look_again(slip, here, steps_total(definition), &Missing::queue(queue)));
         }
         let slip = Slip { hop: slip.hop.saturating_add(1), search: None, ..slip.clone() };
         Some(Decision { next: Next::Step { slip, queue: queue.to_owned() }, events: Vec::new() })
@@ -85,10 +85,4 @@ impl Runner {
         telemetry::missing(slip, missing, !rest.events.is_empty());
         rest
     }
-}
-
-/// The topic of this queue is not there.
-pub(crate) fn no_queue(queue: &str) -> Missing {
-    let what = format!("queue `{queue}` has no topic (`meanwhile flows apply` creates it)");
-    Missing { kind: MissingKind::Queue, what }
 }

@@ -1,7 +1,7 @@
 //! Transactions: all or nothing, fenced, with offsets and what stands beside them.
 
 use bus::{OffsetCommit, Table, TransactionalProducer, TxError};
-use test_kit::{END_TXN, KafkaOptions, ProxiedKafka};
+use test_kit::{END_TXN, KafkaOptions, PRODUCE, ProxiedKafka};
 
 use crate::kit::{
     Cluster, Happening, LONG, Watched, blocking, committed_or_beginning, next_offsets, numbered, record, sorted, text,
@@ -214,4 +214,32 @@ async fn a_commit_that_reaches_the_broker_late_does_not_end_the_next_transaction
     blocking(move || producer.abort().unwrap()).await;
     let (records, _) = Table::load(&cluster.settings, &cluster.topic()).await.unwrap();
     assert_eq!(records.iter().map(text).collect::<Vec<_>>(), ["first"]);
+}
+
+/// Kafka's numbers for a producer whose id has been taken over.
+const FENCED: [i16; 2] = [47, 90];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_reaches_the_broker_late_does_not_enter_the_next_transaction() {
+    let kafka = ProxiedKafka::start(KafkaOptions::default()).await.unwrap();
+    let cluster = Cluster::at(kafka.brokers()).await;
+    let mut producer = cluster.producer("p").await;
+    let held = kafka.hold(PRODUCE);
+    let first = record(&cluster.topic(), "first");
+    let producer = blocking(move || {
+        producer.begin().unwrap();
+        // The connection is cut off; on the next one the broker gets the record, and the transaction is not trusted.
+        let outcome = producer.send(&first).and_then(|()| producer.commit());
+        assert!(matches!(outcome, Err(TxError::Abortable(_))), "{outcome:?}");
+        producer.abort().unwrap();
+        producer
+    })
+    .await;
+    let held = held.await.unwrap();
+    let mut producer = begin_with(&cluster, producer, "second").await;
+    let error = held.release_produce().await.unwrap();
+    assert!(FENCED.contains(&error), "the broker took the late record, or refused it by chance: {error}");
+    blocking(move || producer.commit().unwrap()).await;
+    let (records, _) = Table::load(&cluster.settings, &cluster.topic()).await.unwrap();
+    assert_eq!(records.iter().map(text).collect::<Vec<_>>(), ["second"]);
 }

@@ -29,6 +29,65 @@ async fn send(cluster: &Cluster, value: &str, count: usize) -> TopicPartition {
     ends.into_iter().find(|(_, end)| *end > 0).map(|(place, _)| place).unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_checksum_is_wrong_is_read_as_it_is() {
+    let kafka = kafka().await;
+    let cluster = Cluster::at(kafka.brokers()).await;
+    cluster.admin.commit_initial_offsets(&cluster.group(), &[cluster.topic()]).await.unwrap();
+    let place = send(&cluster, "value", 1).await;
+    kafka.damage_last_batch(&place.topic, place.partition).unwrap();
+    let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
+    let records = watched.records(1).await;
+    // The damage is in the last header, so that the value is whole.
+    assert_eq!((text(&records[0]).as_str(), records[0].offset), ("value", 0));
+    assert_ne!(records[0].headers, record(&cluster.topic(), "value").headers, "nothing was damaged");
+    cluster.commit(["behind".to_owned()]).await;
+    assert_eq!(watched.values(1).await, ["behind"]);
+    watched.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_cut_off_stops_its_partition_and_no_other_one() {
+    let kafka = kafka().await;
+    let cluster = Cluster::at(kafka.brokers()).await;
+    cluster.admin.commit_initial_offsets(&cluster.group(), &[cluster.topic()]).await.unwrap();
+    let place = send(&cluster, "before", 3).await;
+    send(&cluster, "within", 1).await;
+    let cut = kafka.cut_last_batch_off(&place.topic, place.partition).unwrap();
+    send(&cluster, "behind", 3).await;
+    // A reader hears nothing of it: only its lag tells.
+    let mut watched = Watched::start(&cluster.settings, cluster.options(), committed_or_beginning);
+    let others: Vec<String> = (0..30).map(|number| format!("other-{number}")).collect();
+    cluster.commit(others).await;
+    let elsewhere = watched
+        .find(|happening| match happening {
+            Happening::Record(record) if record.partition != place.partition => Some(text(&record)),
+            Happening::Record(record) => {
+                assert!(record.offset < cut.start, "{}", text(&record));
+                None
+            }
+            error @ Happening::Error(_) => panic!("{error:?}"),
+            _ => None,
+        })
+        .await;
+    assert!(elsewhere.starts_with("other-"), "{elsewhere}");
+    // It is found where somebody asks for it, with its end.
+    let batch = cluster.admin.unreadable_batch(&place, cut.start).await.unwrap().unwrap();
+    assert_eq!(batch.end, cut.end, "{}", batch.reason);
+    assert!(batch.reason.contains("cut off"), "{}", batch.reason);
+    assert_eq!(cluster.admin.unreadable_batch(&place, cut.end).await.unwrap(), None);
+    let (target, end) = (place.clone(), cut.end);
+    watched.order(move |commands| commands.seek(target, Start::Offset(end)));
+    let behind = watched
+        .find(|happening| match happening {
+            Happening::Record(record) if record.partition == place.partition => Some(record),
+            _ => None,
+        })
+        .await;
+    assert!(behind.offset >= cut.end, "{}", behind.offset);
+    watched.stop().await;
+}
+
 pub(crate) struct Gap {
     pub(crate) cluster: Cluster,
     pub(crate) place: TopicPartition,

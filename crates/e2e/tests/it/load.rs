@@ -117,6 +117,13 @@ impl Load {
         eventually(PATIENCE, &format!("{jobs} jobs in flight"), enough).await;
     }
 
+    /// Waits until so many more jobs have ended.
+    pub(crate) async fn until_ended_more(&self, jobs: usize) {
+        let ended = || self.counts.ended.load(Ordering::SeqCst);
+        let until = ended() + jobs;
+        eventually(PATIENCE, &format!("{jobs} more jobs end"), async || (ended() >= until).then_some(())).await;
+    }
+
     /// Submits no more; the jobs that were accepted are the stage's to wait for. Returns how many they are.
     pub(crate) async fn end(mut self, stage: &mut Stage) -> usize {
         self.stop.cancel();

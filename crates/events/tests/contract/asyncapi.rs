@@ -16,7 +16,7 @@ use events::position::{LastRow, Partial, Position};
 use events::time::parse_rfc3339;
 use events::topic::Topics;
 use events::trace::Trace;
-use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, header, limit, release};
+use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, flow_tombstone, header, limit, release};
 use flow::event::EventKind;
 use flow::slip::ReleasedBy;
 use serde_json::{Value, json};
@@ -127,6 +127,7 @@ impl<'a> Message<'a> {
                 Command::parse(Some(&value)).unwrap();
                 bare(topics.commands(), trace.headers().collect())
             }
+            ("flows", None) if self.name == "retired" => flow_tombstone(&topics, "order", "3f9ac1d2e4b7"),
             ("flows", None) => flow_record(&topics, &FlowDocument::parse(&value).unwrap(), trace),
             ("relay", None) => {
                 Position::parse(&value).unwrap();

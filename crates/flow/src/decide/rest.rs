@@ -21,6 +21,14 @@ pub struct Missing {
     pub what: String,
 }
 
+impl Missing {
+    /// The topic of this queue is not there.
+    pub fn queue(queue: &str) -> Self {
+        let what = format!("queue `{queue}` has no topic (`meanwhile flows apply` creates it)");
+        Self { kind: MissingKind::Queue, what }
+    }
+}
+
 /// The kinds of things that a slip needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MissingKind {

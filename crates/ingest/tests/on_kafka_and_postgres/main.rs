@@ -11,6 +11,7 @@ mod faults;
 mod keys;
 mod metrics;
 mod refuse;
+mod retire;
 mod retry;
 mod routes;
 mod signal;

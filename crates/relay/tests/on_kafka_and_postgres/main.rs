@@ -11,5 +11,6 @@ mod polling;
 mod rate;
 mod recover;
 mod refuse;
+mod rest;
 mod stage;
 mod takeover;

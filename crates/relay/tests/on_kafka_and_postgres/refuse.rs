@@ -60,7 +60,7 @@ async fn a_transaction_that_kafka_refuses_is_halved_until_it_passes() {
 }
 
 /// Takes a topic away, as an operator might by mistake.
-async fn delete(stage: &Stage, topic: &str) {
+pub(crate) async fn delete(stage: &Stage, topic: &str) {
     stage.admin().delete_topic(topic).await.unwrap();
     let gone = async || (!stage.admin().topic_exists(topic).await.ok()?).then_some(());
     test_kit::eventually(WITHIN, "the topic is gone", gone).await;

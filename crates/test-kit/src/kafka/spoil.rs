@@ -13,6 +13,8 @@ const FRAME_BYTES: usize = 12;
 const CHECKSUM: Range<usize> = 17..21;
 const ATTRIBUTES: usize = 22;
 const LAST_OFFSET_DELTA: Range<usize> = 23..27;
+/// The first record's length, where they are not compressed: a number of the kind that stores seven bits a byte.
+const RECORDS: usize = 61;
 /// Of the attributes: markers of transactions.
 const IS_CONTROL: u8 = 0x20;
 /// Of the attributes: a codec that there is not.
@@ -22,6 +24,30 @@ impl Kafka {
     /// Spoils the last batch of records in the first segment of a partition of the first broker: it names a codec that
     /// nobody knows, and its checksum fits. Returns its offsets.
     pub fn spoil_last_batch(&self, topic: &str, partition: i32) -> Result<Range<i64>> {
+        self.change_last_batch(topic, partition, |batch| {
+            batch[ATTRIBUTES] |= NO_CODEC;
+            renew_checksum(batch);
+        })
+    }
+
+    /// Damages the last byte of that batch, and leaves its checksum as it was. Returns its offsets.
+    pub fn damage_last_batch(&self, topic: &str, partition: i32) -> Result<Range<i64>> {
+        self.change_last_batch(topic, partition, |batch| *batch.last_mut().expect("a batch has a head") ^= 0x40)
+    }
+
+    /// Lets the first record of that batch claim to be longer than the batch, as if the rest was cut off; its checksum
+    /// fits. Returns its offsets.
+    pub fn cut_last_batch_off(&self, topic: &str, partition: i32) -> Result<Range<i64>> {
+        self.change_last_batch(topic, partition, |batch| {
+            // The last byte of a number of one or two bytes; it holds the upper bits.
+            let place = if batch[RECORDS] & 0x80 == 0 { RECORDS } else { RECORDS + 1 };
+            batch[place] = 0x7e;
+            renew_checksum(batch);
+        })
+    }
+
+    /// Changes the last batch of records in the first segment of a partition of the first broker. Returns its offsets.
+    fn change_last_batch(&self, topic: &str, partition: i32, change: impl FnOnce(&mut [u8])) -> Result<Range<i64>> {
         let segment = self._folder.path().join(format!("data-1/{topic}-{partition}/{:020}.log", 0));
         let mut log = fs::read(&segment).with_context(|| segment.display().to_string())?;
         let (mut start, mut last) = (0, None);
@@ -38,15 +64,18 @@ impl Kafka {
         let Some(place) = last else { bail!("{topic}[{partition}] has no batch") };
         let batch = &mut log[place.clone()];
         let base = number(&batch[..8]);
-        batch[ATTRIBUTES] |= NO_CODEC;
-        let checksum = crc32c(&batch[CHECKSUM.end..]);
-        batch[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+        change(batch);
         let end = base + number(&batch[LAST_OFFSET_DELTA]) + 1;
         // In place: the broker has the file open.
         let file = fs::OpenOptions::new().write(true).open(&segment)?;
         std::os::unix::fs::FileExt::write_all_at(&file, batch, place.start as u64)?;
         Ok(base..end)
     }
+}
+
+fn renew_checksum(batch: &mut [u8]) {
+    let checksum = crc32c(&batch[CHECKSUM.end..]);
+    batch[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// Big-endian, of at most eight bytes.

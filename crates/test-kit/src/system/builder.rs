@@ -21,6 +21,7 @@ pub struct TestSystemBuilder {
     flows: Vec<PathBuf>,
     variables: Vec<(String, String)>,
     kafka: Option<KafkaOptions>,
+    brokers: Option<String>,
     postgres: Option<PostgresOptions>,
     private_registry: bool,
     lines: bool,
@@ -54,6 +55,13 @@ impl TestSystemBuilder {
     #[must_use]
     pub fn private_kafka(mut self, options: KafkaOptions) -> Self {
         self.kafka = Some(options);
+        self
+    }
+
+    /// Brokers that the test has started itself.
+    #[must_use]
+    pub fn brokers(mut self, brokers: impl Into<String>) -> Self {
+        self.brokers = Some(brokers.into());
         self
     }
 
@@ -106,8 +114,8 @@ impl TestSystemBuilder {
             lines.add(Server::Registry, registry.port()).await?;
         }
         let prefix = shared::prefix();
-        let brokers = match &kafka {
-            Some(kafka) => kafka.brokers(),
+        let brokers = match kafka.as_ref().map(Kafka::brokers).or(self.brokers) {
+            Some(brokers) => brokers,
             None => shared::kafka().await,
         };
         let registry_url = match &registry {

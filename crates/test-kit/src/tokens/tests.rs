@@ -1,6 +1,5 @@
 //! The checker of tokens can fail, in each way.
 
-use flow::slip::HoldReason;
 use uuid::Uuid;
 
 use super::*;
@@ -58,6 +57,18 @@ fn a_sound_job_has_no_problem() {
 fn a_split_token_is_found() {
     assert!(problem_of(|tokens| tokens.slips.push(slip(2))).contains("split: 2 slips"));
     assert!(problem_of(|tokens| tokens.holds.push(hold(2))).contains("split: 2 holds"));
+}
+
+#[test]
+fn a_slip_that_rests_on_its_way_from_the_outbox_is_not_missed() {
+    let rested = |reason: HoldReason| {
+        problem_of(|tokens| {
+            tokens.slips.remove(0);
+            tokens.holds[0].reason = reason;
+        })
+    };
+    assert_eq!(rested(HoldReason::MissingStep), "");
+    assert!(rested(HoldReason::Backoff).contains("lost between"));
 }
 
 #[test]

@@ -5,13 +5,12 @@ use bus::{Record, TopicLook, Undelivered};
 use events::trace::Trace;
 use events::wait::Wait;
 use events::{Schemas, decode_slip};
-use flow::decide::Next;
+use flow::decide::{Missing, Next};
 use flow::slip::Slip;
 use service_kit::Readiness;
 
 use super::Committer;
 use crate::desk::Desk;
-use crate::missing::no_queue;
 use crate::work::{Batch, Finished};
 
 /// The name under which readiness tells of such topics.
@@ -59,7 +58,7 @@ impl Committer {
         let slip = decode_slip(schemas, record.value.as_deref()?).ok()?;
         let trace = Trace::from_headers(&record.headers)?;
         let came = Slip { hop: slip.hop.saturating_sub(1), ..slip };
-        let Next::Hold(hold) = self.runner.look_again(&came, here, 0, &no_queue(queue)).next else { return None };
+        let Next::Hold(hold) = self.runner.look_again(&came, here, 0, &Missing::queue(queue)).next else { return None };
         metrics::counter!("meanwhile_holds_total", "reason" => hold.reason.as_str().to_owned()).increment(1);
         writer.wait(&Wait::Hold(hold), &trace).ok()
     }

@@ -98,6 +98,23 @@ async fn jobs_of_a_flow_that_this_worker_cannot_read_rest_and_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_a_flow_that_was_retired_is_forgotten() {
+    let stage = Stage::new(ONE_STEP).await;
+    let (flow, version) = (stage.definition.name().to_owned(), stage.definition.version().to_owned());
+    stage.send(events::flow_tombstone(&stage.topics, &flow, &version)).await;
+    let running = stage.work("a", workers_of_one_step());
+    stage.submit(json!({})).await;
+    let (hold, _) = missing(&stage).await;
+    let what = &hold.slip.search.as_ref().unwrap().missing;
+    assert_eq!(*what, format!("flow {flow}@{version} is not known at this worker"));
+    stage.publish(&stage.definition).await;
+    release(&stage, &hold).await;
+    assert_eq!(stage.ends().await[0].status, JobStatus::Succeeded);
+    running.stop().await;
+    stage.tokens().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_native_step_that_nobody_has_rests_with_its_token() {
     let stage = Stage::new(ONE_STEP).await;
     let without = stage.work("a", Workers::builder().build());
