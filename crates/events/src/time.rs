@@ -1,4 +1,4 @@
-//! Instants as text: RFC 3339, UTC, milliseconds, years 0000 to 9999.
+//! Instants as text: RFC 3339, years 0000 to 9999. We write UTC with milliseconds.
 
 /// An hour has so many milliseconds.
 pub const HOUR_MS: i64 = 3_600_000;
@@ -27,6 +27,34 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     let ms = days_from_civil(year, month, day) * DAY_MS + in_day;
     // A text that is out of range or has other separators is not written as it was read.
     (rfc3339(ms) == text).then_some(ms)
+}
+
+/// Reads an instant as others write it: with any digits of a second's fraction, or none, in UTC or at an offset (RFC
+/// 3339). What is less than a millisecond is left out. A leap second is refused.
+pub fn read_rfc3339(text: &str) -> Option<i64> {
+    let (local, rest) = text.split_at_checked(19)?;
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|character: char| !character.is_ascii_digit()).filter(|end| *end > 0)?),
+        None => ("", rest),
+    };
+    let millis: String = fraction.chars().chain("000".chars()).take(3).collect();
+    let at_ms = parse_rfc3339(&format!("{local}.{millis}Z"))?;
+    Some(at_ms - offset_ms(zone)?)
+}
+
+/// `Z`, `+01:00`, `-09:30`.
+fn offset_ms(zone: &str) -> Option<i64> {
+    if zone == "Z" {
+        return Some(0);
+    }
+    let (sign, clock) = match zone.split_at_checked(1)? {
+        ("+", clock) => (1, clock),
+        ("-", clock) => (-1, clock),
+        _ => return None,
+    };
+    // A clock of its own shape, on a day that has all hours and minutes.
+    let in_day_ms = parse_rfc3339(&format!("1970-01-01T{clock}:00.000Z"))?;
+    Some(sign * in_day_ms)
 }
 
 /// Days since 1970-01-01 to (year, month, day), proleptic Gregorian (Howard Hinnant, "chrono-Compatible Low-Level Date
@@ -82,15 +110,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn instants_are_read_as_others_write_them() {
+        for (text, written) in [
+            ("2021-02-25T15:02:10Z", "2021-02-25T15:02:10.000Z"),
+            ("2021-02-25T15:02:10.5Z", "2021-02-25T15:02:10.500Z"),
+            ("2021-02-25T15:02:10.0079999Z", "2021-02-25T15:02:10.007Z"),
+            ("2021-02-25T00:30:00+01:00", "2021-02-24T23:30:00.000Z"),
+            ("2021-02-25T15:02:10.007-09:30", "2021-02-26T00:32:10.007Z"),
+        ] {
+            assert_eq!(read_rfc3339(text).map(rfc3339).as_deref(), Some(written), "{text}");
+        }
+        for text in [
+            "",
+            "2021-02-25",
+            "2021-02-25T15:02Z",
+            "2021-02-25T15:02:10",
+            "2021-02-25T15:02:10.Z",
+            "2021-02-25T15:02:60Z",
+            "2021-02-25T15:02:10+1:00",
+            "2021-02-25T15:02:10+24:00",
+            "2021-02-25T15:02:10Zx",
+            "ééééééééééééé",
+        ] {
+            assert_eq!(read_rfc3339(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_instant_reads_back_as_it_was_written(ms in YEAR_0_MS..=YEAR_9999_END_MS) {
             prop_assert_eq!(parse_rfc3339(&rfc3339(ms)), Some(ms));
+            prop_assert_eq!(read_rfc3339(&rfc3339(ms)), Some(ms));
         }
 
         #[test]
         fn no_text_is_too_strange_to_parse(text in ".{0,40}") {
             parse_rfc3339(&text);
+            read_rfc3339(&text);
         }
     }
 }
