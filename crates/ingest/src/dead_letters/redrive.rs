@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use events::dead_letter;
 use events::topic::Topics;
+use events::trace::Trace;
 use events::{Inbound, Record};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use web::problem::{Kind, Problem};
 
 use super::id::Id;
 use super::{find, list, record, settled};
+use crate::spans;
 use crate::state::Api;
 use crate::submit::schema_violation;
 
@@ -56,7 +58,9 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
     if let Some(value) = edited(api, &api.planner()?.writer.topics, letter, order)? {
         dead.value = Some(value);
     }
-    let sent = sent(&dead, context)?;
+    let original = letter.letter.original.as_ref().map_or("", |original| original.topic.as_str());
+    let span = spans::redrive(&dead, original, &letter.letter.class, &context.trace);
+    let sent = sent(&dead, &span.carry_on(Some(context.trace.clone()), &api.ids))?;
     let topic = sent.topic.clone();
     if !settled(api, letter, Action::Redriven, None, &[sent]).await? {
         // Somebody else was faster, with this or with another end.
@@ -67,8 +71,8 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
     Ok(answer(letter, &topic))
 }
 
-fn sent(dead: &Inbound, context: &RequestContext) -> Result<Record, Problem> {
-    dead_letter::redrive(dead, &context.trace).ok_or_else(|| {
+fn sent(dead: &Inbound, trace: &Trace) -> Result<Record, Problem> {
+    dead_letter::redrive(dead, trace).ok_or_else(|| {
         let detail = "The record does not say where it failed: another producer wrote it to the dead letters' topic.";
         Problem::new(Kind::Gone, detail).with_remediation("Read it with `meanwhile tail`, and drop it.")
     })
