@@ -78,11 +78,12 @@ async fn redrive(args: RedriveArgs) -> anyhow::Result<()> {
     let id = args.id.unwrap_or_default();
     let client = Client::new(&args.api.url)?;
     // A parked job is listed under its own id, and goes on by its own command.
-    if value.is_none() && id.parse::<flow::id::JobId>().is_ok() {
+    if value.is_none() && args.key.is_none() && id.parse::<flow::id::JobId>().is_ok() {
         println!("{} goes on", client.retry(&id, None).await.map_err(explained)?.job);
         return Ok(());
     }
-    let topic = client.redrive(&id, &Redrive { value, force: args.force }).await.map_err(explained)?;
+    let order = Redrive { value, key: args.key, force: args.force, ..Redrive::default() };
+    let topic = client.redrive(&id, &order).await.map_err(explained)?;
     println!("{id} goes back to {topic}");
     Ok(())
 }
