@@ -52,7 +52,8 @@ pub(crate) fn told(told: &JobEvent, trace: &Trace) {
     match kind {
         EventKind::JobParked => {
             tracing::warn!(
-                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, failure = failure(), "transition"
+                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, failure = failure(),
+                "transition"
             );
         }
         EventKind::StepFailed | EventKind::StepRetrying | EventKind::JobFailed | EventKind::JobCancelled => {
