@@ -70,6 +70,12 @@ pub struct Redrive {
     /// Another value in place of the record's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
+    /// The same as bytes in base64, for topics that are not JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_base64: Option<String>,
+    /// Another key in place of the record's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Send it though it has come back five times.
     pub force: bool,
 }

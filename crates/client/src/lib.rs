@@ -1,4 +1,4 @@
-//! The SDK for callers: submit jobs, follow them, retry them; see dead letters and send them back.
+//! The SDK for callers: submit jobs, list them, follow them, retry them; see dead letters and send them back.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -19,6 +19,7 @@
 mod dead_letters;
 mod error;
 mod job;
+mod jobs;
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{Event, Events, Failure, JobState, Status, Step, WaitingFor};
+pub use jobs::{JobChoice, Jobs, ListedJob};
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -37,6 +37,22 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class of this version.
+    pub const ALL: [Self; 12] = [
+        Self::Unreadable,
+        Self::Unsupported,
+        Self::NotStorable,
+        Self::InvalidCommand,
+        Self::InvalidKey,
+        Self::UnknownFlow,
+        Self::SchemaViolation,
+        Self::IdReused,
+        Self::UnknownTopic,
+        Self::TooLarge,
+        Self::Refused,
+        Self::Panicked,
+    ];
+
     /// The word in the header `meanwhile-failure-class`, in metrics and in logs.
     pub const fn as_str(self) -> &'static str {
         match self {

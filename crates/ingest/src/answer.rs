@@ -18,7 +18,7 @@ fn address(prefix: &str, job: JobId) -> String {
     format!("{prefix}/v1/jobs/{job}")
 }
 
-fn links(prefix: &str, job: JobId) -> Value {
+pub(crate) fn links(prefix: &str, job: JobId) -> Value {
     let address = address(prefix, job);
     json!({ "self": address, "events": format!("{address}/events"), "result": format!("{address}/result") })
 }

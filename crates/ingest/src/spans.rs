@@ -1,8 +1,9 @@
-//! The span of a command, `process <topic>`: the cause that the first records of its job name.
+//! The spans of this role's own: `process <topic>`, the cause that the first records of a command's job name; and
+//! `redrive <topic>`, the cause that a redriven record names.
 
 use bus::Inbound;
 use events::trace::Trace;
-use service_kit::trace::{Message, Span, is_on};
+use service_kit::trace::{Kind, Message, Span, is_on};
 
 /// Begins the span of a command.
 pub(crate) fn command(record: &Inbound, prefix: &str) -> Span {
@@ -12,4 +13,15 @@ pub(crate) fn command(record: &Inbound, prefix: &str) -> Span {
     let cause = Trace::from_headers(&record.headers).map(|trace| trace.context);
     let message = Message { topic: &record.topic, key: record.key.as_deref(), job: None, cause };
     Span::process(&message, format_args!("{prefix}-ingest"), record.partition, record.offset)
+}
+
+/// Begins the span of a redrive, below its request. The record that goes back belongs to this trace, and the span is
+/// linked to the one in which the record failed.
+pub(crate) fn redrive(dead: &Inbound, topic: &str, class: &str, request: &Trace) -> Span {
+    let span = Span::begin(Kind::Internal, Some(request.context), || format!("redrive {topic}"));
+    span.text("messaging.destination.name", topic).text("meanwhile.failure.class", class);
+    if let Some(failed) = Trace::from_headers(&dead.headers) {
+        span.link(failed.context);
+    }
+    span
 }

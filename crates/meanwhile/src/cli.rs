@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) mod dead_letters;
+pub(crate) mod jobs;
 
 use self::dead_letters::DeadLettersCommand;
+use self::jobs::JobsCommand;
 
 /// Turns slow HTTP calls into reliable asynchronous APIs, over the Kafka and the Postgres that you already run.
 ///
@@ -60,7 +62,7 @@ pub(crate) enum Command {
     Flows(FlowsCommand),
     /// Submit a job over HTTP
     Submit(SubmitArgs),
-    /// Show jobs, and retry them
+    /// List jobs, show and watch one, retry one
     #[command(subcommand)]
     Jobs(JobsCommand),
     /// List dead letters and parked jobs, send them back, drop them
@@ -71,6 +73,22 @@ pub(crate) enum Command {
     Topics(TopicsCommand),
     /// Show the records of a topic, decoded, one JSON object a line
     Tail(TailArgs),
+    /// Write a script by which a shell completes this command line
+    #[command(after_help = "bash:  source <(meanwhile completion bash)\n\
+                            zsh:   meanwhile completion zsh > \"${fpath[1]}/_meanwhile\"\n\
+                            fish:  meanwhile completion fish > ~/.config/fish/completions/meanwhile.fish")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `meanwhile completion`
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 /// `meanwhile relay`
@@ -295,63 +313,6 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) key: Option<String>,
     /// Show the job's timeline until it ends; the exit code is 0 when the job succeeded
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    #[command(flatten)]
-    pub(crate) api: ApiArgs,
-}
-
-/// `meanwhile jobs ...`
-#[derive(Debug, Subcommand)]
-pub(crate) enum JobsCommand {
-    /// Show one job and its timeline
-    Show(ShowArgs),
-    /// Let a parked or waiting job go on from where it stopped, or start a finished one anew as another job
-    Retry(RetryArgs),
-    /// Send a job the signal that one of its steps waits for
-    Signal(SignalArgs),
-}
-
-/// `meanwhile jobs signal`
-#[derive(Debug, Args)]
-pub(crate) struct SignalArgs {
-    /// The job's id
-    pub(crate) job: String,
-    /// The signal's name
-    pub(crate) name: String,
-    /// Its payload as JSON, @FILE, or - for standard input; without it there is none
-    pub(crate) payload: Option<String>,
-    /// The Idempotency-Key: requests with the same key are one signal
-    #[arg(long)]
-    pub(crate) key: Option<String>,
-    #[command(flatten)]
-    pub(crate) api: ApiArgs,
-}
-
-/// `meanwhile jobs show`
-#[derive(Debug, Args)]
-pub(crate) struct ShowArgs {
-    /// The job's id
-    pub(crate) job: String,
-    /// Stay until the job ends; the exit code is 0 when it succeeded
-    #[arg(long, short)]
-    pub(crate) follow: bool,
-    /// Show the status as JSON in place of the timeline
-    #[arg(long, conflicts_with = "follow")]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) api: ApiArgs,
-}
-
-/// `meanwhile jobs retry`
-#[derive(Debug, Args)]
-pub(crate) struct RetryArgs {
-    /// The job's id
-    pub(crate) job: String,
-    /// The Idempotency-Key: requests with the same key start a finished job anew once
-    #[arg(long)]
-    pub(crate) key: Option<String>,
-    /// Show the timeline of the job that runs now until it ends; the exit code is 0 when that one succeeded
     #[arg(long, short)]
     pub(crate) follow: bool,
     #[command(flatten)]

@@ -8,6 +8,7 @@ use client::{Client, DeadLetter, Redrive, RedriveMany};
 
 use crate::cli::dead_letters::{DeadLettersCommand, ListArgs, PAGE, RedriveArgs};
 use crate::jobs::{explained, input};
+use crate::table::table;
 
 /// The longest reason in a table, in characters.
 const REASON_CHARS_MAX: usize = 60;
@@ -44,24 +45,15 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         println!("nothing waits for an operator");
         return Ok(());
     }
-    print!("{}", table(&page.dead_letters));
+    print!("{}", shown(&page.dead_letters));
     if page.next.is_some() {
         println!("... and more: --limit, or --until the last time above");
     }
     Ok(())
 }
 
-/// Columns as wide as their longest entry; the last one is the rest.
-fn table(letters: &[DeadLetter]) -> String {
-    let head = ["ID", "SINCE", "CLASS", "FROM", "REASON"].map(str::to_owned);
-    let rows: Vec<[String; 5]> = std::iter::once(head).chain(letters.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2), width(3)];
-    let line = |row: &[String; 5]| {
-        let columns = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}  "));
-        format!("{}{}", columns.collect::<String>(), row[4]).trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+fn shown(letters: &[DeadLetter]) -> String {
+    table(["ID", "SINCE", "CLASS", "FROM", "REASON"], letters.iter().map(row).collect())
 }
 
 fn row(letter: &DeadLetter) -> [String; 5] {
@@ -86,11 +78,12 @@ async fn redrive(args: RedriveArgs) -> anyhow::Result<()> {
     let id = args.id.unwrap_or_default();
     let client = Client::new(&args.api.url)?;
     // A parked job is listed under its own id, and goes on by its own command.
-    if value.is_none() && id.parse::<flow::id::JobId>().is_ok() {
+    if value.is_none() && args.key.is_none() && id.parse::<flow::id::JobId>().is_ok() {
         println!("{} goes on", client.retry(&id, None).await.map_err(explained)?.job);
         return Ok(());
     }
-    let topic = client.redrive(&id, &Redrive { value, force: args.force }).await.map_err(explained)?;
+    let order = Redrive { value, key: args.key, force: args.force, ..Redrive::default() };
+    let topic = client.redrive(&id, &order).await.map_err(explained)?;
     println!("{id} goes back to {topic}");
     Ok(())
 }
@@ -155,7 +148,7 @@ mod tests {
             flow: Some("order".to_owned()),
             ..letter.clone()
         };
-        let table = table(&[letter, job]);
+        let table = shown(&[letter, job]);
         let lines: Vec<&str> = table.lines().collect();
         let column = |line: &str, text: &str| line.find(text).unwrap();
         assert_eq!(column(lines[0], "CLASS"), column(lines[1], "unknown-flow"));

@@ -1,4 +1,4 @@
-//! `meanwhile submit`, `jobs show` and `jobs retry`: a caller's view, over HTTP only.
+//! `meanwhile submit` and `meanwhile jobs`: a caller's view, over HTTP only.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -7,9 +7,15 @@ use std::time::Duration;
 use anyhow::Context;
 use client::{Client, Error, Events, JobState, Status};
 
-use crate::cli::{RetryArgs, ShowArgs, SignalArgs, SubmitArgs};
+use crate::cli::SubmitArgs;
+use crate::cli::jobs::{RetryArgs, ShowArgs, SignalArgs, WatchArgs};
 use crate::timeline::Timeline;
 
+pub(crate) mod list;
+
+/// Exit codes of `meanwhile jobs watch`, beside 0 and 1; 2 is that of a wrong command line.
+const EXIT_CANCELLED: u8 = 3;
+const EXIT_NEEDS_ATTENTION: u8 = 4;
 /// The interval at which a followed job is read.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 /// Attempts of a request that fails while a job is followed.
@@ -22,7 +28,7 @@ pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
     let accepted = client.submit(&args.flow, input, args.key.as_deref()).await.map_err(explained)?;
     if args.follow {
-        return follow(&client, &accepted.job).await;
+        return Ok(code(follow(&client, &accepted.job).await?));
     }
     println!("{}", accepted.job);
     Ok(ExitCode::SUCCESS)
@@ -38,7 +44,7 @@ pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     until_resumed(&client, &running).await?;
-    follow(&client, &running).await
+    Ok(code(follow(&client, &running).await?))
 }
 
 /// `meanwhile jobs signal`: prints the job's id.
@@ -72,7 +78,7 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.follow {
-        return follow(&client, &args.job).await;
+        return Ok(code(follow(&client, &args.job).await?));
     }
     let (status, events) = look(&client, &args.job, None).await.map_err(explained)?;
     let timeline = Timeline::new(&status);
@@ -81,15 +87,29 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the timeline as it happens; success when the job succeeds.
-async fn follow(client: &Client, job: &str) -> anyhow::Result<ExitCode> {
+/// `meanwhile jobs watch`
+pub(crate) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
+    Ok(match follow(&Client::new(&args.api.url)?, &args.job).await? {
+        JobState::Cancelled => ExitCode::from(EXIT_CANCELLED),
+        JobState::NeedsAttention => ExitCode::from(EXIT_NEEDS_ATTENTION),
+        state => code(state),
+    })
+}
+
+/// Success when the job has succeeded.
+fn code(state: JobState) -> ExitCode {
+    if state == JobState::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints the timeline as it happens, to its end or until the job is parked.
+async fn follow(client: &Client, job: &str) -> anyhow::Result<JobState> {
     let mut timeline: Option<Timeline> = None;
     let mut after = None;
     let mut failures = 0;
     loop {
         let (status, events) = match look(client, job, after.as_deref()).await {
             Ok(seen) => seen,
-            Err(error) if failures >= ATTEMPTS_MAX => return Err(explained(error)),
+            Err(error) if failures >= ATTEMPTS_MAX || !error.may_pass() => return Err(explained(error)),
             Err(_) => {
                 failures += 1;
                 tokio::time::sleep(FOLLOW_INTERVAL).await;
@@ -103,8 +123,7 @@ async fn follow(client: &Client, job: &str) -> anyhow::Result<ExitCode> {
         // The status is read before the events, so the events are at least as far.
         if status.status.is_at_rest() {
             timeline.print_end(&status);
-            let succeeded = status.status == JobState::Succeeded;
-            return Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(status.status);
         }
         tokio::time::sleep(FOLLOW_INTERVAL).await;
     }

@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use workers::Workers;
 
 mod cli;
+mod completion;
 mod dead_letters;
 mod dev_mode;
 mod flows;
@@ -30,10 +31,12 @@ mod migrate;
 mod recover;
 mod roles;
 mod skip;
+mod table;
 mod tail;
 mod timeline;
 
-use crate::cli::{Cli, Command, FlowsCommand, JobsCommand, RelayArgs, RelayCommand, TopicsCommand};
+use crate::cli::jobs::JobsCommand;
+use crate::cli::{Cli, Command, FlowsCommand, RelayArgs, RelayCommand, TopicsCommand};
 use crate::roles::Role;
 
 /// The exit code for a configuration that cannot be used, so that supervisors can tell it from a crash (sysexits.h).
@@ -93,12 +96,15 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Flows(FlowsCommand::Test(args)) => flows::test::run(&args),
         Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
         Command::Submit(args) => jobs::submit(args).await,
+        Command::Jobs(JobsCommand::List(args)) => jobs::list::run(args).await,
         Command::Jobs(JobsCommand::Show(args)) => jobs::show(args).await,
+        Command::Jobs(JobsCommand::Watch(args)) => jobs::watch(args).await,
         Command::Jobs(JobsCommand::Retry(args)) => jobs::retry(args).await,
         Command::Jobs(JobsCommand::Signal(args)) => jobs::signal(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,
+        Command::Completion { shell } => completion::run(shell),
     }
 }
 

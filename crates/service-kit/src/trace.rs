@@ -206,6 +206,14 @@ impl Span {
         self
     }
 
+    /// Links the span to what led to it in another trace.
+    pub fn link(&self, other: TraceContext) -> &Self {
+        if let Some(span) = self.recorded() {
+            span.add_link(span_context(other), Vec::new());
+        }
+        self
+    }
+
     /// Marks the span as failed: a short stable word for programs, and a description for a person.
     pub fn fail(&self, error_type: impl Display, description: impl Display) {
         if let Some(span) = self.recorded() {

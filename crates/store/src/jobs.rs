@@ -16,8 +16,10 @@ use crate::history::{self, Entry};
 use crate::retention::{FINAL, Needed, Retired};
 use crate::{Error, Pool, Role, Tx, partitions, retention};
 
+mod list;
 mod read;
 
+pub use list::{JobChoice, JobPage, ListedJob, list};
 pub use read::get;
 
 /// An event as it was read from the events topic.

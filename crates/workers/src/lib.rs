@@ -35,6 +35,7 @@
 #![warn(missing_docs)]
 
 mod apart;
+mod attempt_log;
 mod board;
 mod cadence;
 mod commit;

@@ -13,7 +13,7 @@ use events::Writer;
 use events::dead_letter::{Class, Refused};
 use events::lane::HeldLane;
 use events::trace::Trace;
-use flow::decide::{Decision, Env, Missing, MissingKind, NativeCall as PreparedNative, Next, Outcome, Prepared};
+use flow::decide::{Decision, Env, Missing, MissingKind, NativeCall as PreparedNative, Next, Prepared};
 use flow::decide::{advance, classify, prepare, steps_total, wait_for_room};
 use flow::definition::Definition;
 use flow::slip::Slip;
@@ -22,6 +22,7 @@ use futures_util::future::BoxFuture;
 use service_kit::trace::Span;
 use service_kit::{Clock, Ids, Readiness, error_chain};
 
+use crate::attempt_log::{AttemptLog, Attempted, excerpt};
 use crate::desk::Desk;
 use crate::flows::Flows;
 use crate::halted::Halted;
@@ -213,24 +214,24 @@ impl Runner {
         if let Some(sent_on) = self.sent_on(definition, &slip, task).await {
             return self.rest_records(sent_on, trace, task).await.map(Ended::from);
         }
+        let mut log = AttemptLog::default();
         loop {
             if !self.may_begin(task).await {
                 // The partition is about to go, and its next owner runs the step; or the call was handed over.
                 std::future::pending::<()>().await;
             }
             let started = Instant::now();
-            let outcome = self.attempt_or_leave(definition, &slip, trace, task).await;
+            let attempted = self.attempt_or_leave(definition, &slip, trace, task).await;
             if let Some(apart) = task.settle().await {
                 slip.hop = apart.token.hop;
             }
-            let decision = match outcome {
-                Ok(outcome) => {
-                    let meters = self.meters.of(&slip);
+            let decision = match attempted {
+                Ok(attempted) => {
                     let took = started.elapsed();
-                    telemetry::attempt(&meters, &slip, &outcome, took);
-                    meters.took(took >= self.leave_after);
-                    let failure = spans::failure(span, &outcome);
-                    let decision = advance(definition, &slip, outcome, self.clock.now_ms());
+                    self.note(&slip, &attempted, took, &mut log);
+                    let failure = spans::failure(span, &attempted.outcome);
+                    let mut decision = advance(definition, &slip, attempted.outcome, self.clock.now_ms());
+                    log.tell(&mut decision);
                     // A failure that is tried again at once belongs to the attempt's span alone.
                     if let Some(error) = failure.filter(|_| !matches!(decision.next, Next::RetryNow { .. })) {
                         span.fail(&error.code, &error.message);
@@ -253,6 +254,14 @@ impl Runner {
         }
     }
 
+    /// An attempt has ended.
+    fn note(&self, slip: &Slip, attempted: &Attempted, took: Duration, log: &mut AttemptLog) {
+        let meters = self.meters.of(slip);
+        telemetry::attempt(&meters, slip, &attempted.outcome, took);
+        meters.took(took >= self.leave_after);
+        log.note(slip, attempted, took);
+    }
+
     /// Makes one attempt. If it takes long, or is known to, the step leaves its partition meanwhile.
     async fn attempt_or_leave(
         self: &Arc<Self>,
@@ -260,7 +269,7 @@ impl Runner {
         slip: &Slip,
         trace: &Trace,
         task: &Task,
-    ) -> Result<Outcome, Missing> {
+    ) -> Result<Attempted, Missing> {
         let attempt = self.attempt(definition, slip, trace);
         tokio::pin!(attempt);
         if task.apart().is_none() {
@@ -268,7 +277,7 @@ impl Runner {
             let after = if soon { self.leave_after.min(LEAVE_SOON) } else { self.leave_after };
             tokio::select! {
                 biased;
-                outcome = &mut attempt => return outcome,
+                attempted = &mut attempt => return attempted,
                 () = task.leave_due(after) => {}
             }
             // A step that hangs has no duration yet: count it as long now.
@@ -319,18 +328,19 @@ impl Runner {
     }
 
     /// Makes one attempt, or says what is missing for it at this worker.
-    async fn attempt(&self, definition: &Definition, slip: &Slip, trace: &Trace) -> Result<Outcome, Missing> {
+    async fn attempt(&self, definition: &Definition, slip: &Slip, trace: &Trace) -> Result<Attempted, Missing> {
         match prepare(definition, slip, &self.env, self.clock.now_ms()) {
-            Prepared::Outcome(outcome) => Ok(outcome),
+            Prepared::Outcome(outcome) => Ok(outcome.into()),
             Prepared::Missing(missing) => Err(missing),
             Prepared::Http(call) => {
                 let span = spans::http(&call, slip, trace);
                 let attempt = span.carry_on(Some(trace.clone()), &self.ids);
                 let answer = self.http.send(&call, &attempt, &slip.correlation_id).await;
                 spans::answered(&span, &answer);
+                let excerpt = excerpt(definition, slip, &answer, &self.env);
                 let outcome = classify(definition, slip, answer, self.clock.now_ms());
                 spans::attempted(&span, &outcome);
-                Ok(outcome)
+                Ok(Attempted { outcome, excerpt })
             }
             Prepared::Native(call) => {
                 let span = spans::native(&call.name, slip, trace);
@@ -338,7 +348,7 @@ impl Runner {
                 let what = format!("this worker does not have the native step `{}`", call.name);
                 let outcome = span.run(self.natives.call(native_call(call, slip, &attempt))).await;
                 outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
-                outcome.ok_or(Missing { kind: MissingKind::Native, what })
+                outcome.map(Attempted::from).ok_or(Missing { kind: MissingKind::Native, what })
             }
         }
     }

@@ -11,6 +11,7 @@ use flow::facts::JobFacts;
 use flow::slip::{HoldReason, Slip};
 use service_kit::error_chain;
 
+use crate::attempt_log::without_log;
 use crate::meters::{Meters, StepMeters};
 
 /// The target of the lines that tell a job's transitions, so that a log level can be set for them alone.
@@ -47,16 +48,17 @@ pub(crate) fn told(told: &JobEvent, trace: &Trace) {
     let step = told.step.as_deref().unwrap_or_default();
     let trace_id = trace.context.trace_id;
     let event = kind.as_str();
-    let data = data.as_ref().map(tracing::field::display);
+    let failure = || data.as_ref().map(without_log).map(tracing::field::display);
     match kind {
         EventKind::JobParked => {
             tracing::warn!(
-                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, failure = data, "transition"
+                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, failure = failure(),
+                "transition"
             );
         }
         EventKind::StepFailed | EventKind::StepRetrying | EventKind::JobFailed | EventKind::JobCancelled => {
             tracing::info!(
-                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, failure = data,
+                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, failure = failure(),
                 "transition"
             );
         }

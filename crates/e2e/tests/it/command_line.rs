@@ -15,7 +15,11 @@ use crate::stage::{PATIENCE, Stage};
 use crate::turn::beside_others;
 
 /// Runs the binary to its end: exit code, standard output, standard error.
-async fn meanwhile(arguments: &[&str], variables: &[(&str, &str)], input: &str) -> (Option<i32>, String, String) {
+pub(crate) async fn meanwhile(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    input: &str,
+) -> (Option<i32>, String, String) {
     let mut command = Command::new(test_kit::binary().await.unwrap());
     command.args(arguments).envs(variables.iter().copied());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -47,7 +47,7 @@ async fn what_was_buried_comes_back_mended_and_what_is_not_mended_is_counted() {
     for class in ["schema-violation", "invalid-command", "unknown-flow"] {
         let buried = letter(&stage, class).await;
         let mended = Some(serde_json::from_slice(&command(&good)).unwrap());
-        let order = Redrive { value: mended, force: false };
+        let order = Redrive { value: mended, ..Redrive::default() };
         assert_eq!(client.redrive(&buried.id, &order).await.unwrap(), topics.commands(), "{class}");
         assert_eq!(client.redrive(&buried.id, &order).await.unwrap(), topics.commands(), "once more changes nothing");
     }

@@ -7,6 +7,7 @@
 
 mod brokers;
 mod chance;
+mod classes;
 mod client;
 mod command_line;
 mod commands;
@@ -17,6 +18,7 @@ mod failover;
 mod faults;
 mod flows_diff;
 mod idempotency;
+mod jobs_on_the_command_line;
 mod key_order;
 mod kills;
 mod late_requests;
@@ -28,6 +30,7 @@ mod pauses;
 mod polling;
 mod proxies;
 mod rebalances;
+mod redrive_trace;
 mod registry;
 mod retry;
 mod seams;

@@ -8,7 +8,7 @@ use crate::definition::limit::DEADLINE_MS_MAX;
 use crate::definition::{Sleep, Until, Wait, parse_duration_ms};
 use crate::expression::{Evaluation, ExpressionError};
 use crate::slip::{ReleasedBy, Slip};
-use crate::time::parse_instant;
+use crate::time::read_rfc3339;
 
 /// A sleep: it begins, or is over.
 pub(super) fn sleep(sleep: &Sleep, slip: &Slip, evaluation: &Evaluation<'_>, now_ms: i64) -> Prepared {
@@ -66,7 +66,7 @@ fn length_ms(sleep: &Sleep, evaluation: &Evaluation<'_>, now_ms: i64) -> Result<
         },
         Until::At(until) => match until.render(evaluation)? {
             Value::String(text) => {
-                let at_ms = parse_instant(&text)
+                let at_ms = read_rfc3339(&text)
                     .ok_or_else(|| ExpressionError::new("`until` gives no instant (RFC 3339: 2026-12-24T18:00:00Z)"))?;
                 Ok(u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or_default())
             }

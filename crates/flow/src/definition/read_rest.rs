@@ -10,7 +10,7 @@ use super::rest::Until;
 use super::visible::{Earlier, Visible};
 use super::{Approve, OnTimeout, Sleep, Step, StepKind, Wait, duration, input, key};
 use crate::expression::Template;
-use crate::time::parse_instant;
+use crate::time::read_rfc3339;
 
 /// True for a step that rests.
 pub(super) fn is_rest(fields: &Fields<'_>) -> bool {
@@ -47,7 +47,7 @@ fn sleep(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<
         let node = required(reader, &fields, "`sleep`", "until")?;
         let until = text_template(reader, node, "`until`", visible)?;
         if let Template::Literal(Value::String(text)) = &until
-            && parse_instant(text).is_none()
+            && read_rfc3339(text).is_none()
         {
             reader.problem(node.place, format!("`until`: `{text}` is not an instant")).expected =
                 Some("RFC 3339: 2026-12-24T18:00:00Z, or an expression that gives it".to_owned());

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bus::Inbound;
 use events::dead_letter::burial;
 use events::record::Header;
-use events::time::{parse_rfc3339, rfc3339};
+use events::time::rfc3339;
 use events::{RecordKind, decode_json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,7 @@ use web::problem::{Kind, Problem};
 
 use super::id::{Id, cursor, parse_cursor};
 use super::in_time;
+use crate::query::{self, time};
 use crate::state::Api;
 
 /// Entries of one answer, where the caller asks for no other number, and at most.
@@ -69,28 +70,12 @@ impl Filter {
         }))
     }
 
-    fn limit(&self) -> Result<u32, Problem> {
-        match self.limit.unwrap_or(LIMIT) {
-            limit @ 1..=LIMIT_MAX => Ok(limit),
-            _ => Err(Problem::new(Kind::BadRequest, format!("`limit` is a number from 1 to {LIMIT_MAX}."))),
-        }
-    }
-
     fn after(&self) -> Result<Option<After>, Problem> {
         let Some(text) = self.after.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
         let wrong =
             || Problem::new(Kind::BadRequest, format!("`after` is the `next` of an earlier answer, not `{text}`."));
         parse_cursor(text).map(Some).ok_or_else(wrong)
     }
-}
-
-fn time(name: &str, text: Option<&str>) -> Result<Option<i64>, Problem> {
-    let Some(text) = text else { return Ok(None) };
-    let wrong = || {
-        let detail = format!("`{name}` is a time such as 2026-01-05T09:30:00Z (RFC 3339), not `{text}`.");
-        Problem::new(Kind::BadRequest, detail)
-    };
-    parse_rfc3339(text).map(Some).ok_or_else(wrong)
 }
 
 /// One entry of the list.
@@ -127,7 +112,7 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) async fn read(api: &Api, tenant: &str, filter: &Filter) -> Result<Self, Problem> {
-        let (limit, after) = (filter.limit()?, filter.after()?);
+        let (limit, after) = (query::limit(filter.limit, LIMIT, LIMIT_MAX)?, filter.after()?);
         let mut entries = Vec::new();
         if let Some(choice) = filter.letters(api.planner()?.writer.topics.dead_letters())? {
             let found = in_time(letters::list(&api.pool, &choice, after, limit + 1)).await?;

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use events::dead_letter;
 use events::topic::Topics;
+use events::trace::Trace;
 use events::{Inbound, Record};
+use flow::definition::limit::KEY_BYTES_MAX;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::letters::{Action, Letter};
@@ -13,6 +15,7 @@ use web::problem::{Kind, Problem};
 
 use super::id::Id;
 use super::{find, list, record, settled};
+use crate::spans;
 use crate::state::Api;
 use crate::submit::schema_violation;
 
@@ -27,6 +30,8 @@ pub(crate) struct Order {
     value: Option<Value>,
     /// Another value in place of the record's, as bytes.
     value_base64: Option<String>,
+    /// Another key in place of the record's.
+    key: Option<String>,
     /// Send it however often it has come back.
     #[serde(default)]
     force: bool,
@@ -53,10 +58,17 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
         let detail = format!("Kafka does not keep the record of dead letter `{}` any more.", Id::of(letter));
         return Err(Problem::new(Kind::Gone, detail));
     };
-    if let Some(value) = edited(api, &api.planner()?.writer.topics, letter, order)? {
-        dead.value = Some(value);
+    let topics = &api.planner()?.writer.topics;
+    match edited(api, topics, letter, order)? {
+        Some(value) => dead.value = Some(value),
+        None => refuse_notice(letter, &dead)?,
     }
-    let sent = sent(&dead, context)?;
+    if let Some(key) = edited_key(topics, letter, order)? {
+        dead.key = Some(key);
+    }
+    let original = letter.letter.original.as_ref().map_or("", |original| original.topic.as_str());
+    let span = spans::redrive(&dead, original, &letter.letter.class, &context.trace);
+    let sent = sent(&dead, &span.carry_on(Some(context.trace.clone()), &api.ids))?;
     let topic = sent.topic.clone();
     if !settled(api, letter, Action::Redriven, None, &[sent]).await? {
         // Somebody else was faster, with this or with another end.
@@ -67,8 +79,8 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
     Ok(answer(letter, &topic))
 }
 
-fn sent(dead: &Inbound, context: &RequestContext) -> Result<Record, Problem> {
-    dead_letter::redrive(dead, &context.trace).ok_or_else(|| {
+fn sent(dead: &Inbound, trace: &Trace) -> Result<Record, Problem> {
+    dead_letter::redrive(dead, trace).ok_or_else(|| {
         let detail = "The record does not say where it failed: another producer wrote it to the dead letters' topic.";
         Problem::new(Kind::Gone, detail).with_remediation("Read it with `meanwhile tail`, and drop it.")
     })
@@ -97,7 +109,7 @@ fn answer(letter: &Letter, topic: &str) -> Value {
 
 /// The value that the caller wants to send in place of the record's. A command is held to its flow's schema.
 fn edited(api: &Api, topics: &Topics, letter: &Letter, order: &Order) -> Result<Option<Vec<u8>>, Problem> {
-    let is_command = letter.letter.original.as_ref().is_some_and(|original| original.topic == topics.commands());
+    let is_command = is_command(topics, letter);
     let bytes = match (&order.value, &order.value_base64) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
@@ -116,6 +128,32 @@ fn edited(api: &Api, topics: &Topics, letter: &Letter, order: &Order) -> Result<
         check_command(api, &bytes)?;
     }
     Ok(Some(bytes))
+}
+
+/// The key that the caller wants in place of the record's. A command's may be an ordering key.
+fn edited_key(topics: &Topics, letter: &Letter, order: &Order) -> Result<Option<Vec<u8>>, Problem> {
+    let Some(key) = &order.key else { return Ok(None) };
+    if is_command(topics, letter) && (key.len() > KEY_BYTES_MAX || key.contains('\0')) {
+        let detail = format!("`key` has {} bytes of at most {KEY_BYTES_MAX}, none of them NUL.", key.len());
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    Ok(Some(key.clone().into_bytes()))
+}
+
+fn is_command(topics: &Topics, letter: &Letter) -> bool {
+    letter.letter.original.as_ref().is_some_and(|original| original.topic == topics.commands())
+}
+
+/// The problem 410 for a notice: a row of the outbox that was too large for the dead letters' topic, too. Its value is
+/// not there, and a record without one would mean something else.
+fn refuse_notice(letter: &Letter, dead: &Inbound) -> Result<(), Problem> {
+    let never_came = letter.letter.original.as_ref().is_some_and(|original| original.offset < 0);
+    if !never_came || dead.value.is_some() {
+        return Ok(());
+    }
+    let detail = "The dead letter is only a notice: its record was too large for the dead letters' topic, too.";
+    let remedy = "Read the value in the outbox (`outbox.messages`), and send one that fits as `value_base64`.";
+    Err(Problem::new(Kind::Gone, detail).with_remediation(remedy))
 }
 
 fn check_command(api: &Api, bytes: &[u8]) -> Result<(), Problem> {

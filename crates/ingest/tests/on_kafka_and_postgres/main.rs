@@ -9,6 +9,7 @@ mod dead_letters;
 mod described;
 mod faults;
 mod keys;
+mod list_jobs;
 mod metrics;
 mod refuse;
 mod retire;

@@ -95,6 +95,9 @@ pub(crate) struct RedriveArgs {
     /// Another value for one record of JSON (a command): JSON, @FILE, or - for standard input
     #[arg(long, conflicts_with = "all")]
     pub(crate) value: Option<String>,
+    /// Another key for one record: it takes its place in the order under it
+    #[arg(long, conflicts_with = "all")]
+    pub(crate) key: Option<String>,
     /// With --all: so many per second at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) rate: u32,

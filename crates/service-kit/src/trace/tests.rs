@@ -47,6 +47,20 @@ fn attribute(span: &SpanData, key: &str) -> String {
 }
 
 #[test]
+fn a_span_is_linked_to_what_led_to_it_in_another_trace() {
+    let _ = kept();
+    let span = Span::begin(Kind::Internal, Some(cause(901, 1)), || "redrive meanwhile.commands".to_owned());
+    span.link(cause(902, 1));
+    drop(span);
+    let spans = ended(901);
+    let linked: Vec<_> = spans[0].links.iter().map(|link| &link.span_context).collect();
+    assert_eq!(linked.len(), 1);
+    assert_eq!(linked[0].trace_id().to_bytes(), 902_u128.to_be_bytes());
+    assert_eq!(linked[0].span_id(), SpanId::from(7));
+    assert!(ended(902).is_empty());
+}
+
+#[test]
 fn a_processed_message_is_a_child_of_its_cause_linked_to_it_and_says_where_it_lay() {
     let _ = kept();
     let message = Message {

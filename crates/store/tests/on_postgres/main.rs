@@ -13,6 +13,7 @@ mod grants;
 mod holds;
 mod jobs;
 mod lanes;
+mod lists;
 mod migrations;
 mod offsets;
 mod outbox;

@@ -48,14 +48,30 @@ fn scanned(plan: &serde_json::Value, tables: &mut BTreeSet<String>) {
     }
 }
 
+/// Values for a query's parameters. No plan is made for them; but partitions that they rule out are not shown, and of a
+/// range of ids that is null these are all.
+fn arguments(query: &str, parameters: usize) -> String {
+    let ids = format!("'{}', '{}'", uuid::Uuid::nil(), uuid::Uuid::max());
+    match parameters {
+        0 => String::new(),
+        9 if is_list(query) => format!("('default', {ids}, 50, 'c', 'k', 'order', null, 10000)"),
+        5 if is_list(query) => format!("({ids}, 'c', 'k', 10000)"),
+        _ => format!("({})", vec!["null"; parameters].join(", ")),
+    }
+}
+
+/// True for the queries of lists of jobs.
+fn is_list(query: &str) -> bool {
+    query.contains("hashtextextended(key, 0)")
+}
+
 /// The plan that holds for all parameters, as Postgres makes it for statements that are prepared once.
 async fn plan_of(connection: &mut PgConnection, query: &str, parameters: usize) -> serde_json::Value {
     let mut tx = connection.begin().await.unwrap();
     let run = async |tx: &mut PgConnection, sql: String| sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx).await.unwrap();
     run(&mut tx, "set local plan_cache_mode = force_generic_plan".to_owned()).await;
     run(&mut tx, format!("prepare asked as {query}")).await;
-    let nulls = vec!["null"; parameters].join(", ");
-    let arguments = if parameters == 0 { String::new() } else { format!("({nulls})") };
+    let arguments = arguments(query, parameters);
     let explain = AssertSqlSafe(format!("explain (format json) execute asked{arguments}"));
     let row = sqlx::raw_sql(explain).fetch_one(&mut *tx).await.unwrap();
     let plan: serde_json::Value = serde_json::from_str(row.get_unchecked::<&str, _>(0)).unwrap();
@@ -82,4 +98,41 @@ async fn no_query_reads_a_large_table_as_a_whole() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+/// The scans of a plan that look for a hash: those that find it by their index, and those that read on until they do.
+fn hashed(plan: &serde_json::Value, (found, filtered): (&mut Vec<String>, &mut Vec<String>)) {
+    let speaks_of = |part: &str| plan[part].as_str().is_some_and(|condition| condition.contains("hashtext"));
+    let name = || format!("{} by {}", plan["Relation Name"], plan["Index Name"]);
+    // It is empty here: any way is as good.
+    if plan["Relation Name"] == "acceptances_default" {
+        return;
+    }
+    if speaks_of("Index Cond") {
+        found.push(name());
+    }
+    if speaks_of("Filter") {
+        filtered.push(name());
+    }
+    for below in plan["Plans"].as_array().into_iter().flatten() {
+        hashed(below, (found, filtered));
+    }
+}
+
+#[tokio::test]
+async fn a_list_finds_a_correlation_id_and_a_key_by_index() {
+    let database = Database::fresh().await;
+    generated::fill(&database, JOBS).await;
+    let mut connection = database.superuser().await;
+    let mut looked = 0;
+    for (query, parameters) in queries().into_iter().filter(|(query, _)| is_list(query)) {
+        let plan = plan_of(&mut connection, &query, parameters).await;
+        let (mut found, mut filtered) = (Vec::new(), Vec::new());
+        hashed(&plan, (&mut found, &mut filtered));
+        assert!(filtered.is_empty(), "{filtered:?} in:\n{query}");
+        // Each of both, in each day.
+        assert_eq!(found.len(), usize::try_from(2 * generated::DAYS).unwrap(), "{found:?} in:\n{query}");
+        looked += 1;
+    }
+    assert_eq!(looked, 2);
 }

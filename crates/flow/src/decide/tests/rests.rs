@@ -87,7 +87,7 @@ fn a_sleep_ends_at_its_instant_however_it_is_written() {
     let text = |until: &str| format!("flow: t\nsteps:\n  - {{ id: s, sleep: {{ until: \"{until}\" }} }}");
     for until in ["2023-11-14T22:15:20Z", "2023-11-14T23:15:20.000+01:00", "{{ input.at }}"] {
         let flow = flow(&text(until));
-        let slip = Slip { input: json!({ "at": "2023-11-14 22:15:20Z" }), ..at(&flow, "s") };
+        let slip = Slip { input: json!({ "at": "2023-11-14T22:15:20Z" }), ..at(&flow, "s") };
         assert_eq!(hold(&go(&flow, &slip, NOW_MS)).release_after_ms, Some(120_000), "{until}");
         assert_eq!(asked(&flow, &slip, NOW_MS + 120_000), ok(Value::Null), "it has passed");
     }

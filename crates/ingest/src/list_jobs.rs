@@ -1,0 +1,197 @@
+//! `GET /v1/jobs`: the caller's jobs, newest first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use events::time::rfc3339;
+use flow::definition::Definition;
+use flow::event::{EventKind, JobStatus};
+use flow::id::JobId;
+use flow::slip::Phase;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use store::jobs::{JobChoice, ListedJob};
+use web::caller::Scope;
+use web::context::RequestContext;
+use web::problem::{Kind, Problem};
+
+use crate::answer;
+use crate::query::{self, time};
+use crate::state::Api;
+
+/// Jobs of one answer, where the caller asks for no other number, and at most.
+const LIMIT: u32 = 50;
+const LIMIT_MAX: u32 = 200;
+/// Jobs that are looked at for one answer.
+const LOOKED_MAX: u32 = 10_000;
+/// The time that Postgres has to answer.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The choice, as callers write it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Filter {
+    flow: Option<String>,
+    /// One status, or several with commas between them.
+    status: Option<String>,
+    key: Option<String>,
+    correlation_id: Option<String>,
+    /// RFC 3339.
+    since: Option<String>,
+    until: Option<String>,
+    cursor: Option<String>,
+    limit: Option<u32>,
+}
+
+impl Filter {
+    fn choice(&self) -> Result<JobChoice, Problem> {
+        Ok(JobChoice {
+            correlation_id: self.correlation_id.clone(),
+            key: self.key.clone(),
+            flow: self.flow.clone(),
+            statuses: self.status.as_deref().map(statuses).transpose()?,
+            since_ms: time("since", self.since.as_deref())?,
+            until_ms: time("until", self.until.as_deref())?,
+        })
+    }
+}
+
+fn statuses(text: &str) -> Result<Vec<JobStatus>, Problem> {
+    let status = |word: &str| {
+        JobStatus::parse(word.trim()).ok_or_else(|| {
+            let known = JobStatus::ALL.map(|status| format!("`{}`", status.as_str())).join(", ");
+            let detail = format!("`status` is one or more of {known}, with commas between them, not `{word}`.");
+            Problem::new(Kind::BadRequest, detail)
+        })
+    };
+    text.split(',').map(status).collect()
+}
+
+/// `GET /v1/jobs`
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(context): Extension<RequestContext>,
+    query: Result<Query<Filter>, QueryRejection>,
+) -> Result<Response, Problem> {
+    context.caller.require(Scope::JobsRead)?;
+    let Query(filter) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
+    let tenant = &context.caller.tenant;
+    let (choice, limit) = (filter.choice()?, query::limit(filter.limit, LIMIT, LIMIT_MAX)?);
+    let after = filter.cursor.as_deref().filter(|text| !text.is_empty()).map(|text| parse_cursor(tenant, text));
+    // Its flows name the steps to come.
+    api.ready()?;
+    let listing = store::jobs::list(&api.pool, tenant, &choice, after.transpose()?, limit, LOOKED_MAX);
+    let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
+    let page = match tokio::time::timeout(STORE_TIMEOUT, listing).await {
+        Ok(page) => page.map_err(|error| unavailable().caused_by(error))?,
+        Err(_) => return Err(unavailable()),
+    };
+    let entry = |job| {
+        let ListedJob { facts, .. } = &job;
+        entry(api.public_url.prefix(), &job, api.catalog.version(&facts.flow, &facts.version).as_ref())
+    };
+    let next = page.after.map(|job| cursor(tenant, job));
+    let looked_back_to = page.after.map(|job| rfc3339(job.created_at_ms()));
+    let jobs: Vec<Value> = page.jobs.into_iter().map(entry).collect();
+    Ok(Json(json!({ "jobs": jobs, "next": next, "looked_back_to": looked_back_to })).into_response())
+}
+
+fn entry(prefix: &str, job: &ListedJob, definition: Option<&Definition>) -> Value {
+    let facts = &job.facts;
+    let mut body = json!({
+        "id": facts.job.to_string(),
+        "flow": facts.flow,
+        "version": facts.version,
+        "status": job.status.as_str(),
+        "key": facts.key,
+        "correlation_id": facts.correlation_id,
+        "created_at": rfc3339(facts.accepted_at_ms),
+        "updated_at": rfc3339(job.updated_at_ms),
+        "links": answer::links(prefix, facts.job),
+    });
+    let more = [
+        ("step", step(job, definition).map(str::to_owned)),
+        ("trace_id", job.trace_id.map(|trace| trace.to_string())),
+        ("retry_of", facts.retry_of.map(|job| job.to_string())),
+    ];
+    for (name, value) in more {
+        if let Some(value) = value {
+            body[name] = value.into();
+        }
+    }
+    body
+}
+
+/// The step that the job is at, as far as its last event tells; none once it has ended.
+fn step<'a>(job: &'a ListedJob, definition: Option<&'a Definition>) -> Option<&'a str> {
+    if job.status.is_final() {
+        return None;
+    }
+    let steps = definition.map(Definition::steps).unwrap_or_default();
+    let Some(event) = &job.last else { return steps.first().map(|step| step.id.as_str()) };
+    let is_over = matches!(event.kind, EventKind::StepSucceeded | EventKind::StepSkipped);
+    if is_over && event.phase == Phase::Forward && job.status != JobStatus::Compensating {
+        let mut following = steps.iter().skip_while(|step| Some(&step.id) != event.step.as_ref()).skip(1);
+        return following.next().map(|step| step.id.as_str());
+    }
+    event.step.as_deref()
+}
+
+/// The bytes of a cursor that say of which tenant it is.
+const TENANT_BYTES: usize = 8;
+
+/// The place in a tenant's list after a job.
+fn cursor(tenant: &str, job: JobId) -> String {
+    BASE64.encode([&digest(tenant)[..], job.uuid().as_bytes()].concat())
+}
+
+fn digest(tenant: &str) -> [u8; TENANT_BYTES] {
+    let digest = Sha256::digest(tenant.as_bytes());
+    std::array::from_fn(|at| digest[at])
+}
+
+/// The job that a cursor of this tenant names, or the problem 400.
+fn parse_cursor(tenant: &str, text: &str) -> Result<JobId, Problem> {
+    let wrong = || {
+        let detail = format!("`cursor` is the `next` of an earlier answer to this caller, not `{text}`.");
+        Problem::new(Kind::BadRequest, detail)
+    };
+    let bytes = BASE64.decode(text).map_err(|_| wrong())?;
+    let (of, job) = bytes.split_at_checked(TENANT_BYTES).ok_or_else(wrong)?;
+    let job = uuid::Uuid::from_slice(job).map_err(|_| wrong())?;
+    if of == digest(tenant) { Ok(JobId::new(job)) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: &str = "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d";
+
+    #[test]
+    fn a_cursor_is_its_tenants_own() {
+        let job = JOB.parse().unwrap();
+        let text = cursor("acme", job);
+        assert_eq!(parse_cursor("acme", &text).unwrap(), job);
+        for (tenant, text) in [("other", text.as_str()), ("acme", JOB), ("acme", "AAAA"), ("acme", "?"), ("acme", "")] {
+            let problem = parse_cursor(tenant, text).unwrap_err();
+            assert_eq!(problem.kind(), Kind::BadRequest, "{tenant} {text}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_words_of_this_version() {
+        let both = [JobStatus::Failed, JobStatus::NeedsAttention];
+        assert_eq!(statuses("failed, needs_attention").unwrap(), both);
+        for wrong in ["", "failed,", "done"] {
+            assert_eq!(statuses(wrong).unwrap_err().kind(), Kind::BadRequest, "{wrong}");
+        }
+    }
+}

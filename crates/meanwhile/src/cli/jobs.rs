@@ -1,0 +1,113 @@
+//! The arguments of `meanwhile jobs`.
+
+use clap::{Args, Subcommand};
+
+use super::ApiArgs;
+
+/// `meanwhile jobs ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobsCommand {
+    /// List them, newest first
+    List(ListArgs),
+    /// Show one job and its timeline
+    Show(ShowArgs),
+    /// Follow one job to its end, a line for each thing that happens
+    #[command(
+        after_help = "The exit code is 0 when the job succeeded, 1 when it failed (or cannot be read), 3 when it\n\
+                            was cancelled, 4 when it waits for an operator."
+    )]
+    Watch(WatchArgs),
+    /// Let a parked or waiting job go on from where it stopped, or start a finished one anew as another job
+    Retry(RetryArgs),
+    /// Send a job the signal that one of its steps waits for
+    Signal(SignalArgs),
+}
+
+/// `meanwhile jobs list`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:  meanwhile jobs list --status failed,needs_attention --since 2h\n\
+                        \x20          meanwhile jobs list --key customer-7 --json")]
+pub(crate) struct ListArgs {
+    /// Of this flow
+    #[arg(long)]
+    pub(crate) flow: Option<String>,
+    /// In this status, or in one of several: accepted, running, waiting, compensating, needs_attention, succeeded,
+    /// failed, cancelled
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) status: Vec<String>,
+    /// With this ordering key
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// With this correlation id
+    #[arg(long)]
+    pub(crate) correlation_id: Option<String>,
+    /// Accepted from this time on: 2026-01-05T09:30:00Z, or 15m, 2h, 7d ago
+    #[arg(long)]
+    pub(crate) since: Option<String>,
+    /// Accepted before this time
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+    /// Show JSON in place of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// `meanwhile jobs signal`
+#[derive(Debug, Args)]
+pub(crate) struct SignalArgs {
+    /// The job's id
+    pub(crate) job: String,
+    /// The signal's name
+    pub(crate) name: String,
+    /// Its payload as JSON, @FILE, or - for standard input; without it there is none
+    pub(crate) payload: Option<String>,
+    /// The Idempotency-Key: requests with the same key are one signal
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// `meanwhile jobs watch`
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The job's id
+    pub(crate) job: String,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// `meanwhile jobs show`
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The job's id
+    pub(crate) job: String,
+    /// Stay until the job ends; the exit code is 0 when it succeeded
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Show the status as JSON in place of the timeline
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// `meanwhile jobs retry`
+#[derive(Debug, Args)]
+pub(crate) struct RetryArgs {
+    /// The job's id
+    pub(crate) job: String,
+    /// The Idempotency-Key: requests with the same key start a finished job anew once
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Show the timeline of the job that runs now until it ends; the exit code is 0 when that one succeeded
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
