@@ -283,7 +283,7 @@ impl Drain {
     fn produce(&mut self, rows: &[Row], position: &Position) -> Result<ControlFlow<()>, TxError> {
         self.producer.begin()?;
         for row in rows.iter().filter(|row| !row.is_there) {
-            row.told.iter().chain([&row.record]).try_for_each(|record| self.producer.send(record))?;
+            row.records().try_for_each(|record| self.producer.send(record))?;
         }
         self.producer.send(&self.position_record(rows, position))?;
         if self.seams.pass(Seam::BeforeCommit).is_break() {

@@ -32,10 +32,8 @@ pub(crate) struct Row {
     pub(crate) record: Record,
     /// Who wrote it.
     pub(crate) origin: Origin,
-    /// Tells why another record takes its place; it is sent before that.
-    pub(crate) told: Option<Record>,
-    /// Its name, where another record takes its place.
-    pub(crate) replaced: Option<RowName>,
+    /// Present where another record takes its place.
+    replaced: Option<Box<Replaced>>,
     /// Kafka has its record already: it is named and not sent.
     pub(crate) is_there: bool,
     /// The place after this row.
@@ -55,19 +53,32 @@ impl Row {
         committed_at_ms: i64,
         room: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self { record, origin, told: None, replaced: None, is_there: false, place, committed_at_ms, _room: room }
+        Self { record, origin, replaced: None, is_there: false, place, committed_at_ms, _room: room }
     }
 
     /// The name by which it is known in the outbox and on Kafka.
     pub(crate) fn name(&self) -> RowName {
-        self.replaced.unwrap_or_else(|| RowName::of(&self.record))
+        self.replaced.as_ref().map_or_else(|| RowName::of(&self.record), |replaced| replaced.name)
     }
 
-    /// Another record takes its place.
-    pub(crate) fn replace(&mut self, record: Record) {
-        self.replaced = Some(self.name());
-        (self.record, self.told) = (record, None);
+    /// The records to send, in their order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.replaced.iter().filter_map(|replaced| replaced.told.as_ref()).chain([&self.record])
     }
+
+    /// Another record takes its place; `told` tells why, and goes before it.
+    pub(crate) fn replace(&mut self, record: Record, told: Option<Record>) {
+        self.replaced = Some(Box::new(Replaced { name: self.name(), told }));
+        self.record = record;
+    }
+}
+
+/// A row in whose place another record is sent.
+#[derive(Debug)]
+struct Replaced {
+    name: RowName,
+    /// Tells why; it is sent before that record.
+    told: Option<Record>,
 }
 
 /// The reason for which reading ended.
@@ -196,10 +207,11 @@ mod tests {
         let origin = Origin { txid: 1, began_micros: 0 };
         let mut row = Row::new(record("steps.q", "job::1"), origin, Place::after(Lsn(1)), 0, None);
         let name = row.name();
-        row.told = Some(record("events", "job::1:0"));
-        row.replace(record("waits", "job::2:hold"));
-        row.replace(record("dead-letters", "job::2:hold"));
-        assert_eq!((row.name(), row.told.is_none()), (name, true));
+        row.replace(record("waits", "job::2:hold"), Some(record("events", "job::1:0")));
+        let topics = |row: &Row| row.records().map(|record| record.topic.clone()).collect::<Vec<_>>();
+        assert_eq!((row.name(), topics(&row)), (name, vec!["events".to_owned(), "waits".to_owned()]));
+        row.replace(record("dead-letters", "job::2:hold"), None);
+        assert_eq!((row.name(), topics(&row)), (name, vec!["dead-letters".to_owned()]));
         assert_eq!(name, RowName::of(&record("steps.q", "job::1")));
     }
 }

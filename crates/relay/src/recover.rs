@@ -281,7 +281,8 @@ async fn feed(outbox: &mut Snapshot, plan: &Plan, position: &Position, buffer: &
             let place = Place::of(position);
             let room = buffer.room(&record).await;
             let committed_at_ms = origin.began_at_ms();
-            let row = Row { is_there, ..Row::new(record, origin, place, committed_at_ms, room) };
+            let mut row = Row::new(record, origin, place, committed_at_ms, room);
+            row.is_there = is_there;
             if !buffer.send(Item::Row(row)).await {
                 bail!("delivering ended");
             }

@@ -60,8 +60,7 @@ impl Drain {
             return Ok(false);
         }
         telemetry::rests(&rest);
-        row.replace(rest.hold);
-        row.told = rest.event;
+        row.replace(rest.hold, rest.event);
         Ok(true)
     }
 
@@ -72,7 +71,7 @@ impl Drain {
             if row.record.value.is_none() {
                 return Err(DrainError::NoDeadLetters(cause));
             }
-            row.replace(refuse::dead_letter_in_short(&self.topics, &row.record, self.clock.now_ms()));
+            row.replace(refuse::dead_letter_in_short(&self.topics, &row.record, self.clock.now_ms()), None);
             return Ok(());
         }
         let refused = refuse::by_broker(&row.record.topic, &cause);
@@ -84,13 +83,14 @@ impl Drain {
         tracing::error!(topic = row.record.topic, class, reason, "a row goes to the dead letters");
         telemetry::refused(class);
         let letter = refuse::dead_letter(&self.topics, row.record.clone(), &refused, self.clock.now_ms());
-        row.replace(match self.judge(&letter)? {
+        let letter = match self.judge(&letter)? {
             Err(Refused { class: Class::TooLarge, .. }) => {
                 refuse::dead_letter_in_short(&self.topics, &letter, self.clock.now_ms())
             }
             Err(refused) => return Err(DrainError::NoDeadLetters(refused.reason)),
             Ok(()) => letter,
-        });
+        };
+        row.replace(letter, None);
         Ok(())
     }
 
