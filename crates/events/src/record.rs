@@ -76,6 +76,6 @@ fn size_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> u
     RECORD_FRAME_BYTES + length(key) + length(value) + headers
 }
 
-fn last_header<'a>(headers: &'a [Header], name: &str) -> Option<&'a [u8]> {
+pub(crate) fn last_header<'a>(headers: &'a [Header], name: &str) -> Option<&'a [u8]> {
     headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
 }

@@ -6,6 +6,7 @@ use flow::id::JobId;
 use crate::decode::{Schemas, decode_slip};
 use crate::error::DecodeError;
 use crate::record::Record;
+use crate::release;
 use crate::trace::Trace;
 use crate::writer::Writer;
 
@@ -41,10 +42,11 @@ pub fn decode_stray(schemas: &Schemas, value: &[u8]) -> Result<Stray, DecodeErro
 impl Stray {
     /// The rest of the slip of this record. None: the record has no trace, or no record can carry the slip.
     pub fn rest(&self, writer: &Writer, record: &Record, now_ms: i64) -> Option<Rest> {
-        let Self(slip) = self;
+        let mut slip = self.0.clone();
+        release::note(&mut slip, &record.headers);
         let (queue, trace) = (writer.topics.queue_of(&record.topic)?, Trace::from_headers(&record.headers)?);
         let missing = Missing::queue(queue);
-        let decision = rest_until_there(slip, queue, 0, &missing, now_ms);
+        let decision = rest_until_there(&slip, queue, 0, &missing, now_ms);
         let mut records = writer.decision(&decision, &trace).ok()?;
         let hold = records.pop()?;
         Some(Rest {

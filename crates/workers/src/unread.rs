@@ -47,7 +47,7 @@ impl Runner {
             return Err(NotRead::NotNow);
         };
         let mut slip = read?;
-        release::note(&mut slip, record);
+        release::note(&mut slip, &record.headers);
         Ok(if task.work.redelivered { flow::decide::redelivered(slip) } else { slip })
     }
 
