@@ -3,7 +3,7 @@
 //! A worker calls [`prepare`] with a slip, makes the call that it asks for, gives the answer to [`classify`], and the
 //! outcome to [`advance`]; it commits what [`Decision`] says. All of it is pure.
 //!
-//! A cancel wish is given as [`Outcome::Cancelled`] in place of running the step, when the slip arrives.
+//! A cancel is given as [`Outcome::Cancelled`] in place of an attempt, or of the outcome of one that was broken off.
 
 use std::collections::BTreeMap;
 
@@ -216,7 +216,7 @@ pub enum Outcome {
     },
     /// The step was not run because its `when` does not hold.
     Skipped,
-    /// The step was not run because somebody wants the job cancelled.
+    /// No attempt was made, or it was broken off ([`broken_off`]), because somebody wants the job cancelled.
     Cancelled,
 }
 
@@ -315,6 +315,17 @@ fn out_of_place(status: Option<u16>) -> StepError {
 pub fn redelivered(slip: Slip) -> Slip {
     let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
     Slip { attempt_uncertain, ..slip }
+}
+
+/// A slip whose call was broken off, since its job is cancelled: the call may have its effect all the same. To be given
+/// to [`advance`] with [`Outcome::Cancelled`].
+pub fn broken_off(slip: Slip) -> Slip {
+    redelivered(slip)
+}
+
+/// True of a slip that a cancel concerns: a job on its way back is undone already.
+pub fn is_cancellable(slip: &Slip) -> bool {
+    slip.phase == Phase::Forward
 }
 
 /// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;

@@ -4,14 +4,31 @@
 pub(crate) const FLOW: &[&str] =
     &["flow", "summary", "route", "input", "key", "deadline", "on_failure", "steps", "result"];
 /// Keys of a step.
-pub(crate) const STEP: &[&str] =
-    &["id", "http", "native", "with", "queue", "timeout", "retry", "when", "idempotent", "compensate", "settle"];
+pub(crate) const STEP: &[&str] = &[
+    "id",
+    "http",
+    "native",
+    "with",
+    "queue",
+    "timeout",
+    "retry",
+    "when",
+    "idempotent",
+    "compensate",
+    "settle",
+    "cancel",
+];
 /// Keys of an HTTP action.
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
 /// Keys of a compensation.
 pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry"];
 /// Keys of a retry policy.
 pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
+
+/// What becomes of a step's call when its job is cancelled meanwhile.
+pub(crate) const CANCEL: &[&str] = &[FINISH, ABORT];
+pub(crate) const FINISH: &str = "finish";
+pub(crate) const ABORT: &str = "abort";
 
 /// Words of the language that this version cannot do yet, wherever they stand.
 pub(crate) const RESERVED: &[&str] = &[

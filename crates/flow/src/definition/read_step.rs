@@ -59,6 +59,7 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
         self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
     });
     let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
+    let cancel = fields.get("cancel").and_then(|node| reader.word(node, "`cancel`", key::CANCEL));
     let action = action?;
     Some(Step {
         id: id.to_owned(),
@@ -69,6 +70,7 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
             action,
             compensation,
             idempotent: idempotent.unwrap_or(true),
+            aborts: cancel == Some(key::ABORT),
         },
     })
 }

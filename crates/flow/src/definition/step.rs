@@ -46,6 +46,8 @@ pub enum StepKind {
         /// The time within which a call whose outcome is unknown may still have its effect, after an undo that found
         /// none, in milliseconds. Zero: none is expected.
         settle_ms: u64,
+        /// True: a call under way is broken off when its job is cancelled.
+        aborts: bool,
     },
 }
 
@@ -75,6 +77,13 @@ impl Step {
     pub const fn settle_ms(&self) -> u64 {
         match &self.kind {
             StepKind::Call { settle_ms, .. } => *settle_ms,
+        }
+    }
+
+    /// True: a call under way is broken off when its job is cancelled. Its outcome is unknown then.
+    pub const fn aborts_on_cancel(&self) -> bool {
+        match &self.kind {
+            StepKind::Call { aborts, .. } => *aborts,
         }
     }
 

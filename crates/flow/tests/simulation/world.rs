@@ -66,7 +66,9 @@ pub(crate) struct World {
     pub(crate) holds: BTreeMap<Rest, (Hold, Option<i64>)>,
     /// What waits behind each long call, in order.
     pub(crate) turns: BTreeMap<Rest, Vec<Rest>>,
-    wishes: BTreeSet<JobId>,
+    pub(crate) wishes: BTreeSet<JobId>,
+    /// Tokens that a cancel has sent on: they say so themselves.
+    pub(crate) released: BTreeSet<Rest>,
     pub(crate) service: Service,
     pub(crate) ledger: Ledger,
     pub(crate) tally: Tally,
@@ -88,6 +90,7 @@ impl World {
             holds: BTreeMap::new(),
             turns: BTreeMap::new(),
             wishes: BTreeSet::new(),
+            released: BTreeSet::new(),
             service: Service::new(memory),
             ledger: Ledger::new(definition.clone()),
             tally: Tally::default(),
@@ -114,6 +117,8 @@ impl World {
             }
         }
         self.service.pass_time(i64::MAX);
+        self.tally.cancelled_too_late =
+            self.wishes.iter().filter(|job| self.ledger.has_succeeded(**job)).count() as u64;
         for job in &self.jobs {
             self.ledger.close(*job, self.wishes.contains(job), &self.service);
         }
@@ -144,7 +149,7 @@ impl World {
             94..=96 => self.reassign_any(),
             97 if self.chance.percent(10) => {
                 let job = self.jobs[self.chance.below(self.jobs.len())];
-                self.tally.cancels += u64::from(self.wishes.insert(job));
+                self.cancel(job);
             }
             _ => {}
         }
@@ -260,8 +265,7 @@ impl World {
             let what = ["the flow", "the step", "a secret"][self.chance.below(3)].to_owned();
             return Err(Missing { kind: MissingKind::Setting, what });
         }
-        let fresh = task.told.iter().all(|told| *told == Told::Redelivered);
-        if fresh && task.slip.phase == Phase::Forward && self.wishes.contains(&task.slip.job) {
+        if self.heeds_cancel(&task.slip) {
             return Ok(Outcome::Cancelled);
         }
         Ok(match prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
@@ -270,6 +274,9 @@ impl World {
                 let trouble = if self.is_calm() { 0 } else { self.trouble };
                 let (told, outcome) = self.service.call(&mut self.chance, &call, trouble, self.now_ms);
                 task.told.push(told);
+                if self.is_broken_off(task) {
+                    return Ok(Outcome::Cancelled);
+                }
                 outcome
             }
             Prepared::Outcome(outcome) => outcome,
@@ -348,6 +355,7 @@ impl World {
     }
 
     fn pass_time(&mut self) {
+        self.release_cancelled();
         let step_ms = [1, 50, 2_000, 10_000, 60_000][self.chance.below(5)];
         self.now_ms += step_ms;
         let due = self.holds.iter().filter(|(_, (_, due_ms))| due_ms.is_some_and(|due_ms| due_ms <= self.now_ms));
@@ -370,7 +378,7 @@ impl World {
         let Some((hold, _)) = self.holds.remove(&identity) else { return };
         self.tally.operator_acts += 1;
         if self.chance.percent(20) {
-            self.tally.cancels += u64::from(self.wishes.insert(hold.slip.job));
+            self.cancel(hold.slip.job);
         }
         let steps_total = u32::try_from(self.definition.steps().len()).expect("a flow has few steps");
         let event = resumed(&hold.slip, steps_total, self.now_ms);
