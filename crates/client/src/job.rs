@@ -11,7 +11,7 @@ pub enum JobState {
     Accepted,
     /// Steps run.
     Running,
-    /// The job waits for its next attempt.
+    /// The job waits: for its next attempt, a time, or a signal.
     Waiting,
     /// A step failed for good; the steps before it are being undone.
     Compensating,
@@ -78,9 +78,18 @@ pub struct Status {
 #[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
 pub struct Step {
     pub id: String,
-    /// `pending`, `retrying`, `succeeded`, `skipped`, `failed` or `compensated`.
+    /// `pending`, `running`, `retrying`, `waiting`, `succeeded`, `skipped`, `failed` or `compensated`.
     pub status: String,
     pub attempts: u32,
+    pub waiting_for: Option<WaitingFor>,
+}
+
+/// The end of a step's rest: its time or its signal, whichever comes first.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct WaitingFor {
+    pub signal: Option<String>,
+    pub until: Option<String>,
 }
 
 /// The failure of a job, or the reason for which it is parked.
@@ -118,7 +127,11 @@ pub struct Event {
     /// Attempts so far.
     #[serde(default)]
     pub attempts: u32,
-    /// The pause before the next attempt, in milliseconds.
+    /// The signal that the step waits for.
+    pub signal: Option<String>,
+    /// Whoever decided.
+    pub actor: Option<String>,
+    /// The pause before the next attempt, or the longest rest, in milliseconds.
     pub next_attempt_after_ms: Option<i64>,
     /// Further data, by the kind of event.
     #[serde(default)]

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
-pub use job::{Event, Events, Failure, JobState, Status, Step};
+pub use job::{Event, Events, Failure, JobState, Status, Step, WaitingFor};
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -118,6 +118,25 @@ impl Client {
     /// As [`Client::submit`].
     pub async fn retry(&self, job: &str, key: Option<&str>) -> Result<Accepted, Error> {
         self.accepted(self.http.post(format!("{}/v1/jobs/{job}/retry", self.url)), key).await
+    }
+
+    /// Sends a job a signal, for which one of its steps waits or will. `payload` is JSON. With an idempotency key, a
+    /// repeated request is the same signal.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn signal(
+        &self,
+        job: &str,
+        name: &str,
+        payload: Option<String>,
+        key: Option<&str>,
+    ) -> Result<Accepted, Error> {
+        let mut request = self.http.post(format!("{}/v1/jobs/{job}/signals/{name}", self.url));
+        if let Some(payload) = payload {
+            request = request.header(CONTENT_TYPE, "application/json").body(payload);
+        }
+        self.accepted(request, key).await
     }
 
     /// The job's status.

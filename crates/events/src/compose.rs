@@ -14,10 +14,10 @@ use crate::header;
 use crate::progress::Progress;
 use crate::record::{Header, Record};
 use crate::schema::WriterIds;
-use crate::time::rfc3339;
 use crate::topic::Topics;
 use crate::trace::Trace;
 use crate::wait::Wait;
+use flow::time::rfc3339;
 
 /// The slip, to its queue. Its message id is that of its token: only one record with it may ever be on the steps
 /// topics.

@@ -3,9 +3,9 @@
 use crate::header;
 use crate::limit::{FAILURE_CLASS_BYTES_MAX, FAILURE_REASON_BYTES_MAX};
 use crate::record::{Header, Inbound, Record};
-use crate::time::{parse_rfc3339, rfc3339};
 use crate::topic::Topics;
 use crate::trace::Trace;
+use flow::time::{parse_rfc3339, rfc3339};
 
 /// The classes of refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

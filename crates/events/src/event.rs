@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
-use flow::slip::Phase;
+use flow::slip::{HoldReason, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{DecodeError, EncodeError};
@@ -90,9 +90,9 @@ impl<'a> TryFrom<&'a JobEvent> for EventWire<'a> {
                 .map(|ms| long("next_attempt_after_ms", ms))
                 .transpose()?,
             data: Json::optional("data", event.data.as_ref())?,
-            reason: carried.reason.as_deref().map(Cow::Borrowed),
-            signal: carried.signal.as_deref().map(Cow::Borrowed),
-            actor: carried.actor.as_deref().map(Cow::Borrowed),
+            reason: event.reason.as_ref().map(|reason| reason.as_str().into()),
+            signal: event.signal.as_deref().map(Cow::Borrowed),
+            actor: event.actor.as_deref().map(Cow::Borrowed),
             branch_status: carried.branch_status.as_deref().map(Cow::Borrowed),
             queue: carried.queue.as_deref().map(Cow::Borrowed),
             deadline_ms: carried.deadline_ms,
@@ -131,10 +131,10 @@ impl TryFrom<EventWire<'_>> for JobEvent {
             steps_total: wire.steps_total,
             next_attempt_after_ms: wire.next_attempt_after_ms.map(duration).transpose()?,
             data: wire.data.map(Json::into_value),
+            reason: wire.reason.as_deref().and_then(HoldReason::read),
+            signal: text(wire.signal),
+            actor: text(wire.actor),
             carried: CarriedEvent {
-                reason: text(wire.reason),
-                signal: text(wire.signal),
-                actor: text(wire.actor),
                 branch_status: text(wire.branch_status),
                 queue: text(wire.queue),
                 deadline_ms: wire.deadline_ms,

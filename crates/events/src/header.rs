@@ -14,6 +14,10 @@ pub const TURN: &str = "meanwhile-turn";
 pub const TURN_PLACE: &str = "meanwhile-turn-place";
 /// On a record without a value, on a steps topic: the lane of its key is free again. See [`crate::lane::Freed`].
 pub const LANE_FREE: &str = "meanwhile-lane-free";
+/// On a slip that was released by something else than its time: the cause, as `flow::slip::ReleasedBy` has it.
+pub const RELEASED_BY: &str = "meanwhile-released-by";
+/// Beside [`RELEASED_BY`]: a signal's payload, JSON in UTF-8.
+pub const RELEASED_PAYLOAD: &str = "meanwhile-released-payload";
 /// On the relay's position: the rows of the outbox that its transaction carries, by name; bytes of the relay's own.
 pub const RELAY_ROWS: &str = "meanwhile-relay-rows";
 /// On the relay's position: the id of the publication that it was streamed by.

@@ -30,9 +30,9 @@ pub mod place;
 pub mod position;
 pub mod progress;
 pub mod record;
+pub mod release;
 pub mod schema;
 mod slip;
-pub mod time;
 mod to_json;
 pub mod topic;
 pub mod trace;
@@ -49,6 +49,7 @@ pub use decode::{
 pub use encode::{encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
 pub use error::{DecodeError, EncodeError};
 pub use field::FEATURES;
+pub use flow::time;
 pub use record::{Inbound, Record};
 pub use schema::{RecordKind, WriterIds};
 pub use writer::Writer;

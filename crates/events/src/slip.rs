@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 
 use flow::facts::JobFacts;
-use flow::slip::{Carried, CarriedStep, Completed, Failure, Search, Slip};
+use flow::slip::{Carried, CarriedStep, Completed, Failure, Released, ReleasedBy, Search, Slip};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::{DecodeError, EncodeError};
 use crate::field::{check_features, forward, job, phase};
@@ -130,7 +131,7 @@ impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {
     type Error = EncodeError;
 
     fn try_from(slip: &'a Slip) -> Result<Self, EncodeError> {
-        let (failure, carried) = (slip.failure.as_ref(), &slip.carried);
+        let (failure, released, carried) = (slip.failure.as_ref(), slip.released.as_ref(), &slip.carried);
         let text = |of: fn(&'a Failure) -> &'a String| failure.map_or("", |failure| of(failure).as_str()).into();
         Ok(Self {
             job: slip.job.to_string().into(),
@@ -160,18 +161,17 @@ impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {
             requires: slip.requires.iter().map(Cow::from).collect(),
             missing: slip.search.as_ref().map(|search| search.missing.as_str().into()),
             looks: slip.search.as_ref().map_or(0, |search| search.looks),
-            released_by: carried.released_by.as_deref().map(Cow::from),
-            released_payload: Json::optional("released_payload", carried.released_payload.as_ref())?,
+            released_by: released.map(|released| released.by.as_str().into()),
+            released_payload: Json::optional(
+                "released_payload",
+                released.and_then(|released| released.payload.as_ref()),
+            )?,
             check_when: carried.check_when,
             run: carried.run.as_str().into(),
             join: carried.join.as_deref().map(Cow::from),
             item: carried.item,
             sequence: carried.sequence,
-            visits: carried
-                .visits
-                .iter()
-                .map(|(step, count)| VisitsWire { step: step.into(), count: *count })
-                .collect(),
+            visits: slip.visits.iter().map(|(step, count)| VisitsWire { step: step.into(), count: *count }).collect(),
             input_ref: carried.input_ref.as_deref().map(Cow::from),
             not_before_ms: carried.not_before_ms,
         })
@@ -209,14 +209,11 @@ impl TryFrom<SlipWire<'_>> for Slip {
         });
         let text = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
         let carried = Carried {
-            released_by: text(wire.released_by),
-            released_payload: wire.released_payload.map(Json::into_value),
             check_when: wire.check_when,
             run: wire.run.into_owned(),
             join: text(wire.join),
             item: wire.item,
             sequence: wire.sequence,
-            visits: wire.visits.into_iter().map(|visits| (visits.step.into_owned(), visits.count)).collect(),
             input_ref: text(wire.input_ref),
             not_before_ms: wire.not_before_ms,
         };
@@ -244,10 +241,18 @@ impl TryFrom<SlipWire<'_>> for Slip {
             deadline_ms: wire.deadline_ms,
             priority: wire.priority,
             search: text(wire.missing).map(|missing| Search { looks: wire.looks, missing }),
+            released: released(wire.released_by.as_deref(), wire.released_payload.map(Json::into_value))?,
+            visits: wire.visits.into_iter().map(|visits| (visits.step.into_owned(), visits.count)).collect(),
             requires: wire.requires.into_iter().map(Cow::into_owned).collect(),
             carried,
         })
     }
+}
+
+fn released(by: Option<&str>, payload: Option<Value>) -> Result<Option<Released>, DecodeError> {
+    let Some(by) = by else { return Ok(None) };
+    let by = ReleasedBy::read(by).ok_or_else(|| DecodeError::field("released_by", by))?;
+    Ok(Some(Released { by, payload }))
 }
 
 impl From<CompletedWire<'_>> for Completed {

@@ -5,7 +5,9 @@ use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason};
 use serde_json::{Value, json};
 
+use crate::cancel::Cancel;
 use crate::error::DecodeError;
+use crate::field::SIGNALS;
 use crate::record::Record;
 
 mod wire;
@@ -202,7 +204,9 @@ pub struct Resume {
     pub at_ms: i64,
 }
 
-/// The name of the signal that a [`Resume`] is. No flow waits for a signal with a dot in its name.
+/// The prefix of the names of our own signals. No flow waits for a signal with a dot in its name.
+const OWN: &str = "meanwhile.";
+/// The name of the signal that a [`Resume`] is.
 const RESUME: &str = "meanwhile.resume";
 
 impl From<Resume> for Signal {
@@ -214,7 +218,51 @@ impl From<Resume> for Signal {
     }
 }
 
+/// The name of the signal that tells the keeper of holds of a [`Cancel`].
+const CANCEL: &str = "meanwhile.cancel";
+
+impl From<&Cancel> for Signal {
+    /// The cancel's features do not travel with it: this version has none.
+    fn from(cancel: &Cancel) -> Self {
+        let Cancel { job, tenant, requested_by, reason, at_ms, id, .. } = cancel.clone();
+        let payload = Some(json!({ "by": requested_by, "reason": reason }));
+        Self { job, tenant, name: CANCEL.to_owned(), id, payload, at_ms }
+    }
+}
+
 impl Signal {
+    /// The cancel, if this signal tells of one.
+    pub fn as_cancel(&self) -> Option<Cancel> {
+        if self.name != CANCEL {
+            return None;
+        }
+        let payload = self.payload.as_ref().unwrap_or(&Value::Null);
+        Some(Cancel {
+            job: self.job,
+            tenant: self.tenant.clone(),
+            requested_by: payload["by"].as_str().unwrap_or_default().to_owned(),
+            reason: payload["reason"].as_str().map(str::to_owned),
+            at_ms: self.at_ms,
+            id: self.id.clone(),
+            requires: Vec::new(),
+        })
+    }
+
+    /// True for a signal that a flow may wait for.
+    pub fn is_for_flow(&self) -> bool {
+        !self.name.starts_with(OWN)
+    }
+
+    /// Its payload, JSON in UTF-8.
+    pub fn payload_bytes(&self) -> Option<Vec<u8>> {
+        self.payload.as_ref().map(|payload| payload.to_string().into_bytes())
+    }
+
+    /// The feature that whoever takes it in must have.
+    pub(crate) fn requires(&self) -> Option<&'static str> {
+        self.is_for_flow().then_some(SIGNALS)
+    }
+
     /// The operator's order, if this signal is one.
     ///
     /// # Errors

@@ -12,13 +12,14 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
-use crate::slip::{Hold, Phase, Slip};
+use crate::slip::{Hold, Phase, ReleasedBy, Slip};
 
 mod answer;
 mod backoff;
 mod body;
 mod call;
 mod output;
+mod pause;
 mod rest;
 mod token;
 
@@ -170,6 +171,10 @@ pub mod code {
     pub const ABORTED: &str = "aborted";
     /// Something that the step needs is not there: it was not attempted.
     pub const MISSING: &str = "missing-step";
+    /// A person said no.
+    pub const REJECTED: &str = "rejected";
+    /// The job came to a step too often.
+    pub const TOO_MANY_VISITS: &str = "too-many-visits";
     /// There was nothing to undo; the call may still have its effect.
     pub const NOTHING_TO_UNDO: &str = "nothing-to-undo";
 }
@@ -216,8 +221,21 @@ pub enum Outcome {
     },
     /// The step was not run because its `when` does not hold.
     Skipped,
+    /// The step rests.
+    Rests(Rest),
+    /// The step waited for a signal, in vain.
+    NotSignalled,
     /// No attempt was made, or it was broken off ([`broken_off`]), because somebody wants the job cancelled.
     Cancelled,
+}
+
+/// A rest that a step asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// Its longest duration in milliseconds; none: until the signal comes.
+    pub release_after_ms: Option<u64>,
+    /// The signal that ends it.
+    pub signal: Option<String>,
 }
 
 /// The consequences of an outcome. All of them are to be committed at once.
@@ -281,6 +299,8 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
 /// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job. Where the
 ///   outcome of the step is unknown and there was nothing to undo, the step is undone once more after its
 ///   [`settle_ms`](crate::definition::Step::settle_ms).
+/// - A step that rests lays the token to rest until its time is over or its signal comes, and goes on with what
+///   released it. The job's deadline ends any rest.
 /// - [`Outcome::Cancelled`] sends a job back. A job on its way back already is not changed by it.
 pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i64) -> Decision {
     let token = token::Token::arrived(definition, slip, now_ms);
@@ -293,13 +313,17 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
             token.failed(out_of_place(status), false, Effect::Refused, None)
         }
         (Phase::Forward, Outcome::Skipped) => token.skipped(),
+        (Phase::Forward, Outcome::Rests(rest)) => token.rests(rest),
+        (Phase::Forward, Outcome::NotSignalled) => token.not_signalled(),
         (Phase::Forward, Outcome::Cancelled) => token.cancelled(),
         (Phase::Undo, Outcome::Succeeded { .. } | Outcome::Failed { effect: Effect::Done, .. }) => token.undone(),
         (Phase::Undo, Outcome::NothingToUndo { status }) => token.nothing_to_undo(status),
         (Phase::Undo, Outcome::Failed { error, retryable, retry_after_ms, .. }) => {
             token.undo_failed(error, retryable, retry_after_ms)
         }
-        (Phase::Undo, Outcome::Cancelled | Outcome::Skipped) => token.unchanged(),
+        (Phase::Undo, Outcome::Cancelled | Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled) => {
+            token.unchanged()
+        }
     }
 }
 
@@ -323,9 +347,16 @@ pub fn broken_off(slip: Slip) -> Slip {
     redelivered(slip)
 }
 
-/// True of a slip that a cancel concerns: a job on its way back is undone already.
+/// True if a cancel changes anything for this slip: a job on its way back is undone already.
 pub fn is_cancellable(slip: &Slip) -> bool {
     slip.phase == Phase::Forward
+}
+
+/// True if no further attempt is to be made for this slip. `is_wanted`: somebody wants its job cancelled, as far as the
+/// caller knows. A slip that a cancel has released says so itself.
+pub fn is_cancelled(slip: &Slip, is_wanted: bool) -> bool {
+    let says_so = slip.released.as_ref().is_some_and(|released| released.by == ReleasedBy::Cancel);
+    is_cancellable(slip) && (is_wanted || says_so)
 }
 
 /// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;

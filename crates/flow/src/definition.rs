@@ -21,19 +21,23 @@ pub mod limit;
 mod node;
 pub mod problem;
 mod read;
+mod read_rest;
 mod read_step;
 mod read_value;
 mod reader;
+mod rest;
 mod route;
 mod step;
 mod visible;
 mod yaml_number;
 
+pub(crate) use duration::parse_ms as parse_duration_ms;
 pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
+pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
-pub use step::{Action, Call, Http, Native, Retry, Step, StepKind};
+pub use step::{Action, Approve, Call, Http, Native, OnTimeout, Retry, Sleep, Step, StepKind, Wait};
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use crate::facts::JobFacts;
 use serde_json::Value;
 
 use crate::id::TokenId;
-use crate::slip::{Phase, Slip};
+use crate::slip::{HoldReason, Phase, Slip};
 use crate::word::Word;
 
 /// The status of a job.
@@ -84,11 +84,13 @@ pub enum EventKind {
     StepRunning,
     /// `step.succeeded`
     StepSucceeded,
-    /// `step.skipped`: its `when` was false.
+    /// `step.skipped`: its `when` was false, or its wait was in vain and the flow goes on all the same.
     StepSkipped,
     /// `step.retrying`: an attempt failed and the next one comes after a hold; or an undo found nothing, and is made
     /// once more after a hold.
     StepRetrying,
+    /// `step.waiting`: its step sleeps, or waits for a signal.
+    StepWaiting,
     /// `step.failed`: for good; what follows is compensation, parking or the end.
     StepFailed,
     /// `step.compensated`: its undo succeeded, or there was nothing to undo at the other side.
@@ -111,12 +113,13 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind of this version.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::JobAccepted,
         Self::StepRunning,
         Self::StepSucceeded,
         Self::StepSkipped,
         Self::StepRetrying,
+        Self::StepWaiting,
         Self::StepFailed,
         Self::StepCompensated,
         Self::JobCompensating,
@@ -140,6 +143,7 @@ impl EventKind {
             Self::StepSucceeded => "step.succeeded",
             Self::StepSkipped => "step.skipped",
             Self::StepRetrying => "step.retrying",
+            Self::StepWaiting => "step.waiting",
             Self::StepFailed => "step.failed",
             Self::StepCompensated => "step.compensated",
             Self::JobCompensating => "job.compensating",
@@ -190,12 +194,18 @@ pub struct JobEvent {
     pub at_ms: i64,
     /// The number of steps of the flow.
     pub steps_total: u32,
-    /// The pause before the next attempt, in milliseconds (`step.retrying`).
+    /// The pause before the next attempt, or the longest rest, in milliseconds (`step.retrying`, `step.waiting`).
     pub next_attempt_after_ms: Option<u64>,
     /// `job.succeeded`: the result. `step.running`: `{worker, since_ms}`, who runs it, and since when in milliseconds
     /// since the Unix epoch. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
     /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`. Otherwise none.
     pub data: Option<Value>,
+    /// The reason for which the token rests (`step.waiting`).
+    pub reason: Option<HoldReason>,
+    /// The signal that it waits for (`step.waiting`).
+    pub signal: Option<String>,
+    /// The person or system that decided, where one did.
+    pub actor: Option<String>,
     /// For later versions.
     pub carried: CarriedEvent,
 }
@@ -203,12 +213,6 @@ pub struct JobEvent {
 /// Fields of an event that nothing in this version uses. `schemas/README.md` says what they are for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CarriedEvent {
-    /// What the token waits for.
-    pub reason: Option<String>,
-    /// The signal that it waits for, or that released it.
-    pub signal: Option<String>,
-    /// Who caused it: a person, or a system.
-    pub actor: Option<String>,
     /// The status of its branch, where that is not the job's.
     pub branch_status: Option<String>,
     /// The queue that the token is in.
@@ -237,6 +241,9 @@ impl JobEvent {
             steps_total,
             next_attempt_after_ms: None,
             data: None,
+            reason: None,
+            signal: None,
+            actor: None,
             carried: CarriedEvent::default(),
         }
     }

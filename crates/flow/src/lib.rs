@@ -17,5 +17,6 @@ pub mod id;
 mod media_type;
 pub mod nearest;
 pub mod slip;
+pub mod time;
 pub mod view;
 pub mod word;

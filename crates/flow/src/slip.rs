@@ -76,13 +76,58 @@ pub struct Search {
     pub missing: String,
 }
 
+/// The release of a slip that rested at the step it is at: its cause, and what that brought.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Released {
+    /// The cause.
+    pub by: ReleasedBy,
+    /// A signal's payload.
+    pub payload: Option<Value>,
+}
+
+/// The cause of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReleasedBy {
+    /// The time for which it was to rest is over.
+    Time,
+    /// The time of the whole job is over.
+    Deadline,
+    /// The signal came that it waited for.
+    Signal,
+    /// An operator sent it on.
+    Operator,
+    /// Somebody wants the job cancelled.
+    Cancel,
+    /// A cause of a later version.
+    Other(Word),
+}
+
+impl ReleasedBy {
+    /// Every cause of this version.
+    pub const ALL: [Self; 5] = [Self::Time, Self::Deadline, Self::Signal, Self::Operator, Self::Cancel];
+
+    /// The word used on Kafka.
+    pub const fn as_str(&self) -> &str {
+        match self {
+            Self::Time => "time",
+            Self::Deadline => "deadline",
+            Self::Signal => "signal",
+            Self::Operator => "operator",
+            Self::Cancel => "cancel",
+            Self::Other(word) => word.as_str(),
+        }
+    }
+
+    /// The reverse of [`ReleasedBy::as_str`], for what a later version may have written.
+    pub fn read(text: &str) -> Option<Self> {
+        let known = Self::ALL.into_iter().find(|by| by.as_str() == text);
+        known.or_else(|| Word::new(text).map(Self::Other))
+    }
+}
+
 /// Fields of a slip that nothing in this version uses: it carries them on. `schemas/README.md` says what they are for.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Carried {
-    /// The cause of its last release.
-    pub released_by: Option<String>,
-    /// What that brought.
-    pub released_payload: Option<Value>,
     /// True if the step's `when` is still to be decided.
     pub check_when: bool,
     /// The mark of the run whose steps may all have been done.
@@ -93,8 +138,6 @@ pub struct Carried {
     pub item: Option<i64>,
     /// The next place in the order in which steps are undone.
     pub sequence: i64,
-    /// The visits of steps that the job has come to more than once: the step's id and their number.
-    pub visits: Vec<(String, u32)>,
     /// The place of the input, where it does not travel with the slip.
     pub input_ref: Option<String>,
     /// The time before which the step is not to be run, in milliseconds since the Unix epoch.
@@ -172,6 +215,11 @@ pub struct Slip {
     pub priority: u8,
     /// Present while it looks in vain for what it needs.
     pub search: Option<Search>,
+    /// Present once it has rested at its step because the step asked for it, or was released in an unusual way.
+    pub released: Option<Released>,
+    /// The visits of steps that no entry of `done` tells of, where the job may come to them again: the step's id and
+    /// their number.
+    pub visits: Vec<(String, u32)>,
     /// Features that a worker must have to take it, by their words. This version has none.
     pub requires: Vec<String>,
     /// For later versions.
@@ -224,6 +272,10 @@ pub enum HoldReason {
     Turn,
     /// It waits for room: too many long steps of its queue are under way.
     Room,
+    /// Its step sleeps.
+    Timer,
+    /// Its step waits for a signal.
+    Signal,
     /// It waits to be read: the schema registry did not answer when its turn came, or a later version has written it.
     Unread,
     /// A reason of a later version. It rests until its time has come.
@@ -232,8 +284,17 @@ pub enum HoldReason {
 
 impl HoldReason {
     /// Every reason of this version.
-    pub const ALL: [Self; 7] =
-        [Self::Backoff, Self::Attention, Self::MissingStep, Self::Running, Self::Turn, Self::Room, Self::Unread];
+    pub const ALL: [Self; 9] = [
+        Self::Backoff,
+        Self::Attention,
+        Self::MissingStep,
+        Self::Running,
+        Self::Turn,
+        Self::Room,
+        Self::Timer,
+        Self::Signal,
+        Self::Unread,
+    ];
 
     /// The word used on Kafka, in Postgres and over HTTP.
     pub const fn as_str(&self) -> &str {
@@ -244,6 +305,8 @@ impl HoldReason {
             Self::Running => "running",
             Self::Turn => "turn",
             Self::Room => "room",
+            Self::Timer => "timer",
+            Self::Signal => "signal",
             Self::Unread => "unread",
             Self::Other(word) => word.as_str(),
         }
@@ -267,4 +330,6 @@ pub struct Hold {
     pub reason: HoldReason,
     /// The time in milliseconds after which it is released by itself; none: only by another record.
     pub release_after_ms: Option<u64>,
+    /// The name of the signal that it waits for.
+    pub signal: Option<String>,
 }

@@ -18,6 +18,8 @@ pub enum StepStatus {
     Running,
     /// An attempt failed, another one is to come.
     Retrying,
+    /// It sleeps, or waits for a signal.
+    Waiting,
     /// Done.
     Succeeded,
     /// Its `when` was false.
@@ -47,6 +49,19 @@ pub struct StepView {
     pub next_attempt_at_ms: Option<i64>,
     /// The attempt that is under way, where it has been for long.
     pub running: Option<Running>,
+    /// What it rests for, while it does.
+    pub waiting_for: Option<WaitingFor>,
+    /// Whoever decided about it.
+    pub decided_by: Option<String>,
+}
+
+/// The end of a rest: its time or its signal, whichever comes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingFor {
+    /// The signal's name.
+    pub signal: Option<String>,
+    /// The time in milliseconds since the Unix epoch, by the clock of the process that told of the rest.
+    pub until_ms: Option<i64>,
 }
 
 /// An attempt that takes long, or the undo of a step that does.
@@ -115,6 +130,7 @@ impl StepStatus {
             Self::Pending => "pending",
             Self::Running => "running",
             Self::Retrying => "retrying",
+            Self::Waiting => "waiting",
             Self::Succeeded => "succeeded",
             Self::Skipped => "skipped",
             Self::Failed => "failed",
@@ -183,6 +199,7 @@ impl JobView {
         // A long call that an earlier event reported is over too.
         if let Some(step) = self.steps.iter_mut().find(|step| Some(&step.id) == event.step.as_ref()) {
             step.running = None;
+            step.waiting_for = None;
         }
         match event.kind {
             EventKind::JobAccepted | EventKind::JobResumed => self.error = None,
@@ -192,6 +209,7 @@ impl JobView {
             EventKind::StepFailed => self.end_step(event, StepStatus::Failed, since_ms),
             EventKind::StepCompensated => self.undo_step(event),
             EventKind::StepRetrying => self.retry_step(event, since_ms),
+            EventKind::StepWaiting => self.rest_step(event, since_ms),
             EventKind::JobCompensating => {
                 self.give_up_retries();
                 self.error = failure(event);
@@ -224,6 +242,7 @@ impl JobView {
     fn end_step(&mut self, event: &JobEvent, status: StepStatus, since_ms: i64) {
         let Some(step) = self.step_of(event, since_ms) else { return };
         step.status = status;
+        step.decided_by.clone_from(&event.actor);
         step.attempts = event.attempts;
         step.ended_at_ms = Some(event.at_ms);
         step.next_attempt_at_ms = None;
@@ -234,7 +253,8 @@ impl JobView {
     fn give_up_retries(&mut self) {
         for step in &mut self.steps {
             step.next_attempt_at_ms = None;
-            if matches!(step.status, StepStatus::Retrying | StepStatus::Running) {
+            step.waiting_for = None;
+            if matches!(step.status, StepStatus::Retrying | StepStatus::Running | StepStatus::Waiting) {
                 step.status = StepStatus::Failed;
             }
         }
@@ -253,6 +273,17 @@ impl JobView {
         if stuck.is_some() {
             self.compensation.get_or_insert_default().stuck = stuck;
         }
+    }
+
+    fn rest_step(&mut self, event: &JobEvent, since_ms: i64) {
+        let Some(step) = self.step_of(event, since_ms) else { return };
+        let after_ms = event.next_attempt_after_ms.and_then(|after_ms| i64::try_from(after_ms).ok());
+        step.status = StepStatus::Waiting;
+        step.waiting_for = Some(WaitingFor {
+            signal: event.signal.clone(),
+            until_ms: after_ms.map(|after_ms| event.at_ms.saturating_add(after_ms)),
+        });
+        (step.error, step.ended_at_ms, step.next_attempt_at_ms) = (None, None, None);
     }
 
     fn undo_step(&mut self, event: &JobEvent) {
@@ -305,6 +336,8 @@ impl StepView {
             error: None,
             next_attempt_at_ms: None,
             running: None,
+            waiting_for: None,
+            decided_by: None,
         }
     }
 }

@@ -122,6 +122,13 @@ fn step(step: &StepView) -> Value {
     if let Some(running) = &step.running {
         body.insert("running".to_owned(), json!({ "worker": running.worker, "since": rfc3339(running.since_ms) }));
     }
+    if let Some(waiting) = &step.waiting_for {
+        let until = waiting.until_ms.map(rfc3339);
+        body.insert("waiting_for".to_owned(), json!({ "signal": waiting.signal, "until": until }));
+    }
+    if let Some(by) = &step.decided_by {
+        body.insert("decided_by".to_owned(), by.as_str().into());
+    }
     if let Some(error) = &step.error {
         body.insert("error".to_owned(), error.clone());
     }
@@ -162,6 +169,9 @@ pub(crate) fn event(cursor: i64, event: &JobEvent) -> Value {
         put("attempts", Some(event.attempts.into()));
     }
     put("next_attempt_after_ms", event.next_attempt_after_ms.map(Value::from));
+    put("reason", event.reason.as_ref().map(|reason| reason.as_str().into()));
+    put("signal", event.signal.as_deref().map(Value::from));
+    put("actor", event.actor.as_deref().map(Value::from));
     put("data", event.data.clone());
     body
 }

@@ -8,7 +8,7 @@ use web::frame::Frame;
 use web::problem;
 
 use crate::state::Api;
-use crate::{asyncapi, dead_letters, flows, history, openapi, result, retry, status, submit};
+use crate::{asyncapi, dead_letters, flows, history, openapi, result, retry, signal, status, submit};
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
 pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
@@ -31,6 +31,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/openapi.json", get(openapi::show))
         .route("/v1/jobs/{job}/retry", post(retry::retry))
+        .route("/v1/jobs/{job}/signals/{name}", post(signal::send))
         .fallback(submit::submit_by_route)
         .with_state(api)
         .merge(problem::router())

@@ -45,6 +45,7 @@ mod projected;
 mod recent;
 mod result;
 mod retry;
+mod signal;
 mod spans;
 mod state;
 mod status;

@@ -28,7 +28,7 @@ use crate::state::Api;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Set on the answer to a repeated request.
-const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// The most schema violations in one answer.
 const ERRORS_MAX: usize = 50;
 
@@ -83,7 +83,8 @@ pub(crate) async fn submit_by_route(
     }
 }
 
-fn unreadable(rejection: &BytesRejection) -> Problem {
+/// The problem of a body that did not come whole.
+pub(crate) fn unreadable(rejection: &BytesRejection) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         Problem::new(Kind::PayloadTooLarge, "The body is over the limit of this service.")
     } else {
@@ -207,7 +208,8 @@ fn bad_key(error: KeyError) -> Problem {
     Problem::new(Kind::InvalidIdempotencyKey, format!("{error}."))
 }
 
-fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Problem> {
+/// The body's JSON, or the problem with its place.
+pub(crate) fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Problem> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !is_json(media_type) {
         let detail = match media_type {
@@ -228,6 +230,11 @@ fn is_json(media_type: &str) -> bool {
 }
 
 pub(crate) fn schema_violation(BadInput(errors): BadInput) -> Problem {
+    violations("The input", errors)
+}
+
+/// `what` violates its schema.
+pub(crate) fn violations(what: &str, errors: Vec<InputError>) -> Problem {
     let count = errors.len();
     let told: Vec<Value> = errors
         .into_iter()
@@ -236,7 +243,7 @@ pub(crate) fn schema_violation(BadInput(errors): BadInput) -> Problem {
         .collect();
     let detail = match told.as_slice() {
         [only] => format!("{}: {}", only["pointer"].as_str().unwrap_or("#"), only["detail"].as_str().unwrap_or("")),
-        _ => format!("The input violates the flow's schema in {count} places."),
+        _ => format!("{what} violates the flow's schema in {count} places."),
     };
     Problem::new(Kind::SchemaViolation, detail).with("errors", told)
 }

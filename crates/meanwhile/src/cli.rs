@@ -308,6 +308,24 @@ pub(crate) enum JobsCommand {
     Show(ShowArgs),
     /// Let a parked or waiting job go on from where it stopped, or start a finished one anew as another job
     Retry(RetryArgs),
+    /// Send a job the signal that one of its steps waits for
+    Signal(SignalArgs),
+}
+
+/// `meanwhile jobs signal`
+#[derive(Debug, Args)]
+pub(crate) struct SignalArgs {
+    /// The job's id
+    pub(crate) job: String,
+    /// The signal's name
+    pub(crate) name: String,
+    /// Its payload as JSON, @FILE, or - for standard input; without it there is none
+    pub(crate) payload: Option<String>,
+    /// The Idempotency-Key: requests with the same key are one signal
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 /// `meanwhile jobs show`

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use client::{Client, Error, Events, JobState, Status};
 
-use crate::cli::{RetryArgs, ShowArgs, SubmitArgs};
+use crate::cli::{RetryArgs, ShowArgs, SignalArgs, SubmitArgs};
 use crate::timeline::Timeline;
 
 /// The interval at which a followed job is read.
@@ -39,6 +39,16 @@ pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     }
     until_resumed(&client, &running).await?;
     follow(&client, &running).await
+}
+
+/// `meanwhile jobs signal`: prints the job's id.
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn signal(args: SignalArgs) -> anyhow::Result<ExitCode> {
+    let payload = args.payload.as_deref().map(input).transpose()?;
+    let client = Client::new(&args.api.url)?;
+    let sent = client.signal(&args.job, &args.name, payload, args.key.as_deref()).await.map_err(explained)?;
+    println!("{}", sent.job);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A parked job stays `needs_attention` until the signal has reached its token; only then there is something to follow.

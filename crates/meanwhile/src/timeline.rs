@@ -70,8 +70,10 @@ impl Timeline {
         let pause_ms = event.next_attempt_after_ms.unwrap_or_default();
         let (sign, tone, words) = match event.kind.as_str() {
             "job.accepted" => ("o", Tone::Plain, "accepted".to_owned()),
-            "step.succeeded" => ("+", Tone::Good, format!("done{}", attempts(event))),
+            "step.succeeded" => ("+", Tone::Good, format!("done{}{}", attempts(event), decided(event))),
+            "step.skipped" if !message.is_empty() => ("-", Tone::Wait, format!("{message}; the job goes on")),
             "step.skipped" => ("-", Tone::Plain, "skipped".to_owned()),
+            "step.waiting" => (".", Tone::Wait, waits(event)),
             "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {pause_ms} ms")),
             "step.failed" if undo => ("!", Tone::Bad, format!("cannot be undone: {message}")),
             "step.failed" => ("x", Tone::Bad, format!("{message}{}", attempts(event))),
@@ -120,6 +122,20 @@ impl Timeline {
 
 fn attempts(event: &Event) -> String {
     if event.attempts > 1 { format!(" (attempt {})", event.attempts) } else { String::new() }
+}
+
+fn decided(event: &Event) -> String {
+    event.actor.as_ref().map(|actor| format!(", approved by {actor}")).unwrap_or_default()
+}
+
+fn waits(event: &Event) -> String {
+    let for_ms = event.next_attempt_after_ms.map(|ms| format!("{} s", ms / 1_000));
+    match (&event.signal, for_ms) {
+        (Some(signal), Some(longest)) => format!("waits for `{signal}`, {longest} at most"),
+        (Some(signal), None) => format!("waits for `{signal}`"),
+        (None, Some(length)) => format!("sleeps for {length}"),
+        (None, None) => "rests".to_owned(),
+    }
 }
 
 fn millis_of_day(at: &str) -> Option<i64> {

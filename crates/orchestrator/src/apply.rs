@@ -10,6 +10,7 @@ use store::{Tx, dead_letters, holds, jobs, outbox};
 use tokio::sync::Notify;
 
 use crate::resume::Resumer;
+use crate::signals;
 use crate::take_in::{TakeIn, TakenIn, log_refused};
 
 /// Applies batches.
@@ -45,6 +46,7 @@ impl Service for Orchestrator {
         let TakeIn { writer, reader, clock } = &self.take_in;
         taken_in.resumed = Resumer { writer, reader, clock }.resume(tx, &taken_in.to_resume).await?;
         outbox::append(tx, &taken_in.resumed.records).await?;
+        taken_in.signalled = signals::meet(tx, &taken_in.holds, &taken_in.signals).await?;
         dead_letters::index(tx, &taken_in.indexed).await?;
         outbox::append(tx, &taken_in.dead_letters).await?;
         stop_at("orchestrator.before-commit");
@@ -55,6 +57,7 @@ impl Service for Orchestrator {
         stop_at("orchestrator.after-commit");
         taken_in.refused.iter().for_each(log_refused);
         taken_in.resumed.log();
+        metrics::counter!("meanwhile_holds_released_total").increment(taken_in.signalled);
         let lost = taken_in.long_calls.log();
         if lost > 0 {
             self.worker_lost.notify_one();

@@ -18,17 +18,12 @@ pub(crate) fn kept(writer: &Writer, record: &Inbound, what: &str, now_ms: i64) -
     metrics::counter!("meanwhile_missing_steps_total", "kind" => MissingKind::Version.as_str()).increment(1);
     let Inbound { topic, partition, offset, .. } = record;
     tracing::warn!(topic, partition, offset, what, "a later version has written this wait; it is kept and sent again");
-    Some(NewHold {
-        token: TokenId::of_place(job, place),
-        reason: HoldReason::MissingStep,
-        release_after_ms: Some(rest_ms),
-        record: Record {
-            topic: record.topic.clone(),
-            key: record.key.clone(),
-            value: record.value.clone(),
-            headers: record.headers.clone(),
-        },
-        worker: None,
-        place: None,
-    })
+    let as_it_is = Record {
+        topic: record.topic.clone(),
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.clone(),
+    };
+    let hold = NewHold::new(TokenId::of_place(job, place), HoldReason::MissingStep, as_it_is);
+    Some(NewHold { release_after_ms: Some(rest_ms), ..hold })
 }

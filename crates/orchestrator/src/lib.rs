@@ -29,6 +29,7 @@ mod lanes;
 mod later;
 mod release;
 mod resume;
+mod signals;
 mod take_in;
 mod trace;
 mod upkeep;

@@ -14,6 +14,7 @@ use service_kit::trace::{Message, Span, is_on};
 use store::dead_letters::{DeadLetter, Original};
 use store::holds::NewHold;
 use store::jobs::ObservedEvent;
+use store::signals::NewSignal;
 
 use crate::lanes::LongCalls;
 use crate::later;
@@ -30,6 +31,8 @@ pub(crate) struct TakenIn {
     /// Tokens that an operator resumes. They rest already or are among these holds: holds and signals of a job
     /// come by one partition, in order.
     pub(crate) to_resume: Vec<TokenId>,
+    /// Signals for which flows wait.
+    pub(crate) signals: Vec<NewSignal>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
     /// Dead letters that were read from their topic, for the index.
@@ -38,6 +41,8 @@ pub(crate) struct TakenIn {
     pub(crate) dead_letters: Vec<Record>,
     /// The reasons, one for each of those dead letters.
     pub(crate) refused: Vec<RefusedRecord>,
+    /// The number of tokens that were released by their signals; known after the write.
+    pub(crate) signalled: u64,
     /// The resumed tokens; known after the write.
     pub(crate) resumed: Resumed,
 }
@@ -52,8 +57,7 @@ impl TakenIn {
         let Unread { token, mut record, rest, .. } = unread;
         // The slip may carry the headers of an earlier turn.
         record.headers.retain(|(name, _)| name != header::TURN && name != header::TURN_PLACE);
-        let mut hold =
-            NewHold { token, reason: HoldReason::Unread, release_after_ms: None, record, worker: None, place: None };
+        let mut hold = NewHold::new(token, HoldReason::Unread, record);
         match rest {
             UnreadRest::Until(after_ms) => {
                 hold.release_after_ms = Some(after_ms);
@@ -167,6 +171,7 @@ impl TakeIn {
                 Wait::Outcome(outcome) => taken_in.long_calls.outcome(outcome),
                 Wait::Alive(alive) => taken_in.long_calls.alive(&alive),
                 Wait::Question(question) => taken_in.long_calls.question(&question),
+                Wait::Signal(signal) if signal.is_for_flow() => taken_in.signals.push(new_signal(signal)),
                 Wait::Signal(signal) => taken_in.to_resume.push(token(&signal)?),
             }
         } else if topic == self.writer.topics.dead_letters() {
@@ -226,13 +231,11 @@ impl TakeIn {
         if let Some(context) = span.point() {
             trace.context = context;
         }
+        let record = self.writer.slip_as_it_is(&hold.queue, &hold.slip, slip, &trace);
         NewHold {
-            token: hold.slip.token(),
-            reason: hold.reason,
             release_after_ms: hold.release_after_ms,
-            record: self.writer.slip_as_it_is(&hold.queue, &hold.slip, slip, &trace),
-            worker: None,
-            place: None,
+            signal: hold.signal.clone(),
+            ..NewHold::new(hold.slip.token(), hold.reason, record)
         }
     }
 }
@@ -241,7 +244,12 @@ fn unreadable(reason: String) -> Refused {
     Refused::new(Class::Unreadable, reason)
 }
 
-/// The only signal that this version knows.
+fn new_signal(signal: Signal) -> NewSignal {
+    let payload = signal.payload_bytes();
+    NewSignal { job: signal.job, name: signal.name, id: signal.id, payload }
+}
+
+/// The only signal of our own that this version knows.
 fn token(signal: &Signal) -> Result<TokenId, NotTaken> {
     let resume = signal.as_resume().map_err(|error| unreadable(error.to_string()))?;
     let Some(Resume { token, .. }) = resume else {

@@ -11,11 +11,12 @@ use service_kit::health::Readiness;
 use service_kit::{Clock, error_chain};
 use store::dead_letters::{self, FORGOTTEN_MAX};
 use store::offsets::{TopicPartition, positions};
-use store::{Pool, jobs};
+use store::{Pool, jobs, signals};
 use tokio_util::sync::CancellationToken;
 
 /// The pause between rounds.
 const INTERVAL: Duration = Duration::from_secs(3_600);
+const SECONDS_A_DAY: u64 = 24 * 3_600;
 /// The pause between attempts while Postgres is down.
 const RETRY: Duration = Duration::from_secs(5);
 /// Days for which partitions exist in advance.
@@ -46,6 +47,8 @@ impl Upkeep {
         jobs::ensure_partitions(&self.pool, DAYS_AHEAD).await?;
         if self.keep_jobs_d > 0 {
             self.retire_jobs().await?;
+            let kept = Duration::from_secs(u64::from(self.keep_jobs_d) * SECONDS_A_DAY);
+            while signals::retire(&self.pool, kept).await? > 0 {}
         }
         while dead_letters::forget(&self.pool, DEAD_LETTERS_KEPT_MS).await? == FORGOTTEN_MAX.unsigned_abs() {}
         // Kafka's absence does no harm: the next round tries again.

@@ -1,7 +1,7 @@
 //! The state after a decision, and what the decision tells.
 
 use flow::decide::{Decision, Next, code};
-use flow::event::{EventKind, JobStatus};
+use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::slip::{HoldReason, Phase};
 
 use crate::probe::message_of;
@@ -26,7 +26,9 @@ pub(crate) struct Unevaluable {
 
 /// Takes the decision in. What stands at the services is the caller's to change, before.
 pub(crate) fn moved(before: &State, decision: &Decision) -> Moved {
-    let skipped = decision.events.iter().filter(|event| event.kind == EventKind::StepSkipped);
+    // One with data waited in vain.
+    let is_skip = |event: &&JobEvent| event.kind == EventKind::StepSkipped && event.data.is_none();
+    let skipped = decision.events.iter().filter(is_skip);
     let skipped = skipped.filter_map(|event| event.step.clone()).collect();
     let unevaluable = decision.events.iter().find_map(|event| {
         let data = event.data.as_ref()?;
@@ -41,6 +43,7 @@ pub(crate) fn moved(before: &State, decision: &Decision) -> Moved {
         Next::Step { slip, .. } | Next::RetryNow { slip, .. } => (slip, Rest::Ready),
         Next::Hold(hold) => match (hold.reason, hold.release_after_ms) {
             (HoldReason::Attention, _) => (&hold.slip, Rest::Parked),
+            (HoldReason::Signal, after_ms) => (&hold.slip, Rest::Waiting { ends: after_ms.is_some() }),
             (_, Some(_)) => (&hold.slip, Rest::Ready),
             (_, None) => (&hold.slip, Rest::ForEver),
         },
@@ -80,6 +83,7 @@ fn end(state: &mut State) {
     state.slip.failure = None;
     state.slip.phase = Phase::Forward;
     state.slip.deadline_ms = None;
+    state.slip.released = None;
     state.is_late = false;
     state.made = false;
 }

@@ -36,9 +36,20 @@ pub struct Case {
     pub(crate) outcomes: Vec<(CallName, Vec<Given>)>,
     /// The step before which somebody cancels the job.
     pub(crate) cancel_before: Option<String>,
+    /// What is sent to the job, in order.
+    pub(crate) signals: Vec<GivenSignal>,
     /// How often an operator sends it on when it is parked.
     pub(crate) resumes: u64,
     pub(crate) expected: Expected,
+}
+
+/// A signal of a case.
+#[derive(Debug)]
+pub(crate) struct GivenSignal {
+    pub(crate) name: String,
+    /// The time at which it comes, after the acceptance.
+    pub(crate) at_ms: u64,
+    pub(crate) payload: Value,
 }
 
 /// A step, and the direction in which it is called.
@@ -150,6 +161,7 @@ fn case(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Case> {
         input: serde_json::json!({}),
         outcomes: Vec::new(),
         cancel_before: None,
+        signals: Vec::new(),
         resumes: 0,
         expected,
     };
@@ -160,7 +172,10 @@ fn case(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Case> {
 }
 
 fn given(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, case: &mut Case) -> Option<()> {
-    let fields = reader.fields(node, "`given`", &["input", "steps", "undo", "cancel_before", "resumes"])?;
+    let fields = reader.fields(node, "`given`", &["input", "steps", "undo", "signals", "cancel_before", "resumes"])?;
+    if let Some(node) = fields.get("signals") {
+        case.signals = signals(reader, node, flow);
+    }
     if let Some(node) = fields.get("input") {
         case.input = node.to_json();
         let errors = flow.definition.validate_input(&case.input);
@@ -184,6 +199,31 @@ fn given(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, case: &mut Case)
     case.resumes =
         fields.get("resumes").and_then(|node| reader.whole_number(node, "`resumes`", 0..=100)).unwrap_or_default();
     Some(())
+}
+
+fn signals(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Vec<GivenSignal> {
+    let items = reader.list(node, "`signals`").unwrap_or_default();
+    items.iter().filter_map(|item| signal(reader, item, flow)).collect()
+}
+
+fn signal(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<GivenSignal> {
+    let fields = reader.fields(node, "a signal", &["signal", "at", "payload"])?;
+    let waits: Vec<_> = flow.definition.steps().iter().filter_map(|step| step.wait()).collect();
+    let known: Vec<&str> = waits.iter().map(|wait| wait.signal.as_str()).collect();
+    let Some(named) = fields.get("signal") else {
+        reader.missing(fields.place, "a signal", "signal");
+        return None;
+    };
+    let name = reader.word(named, "`signal`", &known)?.to_owned();
+    let payload = fields.get("payload").map_or(Value::Null, Node::to_json);
+    let place = fields.get("payload").map_or(named.place, |node| node.place);
+    let of_name = waits.iter().filter(|wait| wait.signal == name);
+    let errors = of_name.map(|wait| wait.validate(&payload)).min_by_key(Vec::len).unwrap_or_default();
+    for error in errors {
+        reader.problem(place, format!("the flow refuses this payload: `{}`: {}", error.pointer, error.detail));
+    }
+    let at_ms = fields.get("at").and_then(|node| reader.duration_ms(node, "`at`", 0..=limit::DEADLINE_MS_MAX));
+    Some(GivenSignal { name, at_ms: at_ms.unwrap_or_default(), payload })
 }
 
 fn step_name(reader: &mut Reader<'_>, place: Place, text: &str, flow: &FlowFile) -> Option<String> {

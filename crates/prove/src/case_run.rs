@@ -6,11 +6,11 @@ use flow::decide::{
 };
 use flow::definition::Definition;
 use flow::event::JobEvent;
-use flow::slip::{HoldReason, Phase, Slip};
+use flow::slip::{Hold, HoldReason, Phase, Released, ReleasedBy, Slip};
 use flow::view::JobView;
 use serde_json::{Map, Value, json};
 
-use crate::case::{Answer, CallName, Case, CaseFile, Given, Run};
+use crate::case::{Answer, CallName, Case, CaseFile, Given, GivenSignal, Run};
 use crate::compare::{Difference, compare};
 use crate::flow_file::FlowFile;
 use crate::probe::new_job;
@@ -68,6 +68,8 @@ struct Runner<'a> {
     now_ms: i64,
     cursor: i64,
     resumes_left: u64,
+    /// The places of the signals that were used.
+    signals_used: Vec<usize>,
     was_cancelled: bool,
     run: Run,
 }
@@ -76,7 +78,8 @@ impl<'a> Runner<'a> {
     fn new(definition: &'a Definition, env: &'a Env, case: &'a Case) -> Self {
         let run = Run { view: None, calls: Vec::new(), stopped: None };
         let resumes_left = case.resumes;
-        Self { definition, env, case, now_ms: 0, cursor: -1, resumes_left, was_cancelled: false, run }
+        let signals_used = Vec::new();
+        Self { definition, env, case, now_ms: 0, cursor: -1, resumes_left, signals_used, was_cancelled: false, run }
     }
 
     fn run(mut self) -> Run {
@@ -150,11 +153,38 @@ impl<'a> Runner<'a> {
                 self.take(&event);
                 Some(hold.slip)
             }
+            Next::Hold(hold) if hold.reason == HoldReason::Signal => self.wait(hold),
             Next::Hold(hold) => {
                 self.now_ms = self.now_ms.saturating_add_unsigned(hold.release_after_ms?);
                 Some(hold.slip)
             }
             Next::End => None,
+        }
+    }
+
+    /// The signal comes in time, or the time passes.
+    fn wait(&mut self, hold: Hold) -> Option<Slip> {
+        let end_ms = hold.release_after_ms.map(|after_ms| self.now_ms.saturating_add_unsigned(after_ms));
+        let mut given = self.case.signals.iter().enumerate();
+        let next = given
+            .find(|(place, signal)| Some(&signal.name) == hold.signal.as_ref() && !self.signals_used.contains(place));
+        let at_ms = |signal: &GivenSignal| i64::try_from(signal.at_ms).unwrap_or(i64::MAX).max(self.now_ms);
+        match next.map(|(place, signal)| (place, at_ms(signal), signal)) {
+            Some((place, at_ms, signal)) if end_ms.is_none_or(|end_ms| at_ms < end_ms) => {
+                self.now_ms = at_ms;
+                self.signals_used.push(place);
+                let released = Released { by: ReleasedBy::Signal, payload: Some(signal.payload.clone()) };
+                Some(Slip { released: Some(released), ..hold.slip })
+            }
+            _ => {
+                if end_ms.is_none() {
+                    let signal = hold.signal.unwrap_or_default();
+                    self.run.stopped =
+                        Some(format!("the job waits for `{signal}`, and the case sends no more of them"));
+                }
+                self.now_ms = end_ms?;
+                Some(hold.slip)
+            }
         }
     }
 

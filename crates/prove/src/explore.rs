@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use flow::decide::{Outcome, Prepared, advance, code, prepare, redelivered};
+use flow::decide::{Outcome, Prepared, Rest as Rested, advance, code, prepare, redelivered};
 use flow::event::JobStatus;
 use flow::slip::Phase;
 
@@ -12,8 +12,12 @@ use crate::flow_file::Part;
 use crate::happening::{Change, Possible, What, answers, has_effect};
 use crate::probe::missing_path;
 use crate::state::{Rest, State};
-use crate::way::{Happening, Node, Then};
+use crate::way::{Happening, Node, Then, then};
 use crate::world::World;
+
+mod rests;
+
+use rests::is_sleep;
 
 /// States between two reports of progress.
 const REPORT_EVERY: usize = 1_000;
@@ -128,6 +132,7 @@ impl<'w> Walk<'w> {
                 let resumed = State { rest: Rest::Ready, made: false, ..state.clone() };
                 self.turn(id, state, What::Resumed, resumed);
             }
+            Rest::Waiting { ends } => self.expand_waiting(id, state, ends),
             Rest::Ready => self.expand_ready(id, state),
         }
     }
@@ -138,6 +143,10 @@ impl<'w> Walk<'w> {
         match prepare(&world.definition, &state.slip, &world.env, now_ms) {
             Prepared::Outcome(outcome) => match self.decided(id, state, &outcome) {
                 Some(what) => self.decide(id, state, outcome, vec![(what, Change::None)], false),
+                None if is_sleep(world, state) => {
+                    let rest = Outcome::Rests(Rested { release_after_ms: Some(1), signal: None });
+                    self.decide(id, state, rest, vec![(What::Rests, Change::None)], false);
+                }
                 None => self.call(id, state),
             },
             // Whatever the worker of this proof does not have, another one has.
@@ -154,7 +163,13 @@ impl<'w> Walk<'w> {
 
     /// What happens without a call; none where only the values of this proof are at fault.
     fn decided(&mut self, id: u32, state: &State, outcome: &Outcome) -> Option<What> {
-        let Outcome::Failed { error, .. } = outcome else { return Some(What::SkippedAnew) };
+        let error = match outcome {
+            Outcome::Failed { error, .. } => error,
+            Outcome::Rests(_) => return Some(What::Rests),
+            Outcome::Succeeded { .. } => return Some(What::Slept),
+            Outcome::NotSignalled => return Some(What::WaitedInVain),
+            Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => return Some(What::SkippedAnew),
+        };
         if error.code != code::EXPRESSION_FAILED {
             return Some(What::DeadlineFound);
         }
@@ -208,7 +223,8 @@ impl<'w> Walk<'w> {
         for (what, change) in ways {
             let mut before = changed(state, change);
             before.is_late |= is_late;
-            if let (What::Succeeds { output }, Phase::Forward) = (&what, state.slip.phase) {
+            if let (What::Succeeds { output } | What::Signalled { output }, Phase::Forward) = (&what, state.slip.phase)
+            {
                 before.outputs.push((state.slip.step.clone(), *output));
             }
             let moved = moved(&before, &decision);
@@ -226,7 +242,7 @@ impl<'w> Walk<'w> {
             then: then(before, &moved.state),
         };
         if let Some(unevaluable) = moved.unevaluable.take() {
-            let succeeded = matches!(happening.what, What::Succeeds { .. });
+            let succeeded = matches!(happening.what, What::Succeeds { .. } | What::Signalled { .. });
             let real = self.is_real(&unevaluable.message, before)
                 && !(succeeded && names_step(&unevaluable.message, &before.slip.step));
             match (real, &unevaluable.step) {
@@ -379,15 +395,6 @@ fn changed(state: &State, change: Change) -> State {
         Change::Undone => drop(state.stands.remove(&effect)),
     }
     state
-}
-
-fn then(before: &State, after: &State) -> Then {
-    match after.rest {
-        Rest::Ended(status) => Then::Ends(status),
-        Rest::Parked => Then::Parks,
-        Rest::Ready | Rest::ForEver if before.slip.phase != after.slip.phase => Then::TurnsBack,
-        Rest::Ready | Rest::ForEver => Then::GoesOn,
-    }
 }
 
 /// True if the message says that something of this step's output is missing.

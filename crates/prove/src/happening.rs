@@ -34,6 +34,16 @@ pub(crate) enum What {
     WorkerLost { done: bool },
     /// The call cannot be made, since an expression cannot be evaluated.
     Unevaluable { message: String },
+    /// It sleeps, or waits for a signal.
+    Rests,
+    /// The sleep is over.
+    Slept,
+    /// The signal comes, with the payload of this number.
+    Signalled { output: usize },
+    /// Somebody rejects.
+    Rejected,
+    /// The time for the signal is over.
+    WaitedInVain,
     /// The step is looked at again, and its condition does not hold.
     SkippedAnew,
     /// Time passes.

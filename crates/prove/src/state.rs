@@ -31,6 +31,8 @@ pub(crate) enum Rest {
     Ready,
     /// It waits for an operator.
     Parked,
+    /// It waits for a signal. `ends`: a time ends the wait.
+    Waiting { ends: bool },
     /// It rests, and nothing releases it.
     ForEver,
     /// There is none any more.
@@ -43,7 +45,7 @@ impl State {
         let slip = &self.slip;
         let cancelled = slip.failure.as_ref().is_some_and(|failure| failure.code == code::CANCELLED);
         let mut key = format!(
-            "{class} {:?} {} {:?} {} {} {} {} {} {} {cancelled}",
+            "{class} {:?} {} {:?} {} {} {} {} {} {} {:?} {cancelled}",
             self.rest,
             slip.step,
             slip.phase,
@@ -53,6 +55,7 @@ impl State {
             self.is_late,
             self.made,
             slip.deadline_ms.is_some(),
+            slip.released.as_ref().map(|released| released.by),
         );
         for done in &slip.done {
             // On the way back only earlier steps and the step itself are read.

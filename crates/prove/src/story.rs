@@ -98,6 +98,14 @@ fn fact(world: &World, happening: &Happening) -> String {
             format!("the worker stops during the call of {name}{}; another worker takes it over", effect(*done))
         }
         What::Unevaluable { message } => format!("{name} cannot be called, since {message}"),
+        What::Rests => format!("{name} rests"),
+        What::Slept => format!("{name} is over"),
+        What::Signalled { output } => match chosen(world, id, *output) {
+            Some(chosen) => format!("the signal for {name} comes with {chosen}"),
+            None => format!("the signal for {name} comes"),
+        },
+        What::Rejected => format!("somebody rejects {name}"),
+        What::WaitedInVain => format!("no signal comes for {name} in time"),
         What::SkippedAnew => format!("the `when` of {name} does not hold any more"),
         What::DeadlinePasses => "the job's deadline passes".to_owned(),
         What::DeadlineFound => format!("{name} is not called, since the deadline has passed"),

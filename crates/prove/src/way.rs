@@ -4,7 +4,7 @@ use flow::event::JobStatus;
 use flow::slip::Phase;
 
 use crate::happening::What;
-use crate::state::Rest;
+use crate::state::{Rest, State};
 
 /// A rare happening is as long as so many others.
 const RARE: usize = 3;
@@ -61,4 +61,14 @@ pub(crate) struct Node {
     /// The length of the shortest story that leads to it.
     pub(crate) length: usize,
     pub(crate) is_visited: bool,
+}
+
+/// The turn between two states.
+pub(crate) fn then(before: &State, after: &State) -> Then {
+    match after.rest {
+        Rest::Ended(status) => Then::Ends(status),
+        Rest::Parked => Then::Parks,
+        Rest::Ready | Rest::Waiting { .. } | Rest::ForEver if before.slip.phase != after.slip.phase => Then::TurnsBack,
+        Rest::Ready | Rest::Waiting { .. } | Rest::ForEver => Then::GoesOn,
+    }
 }

@@ -8,7 +8,7 @@ use flow::facts::JobFacts;
 use std::borrow::Cow;
 
 use flow::event::{CarriedEvent, EventKind, JobEvent};
-use flow::slip::Phase;
+use flow::slip::{HoldReason, Phase};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,6 +49,12 @@ struct Line<'a> {
     // Absent is none; there and null is a null.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     data: Option<Cow<'a, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signal: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<Cow<'a, str>>,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -83,6 +89,9 @@ pub(crate) fn write(history: &mut Vec<u8>, cursor: i64, event: &JobEvent) {
         at_ms: event.at_ms,
         next_attempt_after_ms: event.next_attempt_after_ms,
         data: event.data.as_ref().map(Cow::Borrowed),
+        reason: event.reason.as_ref().map(|reason| reason.as_str().into()),
+        signal: event.signal.as_deref().map(Cow::Borrowed),
+        actor: event.actor.as_deref().map(Cow::Borrowed),
     };
     serde_json::to_writer(&mut *history, &line).expect("text keys and JSON values always serialise into memory");
     history.push(b'\n');
@@ -118,6 +127,9 @@ fn entry(line: Line<'_>, facts: &JobFacts, steps_total: u32) -> Result<Entry, Er
         steps_total,
         next_attempt_after_ms: line.next_attempt_after_ms,
         data: line.data.map(Cow::into_owned),
+        reason: line.reason.as_deref().and_then(HoldReason::read),
+        signal: line.signal.map(Cow::into_owned),
+        actor: line.actor.map(Cow::into_owned),
         carried: CarriedEvent::default(),
     };
     Ok(Entry { cursor: line.cursor, event })
@@ -144,7 +156,8 @@ mod tests {
 
     fn example(data: Option<Value>) -> Entry {
         let text = r#"{"cursor":7,"kind":"step.failed","status":"compensating","hop":2,"branch":"a\"\nb","step":"pay",
-            "undo":true,"visit":1,"attempts":2,"at_ms":5,"next_attempt_after_ms":9}"#
+            "undo":true,"visit":1,"attempts":2,"at_ms":5,"next_attempt_after_ms":9,
+            "reason":"signal","signal":"approval","actor":"ann"}"#
             .replace('\n', " ");
         let mut example = read(text.as_bytes(), &job(), 3).unwrap().remove(0);
         example.event.data = data;

@@ -26,6 +26,15 @@ pub struct NewHold {
     pub worker: Option<String>,
     /// The place behind the call that it waits for, from 1, if it is a turn.
     pub place: Option<u32>,
+    /// The name of the signal that it waits for.
+    pub signal: Option<String>,
+}
+
+impl NewHold {
+    /// A hold without an end of its own.
+    pub const fn new(token: TokenId, reason: HoldReason, record: Record) -> Self {
+        Self { token, reason, release_after_ms: None, record, worker: None, place: None, signal: None }
+    }
 }
 
 /// A token on its way from its rest to the outbox: the caller must send it.
@@ -59,14 +68,15 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
     let columns: RecordColumns<'_> = holds.iter().map(|hold| &hold.record).collect();
     sqlx::query!(
         "insert into orchestrator.holds (
-            job, branch, hop, reason, release_at, topic, key, value, headers, worker, place
+            job, branch, hop, reason, release_at, topic, key, value, headers, worker, place, signal
          )
          select job, branch, hop, reason, now() + release_after_ms * interval '1 millisecond',
-                topic, key, value, headers, worker, place
+                topic, key, value, headers, worker, place, signal
          from unnest(
             $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::bigint[],
-            $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::integer[]
-         ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers, worker, place)
+            $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::integer[],
+            $12::text[]
+         ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers, worker, place, signal)
          on conflict (job, branch, hop) do nothing",
         &holds.iter().map(|hold| hold.token.job.uuid()).collect::<Vec<_>>(),
         &holds.iter().map(|hold| hold.token.branch.as_str()).collect::<Vec<_>>() as &[&str],
@@ -79,6 +89,7 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
         &columns.headers,
         &holds.iter().map(|hold| hold.worker.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
         &holds.iter().map(|hold| hold.place.map(signed)).collect::<Vec<_>>() as &[Option<i32>],
+        &holds.iter().map(|hold| hold.signal.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
     )
     .execute(tx.raw())
     .await?;

@@ -29,6 +29,7 @@ mod pool;
 pub mod reader;
 pub mod relayed;
 mod retention;
+pub mod signals;
 pub mod slot;
 pub mod unrelayed;
 pub mod workers;

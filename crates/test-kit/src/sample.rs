@@ -42,6 +42,8 @@ pub fn sample_slip(job: JobId, hop: u32) -> Slip {
         deadline_ms: None,
         priority: 1,
         search: None,
+        released: None,
+        visits: Vec::new(),
         requires: Vec::new(),
         carried: Carried::default(),
     }
@@ -64,6 +66,9 @@ pub fn sample_event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) ->
         steps_total: 2,
         next_attempt_after_ms: None,
         data: None,
+        reason: None,
+        signal: None,
+        actor: None,
         carried: CarriedEvent::default(),
     }
 }

@@ -198,7 +198,11 @@ mod tests {
         match natives.call(call("f")).await.unwrap() {
             Outcome::Failed { retryable, effect, .. } => (Some(retryable), Some(effect)),
             Outcome::NothingToUndo { .. } => (Some(false), None),
-            Outcome::Succeeded { .. } | Outcome::Skipped | Outcome::Cancelled => (None, None),
+            Outcome::Succeeded { .. }
+            | Outcome::Skipped
+            | Outcome::Rests(_)
+            | Outcome::NotSignalled
+            | Outcome::Cancelled => (None, None),
         }
     }
 

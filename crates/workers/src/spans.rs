@@ -88,6 +88,8 @@ pub(crate) fn failure(span: &Span, outcome: &Outcome) -> Option<StepError> {
         | Outcome::Succeeded { .. }
         | Outcome::NothingToUndo { .. }
         | Outcome::Skipped
+        | Outcome::Rests(_)
+        | Outcome::NotSignalled
         | Outcome::Cancelled => None,
     }
 }

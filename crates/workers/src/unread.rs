@@ -10,7 +10,7 @@ use events::dead_letter::{Class, Refused};
 use events::lane::HeldLane;
 use events::trace::Trace;
 use events::wait::{Unread, UnreadRest, Wait};
-use events::{decode_slip, header};
+use events::{decode_slip, header, release};
 use flow::decide::Missing;
 use flow::definition::Definition;
 use flow::id::{JobId, TokenId};
@@ -46,7 +46,8 @@ impl Runner {
             self.miss_registry();
             return Err(NotRead::NotNow);
         };
-        let slip = read?;
+        let mut slip = read?;
+        release::note(&mut slip, record);
         Ok(if task.work.redelivered { flow::decide::redelivered(slip) } else { slip })
     }
 

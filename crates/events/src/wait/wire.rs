@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
 use crate::error::{DecodeError, EncodeError};
-use crate::field::{check_features, job, long, unknown_word};
+use crate::field::{SIGNALS, check_features, job, long, unknown_word};
 use crate::json::{Bytes, Json};
 use crate::record::Record;
 
@@ -133,6 +133,8 @@ impl<'a> WaitWire<'a> {
             release_after_ms: hold.release_after_ms.map(|ms| long("release_after_ms", ms)).transpose()?,
             queue: Some(hold.queue.as_str().into()),
             slip: slip.map(Bytes),
+            signal: hold.signal.as_deref().map(Cow::Borrowed),
+            requires: hold.signal.iter().map(|_| SIGNALS.into()).collect(),
             ..Self::default()
         })
     }
@@ -185,6 +187,7 @@ impl<'a> WaitWire<'a> {
             id: Some(signal.id.as_str().into()),
             payload: Json::optional("payload", signal.payload.as_ref())?,
             at_ms: Some(signal.at_ms),
+            requires: signal.requires().map(Cow::from).into_iter().collect(),
             ..Self::default()
         })
     }
@@ -260,6 +263,8 @@ impl<'a> WaitWire<'a> {
             | HoldReason::Attention
             | HoldReason::MissingStep
             | HoldReason::Room
+            | HoldReason::Timer
+            | HoldReason::Signal
             | HoldReason::Other(_) => Ok(Wait::Hold(hold)),
             // Its slip would be missing.
             HoldReason::Unread => Err(DecodeError::field("reason", hold.reason.as_str())),
@@ -278,6 +283,7 @@ impl<'a> WaitWire<'a> {
             queue: present("queue", self.queue)?.into_owned(),
             reason: HoldReason::read(&reason).ok_or_else(|| DecodeError::field("reason", &reason))?,
             release_after_ms: self.release_after_ms.map(|ms| duration("release_after_ms", ms)).transpose()?,
+            signal: self.signal.map(Cow::into_owned),
         })
     }
 

@@ -7,7 +7,9 @@ use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, 
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
 use flow::id::{JobId, TokenId};
-use flow::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Search, Slip};
+use flow::slip::{
+    Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Released, ReleasedBy, Search, Slip,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 use uuid::Uuid;
@@ -58,26 +60,22 @@ fn any_completed() -> BoxedStrategy<Completed> {
 }
 
 fn any_carried() -> BoxedStrategy<Carried> {
-    let texts = (any::<[Option<String>; 3]>(), any::<String>());
+    let texts = (any::<[Option<String>; 2]>(), any::<String>());
     let numbers = (any::<[Option<i64>; 2]>(), any::<i64>(), any::<bool>());
-    let lists = (prop::option::of(any_json()), prop::collection::vec((any::<String>(), any::<u32>()), 0..3));
-    (texts, numbers, lists)
-        .prop_map(|(([released_by, join, input_ref], run), numbers, (released_payload, visits))| {
+    (texts, numbers)
+        .prop_map(|(([join, input_ref], run), numbers)| {
             let ([item, not_before_ms], sequence, check_when) = numbers;
-            Carried {
-                released_by,
-                released_payload,
-                check_when,
-                run,
-                join,
-                item,
-                sequence,
-                visits,
-                input_ref,
-                not_before_ms,
-            }
+            Carried { check_when, run, join, item, sequence, input_ref, not_before_ms }
         })
         .boxed()
+}
+
+fn any_released() -> impl Strategy<Value = Option<Released>> {
+    let by = prop_oneof![
+        prop::sample::select(&ReleasedBy::ALL[..]),
+        "[a-z0-9._-]{1,31}".prop_map(|word| ReleasedBy::read(&word).unwrap()),
+    ];
+    prop::option::of((by, prop::option::of(any_json())).prop_map(|(by, payload)| Released { by, payload }))
 }
 
 fn any_search() -> impl Strategy<Value = Option<Search>> {
@@ -95,9 +93,10 @@ pub(crate) fn any_slip() -> BoxedStrategy<Slip> {
     let jobs = (any_job(), prop::option::of(any_job()));
     let parts =
         (any_phase(), any_json(), prop::collection::vec(any_completed(), 0..4), prop::option::of(any_failure()));
-    let later = (any_search(), any_carried());
+    let visits = prop::collection::vec((any::<String>(), any::<u32>()), 0..3);
+    let later = (any_search(), any_released(), visits, any_carried());
     (texts, numbers, jobs, parts, later)
-        .prop_map(|(texts, numbers, jobs, parts, (search, carried))| {
+        .prop_map(|(texts, numbers, jobs, parts, (search, released, visits, carried))| {
             let [tenant, flow, version, key, step, branch, correlation_id] = texts;
             let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
             let (job, retry_of) = jobs;
@@ -117,6 +116,8 @@ pub(crate) fn any_slip() -> BoxedStrategy<Slip> {
                 deadline_ms,
                 priority,
                 search,
+                released,
+                visits,
                 requires: Vec::new(),
                 carried,
             }
@@ -137,16 +138,17 @@ pub(crate) fn any_event() -> BoxedStrategy<JobEvent> {
         "[a-z0-9._-]{1,31}".prop_map(|word| JobStatus::read(&word).unwrap()),
     ];
     let words = (kind, status, any_phase());
-    let carried = (any::<[Option<String>; 5]>(), any::<Option<i64>>()).prop_map(|(texts, deadline_ms)| {
-        let [reason, signal, actor, branch_status, queue] = texts;
-        CarriedEvent { reason, signal, actor, branch_status, queue, deadline_ms }
+    let carried = (any::<[Option<String>; 2]>(), any::<Option<i64>>()).prop_map(|(texts, deadline_ms)| {
+        let [branch_status, queue] = texts;
+        CarriedEvent { branch_status, queue, deadline_ms }
     });
-    let parts = (any::<Option<String>>(), prop::option::of(any_json()), carried);
+    let rest = (prop::option::of(prop::sample::select(&HoldReason::ALL[..])), any::<[Option<String>; 2]>());
+    let parts = (any::<Option<String>>(), prop::option::of(any_json()), rest, carried);
     (texts, numbers, jobs, words, parts)
         .prop_map(|(texts, numbers, (job, retry_of), (kind, status, phase), parts)| {
             let [tenant, flow, version, key, branch, correlation_id] = texts;
             let ([hop, index, visit, attempts, steps_total], [at_ms, accepted_at_ms], next_attempt_after_ms) = numbers;
-            let (step, data, carried) = parts;
+            let (step, data, (reason, [signal, actor]), carried) = parts;
             JobEvent {
                 facts: JobFacts { job, tenant, flow, version, key, correlation_id, accepted_at_ms, retry_of },
                 kind,
@@ -162,6 +164,9 @@ pub(crate) fn any_event() -> BoxedStrategy<JobEvent> {
                 steps_total,
                 next_attempt_after_ms,
                 data,
+                reason,
+                signal,
+                actor,
                 carried,
             }
         })
@@ -169,8 +174,9 @@ pub(crate) fn any_event() -> BoxedStrategy<JobEvent> {
 }
 
 fn any_hold(reasons: &'static [HoldReason]) -> impl Strategy<Value = Hold> {
-    (any_slip(), any::<String>(), prop::sample::select(reasons), prop::option::of(0..=i64::MAX as u64))
-        .prop_map(|(slip, queue, reason, release_after_ms)| Hold { slip, queue, reason, release_after_ms })
+    (any_slip(), any::<String>(), prop::sample::select(reasons), prop::option::of(0..=i64::MAX as u64)).prop_map(
+        |(slip, queue, reason, release_after_ms)| Hold { slip, queue, reason, release_after_ms, signal: None },
+    )
 }
 
 fn any_token() -> impl Strategy<Value = TokenId> {

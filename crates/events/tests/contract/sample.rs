@@ -12,7 +12,9 @@ use events::{
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
 use flow::id::{JobId, TokenId};
-use flow::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Search, Slip};
+use flow::slip::{
+    Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Released, ReleasedBy, Search, Slip,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -121,6 +123,8 @@ pub(crate) fn slip() -> Slip {
         deadline_ms: None,
         priority: 1,
         search: None,
+        released: None,
+        visits: Vec::new(),
         requires: Vec::new(),
         carried: Carried::default(),
     }
@@ -162,32 +166,26 @@ pub(crate) fn carrying_slip() -> Slip {
         error_code: Some("step-failed".into()),
     };
     let carried = Carried {
-        released_by: Some("signal".into()),
-        released_payload: Some(json!({"approved": true})),
         check_when: true,
         run: "run-1".into(),
         join: Some("all-shipped".into()),
         item: Some(4),
         sequence: 3,
-        visits: vec![("ship".into(), 7)],
         input_ref: Some("store/1".into()),
         not_before_ms: Some(1_753_000_000_200),
     };
     let search = Some(Search { looks: 5, missing: "`env.CARRIER` is not configured at this worker".into() });
-    Slip { search, carried, ..slip }
+    let released = Some(Released { by: ReleasedBy::Signal, payload: Some(json!({"approved": true})) });
+    let visits = vec![("ship".into(), 7)];
+    Slip { search, released, visits, carried, ..slip }
 }
 
 fn carrying_event() -> JobEvent {
     let text = |text: &str| Some(text.to_owned());
-    let carried = CarriedEvent {
-        reason: text("signal"),
-        signal: text("approval"),
-        actor: text("ann"),
-        branch_status: text("waiting"),
-        queue: text("shipping"),
-        deadline_ms: Some(1_753_000_000_200),
-    };
-    JobEvent { carried, ..retrying_event() }
+    let carried =
+        CarriedEvent { branch_status: text("waiting"), queue: text("shipping"), deadline_ms: Some(1_753_000_000_200) };
+    let (signal, actor) = (text("approval"), text("ann"));
+    JobEvent { reason: Some(HoldReason::Signal), signal, actor, carried, ..retrying_event() }
 }
 
 fn event() -> JobEvent {
@@ -206,6 +204,9 @@ fn event() -> JobEvent {
         steps_total: 3,
         next_attempt_after_ms: None,
         data: None,
+        reason: None,
+        signal: None,
+        actor: None,
         carried: CarriedEvent::default(),
     }
 }
@@ -236,7 +237,7 @@ fn signal(payload: Option<Value>) -> Wait {
 const WORKER: &str = "host-1/0190a6f27c1e7cc0b1f1000000000009";
 
 fn held(slip: Slip, reason: HoldReason) -> Hold {
-    Hold { slip, queue: "shipping".into(), reason, release_after_ms: None }
+    Hold { slip, queue: "shipping".into(), reason, release_after_ms: None, signal: None }
 }
 
 fn running() -> Wait {
@@ -301,8 +302,9 @@ fn progress() -> Progress {
 
 /// The fixed values by name; between them, each optional field is present once and absent once.
 pub(crate) fn samples() -> Vec<(&'static str, Any)> {
-    let hold =
-        |slip, reason, release_after_ms| Wait::Hold(Hold { slip, queue: "shipping".into(), reason, release_after_ms });
+    let hold = |slip, reason, release_after_ms| {
+        Wait::Hold(Hold { slip, queue: "shipping".into(), reason, release_after_ms, signal: None })
+    };
     let bare_progress =
         Progress { kind: "started".into(), step: None, percent: None, message: None, data: None, ..progress() };
     let cancel = |reason: Option<&str>| Cancel {

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::token::{Token, deadline_error, expression_error, is_past};
-use super::{Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code};
-use crate::definition::{Action, Call, Definition, Http};
+use super::{Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, pause};
+use crate::definition::{Action, Call, Definition, Http, StepKind};
 use crate::expression::{Evaluation, ExpressionError, Scope, StepScope};
-use crate::slip::{Phase, Slip};
+use crate::slip::{Phase, ReleasedBy, Slip};
 
 /// The call that a slip asks its worker to make.
 ///
@@ -26,10 +26,20 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
             Err(error) => return refused(expression_error(&error)),
         }
     }
-    if slip.phase == Phase::Forward && is_past(slip.deadline_ms, now_ms) {
+    let is_released_by_deadline = slip.released.as_ref().is_some_and(|released| released.by == ReleasedBy::Deadline);
+    if slip.phase == Phase::Forward && (is_past(slip.deadline_ms, now_ms) || is_released_by_deadline) {
         return refused(deadline_error());
     }
-    let Some(action) = definition.step(&slip.step).and_then(|step| step.action(slip.phase)) else {
+    let step = definition.step(&slip.step);
+    match step.map(|step| &step.kind) {
+        Some(StepKind::Sleep(sleep)) if slip.phase == Phase::Forward => {
+            let scope = Scope { input: &slip.input, slip: Some(slip), step: None, env: None };
+            return pause::sleep(sleep, slip, &Evaluation::new(scope), now_ms);
+        }
+        Some(StepKind::Wait(wait)) if slip.phase == Phase::Forward => return pause::wait(wait, slip),
+        _ => {}
+    }
+    let Some(action) = step.and_then(|step| step.action(slip.phase)) else {
         let message = format!("{definition:?} has no such step or compensation: `{}`", slip.step);
         return Prepared::Missing(Missing { kind: MissingKind::Step, what: message });
     };

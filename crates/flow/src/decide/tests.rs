@@ -7,6 +7,7 @@ use super::*;
 
 mod answers;
 mod missing;
+mod rests;
 mod undo;
 
 const NOW_MS: i64 = 1_700_000_000_000;

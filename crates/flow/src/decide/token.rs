@@ -10,7 +10,10 @@ use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
 use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Slip};
 
+mod rests;
 mod undo;
+
+use rests::too_many_visits;
 
 /// Characters of a failure's message: it travels with the slip to the job's end.
 const MESSAGE_CHARS_MAX: usize = 500;
@@ -76,6 +79,8 @@ impl<'a> Token<'a> {
             deadline_ms: after_ms.map(|after_ms| now_ms.saturating_add(after_ms)),
             priority: job.priority,
             search: None,
+            released: None,
+            visits: Vec::new(),
             requires: Vec::new(),
             carried: Carried::default(),
         };
@@ -95,8 +100,12 @@ impl<'a> Token<'a> {
     pub(super) fn forward(mut self, from: usize) -> Decision {
         let definition = self.definition;
         for step in definition.steps().iter().skip(from) {
-            self.come_to(&step.id, 1);
+            let visit = self.next_visit(&step.id);
+            self.come_to(&step.id, visit);
             match self.applies(step) {
+                Ok(true) if visit > limit::VISITS_MAX => {
+                    return self.failed_for_good(too_many_visits(&step.id), 0, Effect::Unsent);
+                }
                 Ok(true) if is_past(self.slip.deadline_ms, self.now_ms) => {
                     return self.failed_for_good(deadline_error(), 0, Effect::Unsent);
                 }
@@ -110,7 +119,8 @@ impl<'a> Token<'a> {
 
     pub(super) fn succeeded(mut self, output: Value) -> Decision {
         let next = self.index_of_step().map_or(usize::MAX, |index| index + 1);
-        self.tell(self.step_event(EventKind::StepSucceeded, JobStatus::Running, self.attempts()));
+        let event = self.step_event(EventKind::StepSucceeded, JobStatus::Running, self.attempts());
+        self.tell(JobEvent { actor: self.decided_by(), ..event });
         self.push_done(Some(output), Certainty::Certain);
         self.forward(next)
     }
@@ -233,6 +243,8 @@ impl<'a> Token<'a> {
             }
             self.slip.deadline_ms = None;
         }
+        // Sent on by an operator, a step that rests rests anew.
+        self.slip.released = None;
         self.slip.attempt = 0;
         self.hold(HoldReason::Attention, None)
     }
@@ -260,6 +272,7 @@ impl<'a> Token<'a> {
         self.slip.visit = visit;
         self.slip.attempt = 0;
         self.slip.attempt_uncertain = false;
+        self.slip.released = None;
     }
 
     fn send(mut self, queue: &str) -> Decision {
@@ -270,7 +283,7 @@ impl<'a> Token<'a> {
     fn hold(mut self, reason: HoldReason, release_after_ms: Option<u64>) -> Decision {
         let queue = self.definition.queue_of(&self.slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
         self.slip.hop += 1;
-        let hold = Hold { slip: self.slip, queue, reason, release_after_ms };
+        let hold = Hold { slip: self.slip, queue, reason, release_after_ms, signal: None };
         Decision { next: Next::Hold(hold), events: self.events }
     }
 
@@ -326,6 +339,7 @@ impl<'a> Token<'a> {
     fn tell_of_failed_step(&mut self, failure: &Failure, attempts: u32) {
         self.tell(JobEvent {
             data: Some(failure.to_json()),
+            actor: self.decided_by(),
             ..self.step_event(EventKind::StepFailed, JobStatus::Running, attempts)
         });
     }
@@ -337,6 +351,11 @@ impl<'a> Token<'a> {
 }
 
 pub(super) fn expression_error(error: &ExpressionError) -> StepError {
-    let (code, message) = (code::EXPRESSION_FAILED.to_owned(), format!("`when`: {error}"));
+    expression_error_of("when", error)
+}
+
+/// The failure of the expression under this key of the step.
+pub(super) fn expression_error_of(key: &str, error: &ExpressionError) -> StepError {
+    let (code, message) = (code::EXPRESSION_FAILED.to_owned(), format!("`{key}`: {error}"));
     StepError { code, message, status: None }
 }

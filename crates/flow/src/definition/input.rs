@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 use serde_json::Value;
 
-use super::node::{Content, Node};
+use super::node::{Content, Node, Place};
 use super::reader::Reader;
 use super::{InputError, ResolveRef};
 
@@ -51,17 +51,31 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, resolve_ref: &mut Resol
         },
         None => node.to_json(),
     };
+    compile(reader, node.place, "`input`", schema)
+}
+
+/// A schema in place, of what has that name.
+pub(super) fn read_in_place(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Input> {
+    if !matches!(node.content, Content::Map(_) | Content::Bool(_)) {
+        reader.problem(node.place, format!("{what} is {}", node.kind())).expected = Some("a JSON Schema".to_owned());
+        return None;
+    }
+    compile(reader, node.place, what, node.to_json())
+}
+
+/// A schema that is to be valid.
+pub(super) fn compile(reader: &mut Reader<'_>, place: Place, what: &str, schema: Value) -> Option<Input> {
     match jsonschema::options().should_validate_formats(true).build(&schema) {
         Ok(validator) => Some(Input { schema, validator }),
         Err(error) => {
             if let Some(name) = foreign_reference(&schema) {
-                let message = format!("the schema of `input` refers to another file, `{name}`: a schema is one file");
-                reader.problem(node.place, message).expected =
+                let message = format!("the schema of {what} refers to another file, `{name}`: a schema is one file");
+                reader.problem(place, message).expected =
                     Some("that schema under `$defs`, and { $ref: \"#/$defs/name\" }".to_owned());
                 return None;
             }
-            let message = format!("`input` is not a JSON Schema: {error} (at `{}`)", error.instance_path());
-            reader.problem(node.place, message);
+            let message = format!("{what} is not a JSON Schema: {error} (at `{}`)", error.instance_path());
+            reader.problem(place, message);
             None
         }
     }

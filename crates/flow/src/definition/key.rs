@@ -8,6 +8,8 @@ pub(crate) const STEP: &[&str] = &[
     "id",
     "http",
     "native",
+    "sleep",
+    "wait",
     "with",
     "queue",
     "timeout",
@@ -18,6 +20,16 @@ pub(crate) const STEP: &[&str] = &[
     "settle",
     "cancel",
 ];
+/// Keys of a step that only calls have.
+pub(crate) const CALL_ONLY: &[&str] = &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel"];
+/// Keys of a sleep, where it is not a duration.
+pub(crate) const SLEEP: &[&str] = &["until"];
+/// Keys of a wait.
+pub(crate) const WAIT: &[&str] = &["signal", "schema", "approve", "timeout", "on_timeout"];
+/// Keys of an approval.
+pub(crate) const APPROVE: &[&str] = &["by"];
+/// Words of `on_timeout`; any other one is a step's id.
+pub(crate) const ON_TIMEOUT: &[&str] = &["fail", "continue"];
 /// Keys of an HTTP action.
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
 /// Keys of a compensation.
@@ -31,21 +43,8 @@ pub(crate) const FINISH: &str = "finish";
 pub(crate) const ABORT: &str = "abort";
 
 /// Words of the language that this version cannot do yet, wherever they stand.
-pub(crate) const RESERVED: &[&str] = &[
-    "wait",
-    "sleep",
-    "verify",
-    "kafka",
-    "emit",
-    "parallel",
-    "map",
-    "on",
-    "schedule",
-    "repeatable",
-    "done_when",
-    "progress",
-    "mode",
-];
+pub(crate) const RESERVED: &[&str] =
+    &["verify", "kafka", "emit", "parallel", "map", "on", "schedule", "repeatable", "done_when", "progress", "mode"];
 
 /// Methods of an HTTP action.
 pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];

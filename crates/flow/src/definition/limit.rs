@@ -14,12 +14,16 @@ pub const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1000;
 pub const SETTLE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest back-off.
 pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1000;
-/// The longest deadline of a job, and the longest wait for another attempt.
+/// The longest deadline of a job, and the longest wait, sleep or pause before another attempt.
 pub const DEADLINE_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
 /// Bytes of a name (flow, step, queue, native step): they stand in topics, keys and headers.
 pub const NAME_BYTES_MAX: usize = 63;
 /// Bytes of an ordering key: it stands in the key of every record of the job.
 pub const KEY_BYTES_MAX: usize = 256;
+/// Visits of one step: a wait in vain may lead back to an earlier one.
+pub const VISITS_MAX: u32 = 100;
+/// People who may decide about one approval, by name.
+pub const APPROVERS_MAX: usize = 50;
 /// Bytes of the summary.
 pub const SUMMARY_BYTES_MAX: usize = 1024;
 

@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::node::Node;
 use super::read_value::{required, template, text_template};
 use super::reader::Reader;
-use super::visible::{self, Earlier, Visible};
-use super::{Compiled, OnFailure, ResolveRef, Route, input, key, limit, read_step};
+use super::visible::{self, Visible};
+use super::{Compiled, OnFailure, ResolveRef, Route, input, key, limit, read_rest, read_step};
 
 /// Reads the whole document; none when something is wrong with it.
 pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Option<Compiled> {
@@ -26,7 +26,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         Some(node) => read_step::steps(reader, node),
         None => Vec::new(),
     };
-    let known: Vec<Earlier> = steps.iter().map(Earlier::of).collect();
+    let known = read_rest::known_at_end(&steps);
     let result_visible = Visible { roots: visible::DECISION, steps: &known, own: None, when: None };
     let result = fields.get("result").and_then(|node| template(reader, node, &result_visible));
     if !reader.is_clean() {

@@ -9,7 +9,7 @@ use super::node::{Content, Node};
 use super::read_value::{required, template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
-use super::{Action, Call, Http, Native, Retry, Step, StepKind, key};
+use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_rest};
 use crate::expression::{Template, UrlTemplate};
 use crate::media_type::{Form, MediaType};
 
@@ -24,7 +24,7 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
             Some(format!("at most {STEPS_MAX}"));
         return Vec::new();
     }
-    let mut steps = Vec::with_capacity(items.len());
+    let mut steps: Vec<Step> = Vec::with_capacity(items.len());
     let mut earlier: Vec<Earlier> = Vec::with_capacity(items.len());
     for item in items {
         let Some(fields) = reader.fields(item, "a step", key::STEP) else { continue };
@@ -38,10 +38,12 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
         });
         // A step whose id cannot be read is still looked through.
         let id = id.unwrap_or_default();
+        read_rest::note_jumped_over(&steps, &id, &mut earlier);
         let step = step(reader, &fields, &id, &earlier);
-        earlier.push(step.as_ref().map_or(Earlier { id, when: None }, Earlier::of));
+        earlier.push(step.as_ref().map_or(Earlier::unread(id), Earlier::of));
         steps.extend(step);
     }
+    read_rest::check_targets(reader, items, &earlier);
     steps
 }
 
@@ -49,9 +51,20 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
     let decided = Visible { roots: visible::DECISION, steps: earlier, own: None, when: None };
     let when = fields.get("when").and_then(|node| when(reader, node, &decided));
     let condition = when.as_ref().and_then(visible::source);
-    let sent = Visible { roots: visible::CALL, steps: earlier, own: None, when: condition.as_deref() };
-    let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
     let queue = fields.get("queue").and_then(|node| reader.name(node, "`queue`", true));
+    let kind = if read_rest::is_rest(fields) {
+        let decided = Visible { when: condition.as_deref(), ..decided };
+        read_rest::kind(reader, fields, id, &decided)
+    } else {
+        let sent = Visible { roots: visible::CALL, steps: earlier, own: None, when: condition.as_deref() };
+        call(reader, fields, id, sent)
+    };
+    let queue = queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned());
+    Some(Step { id: id.to_owned(), queue, when, kind: kind? })
+}
+
+fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {
+    let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
     let idempotent = fields.get("idempotent").and_then(|node| reader.bool(node, "`idempotent`"));
     let undone = Visible { own: Some(id), ..sent };
     let compensation = fields.get("compensate").and_then(|node| {
@@ -61,17 +74,12 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
     let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
     let cancel = fields.get("cancel").and_then(|node| reader.word(node, "`cancel`", key::CANCEL));
     let action = action?;
-    Some(Step {
-        id: id.to_owned(),
-        queue: queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned()),
-        when,
-        kind: StepKind::Call {
-            settle_ms: settle.unwrap_or(action.timeout_ms),
-            action,
-            compensation,
-            idempotent: idempotent.unwrap_or(true),
-            aborts: cancel == Some(key::ABORT),
-        },
+    Some(StepKind::Call {
+        settle_ms: settle.unwrap_or(action.timeout_ms),
+        action,
+        compensation,
+        idempotent: idempotent.unwrap_or(true),
+        aborts: cancel == Some(key::ABORT),
     })
 }
 

@@ -3,6 +3,8 @@
 use crate::expression::{Template, UrlTemplate};
 use crate::slip::Phase;
 
+pub use super::rest::{Approve, OnTimeout, Sleep, Wait};
+
 /// The retry policy of an action: attempts and the delays between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
@@ -49,6 +51,10 @@ pub enum StepKind {
         /// True: a call under way is broken off when its job is cancelled.
         aborts: bool,
     },
+    /// A rest until a time.
+    Sleep(Sleep),
+    /// A rest until a signal comes.
+    Wait(Box<Wait>),
 }
 
 impl Step {
@@ -57,6 +63,15 @@ impl Step {
         match (&self.kind, phase) {
             (StepKind::Call { action, .. }, Phase::Forward) => Some(action),
             (StepKind::Call { compensation, .. }, Phase::Undo) => compensation.as_ref(),
+            (StepKind::Sleep(_) | StepKind::Wait(_), _) => None,
+        }
+    }
+
+    /// The signal that it waits for, if it does.
+    pub fn wait(&self) -> Option<&Wait> {
+        match &self.kind {
+            StepKind::Wait(wait) => Some(wait),
+            StepKind::Call { .. } | StepKind::Sleep(_) => None,
         }
     }
 
@@ -69,6 +84,7 @@ impl Step {
     pub const fn is_idempotent(&self) -> bool {
         match &self.kind {
             StepKind::Call { idempotent, .. } => *idempotent,
+            StepKind::Sleep(_) | StepKind::Wait(_) => true,
         }
     }
 
@@ -77,6 +93,7 @@ impl Step {
     pub const fn settle_ms(&self) -> u64 {
         match &self.kind {
             StepKind::Call { settle_ms, .. } => *settle_ms,
+            StepKind::Sleep(_) | StepKind::Wait(_) => 0,
         }
     }
 
@@ -84,6 +101,7 @@ impl Step {
     pub const fn aborts_on_cancel(&self) -> bool {
         match &self.kind {
             StepKind::Call { aborts, .. } => *aborts,
+            StepKind::Sleep(_) | StepKind::Wait(_) => false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::node::Place;
 use super::reader::Reader;
-use super::{Problem, Step};
+use super::{OnTimeout, Problem, Step};
 use crate::expression::{Expression, Template};
 use crate::nearest::nearest;
 
@@ -36,11 +36,33 @@ pub(super) struct Earlier {
     pub(super) id: String,
     /// The condition under which it is run.
     pub(super) when: Option<String>,
+    /// True if it may go on without an output.
+    pub(super) may_time_out: bool,
+    /// The wait that may have led over it.
+    pub(super) jumped_over_by: Option<String>,
 }
 
 impl Earlier {
     pub(super) fn of(step: &Step) -> Self {
-        Self { id: step.id.clone(), when: step.when.as_ref().and_then(source) }
+        let may_time_out = step.wait().is_some_and(|wait| wait.on_timeout != OnTimeout::Fail);
+        Self { may_time_out, when: step.when.as_ref().and_then(source), ..Self::unread(step.id.clone()) }
+    }
+
+    /// A step of which only the id is known.
+    pub(super) const fn unread(id: String) -> Self {
+        Self { id, when: None, may_time_out: false, jumped_over_by: None }
+    }
+
+    /// The reason for which its output may be absent, where the expression is not evaluated under `when` only.
+    fn absent(&self, when: Option<&str>) -> Option<String> {
+        if let Some(wait) = &self.jumped_over_by {
+            return Some(format!("if the wait of `{wait}` was in vain"));
+        }
+        if self.may_time_out {
+            return Some("if its wait was in vain".to_owned());
+        }
+        let condition = self.when.as_deref().filter(|own| when != Some(own))?;
+        Some(format!("unless `{{{{ {condition} }}}}` holds"))
     }
 }
 
@@ -96,9 +118,9 @@ impl Visible<'_> {
             suggest(reader.problem(place, message), step, known);
             return;
         }
-        let condition = earlier.and_then(|earlier| earlier.when.as_deref()).filter(|when| self.when != Some(when));
-        if let Some(condition) = condition.filter(|_| reader.is_strict() && !expression.has_fallback()) {
-            let message = format!("`steps.{step}.output` is absent unless `{{{{ {condition} }}}}` holds");
+        let absent = earlier.and_then(|earlier| earlier.absent(self.when));
+        if let Some(absent) = absent.filter(|_| reader.is_strict() && !expression.has_fallback()) {
+            let message = format!("`steps.{step}.output` is absent {absent}");
             let problem = reader.problem(place, message);
             problem.expected = Some("a fallback, or the same `when`".to_owned());
             problem.hint = Some(format!("{{{{ {} | default(none) }}}}", expression.source()));

@@ -1,8 +1,8 @@
 //! Cancels: asked for at any moment, heeded by workers that know of them, and by the keeper of holds.
 
-use flow::decide::{broken_off, is_cancellable};
+use flow::decide::{broken_off, is_cancellable, is_cancelled};
 use flow::id::JobId;
-use flow::slip::{HoldReason, Phase, Slip};
+use flow::slip::{HoldReason, Phase, Released, ReleasedBy, Slip};
 
 use crate::service::Told;
 use crate::world::{Rest, Task, World};
@@ -17,9 +17,8 @@ impl World {
     /// True if the worker is not to make an attempt. Not every worker knows of every cancel already; but a slip that a
     /// cancel has sent on says so.
     pub(crate) fn heeds_cancel(&mut self, slip: &Slip) -> bool {
-        let says_so = self.released.contains(&(slip.job, slip.hop));
-        let knows = self.wishes.contains(&slip.job) && (self.is_calm() || self.chance.percent(80));
-        is_cancellable(slip) && (says_so || knows)
+        let knows = self.wishes.contains(&slip.job) && self.chance.percent(80);
+        is_cancelled(slip, knows)
     }
 
     /// True if the call that was just made is broken off, at any moment: whatever came of it, the worker does not hear.
@@ -46,8 +45,8 @@ impl World {
         for rest in due {
             let (hold, _) = self.holds.remove(&rest).expect("it was just there");
             self.tally.released_by_cancel += 1;
-            self.released.insert(rest);
-            self.send(hold.slip, &hold.queue);
+            let released = Some(Released { by: ReleasedBy::Cancel, payload: None });
+            self.send(Slip { released, ..hold.slip }, &hold.queue);
         }
     }
 }

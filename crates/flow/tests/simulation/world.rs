@@ -67,8 +67,6 @@ pub(crate) struct World {
     /// What waits behind each long call, in order.
     pub(crate) turns: BTreeMap<Rest, Vec<Rest>>,
     pub(crate) wishes: BTreeSet<JobId>,
-    /// Tokens that a cancel has sent on: they say so themselves.
-    pub(crate) released: BTreeSet<Rest>,
     pub(crate) service: Service,
     pub(crate) ledger: Ledger,
     pub(crate) tally: Tally,
@@ -90,7 +88,6 @@ impl World {
             holds: BTreeMap::new(),
             turns: BTreeMap::new(),
             wishes: BTreeSet::new(),
-            released: BTreeSet::new(),
             service: Service::new(memory),
             ledger: Ledger::new(definition.clone()),
             tally: Tally::default(),

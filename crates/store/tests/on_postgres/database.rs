@@ -121,6 +121,9 @@ pub(crate) fn event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) ->
         steps_total: 3,
         next_attempt_after_ms: None,
         data: Some(serde_json::json!({"z": 1, "a": "text"})),
+        reason: None,
+        signal: None,
+        actor: None,
         carried: CarriedEvent::default(),
     }
 }

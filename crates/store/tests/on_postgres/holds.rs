@@ -12,7 +12,7 @@ use crate::database::{Database, job, record};
 fn hold(job: JobId, hop: u32, release_after_ms: Option<u64>, value: &str) -> NewHold {
     let reason = if release_after_ms.is_some() { HoldReason::Backoff } else { HoldReason::Attention };
     let token = TokenId { job, branch: String::new(), hop };
-    NewHold { token, reason, release_after_ms, record: record(value), worker: None, place: None }
+    NewHold { release_after_ms, ..NewHold::new(token, reason, record(value)) }
 }
 
 async fn put(pool: &Pool, holds: &[NewHold]) {

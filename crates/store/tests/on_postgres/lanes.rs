@@ -18,7 +18,7 @@ pub(crate) fn token(job: JobId, hop: u32) -> TokenId {
 
 fn at_rest(token: &TokenId, reason: HoldReason, lane: &str, value: &str) -> NewHold {
     let record = Record { key: Some(lane.into()), ..record(value) };
-    NewHold { token: token.clone(), reason, release_after_ms: None, record, worker: None, place: None }
+    NewHold::new(token.clone(), reason, record)
 }
 
 pub(crate) fn running(token: &TokenId, worker: &str, lane: &str, value: &str) -> NewHold {

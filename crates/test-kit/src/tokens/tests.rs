@@ -13,7 +13,13 @@ fn slip(hop: u32) -> Slip {
 }
 
 fn hold(hop: u32) -> Hold {
-    Hold { slip: slip(hop), queue: "default".to_owned(), reason: HoldReason::Backoff, release_after_ms: Some(1) }
+    Hold {
+        slip: slip(hop),
+        queue: "default".to_owned(),
+        reason: HoldReason::Backoff,
+        release_after_ms: Some(1),
+        signal: None,
+    }
 }
 
 fn event(kind: EventKind, status: JobStatus, hop: u32, index: u32) -> JobEvent {

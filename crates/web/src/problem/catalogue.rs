@@ -62,6 +62,8 @@ catalogue! {
         "Check the id. Jobs are forgotten after their retention time."
     UnknownDeadLetter 404 "unknown-dead-letter" "There is no dead letter with this id"
         "Check the id against `GET /v1/dead-letters`. Dead letters are forgotten after their retention time."
+    UnknownSignal 404 "unknown-signal" "The job's flow waits for no such signal"
+        "Check the name: the detail lists the signals of the flow."
     NotFinished 404 "not-finished" "The job has no result yet"
         "Ask again after the time in `Retry-After`."
     MethodNotAllowed 405 "method-not-allowed" "This address does not take this method"

@@ -17,7 +17,12 @@ fn answers_are_classified_by_the_defaults_and_by_the_flow() {
     let answer = |status| response(status, None, b"{\"detail\":\"too bad\"}");
     let verdict = |slip: &Slip, answer| match classify(&flow, slip, answer, NOW_MS) {
         Outcome::Failed { retryable, effect, .. } => Some((retryable, effect)),
-        Outcome::Succeeded { .. } | Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => None,
+        Outcome::Succeeded { .. }
+        | Outcome::NothingToUndo { .. }
+        | Outcome::Skipped
+        | Outcome::Rests(_)
+        | Outcome::NotSignalled
+        | Outcome::Cancelled => None,
     };
     for (status, expected) in [
         (200, None),
@@ -67,7 +72,12 @@ fn retry_after_is_read_as_seconds_or_as_a_date() {
         let answer = response(503, Some(header), b"");
         match classify(&flow, &at, answer, 784_111_770_000) {
             Outcome::Failed { retry_after_ms, .. } => retry_after_ms,
-            Outcome::Succeeded { .. } | Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => None,
+            Outcome::Succeeded { .. }
+            | Outcome::NothingToUndo { .. }
+            | Outcome::Skipped
+            | Outcome::Rests(_)
+            | Outcome::NotSignalled
+            | Outcome::Cancelled => None,
         }
     };
     assert_eq!(after("7"), Some(7_000));

@@ -29,6 +29,34 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
     (rfc3339(ms) == text).then_some(ms)
 }
 
+/// An instant as people write it (RFC 3339): with any offset, and with or without a fraction, of which milliseconds
+/// count.
+pub fn parse_instant(text: &str) -> Option<i64> {
+    let text = text.trim().to_ascii_uppercase();
+    let (local, offset) = match text.strip_suffix('Z') {
+        Some(local) => (local, 0),
+        None => {
+            let (local, offset) = text.split_at_checked(text.len().checked_sub(6)?)?;
+            (local, offset_ms(offset)?)
+        }
+    };
+    let (seconds, fraction) = local.split_once('.').unwrap_or((local, "0"));
+    let is_number = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let ms = is_number.then(|| fraction.chars().chain("00".chars()).take(3).collect::<String>())?;
+    parse_rfc3339(&format!("{}.{ms}Z", seconds.replacen(' ', "T", 1)))?.checked_sub(offset)
+}
+
+/// `+01:00`
+fn offset_ms(text: &str) -> Option<i64> {
+    let (sign, of_day) = match text.split_at_checked(1)? {
+        ("+", of_day) => (1, of_day),
+        ("-", of_day) => (-1, of_day),
+        _ => return None,
+    };
+    // As the time of a day that it looks like.
+    Some(sign * parse_rfc3339(&format!("1970-01-01T{of_day}:00.000Z"))?)
+}
+
 /// Days since 1970-01-01 to (year, month, day), proleptic Gregorian (Howard Hinnant, "chrono-Compatible Low-Level Date
 /// Algorithms").
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
@@ -82,6 +110,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn people_may_write_offsets_and_fractions() {
+        let at = Some(1_614_265_330_000);
+        for text in [
+            "2021-02-25T15:02:10Z",
+            "2021-02-25t15:02:10z",
+            "2021-02-25 15:02:10Z",
+            "2021-02-25T16:02:10+01:00",
+            "2021-02-25T09:32:10.0-05:30",
+            "2021-02-25T15:02:10.0004Z",
+        ] {
+            assert_eq!(parse_instant(text), at, "{text}");
+        }
+        assert_eq!(parse_instant("2021-02-25T15:02:10.7Z"), Some(1_614_265_330_700));
+        for text in
+            ["", "tomorrow", "2021-02-25", "2021-02-25T15:02:10", "2021-02-25T15:02:10+25:00", "10+0100", "é:ééé"]
+        {
+            assert_eq!(parse_instant(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_instant_reads_back_as_it_was_written(ms in YEAR_0_MS..=YEAR_9999_END_MS) {
@@ -91,6 +140,7 @@ mod tests {
         #[test]
         fn no_text_is_too_strange_to_parse(text in ".{0,40}") {
             parse_rfc3339(&text);
+            parse_instant(&text);
         }
     }
 }

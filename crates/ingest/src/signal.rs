@@ -1,0 +1,160 @@
+//! `POST /v1/jobs/{id}/signals/{name}`: a message to a job, for which one of its steps waits, or will.
+//!
+//! The signal goes through the outbox to `meanwhile.waits`, where it meets the hold that waits for it, whichever comes
+//! first. Nothing here waits for that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use events::wait::{Signal, Wait};
+use flow::definition::Definition;
+use serde_json::Value;
+use store::{outbox, signals};
+use web::caller::Scope;
+use web::context::RequestContext;
+use web::problem::{Kind, Problem};
+
+use crate::answer::{self, AcceptedInfo};
+use crate::job_lookup::{JobState, find};
+use crate::state::Api;
+use crate::submit::{IDEMPOTENT_REPLAYED, idempotency_key, parse_body, unreadable, violations};
+
+/// Bytes of a payload: it travels in a header and with the slip.
+const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Signals of one job that nothing has used yet.
+const UNUSED_MAX: u32 = 1_000;
+/// The time that Postgres has to store a signal.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `POST /v1/jobs/{id}/signals/{name}`
+pub(crate) async fn send(
+    State(api): State<Arc<Api>>,
+    Path((job, name)): Path<(String, String)>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    let job = find(&api, &context.caller, &job).await?;
+    context.caller.require(Scope::JobsSubmit)?;
+    if job.view.status.is_final() {
+        let detail = format!("The job has {}: it takes no signals.", job.view.status.as_str());
+        return Err(Problem::new(Kind::AlreadyFinished, detail).with_job(job.view.job));
+    }
+    let payload = payload(&headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
+    let definition = api.catalog.version(&job.view.flow, &job.view.version);
+    check(definition.as_ref(), &name, payload.as_ref()).map_err(|problem| problem.with_job(job.view.job))?;
+    let id = match idempotency_key(&headers, false)? {
+        Some(key) => key,
+        None => api.ids.uuid().to_string(),
+    };
+    let at_ms = api.clock.now_ms();
+    let signal = Signal { job: job.view.job, tenant: job.view.tenant.clone(), name, id, payload, at_ms };
+    store(&api, signal, &context).await.map(|replayed| accepted(&api, job, replayed))
+}
+
+/// None without a body.
+fn payload(headers: &HeaderMap, body: &Bytes) -> Result<Option<Value>, Problem> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    if body.len() > PAYLOAD_BYTES_MAX {
+        let detail = format!("A signal's payload has {} bytes of at most {PAYLOAD_BYTES_MAX}.", body.len());
+        return Err(Problem::new(Kind::PayloadTooLarge, detail));
+    }
+    parse_body(headers, body).map(Some)
+}
+
+/// A signal must be one that a step of the job's flow waits for, with a payload that fits one of them. Where this
+/// process does not know the flow's version, that cannot be told.
+fn check(definition: Option<&Definition>, name: &str, payload: Option<&Value>) -> Result<(), Problem> {
+    let Some(definition) = definition else {
+        let detail = "The flow's version that the job runs is not known here yet.";
+        return Err(Problem::new(Kind::NotReady, detail).retry_after_s(1));
+    };
+    let waits = definition.steps().iter().filter_map(|step| step.wait());
+    let mut errors = None;
+    for wait in waits.clone().filter(|wait| wait.signal == name) {
+        let found = wait.validate(payload.unwrap_or(&Value::Null));
+        if found.is_empty() {
+            return Ok(());
+        }
+        errors.get_or_insert(found);
+    }
+    match errors {
+        Some(errors) => Err(violations("The payload", errors)),
+        None => {
+            let mut known: Vec<String> = waits.map(|wait| format!("`{}`", wait.signal)).collect();
+            known.dedup();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let detail = format!("No step of the flow waits for `{name}`. Its signals: {known}.");
+            Err(Problem::new(Kind::UnknownSignal, detail))
+        }
+    }
+}
+
+/// True if the same signal was known already.
+async fn store(api: &Api, signal: Signal, context: &RequestContext) -> Result<bool, Problem> {
+    let job = signal.job;
+    let record =
+        api.planner()?.writer.wait(&Wait::Signal(signal.clone()), &context.trace).map_err(Problem::internal)?;
+    let storing = async {
+        let known = signals::look(&api.pool, job, &signal.name, &signal.id, UNUSED_MAX).await?;
+        if known.same.is_some() || known.unused >= u64::from(UNUSED_MAX) {
+            return Ok(known);
+        }
+        let mut tx = api.pool.begin().await?;
+        outbox::append(&mut tx, &[record]).await?;
+        tx.commit().await?;
+        Ok::<_, store::Error>(known)
+    };
+    let unavailable = || {
+        let detail = "The database did not answer, so it is not certain that the signal was stored. Sending it again \
+                      with the same Idempotency-Key is safe.";
+        Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1)
+    };
+    let known = match tokio::time::timeout(STORE_TIMEOUT, storing).await {
+        Ok(known) => known.map_err(|error| unavailable().caused_by(error))?,
+        Err(_) => return Err(unavailable()),
+    };
+    match known.same {
+        Some(first) if is_same(first.as_deref(), signal.payload.as_ref()) => Ok(true),
+        Some(_) => {
+            let detail = "This Idempotency-Key was used before, for a signal with another payload.";
+            Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job))
+        }
+        None if known.unused >= u64::from(UNUSED_MAX) => {
+            let detail = format!("The job has {UNUSED_MAX} signals already that nothing has used yet.");
+            Err(Problem::new(Kind::QuotaExceeded, detail).with_job(job).retry_after_s(60))
+        }
+        None => Ok(false),
+    }
+}
+
+fn is_same(first: Option<&[u8]>, second: Option<&Value>) -> bool {
+    first.and_then(|first| serde_json::from_slice::<Value>(first).ok()).as_ref() == second
+}
+
+/// The answer shows the job as it was before the signal: its events will report what comes of it.
+fn accepted(api: &Api, JobState { view, trace_id, .. }: JobState, replayed: bool) -> Response {
+    let info = AcceptedInfo {
+        prefix: api.public_url.prefix(),
+        job: view.job,
+        flow: &view.flow,
+        status: view.status,
+        correlation_id: Some(&view.correlation_id),
+        trace: answer::Trace { id: trace_id, url: None },
+        retry_of: None,
+    };
+    let mut response = answer::accepted(info, api.config.retry_after_s);
+    if replayed {
+        response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
