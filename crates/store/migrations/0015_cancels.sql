@@ -10,6 +10,7 @@ create table orchestrator.cancels (
     ended_at timestamptz
 );
 create index cancels_open on orchestrator.cancels (job) where ended_at is null;
+create index cancels_by_end on orchestrator.cancels (ended_at) where ended_at is not null;
 alter table orchestrator.cancels owner to meanwhile_orchestrator;
 
 -- Cross-schema reads: see cross-schema-reads.txt.

@@ -61,7 +61,7 @@ impl Runner {
     /// The next move of a slip that came back to this queue, since that of its step had no topic.
     pub(crate) async fn sent_on(&self, definition: &Definition, slip: &Slip, task: &Task) -> Option<Decision> {
         let (here, queue) = (self.queue_of(&task.work), definition.queue_of(&slip.step)?);
-        if slip.search.is_none() || queue == here {
+        if slip.search.is_none() || queue == here || self.is_cancelled(slip) {
             return None;
         }
         if !self.limits.has(&self.writer.topics.steps(queue)).await {

@@ -135,6 +135,7 @@ impl Ledger {
             }
             EventKind::JobAccepted
             | EventKind::StepRunning
+            | EventKind::StepWaiting
             | EventKind::StepRetrying
             | EventKind::StepFailed
             | EventKind::JobCompensating
