@@ -91,8 +91,9 @@ impl<'a> Token<'a> {
 
     /// A slip that has come to its step.
     pub(super) fn arrived(definition: &'a Definition, slip: &Slip, now_ms: i64) -> Self {
-        // Whatever comes of it: nothing was missing.
-        let slip = Slip { search: None, ..slip.clone() };
+        // Whatever comes of it: nothing was missing. A step that calls nothing was not done by somebody else.
+        let calls = definition.step(&slip.step).is_none_or(|step| step.action(slip.phase).is_some());
+        let slip = Slip { search: None, attempt_uncertain: slip.attempt_uncertain && calls, ..slip.clone() };
         Self { definition, slip, events: Vec::new(), now_ms }
     }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::slip::Phase;
 
 mod input;
+mod rests;
 
 const ORDER: &str = include_str!("../../../../flows/order.yaml");
 const ORDER_SCHEMA: &str = include_str!("../../../../flows/order.schema.json");
@@ -103,6 +104,9 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
     assert_eq!(names("/$defs/http/properties"), key::HTTP);
     assert_eq!(names("/$defs/compensate/properties"), key::COMPENSATE);
     assert_eq!(names("/$defs/retry/properties"), key::RETRY);
+    assert_eq!(names("/$defs/step/properties/sleep/oneOf/1/properties"), key::SLEEP);
+    assert_eq!(names("/$defs/wait/properties"), key::WAIT);
+    assert_eq!(names("/$defs/wait/properties/approve/properties"), key::APPROVE);
     assert_eq!(language["$defs"]["http"]["properties"]["method"]["enum"], json!(key::METHODS));
     assert_eq!(language["properties"]["steps"]["maxItems"], json!(limit::STEPS_MAX));
 }
@@ -128,8 +132,8 @@ fn words_of_later_versions_are_refused_as_such() {
         &["`verify` is not yet supported in this version", "test.yaml:5:5"],
     );
     refused(
-        &with_step("  - id: b\n    wait: { signal: approval }\n"),
-        &["`wait` is not yet supported in this version", "test.yaml:6:5"],
+        &with_step("  - id: b\n    emit: { topic: t }\n"),
+        &["`emit` is not yet supported in this version", "test.yaml:6:5"],
     );
 }
 

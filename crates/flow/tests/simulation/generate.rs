@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::chance::Chance;
 
 pub(crate) const QUEUES: [&str; 2] = ["fast", "slow"];
+/// The signals for which steps wait.
+pub(crate) const SIGNALS: [&str; 2] = ["yes", "details"];
 
 /// A flow of one to six steps with everything that changes decisions. `late`: calls may have their effect late.
 pub(crate) fn definition(chance: &mut Chance, late: bool) -> Definition {
@@ -26,7 +28,29 @@ pub(crate) fn definition(chance: &mut Chance, late: bool) -> Definition {
     Definition::from_document(&document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
 }
 
+/// A step that sleeps, or waits for a signal: with a bound or without one, in vain for good or not.
+fn rest(chance: &mut Chance, index: usize) -> Value {
+    let id = format!("s{index}");
+    let length = ["1s", "30s", "5m"][chance.below(3)];
+    if chance.percent(40) {
+        return json!({ "id": id, "queue": QUEUES[chance.below(2)], "sleep": length });
+    }
+    let mut wait = json!({ "signal": SIGNALS[chance.below(SIGNALS.len())] });
+    if chance.percent(70) {
+        wait["timeout"] = json!(length);
+        wait["on_timeout"] = match chance.below(if index > 0 { 4 } else { 2 }) {
+            0 => json!("fail"),
+            1 => json!("continue"),
+            _ => json!(format!("s{}", chance.below(index))),
+        };
+    }
+    json!({ "id": id, "queue": QUEUES[chance.below(2)], "wait": wait })
+}
+
 fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
+    if chance.percent(15) {
+        return rest(chance, index);
+    }
     let mut step = json!({ "id": format!("s{index}"), "native": "work", "queue": QUEUES[chance.below(2)] });
     step["retry"] = retry(chance, 4);
     if chance.percent(20) {

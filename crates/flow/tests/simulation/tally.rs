@@ -25,10 +25,12 @@ pub(crate) struct Tally {
     pub(crate) broken_off: u64,
     pub(crate) released_by_cancel: u64,
     pub(crate) cancelled_too_late: u64,
+    pub(crate) signals: u64,
+    pub(crate) signalled: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 20] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 22] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -50,6 +52,8 @@ impl Tally {
             ("break a call off", self.broken_off),
             ("release by a cancel", self.released_by_cancel),
             ("cancel too late", self.cancelled_too_late),
+            ("send a signal", self.signals),
+            ("meet a signal", self.signalled),
         ]
     }
 }
@@ -77,6 +81,8 @@ impl Sum for Tally {
             broken_off: a.broken_off + b.broken_off,
             released_by_cancel: a.released_by_cancel + b.released_by_cancel,
             cancelled_too_late: a.cancelled_too_late + b.cancelled_too_late,
+            signals: a.signals + b.signals,
+            signalled: a.signalled + b.signalled,
         })
     }
 }

@@ -8,12 +8,12 @@ use flow::decide::{
 };
 use flow::definition::Definition;
 use flow::id::JobId;
-use flow::slip::{Hold, HoldReason, Phase, Slip};
+use flow::slip::{Hold, HoldReason, Phase, Released, ReleasedBy, Slip};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::chance::Chance;
-use crate::generate::{QUEUES, definition};
+use crate::generate::{QUEUES, SIGNALS, definition};
 use crate::ledger::Ledger;
 use crate::service::{Memory, Service, Told};
 use crate::tally::Tally;
@@ -67,6 +67,8 @@ pub(crate) struct World {
     /// What waits behind each long call, in order.
     pub(crate) turns: BTreeMap<Rest, Vec<Rest>>,
     pub(crate) wishes: BTreeSet<JobId>,
+    /// Signals that nothing has used yet, in order.
+    signals: BTreeMap<(JobId, &'static str), u64>,
     pub(crate) service: Service,
     pub(crate) ledger: Ledger,
     pub(crate) tally: Tally,
@@ -88,6 +90,7 @@ impl World {
             holds: BTreeMap::new(),
             turns: BTreeMap::new(),
             wishes: BTreeSet::new(),
+            signals: BTreeMap::new(),
             service: Service::new(memory),
             ledger: Ledger::new(definition.clone()),
             tally: Tally::default(),
@@ -140,8 +143,10 @@ impl World {
             80..=85 => self.pass_time(),
             86..=87 => self.lose_call(),
             88..=89 => self.detach_any(),
-            90..=92 => self.act_as_operator(),
-            _ if self.is_calm() => {}
+            90..=91 => self.act_as_operator(),
+            92 => self.send_signal(),
+            // A job that waits in vain may go back, so it ends only by its signals.
+            _ if self.is_calm() => self.send_signal(),
             93 => self.kill_any(),
             94..=96 => self.reassign_any(),
             97 if self.chance.percent(10) => {
@@ -175,12 +180,38 @@ impl World {
             Next::Hold(hold) => {
                 let after_ms = hold.release_after_ms.map(|ms| i64::try_from(ms).expect("a delay is short"));
                 let due_ms = after_ms.map(|after_ms| self.now_ms + after_ms);
-                let earlier = self.holds.insert((hold.slip.job, hold.slip.hop), (hold, due_ms));
+                let job = hold.slip.job;
+                let earlier = self.holds.insert((job, hold.slip.hop), (hold, due_ms));
                 assert!(earlier.is_none(), "two holds of one hop");
+                self.meet_signal(job);
             }
             Next::RetryNow { .. } => panic!("a retry in the process is never committed"),
             Next::End => {}
         }
+    }
+
+    /// Somebody sends a job a signal, whether a step waits for it or not.
+    fn send_signal(&mut self) {
+        let job = self.jobs[self.chance.below(self.jobs.len())];
+        let name = SIGNALS[self.chance.below(SIGNALS.len())];
+        *self.signals.entry((job, name)).or_default() += 1;
+        self.tally.signals += 1;
+        self.meet_signal(job);
+    }
+
+    /// A hold that waits for a signal that is there goes on with it.
+    fn meet_signal(&mut self, job: JobId) {
+        let waiting = self.holds.iter().find_map(|(rest, (hold, _))| {
+            let signal = SIGNALS.iter().find(|signal| hold.signal.as_deref() == Some(**signal))?;
+            let is_there = self.signals.get(&(job, signal)).is_some_and(|count| *count > 0);
+            (rest.0 == job && is_there).then_some((*rest, *signal))
+        });
+        let Some((rest, signal)) = waiting else { return };
+        let Some((hold, _)) = self.holds.remove(&rest) else { return };
+        self.signals.entry((job, signal)).and_modify(|count| *count -= 1);
+        self.tally.signalled += 1;
+        let released = Released { by: ReleasedBy::Signal, payload: Some(json!({ "signal": signal })) };
+        self.send(Slip { released: Some(released), ..hold.slip }, &hold.queue);
     }
 
     pub(crate) fn send(&mut self, slip: Slip, queue: &str) {
@@ -240,7 +271,9 @@ impl World {
             }
         };
         let mut decision = advance(&self.definition, &task.slip, outcome.clone(), self.now_ms);
-        let forward_success = task.slip.phase == Phase::Forward && matches!(outcome, Outcome::Succeeded { .. });
+        let calls = self.definition.step(&task.slip.step).is_some_and(|step| step.action(Phase::Forward).is_some());
+        let forward_success =
+            calls && task.slip.phase == Phase::Forward && matches!(outcome, Outcome::Succeeded { .. });
         if forward_success && !self.is_calm() && self.chance.percent(3) {
             self.tally.too_large += 1;
             *task.told.last_mut().expect("it was told of a success") = Told::Done;
