@@ -25,7 +25,9 @@ mod token;
 
 pub use answer::classify;
 pub use call::prepare;
-pub use rest::{Missing, MissingKind, detach, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn};
+pub use rest::{
+    Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
+};
 
 /// A job to be started.
 #[derive(Debug, Clone, PartialEq)]

@@ -73,8 +73,9 @@ impl Timeline {
             "step.succeeded" => ("+", Tone::Good, format!("done{}{}", attempts(event), decided(event))),
             "step.skipped" if !message.is_empty() => ("-", Tone::Wait, format!("{message}; the job goes on")),
             "step.skipped" => ("-", Tone::Plain, "skipped".to_owned()),
+            "step.running" => (":", Tone::Plain, "takes long, and goes on apart from its queue".to_owned()),
             "step.waiting" => (".", Tone::Wait, waits(event)),
-            "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {pause_ms} ms")),
+            "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {}", duration(pause_ms))),
             "step.failed" if undo => ("!", Tone::Bad, format!("cannot be undone: {message}")),
             "step.failed" => ("x", Tone::Bad, format!("{message}{}", attempts(event))),
             "step.compensated" => ("<", Tone::Back, format!("undone{}", attempts(event))),
@@ -129,12 +130,23 @@ fn decided(event: &Event) -> String {
 }
 
 fn waits(event: &Event) -> String {
-    let for_ms = event.next_attempt_after_ms.map(|ms| format!("{} s", ms / 1_000));
+    let for_ms = event.next_attempt_after_ms.map(duration);
     match (&event.signal, for_ms) {
         (Some(signal), Some(longest)) => format!("waits for `{signal}`, {longest} at most"),
         (Some(signal), None) => format!("waits for `{signal}`"),
         (None, Some(length)) => format!("sleeps for {length}"),
         (None, None) => "rests".to_owned(),
+    }
+}
+
+/// A duration in the largest unit in which it is a whole number, or in seconds where that says enough.
+fn duration(ms: i64) -> String {
+    match ms {
+        ..1_000 => format!("{ms} ms"),
+        _ if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
+        _ if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
+        _ if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        _ => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
     }
 }
 
@@ -164,6 +176,25 @@ mod tests {
         assert_eq!(line(done), "   +0.250 s  + charge     done (attempt 3)");
         let early = json!({"type": "job.accepted", "at": "2026-01-31T23:59:59.899Z"});
         assert_eq!(line(early), "   +0.000 s  o            accepted");
+    }
+
+    #[test]
+    fn a_rest_says_what_ends_it() {
+        let rest = |more: Value| {
+            let mut event = json!({"type": "step.waiting", "step": "s", "at": "2026-02-01T00:00:00.150Z"});
+            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            line(event).split_once("s          ").unwrap().1.to_owned()
+        };
+        assert_eq!(rest(json!({"next_attempt_after_ms": 500})), "sleeps for 500 ms");
+        assert_eq!(
+            rest(json!({"next_attempt_after_ms": 172_800_000, "signal": "yes"})),
+            "waits for `yes`, 2 d at most"
+        );
+        assert_eq!(rest(json!({"signal": "yes"})), "waits for `yes`");
+        assert_eq!(
+            ["1.5 s", "90.0 s", "5 min", "3 h"],
+            [1_500, 90_000, 300_000, 10_800_000].map(duration).each_ref().map(String::as_str)
+        );
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Upkeep {
         if self.keep_jobs_d > 0 {
             self.retire_jobs().await?;
             let kept = Duration::from_secs(u64::from(self.keep_jobs_d) * SECONDS_A_DAY);
-            while signals::retire(&self.pool, kept).await? > 0 {}
+            signals::retire(&self.pool, kept).await?;
             while cancels::retire(&self.pool, kept).await? > 0 {}
         }
         sweep(&self.pool, &self.topics).await?;

@@ -67,10 +67,23 @@ pub(crate) fn moved(before: &State, decision: &Decision) -> Moved {
         state.is_late = false;
         state.slip.deadline_ms = None;
     }
-    if let Rest::Ended(_) = state.rest {
+    if let Rest::Ended(status) = state.rest {
+        if status == JobStatus::Succeeded {
+            keep_unasked(&mut state, before);
+        }
         end(&mut state);
     }
     Moved { state, skipped, unevaluable }
+}
+
+/// Of what stands after a success, only what the job did not ask for: each visit that was passed asked for its effect.
+fn keep_unasked(state: &mut State, before: &State) {
+    let slip = &before.slip;
+    let last = (slip.step.as_str(), slip.visit);
+    let passed = |step: &str, visit: u32| {
+        (step, visit) == last || slip.done.iter().any(|done| done.step == step && done.visit == visit && !done.undone)
+    };
+    state.stands.retain(|(step, visit)| !passed(step, *visit));
 }
 
 /// After the end nothing is left but what stands.

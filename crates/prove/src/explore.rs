@@ -253,8 +253,8 @@ impl<'w> Walk<'w> {
             }
         }
         self.note_branches(&moved);
-        if let Rest::Ended(status) = moved.state.rest {
-            self.judge_end(id, &moved.state, status, &happening);
+        if let Rest::Ended(_) = moved.state.rest {
+            self.judge_end(id, &moved.state, &happening);
         }
         self.go(id, happening, moved.state);
     }
@@ -308,15 +308,10 @@ impl<'w> Walk<'w> {
         id
     }
 
-    fn judge_end(&mut self, id: u32, state: &State, status: JobStatus, last: &Happening) {
-        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-        for (step, _) in &state.stands {
-            *counts.entry(step).or_default() += 1;
-        }
-        let allowed = u32::from(status == JobStatus::Succeeded);
-        for (step, _) in counts.into_iter().filter(|(_, count)| *count > allowed) {
-            let part = Part::Step(step.to_owned());
-            self.note(Kind::EffectStands, part, id, Some(last.clone()), String::new());
+    fn judge_end(&mut self, id: u32, state: &State, last: &Happening) {
+        let steps: BTreeSet<&String> = state.stands.iter().map(|(step, _)| step).collect();
+        for step in steps {
+            self.note(Kind::EffectStands, Part::Step(step.clone()), id, Some(last.clone()), String::new());
         }
     }
 

@@ -1,7 +1,6 @@
 //! A job as far as its future depends on it, together with what stands at the services.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use flow::decide::code;
 use flow::event::JobStatus;
@@ -57,16 +56,21 @@ impl State {
             slip.deadline_ms.is_some(),
             slip.released.as_ref().map(|released| released.by),
         );
+        // Of the visits after the first, one stands for all.
+        let mut parts: Vec<String> = Vec::new();
         for done in &slip.done {
             // On the way back only earlier steps and the step itself are read.
             if done.undone && slip.phase == Phase::Undo {
                 continue;
             }
             let output = done.output.is_some().then(|| self.output_of(&done.step)).flatten();
-            let _ = write!(key, " {}.{}.{output:?}", done.step, done.visit.min(2));
+            parts.push(format!(" {}.{}.{output:?}", done.step, done.visit.min(2)));
         }
-        for (step, visit) in &self.stands {
-            let _ = write!(key, " +{step}.{}", visit.min(&2));
+        parts.extend(self.stands.iter().map(|(step, visit)| format!(" +{step}.{}", visit.min(&2))));
+        for (place, part) in parts.iter().enumerate() {
+            if !parts.iter().take(place).any(|earlier| earlier == part) {
+                key.push_str(part);
+            }
         }
         key
     }

@@ -9,7 +9,7 @@ use flow::id::JobId;
 use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
 
-/// Rows that one statement of the retention deletes.
+/// Rows that one statement of the retention looks at.
 const RETIRED_MAX: i64 = 5_000;
 
 /// A signal to be kept until it is used.
@@ -100,24 +100,38 @@ pub async fn look(pool: &Pool, job: JobId, name: &str, id: &str, count_max: u32)
     Ok(KnownSignals { same: row.known.then_some(row.payload), unused: row.unused.unsigned_abs() })
 }
 
-/// Deletes some of the signals that came before that time ago, of jobs that have ended. Returns their number: while it
-/// is not 0, there may be more.
+/// Deletes the signals that came before that time ago, of jobs that have ended. Returns their number.
 pub async fn retire(pool: &Pool, older_than: Duration) -> Result<u64, Error> {
-    let done = sqlx::query!(
-        "delete from orchestrator.signals
-         where (job, name, id) in (
-            select job, name, id from orchestrator.signals
-            where came_at < now() - $1::double precision * interval '1 second'
-              and not exists (
-                select from orchestrator.jobs
-                where jobs.job = signals.job and status not in ('succeeded', 'failed', 'cancelled')
-              )
-            order by came_at limit $2
-         )",
-        older_than.as_secs_f64(),
-        RETIRED_MAX,
-    )
-    .execute(pool.raw())
-    .await?;
-    Ok(done.rows_affected())
+    let (mut gone, mut after_us) = (0, 0);
+    loop {
+        let row = sqlx::query!(
+            r#"with old as materialized (
+                select job, name, id, came_at from orchestrator.signals
+                where came_at < now() - $1::double precision * interval '1 second'
+                  and came_at > timestamptz 'epoch' + $2::bigint * interval '1 microsecond'
+                order by came_at
+                limit $3
+             ),
+             gone as (
+                delete from orchestrator.signals as signal
+                using old
+                where signal.job = old.job and signal.name = old.name and signal.id = old.id
+                  and coalesce((select status from orchestrator.jobs where jobs.job = old.job), 'cancelled')
+                      in ('succeeded', 'failed', 'cancelled')
+                returning signal.job
+             )
+             select (select count(*) from gone) as "gone!",
+                    (select (extract(epoch from max(came_at)) * 1000000)::bigint from old) as "last_us?""#,
+            older_than.as_secs_f64(),
+            after_us,
+            RETIRED_MAX,
+        )
+        .fetch_one(pool.raw())
+        .await?;
+        gone += row.gone.unsigned_abs();
+        match row.last_us {
+            Some(last_us) => after_us = last_us,
+            None => return Ok(gone),
+        }
+    }
 }

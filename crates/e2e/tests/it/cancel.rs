@@ -27,8 +27,10 @@ use crate::turn::{alone, beside_others};
 const JOBS_DEFAULT: u64 = 200;
 /// Jobs that are under way at once.
 const IN_FLIGHT: usize = 60;
-/// A job's steps take about so long, all in all, and its cancel comes within this time.
-const MOMENT_MS_MAX: u64 = 4_000;
+/// The cancel of a job comes within this time.
+const MOMENT_MS_MAX: u64 = 10_000;
+/// A step takes at most so long.
+const STEP_MS_MAX: u64 = 1_500;
 const KILLS_MIN: usize = 4;
 
 /// The saga, with calls that are broken off.
@@ -70,7 +72,7 @@ async fn cancel(client: &Client, job: JobId, asked: &Asked) {
 }
 
 fn draw(chance: &mut Chance, number: u64) -> Value {
-    let mut slow = || format!("slow:{}", chance.below(MOMENT_MS_MAX / 3));
+    let mut slow = || format!("slow:{}", chance.below(STEP_MS_MAX));
     let (inventory, payment, shipping) = (slow(), slow(), slow());
     let simulate = match chance.below(20) {
         0 => json!({ "inventory": inventory, "payment": "declined" }),
@@ -130,7 +132,7 @@ async fn every_job_that_is_cancelled_at_any_moment_ends_once_while_workers_are_k
     let cancelling = tokio::spawn(submit_and_cancel(stage.system.client(), seed, jobs));
     let mut kills = 0;
     while kills < KILLS_MIN || !cancelling.is_finished() {
-        pass(chance.ms_below(1_500)).await;
+        pass(Duration::from_secs(2) + chance.ms_below(4_000)).await;
         let worker = &mut stage.system.roles()[workers[kills % workers.len()]];
         worker.process().kill9();
         pass(chance.ms_below(1_000)).await;
@@ -160,7 +162,7 @@ async fn every_job_that_is_cancelled_at_any_moment_ends_once_while_workers_are_k
         accepted.len()
     );
     assert_eq!((counts.iter().sum::<usize>(), left.tokens.dead_letters), (accepted.len(), 0));
-    assert!(counts[2] > accepted.len() / 4, "cancels come in time: {counts:?}");
+    assert!(counts[2] > accepted.len() / 10 && counts[0] > 0, "some come in time, and some do not: {counts:?}");
     assert_eq!(taken.len() + too_late, accepted.len());
 }
 

@@ -29,6 +29,7 @@ mod rebalances;
 mod registry;
 mod retry;
 mod seams;
+mod signals;
 mod skip;
 mod stage;
 mod status;

@@ -16,8 +16,9 @@ use events::position::{LastRow, Partial, Position};
 use events::time::parse_rfc3339;
 use events::topic::Topics;
 use events::trace::Trace;
-use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, header, limit};
+use events::{Inbound, Record, RecordKind, cancel_tombstone, flow_record, header, limit, release};
 use flow::event::EventKind;
+use flow::slip::ReleasedBy;
 use serde_json::{Value, json};
 
 use crate::records::record_of;
@@ -105,6 +106,13 @@ impl<'a> Message<'a> {
         match (self.channel, self.kind()) {
             ("steps", _) if self.name == "lane-free" => {
                 freed(&example["headers"]).record(topics.steps(QUEUE), lane_key())
+            }
+            ("steps", Some(kind)) if self.name == "slip-released" => {
+                let mut record = record_of(&decode(self.document, kind, payload), QUEUE, trace);
+                let [by, payload] =
+                    [header::RELEASED_BY, header::RELEASED_PAYLOAD].map(|name| text(&example["headers"][name]));
+                release::mark(&mut record, ReleasedBy::read(by).unwrap(), Some(payload.into()));
+                record
             }
             ("steps", Some(kind)) if self.name == "slip-in-turn" => {
                 let mut record = record_of(&decode(self.document, kind, payload), QUEUE, trace);

@@ -216,7 +216,14 @@ fn any_long_call() -> impl Strategy<Value = Wait> {
 }
 
 fn any_wait() -> impl Strategy<Value = Wait> {
-    let hold = any_hold(&[HoldReason::Backoff, HoldReason::Attention, HoldReason::MissingStep, HoldReason::Room]);
+    let hold = any_hold(&[
+        HoldReason::Backoff,
+        HoldReason::Attention,
+        HoldReason::MissingStep,
+        HoldReason::Room,
+        HoldReason::Timer,
+        HoldReason::Signal,
+    ]);
     let signal = (any_job(), any::<[String; 3]>(), prop::option::of(any_json()), any::<i64>())
         .prop_map(|(job, [tenant, name, id], payload, at_ms)| Signal { job, tenant, name, id, payload, at_ms });
     prop_oneof![hold.prop_map(Wait::Hold), signal.prop_map(Wait::Signal), any_long_call()]

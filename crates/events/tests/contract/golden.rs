@@ -60,9 +60,13 @@ fn describe(kind: RecordKind, version: u32, bytes: &[u8]) -> String {
     serde_json::to_string_pretty(&described).unwrap() + "\n"
 }
 
+/// Samples that are written differently now, and must be read for ever: signals say `requires` since flows wait for
+/// them.
+const SUPERSEDED: [&str; 2] = ["signal", "bare-signal"];
+
 #[test]
 fn golden_records_are_written_and_described_as_ever() {
-    for (name, sample) in samples() {
+    for (name, sample) in samples().into_iter().filter(|(name, _)| !SUPERSEDED.contains(name)) {
         let (kind, version) = (sample.kind(), sample.kind().latest_version());
         let (bin, text) = (golden(kind, version, name, "bin"), golden(kind, version, name, "json"));
         let bytes = sample.encode().unwrap();

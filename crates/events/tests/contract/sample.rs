@@ -229,6 +229,13 @@ fn retrying_event() -> JobEvent {
     }
 }
 
+/// A token that waits for a signal.
+fn waiting() -> Wait {
+    let released = Some(Released { by: ReleasedBy::Time, payload: None });
+    let (slip, queue, signal) = (Slip { released, ..slip() }, "shipping".into(), Some("approval".into()));
+    Wait::Hold(Hold { slip, queue, reason: HoldReason::Signal, release_after_ms: Some(60_000), signal })
+}
+
 fn signal(payload: Option<Value>) -> Wait {
     let (name, id) = ("approval".into(), "key-1".into());
     Wait::Signal(Signal { job: job(1), tenant: "acme".into(), name, id, payload, at_ms: 1_753_000_000_123 })
@@ -328,6 +335,8 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         ("attention", Any::Wait(hold(failed_slip(), HoldReason::Attention, None))),
         ("signal", Any::Wait(signal(Some(json!({"approved": true}))))),
         ("bare-signal", Any::Wait(signal(None))),
+        ("approval", Any::Wait(signal(Some(json!({"approved": true}))))),
+        ("waiting", Any::Wait(waiting())),
         ("running", Any::Wait(running())),
         ("turn", Any::Wait(turn())),
         ("unread", Any::Wait(unread(UnreadRest::Until(10_000)))),

@@ -36,7 +36,7 @@ pub(super) struct Earlier {
     pub(super) id: String,
     /// The condition under which it is run.
     pub(super) when: Option<String>,
-    /// True if it may go on without an output.
+    /// True if the job may go on from it without its output. Where it jumps, see `jumped_over_by`.
     pub(super) may_time_out: bool,
     /// The wait that may have led over it.
     pub(super) jumped_over_by: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Earlier {
 
 impl Earlier {
     pub(super) fn of(step: &Step) -> Self {
-        let may_time_out = step.wait().is_some_and(|wait| wait.on_timeout != OnTimeout::Fail);
+        let may_time_out = step.wait().is_some_and(|wait| wait.on_timeout == OnTimeout::Continue);
         Self { may_time_out, when: step.when.as_ref().and_then(source), ..Self::unread(step.id.clone()) }
     }
 

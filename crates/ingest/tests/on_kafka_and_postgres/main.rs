@@ -14,6 +14,7 @@ mod metrics;
 mod refuse;
 mod retry;
 mod routes;
+mod signal;
 mod stage;
 mod status;
 mod submit;

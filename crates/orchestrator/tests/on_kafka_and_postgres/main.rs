@@ -13,4 +13,5 @@ mod later;
 mod long_calls;
 mod projection;
 mod resume;
+mod signals;
 mod stage;

@@ -136,7 +136,7 @@ async fn a_word_that_names_nothing_and_a_signal_that_nobody_knows_are_kept_as_de
         at_ms: 1,
     };
     send(&ground, Wait::Signal(signal("meanwhile.resume"))).await;
-    send(&ground, Wait::Signal(signal("approval"))).await;
+    send(&ground, Wait::Signal(signal("meanwhile.approval"))).await;
     until_taken_in(&ground, &ground.topics.waits(), 2).await;
     let class = |record: &Inbound| events::dead_letter::burial(record).unwrap().failure.class;
     assert_eq!(refused(&ground).iter().map(class).collect::<Vec<_>>(), ["unreadable", "unsupported"]);

@@ -5,6 +5,7 @@
 mod cases;
 mod examples;
 mod findings;
+mod rests;
 mod values;
 
 use prove::{FlowFile, Options, Proof, prove};

@@ -110,6 +110,9 @@ fn others_sql(first: i64, last: i64) -> String {
                                      else 'backoff' end as reason
             from generated where number % 10 = 0
          ) as resting;
+         insert into orchestrator.signals (job, name, id, payload, used_at)
+         select job, 'yes', number::text, 'x', case when number % 20 = 0 then now() end
+         from generated where number % 10 = 0;
          insert into orchestrator.dead_letters (
             topic, partition, \"offset\", class, reason, attempts, headers, value_bytes, at
          )

@@ -20,6 +20,7 @@ mod plans;
 mod polling;
 mod retention;
 mod scale;
+mod signals;
 mod slot;
 mod unrelayed;
 mod workers;

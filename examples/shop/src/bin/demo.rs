@@ -1,4 +1,4 @@
-//! `make demo`: four orders through `meanwhile dev` and the shop, shown as they happen, then checked against the books.
+//! `make demo`: five orders through `meanwhile dev` and the shop, shown as they happen, then checked against the books.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use shop::{EntryState, Outcome, PerService, Shop, State, audit};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-/// Four orders through the whole system, on this machine.
+/// Five orders through the whole system, on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// End when done, on free ports; the exit code is 0 only if all is as it should be
@@ -31,6 +31,14 @@ struct Story {
     title: &'static str,
     simulate: Value,
     succeeds: bool,
+    /// The decision that a large one waits for.
+    decision: Option<&'static str>,
+}
+
+impl Story {
+    fn new(title: &'static str, simulate: Value, succeeds: bool) -> Self {
+        Self { title, simulate, succeeds, decision: None }
+    }
 }
 
 /// The hint at the end: commands to try next.
@@ -129,20 +137,23 @@ async fn show(arguments: &Arguments, addresses: &Addresses, shop: &Shop, dev: &m
     let api = format!("http://{}", addresses.api);
     wait_until_ready(&client, &api, dev, &arguments.log).await?;
     let stories = [
-        Story { title: "An order like any other", simulate: json!({}), succeeds: true },
-        Story { title: "The card is declined", simulate: json!({ "payment": "declined" }), succeeds: false },
-        Story { title: "The payment service fails twice", simulate: json!({ "payment": "flaky" }), succeeds: true },
+        Story::new("An order like any other", json!({}), true),
+        Story::new("The card is declined", json!({ "payment": "declined" }), false),
+        Story::new("The payment service fails twice", json!({ "payment": "flaky" }), true),
+        Story::new("The payment is made, but its answer is lost", json!({ "payment": "timeout_after_effect" }), false),
         Story {
-            title: "The payment is made, but its answer is lost",
-            simulate: json!({ "payment": "timeout_after_effect" }),
-            succeeds: false,
+            decision: Some(r#"{"decision": "approved", "by": "ann", "comment": "a good customer"}"#),
+            ..Story::new("A large order waits until somebody has approved it (the demo does)", json!({}), true)
         },
     ];
     let mut good = true;
     let mut outcomes = Vec::new();
     for (number, story) in stories.iter().enumerate() {
         say(&format!("\n{}. {}", number + 1, story.title));
-        let job = submit(&client, &api, number + 1, &story.simulate).await?;
+        let job = submit(&client, &api, number + 1, story).await?;
+        if let Some(decision) = story.decision {
+            signal(arguments, &api, &job, decision).await?;
+        }
         let mut shown = Command::new(&arguments.meanwhile);
         shown.args(["jobs", "show", &job, "--follow", "--url", &api]);
         let succeeded = shown.status().await.context("following the job")?.success();
@@ -159,7 +170,7 @@ async fn show(arguments: &Arguments, addresses: &Addresses, shop: &Shop, dev: &m
         }
     }
     say(if good {
-        "\nAll four ended as they should; money and stock agree."
+        "\nAll five ended as they should; money and stock agree."
     } else {
         "\nSomething is wrong; see above."
     });
@@ -184,17 +195,27 @@ async fn wait_until_ready(client: &reqwest::Client, api: &str, dev: &mut Child, 
     bail!("it did not get ready; its log is {}", log.display())
 }
 
-async fn submit(client: &reqwest::Client, api: &str, number: usize, simulate: &Value) -> anyhow::Result<String> {
+/// Sends the job a decision, as a person would on the command line.
+async fn signal(arguments: &Arguments, api: &str, job: &str, decision: &str) -> anyhow::Result<()> {
+    let mut command = Command::new(&arguments.meanwhile);
+    command.args(["jobs", "signal", job, "approval", decision, "--url", api]).stdout(Stdio::null());
+    let sent = command.status().await.context("sending the decision")?;
+    if sent.success() { Ok(()) } else { bail!("the decision was not taken") }
+}
+
+async fn submit(client: &reqwest::Client, api: &str, number: usize, story: &Story) -> anyhow::Result<String> {
+    let is_large = story.decision.is_some();
     let order = json!({
         "customer_id": format!("customer-{number}"),
         "sku": "tea",
         "qty": 2,
-        "amount_cents": 1999,
+        "amount_cents": if is_large { 199_900 } else { 1_999 },
         "card": "4242424242424242",
         "address": "1 Main Street",
-        "simulate": simulate,
+        "simulate": story.simulate,
     });
-    let request = client.post(format!("{api}/orders")).header("idempotency-key", format!("\"demo-{number}\""));
+    let route = if is_large { "preorders" } else { "orders" };
+    let request = client.post(format!("{api}/{route}")).header("idempotency-key", format!("\"demo-{number}\""));
     let response = request.json(&order).send().await.context("submitting the order")?;
     let status = response.status();
     let answer: Value = response.json().await.context("the answer is not JSON")?;

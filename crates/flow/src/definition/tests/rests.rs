@@ -89,7 +89,7 @@ fn the_output_of_a_wait_that_may_be_in_vain_needs_a_fallback() {
         ("continue", "b.output.n | default(1)"),
         ("d", "d.output.n"),
         ("a", "c.output.n"),
-        ("a", "b.output.n | default(1)"),
+        ("a", "b.output.n"),
     ] {
         parse(&flow(on_timeout, read)).unwrap_or_else(|problems| panic!("{on_timeout} {read}: {problems:?}"));
     }

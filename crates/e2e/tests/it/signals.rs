@@ -1,0 +1,141 @@
+//! Jobs that sleep and wait for signals, while everything is killed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::Client;
+use flow::event::{EventKind, JobStatus};
+use flow::id::JobId;
+use serde_json::json;
+use test_kit::Role;
+use tokio::task::JoinSet;
+
+use crate::chance::{Chance, TellSeed, seed};
+use crate::client::small_order;
+use crate::load::pass;
+use crate::stage::{PATIENCE, Stage};
+use crate::turn::{alone, beside_others};
+
+const JOBS: u64 = 1_000;
+/// The pause between two attempts of a caller.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Callers at once.
+const CALLERS: u64 = 16;
+
+/// Sends a signal until it is known to be stored.
+async fn signal(client: &Client, job: JobId, name: &str, payload: &str) {
+    let sending = async {
+        loop {
+            match client.signal(&job.to_string(), name, Some(payload.to_owned()), Some("once")).await {
+                Ok(_) => return,
+                // It has come, and the job is over.
+                Err(client::Error::Problem(problem)) if problem.status == 409 => return,
+                Err(error) if error.may_pass() => pass(AGAIN).await,
+                Err(error) => panic!("{job}: {error}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, sending).await.expect("the signal is stored");
+}
+
+/// Waits until the job waits for its signal.
+async fn until_it_waits(client: &Client, job: JobId) {
+    let waiting = async {
+        loop {
+            let status = client.status(&job.to_string()).await;
+            let waits = |step: &client::Step| step.id == "consent" && step.waiting_for.is_some();
+            if status.is_ok_and(|status| status.steps.iter().any(waits)) {
+                return;
+            }
+            pass(AGAIN).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the job waits");
+}
+
+/// One caller's jobs: half of the signals are sent at once, the others when the job waits for them.
+async fn call(client: Client, seed: u64) -> Vec<(JobId, u64)> {
+    let mut chance = Chance::new(seed);
+    let mut jobs = Vec::new();
+    for number in 0..JOBS / CALLERS {
+        let n = seed * 10_000 + number;
+        let input = small_order(&format!("c-{}", chance.below(500)), json!({}));
+        let job = test_kit::submit(&client, "consent", &uuid::Uuid::now_v7().to_string(), &input).await.unwrap();
+        jobs.push((job, n));
+        if number % 2 == 0 {
+            signal(&client, job, "consent", &json!({ "n": n }).to_string()).await;
+        }
+    }
+    for (place, (job, n)) in jobs.iter().enumerate() {
+        if place % 2 == 1 {
+            until_it_waits(&client, *job).await;
+            signal(&client, *job, "consent", &json!({ "n": n }).to_string()).await;
+        }
+        // Once more under the same key: it is the same signal.
+        signal(&client, *job, "consent", &json!({ "n": n }).to_string()).await;
+    }
+    jobs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_kill_loses_a_signal_or_a_sleeping_job_whichever_comes_first() {
+    let (_turn, seed) = (alone(), seed());
+    let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
+    let mut stage = Stage::start_with(|builder| {
+        builder.role(Role::Workers, 2).variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "3000")
+    })
+    .await;
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        callers.spawn(call(stage.system.client(), seed % 1_000 + caller));
+    }
+    let done = Arc::new(tokio::sync::Mutex::new(Vec::new()));
+    let into = Arc::clone(&done);
+    let all = tokio::spawn(async move {
+        while let Some(jobs) = callers.join_next().await {
+            into.lock().await.extend(jobs.unwrap());
+        }
+    });
+    let mut kills = 0;
+    while !all.is_finished() {
+        let roles = stage.system.roles();
+        let victim = chance.below(roles.len() as u64) as usize;
+        roles[victim].process().kill9();
+        pass(Duration::from_millis(chance.below(500))).await;
+        roles[victim].restart().unwrap();
+        roles[victim].wait_until_ready().await.unwrap();
+        kills += 1;
+        pass(Duration::from_millis(chance.below(1_500))).await;
+    }
+    all.await.unwrap();
+    let jobs = std::mem::take(&mut *done.lock().await);
+    stage.system.note_accepted(jobs.iter().map(|(job, _)| *job));
+    let ends = stage.ends_of(jobs.iter().map(|(job, _)| *job)).await;
+    for (job, n) in &jobs {
+        let end = &ends[job];
+        assert_eq!((end.status, &end.data), (JobStatus::Succeeded, &Some(json!({ "n": n }))), "{job}");
+    }
+    let left = stage.finish().await;
+    let count = |kind| left.tokens.events.iter().filter(|event| event.kind == kind).count();
+    // Each rests three times; the remark never comes.
+    assert_eq!((count(EventKind::StepWaiting), count(EventKind::StepSkipped)), (3 * jobs.len(), jobs.len()));
+    assert_eq!(left.tokens.dead_letters, 0);
+    eprintln!("{} jobs, {kills} kills", jobs.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_from_the_command_line_reaches_the_job_and_is_told() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let job = stage.submit("consent", &small_order("c-1", json!({}))).await;
+    let url = stage.system.api();
+    let arguments = ["jobs", "signal", &job.to_string(), "consent", r#"{"n":17}"#, "--url", &url];
+    assert_eq!(test_kit::meanwhile(&arguments, &[]).await.unwrap().trim(), job.to_string());
+    assert_eq!(stage.end_of(job).await.data, Some(json!({ "n": 17 })));
+    let told = test_kit::meanwhile(&["jobs", "show", &job.to_string(), "--url", &url], &[]).await.unwrap();
+    assert!(told.contains("sleeps for 200 ms") && told.contains("waits for `consent`, 30 min at most"), "{told}");
+    assert!(told.contains("no signal `remark` came in time; the job goes on"), "{told}");
+    let refused = test_kit::meanwhile(&["jobs", "signal", &job.to_string(), "consnt", "--url", &url], &[]).await;
+    assert!(refused.is_err(), "{refused:?}");
+    stage.finish().await;
+}
