@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cancel::Cancel;
 use crate::error::DecodeError;
-use crate::field::SIGNALS;
+use crate::field::{CANCELS, SIGNALS};
 use crate::record::Record;
 
 mod wire;
@@ -260,7 +260,10 @@ impl Signal {
 
     /// The feature that whoever takes it in must have.
     pub(crate) fn requires(&self) -> Option<&'static str> {
-        self.is_for_flow().then_some(SIGNALS)
+        match self.name.as_str() {
+            CANCEL => Some(CANCELS),
+            _ => self.is_for_flow().then_some(SIGNALS),
+        }
     }
 
     /// The operator's order, if this signal is one.
@@ -278,5 +281,28 @@ impl Signal {
         };
         let token = TokenId { job: self.job, branch: branch.to_owned(), hop };
         Ok(Some(Resume { token, tenant: self.tenant.clone(), at_ms: self.at_ms }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_travels_as_a_signal_of_our_own_that_older_versions_leave_alone() {
+        let job = "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d".parse().expect("a job's id");
+        let (tenant, requested_by, id) = ("t".to_owned(), "ann".to_owned(), "1".to_owned());
+        for reason in [None, Some("why".to_owned())] {
+            let (tenant, requested_by, id) = (tenant.clone(), requested_by.clone(), id.clone());
+            let cancel = Cancel { job, tenant, requested_by, reason, at_ms: 7, id, requires: Vec::new() };
+            let signal = Signal::from(&cancel);
+            assert_eq!((signal.is_for_flow(), signal.requires()), (false, Some(CANCELS)));
+            assert_eq!((signal.as_resume().expect("no resume"), signal.as_cancel()), (None, Some(cancel)));
+        }
+        let other = Signal {
+            name: "cancel".to_owned(),
+            ..Signal::from(Resume { token: TokenId { job, branch: String::new(), hop: 1 }, tenant, at_ms: 1 })
+        };
+        assert_eq!((other.as_cancel(), other.requires()), (None, Some(SIGNALS)));
     }
 }

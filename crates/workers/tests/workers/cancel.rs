@@ -17,7 +17,6 @@ use crate::stage::{PATIENCE, Stage, trace};
 
 const TWO_STEPS: &str = r#"
 flow: two
-key: "{{ job.id }}"
 steps:
   - { id: one, native: work, timeout: 60s, CANCEL, compensate: { native: work } }
   - { id: two, native: work, timeout: 60s, CANCEL, compensate: { native: work } }
