@@ -8,11 +8,11 @@ use bus::{Inbound, Reader, Table, TableTail, Unreadable};
 use events::decode_cancel;
 use flow::id::JobId;
 use parking_lot::Mutex;
+use service_kit::health::Readiness;
+use service_kit::identity::Ids;
 use service_kit::retry::until_ok;
 use store::cancels::CancelWish;
 use tokio_util::sync::CancellationToken;
-
-use crate::state::Api;
 
 /// Cancels that are kept: those of the jobs that are in memory, and more.
 const KEPT_MAX: usize = 100_000;
@@ -71,25 +71,31 @@ impl Cancels {
 
 /// Reads the topic to its present end. None at shutdown.
 pub(crate) async fn load(
-    api: &Api,
-    bus: &bus::Settings,
-    topic: &str,
+    cancels: &Cancels,
+    (readiness, ids, reader): (&Readiness, &Ids, &Reader),
+    (bus, topic): (&bus::Settings, &str),
     shutdown: &CancellationToken,
 ) -> Option<TableTail> {
     let load = || Table::load(bus, topic);
-    let (records, tail) = until_ok("kafka", &api.readiness, &api.ids, shutdown, load).await?;
-    shutdown.run_until_cancelled(api.cancels.learn(&api.reader, &records)).await?;
+    let (records, tail) = until_ok("kafka", readiness, ids, shutdown, load).await?;
+    shutdown.run_until_cancelled(cancels.learn(reader, &records)).await?;
     Some(tail)
 }
 
 /// Follows the topic until shutdown.
-pub(crate) async fn follow(api: &Api, bus: &bus::Settings, mut tail: TableTail, shutdown: &CancellationToken) {
+pub(crate) async fn follow(
+    cancels: &Cancels,
+    tools: (&Readiness, &Ids, &Reader),
+    bus: &bus::Settings,
+    mut tail: TableTail,
+    shutdown: &CancellationToken,
+) {
     let topic = tail.topic().to_owned();
     loop {
         while let Some(records) = tail.next().await {
-            api.cancels.learn(&api.reader, &records).await;
+            cancels.learn(tools.2, &records).await;
         }
-        match load(api, bus, &topic, shutdown).await {
+        match load(cancels, tools, (bus, &topic), shutdown).await {
             Some(again) => tail = again,
             None => return,
         }

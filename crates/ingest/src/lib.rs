@@ -183,7 +183,9 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let Some(stored) = until_ok("postgres", readiness, ids, &shutdown, stored).await else { return Ok(()) };
     stored.into_iter().for_each(|applied| api.catalog.learn_stored(applied));
     readiness.report("flows", addresses(&api.catalog)).ok();
-    let Some(cancels) = cancels::load(&api, &settings.bus, &topics.cancels(), &shutdown).await else { return Ok(()) };
+    let (tools, cancels_topic) = ((readiness, ids, reader), topics.cancels());
+    let cancels = cancels::load(&api.cancels, tools, (&settings.bus, &cancels_topic), &shutdown).await;
+    let Some(cancels) = cancels else { return Ok(()) };
     let retention_ms = i64::from(settings.config.idempotency_retention_h) * events::time::HOUR_MS;
     let writer = Writer { topics: topics.clone(), ids: writers };
     let planner = Planner { writer, idempotency_retention_ms: retention_ms };
@@ -205,7 +207,9 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     });
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
     tasks.spawn("cancels tail", async move {
-        until.run_until_cancelled(cancels::follow(&of_api, &bus, cancels, &until)).await;
+        let tools = (&of_api.readiness, &of_api.ids, &of_api.reader);
+        let following = cancels::follow(&of_api.cancels, tools, &bus, cancels, &until);
+        until.run_until_cancelled(following).await;
         Ok(())
     });
     tasks.spawn("events tail", watch_events(tail, api.recent.clone(), shutdown.clone()));

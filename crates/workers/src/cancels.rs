@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use bus::{Inbound, Reader, Unreadable};
 use events::{FEATURES, decode_cancel};
-use flow::decide::{HttpAnswer, Outcome, broken_off, classify, code, is_cancellable, is_cancelled};
-use flow::definition::Definition;
+use flow::decide::{Outcome, broken_off, code};
 use flow::id::JobId;
 use flow::slip::Slip;
 use parking_lot::RwLock;
@@ -17,7 +16,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::followed::{Following, Learn};
-use crate::run_step::Runner;
 
 /// The pause before a cancel is read again that the registry kept from being read.
 const RETRY: Duration = Duration::from_secs(1);
@@ -63,6 +61,11 @@ impl Cancels {
             token.cancel();
         }
         Watch { job, token: token.clone(), cancels: Arc::clone(self) }
+    }
+
+    /// The news of a cancel of the job, for a native step.
+    pub(crate) fn request(self: &Arc<Self>, job: JobId) -> CancelRequest {
+        CancelRequest(Some(Arc::new(self.watch(job))))
     }
 
     /// `all`: no other cancels are open.
@@ -140,6 +143,13 @@ pub(crate) struct Watch {
     cancels: Arc<Cancels>,
 }
 
+impl Watch {
+    /// The outcome of a call, unless the job is cancelled first: then the call is dropped.
+    pub(crate) async fn unless_cancelled<T>(&self, call: impl Future<Output = T>) -> Option<T> {
+        self.token.run_until_cancelled(call).await
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut known = self.cancels.known.write();
@@ -181,38 +191,6 @@ impl fmt::Debug for CancelRequest {
 impl PartialEq for CancelRequest {
     fn eq(&self, other: &Self) -> bool {
         self.is_made() == other.is_made()
-    }
-}
-
-impl Runner {
-    /// True if no further attempt is to be made for this slip.
-    pub(crate) fn is_cancelled(&self, slip: &Slip) -> bool {
-        is_cancelled(slip, self.cancels.is_wanted(slip.job))
-    }
-
-    /// The news of a cancel, for a native step.
-    pub(crate) fn cancel_request(&self, slip: &Slip) -> CancelRequest {
-        CancelRequest(is_cancellable(slip).then(|| Arc::new(self.cancels.watch(slip.job))))
-    }
-
-    /// Makes a call. If its job is cancelled meanwhile, and its step says so, the call is broken off: none.
-    pub(crate) async fn unless_cancelled<T>(
-        &self,
-        definition: &Definition,
-        slip: &Slip,
-        call: impl Future<Output = T>,
-    ) -> Option<T> {
-        let aborts = definition.step(&slip.step).is_some_and(|step| step.aborts_on_cancel());
-        if !aborts || !is_cancellable(slip) {
-            return Some(call.await);
-        }
-        let watch = self.cancels.watch(slip.job);
-        watch.token.run_until_cancelled(call).await
-    }
-
-    /// The outcome of a call that was broken off.
-    pub(crate) fn aborted(&self, definition: &Definition, slip: &Slip) -> Outcome {
-        classify(definition, slip, HttpAnswer::Aborted, self.clock.now_ms())
     }
 }
 

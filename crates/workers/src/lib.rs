@@ -45,6 +45,7 @@ mod encode;
 mod flows;
 mod followed;
 mod halted;
+mod heed_cancel;
 mod held;
 mod http;
 mod intake;
