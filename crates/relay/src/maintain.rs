@@ -21,7 +21,8 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 const HORIZON: &str = "horizon";
 /// So many looks in a row that find rows behind the same open transaction are worth saying.
 const LOOKS_HELD: u32 = 3;
-/// So many looks in a row have to find a slot that nobody needs. `migrate` makes a slot before it says that it is needed.
+/// So many looks in a row have to find a slot that nobody needs. `migrate` makes a slot before it says that it is
+/// needed.
 const LOOKS_LEFT_OVER: u32 = 3;
 
 /// Remembered from one look to the next.

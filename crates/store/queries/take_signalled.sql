@@ -1,5 +1,5 @@
--- Each hold of these jobs that waits for a signal meets the oldest signal of that name that nothing has used; several of
--- one name are used one each, in their order.
+-- Each hold of these jobs that waits for a signal meets the oldest signal of that name that nothing has used. Several
+-- of one name are used one each, in their order.
 with waiting as (
     select job, branch, hop, signal, row_number() over (partition by job, signal order by hop, branch) as place
     from orchestrator.holds

@@ -20,6 +20,8 @@ use crate::chance::Chance;
 use crate::client::small_order;
 use crate::stage::{PATIENCE, Stage};
 
+/// The pause between two attempts of a caller.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Callers at once.
 const CALLERS: u64 = 48;
 /// Ordering keys: most jobs have one of their own, some share one.
@@ -65,6 +67,7 @@ fn draw(chance: &mut Chance, slow_ms_max: u64) -> (&'static str, Value) {
         8..14 => json!({ "inventory": inventory, "payment": payment, "shipping": "flaky:2" }),
         14..18 => json!({ "inventory": inventory, "payment": "busy:1", "shipping": shipping }),
         18..20 => json!({ "inventory": "undo_flaky:2", "payment": payment, "shipping": "out_of_stock" }),
+        21..23 => return ("consent", small_order(&customer, json!({}))),
         20 => return ("patient", small_order(&customer, json!({ "payment": "timeout_after_effect:3000" }))),
         _ => json!({ "inventory": inventory, "payment": payment, "shipping": shipping }),
     };
@@ -135,7 +138,28 @@ async fn call(counts: Arc<Counts>, stop: CancellationToken, client: Client, mut 
         let key = uuid::Uuid::now_v7().to_string();
         let job = test_kit::submit(&client, flow, &key, &input).await.unwrap();
         counts.accepted().push(job);
+        if flow == "consent" {
+            // Often before the job waits for it, sometimes after.
+            pass(chance.ms_below(1_000)).await;
+            signal(&client, job, "consent", r#"{"n":1}"#).await;
+        }
     }
+}
+
+/// Sends a signal until it is known to be stored.
+pub(crate) async fn signal(client: &Client, job: JobId, name: &str, payload: &str) {
+    let sending = async {
+        loop {
+            match client.signal(&job.to_string(), name, Some(payload.to_owned()), Some("once")).await {
+                Ok(_) => return,
+                // It has come, and the job is over.
+                Err(client::Error::Problem(problem)) if problem.status == 409 => return,
+                Err(error) if error.may_pass() => pass(AGAIN).await,
+                Err(error) => panic!("{job}: {error}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, sending).await.expect("the signal is stored");
 }
 
 /// Lets time pass: the moment of a fault is chance, not a condition.

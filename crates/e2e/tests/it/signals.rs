@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::chance::{Chance, TellSeed, seed};
 use crate::client::small_order;
-use crate::load::pass;
+use crate::load::{pass, signal};
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::{alone, beside_others};
 
@@ -21,22 +21,6 @@ const JOBS: u64 = 1_000;
 const AGAIN: Duration = Duration::from_millis(100);
 /// Callers at once.
 const CALLERS: u64 = 16;
-
-/// Sends a signal until it is known to be stored.
-async fn signal(client: &Client, job: JobId, name: &str, payload: &str) {
-    let sending = async {
-        loop {
-            match client.signal(&job.to_string(), name, Some(payload.to_owned()), Some("once")).await {
-                Ok(_) => return,
-                // It has come, and the job is over.
-                Err(client::Error::Problem(problem)) if problem.status == 409 => return,
-                Err(error) if error.may_pass() => pass(AGAIN).await,
-                Err(error) => panic!("{job}: {error}"),
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, sending).await.expect("the signal is stored");
-}
 
 /// Waits until the job waits for its signal.
 async fn until_it_waits(client: &Client, job: JobId) {

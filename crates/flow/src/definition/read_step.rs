@@ -76,8 +76,8 @@ fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_
     let action = action?;
     Some(StepKind::Call {
         settle_ms: settle.unwrap_or(action.timeout_ms),
-        action,
-        compensation,
+        action: Box::new(action),
+        compensation: compensation.map(Box::new),
         idempotent: idempotent.unwrap_or(true),
         aborts: cancel == Some(key::ABORT),
     })

@@ -40,9 +40,9 @@ pub enum StepKind {
     /// A call to the other side, which may be undone by another one.
     Call {
         /// The step's own work.
-        action: Action,
+        action: Box<Action>,
         /// The call that undoes it.
-        compensation: Option<Action>,
+        compensation: Option<Box<Action>>,
         /// False: after an unknown outcome it is never repeated without an operator.
         idempotent: bool,
         /// The time within which a call whose outcome is unknown may still have its effect, after an undo that found
@@ -62,7 +62,7 @@ impl Step {
     pub fn action(&self, phase: Phase) -> Option<&Action> {
         match (&self.kind, phase) {
             (StepKind::Call { action, .. }, Phase::Forward) => Some(action),
-            (StepKind::Call { compensation, .. }, Phase::Undo) => compensation.as_ref(),
+            (StepKind::Call { compensation, .. }, Phase::Undo) => compensation.as_deref(),
             (StepKind::Sleep(_) | StepKind::Wait(_), _) => None,
         }
     }

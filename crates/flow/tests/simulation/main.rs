@@ -12,6 +12,7 @@ mod generate;
 mod late;
 mod ledger;
 mod service;
+mod signals;
 mod tally;
 mod world;
 

@@ -8,12 +8,12 @@ use flow::decide::{
 };
 use flow::definition::Definition;
 use flow::id::JobId;
-use flow::slip::{Hold, HoldReason, Phase, Released, ReleasedBy, Slip};
+use flow::slip::{Hold, HoldReason, Phase, Slip};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::chance::Chance;
-use crate::generate::{QUEUES, SIGNALS, definition};
+use crate::generate::{QUEUES, definition};
 use crate::ledger::Ledger;
 use crate::service::{Memory, Service, Told};
 use crate::tally::Tally;
@@ -60,7 +60,7 @@ pub(crate) struct World {
     pub(crate) now_ms: i64,
     trouble: usize,
     tick: u32,
-    jobs: Vec<JobId>,
+    pub(crate) jobs: Vec<JobId>,
     pub(crate) partitions: Vec<Partition>,
     pub(crate) tasks: Vec<Task>,
     pub(crate) holds: BTreeMap<Rest, (Hold, Option<i64>)>,
@@ -68,7 +68,7 @@ pub(crate) struct World {
     pub(crate) turns: BTreeMap<Rest, Vec<Rest>>,
     pub(crate) wishes: BTreeSet<JobId>,
     /// Signals that nothing has used yet, in order.
-    signals: BTreeMap<(JobId, &'static str), u64>,
+    pub(crate) signals: BTreeMap<(JobId, &'static str), u64>,
     pub(crate) service: Service,
     pub(crate) ledger: Ledger,
     pub(crate) tally: Tally,
@@ -188,30 +188,6 @@ impl World {
             Next::RetryNow { .. } => panic!("a retry in the process is never committed"),
             Next::End => {}
         }
-    }
-
-    /// Somebody sends a job a signal, whether a step waits for it or not.
-    fn send_signal(&mut self) {
-        let job = self.jobs[self.chance.below(self.jobs.len())];
-        let name = SIGNALS[self.chance.below(SIGNALS.len())];
-        *self.signals.entry((job, name)).or_default() += 1;
-        self.tally.signals += 1;
-        self.meet_signal(job);
-    }
-
-    /// A hold that waits for a signal that is there goes on with it.
-    fn meet_signal(&mut self, job: JobId) {
-        let waiting = self.holds.iter().find_map(|(rest, (hold, _))| {
-            let signal = SIGNALS.iter().find(|signal| hold.signal.as_deref() == Some(**signal))?;
-            let is_there = self.signals.get(&(job, signal)).is_some_and(|count| *count > 0);
-            (rest.0 == job && is_there).then_some((*rest, *signal))
-        });
-        let Some((rest, signal)) = waiting else { return };
-        let Some((hold, _)) = self.holds.remove(&rest) else { return };
-        self.signals.entry((job, signal)).and_modify(|count| *count -= 1);
-        self.tally.signalled += 1;
-        let released = Released { by: ReleasedBy::Signal, payload: Some(json!({ "signal": signal })) };
-        self.send(Slip { released: Some(released), ..hold.slip }, &hold.queue);
     }
 
     pub(crate) fn send(&mut self, slip: Slip, queue: &str) {

@@ -12,7 +12,8 @@ const APPROVING: &str = r#"
 flow: approving
 steps:
   - { id: approve, wait: { signal: approval, approve: { by: [ann, bob] }, timeout: 2d } }
-  - { id: count, wait: { signal: count, schema: { type: object, required: [n], properties: { n: { type: integer } } } } }
+  - id: count
+    wait: { signal: count, schema: { type: object, required: [n], properties: { n: { type: integer } } } }
   - { id: poke, wait: { signal: poke } }
 "#;
 

@@ -102,6 +102,79 @@ async fn timed<T>(name: &str, work: impl Future<Output = T>) -> T {
     outcome
 }
 
+/// The times that a status takes.
+async fn print_times(name: &str, pool: &Pool, jobs: &[JobId]) {
+    let mut took = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let started = Instant::now();
+        get(pool, "default", *job).await.unwrap().unwrap();
+        took.push(started.elapsed());
+    }
+    took.sort();
+    println!("{name}: p50 {:?}, p99 {:?}", took[took.len() / 2], took[took.len() * 99 / 100]);
+}
+
+/// What happens all the time: jobs of today are accepted, projected, and asked for.
+async fn print_rates(name: &str, database: &Database) {
+    let (ingest, orchestrator) = (database.pool(Role::Ingest), database.pool(Role::Orchestrator));
+    acceptances::ensure_partitions(&ingest, 1).await.unwrap();
+    jobs::ensure_partitions(&orchestrator, 1).await.unwrap();
+    for round in ["first", "second"] {
+        let started = Instant::now();
+        for _ in 0..500 {
+            let batch: Vec<_> = (0..20).map(|_| acceptance("meanwhile")).collect();
+            accept_batch(&ingest, &batch).await.unwrap();
+        }
+        println!("{name}, {round}: {:.0} acceptances/s", 10_000.0 / started.elapsed().as_secs_f64());
+    }
+    let told = rounds(20_000, 5);
+    let started = Instant::now();
+    for batch in told.chunks(BATCH) {
+        apply(&orchestrator, batch).await;
+    }
+    println!("{name}: {:.0} events/s", told.len() as f64 / started.elapsed().as_secs_f64());
+    let today: Vec<JobId> = (0..5_000).map(|number| told[number * 4].event.job).collect();
+    let seen: std::collections::BTreeSet<_> = today.iter().copied().collect();
+    let today: Vec<_> = seen.into_iter().collect();
+    for round in ["first", "second"] {
+        let mut took = Vec::new();
+        for job in &today {
+            let started = Instant::now();
+            get(&ingest, "acme", *job).await.unwrap();
+            took.push(started.elapsed());
+        }
+        took.sort();
+        println!(
+            "{name}, {round}: status of today's, p50 {:?}, p99 {:?}",
+            took[took.len() / 2],
+            took[took.len() * 99 / 100]
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures"]
+async fn a_hundred_thousand_holds_within_a_minute() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    generated::fill(&database, 1_000_000).await;
+    let mut connection = database.superuser().await;
+    let due =
+        "update orchestrator.holds set release_at = now() - random() * interval '1 minute' where reason = 'backoff'";
+    let holds = sqlx::query(due).execute(&mut connection).await.unwrap().rows_affected();
+    sqlx::query("vacuum analyze orchestrator.holds").execute(&mut connection).await.unwrap();
+    let (started, mut released) = (Instant::now(), 0);
+    loop {
+        let holds = store::lanes::release_due(&pool, 500).await.unwrap().holds;
+        released += u64::from(holds);
+        if holds == 0 {
+            break;
+        }
+    }
+    let rate = released as f64 / started.elapsed().as_secs_f64();
+    println!("{released} of {holds} holds released, {rate:.0}/s");
+}
+
 /// The ids of some jobs all over the days.
 async fn some_jobs(connection: &mut PgConnection) -> Vec<JobId> {
     let ids = "select job from orchestrator.jobs tablesample system (0.01) limit 1000";
@@ -112,6 +185,9 @@ async fn some_jobs(connection: &mut PgConnection) -> Vec<JobId> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes and 15 GB"]
 async fn ten_million_jobs() {
+    let empty = Database::fresh().await;
+    generated::fill(&empty, 1_000).await;
+    print_rates("empty", &empty).await;
     let database = Database::fresh().await;
     timed("filling", generated::fill(&database, JOBS)).await;
     let (ingest, orchestrator) = (database.pool(Role::Ingest), database.pool(Role::Orchestrator));
@@ -121,14 +197,8 @@ async fn ten_million_jobs() {
         .await
         .unwrap();
     println!("size: {size}");
-    let mut took = Vec::new();
-    for job in some_jobs(&mut connection).await {
-        let started = Instant::now();
-        get(&ingest, "default", job).await.unwrap().unwrap();
-        took.push(started.elapsed());
-    }
-    took.sort();
-    println!("status of one: p50 {:?}, p99 {:?}", took[took.len() / 2], took[took.len() * 99 / 100]);
+    print_times("status of any, as read from the disk", &ingest, &some_jobs(&mut connection).await).await;
+    print_rates("full", &database).await;
     timed("counting 1,000,000 holds", async { holds::count_by_reason(&orchestrator).await.unwrap() }).await;
     timed("releasing 500 holds", async { store::lanes::release_due(&orchestrator, 500).await.unwrap() }).await;
     timed("oldest row of the outbox", async { outbox::oldest_age_ms(&database.pool(Role::Relay), 0).await.unwrap() })
