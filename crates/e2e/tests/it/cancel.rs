@@ -205,7 +205,7 @@ async fn a_job_that_rests_is_cancelled_from_the_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_no_worker_has_taken_yet_is_cancelled_without_a_call() {
+async fn a_job_that_no_worker_has_taken_yet_is_cancelled_and_leaves_nothing() {
     let _turn = beside_others();
     let mut stage = Stage::start().await;
     stage.system.role(Role::Workers).process().kill9();

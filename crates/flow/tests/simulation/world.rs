@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flow::decide::{
     Decision, Env, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered,
-    rest_until_there, resumed, start,
+    rest_until_there, start,
 };
 use flow::definition::Definition;
 use flow::id::JobId;
-use flow::slip::{Hold, HoldReason, Phase, Slip};
+use flow::slip::{Hold, Phase, Slip};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -375,21 +375,6 @@ impl World {
                 self.send(hold.slip, &hold.queue);
             }
         }
-    }
-
-    /// An operator sends a parked job on, and sometimes wants it cancelled instead.
-    fn act_as_operator(&mut self) {
-        let parked = self.holds.iter().find(|(_, (hold, _))| hold.reason == HoldReason::Attention);
-        let Some(identity) = parked.map(|(identity, _)| *identity) else { return };
-        let Some((hold, _)) = self.holds.remove(&identity) else { return };
-        self.tally.operator_acts += 1;
-        if self.chance.percent(20) {
-            self.cancel(hold.slip.job);
-        }
-        let steps_total = u32::try_from(self.definition.steps().len()).expect("a flow has few steps");
-        let event = resumed(&hold.slip, steps_total, self.now_ms);
-        self.ledger.resumed(&event);
-        self.send(hold.slip, &hold.queue);
     }
 
     /// One token per living job, none per ended one.

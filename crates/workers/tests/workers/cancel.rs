@@ -73,7 +73,9 @@ async fn a_worker_that_starts_later_knows_of_every_open_cancel_and_of_no_other()
     let ends = stage.ends().await;
     let of = |job: JobId| ends.iter().find(|end| end.job == job).unwrap();
     assert!(is_cancelled(of(wanted)) && of(taken_back).status == JobStatus::Succeeded, "{ends:?}");
-    assert_eq!(calls.made(), ["one", "two"], "of the other job");
+    // What lay there when a worker came may have been begun, so it is undone.
+    let forward: Vec<String> = calls.made().into_iter().filter(|call| !call.ends_with(" undo")).collect();
+    assert_eq!(forward, ["one", "two"], "of the other job");
     running.stop().await;
     stage.tokens().await;
 }
@@ -88,12 +90,15 @@ async fn a_slip_that_a_cancel_has_released_says_so_itself() {
     let mut record = slip_record(&stage.topics, &stage.writers, &queue, &slip, &trace()).unwrap();
     release::mark(&mut record, ReleasedBy::Cancel, None);
     stage.send(record).await;
-    let work = async |_| -> Result<_, workers::NativeError> { panic!("nothing is called") };
+    let work = async |call: NativeCall| {
+        assert!(call.undo, "no attempt is made");
+        Ok(json!({}))
+    };
     let running = stage.work("a", Workers::builder().native("work", work).build());
     let ends = stage.ends().await;
     assert!(is_cancelled(&ends[0]), "{ends:?}");
     running.stop().await;
-    assert_eq!(stage.tokens().await.slips.len(), 1);
+    stage.tokens().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
