@@ -139,8 +139,8 @@ impl Client {
         self.accepted(request, key).await
     }
 
-    /// Asks for a job to be cancelled: what it has done is undone. Asking again changes nothing. A job that is cancelled
-    /// already stays so.
+    /// Asks for a job to be cancelled: what it has done is undone. Asking again changes nothing. A job that is
+    /// cancelled already stays so.
     ///
     /// # Errors
     /// [`Error::Problem`] when there is no such job, or when it has ended otherwise. [`Error::Unreachable`] leaves open

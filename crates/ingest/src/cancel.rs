@@ -122,8 +122,9 @@ async fn store(api: &Api, job: &JobState, reason: Option<String>, context: &Requ
         Err(_) => return Err(unavailable()),
     }
     metrics::counter!("meanwhile_cancels_total").increment(1);
-    let Cancel { requested_by, reason, at_ms, .. } = cancel;
-    tracing::info!(job.id = %job_id, flow = job.view.flow, tenant = job.view.tenant, requested_by, reason, "job to be cancelled");
+    let Cancel { tenant, requested_by, reason, at_ms, .. } = cancel;
+    let flow = job.view.flow.as_str();
+    tracing::info!(job.id = %job_id, flow, tenant, requested_by, reason, "job to be cancelled");
     api.cancels.note(job_id, CancelWish { requested_by, reason, at_ms });
     Ok(())
 }

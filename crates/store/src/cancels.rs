@@ -16,8 +16,8 @@ use crate::{Error, Pool, Tx};
 /// Rows that one statement of the upkeep changes.
 const ROWS_MAX: i64 = 5_000;
 
-/// The reasons of holds that no cancel ends: a call under way ends by itself, and the others go on in the order of their
-/// lane.
+/// The reasons of holds that no cancel ends: a call under way ends by itself, and the others go on in the order of
+/// their lane.
 const NOT_ENDED: [HoldReason; 4] = [HoldReason::Running, HoldReason::Turn, HoldReason::Room, HoldReason::Unread];
 
 /// A cancel as the status shows it.
@@ -143,8 +143,8 @@ pub async fn open_after(pool: &Pool, after: Option<JobId>) -> Result<Vec<JobId>,
     Ok(open.into_iter().map(JobId::new).collect())
 }
 
-/// Deletes some of the cancels that were closed before that time ago, of jobs that are gone. Returns their number: while
-/// it is not 0, there may be more.
+/// Deletes some of the cancels that were closed before that time ago, of jobs that are gone. Returns their number:
+/// while it is not 0, there may be more.
 pub async fn retire(pool: &Pool, older_than: Duration) -> Result<u64, Error> {
     let done = sqlx::query!(
         "delete from orchestrator.cancels

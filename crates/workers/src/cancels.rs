@@ -40,7 +40,8 @@ impl fmt::Debug for Cancels {
 }
 
 impl Cancels {
-    /// Knows of none. The second value is for [`crate::followed::follow`]; the receiver becomes true once all are known.
+    /// Knows of none. The second value is for [`crate::followed::follow`]; the receiver becomes true once all are
+    /// known.
     pub(crate) fn new(reader: Reader) -> (Arc<Self>, Following, watch::Receiver<bool>) {
         let (_, following, is_loaded) = Following::new();
         (Arc::new(Self { reader, known: RwLock::default() }), following, is_loaded)

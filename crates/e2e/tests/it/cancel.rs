@@ -175,7 +175,8 @@ async fn a_job_that_rests_is_cancelled_from_the_command_line() {
         stage.submit("patient", &small_order("c-2", json!({ "inventory": "undo_error", "payment": "declined" }))).await;
     for (job, reason) in [(waits, "backoff"), (parked, "attention")] {
         let rests = format!(
-            "update orchestrator.holds set release_at = release_at + interval '1 day' where job = '{job}' and reason = '{reason}' returning 1"
+            "update orchestrator.holds set release_at = release_at + interval '1 day'
+             where job = '{job}' and reason = '{reason}' returning 1"
         );
         eventually(PATIENCE, reason, async || {
             psql(stage.system.database_url(), &rests).unwrap().lines().next().map(drop)

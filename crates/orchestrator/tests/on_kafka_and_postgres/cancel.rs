@@ -1,5 +1,5 @@
-//! A job that somebody wants cancelled: what rests on its way forward is sent on, whichever comes first, and the cancel is
-//! taken back once the job has ended.
+//! A job that somebody wants cancelled: what rests on its way forward is sent on, whichever comes first, and the cancel
+//! is taken back once the job has ended.
 
 use events::cancel::Cancel;
 use events::wait::{RunningCall, Wait};

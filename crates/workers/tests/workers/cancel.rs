@@ -1,5 +1,5 @@
-//! Jobs that somebody wants cancelled: no further attempt begins, a call under way is broken off where its step says so,
-//! and what was done, or may have been, is undone.
+//! Jobs that somebody wants cancelled: no further attempt begins, a call under way is broken off where its step says
+//! so, and what was done, or may have been, is undone.
 
 use std::sync::{Arc, Mutex};
 
