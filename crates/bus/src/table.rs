@@ -115,6 +115,11 @@ impl TableTail {
         Ok(records)
     }
 
+    /// The topic that it reads.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
         self.consumer.control().is_down()

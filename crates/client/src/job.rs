@@ -71,6 +71,19 @@ pub struct Status {
     pub correlation_id: Option<String>,
     /// The finished job that this one repeats.
     pub retry_of: Option<String>,
+    pub cancel: Option<CancelWish>,
+    /// True if somebody wanted the job cancelled, and it has succeeded all the same.
+    #[serde(default)]
+    pub cancel_too_late: bool,
+}
+
+/// Somebody's wish that the job be cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct CancelWish {
+    pub requested_at: String,
+    pub by: String,
+    pub reason: Option<String>,
 }
 
 /// One step of a job.

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
-pub use job::{Event, Events, Failure, JobState, Status, Step, WaitingFor};
+pub use job::{CancelWish, Event, Events, Failure, JobState, Status, Step, WaitingFor};
 pub use jobs::{JobChoice, Jobs, ListedJob};
 
 /// The time limit of one request.
@@ -139,6 +139,21 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json").body(payload);
         }
         self.accepted(request, key).await
+    }
+
+    /// Asks for a job to be cancelled: what it has done is undone. Asking again changes nothing. A job that is
+    /// cancelled already stays so.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] when there is no such job, or when it has ended otherwise. [`Error::Unreachable`] leaves open
+    /// whether it is cancelled: ask again.
+    pub async fn cancel(&self, job: &str, reason: Option<&str>) -> Result<(), Error> {
+        let request = self.http.delete(format!("{}/v1/jobs/{job}", self.url));
+        let request = match reason {
+            Some(reason) => request.json(&serde_json::json!({ "reason": reason })),
+            None => request,
+        };
+        self.answered(request).await.map(drop)
     }
 
     /// The job's status.

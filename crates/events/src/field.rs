@@ -27,10 +27,12 @@ pub(crate) fn unknown_word(field: &'static str, text: &str) -> DecodeError {
 
 /// The features that this version has, by their words in `requires`. A version that writes what others must not
 /// overlook adds a word here.
-pub const FEATURES: [&str; 1] = [SIGNALS];
+pub const FEATURES: [&str; 2] = [SIGNALS, CANCELS];
 
 /// Signals that flows wait for, and the holds that wait for them.
 pub(crate) const SIGNALS: &str = "signals";
+/// Signals that tell the keeper of holds of a cancel.
+pub(crate) const CANCELS: &str = "cancels";
 
 /// Refuses a record that needs a feature which this version does not have.
 pub(crate) fn check_features(requires: &[Cow<'_, str>]) -> Result<(), DecodeError> {

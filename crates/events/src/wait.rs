@@ -5,8 +5,9 @@ use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason};
 use serde_json::{Value, json};
 
+use crate::cancel::Cancel;
 use crate::error::DecodeError;
-use crate::field::SIGNALS;
+use crate::field::{CANCELS, SIGNALS};
 use crate::record::Record;
 
 mod wire;
@@ -217,7 +218,36 @@ impl From<Resume> for Signal {
     }
 }
 
+/// The name of the signal that tells the keeper of holds of a [`Cancel`].
+const CANCEL: &str = "meanwhile.cancel";
+
+impl From<&Cancel> for Signal {
+    /// The cancel's features do not travel with it: this version has none.
+    fn from(cancel: &Cancel) -> Self {
+        let Cancel { job, tenant, requested_by, reason, at_ms, id, .. } = cancel.clone();
+        let payload = Some(json!({ "by": requested_by, "reason": reason }));
+        Self { job, tenant, name: CANCEL.to_owned(), id, payload, at_ms }
+    }
+}
+
 impl Signal {
+    /// The cancel, if this signal tells of one.
+    pub fn as_cancel(&self) -> Option<Cancel> {
+        if self.name != CANCEL {
+            return None;
+        }
+        let payload = self.payload.as_ref().unwrap_or(&Value::Null);
+        Some(Cancel {
+            job: self.job,
+            tenant: self.tenant.clone(),
+            requested_by: payload["by"].as_str().unwrap_or_default().to_owned(),
+            reason: payload["reason"].as_str().map(str::to_owned),
+            at_ms: self.at_ms,
+            id: self.id.clone(),
+            requires: Vec::new(),
+        })
+    }
+
     /// True for a signal that a flow may wait for.
     pub fn is_for_flow(&self) -> bool {
         !self.name.starts_with(OWN)
@@ -230,7 +260,10 @@ impl Signal {
 
     /// The feature that whoever takes it in must have.
     pub(crate) fn requires(&self) -> Option<&'static str> {
-        self.is_for_flow().then_some(SIGNALS)
+        match self.name.as_str() {
+            CANCEL => Some(CANCELS),
+            _ => self.is_for_flow().then_some(SIGNALS),
+        }
     }
 
     /// The operator's order, if this signal is one.
@@ -248,5 +281,28 @@ impl Signal {
         };
         let token = TokenId { job: self.job, branch: branch.to_owned(), hop };
         Ok(Some(Resume { token, tenant: self.tenant.clone(), at_ms: self.at_ms }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_travels_as_a_signal_of_our_own_that_older_versions_leave_alone() {
+        let job = "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d".parse().expect("a job's id");
+        let (tenant, requested_by, id) = ("t".to_owned(), "ann".to_owned(), "1".to_owned());
+        for reason in [None, Some("why".to_owned())] {
+            let (tenant, requested_by, id) = (tenant.clone(), requested_by.clone(), id.clone());
+            let cancel = Cancel { job, tenant, requested_by, reason, at_ms: 7, id, requires: Vec::new() };
+            let signal = Signal::from(&cancel);
+            assert_eq!((signal.is_for_flow(), signal.requires()), (false, Some(CANCELS)));
+            assert_eq!((signal.as_resume().expect("no resume"), signal.as_cancel()), (None, Some(cancel)));
+        }
+        let other = Signal {
+            name: "cancel".to_owned(),
+            ..Signal::from(Resume { token: TokenId { job, branch: String::new(), hop: 1 }, tenant, at_ms: 1 })
+        };
+        assert_eq!((other.as_cancel(), other.requires()), (None, Some(SIGNALS)));
     }
 }

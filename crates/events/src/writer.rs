@@ -4,6 +4,7 @@ use flow::decide::{Decision, Next};
 use flow::event::JobEvent;
 use flow::slip::Slip;
 
+use crate::cancel::Cancel;
 use crate::compose;
 use crate::dead_letter::{self, Failure, Refused};
 use crate::error::EncodeError;
@@ -41,6 +42,11 @@ impl Writer {
     /// The record of a wait.
     pub fn wait(&self, wait: &Wait, trace: &Trace) -> Result<Record, EncodeError> {
         compose::wait_record(&self.topics, &self.ids, wait, trace)
+    }
+
+    /// The record of a cancel.
+    pub fn cancel(&self, cancel: &Cancel, trace: &Trace) -> Result<Record, EncodeError> {
+        compose::cancel_record(&self.topics, &self.ids, cancel, trace)
     }
 
     /// All records that follow from a decision, to be committed at once. The events come first: a reader who sees the

@@ -3,7 +3,7 @@
 //! A worker calls [`prepare`] with a slip, makes the call that it asks for, gives the answer to [`classify`], and the
 //! outcome to [`advance`]; it commits what [`Decision`] says. All of it is pure.
 //!
-//! A cancel wish is given as [`Outcome::Cancelled`] in place of running the step, when the slip arrives.
+//! A cancel is given as [`Outcome::Cancelled`] in place of an attempt, or of the outcome of one that was broken off.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
-use crate::slip::{Hold, Phase, Slip};
+use crate::slip::{Hold, Phase, ReleasedBy, Slip};
 
 mod answer;
 mod backoff;
@@ -25,7 +25,9 @@ mod token;
 
 pub use answer::classify;
 pub use call::prepare;
-pub use rest::{Missing, MissingKind, detach, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn};
+pub use rest::{
+    Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
+};
 
 /// A job to be started.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,7 +227,7 @@ pub enum Outcome {
     Rests(Rest),
     /// The step waited for a signal, in vain.
     NotSignalled,
-    /// The step was not run because somebody wants the job cancelled.
+    /// No attempt was made, or it was broken off ([`broken_off`]), because somebody wants the job cancelled.
     Cancelled,
 }
 
@@ -339,6 +341,24 @@ fn out_of_place(status: Option<u16>) -> StepError {
 pub fn redelivered(slip: Slip) -> Slip {
     let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
     Slip { attempt_uncertain, ..slip }
+}
+
+/// A slip whose call was broken off, since its job is cancelled: the call may have its effect all the same. To be given
+/// to [`advance`] with [`Outcome::Cancelled`].
+pub fn broken_off(slip: Slip) -> Slip {
+    redelivered(slip)
+}
+
+/// True if a cancel changes anything for this slip: a job on its way back is undone already.
+pub fn is_cancellable(slip: &Slip) -> bool {
+    slip.phase == Phase::Forward
+}
+
+/// True if no further attempt is to be made for this slip. `is_wanted`: somebody wants its job cancelled, as far as the
+/// caller knows. A slip that a cancel has released says so itself.
+pub fn is_cancelled(slip: &Slip, is_wanted: bool) -> bool {
+    let says_so = slip.released.as_ref().is_some_and(|released| released.by == ReleasedBy::Cancel);
+    is_cancellable(slip) && (is_wanted || says_so)
 }
 
 /// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;

@@ -11,6 +11,7 @@ use flow::id::JobId;
 use flow::slip::Failure;
 use flow::view::{Compensation, JobView, StepView};
 use serde_json::{Map, Value, json};
+use store::cancels::CancelWish;
 use web::problem::{Kind, Problem};
 
 /// `prefix`: the path of the public URL.
@@ -69,7 +70,12 @@ pub(crate) fn accepted(info: AcceptedInfo<'_>, retry_after_s: u64) -> Response {
 
 /// The status body, with links below the public URL's path. Steps that have not come up yet are listed as pending where
 /// the flow's version is known.
-pub(crate) fn status(prefix: &str, view: &JobView, trace: &Trace, definition: Option<&Definition>) -> Value {
+pub(crate) fn status(
+    prefix: &str,
+    view: &JobView,
+    (trace, cancel): (&Trace, Option<&CancelWish>),
+    definition: Option<&Definition>,
+) -> Value {
     let progress = view.progress();
     let mut body = json!({
         "id": view.job.to_string(),
@@ -94,6 +100,9 @@ pub(crate) fn status(prefix: &str, view: &JobView, trace: &Trace, definition: Op
     put("compensation", view.compensation.as_ref().map(compensation));
     put("result", view.result.clone());
     put("error", view.error.as_ref().map(failure));
+    put("cancel", cancel.map(wish));
+    let too_late = cancel.is_some() && view.status == JobStatus::Succeeded;
+    put("cancel_too_late", too_late.then_some(Value::Bool(true)));
     body
 }
 
@@ -137,6 +146,10 @@ fn step(step: &StepView) -> Value {
 
 fn compensation(compensation: &Compensation) -> Value {
     json!({ "undone": compensation.undone, "stuck": compensation.stuck })
+}
+
+fn wish(wish: &CancelWish) -> Value {
+    json!({ "requested_at": rfc3339(wish.at_ms), "by": wish.requested_by, "reason": wish.reason })
 }
 
 fn failure(failure: &Failure) -> Value {

@@ -8,7 +8,9 @@ use web::frame::Frame;
 use web::problem;
 
 use crate::state::Api;
-use crate::{asyncapi, dead_letters, flows, history, list_jobs, openapi, result, retry, signal, status, submit};
+use crate::{
+    asyncapi, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry, signal, status, submit,
+};
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
 pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
@@ -23,7 +25,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/flows/{flow}", get(flows::show))
         .route("/v1/flows/{flow}/jobs", post(submit::submit_to))
         .route("/v1/jobs", get(list_jobs::list))
-        .route("/v1/jobs/{job}", get(status::show))
+        .route("/v1/jobs/{job}", get(status::show).delete(cancel::cancel))
         .route("/v1/jobs/{job}/result", get(result::show))
         .route("/v1/jobs/{job}/events", get(history::show))
         .route("/v1/dead-letters", get(dead_letters::list))

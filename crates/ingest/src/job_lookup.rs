@@ -14,6 +14,7 @@ use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::view::JobView;
 use store::acceptances::Acceptance;
+use store::cancels::CancelWish;
 use store::jobs::StoredJob;
 use web::caller::{Caller, Scope};
 use web::problem::{Kind, Problem};
@@ -32,10 +33,18 @@ pub(crate) struct JobState {
     pub(crate) events: Vec<(i64, JobEvent)>,
     /// The trace id as 32 hexadecimal digits.
     pub(crate) trace_id: Option<String>,
+    /// The first cancel that was asked for.
+    pub(crate) cancel: Option<CancelWish>,
 }
 
 /// The job that a path names, or the problem 404.
 pub(crate) async fn find(api: &Api, caller: &Caller, text: &str) -> Result<JobState, Problem> {
+    let job = find_by_events(api, caller, text).await?;
+    let cancel = job.cancel.or_else(|| api.cancels.of(job.view.job));
+    Ok(JobState { cancel, ..job })
+}
+
+async fn find_by_events(api: &Api, caller: &Caller, text: &str) -> Result<JobState, Problem> {
     caller.require(Scope::JobsRead)?;
     let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
     let job: JobId = text.parse().map_err(|_| unknown())?;
@@ -151,12 +160,14 @@ fn merge(stored: StoredJob, recent: Option<DecodedJob>) -> JobState {
         None => (Vec::new(), None),
     };
     events.extend(recent.into_iter().flat_map(|recent| recent.events));
+    let cancel = stored.cancel;
     trace_id = trace_id.or(stored.acceptance.as_ref().and_then(|acceptance| acceptance.trace_id));
     let mut state = fold(events).unwrap_or_else(|| {
         let acceptance = stored.acceptance.expect("a stored job has an acceptance or a projection with history");
-        JobState { view: accepted(&acceptance), events: Vec::new(), trace_id: None }
+        JobState { view: accepted(&acceptance), events: Vec::new(), trace_id: None, cancel: None }
     });
     state.trace_id = trace_id.map(|id| id.to_string());
+    state.cancel = cancel;
     state
 }
 
@@ -167,7 +178,7 @@ fn fold(events: Vec<(i64, JobEvent)>) -> Option<JobState> {
     let mut view = JobView::from_event(cursor, &first);
     let mut kept = vec![(cursor, first)];
     kept.extend(events.filter(|(cursor, event)| view.apply(*cursor, event)));
-    Some(JobState { view, events: kept, trace_id: None })
+    Some(JobState { view, events: kept, trace_id: None, cancel: None })
 }
 
 /// A job without any event yet.

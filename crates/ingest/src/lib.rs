@@ -5,7 +5,7 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), then one file per verb: `status`, `result`,
-//! `history`, `retry`, `flows`, `dead_letters`.
+//! `history`, `retry`, `cancel`, `flows`, `dead_letters`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -30,6 +30,8 @@ use web::server::Server;
 mod accept;
 mod answer;
 mod asyncapi;
+mod cancel;
+mod cancels;
 mod catalog;
 mod commands;
 pub mod config;
@@ -130,6 +132,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         reader: Reader::new(registry),
         records: SingleRecords::new(&settings.bus)?,
         catalog: Catalog::default(),
+        cancels: cancels::Cancels::default(),
         pool,
         readiness,
         dev_capacity: settings.bus.dev_capacity(&settings.topics),
@@ -183,6 +186,9 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let Some(stored) = until_ok("postgres", readiness, ids, &shutdown, stored).await else { return Ok(()) };
     stored.into_iter().for_each(|applied| api.catalog.learn_stored(applied));
     readiness.report("flows", addresses(&api.catalog)).ok();
+    let (tools, cancels_topic) = ((readiness, ids, reader), topics.cancels());
+    let cancels = cancels::load(&api.cancels, tools, (&settings.bus, &cancels_topic), &shutdown).await;
+    let Some(cancels) = cancels else { return Ok(()) };
     let retention_ms = i64::from(settings.config.idempotency_retention_h) * events::time::HOUR_MS;
     let writer = Writer { topics: topics.clone(), ids: writers };
     let planner = Planner { writer, idempotency_retention_ms: retention_ms };
@@ -200,6 +206,13 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
                 Err(taken) => tracing::error!(taken, "flows have addresses that are taken; they lead nowhere"),
             }
         }
+        Ok(())
+    });
+    let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
+    tasks.spawn("cancels tail", async move {
+        let tools = (&of_api.readiness, &of_api.ids, &of_api.reader);
+        let following = cancels::follow(&of_api.cancels, tools, &bus, cancels, &until);
+        until.run_until_cancelled(following).await;
         Ok(())
     });
     tasks.spawn("events tail", watch_events(tail, api.recent.clone(), shutdown.clone()));

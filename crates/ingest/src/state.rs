@@ -9,6 +9,7 @@ use store::Pool;
 use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
+use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::plan::Planner;
@@ -26,6 +27,7 @@ pub(crate) struct Api {
     /// Reads dead letters by their places.
     pub(crate) records: SingleRecords,
     pub(crate) catalog: Catalog,
+    pub(crate) cancels: Cancels,
     pub(crate) recent: RecentJobs,
     pub(crate) projected: Projected,
     pub(crate) pool: Pool,

@@ -8,7 +8,7 @@ use anyhow::Context;
 use client::{Client, Error, Events, JobState, Status};
 
 use crate::cli::SubmitArgs;
-use crate::cli::jobs::{RetryArgs, ShowArgs, SignalArgs, WatchArgs};
+use crate::cli::jobs::{CancelArgs, RetryArgs, ShowArgs, SignalArgs, WatchArgs};
 use crate::timeline::Timeline;
 
 pub(crate) mod list;
@@ -55,6 +55,21 @@ pub(crate) async fn signal(args: SignalArgs) -> anyhow::Result<ExitCode> {
     let sent = client.signal(&args.job, &args.name, payload, args.key.as_deref()).await.map_err(explained)?;
     println!("{}", sent.job);
     Ok(ExitCode::SUCCESS)
+}
+
+/// `meanwhile jobs cancel`: prints the job's id.
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.api.url)?;
+    client.cancel(&args.job, args.reason.as_deref()).await.map_err(explained)?;
+    println!("{}", args.job);
+    if !args.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    until_resumed(&client, &args.job).await?;
+    follow(&client, &args.job).await?;
+    let ended = client.status(&args.job).await.map_err(explained)?.status;
+    Ok(if ended == JobState::Cancelled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A parked job stays `needs_attention` until the signal has reached its token; only then there is something to follow.

@@ -101,6 +101,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Jobs(JobsCommand::Watch(args)) => jobs::watch(args).await,
         Command::Jobs(JobsCommand::Retry(args)) => jobs::retry(args).await,
         Command::Jobs(JobsCommand::Signal(args)) => jobs::signal(args).await,
+        Command::Jobs(JobsCommand::Cancel(args)) => jobs::cancel(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,

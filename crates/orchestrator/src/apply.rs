@@ -9,6 +9,7 @@ use service_kit::stop_at;
 use store::{Tx, dead_letters, holds, jobs, outbox};
 use tokio::sync::Notify;
 
+use crate::cancels;
 use crate::resume::Resumer;
 use crate::signals;
 use crate::take_in::{TakeIn, TakenIn, log_refused};
@@ -47,6 +48,9 @@ impl Service for Orchestrator {
         taken_in.resumed = Resumer { writer, reader, clock }.resume(tx, &taken_in.to_resume).await?;
         outbox::append(tx, &taken_in.resumed.records).await?;
         taken_in.signalled = signals::meet(tx, &taken_in.holds, &taken_in.signals).await?;
+        // A token whose signal is there goes on by that: the workers know of the cancel too.
+        let (holds, events) = (taken_in.holds.as_slice(), taken_in.events.as_slice());
+        taken_in.met = cancels::meet(tx, (&writer.topics, reader), (holds, events), &taken_in.cancels).await?;
         dead_letters::index(tx, &taken_in.indexed).await?;
         outbox::append(tx, &taken_in.dead_letters).await?;
         stop_at("orchestrator.before-commit");
@@ -58,6 +62,7 @@ impl Service for Orchestrator {
         taken_in.refused.iter().for_each(log_refused);
         taken_in.resumed.log();
         metrics::counter!("meanwhile_holds_released_total").increment(taken_in.signalled);
+        taken_in.met.count();
         let lost = taken_in.long_calls.log();
         if lost > 0 {
             self.worker_lost.notify_one();

@@ -4,8 +4,9 @@
 //! before its time by Postgres' clock, and a parked job stays until an operator decides.
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
-//! sends on), `release` (holds whose time has come), `lanes` (calls that take long), `workers` (the workers that make
-//! them, and their loss), `later` (records of later versions), `figures` (metrics of waiting work).
+//! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
+//! that take long), `workers` (the workers that make them, and their loss), `later` (records of later versions), `figures`
+//! (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 mod apply;
+mod cancels;
 pub mod config;
 mod figures;
 mod lanes;
@@ -75,7 +77,7 @@ pub async fn run(settings: Settings, process: Process, shutdown: CancellationTok
         pool: pool.clone(),
         admin: Admin::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?,
         clock: process.clock.clone(),
-        waits: settings.topics.waits(),
+        topics: settings.topics.clone(),
         keep_jobs_d: settings.config.keep_jobs_d,
         keep_waits_h: settings.config.keep_waits_h,
     };

@@ -1,6 +1,7 @@
 //! Reads records into values, and writes nothing.
 
 use bus::{Inbound, Reader, Record, RecordBatch, RegistryError, Unreadable};
+use events::cancel::Cancel;
 use events::dead_letter::{self, Class, Refused, RefusedRecord};
 use events::flow_document::{FlowDocument, NotAFlow};
 use events::header;
@@ -16,6 +17,7 @@ use store::holds::NewHold;
 use store::jobs::ObservedEvent;
 use store::signals::NewSignal;
 
+use crate::cancels::Met;
 use crate::lanes::LongCalls;
 use crate::later;
 use crate::resume::Resumed;
@@ -33,6 +35,8 @@ pub(crate) struct TakenIn {
     pub(crate) to_resume: Vec<TokenId>,
     /// Signals for which flows wait.
     pub(crate) signals: Vec<NewSignal>,
+    /// Jobs that somebody wants cancelled.
+    pub(crate) cancels: Vec<Cancel>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
     /// Dead letters that were read from their topic, for the index.
@@ -43,6 +47,8 @@ pub(crate) struct TakenIn {
     pub(crate) refused: Vec<RefusedRecord>,
     /// The number of tokens that were released by their signals; known after the write.
     pub(crate) signalled: u64,
+    /// The changes that cancels made; known after the write.
+    pub(crate) met: Met,
     /// The resumed tokens; known after the write.
     pub(crate) resumed: Resumed,
 }
@@ -172,7 +178,10 @@ impl TakeIn {
                 Wait::Alive(alive) => taken_in.long_calls.alive(&alive),
                 Wait::Question(question) => taken_in.long_calls.question(&question),
                 Wait::Signal(signal) if signal.is_for_flow() => taken_in.signals.push(new_signal(signal)),
-                Wait::Signal(signal) => taken_in.to_resume.push(token(&signal)?),
+                Wait::Signal(signal) => match signal.as_cancel() {
+                    Some(cancel) => taken_in.cancels.push(cancel),
+                    None => taken_in.to_resume.push(token(&signal)?),
+                },
             }
         } else if topic == self.writer.topics.dead_letters() {
             taken_in.indexed.push(index_entry(record));
@@ -249,7 +258,7 @@ fn new_signal(signal: Signal) -> NewSignal {
     NewSignal { job: signal.job, name: signal.name, id: signal.id, payload }
 }
 
-/// The only signal of our own that this version knows.
+/// The only signal of our own that this version knows beside a cancel.
 fn token(signal: &Signal) -> Result<TokenId, NotTaken> {
     let resume = signal.as_resume().map_err(|error| unreadable(error.to_string()))?;
     let Some(Resume { token, .. }) = resume else {

@@ -1,18 +1,22 @@
-//! What is no longer needed goes: days of the projection, dead letters whose records Kafka has dropped, and records of
-//! `meanwhile.waits` that were taken in. And partitions are made for the days to come.
+//! What is no longer needed goes: days of the projection, cancels of jobs that have ended, dead letters whose records
+//! Kafka has dropped, and records of `meanwhile.waits` that were taken in. And partitions are made for the days to
+//! come.
 
 use std::time::Duration;
 
 use anyhow::Context;
 use bus::admin::Admin;
 use events::time::{DAY_MS, HOUR_MS};
+use events::topic::Topics;
 use service_kit::due::{Pace, at_intervals};
 use service_kit::health::Readiness;
 use service_kit::{Clock, error_chain};
 use store::dead_letters::{self, FORGOTTEN_MAX};
 use store::offsets::{TopicPartition, positions};
-use store::{Pool, jobs, signals};
+use store::{Pool, cancels, jobs, signals};
 use tokio_util::sync::CancellationToken;
+
+use crate::cancels::sweep;
 
 /// The pause between rounds.
 const INTERVAL: Duration = Duration::from_secs(3_600);
@@ -29,8 +33,7 @@ pub(crate) struct Upkeep {
     pub(crate) pool: Pool,
     pub(crate) admin: Admin,
     pub(crate) clock: Clock,
-    /// The topic of holds.
-    pub(crate) waits: String,
+    pub(crate) topics: Topics,
     pub(crate) keep_jobs_d: u32,
     pub(crate) keep_waits_h: u32,
 }
@@ -49,7 +52,9 @@ impl Upkeep {
             self.retire_jobs().await?;
             let kept = Duration::from_secs(u64::from(self.keep_jobs_d) * SECONDS_A_DAY);
             signals::retire(&self.pool, kept).await?;
+            while cancels::retire(&self.pool, kept).await? > 0 {}
         }
+        sweep(&self.pool, &self.topics).await?;
         while dead_letters::forget(&self.pool, DEAD_LETTERS_KEPT_MS).await? == FORGOTTEN_MAX.unsigned_abs() {}
         // Kafka's absence does no harm: the next round tries again.
         if let Err(error) = self.trim_waits().await {
@@ -72,9 +77,10 @@ impl Upkeep {
     /// Deletes the records that were taken in (so they are in Postgres, or over) and are old enough. The topic's own
     /// retention is endless, since it carries tokens.
     async fn trim_waits(&self) -> anyhow::Result<()> {
-        let ends = self.admin.end_offsets(std::slice::from_ref(&self.waits)).await.context("the ends")?;
+        let waits = self.topics.waits();
+        let ends = self.admin.end_offsets(std::slice::from_ref(&waits)).await.context("the ends")?;
         let until_ms = self.clock.now_ms() - i64::from(self.keep_waits_h) * HOUR_MS;
-        let young = self.admin.offsets_at(&self.waits, until_ms).await.context("the times")?;
+        let young = self.admin.offsets_at(&waits, until_ms).await.context("the times")?;
         let places: Vec<TopicPartition> = ends.keys().cloned().collect();
         let taken_in = positions(&self.pool, &places).await.context("the offsets")?;
         let below = ends.into_iter().zip(taken_in).filter_map(|((place, end), taken_in)| {

@@ -30,7 +30,11 @@ select
             where more.job = seen.job
         ) end,
         ''::bytea
-    ) as "seen_history?"
+    ) as "seen_history?",
+    cancel.requested_by as "cancel_by?",
+    cancel.reason as "cancel_reason?",
+    (extract(epoch from cancel.requested_at) * 1000)::bigint as "cancel_at_ms?"
 from (select $1::uuid as job) as asked
 left join ingest.acceptances as accepted on accepted.job = asked.job and accepted.tenant = $2
 left join orchestrator.jobs as seen on seen.job = asked.job and seen.tenant = $2
+left join orchestrator.cancels as cancel on cancel.job = asked.job and cancel.tenant = $2

@@ -11,6 +11,7 @@ use flow::id::JobId;
 use uuid::Uuid;
 
 use crate::acceptances::Acceptance;
+use crate::cancels::CancelWish;
 use crate::columns::signed;
 use crate::history::{self, Entry};
 use crate::retention::{FINAL, Needed, Retired};
@@ -68,6 +69,8 @@ pub struct StoredJob {
     pub acceptance: Option<Acceptance>,
     /// Present once the job's first event was projected.
     pub projection: Option<Projection>,
+    /// Present once somebody wants the job cancelled, and that was taken in.
+    pub cancel: Option<CancelWish>,
 }
 
 /// Makes the partitions from today to `days_ahead` days from now. Needs the role [`Role::Orchestrator`]. Returns how

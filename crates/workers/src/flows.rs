@@ -24,11 +24,11 @@ pub(crate) struct Flows {
 
 impl Learn for Flows {
     /// A version is kept until its tombstone comes: jobs may still be on it.
-    fn load(&self, records: &[Inbound]) {
-        self.learn(records);
+    async fn load(&self, records: &[Inbound]) {
+        self.learn(records).await;
     }
 
-    fn learn(&self, records: &[Inbound]) {
+    async fn learn(&self, records: &[Inbound]) {
         for record in records {
             match read(record) {
                 Ok(Some(definition)) => self.insert(definition),

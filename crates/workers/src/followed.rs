@@ -14,9 +14,9 @@ const ASKS_MAX: usize = 1_000;
 /// Learns what a topic holds.
 pub(crate) trait Learn: Send + Sync {
     /// Replaces all knowledge by the topic's records, at the start and after each interruption.
-    fn load(&self, records: &[Inbound]);
+    fn load(&self, records: &[Inbound]) -> impl Future<Output = ()> + Send;
     /// Adds records that were written later.
-    fn learn(&self, records: &[Inbound]);
+    fn learn(&self, records: &[Inbound]) -> impl Future<Output = ()> + Send;
 }
 
 /// Asks for the topic's present end.
@@ -43,7 +43,7 @@ impl Following {
         loop {
             tokio::select! {
                 records = tail.next() => match records {
-                    Some(records) => learner.learn(&records),
+                    Some(records) => learner.learn(&records).await,
                     None => return,
                 },
                 Some(first) = self.asks.recv() => {
@@ -52,7 +52,7 @@ impl Following {
                         asks.push(more);
                     }
                     match tail.read_to_end_now().await {
-                        Ok(records) => learner.learn(&records),
+                        Ok(records) => learner.learn(&records).await,
                         Err(error) => {
                             // The requests are dropped without an answer, since the end was not reached.
                             tracing::warn!(%error, "a table cannot be read to its end");
@@ -105,7 +105,9 @@ pub(crate) async fn follow(
         match loaded {
             Ok((records, tail)) => {
                 backoff.reset();
-                learner.load(&records);
+                if shutdown.run_until_cancelled(learner.load(&records)).await.is_none() {
+                    return Ok(());
+                }
                 following.loaded.send_replace(true);
                 if shutdown.run_until_cancelled(following.tail(&*learner, tail)).await.is_none() {
                     return Ok(());

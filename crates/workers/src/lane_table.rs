@@ -64,13 +64,13 @@ impl LaneTable {
 }
 
 impl Learn for LaneTable {
-    fn load(&self, records: &[Inbound]) {
+    async fn load(&self, records: &[Inbound]) {
         let mut held = HashMap::new();
         records.iter().for_each(|record| self.take(&mut held, record));
         *self.held.write() = held;
     }
 
-    fn learn(&self, records: &[Inbound]) {
+    async fn learn(&self, records: &[Inbound]) {
         let mut held = self.held.write();
         records.iter().for_each(|record| self.take(&mut held, record));
     }

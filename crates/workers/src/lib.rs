@@ -38,6 +38,7 @@ mod apart;
 mod attempt_log;
 mod board;
 mod cadence;
+mod cancels;
 mod commit;
 pub mod config;
 mod desk;
@@ -45,6 +46,7 @@ mod encode;
 mod flows;
 mod followed;
 mod halted;
+mod heed_cancel;
 mod held;
 mod http;
 mod intake;
@@ -88,6 +90,8 @@ use service_kit::retry::{Backoff, until_ok};
 use service_kit::tasks::Tasks;
 use tokio::sync::watch;
 
+pub use crate::cancels::CancelRequest;
+use crate::cancels::Cancels;
 use crate::flows::Flows;
 use crate::halted::Halted;
 use crate::http::Http;
@@ -207,7 +211,8 @@ impl Workers {
         let producer = Producer::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?;
         let long_calls = LongCalls::new(producer, writer, &settings.instance, limits, &process);
         let (lanes, follow_lanes) = LaneTable::new(Arc::clone(&long_calls));
-        let runner = Arc::new(self.runner(&settings, reader, writers, flows, &lanes, &process)?);
+        let (cancels, follow_cancels, mut cancels_known) = Cancels::new(reader.clone());
+        let runner = self.runner(&settings, reader, writers, flows, (&lanes, &cancels), &process)?;
         let Settings { bus, topics, instance, config, .. } = settings;
         let (over, calls_over) = (CancellationToken::new(), CancellationToken::new());
         let drain = config.drain_timeout();
@@ -220,9 +225,15 @@ impl Workers {
             // To the end of the last call: a worker that stops may still learn that it was lost.
             calls_over.clone(),
         );
-        let session = Session { bus, instance, config, runner, queues };
+        // The same: an attempt that is retried heeds a cancel.
+        let (topic, until) = (topics.cancels(), calls_over.clone());
+        let following_cancels = followed::follow(follow_cancels, cancels, bus.clone(), topic, process.clone(), until);
+        let session = Session { bus, instance, config, runner: Arc::new(runner), queues };
         let sessions = async {
-            keep_going(&session, &process, &shutdown).await;
+            let known = async { cancels_known.wait_for(|known| *known).await.is_ok() };
+            if shutdown.run_until_cancelled(known).await.is_some() {
+                keep_going(&session, &process, &shutdown).await;
+            }
             over.cancel();
         };
         let calls = async {
@@ -230,8 +241,8 @@ impl Workers {
             calls_over.cancel();
             calls
         };
-        let (following, (), calls) = tokio::join!(following, sessions, calls);
-        following.and(calls)
+        let (following, cancels, (), calls) = tokio::join!(following, following_cancels, sessions, calls);
+        following.and(cancels).and(calls)
     }
 
     fn runner(
@@ -240,7 +251,7 @@ impl Workers {
         reader: Reader,
         writers: WriterIds,
         flows: Arc<Flows>,
-        lanes: &Arc<LaneTable>,
+        (lanes, cancels): (&Arc<LaneTable>, &Arc<Cancels>),
         process: &Process,
     ) -> anyhow::Result<Runner> {
         let Process { readiness, clock, ids } = process.clone();
@@ -257,6 +268,7 @@ impl Workers {
             registry_missed: Arc::default(),
             long_calls: Arc::clone(&lanes.long_calls),
             lanes: Arc::clone(lanes),
+            cancels: Arc::clone(cancels),
             leave_after: Duration::from_millis(settings.config.detach_after_ms),
             readiness,
             meters: Meters::default(),

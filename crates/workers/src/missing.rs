@@ -5,7 +5,7 @@ use bus::Record;
 use events::dead_letter::{Class, Refused};
 use events::header;
 use events::trace::Trace;
-use flow::decide::{Decision, Missing, MissingKind, Next, rest_unread_ms, rest_until_there, steps_total};
+use flow::decide::{Decision, Missing, MissingKind, Next, is_expired, rest_unread_ms, rest_until_there, steps_total};
 use flow::definition::Definition;
 use flow::slip::Slip;
 
@@ -61,7 +61,8 @@ impl Runner {
     /// The next move of a slip that came back to this queue, since that of its step had no topic.
     pub(crate) async fn sent_on(&self, definition: &Definition, slip: &Slip, task: &Task) -> Option<Decision> {
         let (here, queue) = (self.queue_of(&task.work), definition.queue_of(&slip.step)?);
-        if slip.search.is_none() || queue == here {
+        let is_over = self.is_cancelled(slip) || is_expired(slip, self.clock.now_ms());
+        if slip.search.is_none() || queue == here || is_over {
             return None;
         }
         if !self.limits.has(&self.writer.topics.steps(queue)).await {

@@ -13,6 +13,8 @@ use flow::id::JobId;
 use futures_util::FutureExt;
 use serde_json::Value;
 
+use crate::cancels::CancelRequest;
+
 /// The call of a native step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NativeCall {
@@ -41,6 +43,8 @@ pub struct NativeCall {
     pub correlation_id: String,
     /// W3C `traceparent` of this attempt: hand it on too.
     pub traceparent: String,
+    /// Tells whether somebody wants the job cancelled.
+    pub cancel: CancelRequest,
 }
 
 impl NativeCall {
@@ -184,6 +188,7 @@ mod tests {
             attempt: 1,
             correlation_id: "c".to_owned(),
             traceparent: String::new(),
+            cancel: CancelRequest::default(),
         }
     }
 

@@ -13,7 +13,9 @@ use events::Writer;
 use events::dead_letter::{Class, Refused};
 use events::lane::HeldLane;
 use events::trace::Trace;
-use flow::decide::{Decision, Env, Missing, MissingKind, NativeCall as PreparedNative, Next, Prepared};
+use flow::decide::{
+    Decision, Env, HttpAnswer, Missing, MissingKind, NativeCall as PreparedNative, Next, Outcome, Prepared,
+};
 use flow::decide::{advance, classify, prepare, steps_total, wait_for_room};
 use flow::definition::Definition;
 use flow::slip::Slip;
@@ -23,6 +25,7 @@ use service_kit::trace::Span;
 use service_kit::{Clock, Ids, Readiness, error_chain};
 
 use crate::attempt_log::{AttemptLog, Attempted, excerpt};
+use crate::cancels::{CancelRequest, Cancels, end_if_aborted};
 use crate::desk::Desk;
 use crate::flows::Flows;
 use crate::halted::Halted;
@@ -61,6 +64,7 @@ pub(crate) struct Runner {
     pub(crate) halted: Halted,
     pub(crate) long_calls: Arc<LongCalls>,
     pub(crate) lanes: Arc<LaneTable>,
+    pub(crate) cancels: Arc<Cancels>,
     /// The running time after which a step leaves its partition.
     pub(crate) leave_after: Duration,
     pub(crate) readiness: Readiness,
@@ -221,7 +225,14 @@ impl Runner {
                 std::future::pending::<()>().await;
             }
             let started = Instant::now();
-            let attempted = self.attempt_or_leave(definition, &slip, trace, task).await;
+            let attempted = match self.is_cancelled(&slip) {
+                true => Ok(Attempted::from(Outcome::Cancelled)),
+                false => self.attempt_or_leave(definition, &slip, trace, task).await,
+            };
+            let attempted = attempted.map(|Attempted { outcome, excerpt }| Attempted {
+                outcome: end_if_aborted(&mut slip, outcome),
+                excerpt,
+            });
             if let Some(apart) = task.settle().await {
                 slip.hop = apart.token.hop;
             }
@@ -319,7 +330,7 @@ impl Runner {
 
     /// The rest of a step that is known to take long, if its queue has too many long calls. It holds its lane then.
     fn without_room(&self, slip: &Slip, task: &Task) -> Option<(Decision, HeldLane)> {
-        if !self.takes_long(slip) || !self.long_calls.is_full(self.queue_of(&task.work)) {
+        if !self.takes_long(slip) || self.is_cancelled(slip) || !self.long_calls.is_full(self.queue_of(&task.work)) {
             return None;
         }
         let hold = wait_for_room(slip, self.queue_of(&task.work));
@@ -335,7 +346,8 @@ impl Runner {
             Prepared::Http(call) => {
                 let span = spans::http(&call, slip, trace);
                 let attempt = span.carry_on(Some(trace.clone()), &self.ids);
-                let answer = self.http.send(&call, &attempt, &slip.correlation_id).await;
+                let sending = self.http.send(&call, &attempt, &slip.correlation_id);
+                let answer = self.unless_cancelled(definition, slip, sending).await.unwrap_or(HttpAnswer::Aborted);
                 spans::answered(&span, &answer);
                 let excerpt = excerpt(definition, slip, &answer, &self.env);
                 let outcome = classify(definition, slip, answer, self.clock.now_ms());
@@ -346,7 +358,9 @@ impl Runner {
                 let span = spans::native(&call.name, slip, trace);
                 let attempt = span.carry_on(Some(trace.clone()), &self.ids);
                 let what = format!("this worker does not have the native step `{}`", call.name);
-                let outcome = span.run(self.natives.call(native_call(call, slip, &attempt))).await;
+                let calling = span.run(self.natives.call(native_call(call, slip, &attempt, self.cancel_request(slip))));
+                let outcome = self.unless_cancelled(definition, slip, calling).await;
+                let outcome = outcome.unwrap_or_else(|| Some(self.aborted(definition, slip)));
                 outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
                 outcome.map(Attempted::from).ok_or(Missing { kind: MissingKind::Native, what })
             }
@@ -380,7 +394,7 @@ impl From<Vec<Record>> for Ended {
     }
 }
 
-fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace) -> NativeCall {
+fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace, cancel: CancelRequest) -> NativeCall {
     NativeCall {
         name: call.name,
         input: call.input,
@@ -394,5 +408,6 @@ fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace) -> NativeCall {
         attempt: slip.attempt + 1,
         correlation_id: slip.correlation_id.clone(),
         traceparent: trace.context.to_string(),
+        cancel,
     }
 }

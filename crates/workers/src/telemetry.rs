@@ -19,7 +19,10 @@ const TRANSITIONS: &str = "transitions";
 
 /// An attempt of a step has ended.
 pub(crate) fn attempt(meters: &StepMeters, slip: &Slip, outcome: &Outcome, took: Duration) {
-    meters.seconds.record(took);
+    // Nothing tells how long it would have taken.
+    if *outcome != Outcome::Cancelled {
+        meters.seconds.record(took);
+    }
     meters.attempts(outcome).inspect(|counter| counter.increment(1));
     if let Outcome::Failed { error, .. } = outcome {
         tracing::debug!(

@@ -71,13 +71,28 @@ pub fn rest_until_there(slip: &Slip, queue: &str, steps_total: u32, missing: &Mi
     let looks = before.map_or(0, |search| search.looks).saturating_add(1);
     let is_news = looks.is_power_of_two() || before.is_none_or(|search| search.missing != what);
     let name = format!("{}:{}:{}", slip.job, slip.branch, slip.hop);
-    let again_after_ms = backoff::look_again_ms(looks, &name);
+    let again_after_ms = by_deadline_ms(slip, backoff::look_again_ms(looks, &name), now_ms);
     let events =
         if is_news { vec![missing_event(slip, steps_total, &what, again_after_ms, now_ms)] } else { Vec::new() };
     let slip = Slip { search: Some(Search { looks, missing: what }), ..slip.clone() };
     let mut hold = at_rest(slip, queue, HoldReason::MissingStep);
     hold.release_after_ms = Some(again_after_ms);
     Decision { next: Next::Hold(hold), events }
+}
+
+/// The rest, or what is left of the job's time: the look at its end finds that the job has failed, where the flow is
+/// known. A job whose time is over already waits for somebody who knows the flow.
+fn by_deadline_ms(slip: &Slip, rest_ms: u64, now_ms: i64) -> u64 {
+    let left_ms = slip.deadline_ms.map_or(0, |deadline_ms| deadline_ms.saturating_sub(now_ms));
+    match u64::try_from(left_ms) {
+        Ok(left_ms) if left_ms > 0 && slip.phase == Phase::Forward => rest_ms.min(left_ms),
+        _ => rest_ms,
+    }
+}
+
+/// True if the job's time is over, so that no further step of it is run.
+pub fn is_expired(slip: &Slip, now_ms: i64) -> bool {
+    slip.phase == Phase::Forward && super::token::is_past(slip.deadline_ms, now_ms)
 }
 
 /// The rest of a record that this version cannot read, in milliseconds: the older its job, the longer. `name` is its

@@ -18,9 +18,10 @@ pub(crate) const STEP: &[&str] = &[
     "idempotent",
     "compensate",
     "settle",
+    "cancel",
 ];
 /// Keys of a step that only calls have.
-pub(crate) const CALL_ONLY: &[&str] = &["with", "timeout", "retry", "idempotent", "compensate", "settle"];
+pub(crate) const CALL_ONLY: &[&str] = &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel"];
 /// Keys of a sleep, where it is not a duration.
 pub(crate) const SLEEP: &[&str] = &["until"];
 /// Keys of a wait.
@@ -35,6 +36,11 @@ pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on"
 pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry"];
 /// Keys of a retry policy.
 pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
+
+/// What becomes of a step's call when its job is cancelled meanwhile.
+pub(crate) const CANCEL: &[&str] = &[FINISH, ABORT];
+pub(crate) const FINISH: &str = "finish";
+pub(crate) const ABORT: &str = "abort";
 
 /// Words of the language that this version cannot do yet, wherever they stand.
 pub(crate) const RESERVED: &[&str] =

@@ -72,12 +72,14 @@ fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_
         self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
     });
     let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
+    let cancel = fields.get("cancel").and_then(|node| reader.word(node, "`cancel`", key::CANCEL));
     let action = action?;
     Some(StepKind::Call {
         settle_ms: settle.unwrap_or(action.timeout_ms),
         action: Box::new(action),
         compensation: compensation.map(Box::new),
         idempotent: idempotent.unwrap_or(true),
+        aborts: cancel == Some(key::ABORT),
     })
 }
 

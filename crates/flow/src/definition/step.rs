@@ -48,6 +48,8 @@ pub enum StepKind {
         /// The time within which a call whose outcome is unknown may still have its effect, after an undo that found
         /// none, in milliseconds. Zero: none is expected.
         settle_ms: u64,
+        /// True: a call under way is broken off when its job is cancelled.
+        aborts: bool,
     },
     /// A rest until a time.
     Sleep(Sleep),
@@ -92,6 +94,14 @@ impl Step {
         match &self.kind {
             StepKind::Call { settle_ms, .. } => *settle_ms,
             StepKind::Sleep(_) | StepKind::Wait(_) => 0,
+        }
+    }
+
+    /// True: a call under way is broken off when its job is cancelled. Its outcome is unknown then.
+    pub const fn aborts_on_cancel(&self) -> bool {
+        match &self.kind {
+            StepKind::Call { aborts, .. } => *aborts,
+            StepKind::Sleep(_) | StepKind::Wait(_) => false,
         }
     }
 

@@ -198,6 +198,13 @@ fn only_the_environment_may_say_where_a_request_goes() {
 }
 
 #[test]
+fn a_call_finishes_when_its_job_is_cancelled_unless_its_step_says_otherwise() {
+    let aborts = |lines: &str| parse(&with_step(lines)).unwrap().steps()[0].aborts_on_cancel();
+    assert_eq!([aborts(""), aborts("    cancel: finish\n"), aborts("    cancel: abort\n")], [false, false, true]);
+    refused(&with_step("    cancel: abrt\n"), &["`cancel` cannot be `abrt`", "did you mean `abort`?"]);
+}
+
+#[test]
 fn limits_and_kinds_are_checked_and_said() {
     refused(&with_step("    timeout: 2\n"), &["`timeout` is `2`", "200ms, 2s, 15m, 2h or 2d"]);
     refused(&with_step("    timeout: 0s\n"), &["`timeout`: `0s` is not a duration"]);

@@ -100,6 +100,11 @@ fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
         let what = format!("`settle`: {} -> {}", duration(settle(old).1), duration(settle(new).1));
         changes.push(Change::fine(&place, what, OWN));
     }
+    match (old.step.aborts_on_cancel(), new.step.aborts_on_cancel()) {
+        (true, false) => changes.push(Change::fine(&place, "`cancel`: abort -> finish", OWN)),
+        (false, true) => changes.push(Change::fine(&place, "`cancel`: finish -> abort", OWN)),
+        (true, true) | (false, false) => {}
+    }
     expose(&place, old.step, new.step, changes);
     compensation(&place, old, new, changes);
 }

@@ -124,6 +124,7 @@ fn a_result_may_gain_fields_and_not_lose_them() {
 fn how_a_step_does_its_work_is_its_own() {
     is_fine("timeout: 5s", "timeout: 10s", "step reserve: `timeout`: 5s -> 10s; jobs under way stay on their version");
     is_fine("timeout: 5s", "timeout: 5s\n    settle: 0s", "step reserve: `settle`: 5s -> 0ms; jobs under way");
+    is_fine("timeout: 5s", "timeout: 5s\n    cancel: abort", "step reserve: `cancel`: finish -> abort; jobs under way");
     is_fine("timeout: 5s", "retry: { attempts: 9, backoff: 1s..2m }\n    timeout: 5s", "9 attempts, 1s..2m");
     is_fine("http://shop/reservations\"", "http://shop/v2/reservations\"", "`http.url`");
     is_fine(

@@ -69,6 +69,9 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
             step["settle"] = json!(["2m", "31s", "0s", "1ms"][chance.below(if late { 2 } else { 4 })]);
         }
     }
+    if chance.percent(30) {
+        step["cancel"] = json!("abort");
+    }
     step
 }
 

@@ -184,6 +184,10 @@ impl Ledger {
         self.accounts.get(&job).is_some_and(|account| account.ended.is_some())
     }
 
+    pub(crate) fn has_succeeded(&self, job: JobId) -> bool {
+        self.accounts.get(&job).is_some_and(|account| account.ended == Some(EventKind::JobSucceeded))
+    }
+
     /// At the very end: everything that was promised about the job.
     pub(crate) fn close(&self, job: JobId, was_cancelled: bool, service: &Service) {
         let account = &self.accounts[&job];

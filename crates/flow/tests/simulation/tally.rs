@@ -22,12 +22,15 @@ pub(crate) struct Tally {
     pub(crate) missing: u64,
     pub(crate) undone_again: u64,
     pub(crate) came_late: u64,
+    pub(crate) broken_off: u64,
+    pub(crate) released_by_cancel: u64,
+    pub(crate) cancelled_too_late: u64,
     pub(crate) signals: u64,
     pub(crate) signalled: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 19] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 22] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -46,6 +49,9 @@ impl Tally {
             ("miss something", self.missing),
             ("undo once more", self.undone_again),
             ("come late", self.came_late),
+            ("break a call off", self.broken_off),
+            ("release by a cancel", self.released_by_cancel),
+            ("cancel too late", self.cancelled_too_late),
             ("send a signal", self.signals),
             ("meet a signal", self.signalled),
         ]
@@ -72,6 +78,9 @@ impl Sum for Tally {
             missing: a.missing + b.missing,
             undone_again: a.undone_again + b.undone_again,
             came_late: a.came_late + b.came_late,
+            broken_off: a.broken_off + b.broken_off,
+            released_by_cancel: a.released_by_cancel + b.released_by_cancel,
+            cancelled_too_late: a.cancelled_too_late + b.cancelled_too_late,
             signals: a.signals + b.signals,
             signalled: a.signalled + b.signalled,
         })

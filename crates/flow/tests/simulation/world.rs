@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flow::decide::{
     Decision, Env, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered,
-    rest_until_there, resumed, start,
+    rest_until_there, start,
 };
 use flow::definition::Definition;
 use flow::id::JobId;
-use flow::slip::{Hold, HoldReason, Phase, Slip};
+use flow::slip::{Hold, Phase, Slip};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -66,7 +66,7 @@ pub(crate) struct World {
     pub(crate) holds: BTreeMap<Rest, (Hold, Option<i64>)>,
     /// What waits behind each long call, in order.
     pub(crate) turns: BTreeMap<Rest, Vec<Rest>>,
-    wishes: BTreeSet<JobId>,
+    pub(crate) wishes: BTreeSet<JobId>,
     /// Signals that nothing has used yet, in order.
     pub(crate) signals: BTreeMap<(JobId, &'static str), u64>,
     pub(crate) service: Service,
@@ -117,6 +117,8 @@ impl World {
             }
         }
         self.service.pass_time(i64::MAX);
+        self.tally.cancelled_too_late =
+            self.wishes.iter().filter(|job| self.ledger.has_succeeded(**job)).count() as u64;
         for job in &self.jobs {
             self.ledger.close(*job, self.wishes.contains(job), &self.service);
         }
@@ -149,7 +151,7 @@ impl World {
             94..=96 => self.reassign_any(),
             97 if self.chance.percent(10) => {
                 let job = self.jobs[self.chance.below(self.jobs.len())];
-                self.tally.cancels += u64::from(self.wishes.insert(job));
+                self.cancel(job);
             }
             _ => {}
         }
@@ -269,8 +271,7 @@ impl World {
             let what = ["the flow", "the step", "a secret"][self.chance.below(3)].to_owned();
             return Err(Missing { kind: MissingKind::Setting, what });
         }
-        let fresh = task.told.iter().all(|told| *told == Told::Redelivered);
-        if fresh && task.slip.phase == Phase::Forward && self.wishes.contains(&task.slip.job) {
+        if self.heeds_cancel(&task.slip) {
             return Ok(Outcome::Cancelled);
         }
         Ok(match prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
@@ -279,6 +280,9 @@ impl World {
                 let trouble = if self.is_calm() { 0 } else { self.trouble };
                 let (told, outcome) = self.service.call(&mut self.chance, &call, trouble, self.now_ms);
                 task.told.push(told);
+                if self.is_broken_off(task) {
+                    return Ok(Outcome::Cancelled);
+                }
                 outcome
             }
             Prepared::Outcome(outcome) => outcome,
@@ -357,6 +361,7 @@ impl World {
     }
 
     fn pass_time(&mut self) {
+        self.release_cancelled();
         let step_ms = [1, 50, 2_000, 10_000, 60_000][self.chance.below(5)];
         self.now_ms += step_ms;
         let due = self.holds.iter().filter(|(_, (_, due_ms))| due_ms.is_some_and(|due_ms| due_ms <= self.now_ms));
@@ -370,21 +375,6 @@ impl World {
                 self.send(hold.slip, &hold.queue);
             }
         }
-    }
-
-    /// An operator sends a parked job on, and sometimes wants it cancelled instead.
-    fn act_as_operator(&mut self) {
-        let parked = self.holds.iter().find(|(_, (hold, _))| hold.reason == HoldReason::Attention);
-        let Some(identity) = parked.map(|(identity, _)| *identity) else { return };
-        let Some((hold, _)) = self.holds.remove(&identity) else { return };
-        self.tally.operator_acts += 1;
-        if self.chance.percent(20) {
-            self.tally.cancels += u64::from(self.wishes.insert(hold.slip.job));
-        }
-        let steps_total = u32::try_from(self.definition.steps().len()).expect("a flow has few steps");
-        let event = resumed(&hold.slip, steps_total, self.now_ms);
-        self.ledger.resumed(&event);
-        self.send(hold.slip, &hold.queue);
     }
 
     /// One token per living job, none per ended one.

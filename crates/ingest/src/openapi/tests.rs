@@ -48,6 +48,7 @@ fn router() -> Router {
         reader: Reader::new(Registry::new("http://127.0.0.1:1", None).unwrap()),
         records: SingleRecords::new(&bus::Settings::new("127.0.0.1:1", "http://127.0.0.1:1")).unwrap(),
         catalog: Catalog::default(),
+        cancels: crate::cancels::Cancels::default(),
         recent: RecentJobs::new(1, 1),
         projected: crate::projected::Projected::default(),
         pool,

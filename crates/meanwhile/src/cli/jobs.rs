@@ -21,6 +21,8 @@ pub(crate) enum JobsCommand {
     Retry(RetryArgs),
     /// Send a job the signal that one of its steps waits for
     Signal(SignalArgs),
+    /// Cancel a job: what it has done is undone
+    Cancel(CancelArgs),
 }
 
 /// `meanwhile jobs list`
@@ -53,6 +55,21 @@ pub(crate) struct ListArgs {
     /// Show JSON in place of a table
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+/// `meanwhile jobs cancel`
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The job's id
+    pub(crate) job: String,
+    /// The reason, for those who look at the job later
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Show the timeline of the job until it ends; the exit code is 0 when it was cancelled
+    #[arg(long, short)]
+    pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
 }

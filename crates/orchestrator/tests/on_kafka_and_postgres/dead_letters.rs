@@ -123,7 +123,7 @@ async fn what_this_version_does_not_know_is_said_and_a_tombstone_is_nothing_bad(
     let signal = Signal {
         job,
         tenant: "default".to_owned(),
-        name: "approval".to_owned(),
+        name: "meanwhile.approval".to_owned(),
         id: "1".to_owned(),
         payload: Some(json!(true)),
         at_ms: 1,
@@ -139,7 +139,7 @@ async fn what_this_version_does_not_know_is_said_and_a_tombstone_is_nothing_bad(
     assert_eq!(letters.len(), 1);
     let burial = burial(&letters[0]).unwrap();
     assert_eq!(burial.failure.class, "unsupported");
-    assert!(burial.failure.reason.contains("`approval`"), "{}", burial.failure.reason);
+    assert!(burial.failure.reason.contains("`meanwhile.approval`"), "{}", burial.failure.reason);
     running.stop().await;
 }
 

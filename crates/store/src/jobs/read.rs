@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{JobSummary, Projection, StoredJob};
 use crate::acceptances::Acceptance;
+use crate::cancels::CancelWish;
 use crate::columns::{status_of, trace_of, unsigned};
 use crate::history;
 use crate::{Error, Pool};
@@ -14,8 +15,9 @@ use crate::{Error, Pool};
 pub async fn get(pool: &Pool, tenant: &str, job: JobId) -> Result<Option<StoredJob>, Error> {
     let row = sqlx::query_file_as!(StoredRow, "queries/get_job.sql", job.uuid(), tenant).fetch_one(pool.raw()).await?;
     let acceptance = row.acceptance(job)?;
+    let cancel = row.cancel();
     let projection = row.projection(job)?;
-    Ok((acceptance.is_some() || projection.is_some()).then_some(StoredJob { acceptance, projection }))
+    Ok((acceptance.is_some() || projection.is_some()).then_some(StoredJob { acceptance, projection, cancel }))
 }
 
 /// The projection of a job, as Postgres has it.
@@ -86,6 +88,9 @@ struct StoredRow {
     seen_trace_id: Option<String>,
     seen_retry_of: Option<Uuid>,
     seen_history: Option<Vec<u8>>,
+    cancel_by: Option<String>,
+    cancel_reason: Option<String>,
+    cancel_at_ms: Option<i64>,
 }
 
 impl StoredRow {
@@ -110,6 +115,11 @@ impl StoredRow {
             })
         };
         Ok(acceptance())
+    }
+
+    fn cancel(&self) -> Option<CancelWish> {
+        let (requested_by, at_ms) = (self.cancel_by.clone()?, self.cancel_at_ms?);
+        Some(CancelWish { requested_by, reason: self.cancel_reason.clone(), at_ms })
     }
 
     fn projection(self, job: JobId) -> Result<Option<Projection>, Error> {

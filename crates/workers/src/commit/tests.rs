@@ -14,6 +14,7 @@ use service_kit::{Clock, Ids, Readiness};
 use test_kit::{eventually, read_topic};
 
 use super::*;
+use crate::cancels::Cancels;
 use crate::config::Config;
 use crate::flows::Flows;
 use crate::halted::Halted;
@@ -135,9 +136,11 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
     let limits = Config::default().long_calls();
     let long_calls = LongCalls::new(producer, writer.clone(), "it", limits, &process::Process::system("workers"));
     let (lanes, _) = LaneTable::new(Arc::clone(&long_calls));
+    let reader = Reader::new(Registry::new(&bus.registry_url, None).unwrap());
+    let (cancels, ..) = Cancels::new(reader.clone());
     Runner {
         writer,
-        reader: Reader::new(Registry::new(&bus.registry_url, None).unwrap()),
+        reader,
         flows,
         http: Http::new(&Config::default().http).unwrap(),
         natives: Natives::default(),
@@ -146,6 +149,7 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
         limits: TopicLimits::new(admin.clone(), readiness.clone(), Ids::system()),
         long_calls,
         lanes,
+        cancels,
         leave_after: Duration::MAX,
         readiness,
         registry_missed: Arc::default(),

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 mod bodies;
+mod cancel;
 mod faults;
 mod halted;
 mod http;

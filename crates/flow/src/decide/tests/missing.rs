@@ -78,6 +78,26 @@ fn a_slip_that_misses_something_rests_for_longer_and_longer_and_tells_of_it_ever
 }
 
 #[test]
+fn a_look_comes_at_the_end_of_the_jobs_time_and_no_sooner_after_it() {
+    let flow = flow(THREE);
+    let rest_ms = |slip: &Slip, left_ms: i64| {
+        let slip = Slip { deadline_ms: Some(NOW_MS + left_ms), ..slip.clone() };
+        hold(&rest_until_there(&slip, "default", 3, &missing("x"), NOW_MS)).release_after_ms.unwrap()
+    };
+    let search = Some(Search { looks: 20, missing: "x".to_owned() });
+    let at = Slip { search, ..slip_at(&flow, "b") };
+    assert_eq!((rest_ms(&at, 1), rest_ms(&at, 70_000)), (1, 70_000));
+    for left_ms in [400_000, 0, -1] {
+        assert!(rest_ms(&at, left_ms) >= 150_000, "{left_ms}");
+    }
+    let back = Slip { phase: Phase::Undo, ..at.clone() };
+    assert!(rest_ms(&back, 1) >= 150_000, "what is undone has no deadline");
+    let over =
+        |slip: &Slip, left_ms: i64| is_expired(&Slip { deadline_ms: Some(NOW_MS + left_ms), ..slip.clone() }, NOW_MS);
+    assert_eq!([over(&at, 1), over(&at, 0), over(&back, 0), is_expired(&at, NOW_MS)], [false, true, false, false]);
+}
+
+#[test]
 fn the_status_of_a_job_shows_what_it_waits_for() {
     let flow = flow(THREE);
     let start = start(&flow, new_job(), NOW_MS);

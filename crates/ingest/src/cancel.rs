@@ -1,0 +1,144 @@
+//! `DELETE /v1/jobs/{id}`: somebody wants the job cancelled.
+//!
+//! Workers and the keeper of holds heed it. This file puts a cancel for the workers, and a signal for the holds, into
+//! the outbox, in one transaction: the signal goes the way of the job's holds, so that the two meet in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use events::cancel::Cancel;
+use events::wait::Wait;
+use flow::event::JobStatus;
+use serde::Deserialize;
+use store::cancels::CancelWish;
+use store::outbox;
+use web::caller::Scope;
+use web::context::RequestContext;
+use web::problem::{Kind, Problem};
+
+use crate::answer::{self, AcceptedInfo};
+use crate::job_lookup::{JobState, find};
+use crate::state::Api;
+use crate::status;
+use crate::submit::{parse_body, unreadable};
+
+/// The longest reason, in bytes.
+const REASON_BYTES_MAX: usize = 1_000;
+/// The time that Postgres has to store a cancel.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The words of the caller, in the query or in the body.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Order {
+    reason: Option<String>,
+}
+
+/// `DELETE /v1/jobs/{id}`
+pub(crate) async fn cancel(
+    State(api): State<Arc<Api>>,
+    Path(job): Path<String>,
+    Extension(context): Extension<RequestContext>,
+    query: Result<Query<Order>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    let job = find(&api, &context.caller, &job).await?;
+    context.caller.require(Scope::JobsCancel)?;
+    let Query(query) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
+    let reason = reason(query, &headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
+    match job.view.status {
+        JobStatus::Cancelled => Ok(Json(status::document(&api, &job)).into_response()),
+        JobStatus::Succeeded | JobStatus::Failed => {
+            let detail = format!("The job has {}: it cannot be cancelled any more.", job.view.status.as_str());
+            Err(Problem::new(Kind::AlreadyFinished, detail).with_job(job.view.job))
+        }
+        // Asked for already, or being undone: the cancel would change nothing.
+        _ if job.cancel.is_some() || job.view.compensation.is_some() => Ok(accepted(&api, job)),
+        JobStatus::Accepted
+        | JobStatus::Running
+        | JobStatus::Waiting
+        | JobStatus::Compensating
+        | JobStatus::NeedsAttention
+        | JobStatus::Other(_) => {
+            store(&api, &job, reason, &context).await?;
+            Ok(accepted(&api, job))
+        }
+    }
+}
+
+/// Postgres' text takes no zero characters, and a reason is one line.
+fn reason(query: Order, headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, Problem> {
+    let order = match body.is_empty() {
+        true => query,
+        false => serde_json::from_value(parse_body(headers, body)?).map_err(|error| {
+            Problem::new(Kind::BadRequest, format!("The body is `{{\"reason\": \"...\"}}`: {error}."))
+        })?,
+    };
+    let Some(reason) = order.reason else { return Ok(None) };
+    if reason.len() > REASON_BYTES_MAX {
+        let detail = format!("`reason` has {} bytes of at most {REASON_BYTES_MAX}.", reason.len());
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    let plain: String = reason.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+    Ok(Some(plain.trim().to_owned()).filter(|reason| !reason.is_empty()))
+}
+
+async fn store(api: &Api, job: &JobState, reason: Option<String>, context: &RequestContext) -> Result<(), Problem> {
+    let job_id = job.view.job;
+    let cancel = Cancel {
+        job: job_id,
+        tenant: job.view.tenant.clone(),
+        requested_by: context.caller.tenant.clone(),
+        reason,
+        at_ms: api.clock.now_ms(),
+        id: api.ids.uuid().to_string(),
+        requires: Vec::new(),
+    };
+    let writer = &api.planner()?.writer;
+    let records = [
+        writer.cancel(&cancel, &context.trace).map_err(Problem::internal)?,
+        writer.wait(&Wait::Signal((&cancel).into()), &context.trace).map_err(Problem::internal)?,
+    ];
+    let storing = async {
+        let mut tx = api.pool.begin().await?;
+        outbox::append(&mut tx, &records).await?;
+        tx.commit().await
+    };
+    let unavailable = || {
+        let detail =
+            "The database did not answer, so it is not certain that the job is cancelled. Asking again is safe.";
+        Problem::new(Kind::NotReady, detail).with_job(job_id).retry_after_s(1)
+    };
+    match tokio::time::timeout(STORE_TIMEOUT, storing).await {
+        Ok(stored) => stored.map_err(|error| unavailable().caused_by(error))?,
+        Err(_) => return Err(unavailable()),
+    }
+    metrics::counter!("meanwhile_cancels_total").increment(1);
+    let Cancel { tenant, requested_by, reason, at_ms, .. } = cancel;
+    let flow = job.view.flow.as_str();
+    tracing::info!(job.id = %job_id, flow, tenant, requested_by, reason, "job to be cancelled");
+    api.cancels.note(job_id, CancelWish { requested_by, reason, at_ms });
+    Ok(())
+}
+
+/// The answer shows the job as it was before: its events will report what comes of it.
+fn accepted(api: &Api, JobState { view, trace_id, .. }: JobState) -> Response {
+    let info = AcceptedInfo {
+        prefix: api.public_url.prefix(),
+        job: view.job,
+        flow: &view.flow,
+        status: view.status,
+        correlation_id: Some(&view.correlation_id),
+        trace: answer::Trace { id: trace_id, url: None },
+        retry_of: None,
+    };
+    answer::accepted(info, api.config.retry_after_s)
+}
