@@ -5,8 +5,8 @@
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
-//! that take long), `workers` (the workers that make them, and their loss), `later` (records of later versions), `figures`
-//! (metrics of waiting work).
+//! that take long), `workers` (the workers that make them, and their loss), `later` (records of later versions),
+//! `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -43,6 +43,7 @@ mod commit;
 pub mod config;
 mod desk;
 mod encode;
+mod ended;
 mod flows;
 mod followed;
 mod halted;

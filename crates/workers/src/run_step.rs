@@ -27,6 +27,7 @@ use service_kit::{Clock, Ids, Readiness, error_chain};
 use crate::attempt_log::{AttemptLog, Attempted, excerpt};
 use crate::cancels::{CancelRequest, Cancels, end_if_aborted};
 use crate::desk::Desk;
+use crate::ended::Ended;
 use crate::flows::Flows;
 use crate::halted::Halted;
 use crate::held::Errand;
@@ -377,21 +378,6 @@ pub(crate) enum NotRead {
     NotNow,
     /// A later version has written it.
     Newer(String),
-}
-
-/// The records that follow from a slip, and their effect on its lane.
-struct Ended {
-    records: Vec<Record>,
-    /// True if the records are a dead letter.
-    dead: bool,
-    /// The lane that the token holds while it rests.
-    holds: Option<HeldLane>,
-}
-
-impl From<Vec<Record>> for Ended {
-    fn from(records: Vec<Record>) -> Self {
-        Self { records, dead: false, holds: None }
-    }
 }
 
 fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace, cancel: CancelRequest) -> NativeCall {
