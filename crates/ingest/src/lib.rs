@@ -185,7 +185,6 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let stored = || store::flows::all(&api.pool);
     let Some(stored) = until_ok("postgres", readiness, ids, &shutdown, stored).await else { return Ok(()) };
     stored.into_iter().for_each(|applied| api.catalog.learn_stored(applied));
-    readiness.report("flows", addresses(&api.catalog)).ok();
     let (tools, cancels_topic) = ((readiness, ids, reader), topics.cancels());
     let cancels = cancels::load(&api.cancels, tools, (&settings.bus, &cancels_topic), &shutdown).await;
     let Some(cancels) = cancels else { return Ok(()) };
@@ -193,6 +192,8 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let writer = Writer { topics: topics.clone(), ids: writers };
     let planner = Planner { writer, idempotency_retention_ms: retention_ms };
     let _ = api.planner.set(planner.clone());
+    // Nothing is said to be ready before the doors are open.
+    readiness.report("flows", addresses(&api.catalog)).ok();
     let caller = settings.config.commands_caller();
     let mut tasks = Tasks::new(shutdown.clone());
     let (catalog, readiness) = (api.catalog.clone(), readiness.clone());
