@@ -16,6 +16,7 @@ const JOBS_BETWEEN: usize = 60;
 const REFUSALS: [i16; 3] = [47, 90, 48];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: scripts/tools/test-faults"]
 async fn no_record_that_reaches_the_broker_late_loses_or_splits_a_job() {
     let (_turn, seed) = (alone(), seed());
     let _tell = TellSeed(seed);

@@ -1,4 +1,4 @@
-//! Jobs that sleep and wait for signals, while everything is killed.
+//! Jobs that sleep and wait for signals, while everything is killed. `E2E_SIGNALS=1000` has so many jobs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::load::{pass, signal};
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::{alone, beside_others};
 
-const JOBS: u64 = 1_000;
+const JOBS_DEFAULT: u64 = 400;
 /// The pause between two attempts of a caller.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Callers at once.
@@ -38,10 +38,10 @@ async fn until_it_waits(client: &Client, job: JobId) {
 }
 
 /// One caller's jobs: half of the signals are sent at once, the others when the job waits for them.
-async fn call(client: Client, seed: u64) -> Vec<(JobId, u64)> {
+async fn call(client: Client, seed: u64, jobs_each: u64) -> Vec<(JobId, u64)> {
     let mut chance = Chance::new(seed);
     let mut jobs = Vec::new();
-    for number in 0..JOBS / CALLERS {
+    for number in 0..jobs_each {
         let n = seed * 10_000 + number;
         let input = small_order(&format!("c-{}", chance.below(500)), json!({}));
         let job = test_kit::submit(&client, "consent", &uuid::Uuid::now_v7().to_string(), &input).await.unwrap();
@@ -65,13 +65,14 @@ async fn call(client: Client, seed: u64) -> Vec<(JobId, u64)> {
 async fn no_kill_loses_a_signal_or_a_sleeping_job_whichever_comes_first() {
     let (_turn, seed) = (alone(), seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
+    let jobs = std::env::var("E2E_SIGNALS").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
     let mut stage = Stage::start_with(|builder| {
         builder.role(Role::Workers, 2).variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "3000")
     })
     .await;
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
-        callers.spawn(call(stage.system.client(), seed % 1_000 + caller));
+        callers.spawn(call(stage.system.client(), seed % 1_000 + caller, jobs / CALLERS));
     }
     let done = Arc::new(tokio::sync::Mutex::new(Vec::new()));
     let into = Arc::clone(&done);
