@@ -24,7 +24,7 @@ use crate::config::{DEFAULT, SECTION};
 use crate::recent::RecentJobs;
 
 /// Problems of the catalogue that no address answers with yet.
-const NOT_YET: &[Kind] = &[Kind::Unauthorized, Kind::Forbidden, Kind::AlreadyFinished, Kind::QuotaExceeded];
+const NOT_YET: &[Kind] = &[Kind::Unauthorized, Kind::Forbidden];
 
 fn config() -> Config {
     load(SECTION, DEFAULT, &Sources::default()).unwrap()

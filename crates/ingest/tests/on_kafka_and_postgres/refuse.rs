@@ -73,7 +73,7 @@ async fn other_methods_and_addresses_are_refused_as_problems_too() {
     let cases = [
         (Method::GET, "/orders".to_owned(), 405, "method-not-allowed", "POST"),
         (Method::PUT, ORDER.to_owned(), 405, "method-not-allowed", "POST"),
-        (Method::POST, format!("/v1/jobs/{job}"), 405, "method-not-allowed", "GET,HEAD"),
+        (Method::POST, format!("/v1/jobs/{job}"), 405, "method-not-allowed", "GET,HEAD,DELETE"),
         (Method::POST, "/healthz".to_owned(), 405, "method-not-allowed", "GET,HEAD"),
         (Method::GET, format!("/v1/jobs/{job}"), 404, "unknown-job", ""),
         (Method::GET, format!("/v1/jobs/{young}/result"), 404, "unknown-job", ""),
