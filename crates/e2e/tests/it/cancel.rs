@@ -24,7 +24,7 @@ use crate::stage::{PATIENCE, Stage};
 use crate::turn::{alone, beside_others};
 
 /// Jobs in `make test`.
-const JOBS_DEFAULT: u64 = 200;
+const JOBS_DEFAULT: u64 = 120;
 /// Jobs that are under way at once.
 const IN_FLIGHT: usize = 60;
 /// The cancel of a job comes within this time.
