@@ -13,6 +13,8 @@ create table orchestrator.signals (
 create index signals_open on orchestrator.signals (job, name, ordinal) where used_at is null;
 create index signals_by_age on orchestrator.signals (came_at);
 alter table orchestrator.signals owner to meanwhile_orchestrator;
+
+-- Cross-schema reads: see cross-schema-reads.txt.
 grant select on orchestrator.signals to meanwhile_ingest;
 
 -- The name of the signal that a hold waits for.
