@@ -16,7 +16,7 @@ use crate::load::{pass, signal};
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::{alone, beside_others};
 
-const JOBS_DEFAULT: u64 = 400;
+const JOBS_DEFAULT: u64 = 240;
 /// The pause between two attempts of a caller.
 const AGAIN: Duration = Duration::from_millis(100);
 /// Callers at once.
