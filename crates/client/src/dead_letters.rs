@@ -181,10 +181,7 @@ fn query(choice: &Choice, after: Option<&str>, limit: u32) -> String {
         ("until", choice.until.as_deref()),
         ("after", after),
     ];
-    let mut query = Serializer::new(String::new());
-    query.append_pair("limit", &limit.to_string());
-    query.extend_pairs(named.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    query.finish()
+    crate::page_query(limit, named)
 }
 
 #[cfg(test)]

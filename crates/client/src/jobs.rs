@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use url::form_urlencoded::Serializer;
 
 use crate::{Client, Error, JobState};
 
@@ -79,10 +78,7 @@ fn query(choice: &JobChoice, after: Option<&str>, limit: u32) -> String {
         ("until", choice.until.as_deref()),
         ("cursor", after),
     ];
-    let mut query = Serializer::new(String::new());
-    query.append_pair("limit", &limit.to_string());
-    query.extend_pairs(named.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    query.finish()
+    crate::page_query(limit, named)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
+use url::form_urlencoded::Serializer;
 
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
@@ -262,6 +263,14 @@ async fn refusal(status: StatusCode, headers: &HeaderMap, answer: reqwest::Respo
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The query of a page: its limit, and what is chosen by name.
+fn page_query<'a>(limit: u32, named: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let mut query = Serializer::new(String::new());
+    query.append_pair("limit", &limit.to_string());
+    query.extend_pairs(named.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    query.finish()
 }
 
 /// A structured header's string (RFC 9651).

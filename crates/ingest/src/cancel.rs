@@ -4,7 +4,6 @@
 //! the outbox, in one transaction: the signal goes the way of the job's holds, so that the two meet in order.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
@@ -22,16 +21,14 @@ use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
-use crate::answer::{self, AcceptedInfo};
-use crate::job_lookup::{JobState, find};
+use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::job_lookup::{JobState, as_it_was, find};
 use crate::state::Api;
 use crate::status;
 use crate::submit::{parse_body, unreadable};
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
-/// The time that Postgres has to store a cancel.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The words of the caller, in the query or in the body.
 #[derive(Debug, Default, Deserialize)]
@@ -61,7 +58,7 @@ pub(crate) async fn cancel(
             Err(Problem::new(Kind::AlreadyFinished, detail).with_job(job.view.job))
         }
         // Asked for already, or being undone: the cancel would change nothing.
-        _ if job.cancel.is_some() || job.view.compensation.is_some() => Ok(accepted(&api, job)),
+        _ if job.cancel.is_some() || job.view.compensation.is_some() => Ok(as_it_was(&api, job)),
         JobStatus::Accepted
         | JobStatus::Running
         | JobStatus::Waiting
@@ -69,7 +66,7 @@ pub(crate) async fn cancel(
         | JobStatus::NeedsAttention
         | JobStatus::Other(_) => {
             store(&api, &job, reason, &context).await?;
-            Ok(accepted(&api, job))
+            Ok(as_it_was(&api, job))
         }
     }
 }
@@ -117,28 +114,11 @@ async fn store(api: &Api, job: &JobState, reason: Option<String>, context: &Requ
             "The database did not answer, so it is not certain that the job is cancelled. Asking again is safe.";
         Problem::new(Kind::NotReady, detail).with_job(job_id).retry_after_s(1)
     };
-    match tokio::time::timeout(STORE_TIMEOUT, storing).await {
-        Ok(stored) => stored.map_err(|error| unavailable().caused_by(error))?,
-        Err(_) => return Err(unavailable()),
-    }
+    in_time(STORE_TIMEOUT, storing, unavailable).await?;
     metrics::counter!("meanwhile_cancels_total").increment(1);
     let Cancel { tenant, requested_by, reason, at_ms, .. } = cancel;
     let flow = job.view.flow.as_str();
     tracing::info!(job.id = %job_id, flow, tenant, requested_by, reason, "job to be cancelled");
     api.cancels.note(job_id, CancelWish { requested_by, reason, at_ms });
     Ok(())
-}
-
-/// The answer shows the job as it was before: its events will report what comes of it.
-fn accepted(api: &Api, JobState { view, trace_id, .. }: JobState) -> Response {
-    let info = AcceptedInfo {
-        prefix: api.public_url.prefix(),
-        job: view.job,
-        flow: &view.flow,
-        status: view.status,
-        correlation_id: Some(&view.correlation_id),
-        trace: answer::Trace { id: trace_id, url: None },
-        retry_of: None,
-    };
-    answer::accepted(info, api.config.retry_after_s)
 }

@@ -9,7 +9,6 @@ mod redrive;
 mod redrive_many;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -26,10 +25,9 @@ use web::problem::{Kind, Problem};
 
 use crate::dead_letters::id::Id;
 use crate::dead_letters::list::{Filter, Listing};
+use crate::in_time::{self, STORE_TIMEOUT};
 use crate::state::Api;
 
-/// The time that Postgres has to answer.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
 
@@ -156,8 +154,5 @@ async fn settled(
 async fn in_time<T>(asking: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {
     let unavailable =
         || Problem::new(Kind::NotReady, "The database did not answer. Asking again is safe.").retry_after_s(1);
-    match tokio::time::timeout(STORE_TIMEOUT, asking).await {
-        Ok(answer) => answer.map_err(|error| unavailable().caused_by(error)),
-        Err(_) => Err(unavailable()),
-    }
+    in_time::in_time(STORE_TIMEOUT, asking, unavailable).await
 }

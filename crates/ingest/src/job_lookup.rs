@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use axum::response::Response;
 use bus::Unreadable;
 use events::decode_event;
 use events::trace::TraceId;
@@ -19,6 +20,8 @@ use store::jobs::StoredJob;
 use web::caller::{Caller, Scope};
 use web::problem::{Kind, Problem};
 
+use crate::answer::{self, AcceptedInfo};
+use crate::in_time;
 use crate::recent::{Known, RecentJob};
 use crate::state::Api;
 
@@ -95,6 +98,21 @@ pub(crate) fn behind(job: JobId) -> Problem {
     Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1)
 }
 
+/// The answer 202 to what was asked of a job. It shows the job as it was before: its events will report what comes of
+/// it.
+pub(crate) fn as_it_was(api: &Api, JobState { view, trace_id, .. }: JobState) -> Response {
+    let info = AcceptedInfo {
+        prefix: api.public_url.prefix(),
+        job: view.job,
+        flow: &view.flow,
+        status: view.status,
+        correlation_id: Some(&view.correlation_id),
+        trace: answer::Trace { id: trace_id, url: None },
+        retry_of: None,
+    };
+    answer::accepted(info, api.config.retry_after_s)
+}
+
 /// The job as Postgres has it, or the problem 503.
 pub(crate) async fn stored(api: &Api, caller: &Caller, job: JobId) -> Result<Option<StoredJob>, Problem> {
     in_time(store::jobs::get(&api.pool, &caller.tenant, job)).await
@@ -108,10 +126,7 @@ async fn not_projected(api: &Api, floors: &HashMap<i32, i64>) -> Result<Vec<i32>
 
 async fn in_time<T>(reading: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {
     let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
-    match tokio::time::timeout(READ_TIMEOUT, reading).await {
-        Ok(outcome) => outcome.map_err(|error| unavailable().caused_by(error)),
-        Err(_) => Err(unavailable()),
-    }
+    in_time::in_time(READ_TIMEOUT, reading, unavailable).await
 }
 
 /// Another tenant's job does not exist for this caller.

@@ -40,6 +40,7 @@ mod flows;
 mod history;
 mod http;
 mod idempotency;
+mod in_time;
 mod job_lookup;
 mod list_jobs;
 pub mod openapi;

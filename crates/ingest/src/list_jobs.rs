@@ -1,7 +1,6 @@
 //! `GET /v1/jobs`: the caller's jobs, newest first.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -23,6 +22,7 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::answer;
+use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::query::{self, time};
 use crate::state::Api;
 
@@ -31,8 +31,6 @@ const LIMIT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
 /// Jobs that are looked at for one answer.
 const LOOKED_MAX: u32 = 10_000;
-/// The time that Postgres has to answer.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The choice, as callers write it.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -89,10 +87,7 @@ pub(crate) async fn list(
     api.ready()?;
     let listing = store::jobs::list(&api.pool, tenant, &choice, after.transpose()?, limit, LOOKED_MAX);
     let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
-    let page = match tokio::time::timeout(STORE_TIMEOUT, listing).await {
-        Ok(page) => page.map_err(|error| unavailable().caused_by(error))?,
-        Err(_) => return Err(unavailable()),
-    };
+    let page = in_time(STORE_TIMEOUT, listing, unavailable).await?;
     let entry = |job| {
         let ListedJob { facts, .. } = &job;
         entry(api.public_url.prefix(), &job, api.catalog.version(&facts.flow, &facts.version).as_ref())

@@ -5,7 +5,6 @@
 //! names the token by its hop, so a repeated or late one has no effect.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, State};
@@ -21,14 +20,11 @@ use web::caller::Scope;
 use web::context::{CORRELATION_ID, RequestContext};
 use web::problem::{Kind, Problem};
 
-use crate::answer::{self, AcceptedInfo};
-use crate::job_lookup::{JobState, find, stored};
+use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::job_lookup::{JobState, as_it_was, find, stored};
 use crate::plan::JobRequest;
 use crate::state::Api;
 use crate::submit::{idempotency_key, submit_job};
-
-/// The time that Postgres has to store a signal.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `POST /v1/jobs/{id}/retry`
 pub(crate) async fn retry(
@@ -72,11 +68,8 @@ pub(crate) async fn resume(api: &Api, job: JobState, context: &RequestContext) -
         let detail = "The database did not answer, so it is not certain that the job goes on. Asking again is safe.";
         Problem::new(Kind::NotReady, detail).with_job(job.view.job).retry_after_s(1)
     };
-    match tokio::time::timeout(STORE_TIMEOUT, storing).await {
-        Ok(stored) => stored.map_err(|error| unavailable().caused_by(error))?,
-        Err(_) => return Err(unavailable()),
-    }
-    Ok(resumed(api, job))
+    in_time(STORE_TIMEOUT, storing, unavailable).await?;
+    Ok(as_it_was(api, job))
 }
 
 fn signals(api: &Api, view: &JobView, context: &RequestContext) -> Result<Vec<Record>, Problem> {
@@ -91,20 +84,6 @@ fn signals(api: &Api, view: &JobView, context: &RequestContext) -> Result<Vec<Re
         })
         .collect();
     signals.map_err(Problem::internal)
-}
-
-/// The answer shows the job as it was before the signal: its events will report that it goes on.
-fn resumed(api: &Api, JobState { view, trace_id, .. }: JobState) -> Response {
-    let info = AcceptedInfo {
-        prefix: api.public_url.prefix(),
-        job: view.job,
-        flow: &view.flow,
-        status: view.status,
-        correlation_id: Some(&view.correlation_id),
-        trace: answer::Trace { id: trace_id, url: None },
-        retry_of: None,
-    };
-    answer::accepted(info, api.config.retry_after_s)
 }
 
 /// Another job with the same input and ordering key, of the flow's active version.

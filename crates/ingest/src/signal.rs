@@ -4,7 +4,6 @@
 //! first. Nothing here waits for that.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -20,8 +19,8 @@ use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
-use crate::answer::{self, AcceptedInfo};
-use crate::job_lookup::{JobState, find};
+use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::job_lookup::{JobState, as_it_was, find};
 use crate::state::Api;
 use crate::submit::{IDEMPOTENT_REPLAYED, idempotency_key, parse_body, unreadable, violations};
 
@@ -29,8 +28,6 @@ use crate::submit::{IDEMPOTENT_REPLAYED, idempotency_key, parse_body, unreadable
 const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Signals of one job that nothing has used yet.
 const UNUSED_MAX: u32 = 1_000;
-/// The time that Postgres has to store a signal.
-const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `POST /v1/jobs/{id}/signals/{name}`
 pub(crate) async fn send(
@@ -119,10 +116,7 @@ async fn store(api: &Api, signal: Signal, context: &RequestContext) -> Result<bo
                       with the same Idempotency-Key is safe.";
         Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1)
     };
-    let known = match tokio::time::timeout(STORE_TIMEOUT, storing).await {
-        Ok(known) => known.map_err(|error| unavailable().caused_by(error))?,
-        Err(_) => return Err(unavailable()),
-    };
+    let known = in_time(STORE_TIMEOUT, storing, unavailable).await?;
     match known.same {
         Some(first) if is_same(first.as_deref(), signal.payload.as_ref()) => Ok(true),
         Some(_) => {
@@ -141,18 +135,8 @@ fn is_same(first: Option<&[u8]>, second: Option<&Value>) -> bool {
     first.and_then(|first| serde_json::from_slice::<Value>(first).ok()).as_ref() == second
 }
 
-/// The answer shows the job as it was before the signal: its events will report what comes of it.
-fn accepted(api: &Api, JobState { view, trace_id, .. }: JobState, replayed: bool) -> Response {
-    let info = AcceptedInfo {
-        prefix: api.public_url.prefix(),
-        job: view.job,
-        flow: &view.flow,
-        status: view.status,
-        correlation_id: Some(&view.correlation_id),
-        trace: answer::Trace { id: trace_id, url: None },
-        retry_of: None,
-    };
-    let mut response = answer::accepted(info, api.config.retry_after_s);
+fn accepted(api: &Api, job: JobState, replayed: bool) -> Response {
+    let mut response = as_it_was(api, job);
     if replayed {
         response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
