@@ -18,6 +18,7 @@ mod answer;
 mod backoff;
 mod body;
 mod call;
+mod doubt;
 mod output;
 mod pause;
 mod rest;
@@ -25,8 +26,10 @@ mod token;
 
 pub use answer::classify;
 pub use call::prepare;
+pub use doubt::marks_first;
 pub use rest::{
-    Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
+    Missing, MissingKind, begin_time, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room,
+    wait_turn,
 };
 
 /// A job to be started.
@@ -165,7 +168,7 @@ pub mod code {
     pub const UNREADABLE_ANSWER: &str = "unreadable-answer";
     /// The output, the slip or the result is over a size limit.
     pub const TOO_LARGE: &str = "too-large";
-    /// The job's deadline has passed.
+    /// The deadline of the job, or of the step, has passed.
     pub const DEADLINE_EXCEEDED: &str = "deadline-exceeded";
     /// A caller asked to cancel the job.
     pub const CANCELLED: &str = "cancelled";
@@ -179,6 +182,8 @@ pub mod code {
     pub const TOO_MANY_VISITS: &str = "too-many-visits";
     /// There was nothing to undo; the call may still have its effect.
     pub const NOTHING_TO_UNDO: &str = "nothing-to-undo";
+    /// Nobody knows whether the step was done.
+    pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
 }
 
 /// The possible effect, at the other side, of an attempt that did not succeed.
@@ -216,6 +221,8 @@ pub enum Outcome {
         /// The other side asked for at least this delay.
         retry_after_ms: Option<u64>,
     },
+    /// The step's `verify` says that it was not done.
+    NotDone,
     /// On the way back: there was nothing to undo.
     NothingToUndo {
         /// The HTTP status that said so, if one did.
@@ -294,8 +301,10 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
 /// - Success goes on to the next step whose `when` holds, or ends the job. The last step's success wins over a
 ///   deadline.
 /// - A failure that may pass is tried again while the policy, the deadline and `idempotent` allow it.
-/// - A failure for good parks the job (`on_failure: park`, or an unknown outcome of a step that must not be
-///   repeated), or starts the way back. A parked slip keeps its visit, and with it its idempotency key, when
+/// - After an unknown outcome of a step that must not be repeated its `verify` is asked, once the call cannot be under
+///   way any more. It was done, then this is a success; it was not, then it may be called again. Where there is none,
+///   or it cannot tell, the job is parked.
+/// - A failure for good parks the job (`on_failure: park`), or starts the way back. A parked slip keeps its visit, and with it its idempotency key, when
 ///   something may have been done under it; otherwise it begins a new visit. Its deadline is lifted: an operator
 ///   decides when it ends.
 /// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job. Where the
@@ -314,6 +323,7 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
         (Phase::Forward, Outcome::NothingToUndo { status }) => {
             token.failed(out_of_place(status), false, Effect::Refused, None)
         }
+        (Phase::Forward, Outcome::NotDone) => token.not_done(),
         (Phase::Forward, Outcome::Skipped) => token.skipped(),
         (Phase::Forward, Outcome::Rests(rest)) => token.rests(rest),
         (Phase::Forward, Outcome::NotSignalled) => token.not_signalled(),
@@ -323,9 +333,10 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
         (Phase::Undo, Outcome::Failed { error, retryable, retry_after_ms, .. }) => {
             token.undo_failed(error, retryable, retry_after_ms)
         }
-        (Phase::Undo, Outcome::Cancelled | Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled) => {
-            token.unchanged()
-        }
+        (
+            Phase::Undo,
+            Outcome::Cancelled | Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled | Outcome::NotDone,
+        ) => token.unchanged(),
     }
 }
 
@@ -337,7 +348,7 @@ fn out_of_place(status: Option<u16>) -> StepError {
 
 /// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when
 /// it was assigned. Its step may have been run already, so it is undone unless a success, or an answer that the step
-/// names in `fail_on`, says otherwise.
+/// names in `fail_on`, says otherwise. Of a step that must not be repeated this says nothing: see [`marks_first`].
 pub fn redelivered(slip: Slip) -> Slip {
     let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
     Slip { attempt_uncertain, ..slip }
@@ -346,7 +357,7 @@ pub fn redelivered(slip: Slip) -> Slip {
 /// A slip whose call was broken off, since its job is cancelled: the call may have its effect all the same. To be given
 /// to [`advance`] with [`Outcome::Cancelled`].
 pub fn broken_off(slip: Slip) -> Slip {
-    redelivered(slip)
+    doubt::begun(slip)
 }
 
 /// True if a cancel changes anything for this slip: a job on its way back is undone already.

@@ -24,6 +24,7 @@ mod read;
 mod read_rest;
 mod read_step;
 mod read_value;
+mod read_verify;
 mod reader;
 mod rest;
 mod route;
@@ -37,7 +38,7 @@ pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
 pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
-pub use step::{Action, Approve, Call, Http, Native, OnTimeout, Retry, Sleep, Step, StepKind, Wait};
+pub use step::{Action, Approve, Call, Http, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]
@@ -217,7 +218,7 @@ impl Definition {
     /// job id). An error names the value that is missing; it is the caller's fault (422).
     pub fn ordering_key(&self, input: &Value, fallback: &str) -> Result<String, KeyError> {
         let Some(template) = &self.0.key else { return Ok(fallback.to_owned()) };
-        let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None });
+        let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None, response: None });
         let key = template.render_plain(&evaluation).map_err(|error| KeyError(error.to_string()))?;
         match key.len() {
             0 => Err(KeyError("it is empty".to_owned())),

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::{Effect, HttpAnswer, Outcome, StepError, code, output};
+use super::{Effect, HttpAnswer, Outcome, StepError, code, doubt, output};
 use crate::definition::{Call, Definition, Http};
 use crate::slip::{Phase, Slip};
 
@@ -17,26 +17,35 @@ const REASON_CHARS_MAX: usize = 200;
 /// worth another attempt; all else is not. `fail_on` and `retry_on` overrule that. A redirect is no answer to whether
 /// the step was done: after a POST it mostly was. On the way back, 404 and 410 say that there is nothing to undo.
 pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
-    let http = http_of(definition, slip);
+    if let Some(verdict) = doubt::verdict(definition, slip, &answer, now_ms) {
+        return verdict;
+    }
+    let HttpAnswer::Response { status, retry_after, content_type, body } = answer else {
+        return without_response(&answer);
+    };
+    if slip.phase == Phase::Undo && matches!(status, 404 | 410) {
+        return Outcome::NothingToUndo { status: Some(status) };
+    }
+    if !(200..300).contains(&status) {
+        let http = http_of(definition, slip);
+        return refusal(http, status, &body, retry_after_ms(retry_after.as_deref(), now_ms));
+    }
+    match slip.phase {
+        Phase::Forward => output::decode(content_type.as_deref(), &body)
+            .map_or_else(|cause| unreadable(status, &cause), |output| Outcome::Succeeded { output }),
+        // Nobody asks what an undo returned.
+        Phase::Undo => Outcome::Succeeded { output: Value::Null },
+    }
+}
+
+/// The outcome of a call that got no answer, or none that can be had.
+pub(super) fn without_response(answer: &HttpAnswer) -> Outcome {
     match answer {
-        HttpAnswer::Response { status, retry_after, content_type, body } => {
-            if slip.phase == Phase::Undo && matches!(status, 404 | 410) {
-                return Outcome::NothingToUndo { status: Some(status) };
-            }
-            if !(200..300).contains(&status) {
-                return refusal(http, status, &body, retry_after_ms(retry_after.as_deref(), now_ms));
-            }
-            match slip.phase {
-                Phase::Forward => output::decode(content_type.as_deref(), &body)
-                    .map_or_else(|cause| unreadable(status, &cause), |output| Outcome::Succeeded { output }),
-                // Nobody asks what an undo returned.
-                Phase::Undo => Outcome::Succeeded { output: Value::Null },
-            }
-        }
-        HttpAnswer::Undecodable { status, cause } => unreadable(status, &cause),
+        HttpAnswer::Response { status, .. } => unreadable(*status, "nobody has read it"),
+        HttpAnswer::Undecodable { status, cause } => unreadable(*status, cause),
         HttpAnswer::TooLarge { status, limit_bytes } => {
             let message = format!("the answer ({status}) is larger than {limit_bytes} bytes");
-            failed(code::TOO_LARGE, message, Some(status), false, Effect::Done)
+            failed(code::TOO_LARGE, message, Some(*status), false, Effect::Done)
         }
         HttpAnswer::TimedOut => {
             failed(code::TIMED_OUT, "no answer within the step's time".to_owned(), None, true, Effect::Unknown)
@@ -69,7 +78,7 @@ fn unreadable(status: u16, cause: &str) -> Outcome {
     failed(code::UNREADABLE_ANSWER, message, Some(status), false, Effect::Done)
 }
 
-fn refusal(http: Option<&Http>, status: u16, body: &[u8], retry_after_ms: Option<u64>) -> Outcome {
+pub(super) fn refusal(http: Option<&Http>, status: u16, body: &[u8], retry_after_ms: Option<u64>) -> Outcome {
     let listed = |list: fn(&Http) -> &[u16]| http.is_some_and(|http| list(http).contains(&status));
     let named = listed(|http| &http.fail_on);
     let later = matches!(status, 409 | 423) && retry_after_ms.is_some();
@@ -108,7 +117,7 @@ fn reason(body: &[u8]) -> Option<String> {
 
 /// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date. A job waits for as long as it asks for, which only the
 /// job's deadline ends.
-fn retry_after_ms(header: Option<&str>, now_ms: i64) -> Option<u64> {
+pub(super) fn retry_after_ms(header: Option<&str>, now_ms: i64) -> Option<u64> {
     let text = header?.trim();
     Some(match text.parse::<u64>() {
         Ok(seconds) => seconds.saturating_mul(1000),

@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::token::{Token, deadline_error, expression_error, is_past};
-use super::{Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, pause};
+use super::token::{Token, deadline_error, expression_error, is_past, step_deadline_error};
+use super::{
+    Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, doubt, pause,
+};
 use crate::definition::{Action, Call, Definition, Http, StepKind};
 use crate::expression::{Evaluation, ExpressionError, Scope, StepScope};
 use crate::slip::{Phase, ReleasedBy, Slip};
@@ -30,10 +32,16 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     if slip.phase == Phase::Forward && (is_past(slip.deadline_ms, now_ms) || is_released_by_deadline) {
         return refused(deadline_error());
     }
+    if slip.phase == Phase::Forward && slip.step_left_ms == Some(0) {
+        return refused(step_deadline_error());
+    }
+    if let Some(prepared) = doubt::prepare(definition, slip, env, now_ms) {
+        return prepared;
+    }
     let step = definition.step(&slip.step);
     match step.map(|step| &step.kind) {
         Some(StepKind::Sleep(sleep)) if slip.phase == Phase::Forward => {
-            let scope = Scope { input: &slip.input, slip: Some(slip), step: None, env: None };
+            let scope = Scope { input: &slip.input, slip: Some(slip), step: None, env: None, response: None };
             return pause::sleep(sleep, slip, &Evaluation::new(scope), now_ms);
         }
         Some(StepKind::Wait(wait)) if slip.phase == Phase::Forward => return pause::wait(wait, slip),
@@ -50,27 +58,32 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
         slip: Some(slip),
         step: Some(StepScope { idempotency_key: &forward_key, attempt: slip.attempt + 1 }),
         env: Some(env),
+        response: None,
     };
-    call(action, slip, timeout_ms(action, slip, now_ms), &Evaluation::new(scope)).unwrap_or_else(|error| {
-        if let Some(name) = error.not_configured() {
-            let what = format!("`{name}` is not configured at this worker");
-            return Prepared::Missing(Missing { kind: MissingKind::Setting, what });
-        }
-        refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
-    })
+    call(action, slip, time_left_ms(action.timeout_ms, slip, now_ms), &Evaluation::new(scope)).unwrap_or_else(|error| not_evaluated(&error))
+}
+
+/// A call whose expressions cannot be evaluated.
+pub(super) fn not_evaluated(error: &ExpressionError) -> Prepared {
+    if let Some(name) = error.not_configured() {
+        let what = format!("`{name}` is not configured at this worker");
+        return Prepared::Missing(Missing { kind: MissingKind::Setting, what });
+    }
+    refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
 }
 
 fn refused(error: StepError) -> Prepared {
     Prepared::Outcome(Outcome::Failed { error, retryable: false, effect: Effect::Unsent, retry_after_ms: None })
 }
 
-/// The time limit of an attempt; on the way forward, it ends with the job's deadline at the latest.
-fn timeout_ms(action: &Action, slip: &Slip, now_ms: i64) -> u64 {
-    let left_ms = match (slip.phase, slip.deadline_ms) {
-        (Phase::Forward, Some(deadline_ms)) => u64::try_from(deadline_ms.saturating_sub(now_ms)).unwrap_or_default(),
-        (Phase::Undo, _) | (Phase::Forward, None) => u64::MAX,
-    };
-    action.timeout_ms.min(left_ms)
+/// The time limit of an attempt, or of a rest; on the way forward, it ends with the deadlines of step and job at the
+/// latest.
+pub(super) fn time_left_ms(limit_ms: u64, slip: &Slip, now_ms: i64) -> u64 {
+    if slip.phase == Phase::Undo {
+        return limit_ms;
+    }
+    let of_job = slip.deadline_ms.map(|deadline_ms| u64::try_from(deadline_ms.saturating_sub(now_ms)).unwrap_or(0));
+    [of_job, slip.step_left_ms].into_iter().flatten().fold(limit_ms, u64::min)
 }
 
 fn call(
@@ -102,7 +115,7 @@ fn call(
     }
 }
 
-fn headers(http: &Http, evaluation: &Evaluation<'_>) -> Result<Vec<(String, String)>, ExpressionError> {
+pub(super) fn headers(http: &Http, evaluation: &Evaluation<'_>) -> Result<Vec<(String, String)>, ExpressionError> {
     let header = |(name, template): &(String, crate::expression::Template)| {
         // White space at the ends is no part of a value (RFC 9110 section 5.5); a secret's file ends with a newline.
         let value = template.render_plain(evaluation)?.trim().to_owned();

@@ -1,7 +1,7 @@
 //! Slips that rest without an outcome of their step: others are before them, or something that they need is not here.
 
 use super::{Decision, Next, backoff, code};
-use crate::definition::{Definition, limit};
+use crate::definition::{Definition, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
 use crate::slip::{Failure, Hold, HoldReason, Phase, Search, Slip};
@@ -74,19 +74,18 @@ pub fn rest_until_there(slip: &Slip, queue: &str, steps_total: u32, missing: &Mi
     let again_after_ms = by_deadline_ms(slip, backoff::look_again_ms(looks, &name), now_ms);
     let events =
         if is_news { vec![missing_event(slip, steps_total, &what, again_after_ms, now_ms)] } else { Vec::new() };
-    let slip = Slip { search: Some(Search { looks, missing: what }), ..slip.clone() };
+    let slip = Slip { search: Some(Search { looks, missing: what }), ..rested(slip.clone(), again_after_ms) };
     let mut hold = at_rest(slip, queue, HoldReason::MissingStep);
     hold.release_after_ms = Some(again_after_ms);
     Decision { next: Next::Hold(hold), events }
 }
 
-/// The rest, or what is left of the job's time: the look at its end finds that the job has failed, where the flow is
-/// known. A job whose time is over already waits for somebody who knows the flow.
+/// The rest, or what is left of the time of the job or of the step: the look at its end finds that it has failed, where
+/// the flow is known. A job whose time is over already waits for somebody who knows the flow.
 fn by_deadline_ms(slip: &Slip, rest_ms: u64, now_ms: i64) -> u64 {
-    let left_ms = slip.deadline_ms.map_or(0, |deadline_ms| deadline_ms.saturating_sub(now_ms));
-    match u64::try_from(left_ms) {
-        Ok(left_ms) if left_ms > 0 && slip.phase == Phase::Forward => rest_ms.min(left_ms),
-        _ => rest_ms,
+    match super::call::time_left_ms(rest_ms, slip, now_ms) {
+        0 => rest_ms,
+        left_ms => left_ms,
     }
 }
 
@@ -125,7 +124,8 @@ fn missing_event(slip: &Slip, steps_total: u32, what: &str, again_after_ms: u64,
 
 /// A step that has run for long leaves its queue: the token becomes a hold of the worker that runs it, which goes on
 /// with the call and, when it is over, gives the outcome to [`advance`](super::advance) with the hold's slip. If the
-/// worker is lost, that slip is sent again: its step may have been begun.
+/// worker is lost, that slip is sent again: its step may have been begun. A step that must not be repeated leaves before
+/// its call is made: the hold is its mark.
 pub fn detach(definition: &Definition, slip: &Slip, running: &Running, now_ms: i64) -> (Hold, JobEvent) {
     let status = match slip.phase {
         Phase::Forward => JobStatus::Running,
@@ -135,7 +135,7 @@ pub fn detach(definition: &Definition, slip: &Slip, running: &Running, now_ms: i
     event.step = Some(slip.step.clone());
     event.attempts = slip.attempt.saturating_add(1);
     event.data = Some(running.to_json());
-    let slip = Slip { search: None, ..super::redelivered(slip.clone()) };
+    let slip = Slip { search: None, ..super::doubt::marked(definition, super::redelivered(slip.clone())) };
     let queue = definition.queue_of(&slip.step).unwrap_or(limit::QUEUE_DEFAULT);
     (at_rest(slip, queue, HoldReason::Running), event)
 }
@@ -147,10 +147,21 @@ pub fn wait_turn(slip: &Slip, queue: &str) -> Hold {
 
 /// A step that is known to take long, in a queue where too many such steps are under way: it rests for some seconds.
 pub fn wait_for_room(slip: &Slip, queue: &str) -> Hold {
-    let mut hold = at_rest(slip.clone(), queue, HoldReason::Room);
-    let delay_ms = backoff::spread_ms(ROOM_DELAY_MS, &format!("{}:{}", slip.job, slip.hop));
-    hold.release_after_ms = Some(ROOM_DELAY_MS + delay_ms);
+    let delay_ms = ROOM_DELAY_MS + backoff::spread_ms(ROOM_DELAY_MS, &format!("{}:{}", slip.job, slip.hop));
+    let mut hold = at_rest(rested(slip.clone(), delay_ms), queue, HoldReason::Room);
+    hold.release_after_ms = Some(delay_ms);
     hold
+}
+
+/// The slip after a rest of this length, which counts towards its step's time.
+pub(super) fn rested(slip: Slip, rest_ms: u64) -> Slip {
+    Slip { step_left_ms: slip.step_left_ms.map(|left_ms| left_ms.saturating_sub(rest_ms)), ..slip }
+}
+
+/// The slip as it comes to its step: the step's time begins with the first look at it.
+pub fn begin_time(definition: &Definition, slip: Slip) -> Slip {
+    let deadline_ms = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward).and_then(Step::deadline_ms);
+    Slip { step_left_ms: deadline_ms.map(|deadline_ms| slip.step_left_ms.unwrap_or(deadline_ms)), ..slip }
 }
 
 /// The number of steps that a flow has.

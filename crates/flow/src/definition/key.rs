@@ -16,12 +16,15 @@ pub(crate) const STEP: &[&str] = &[
     "retry",
     "when",
     "idempotent",
+    "verify",
+    "deadline",
     "compensate",
     "settle",
     "cancel",
 ];
 /// Keys of a step that only calls have.
-pub(crate) const CALL_ONLY: &[&str] = &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel"];
+pub(crate) const CALL_ONLY: &[&str] =
+    &["with", "timeout", "retry", "idempotent", "verify", "deadline", "compensate", "settle", "cancel"];
 /// Keys of a sleep, where it is not a duration.
 pub(crate) const SLEEP: &[&str] = &["until"];
 /// Keys of a wait.
@@ -34,6 +37,12 @@ pub(crate) const ON_TIMEOUT: &[&str] = &["fail", "continue"];
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
 /// Keys of a compensation.
 pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry"];
+/// Keys of the question whether a step was done.
+pub(crate) const VERIFY: &[&str] = &["http", "done_when", "timeout", "retry"];
+/// Keys of its request.
+pub(crate) const VERIFY_HTTP: &[&str] = &["method", "url", "headers", "retry_on"];
+/// Methods of its request: it changes nothing.
+pub(crate) const VERIFY_METHODS: &[&str] = &["GET", "HEAD"];
 /// Keys of a retry policy.
 pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
 
@@ -44,7 +53,7 @@ pub(crate) const ABORT: &str = "abort";
 
 /// Words of the language that this version cannot do yet, wherever they stand.
 pub(crate) const RESERVED: &[&str] =
-    &["verify", "kafka", "emit", "parallel", "map", "on", "schedule", "repeatable", "done_when", "progress", "mode"];
+    &["kafka", "emit", "parallel", "map", "on", "schedule", "repeatable", "progress", "mode"];
 
 /// Methods of an HTTP action.
 pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];

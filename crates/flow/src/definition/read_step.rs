@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use super::limit::{
-    ATTEMPTS_MAX, BACKOFF_MS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX,
+    ATTEMPTS_MAX, BACKOFF_MS_MAX, DEADLINE_MS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT,
+    TIMEOUT_MS_MAX,
 };
 use super::node::{Content, Node};
 use super::read_value::{required, template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
-use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_rest};
+use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_rest, read_verify};
 use crate::expression::{Template, UrlTemplate};
 use crate::media_type::{Form, MediaType};
 
@@ -65,7 +66,10 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
 
 fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {
     let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
-    let idempotent = fields.get("idempotent").and_then(|node| reader.bool(node, "`idempotent`"));
+    let idempotent = fields.get("idempotent").and_then(|node| reader.bool(node, "`idempotent`")).unwrap_or(true);
+    let verify = read_verify::verify(reader, fields, idempotent, &sent);
+    let deadline = fields.get("deadline");
+    let deadline_ms = deadline.and_then(|node| reader.duration_ms(node, "`deadline`", 1..=DEADLINE_MS_MAX));
     let undone = Visible { own: Some(id), ..sent };
     let compensation = fields.get("compensate").and_then(|node| {
         let fields = reader.fields(node, "`compensate`", key::COMPENSATE)?;
@@ -78,14 +82,17 @@ fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_
         settle_ms: settle.unwrap_or(action.timeout_ms),
         action: Box::new(action),
         compensation: compensation.map(Box::new),
-        idempotent: idempotent.unwrap_or(true),
+        idempotent,
+        verify: verify.map(Box::new),
+        deadline_ms,
         aborts: cancel == Some(key::ABORT),
     })
 }
 
 fn settle_ms(reader: &mut Reader<'_>, fields: &Fields<'_>, node: &Node) -> Option<u64> {
-    if fields.get("compensate").is_none() {
-        reader.problem(fields.place_of("settle"), "`settle` without `compensate`: the step is not undone");
+    if fields.get("compensate").is_none() && fields.get("verify").is_none() {
+        let message = "`settle` without `compensate` or `verify`: the step is neither undone nor asked about";
+        reader.problem(fields.place_of("settle"), message);
     }
     reader.duration_ms(node, "`settle`", 0..=SETTLE_MS_MAX)
 }
@@ -134,7 +141,7 @@ fn action(
     Some(Action { call: call?, timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), retry: retry.unwrap_or(default) })
 }
 
-fn retry(reader: &mut Reader<'_>, node: &Node, default: Retry) -> Option<Retry> {
+pub(super) fn retry(reader: &mut Reader<'_>, node: &Node, default: Retry) -> Option<Retry> {
     let fields = reader.fields(node, "`retry`", key::RETRY)?;
     let attempts = fields
         .get("attempts")
@@ -184,7 +191,7 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
     Some(Http { method: method?, url: url?, headers, body, fail_on, retry_on, expose })
 }
 
-fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<UrlTemplate> {
+pub(super) fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<UrlTemplate> {
     let text = reader.text(node, "`url`")?;
     match UrlTemplate::parse(text) {
         Ok(url) => {
@@ -201,7 +208,7 @@ fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Ur
 }
 
 /// Names in lower case.
-fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
+pub(super) fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
     let Some(entries) = reader.map(node, "`headers`") else { return Vec::new() };
     let mut headers = Vec::with_capacity(entries.len());
     for (key, node) in entries {
@@ -248,7 +255,7 @@ fn check_content_type(reader: &mut Reader<'_>, fields: &Fields<'_>, headers: &[(
     reader.problem(fields.place_of("body"), message).expected = Some(expected.to_owned());
 }
 
-fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<u16> {
+pub(super) fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<u16> {
     let Content::List(items) = &node.content else {
         reader.list(node, what);
         return Vec::new();

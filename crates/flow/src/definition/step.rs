@@ -43,8 +43,12 @@ pub enum StepKind {
         action: Box<Action>,
         /// The call that undoes it.
         compensation: Option<Box<Action>>,
-        /// False: after an unknown outcome it is never repeated without an operator.
+        /// False: it is never repeated while it may have been done.
         idempotent: bool,
+        /// The question that decides about an unknown outcome of a step that is not idempotent.
+        verify: Option<Box<Verify>>,
+        /// The longest time of a visit in milliseconds: attempts, pauses and rests together.
+        deadline_ms: Option<u64>,
         /// The time within which a call whose outcome is unknown may still have its effect, after an undo that found
         /// none, in milliseconds. Zero: none is expected.
         settle_ms: u64,
@@ -80,11 +84,27 @@ impl Step {
         self.action(Phase::Undo).is_some()
     }
 
-    /// False: after an unknown outcome it is never repeated without an operator.
+    /// False: while it may have been done, it is not repeated without a word of `verify` or of an operator.
     pub const fn is_idempotent(&self) -> bool {
         match &self.kind {
             StepKind::Call { idempotent, .. } => *idempotent,
             StepKind::Sleep(_) | StepKind::Wait(_) => true,
+        }
+    }
+
+    /// The question whether it was done.
+    pub fn verify(&self) -> Option<&Verify> {
+        match &self.kind {
+            StepKind::Call { verify, .. } => verify.as_deref(),
+            StepKind::Sleep(_) | StepKind::Wait(_) => None,
+        }
+    }
+
+    /// The longest time of a visit in milliseconds.
+    pub const fn deadline_ms(&self) -> Option<u64> {
+        match &self.kind {
+            StepKind::Call { deadline_ms, .. } => *deadline_ms,
+            StepKind::Sleep(_) | StepKind::Wait(_) => None,
         }
     }
 
@@ -131,6 +151,18 @@ impl Step {
             Call::Native(native) => Some(native.name.as_str()),
         })
     }
+}
+
+/// The question whether a step was done.
+pub struct Verify {
+    /// The request that asks.
+    pub(crate) http: Http,
+    /// True of the answer: it was done. False: it was not. None: that is not known yet.
+    pub(crate) done_when: Template,
+    /// The time limit of one request.
+    pub timeout_ms: u64,
+    /// How often it is asked in a row.
+    pub retry: Retry,
 }
 
 /// Something to be done at the other side: a step's own work, or its compensation.

@@ -10,6 +10,8 @@ use crate::nearest::nearest;
 const JOB: &[&str] = &["id", "correlation_id", "tenant", "flow"];
 /// The fields of `step.*`.
 const STEP: &[&str] = &["id", "idempotency_key", "visit", "attempt"];
+/// The fields of `response.*`.
+const RESPONSE: &[&str] = &["status", "body"];
 
 /// The outermost names of `key`: it is known before there is a job.
 pub(super) const KEY: &[&str] = &["input"];
@@ -17,6 +19,9 @@ pub(super) const KEY: &[&str] = &["input"];
 pub(super) const DECISION: &[&str] = &["input", "steps", "job"];
 /// The outermost names of what a worker sends.
 pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "job"];
+
+/// The outermost names of what decides about an answer.
+pub(super) const ANSWER: &[&str] = &["input", "steps", "step", "job", "response"];
 
 /// The names that an expression may use in one place.
 #[derive(Clone, Copy)]
@@ -143,6 +148,7 @@ fn known_fields(root: &str) -> Option<&'static [&'static str]> {
     match root {
         "job" => Some(JOB),
         "step" => Some(STEP),
+        "response" => Some(RESPONSE),
         _ => None,
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) step: Option<StepScope<'a>>,
     /// `env` and `secrets`
     pub(crate) env: Option<&'a crate::decide::Env>,
+    /// `response`: `{status, body}`
+    pub(crate) response: Option<&'a Json>,
 }
 
 /// `step.*`
@@ -71,6 +73,7 @@ impl<'a> Evaluation<'a> {
             "job" => self.job(self.scope.slip?),
             "step" => self.step(self.scope.slip?, self.scope.step?),
             "env" => self.texts("env", &self.scope.env?.vars),
+            "response" => wrap(self.scope.response?, "response", &self.misses),
             "secrets" => self.texts("secrets", &self.scope.env?.secrets),
             _ => return None,
         };

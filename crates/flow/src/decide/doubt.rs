@@ -1,0 +1,206 @@
+//! Steps that must not be repeated blindly (`idempotent: false`): the mark that a call is being begun, and the question
+//! whether it was done.
+//!
+//! A worker commits the mark before it makes such a call. So a slip without it was never begun, whatever happened to
+//! the worker that had it, and one with it may have been. `Slip::attempt_uncertain` says nothing of such a step by
+//! itself: any slip that is delivered again has it.
+
+use serde_json::{Map, Value, json};
+
+use super::{Effect, Env, HttpAnswer, HttpCall, Outcome, Prepared, StepError, answer, call, code, output};
+use crate::definition::{Definition, Step, Verify};
+use crate::expression::{Evaluation, Scope, StepScope};
+use crate::slip::{Failure, Phase, Slip};
+
+/// Members of [`Slip::step_state`].
+const BEGUN: &str = "begun";
+const AGAIN: &str = "again";
+const VERIFY: &str = "verify";
+
+/// The doubt about a step, while `verify` is asked.
+pub(super) struct Doubt {
+    /// The reason for it.
+    pub(super) failure: Failure,
+    /// True if the step may be called again should it not have been done.
+    pub(super) retryable: bool,
+    /// How often it was asked in vain.
+    pub(super) asked: u32,
+}
+
+impl Doubt {
+    fn of(slip: &Slip) -> Option<Self> {
+        let state = slip.step_state.as_ref()?.get(VERIFY)?;
+        Some(Self {
+            failure: Failure::from_json(state.get("failure")?)?,
+            retryable: state.get("retryable")?.as_bool()?,
+            asked: state.get("asked")?.as_u64().and_then(|asked| u32::try_from(asked).ok())?,
+        })
+    }
+
+    /// Notes it in a slip that may have been begun.
+    pub(super) fn note(&self, slip: &mut Slip) {
+        slip.attempt_uncertain = true;
+        let mut state = members(slip);
+        state.remove(AGAIN);
+        state.insert(BEGUN.to_owned(), true.into());
+        let doubt = json!({ "failure": self.failure.to_json(), "retryable": self.retryable, "asked": self.asked });
+        state.insert(VERIFY.to_owned(), doubt);
+        slip.step_state = Some(Value::Object(state));
+    }
+}
+
+fn members(slip: &Slip) -> Map<String, Value> {
+    slip.step_state.as_ref().and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+fn has(slip: &Slip, member: &str) -> bool {
+    slip.step_state.as_ref().is_some_and(|state| state.get(member) == Some(&Value::Bool(true)))
+}
+
+/// The step that must not be repeated, if this slip is to run one.
+fn once_only<'d>(definition: &'d Definition, slip: &Slip) -> Option<&'d Step> {
+    definition.step(&slip.step).filter(|step| slip.phase == Phase::Forward && !step.is_idempotent())
+}
+
+/// The question that a slip asks in place of its step's call.
+fn asks<'d>(definition: &'d Definition, slip: &Slip) -> Option<(&'d Verify, Doubt)> {
+    let verify = once_only(definition, slip)?.verify()?;
+    Some((verify, Doubt::of(slip)?))
+}
+
+/// True if the call of this slip must not be made before the slip is committed as begun (see [`super::detach`]).
+pub fn marks_first(definition: &Definition, slip: &Slip) -> bool {
+    once_only(definition, slip).is_some() && asks(definition, slip).is_none()
+}
+
+/// The slip as it is to be sent again if its worker is lost: it may have been begun.
+pub(super) fn marked(definition: &Definition, slip: Slip) -> Slip {
+    if !marks_first(definition, &slip) {
+        return slip;
+    }
+    // An operator's word holds for one call.
+    Slip { released: None, ..begun(slip) }
+}
+
+/// A slip whose call may have had its effect.
+pub(super) fn begun(mut slip: Slip) -> Slip {
+    let mut state = members(&slip);
+    state.remove(AGAIN);
+    state.insert(BEGUN.to_owned(), true.into());
+    slip.step_state = Some(Value::Object(state));
+    slip.attempt_uncertain = true;
+    slip
+}
+
+/// The slip of a parked step, as an operator sends it on: it is called again, unless `verify` can tell.
+pub(super) fn parked(step: Option<&Step>, slip: Slip) -> Slip {
+    let Some(step) = step.filter(|step| !step.is_idempotent()) else { return slip };
+    let slip = begun(slip);
+    let mut state = members(&slip);
+    state.remove(VERIFY);
+    if step.verify().is_none() {
+        state.insert(AGAIN.to_owned(), true.into());
+    }
+    Slip { step_state: Some(Value::Object(state)), ..slip }
+}
+
+/// The slip of a step that is known not to have been done.
+pub(super) fn cleared(mut slip: Slip) -> Slip {
+    let mut state = members(&slip);
+    [BEGUN, AGAIN, VERIFY].iter().for_each(|member| drop(state.remove(*member)));
+    slip.step_state = (!state.is_empty()).then_some(Value::Object(state));
+    slip.attempt_uncertain = false;
+    slip
+}
+
+/// True if an attempt of this visit may have had its effect, as far as the slip tells.
+pub(super) fn is_uncertain(step: Option<&Step>, slip: &Slip) -> bool {
+    let marks = slip.phase == Phase::Forward && step.is_some_and(|step| !step.is_idempotent());
+    slip.attempt_uncertain && (!marks || has(slip, BEGUN))
+}
+
+/// The doubt of a slip whose step is being asked about.
+pub(super) fn doubt(definition: &Definition, slip: &Slip) -> Option<Doubt> {
+    asks(definition, slip).map(|(_, doubt)| doubt)
+}
+
+/// What a slip that may have been begun asks for in place of its call: the question, or a word that nobody knows.
+pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Option<Prepared> {
+    let Some((verify, _)) = asks(definition, slip) else {
+        let is_open = once_only(definition, slip).is_some() && has(slip, BEGUN) && !has(slip, AGAIN);
+        return is_open.then(|| Prepared::Outcome(nobody_knows()));
+    };
+    let key = slip.idempotency_key();
+    let step = StepScope { idempotency_key: &key, attempt: slip.attempt };
+    let scope = Scope { input: &slip.input, slip: Some(slip), step: Some(step), env: Some(env), response: None };
+    let timeout_ms = call::time_left_ms(verify.timeout_ms, slip, now_ms);
+    let evaluation = Evaluation::new(scope);
+    let request = verify.http.url.render(&evaluation).and_then(|url| {
+        let headers = call::headers(&verify.http, &evaluation)?;
+        let method = verify.http.method.clone();
+        Ok(HttpCall { method, url, headers, body: None, timeout_ms, idempotency_key: slip.idempotency_key() })
+    });
+    Some(request.map_or_else(|error| call::not_evaluated(&error), Prepared::Http))
+}
+
+/// A worker has committed that it begins the call, and nobody knows how it ended.
+fn nobody_knows() -> Outcome {
+    let message = "a worker that is gone may have made the call".to_owned();
+    let error = StepError { code: code::OUTCOME_UNKNOWN.to_owned(), message, status: None };
+    Outcome::Failed { error, retryable: true, effect: Effect::Unknown, retry_after_ms: None }
+}
+
+/// The meaning of an answer to the question; none: nothing was asked.
+///
+/// A 2xx, a 404 and a 410 are answers, about which `done_when` decides. Anything else answers nothing: what may pass is
+/// asked again, all else is for an operator. A 401 must not be taken for "not done".
+pub(super) fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i64) -> Option<Outcome> {
+    let (verify, _) = asks(definition, slip)?;
+    let HttpAnswer::Response { status, retry_after, content_type, body } = answer else {
+        return Some(open(answer::without_response(answer)));
+    };
+    let answers = (200..300).contains(status) || matches!(status, 404 | 410);
+    if !answers || verify.http.retry_on.contains(status) {
+        let retry_after_ms = answer::retry_after_ms(retry_after.as_deref(), now_ms);
+        return Some(open(answer::refusal(Some(&verify.http), *status, body, retry_after_ms)));
+    }
+    let body = match output::decode(content_type.as_deref(), body) {
+        Ok(body) => body,
+        Err(cause) => {
+            let message = format!("the answer to `verify` ({status}) cannot be read: {cause}");
+            return Some(unanswered(code::UNREADABLE_ANSWER, message, Some(*status), false));
+        }
+    };
+    let response = json!({ "status": status, "body": body });
+    let key = slip.idempotency_key();
+    let step = StepScope { idempotency_key: &key, attempt: slip.attempt };
+    let scope = Scope { input: &slip.input, slip: Some(slip), step: Some(step), env: None, response: Some(&response) };
+    Some(match verify.done_when.render(&Evaluation::new(scope)) {
+        Ok(Value::Bool(true)) => Outcome::Succeeded { output: body },
+        Ok(Value::Bool(false)) => Outcome::NotDone,
+        Ok(Value::Null) => {
+            unanswered(code::OUTCOME_UNKNOWN, "`verify`: it is not known yet".to_owned(), Some(*status), true)
+        }
+        Ok(_) => {
+            let message = "`done_when` gives neither true nor false nor none".to_owned();
+            unanswered(code::EXPRESSION_FAILED, message, Some(*status), false)
+        }
+        Err(error) => unanswered(code::EXPRESSION_FAILED, format!("`done_when`: {error}"), Some(*status), false),
+    })
+}
+
+fn unanswered(code: &str, message: String, status: Option<u16>, retryable: bool) -> Outcome {
+    let error = StepError { code: code.to_owned(), message, status };
+    Outcome::Failed { error, retryable, effect: Effect::Unknown, retry_after_ms: None }
+}
+
+/// Whatever it says of itself, it says nothing of the step.
+fn open(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed { error, retryable, retry_after_ms, .. } => {
+            let error = StepError { message: format!("`verify`: {}", error.message), ..error };
+            Outcome::Failed { error, retryable, effect: Effect::Unknown, retry_after_ms }
+        }
+        other => other,
+    }
+}
