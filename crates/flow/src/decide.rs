@@ -26,7 +26,7 @@ mod token;
 
 pub use answer::classify;
 pub use call::prepare;
-pub use doubt::marks_first;
+pub use doubt::{asks_first, lost, marks_first};
 pub use rest::{
     Missing, MissingKind, begin_time, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room,
     wait_turn,

@@ -255,6 +255,11 @@ impl Slip {
         self.phase == Phase::Undo && self.done.iter().any(|done| done.undone && this(done))
     }
 
+    /// True once the time of this visit is over.
+    pub fn is_step_over(&self) -> bool {
+        self.step_left_ms.is_some_and(|left_ms| left_ms <= 0)
+    }
+
     /// The Kafka key of the record that carries this slip: `tenant/flow/ordering key`.
     pub fn record_key(&self) -> String {
         format!("{}/{}/{}", self.tenant, self.flow, self.key)

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use flow::decide::{Outcome, Prepared, Rest as Rested, advance, code, prepare, redelivered};
+use flow::decide::{Outcome, Prepared, Rest as Rested, advance, asks_first, code, lost, prepare};
 use flow::event::JobStatus;
 use flow::slip::Phase;
 
 use crate::apply::{Moved, Unevaluable, moved};
 use crate::finding::Kind;
 use crate::flow_file::Part;
-use crate::happening::{Change, Possible, What, answers, has_effect};
+use crate::happening::{Change, Possible, What, answers, has_effect, verdicts};
 use crate::probe::missing_path;
 use crate::state::{Rest, State};
 use crate::way::{Happening, Node, Then, then};
@@ -158,6 +158,12 @@ impl<'w> Walk<'w> {
         if state.slip.deadline_ms.is_some() && !state.is_late {
             self.turn(id, state, What::DeadlinePasses, State { is_late: true, ..state.clone() });
         }
+        let has_time = self.world.definition.step(&state.slip.step).is_some_and(|step| step.deadline_ms().is_some());
+        if has_time && state.slip.step_left_ms.is_none() {
+            let mut late = state.clone();
+            late.slip.step_left_ms = Some(0);
+            self.turn(id, state, What::StepDeadlinePasses, late);
+        }
         self.decide(id, state, Outcome::Cancelled, vec![(What::Cancelled, Change::None)], false);
     }
 
@@ -168,8 +174,13 @@ impl<'w> Walk<'w> {
             Outcome::Rests(_) => return Some(What::Rests),
             Outcome::Succeeded { .. } => return Some(What::Slept),
             Outcome::NotSignalled => return Some(What::WaitedInVain),
-            Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => return Some(What::SkippedAnew),
+            Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled | Outcome::NotDone => {
+                return Some(What::SkippedAnew);
+            }
         };
+        if error.code == code::OUTCOME_UNKNOWN {
+            return Some(What::NobodyKnows);
+        }
         if error.code != code::EXPRESSION_FAILED {
             return Some(What::DeadlineFound);
         }
@@ -191,7 +202,8 @@ impl<'w> Walk<'w> {
         let slip = &state.slip;
         let Some(step) = world.definition.step(&slip.step) else { return };
         let is_forward = slip.phase == Phase::Forward;
-        if is_forward && !step.is_idempotent() && state.made {
+        let asks = asks_first(&world.definition, slip);
+        if is_forward && !step.is_idempotent() && state.made && !asks {
             self.note(Kind::RunsTwice, Part::Step(slip.step.clone()), id, None, String::new());
         }
         let outputs = match world.index_of(&slip.step).and_then(|index| world.domain.outputs.get(index)) {
@@ -201,15 +213,19 @@ impl<'w> Walk<'w> {
         let can_be_late = is_forward && slip.deadline_ms.is_some() && !state.is_late;
         let is_late: &[bool] = if can_be_late { &[false, true] } else { &[false] };
         for late in is_late {
-            for Possible { outcome, ways } in answers(&world.definition, slip, outputs, state.stands_here()) {
+            let possible = match asks {
+                true => verdicts(step, slip, outputs, state.stands_here()),
+                false => answers(&world.definition, slip, outputs, state.stands_here()),
+            };
+            for Possible { outcome, ways } in possible {
                 self.decide(id, state, outcome, ways, *late);
             }
         }
-        if is_forward {
+        if is_forward && !asks {
             let done = if has_effect(step) { Change::Done } else { Change::None };
             for (done, change) in [(true, done), (false, Change::None)] {
                 let before = changed(state, change);
-                let lost = State { slip: redelivered(before.slip.clone()), ..before };
+                let lost = State { slip: lost(&world.definition, &before.slip), ..before };
                 self.turn(id, state, What::WorkerLost { done }, lost);
             }
         }
@@ -223,7 +239,10 @@ impl<'w> Walk<'w> {
         for (what, change) in ways {
             let mut before = changed(state, change);
             before.is_late |= is_late;
-            if let (What::Succeeds { output } | What::Signalled { output }, Phase::Forward) = (&what, state.slip.phase)
+            if let (
+                What::Succeeds { output } | What::SaidDone { output } | What::Signalled { output },
+                Phase::Forward,
+            ) = (&what, state.slip.phase)
             {
                 before.outputs.push((state.slip.step.clone(), *output));
             }
@@ -242,7 +261,8 @@ impl<'w> Walk<'w> {
             then: then(before, &moved.state),
         };
         if let Some(unevaluable) = moved.unevaluable.take() {
-            let succeeded = matches!(happening.what, What::Succeeds { .. } | What::Signalled { .. });
+            let succeeded =
+                matches!(happening.what, What::Succeeds { .. } | What::SaidDone { .. } | What::Signalled { .. });
             let real = self.is_real(&unevaluable.message, before)
                 && !(succeeded && names_step(&unevaluable.message, &before.slip.step));
             match (real, &unevaluable.step) {

@@ -32,6 +32,18 @@ pub(crate) enum What {
     OutputLost,
     /// The worker stopped before its commit.
     WorkerLost { done: bool },
+    /// A worker that is gone may have made the call.
+    NobodyKnows,
+    /// `verify` says that it was done, with the step's output of this number.
+    SaidDone { output: usize },
+    /// `verify` says that it was not done. `late`: its call was under way, and has its effect after that.
+    SaidNotDone { late: bool },
+    /// `verify` gives no answer, and may be asked again.
+    Unanswered,
+    /// `verify` cannot tell.
+    CannotTell,
+    /// The time of the step passes.
+    StepDeadlinePasses,
     /// The call cannot be made, since an expression cannot be evaluated.
     Unevaluable { message: String },
     /// It sleeps, or waits for a signal.
@@ -83,6 +95,29 @@ pub(crate) fn answers(definition: &Definition, slip: &Slip, outputs: &[Value], s
         Call::Http(http) => http_answers(definition, slip, http, outputs, changed, stands),
         Call::Native(_) => native_answers(slip, outputs, changed),
     }
+}
+
+/// Every answer to the question whether the step was done. `stands`: it was. An answer is taken to be true, unless the
+/// call may be under way when it is given.
+pub(crate) fn verdicts(step: &Step, slip: &Slip, outputs: &[Value], stands: bool) -> Vec<Possible> {
+    let mut all = Vec::new();
+    let mut add = |outcome: Outcome, what: What, change: Change| {
+        all.push(Possible { outcome, ways: vec![(what, change)] });
+    };
+    let ends_late = step.action(Phase::Forward).is_some_and(|action| step.settle_ms() < action.timeout_ms);
+    if stands {
+        for (number, output) in outputs.iter().enumerate() {
+            add(Outcome::Succeeded { output: output.clone() }, What::SaidDone { output: number }, Change::None);
+        }
+    } else {
+        add(Outcome::NotDone, What::SaidNotDone { late: false }, Change::None);
+    }
+    if !stands && ends_late && slip.attempt_uncertain && has_effect(step) {
+        add(Outcome::NotDone, What::SaidNotDone { late: true }, Change::Done);
+    }
+    add(failed(true, Effect::Unknown), What::Unanswered, Change::None);
+    add(failed(false, Effect::Unknown), What::CannotTell, Change::None);
+    all
 }
 
 /// False for a step that only reads.

@@ -44,7 +44,7 @@ impl State {
         let slip = &self.slip;
         let cancelled = slip.failure.as_ref().is_some_and(|failure| failure.code == code::CANCELLED);
         let mut key = format!(
-            "{class} {:?} {} {:?} {} {} {} {} {} {} {:?} {cancelled}",
+            "{class} {:?} {} {:?} {} {} {} {} {} {} {:?} {:?} {:?} {cancelled}",
             self.rest,
             slip.step,
             slip.phase,
@@ -55,6 +55,8 @@ impl State {
             self.made,
             slip.deadline_ms.is_some(),
             slip.released.as_ref().map(|released| released.by),
+            slip.step_state,
+            slip.step_left_ms,
         );
         // Of the visits after the first, one stands for all.
         let mut parts: Vec<String> = Vec::new();

@@ -97,6 +97,15 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::WorkerLost { done } => {
             format!("the worker stops during the call of {name}{}; another worker takes it over", effect(*done))
         }
+        What::NobodyKnows => format!("nobody knows whether {name} was done"),
+        What::SaidDone { .. } => format!("`verify` says that {name} was done"),
+        What::SaidNotDone { late: false } => format!("`verify` says that {name} was not done"),
+        What::SaidNotDone { late: true } => {
+            format!("`verify` says that {name} was not done, while its call is under way; then it is done")
+        }
+        What::Unanswered => format!("`verify` of {name} gives no answer"),
+        What::CannotTell => format!("`verify` of {name} cannot tell"),
+        What::StepDeadlinePasses => format!("the deadline of {name} passes"),
         What::Unevaluable { message } => format!("{name} cannot be called, since {message}"),
         What::Rests => format!("{name} rests"),
         What::Slept => format!("{name} is over"),

@@ -33,6 +33,9 @@ impl Happening {
                 | What::WorkerLost { .. }
                 | What::Cancelled
                 | What::DeadlinePasses
+                | What::StepDeadlinePasses
+                | What::CannotTell
+                | What::SaidNotDone { late: true }
                 | What::Resumed
         );
         if rare || self.is_late { RARE } else { 1 }

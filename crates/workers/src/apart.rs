@@ -2,6 +2,7 @@
 //! that rest behind.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus::Record;
 use events::EncodeError;
@@ -67,6 +68,29 @@ impl Runner {
         if let Some(next) = task.desk.complete(finished.with_lane(LaneAfter::Held(lane, Some(leave)))) {
             spawn_detached(Arc::clone(self).run_boxed(Arc::clone(&task.desk), next));
         }
+    }
+
+    /// The back-off between two attempts. A step whose attempts end at once leaves its partition here.
+    pub(crate) async fn wait_or_leave(
+        self: &Arc<Self>,
+        definition: &Definition,
+        slip: &Slip,
+        trace: &Trace,
+        task: &Task,
+        delay: Duration,
+    ) {
+        let end = tokio::time::Instant::now() + delay;
+        if task.apart().is_none() {
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep_until(end) => return,
+                () = task.leave_due(self.leave_after) => {}
+            }
+            if task.work.tenure.begin() {
+                self.leave(task, definition, slip, trace).await;
+            }
+        }
+        tokio::time::sleep_until(end).await;
     }
 
     /// Waits until an attempt may begin: at once, unless this process was stopped. False: the step is another worker's.

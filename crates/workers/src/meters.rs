@@ -81,7 +81,7 @@ impl StepMeters {
             Outcome::Failed { retryable: true, .. } => Some(&self.failed),
             Outcome::Failed { retryable: false, .. } => Some(&self.refused),
             Outcome::Cancelled => Some(&self.cancelled),
-            Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled => None,
+            Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled | Outcome::NotDone => None,
         }
     }
 }

@@ -205,6 +205,7 @@ mod tests {
             Outcome::NothingToUndo { .. } => (Some(false), None),
             Outcome::Succeeded { .. }
             | Outcome::Skipped
+            | Outcome::NotDone
             | Outcome::Rests(_)
             | Outcome::NotSignalled
             | Outcome::Cancelled => (None, None),

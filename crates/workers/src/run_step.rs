@@ -16,7 +16,7 @@ use events::trace::Trace;
 use flow::decide::{
     Decision, Env, HttpAnswer, Missing, MissingKind, NativeCall as PreparedNative, Next, Outcome, Prepared,
 };
-use flow::decide::{advance, classify, prepare, steps_total, wait_for_room};
+use flow::decide::{advance, begin_time, classify, marks_first, prepare, steps_total, wait_for_room};
 use flow::definition::Definition;
 use flow::slip::Slip;
 use futures_util::FutureExt;
@@ -34,9 +34,11 @@ use crate::held::Errand;
 use crate::http::Http;
 use crate::lane_table::LaneTable;
 use crate::long_calls::LongCalls;
+use crate::mark::Mark;
 use crate::meters::Meters;
 use crate::native::{NativeCall, Natives, words_of};
 use crate::spans;
+use crate::step_time::StepTime;
 use crate::task::Task;
 use crate::telemetry;
 use crate::tenure::{Belongs, Cut};
@@ -206,12 +208,14 @@ impl Runner {
     async fn run_step(
         self: &Arc<Self>,
         definition: &Definition,
-        mut slip: Slip,
+        slip: Slip,
         trace: &Trace,
         span: &Span,
         task: &Task,
     ) -> Result<Ended, Refused> {
-        if let Some((resting, lane)) = self.without_room(&slip, task) {
+        let mut slip = begin_time(definition, slip);
+        let time = StepTime::of(&slip, task);
+        if let Some((resting, lane)) = self.without_room(definition, &slip, task) {
             let mut records = self.encode(definition, &slip, resting, trace, task).await?;
             records.push(lane.record(&self.writer.topics));
             return Ok(Ended { holds: Some(lane), ..Ended::from(records) });
@@ -226,9 +230,14 @@ impl Runner {
                 std::future::pending::<()>().await;
             }
             let started = Instant::now();
+            time.note(&mut slip);
             let attempted = match self.is_cancelled(&slip) {
                 true => Ok(Attempted::from(Outcome::Cancelled)),
-                false => self.attempt_or_leave(definition, &slip, trace, task).await,
+                false => match self.mark(definition, &slip, trace, task).await {
+                    Mark::Stands => self.attempt_or_leave(definition, &slip, trace, task).await,
+                    Mark::Refused(outcome) => Ok(outcome.into()),
+                    Mark::Doubtful(unbegun) => return self.rest_records(unbegun, trace, task).await.map(Ended::from),
+                },
             };
             let attempted = attempted.map(|Attempted { outcome, excerpt }| Attempted {
                 outcome: end_if_aborted(&mut slip, outcome),
@@ -237,6 +246,7 @@ impl Runner {
             if let Some(apart) = task.settle().await {
                 slip.hop = apart.token.hop;
             }
+            time.note(&mut slip);
             let decision = match attempted {
                 Ok(attempted) => {
                     let took = started.elapsed();
@@ -301,37 +311,15 @@ impl Runner {
         attempt.await
     }
 
-    /// The back-off between two attempts. A step whose attempts end at once leaves its partition here.
-    async fn wait_or_leave(
-        self: &Arc<Self>,
-        definition: &Definition,
-        slip: &Slip,
-        trace: &Trace,
-        task: &Task,
-        delay: Duration,
-    ) {
-        let end = tokio::time::Instant::now() + delay;
-        if task.apart().is_none() {
-            tokio::select! {
-                biased;
-                () = tokio::time::sleep_until(end) => return,
-                () = task.leave_due(self.leave_after) => {}
-            }
-            if task.work.tenure.begin() {
-                self.leave(task, definition, slip, trace).await;
-            }
-        }
-        tokio::time::sleep_until(end).await;
-    }
-
     /// True when the step's attempts are known to take long.
     fn takes_long(&self, slip: &Slip) -> bool {
         self.meters.of(slip).takes_long()
     }
 
-    /// The rest of a step that is known to take long, if its queue has too many long calls. It holds its lane then.
-    fn without_room(&self, slip: &Slip, task: &Task) -> Option<(Decision, HeldLane)> {
-        if !self.takes_long(slip) || self.is_cancelled(slip) || !self.long_calls.is_full(self.queue_of(&task.work)) {
+    /// The rest of a step that is going to leave its partition, if its queue has too many long calls. It holds its lane then.
+    fn without_room(&self, definition: &Definition, slip: &Slip, task: &Task) -> Option<(Decision, HeldLane)> {
+        let leaves = self.takes_long(slip) || marks_first(definition, slip);
+        if !leaves || self.is_cancelled(slip) || !self.long_calls.is_full(self.queue_of(&task.work)) {
             return None;
         }
         let hold = wait_for_room(slip, self.queue_of(&task.work));

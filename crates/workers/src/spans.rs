@@ -88,6 +88,7 @@ pub(crate) fn failure(span: &Span, outcome: &Outcome) -> Option<StepError> {
         | Outcome::Succeeded { .. }
         | Outcome::NothingToUndo { .. }
         | Outcome::Skipped
+        | Outcome::NotDone
         | Outcome::Rests(_)
         | Outcome::NotSignalled
         | Outcome::Cancelled => None,

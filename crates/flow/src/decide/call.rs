@@ -32,7 +32,7 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     if slip.phase == Phase::Forward && (is_past(slip.deadline_ms, now_ms) || is_released_by_deadline) {
         return refused(deadline_error());
     }
-    if slip.phase == Phase::Forward && slip.step_left_ms == Some(0) {
+    if slip.phase == Phase::Forward && slip.is_step_over() {
         return refused(step_deadline_error());
     }
     if let Some(prepared) = doubt::prepare(definition, slip, env, now_ms) {
@@ -60,7 +60,8 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
         env: Some(env),
         response: None,
     };
-    call(action, slip, time_left_ms(action.timeout_ms, slip, now_ms), &Evaluation::new(scope)).unwrap_or_else(|error| not_evaluated(&error))
+    call(action, slip, time_left_ms(action.timeout_ms, slip, now_ms), &Evaluation::new(scope))
+        .unwrap_or_else(|error| not_evaluated(&error))
 }
 
 /// A call whose expressions cannot be evaluated.
@@ -83,7 +84,8 @@ pub(super) fn time_left_ms(limit_ms: u64, slip: &Slip, now_ms: i64) -> u64 {
         return limit_ms;
     }
     let of_job = slip.deadline_ms.map(|deadline_ms| u64::try_from(deadline_ms.saturating_sub(now_ms)).unwrap_or(0));
-    [of_job, slip.step_left_ms].into_iter().flatten().fold(limit_ms, u64::min)
+    let of_step = slip.step_left_ms.map(|left_ms| u64::try_from(left_ms).unwrap_or(0));
+    [of_job, of_step].into_iter().flatten().fold(limit_ms, u64::min)
 }
 
 fn call(

@@ -68,13 +68,19 @@ fn asks<'d>(definition: &'d Definition, slip: &Slip) -> Option<(&'d Verify, Doub
     Some((verify, Doubt::of(slip)?))
 }
 
-/// True if the call of this slip must not be made before the slip is committed as begun (see [`super::detach`]).
+/// True if the call of this slip must not be made before the slip is committed as begun (see [`detach`](super::detach)).
 pub fn marks_first(definition: &Definition, slip: &Slip) -> bool {
     once_only(definition, slip).is_some() && asks(definition, slip).is_none()
 }
 
-/// The slip as it is to be sent again if its worker is lost: it may have been begun.
-pub(super) fn marked(definition: &Definition, slip: Slip) -> Slip {
+/// True if this slip asks whether its step was done, in place of calling it.
+pub fn asks_first(definition: &Definition, slip: &Slip) -> bool {
+    asks(definition, slip).is_some()
+}
+
+/// The slip as another worker gets it, if this one is lost while it makes the call: it may have been begun.
+pub fn lost(definition: &Definition, slip: &Slip) -> Slip {
+    let slip = super::redelivered(slip.clone());
     if !marks_first(definition, &slip) {
         return slip;
     }

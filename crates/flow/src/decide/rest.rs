@@ -135,7 +135,7 @@ pub fn detach(definition: &Definition, slip: &Slip, running: &Running, now_ms: i
     event.step = Some(slip.step.clone());
     event.attempts = slip.attempt.saturating_add(1);
     event.data = Some(running.to_json());
-    let slip = Slip { search: None, ..super::doubt::marked(definition, super::redelivered(slip.clone())) };
+    let slip = Slip { search: None, ..super::doubt::lost(definition, slip) };
     let queue = definition.queue_of(&slip.step).unwrap_or(limit::QUEUE_DEFAULT);
     (at_rest(slip, queue, HoldReason::Running), event)
 }
@@ -155,13 +155,14 @@ pub fn wait_for_room(slip: &Slip, queue: &str) -> Hold {
 
 /// The slip after a rest of this length, which counts towards its step's time.
 pub(super) fn rested(slip: Slip, rest_ms: u64) -> Slip {
-    Slip { step_left_ms: slip.step_left_ms.map(|left_ms| left_ms.saturating_sub(rest_ms)), ..slip }
+    Slip { step_left_ms: slip.step_left_ms.map(|left_ms| left_ms.saturating_sub_unsigned(rest_ms).max(0)), ..slip }
 }
 
 /// The slip as it comes to its step: the step's time begins with the first look at it.
 pub fn begin_time(definition: &Definition, slip: Slip) -> Slip {
     let deadline_ms = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward).and_then(Step::deadline_ms);
-    Slip { step_left_ms: deadline_ms.map(|deadline_ms| slip.step_left_ms.unwrap_or(deadline_ms)), ..slip }
+    let whole_ms = deadline_ms.map(|deadline_ms| i64::try_from(deadline_ms).unwrap_or(i64::MAX));
+    Slip { step_left_ms: whole_ms.map(|whole_ms| slip.step_left_ms.unwrap_or(whole_ms)), ..slip }
 }
 
 /// The number of steps that a flow has.

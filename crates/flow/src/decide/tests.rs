@@ -6,6 +6,7 @@ use crate::slip::HoldReason;
 use super::*;
 
 mod answers;
+mod doubts;
 mod missing;
 mod rests;
 mod undo;

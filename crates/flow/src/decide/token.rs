@@ -4,12 +4,15 @@ use crate::facts::JobFacts;
 use serde_json::Value;
 
 use super::backoff::{IN_PROCESS_BELOW_MS, delay_ms};
-use super::{Decision, Effect, NewJob, Next, StepError, code};
+use super::call::time_left_ms;
+use super::rest::rested;
+use super::{Decision, Effect, NewJob, Next, StepError, code, doubt};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
 use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Slip};
 
+mod doubts;
 mod rests;
 mod undo;
 
@@ -44,6 +47,11 @@ enum NextVisit {
 
 pub(super) fn is_past(deadline_ms: Option<i64>, now_ms: i64) -> bool {
     deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms)
+}
+
+pub(super) fn step_deadline_error() -> StepError {
+    let message = "the step did not end before its deadline".to_owned();
+    StepError { code: code::DEADLINE_EXCEEDED.to_owned(), message, status: None }
 }
 
 pub(super) fn deadline_error() -> StepError {
@@ -94,8 +102,10 @@ impl<'a> Token<'a> {
     /// A slip that has come to its step.
     pub(super) fn arrived(definition: &'a Definition, slip: &Slip, now_ms: i64) -> Self {
         // Whatever comes of it: nothing was missing. A step that calls nothing was not done by somebody else.
-        let calls = definition.step(&slip.step).is_none_or(|step| step.action(slip.phase).is_some());
-        let slip = Slip { search: None, attempt_uncertain: slip.attempt_uncertain && calls, ..slip.clone() };
+        let step = definition.step(&slip.step);
+        let calls = step.is_none_or(|step| step.action(slip.phase).is_some());
+        let attempt_uncertain = calls && doubt::is_uncertain(step, slip);
+        let slip = Slip { search: None, attempt_uncertain, ..slip.clone() };
         Self { definition, slip, events: Vec::new(), now_ms }
     }
 
@@ -122,7 +132,9 @@ impl<'a> Token<'a> {
 
     pub(super) fn succeeded(mut self, output: Value) -> Decision {
         let next = self.index_of_step().map_or(usize::MAX, |index| index + 1);
-        let event = self.step_event(EventKind::StepSucceeded, JobStatus::Running, self.attempts());
+        let is_answer = doubt::asks_first(self.definition, &self.slip);
+        let attempts = if is_answer { self.slip.attempt.max(1) } else { self.attempts() };
+        let event = self.step_event(EventKind::StepSucceeded, JobStatus::Running, attempts);
         self.tell(JobEvent { actor: self.decided_by(), ..event });
         self.push_done(Some(output), Certainty::Certain);
         self.forward(next)
@@ -135,6 +147,9 @@ impl<'a> Token<'a> {
         effect: Effect,
         retry_after_ms: Option<u64>,
     ) -> Decision {
+        if let Some(doubt) = doubt::doubt(self.definition, &self.slip).filter(|_| effect != Effect::Done) {
+            return self.verify_failed(doubt, &error, retryable, retry_after_ms);
+        }
         let attempts = self.attempts();
         let uncertain = match effect {
             Effect::Unsent | Effect::Refused => self.slip.attempt_uncertain,
@@ -144,12 +159,10 @@ impl<'a> Token<'a> {
         self.slip.attempt_uncertain = uncertain;
         let step = self.definition.step(&self.slip.step);
         if uncertain && step.is_some_and(|step| !step.is_idempotent()) {
-            let failure = self.failure_of_step(&error, attempts);
-            self.tell_of_failed_step(&failure, attempts);
-            return self.park(&failure, NextVisit::Same);
+            return self.doubted(&error, retryable);
         }
-        if error.code == code::DEADLINE_EXCEEDED || (retryable && is_past(self.slip.deadline_ms, self.now_ms)) {
-            return self.failed_for_good(deadline_error(), attempts, Effect::Unsent);
+        if let Some(error) = self.expired(&error, retryable) {
+            return self.failed_for_good(error, attempts, Effect::Unsent);
         }
         let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
         if retryable && attempts < policy.attempts {
@@ -183,9 +196,8 @@ impl<'a> Token<'a> {
 
     /// The step failed for good. With [`Effect::Done`] it was done all the same, but its output is lost.
     fn failed_for_good(mut self, error: StepError, attempts: u32, effect: Effect) -> Decision {
-        let of_job = error.code == code::DEADLINE_EXCEEDED;
         let mut failure = self.failure_of_step(&error, attempts);
-        if of_job {
+        if error == deadline_error() {
             failure.step = String::new();
         } else {
             self.tell_of_failed_step(&failure, attempts);
@@ -209,9 +221,7 @@ impl<'a> Token<'a> {
         let attempts = self.attempts();
         let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key());
         wait_ms = wait_ms.max(retry_after_ms.unwrap_or(0)).min(limit::DEADLINE_MS_MAX);
-        if let (Phase::Forward, Some(deadline_ms)) = (self.slip.phase, self.slip.deadline_ms) {
-            wait_ms = wait_ms.min(u64::try_from(deadline_ms - self.now_ms).unwrap_or(0));
-        }
+        wait_ms = time_left_ms(wait_ms, &self.slip, self.now_ms);
         if wait_ms < IN_PROCESS_BELOW_MS {
             self.slip.attempt = attempts;
             return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: wait_ms }, events: Vec::new() };
@@ -240,11 +250,15 @@ impl<'a> Token<'a> {
             match next_visit {
                 NextVisit::Same => self.slip.attempt_uncertain = true,
                 NextVisit::New => {
-                    self.slip.attempt_uncertain = false;
+                    self.slip = doubt::cleared(self.slip);
                     self.slip.visit += 1;
                 }
             }
             self.slip.deadline_ms = None;
+            self.slip.step_left_ms = None;
+            if next_visit == NextVisit::Same {
+                self.slip = doubt::parked(self.definition.step(&self.slip.step), self.slip);
+            }
         }
         // Sent on by an operator, a step that rests rests anew.
         self.slip.released = None;
@@ -288,7 +302,8 @@ impl<'a> Token<'a> {
     fn hold(mut self, reason: HoldReason, release_after_ms: Option<u64>) -> Decision {
         let queue = self.definition.queue_of(&self.slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
         self.slip.hop += 1;
-        let hold = Hold { slip: self.slip, queue, reason, release_after_ms, signal: None };
+        let slip = rested(self.slip, release_after_ms.unwrap_or(0));
+        let hold = Hold { slip, queue, reason, release_after_ms, signal: None };
         Decision { next: Next::Hold(hold), events: self.events }
     }
 
@@ -308,7 +323,7 @@ impl<'a> Token<'a> {
     }
 
     fn render(&self, template: &Template) -> Result<Value, ExpressionError> {
-        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None };
+        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, response: None };
         template.render(&Evaluation::new(scope))
     }
 

@@ -25,8 +25,8 @@ pub(super) fn verify(
     let fields = reader.fields(node, "`verify`", key::VERIFY)?;
     let http = required(reader, &fields, "`verify`", "http").and_then(|node| http(reader, node, sent));
     let decides = Visible { roots: visible::ANSWER, ..*sent };
-    let done_when =
-        required(reader, &fields, "`verify`", "done_when").and_then(|node| condition(reader, node, "`done_when`", &decides));
+    let done_when = required(reader, &fields, "`verify`", "done_when")
+        .and_then(|node| condition(reader, node, "`done_when`", &decides));
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| reader.duration_ms(node, "`timeout`", 1..=TIMEOUT_MS_MAX));
     let retry = fields.get("retry").and_then(|node| retry(reader, node, Retry::UNDO_DEFAULT));

@@ -156,23 +156,36 @@ steps:
 }
 
 #[test]
-fn a_step_that_is_not_idempotent_runs_twice_when_its_worker_stops() {
-    let flow = |idempotent: bool| {
+fn a_step_that_is_not_idempotent_runs_twice_where_it_is_asked_about_while_its_call_is_under_way() {
+    let flow = |settle: &str| {
         format!(
             "flow: f
 steps:
   - id: pay
     native: pay
-    idempotent: {idempotent}
+    idempotent: false
+    verify: {{ http: {{ url: \"http://a/{{{{ step.idempotency_key }}}}\" }}, done_when: \"{{{{ response.status == 200 }}}}\" }}
+    timeout: 10s
+    settle: {settle}
     compensate: {{ native: refund }}
 "
         )
     };
-    let proof = proved(&flow(false));
+    let proof = proved(&flow("5s"));
     assert_eq!(found(&proof), ["runs-twice:pay"]);
     let told = told(&proof, "runs-twice:pay");
-    assert!(told.contains("1. the worker stops during the call of pay; it was done; another worker"), "{told}");
-    assert!(proved(&flow(true)).is_proved());
+    assert!(
+        told.contains("`verify` says that pay was not done, while its call is under way; then it is done"),
+        "{told}"
+    );
+    assert!(proved(&flow("10s")).is_proved());
+}
+
+#[test]
+fn a_step_that_is_not_idempotent_never_runs_twice_by_itself() {
+    let proof =
+        proved("flow: f\nsteps:\n  - { id: pay, native: pay, idempotent: false, compensate: { native: refund } }\n");
+    assert!(proof.is_proved(), "{:?}", found(&proof));
 }
 
 #[test]

@@ -20,6 +20,7 @@ fn answers_are_classified_by_the_defaults_and_by_the_flow() {
         Outcome::Succeeded { .. }
         | Outcome::NothingToUndo { .. }
         | Outcome::Skipped
+        | Outcome::NotDone
         | Outcome::Rests(_)
         | Outcome::NotSignalled
         | Outcome::Cancelled => None,
@@ -75,6 +76,7 @@ fn retry_after_is_read_as_seconds_or_as_a_date() {
             Outcome::Succeeded { .. }
             | Outcome::NothingToUndo { .. }
             | Outcome::Skipped
+            | Outcome::NotDone
             | Outcome::Rests(_)
             | Outcome::NotSignalled
             | Outcome::Cancelled => None,
