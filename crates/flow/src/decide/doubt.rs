@@ -25,6 +25,8 @@ pub(super) struct Doubt {
     pub(super) retryable: bool,
     /// How often it was asked in vain.
     pub(super) asked: u32,
+    /// False: the time after the call was cut short by a deadline, so the call may be under way still.
+    pub(super) settled: bool,
 }
 
 impl Doubt {
@@ -34,6 +36,7 @@ impl Doubt {
             failure: Failure::from_json(state.get("failure")?)?,
             retryable: state.get("retryable")?.as_bool()?,
             asked: state.get("asked")?.as_u64().and_then(|asked| u32::try_from(asked).ok())?,
+            settled: state.get("settled")?.as_bool()?,
         })
     }
 
@@ -43,7 +46,12 @@ impl Doubt {
         let mut state = members(slip);
         state.remove(AGAIN);
         state.insert(BEGUN.to_owned(), true.into());
-        let doubt = json!({ "failure": self.failure.to_json(), "retryable": self.retryable, "asked": self.asked });
+        let doubt = json!({
+            "failure": self.failure.to_json(),
+            "retryable": self.retryable,
+            "asked": self.asked,
+            "settled": self.settled,
+        });
         state.insert(VERIFY.to_owned(), doubt);
         slip.step_state = Some(Value::Object(state));
     }
@@ -161,7 +169,7 @@ fn nobody_knows() -> Outcome {
 /// A 2xx, a 404 and a 410 are answers, about which `done_when` decides. Anything else answers nothing: what may pass is
 /// asked again, all else is for an operator. A 401 must not be taken for "not done".
 pub(super) fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i64) -> Option<Outcome> {
-    let (verify, _) = asks(definition, slip)?;
+    let (verify, doubt) = asks(definition, slip)?;
     let HttpAnswer::Response { status, retry_after, content_type, body } = answer else {
         return Some(open(answer::without_response(answer)));
     };
@@ -183,7 +191,11 @@ pub(super) fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer,
     let scope = Scope { input: &slip.input, slip: Some(slip), step: Some(step), env: None, response: Some(&response) };
     Some(match verify.done_when.render(&Evaluation::new(scope)) {
         Ok(Value::Bool(true)) => Outcome::Succeeded { output: body },
-        Ok(Value::Bool(false)) => Outcome::NotDone,
+        Ok(Value::Bool(false)) if doubt.settled => Outcome::NotDone,
+        Ok(Value::Bool(false)) => {
+            let message = "`verify`: it was not done, and may still be: its call may be under way".to_owned();
+            unanswered(code::OUTCOME_UNKNOWN, message, Some(*status), true)
+        }
         Ok(Value::Null) => {
             unanswered(code::OUTCOME_UNKNOWN, "`verify`: it is not known yet".to_owned(), Some(*status), true)
         }

@@ -74,6 +74,29 @@ fn a_step_settles_within_its_timeout_unless_it_says_otherwise() {
 }
 
 #[test]
+fn a_step_that_is_asked_about_must_not_be_repeated_and_its_question_changes_nothing() {
+    let verify = |inside: &str| format!("    verify: {{ http: {{ url: \"{{{{ env.A }}}}/a\" }}, {inside} }}\n");
+    let done_when = "done_when: \"{{ response.status == 200 and response.body.id == step.idempotency_key }}\"";
+    let flow = parse(&with_step(&format!("    idempotent: false\n    settle: 5s\n{}", verify(done_when)))).unwrap();
+    let step = &flow.steps()[0];
+    let asked = step.verify().unwrap();
+    assert_eq!((step.is_idempotent(), step.settle_ms()), (false, 5_000));
+    assert_eq!((asked.timeout_ms, asked.retry, asked.http.method.as_str()), (30_000, Retry::UNDO_DEFAULT, "GET"));
+    refused(&with_step(&verify(done_when)), &["`verify` of a step that may be repeated", "`idempotent: false`"]);
+    let refused_with = |verify: &str, reasons: &[&str]| {
+        refused(&with_step(&format!("    idempotent: false\n{verify}")), reasons);
+    };
+    refused_with(&verify("timeout: 5s"), &["`verify` has no `done_when`"]);
+    refused_with(&verify("done_when: \"yes\""), &["`done_when` is not an expression"]);
+    refused_with(&verify("done_when: \"{{ response.state }}\""), &["`response` has no `state`", "status, body"]);
+    refused_with(&verify("done_when: \"{{ env.A }}\""), &["`env` is not known here"]);
+    let post = "    verify: { http: { method: POST, url: \"{{ env.A }}/a\" }, done_when: \"{{ true }}\" }\n";
+    refused_with(post, &["`method` cannot be `POST`", "GET, HEAD"]);
+    refused(&with_step("    with: { a: \"{{ response.status }}\" }\n"), &["unknown name `response`"]);
+    refused("flow: t\nsteps:\n  - { id: a, sleep: 1s, deadline: 5s }\n", &["a `sleep` has no `deadline`"]);
+}
+
+#[test]
 fn comments_and_layout_do_not_change_the_version_but_words_do() {
     let one = parse(&with_step("")).unwrap();
     let same =
@@ -104,6 +127,10 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
     assert_eq!(names("/$defs/http/properties"), key::HTTP);
     assert_eq!(names("/$defs/compensate/properties"), key::COMPENSATE);
     assert_eq!(names("/$defs/retry/properties"), key::RETRY);
+    assert_eq!(names("/$defs/verify/properties"), key::VERIFY);
+    assert_eq!(names("/$defs/verify/properties/http/properties"), key::VERIFY_HTTP);
+    let methods = &language["$defs"]["verify"]["properties"]["http"]["properties"]["method"]["enum"];
+    assert_eq!(*methods, json!(key::VERIFY_METHODS));
     assert_eq!(names("/$defs/step/properties/sleep/oneOf/1/properties"), key::SLEEP);
     assert_eq!(names("/$defs/wait/properties"), key::WAIT);
     assert_eq!(names("/$defs/wait/properties/approve/properties"), key::APPROVE);
@@ -128,8 +155,8 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
 #[test]
 fn words_of_later_versions_are_refused_as_such() {
     refused(
-        &with_step("    verify: { http: { method: GET, url: \"{{ env.A }}/a\" } }\n"),
-        &["`verify` is not yet supported in this version", "test.yaml:5:5"],
+        &with_step("    repeatable: true\n"),
+        &["`repeatable` is not yet supported in this version", "test.yaml:5:5"],
     );
     refused(
         &with_step("  - id: b\n    emit: { topic: t }\n"),

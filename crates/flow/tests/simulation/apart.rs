@@ -2,7 +2,7 @@
 //! it.
 
 use flow::decide::{Next, detach, redelivered, wait_turn};
-use flow::slip::{HoldReason, Phase};
+use flow::slip::{Hold, HoldReason, Phase};
 use flow::view::Running;
 
 use crate::generate::QUEUES;
@@ -20,7 +20,20 @@ impl World {
         };
         let may: Vec<usize> = (0..self.tasks.len()).filter(may).collect();
         let Some(index) = may.get(self.chance.below(may.len())).copied() else { return };
-        let task = &mut self.tasks[index];
+        let mut task = self.tasks.swap_remove(index);
+        let hold = self.detach(&mut task);
+        if !self.is_once_only(&task.slip) {
+            task.slip = hold.slip.clone();
+        }
+        task.slip.hop = hold.slip.hop;
+        self.tally.detached += 1;
+        self.tasks.push(task);
+        self.move_token(Next::Hold(hold));
+    }
+
+    /// The task leaves its partition: its token is to rest in this hold.
+    pub(crate) fn detach(&mut self, task: &mut Task) -> Hold {
+        let is_once_only = self.is_once_only(&task.slip);
         let partition = &mut self.partitions[task.partition];
         let running = Running { worker: "simulated/1".to_owned(), since_ms: self.now_ms };
         let (hold, event) = detach(&self.definition, &task.slip, &running, self.now_ms);
@@ -30,13 +43,12 @@ impl World {
         partition.holder = Some(rest);
         let mut told = std::mem::take(&mut task.told);
         // From now on somebody else may make the call once more.
-        if task.slip.phase == Phase::Forward {
+        if task.slip.phase == Phase::Forward && !is_once_only {
             told.push(Told::Redelivered);
         }
         self.ledger.detached(&task.slip, &told, &hold, &event);
-        (task.slip, task.apart) = (hold.slip.clone(), Some(rest));
-        self.tally.detached += 1;
-        self.move_token(Next::Hold(hold));
+        task.apart = Some(rest);
+        hold
     }
 
     /// The slip rests: its key is taken.
@@ -48,7 +60,9 @@ impl World {
         // An earlier owner may have called already, before the key was taken.
         if offset < partition.end_at_assignment {
             slip = redelivered(slip);
-            told.push(Told::Redelivered);
+            if !self.is_once_only(&slip) {
+                told.push(Told::Redelivered);
+            }
         }
         let hold = wait_turn(&slip, QUEUES[index / PARTITIONS_PER_QUEUE]);
         self.ledger.rested(&slip, &told, &hold);
@@ -83,6 +97,7 @@ impl World {
         self.leave_on_the_way(|task| task.apart == Some(rest));
         let Some((hold, _)) = self.holds.remove(&rest) else { return };
         self.tally.calls_lost += 1;
+        self.lose_marked(&hold.slip);
         self.send(hold.slip, &hold.queue);
         self.free(rest);
     }

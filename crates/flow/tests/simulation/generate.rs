@@ -55,6 +55,12 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
     step["retry"] = retry(chance, 4);
     if chance.percent(20) {
         step["idempotent"] = json!(false);
+        if chance.percent(60) {
+            step["verify"] = verify(chance);
+        }
+    }
+    if chance.percent(15) {
+        step["deadline"] = json!(["5s", "90s", "10m"][chance.below(3)]);
     }
     if chance.percent(20) {
         step["when"] = json!(["{{ input.yes }}", "{{ input.no }}"][chance.below(2)]);
@@ -66,13 +72,24 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
         step["compensate"] = json!({ "native": "undo", "retry": retry(chance, 3) });
         step["compensate"]["with"] = json!(format!("{{{{ steps.s{index}.output | default(step.idempotency_key) }}}}"));
         if chance.percent(30) {
-            step["settle"] = json!(["2m", "31s", "0s", "1ms"][chance.below(if late { 2 } else { 4 })]);
+            // One that is asked about settles for as long as its calls may take.
+            let any = !late && step.get("verify").is_none();
+            step["settle"] = json!(["2m", "31s", "0s", "1ms"][chance.below(if any { 4 } else { 2 })]);
         }
     }
     if chance.percent(30) {
         step["cancel"] = json!("abort");
     }
     step
+}
+
+/// A 200 says that it was done, a 404 that it was not; an `open` one says neither.
+fn verify(chance: &mut Chance) -> Value {
+    json!({
+        "http": { "url": "http://service/{{ step.idempotency_key }}" },
+        "done_when": "{{ none if response.body == 'open' else response.status == 200 }}",
+        "retry": retry(chance, 4),
+    })
 }
 
 fn retry(chance: &mut Chance, attempts_max: usize) -> Value {

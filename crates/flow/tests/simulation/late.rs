@@ -16,23 +16,26 @@ impl World {
             None => self.partitions[task.partition].epoch == task.epoch,
             Some(rest) => self.holds.contains_key(&rest),
         };
-        is_owner || self.service.memory != Memory::OfDeeds
+        is_owner || (self.service.memory != Memory::OfDeeds && !self.is_once_only(&task.slip))
     }
 
     /// The slips of these tasks are about to be other workers', while their calls may be on the way.
     pub(crate) fn leave_on_the_way(&mut self, of: impl Fn(&Task) -> bool) {
-        if self.service.memory != Memory::OfDeeds {
-            return;
-        }
         let lost: Vec<usize> =
             (0..self.tasks.len()).filter(|at| of(&self.tasks[*at]) && self.may_begin(&self.tasks[*at])).collect();
         for at in lost {
             let task = &self.tasks[at];
-            if task.ready.is_some() || task.slip.phase == Phase::Undo || !self.chance.percent(50) {
+            let (is_once_only, is_marked) = (self.is_once_only(&task.slip), task.apart.is_some());
+            // Of what must not be repeated, only a marked call may be on its way.
+            let may_be_late = if is_once_only { is_marked } else { self.service.memory == Memory::OfDeeds };
+            if !may_be_late || task.ready.is_some() || task.slip.phase == Phase::Undo || !self.chance.percent(50) {
                 continue;
             }
             if let Prepared::Native(call) = prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
                 self.ledger.called(&task.slip, &call.idempotency_key);
+                if is_once_only {
+                    self.service.times.entry(call.idempotency_key.clone()).or_default();
+                }
                 self.service.send_late(&mut self.chance, &call, self.now_ms);
             }
         }

@@ -26,8 +26,10 @@ struct Account {
     told: Vec<(String, Told)>,
     /// Committed attempts per idempotency key since the last time an operator sent the job on.
     attempts: BTreeMap<String, u32>,
-    /// Steps that must not be repeated before an operator says so.
+    /// Keys of steps that must not be repeated before `verify`, or an operator, says so.
     barred: BTreeSet<String>,
+    /// Steps that an operator has sent on.
+    sent_on: BTreeSet<String>,
     /// Hops that were given away.
     hops: BTreeSet<u32>,
     compensated: Vec<String>,
@@ -97,6 +99,13 @@ impl Ledger {
         self.moved(from.job, from.hop, &Next::Hold(hold.clone()));
     }
 
+    /// The worker of a call that was marked as begun is lost.
+    pub(crate) fn lost(&mut self, slip: &Slip) {
+        let account = self.accounts.entry(slip.job).or_default();
+        account.told.push((slip.step.clone(), Told::Redelivered));
+        account.barred.insert(slip.idempotency_key());
+    }
+
     /// The acceptance.
     pub(crate) fn accepted(&mut self, job: JobId, decision: &Decision) {
         self.moved(job, 0, &decision.next);
@@ -110,6 +119,7 @@ impl Ledger {
         let account = self.accounts.entry(event.job).or_default();
         account.attempts.clear();
         account.barred.clear();
+        account.sent_on.extend(event.step.clone());
         self.heard(event);
     }
 
@@ -180,6 +190,20 @@ impl Ledger {
         }
     }
 
+    /// What must not be repeated was done once at most, but for what an operator has sent on without knowing.
+    fn never_twice(&self, account: &Account, service: &Service) {
+        for (id, keys) in &account.keys_by_step {
+            let step = self.definition.step(id).expect("it was called");
+            if step.is_idempotent() || (step.verify().is_none() && account.sent_on.contains(id)) {
+                continue;
+            }
+            for key in keys {
+                let times = service.times.get(key).copied().unwrap_or(0);
+                assert!(times <= 1, "{key} was done {times} times");
+            }
+        }
+    }
+
     pub(crate) fn has_ended(&self, job: JobId) -> bool {
         self.accounts.get(&job).is_some_and(|account| account.ended.is_some())
     }
@@ -193,6 +217,7 @@ impl Ledger {
         let account = &self.accounts[&job];
         let ended = account.ended.expect("every job ends");
         let ids: Vec<String> = self.definition.steps().iter().map(|step| step.id.clone()).collect();
+        self.never_twice(account, service);
         if ended == EventKind::JobSucceeded {
             assert_eq!(self.walked(&account.passed), ids.len(), "every step is passed, in order");
             assert_eq!(account.compensated, Vec::<String>::new());
@@ -228,14 +253,23 @@ impl Account {
         if slip.phase == Phase::Forward {
             self.told.push((slip.step.clone(), told));
         }
-        if told == Told::Redelivered {
-            return;
+        match told {
+            Told::SaidNotDone => drop(self.barred.remove(&slip.idempotency_key())),
+            Told::Redelivered | Told::SaidDone => {}
+            _ => self.made(slip, told, idempotent),
         }
+    }
+
+    fn made(&mut self, slip: &Slip, told: Told, idempotent: bool) {
         *self.attempts.entry(slip.idempotency_key()).or_default() += 1;
         if slip.phase == Phase::Forward && !idempotent {
-            assert!(!self.barred.contains(&slip.step), "{} was repeated after an unknown outcome", slip.step);
+            assert!(
+                !self.barred.contains(&slip.idempotency_key()),
+                "{} was repeated after an unknown outcome",
+                slip.step
+            );
             if told == Told::Unknown {
-                self.barred.insert(slip.step.clone());
+                self.barred.insert(slip.idempotency_key());
             }
         }
     }
@@ -243,8 +277,8 @@ impl Account {
     fn was_perhaps_done(&self, step: &str) -> bool {
         let told = self.told.iter().filter(|(id, _)| id == step);
         told.fold(false, |perhaps, (_, told)| match told {
-            Told::Succeeded | Told::Unknown | Told::Done | Told::Redelivered => true,
-            Told::RuledOut => false,
+            Told::Succeeded | Told::Unknown | Told::Done | Told::Redelivered | Told::SaidDone => true,
+            Told::RuledOut | Told::SaidNotDone => false,
             Told::Unsent | Told::Refused | Told::Nothing => perhaps,
         })
     }

@@ -11,6 +11,7 @@ mod chance;
 mod generate;
 mod late;
 mod ledger;
+mod once;
 mod service;
 mod signals;
 mod tally;

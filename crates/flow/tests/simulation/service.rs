@@ -1,6 +1,6 @@
 //! The other side: it does things, forgets to answer, and refuses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flow::decide::{Effect, NativeCall, Outcome, StepError, code};
 use serde_json::json;
@@ -25,6 +25,9 @@ pub(crate) enum Told {
     Nothing,
     /// Not an attempt: the slip may have been run before by a worker that is gone.
     Redelivered,
+    /// Not an attempt: it was asked whether it was done.
+    SaidDone,
+    SaidNotDone,
 }
 
 /// What a service knows of idempotency keys.
@@ -48,14 +51,16 @@ pub(crate) struct Service {
     in_vain: BTreeSet<String>,
     /// Requests that are on their way, and the time of their arrival.
     late: Vec<(String, i64)>,
+    /// By key: how often it was done for a step that must not be repeated. Such a service knows no keys.
+    pub(crate) times: BTreeMap<String, u32>,
     pub(crate) undone_again: u64,
     pub(crate) came_late: u64,
 }
 
 impl Service {
     pub(crate) fn new(memory: Memory) -> Self {
-        let (done, undone, refused, in_vain) = Default::default();
-        Self { memory, done, undone, refused, in_vain, late: Vec::new(), undone_again: 0, came_late: 0 }
+        let (done, undone, refused, in_vain, times) = Default::default();
+        Self { memory, done, undone, refused, in_vain, late: Vec::new(), times, undone_again: 0, came_late: 0 }
     }
 
     /// One attempt. `trouble`: how many of a hundred go wrong.
@@ -75,7 +80,14 @@ impl Service {
         let mut arrives = match told {
             Told::Succeeded => true,
             Told::Unknown => chance.percent(60),
-            Told::Refused | Told::RuledOut | Told::Unsent | Told::Done | Told::Nothing | Told::Redelivered => false,
+            Told::Refused
+            | Told::RuledOut
+            | Told::Unsent
+            | Told::Done
+            | Told::Nothing
+            | Told::Redelivered
+            | Told::SaidDone
+            | Told::SaidNotDone => false,
         };
         if told == Told::Unknown && !call.undo && arrives && self.memory == Memory::OfDeeds && chance.percent(70) {
             self.send_late(chance, call, now_ms);
@@ -99,6 +111,7 @@ impl Service {
         for (key, _) in here {
             self.came_late += 1;
             if !self.refused.contains(&key) && !self.undone.contains(&key) {
+                self.times.entry(key.clone()).and_modify(|times| *times += 1);
                 self.done.insert(key);
             }
         }
@@ -152,7 +165,7 @@ impl Service {
     }
 }
 
-fn outcome(told: Told, chance: &mut Chance) -> Outcome {
+pub(crate) fn outcome(told: Told, chance: &mut Chance) -> Outcome {
     let (retryable, effect) = match told {
         Told::Succeeded => return Outcome::Succeeded { output: json!("done") },
         Told::Nothing => return Outcome::NothingToUndo { status: None },
@@ -160,7 +173,7 @@ fn outcome(told: Told, chance: &mut Chance) -> Outcome {
         Told::RuledOut => (false, Effect::RuledOut),
         Told::Unsent => (true, Effect::Unsent),
         Told::Unknown => (chance.percent(90), Effect::Unknown),
-        Told::Done | Told::Redelivered => (false, Effect::Done),
+        Told::Done | Told::Redelivered | Told::SaidDone | Told::SaidNotDone => (false, Effect::Done),
     };
     let error = StepError { code: code::STEP_FAILED.to_owned(), message: format!("{told:?}"), status: None };
     let retry_after_ms = chance.percent(10).then_some(3_000);

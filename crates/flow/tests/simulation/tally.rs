@@ -27,10 +27,16 @@ pub(crate) struct Tally {
     pub(crate) cancelled_too_late: u64,
     pub(crate) signals: u64,
     pub(crate) signalled: u64,
+    pub(crate) marked: u64,
+    pub(crate) marks_lost: u64,
+    pub(crate) asked: u64,
+    pub(crate) said_done: u64,
+    pub(crate) said_not_done: u64,
+    pub(crate) out_of_time: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 22] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 28] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -54,6 +60,12 @@ impl Tally {
             ("cancel too late", self.cancelled_too_late),
             ("send a signal", self.signals),
             ("meet a signal", self.signalled),
+            ("mark a call", self.marked),
+            ("lose a marked call", self.marks_lost),
+            ("ask whether it was done", self.asked),
+            ("hear that it was done", self.said_done),
+            ("hear that it was not done", self.said_not_done),
+            ("run out of a step's time", self.out_of_time),
         ]
     }
 }
@@ -83,6 +95,12 @@ impl Sum for Tally {
             cancelled_too_late: a.cancelled_too_late + b.cancelled_too_late,
             signals: a.signals + b.signals,
             signalled: a.signalled + b.signalled,
+            marked: a.marked + b.marked,
+            marks_lost: a.marks_lost + b.marks_lost,
+            asked: a.asked + b.asked,
+            said_done: a.said_done + b.said_done,
+            said_not_done: a.said_not_done + b.said_not_done,
+            out_of_time: a.out_of_time + b.out_of_time,
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flow::decide::{
-    Decision, Env, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered,
-    rest_until_there, start,
+    Decision, Env, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, asks_first, begin_time, prepare,
+    redelivered, rest_until_there, start,
 };
 use flow::definition::Definition;
 use flow::id::JobId;
@@ -52,13 +52,15 @@ pub(crate) struct Task {
     pub(crate) ready: Option<Decision>,
     /// It has left its partition, and its token rests here.
     pub(crate) apart: Option<Rest>,
+    /// When it was taken, and what was left of its step's time then.
+    time: (i64, Option<i64>),
 }
 
 pub(crate) struct World {
     pub(crate) chance: Chance,
     pub(crate) definition: Definition,
     pub(crate) now_ms: i64,
-    trouble: usize,
+    pub(crate) trouble: usize,
     tick: u32,
     pub(crate) jobs: Vec<JobId>,
     pub(crate) partitions: Vec<Partition>,
@@ -214,13 +216,17 @@ impl World {
         }
         let (mut slip, mut told) = (partition.log[offset].clone(), Vec::new());
         self.ledger.taken(&slip);
+        let (worker, epoch) = (partition.owner, partition.epoch);
         if offset < partition.end_at_assignment {
             slip = redelivered(slip);
-            told.push(Told::Redelivered);
+            if !self.is_once_only(&slip) {
+                told.push(Told::Redelivered);
+            }
             self.tally.redeliveries += 1;
         }
-        let (worker, epoch) = (partition.owner, partition.epoch);
-        self.tasks.push(Task { worker, partition: index, epoch, offset, slip, told, ready: None, apart: None });
+        let slip = begin_time(&self.definition, slip);
+        let time = (self.now_ms, slip.step_left_ms);
+        self.tasks.push(Task { worker, partition: index, epoch, offset, slip, told, ready: None, apart: None, time });
     }
 
     fn run_any(&mut self) {
@@ -235,6 +241,11 @@ impl World {
 
     /// One attempt, by an owner or by a zombie.
     fn attempt(&mut self, mut task: Task) -> Task {
+        let (since_ms, left_ms) = task.time;
+        task.slip.step_left_ms = left_ms.map(|left_ms| (left_ms - (self.now_ms - since_ms)).max(0));
+        if !self.mark(&mut task) {
+            return task;
+        }
         let outcome = match self.outcome(&mut task) {
             Ok(outcome) => outcome,
             Err(missing) => {
@@ -248,8 +259,12 @@ impl World {
         };
         let mut decision = advance(&self.definition, &task.slip, outcome.clone(), self.now_ms);
         let calls = self.definition.step(&task.slip.step).is_some_and(|step| step.action(Phase::Forward).is_some());
+        self.tally.out_of_time += u64::from(task.slip.is_step_over());
+        self.tally.said_not_done += u64::from(outcome == Outcome::NotDone);
+        let asks = asks_first(&self.definition, &task.slip);
+        self.tally.said_done += u64::from(asks && matches!(outcome, Outcome::Succeeded { .. }));
         let forward_success =
-            calls && task.slip.phase == Phase::Forward && matches!(outcome, Outcome::Succeeded { .. });
+            calls && !asks && task.slip.phase == Phase::Forward && matches!(outcome, Outcome::Succeeded { .. });
         if forward_success && !self.is_calm() && self.chance.percent(3) {
             self.tally.too_large += 1;
             *task.told.last_mut().expect("it was told of a success") = Told::Done;
@@ -278,7 +293,10 @@ impl World {
             Prepared::Native(call) => {
                 self.ledger.called(&task.slip, &call.idempotency_key);
                 let trouble = if self.is_calm() { 0 } else { self.trouble };
-                let (told, outcome) = self.service.call(&mut self.chance, &call, trouble, self.now_ms);
+                let (told, outcome) = match self.is_once_only(&task.slip) {
+                    true => self.service.call_once(&mut self.chance, &call, trouble, self.now_ms),
+                    false => self.service.call(&mut self.chance, &call, trouble, self.now_ms),
+                };
                 task.told.push(told);
                 if self.is_broken_off(task) {
                     return Ok(Outcome::Cancelled);
@@ -286,6 +304,7 @@ impl World {
                 outcome
             }
             Prepared::Outcome(outcome) => outcome,
+            Prepared::Http(_) if asks_first(&self.definition, &task.slip) => self.ask(task),
             Prepared::Http(_) | Prepared::Missing(_) => panic!("the simulated flows are native and whole"),
         })
     }

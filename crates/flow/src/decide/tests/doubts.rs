@@ -62,7 +62,7 @@ fn next(flow: &Definition, slip: &Slip, answer: HttpAnswer) -> Decision {
 fn asking(flow: &Definition) -> Slip {
     let decision = next(flow, &slip_at(flow, "charge"), HttpAnswer::TimedOut);
     let (reason, after_ms, slip) = held(&decision);
-    assert_eq!((reason, after_ms), (HoldReason::Backoff, Some(10_000)), "the call cannot be under way any more then");
+    assert_eq!((reason, after_ms), (HoldReason::Timer, Some(10_000)), "the call cannot be under way any more then");
     assert_eq!(kinds(&decision), [EventKind::StepRetrying]);
     assert_eq!((decision.events[0].status, decision.events[0].attempts), (JobStatus::Waiting, 1));
     slip
@@ -160,7 +160,7 @@ fn a_slip_that_comes_again_was_begun_only_if_it_is_marked() {
     let (reason, after_ms, asks) = held(&decision);
     assert_eq!(
         (reason, after_ms, asks.attempt),
-        (HoldReason::Backoff, Some(10_000), 0),
+        (HoldReason::Timer, Some(10_000), 0),
         "its worker took the attempt along"
     );
     assert_eq!(decision.events[0].data.as_ref().unwrap()["code"], code::OUTCOME_UNKNOWN);
@@ -214,6 +214,18 @@ fn nobody_knows_at(flow: &Definition, slip: &Slip, now_ms: i64) -> Outcome {
         Prepared::Outcome(outcome) => outcome,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_question_that_a_deadline_has_brought_forward_does_not_say_that_nothing_was_done() {
+    let (flow, soon_ms) = (pay(), NOW_MS + 3_595_000);
+    let first = slip_at(&flow, "charge");
+    let (_, after_ms, slip) = held(&advance(&flow, &first, failed(true, Effect::Unknown), soon_ms));
+    assert_eq!(after_ms, Some(5_000), "a call may take ten seconds");
+    let open = advance(&flow, &slip, classify(&flow, &slip, answered(404, json!({})), soon_ms), soon_ms);
+    assert!(asks_first(&flow, &held(&open).2), "it may be done still");
+    let done = advance(&flow, &slip, classify(&flow, &slip, answered(200, json!({})), soon_ms), soon_ms);
+    assert_eq!(kinds(&done), [EventKind::StepSucceeded]);
 }
 
 #[test]

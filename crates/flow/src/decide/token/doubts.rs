@@ -43,8 +43,11 @@ impl Token<'_> {
             message: format!("{}; `verify` is asked whether it was done", failure.message),
             ..failure.clone()
         };
-        Doubt { failure, retryable, asked: 0 }.note(&mut self.slip);
-        self.ask_later(&told, step.settle_ms())
+        let settle_ms = step.settle_ms();
+        let settled = time_left_ms(settle_ms, &self.slip, self.now_ms) == settle_ms;
+        Doubt { failure, retryable, asked: 0, settled }.note(&mut self.slip);
+        // An operator cannot cut this rest short.
+        self.ask_later(&told, settle_ms, HoldReason::Timer)
     }
 
     /// It was not done: it may be called again.
@@ -89,11 +92,11 @@ impl Token<'_> {
         let key = format!("{}:verify", self.slip.idempotency_key());
         let wait_ms = delay_ms(&policy, asked, &key).max(retry_after_ms.unwrap_or(0));
         Doubt { asked, ..doubt }.note(&mut self.slip);
-        self.ask_later(&failure, wait_ms)
+        self.ask_later(&failure, wait_ms, HoldReason::Backoff)
     }
 
     /// The slip says already that it asks.
-    fn ask_later(mut self, failure: &Failure, wait_ms: u64) -> Decision {
+    fn ask_later(mut self, failure: &Failure, wait_ms: u64, reason: HoldReason) -> Decision {
         let wait_ms = time_left_ms(wait_ms, &self.slip, self.now_ms);
         if wait_ms < IN_PROCESS_BELOW_MS {
             return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: wait_ms }, events: Vec::new() };
@@ -103,6 +106,6 @@ impl Token<'_> {
             next_attempt_after_ms: Some(wait_ms),
             ..self.step_event(EventKind::StepRetrying, JobStatus::Waiting, self.slip.attempt)
         });
-        self.hold(HoldReason::Backoff, Some(wait_ms))
+        self.hold(reason, Some(wait_ms))
     }
 }
