@@ -1,6 +1,7 @@
 //! The books of one service: what was done under which idempotency key. No I/O, no clock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,6 +69,10 @@ pub(crate) struct Answer {
 impl Answer {
     fn new(status: u16, body: Value) -> Self {
         Self { status, body, replayed: false, retry_after_s: None }
+    }
+
+    pub(crate) fn found(body: Value) -> Self {
+        Self::new(200, body)
     }
 
     /// A refusal as problem details.
@@ -153,10 +158,25 @@ impl Book {
             | Simulate::Declined
             | Simulate::Slow(_)
             | Simulate::TimeoutAfterEffect(_)
+            | Simulate::TimeoutBeforeEffect(_)
             | Simulate::UndoError
             | Simulate::UndoFlaky(_) => false,
         };
         fails.then(|| failure(wish.simulate))
+    }
+
+    /// The wait after which a call that arrived is answered without an effect, if it is to be.
+    pub(crate) fn waits_in_vain(&self, key: &str, wish: &Wish) -> Option<(Duration, Answer)> {
+        let is_first = self.entries.get(key).is_some_and(|entry| entry.calls.create == 1);
+        match wish.simulate {
+            Simulate::TimeoutBeforeEffect(wait) if is_first => Some((wait, failure(wish.simulate))),
+            _ => None,
+        }
+    }
+
+    /// What stands of an order.
+    pub(crate) fn standing_of(&self, order: &str) -> Option<&EntryView> {
+        self.effects.iter().rev().find(|effect| effect.order == order && effect.state == EntryState::Done)
     }
 
     /// Does what `wish` says unless it was done, refused or undone before.
@@ -325,7 +345,8 @@ fn failure(simulate: Simulate) -> Answer {
         | Simulate::OutOfStock
         | Simulate::Declined
         | Simulate::Slow(_)
-        | Simulate::TimeoutAfterEffect(_) => (500, None),
+        | Simulate::TimeoutAfterEffect(_)
+        | Simulate::TimeoutBeforeEffect(_) => (503, None),
     };
     Answer { retry_after_s, ..Answer::problem(status, "A failure on request", "`simulate` asked for it.") }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Shared;
 use crate::book::{Answer, NAME_CHARS_MAX, Wish};
+use crate::cash;
 use crate::simulate::Simulate;
 use crate::trade::Trade;
 
@@ -20,15 +21,17 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const AMOUNT_MAX: u64 = 1_000_000_000_000;
 
 #[derive(Debug, Clone)]
-struct Service {
-    trade: Trade,
-    book: Shared,
+pub(crate) struct Service {
+    pub(crate) trade: Trade,
+    pub(crate) book: Shared,
 }
 
-/// `POST /{plural}`, `DELETE /{plural}/{id or key}`, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
+/// `POST /{plural}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
 pub(crate) fn router(trade: Trade, book: Shared) -> Router {
     let plural = trade.plural();
+    let cash = if trade == Trade::Payment { cash::router() } else { Router::new() };
     Router::new()
+        .merge(cash)
         .route(&format!("/{plural}"), post(create))
         .route(&format!("/{plural}/{{id_or_key}}"), delete(undo))
         .route("/state", get(async |Held(service): Held<Service>| Json(service.book.lock().state())))
@@ -47,7 +50,7 @@ async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -
         }
     };
     let traceparent = header(&headers, "traceparent");
-    if let Some(answer) = service.book.lock().arrive(&key, &wish, &traceparent) {
+    if let Some(answer) = arrive(&service, &key, &wish, &traceparent).await {
         return respond(&answer);
     }
     if let Simulate::Slow(wait) = wish.simulate {
@@ -59,6 +62,16 @@ async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -
         tokio::time::sleep(wait).await;
     }
     respond(&answer)
+}
+
+/// An answer without an effect, if there is to be one.
+pub(crate) async fn arrive(service: &Service, key: &str, wish: &Wish, traceparent: &str) -> Option<Answer> {
+    if let Some(answer) = service.book.lock().arrive(key, wish, traceparent) {
+        return Some(answer);
+    }
+    let (wait, answer) = service.book.lock().waits_in_vain(key, wish)?;
+    tokio::time::sleep(wait).await;
+    Some(answer)
 }
 
 async fn undo(Held(service): Held<Service>, Path(id_or_key): Path<String>, headers: HeaderMap) -> Response {
@@ -107,7 +120,7 @@ struct Body {
     simulate: Option<String>,
 }
 
-fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish), (u16, String)> {
+pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish), (u16, String)> {
     let key = header(headers, "idempotency-key").trim_matches('"').to_owned();
     if key.is_empty() {
         return Err((400, "An Idempotency-Key header is needed.".to_owned()));
@@ -132,11 +145,11 @@ fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish)
     Ok((key, Wish { order: body.order, sku, amount, simulate }))
 }
 
-fn header(headers: &HeaderMap, name: &str) -> String {
+pub(crate) fn header(headers: &HeaderMap, name: &str) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
-fn respond(answer: &Answer) -> Response {
+pub(crate) fn respond(answer: &Answer) -> Response {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = match answer.body {
         Value::Null => status.into_response(),

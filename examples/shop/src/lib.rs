@@ -9,6 +9,7 @@
 
 mod audit;
 mod book;
+mod cash;
 mod http;
 mod simulate;
 mod state;

@@ -6,7 +6,7 @@ use std::time::Duration;
 const SLOW_MS: u64 = 3_000;
 /// The longest time that a caller may ask for.
 const SLOW_MS_MAX: u64 = 120_000;
-/// After how long `timeout_after_effect` answers.
+/// After how long `timeout_after_effect` and `timeout_before_effect` answer.
 const TIMEOUT_MS: u64 = 10_000;
 /// How often `flaky` fails when it names no number.
 const FLAKY_CALLS: u32 = 2;
@@ -29,6 +29,9 @@ pub(crate) enum Simulate {
     Slow(Duration),
     /// Does it, then waits, and answers after the caller has given up. Every repetition waits too.
     TimeoutAfterEffect(Duration),
+    /// The first call with a key waits, and answers 503 after the caller has given up, without an effect. Later ones are
+    /// fine.
+    TimeoutBeforeEffect(Duration),
     /// 500 until mended.
     Error,
     /// This status, without an effect.
@@ -57,6 +60,7 @@ impl Simulate {
             "busy" => Self::Busy(number(2)?),
             "slow" => Self::Slow(wait(SLOW_MS)?),
             "timeout_after_effect" => Self::TimeoutAfterEffect(wait(TIMEOUT_MS)?),
+            "timeout_before_effect" => Self::TimeoutBeforeEffect(wait(TIMEOUT_MS)?),
             "error" => Self::Error,
             "status" => Self::Status(number(500)?.try_into().unwrap_or(500)),
             "undo_error" => Self::UndoError,
@@ -64,7 +68,8 @@ impl Simulate {
             _ => {
                 return Err(format!(
                     "simulate `{text}` is not known; known are out_of_stock, declined, flaky[:CALLS], busy[:SECONDS], \
-                     slow[:MS], timeout_after_effect[:MS], error, status:CODE, undo_error, undo_flaky[:CALLS]"
+                     slow[:MS], timeout_after_effect[:MS], timeout_before_effect[:MS], error, status:CODE, undo_error, \
+                     undo_flaky[:CALLS]"
                 ));
             }
         })

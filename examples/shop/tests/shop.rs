@@ -96,6 +96,24 @@ async fn the_same_key_gives_the_same_answer_and_no_second_effect() {
 }
 
 #[tokio::test]
+async fn whoever_pays_cash_twice_pays_twice_and_can_ask() {
+    let test = Test::start().await;
+    let pay = async |simulate: &str| {
+        let body = json!({ "order": "o1", "amount_cents": 250, "simulate": simulate });
+        test.call("POST", Trade::Payment, "/cash", "k", Some(body)).await.status.as_u16()
+    };
+    let paid = async |method| test.call(method, Trade::Payment, "/cash/o1", "k", None).await;
+    assert_eq!(paid("GET").await.status.as_u16(), 404);
+    assert_eq!((pay("timeout_before_effect:1").await, test.payment().balance_cents), (503, 0));
+    assert_eq!((pay("timeout_before_effect:1").await, pay("").await), (201, 201));
+    assert_eq!(test.payment().balance_cents, 500);
+    assert_eq!(paid("GET").await.body["order"], "o1");
+    let undone = [paid("DELETE").await, paid("DELETE").await, paid("DELETE").await];
+    assert_eq!(undone.map(|answer| answer.status.as_u16()), [204, 204, 404]);
+    assert_eq!((test.payment().balance_cents, paid("GET").await.status.as_u16()), (0, 404));
+}
+
+#[tokio::test]
 async fn a_charge_is_refunded_once_by_its_id_or_by_its_key() {
     let test = Test::start().await;
     let id = test.charge("j:charge:1", "o1", Value::Null).await.body["id"].as_str().unwrap().to_owned();

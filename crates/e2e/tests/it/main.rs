@@ -41,5 +41,6 @@ mod stage;
 mod status;
 mod traces;
 mod turn;
+mod uncertain;
 mod unreadable;
 mod upgrade;

@@ -1,0 +1,136 @@
+//! Charges that must not be repeated, by a service that knows no idempotency keys: whatever happens to workers, nobody
+//! pays twice, and nothing that was paid is forgotten.
+//!
+//! `E2E_CHARGES=1000` makes so many.
+
+use std::collections::BTreeMap;
+
+use flow::event::{EventKind, JobStatus};
+use flow::slip::HoldReason;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use shop::State;
+use std::sync::Arc;
+use std::time::Duration;
+use test_kit::{Role, eventually};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::chance::{Chance, TellSeed, seed};
+use crate::client::small_order;
+use crate::load::pass;
+use crate::stage::{Left, PATIENCE, Stage};
+use crate::turn::{alone, beside_others};
+
+/// Jobs in `make test`.
+const JOBS_DEFAULT: u64 = 120;
+/// Jobs that are under way at once.
+const IN_FLIGHT: usize = 40;
+/// A charge takes at most so long, ms; its flow waits for longer.
+const CHARGE_MS_MAX: u64 = 2_500;
+const FAULTS_MIN: usize = 5;
+
+/// How often each order was charged, refunded or not.
+fn charges(state: &State) -> BTreeMap<&str, u32> {
+    let mut times = BTreeMap::new();
+    for entry in &state.entries {
+        *times.entry(entry.order.as_str()).or_default() += 1;
+    }
+    times
+}
+
+#[track_caller]
+fn assert_nobody_paid_twice(left: &Left) {
+    let states = left.shop.states();
+    let twice: Vec<_> = charges(&states.payment).into_iter().filter(|(_, times)| *times > 1).collect();
+    assert!(twice.is_empty(), "charged more than once: {twice:?}");
+}
+
+fn draw(chance: &mut Chance, number: u64) -> Value {
+    let slow = format!("slow:{}", chance.below(CHARGE_MS_MAX));
+    let payment = match chance.below(20) {
+        0..3 => "timeout_after_effect:6000".to_owned(),
+        3..6 => "timeout_before_effect:6000".to_owned(),
+        6 => "declined".to_owned(),
+        7 => "flaky:2".to_owned(),
+        8 => "busy:1".to_owned(),
+        _ => slow,
+    };
+    let shipping = if chance.below(10) == 0 { "out_of_stock" } else { "" };
+    small_order(&format!("c-{number}"), json!({ "payment": payment, "shipping": shipping }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_kill_and_no_pause_of_a_worker_charges_twice_or_forgets_a_charge() {
+    let (_turn, seed) = (alone(), seed());
+    let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
+    let mut stage = Stage::start_with(|builder| {
+        let builder = builder.role(Role::Workers, 2).variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "3000");
+        builder.variable("MEANWHILE__WORKERS__LEASE_MS", "4000")
+    })
+    .await;
+    let jobs: u64 = std::env::var("E2E_CHARGES").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
+    let (room, accepted) = (Arc::new(Semaphore::new(IN_FLIGHT)), Arc::new(Mutex::new(Vec::new())));
+    let mut callers = JoinSet::new();
+    for number in 0..jobs {
+        let (client, room, accepted) = (stage.system.client(), Arc::clone(&room), Arc::clone(&accepted));
+        let input = draw(&mut chance, number);
+        callers.spawn(async move {
+            let _room = room.acquire_owned().await.unwrap();
+            let key = uuid::Uuid::now_v7().to_string();
+            let job = test_kit::submit(&client, "cash", &key, &input).await.unwrap();
+            accepted.lock().push(job);
+            let under_way = async || client.job(&job.to_string()).await.ok().filter(|job| job.status.is_final());
+            eventually(PATIENCE, "the job ends", under_way).await;
+        });
+    }
+    let mut faults = 0;
+    while !callers.is_empty() || faults < FAULTS_MIN {
+        pass(chance.ms_below(1_500)).await;
+        let mut workers: Vec<_> =
+            stage.system.roles().iter_mut().filter(|process| process.role() == Role::Workers).collect();
+        let victim = workers.swap_remove(chance.below(2) as usize);
+        if chance.below(3) == 0 {
+            victim.process().pause();
+            pass(Duration::from_secs(5) + chance.ms_below(2_000)).await;
+            victim.process().resume();
+        } else {
+            victim.process().kill9();
+            pass(chance.ms_below(1_000)).await;
+            victim.restart().unwrap();
+            victim.wait_until_ready().await.unwrap();
+        }
+        faults += 1;
+        while let Some(ended) = callers.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    let accepted = std::mem::take(&mut *accepted.lock());
+    stage.system.note_accepted(accepted.iter().copied());
+    let left = stage.finish().await;
+    assert_nobody_paid_twice(&left);
+    assert_eq!(left.tokens.ends().len(), jobs as usize);
+    let asked = left.tokens.holds.iter().filter(|hold| hold.reason == HoldReason::Timer).count();
+    assert!(left.count(JobStatus::Succeeded) > accepted.len() / 2 && asked > 0);
+    eprintln!("{jobs} charges, {faults} faults, {asked} doubts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_whose_answer_is_lost_is_found_and_one_that_was_not_made_is_made() {
+    let _turn = beside_others();
+    let mut stage = Stage::start().await;
+    let made = stage.submit("cash", &small_order("c-1", json!({ "payment": "timeout_after_effect:6000" }))).await;
+    let not_made = stage.submit("cash", &small_order("c-2", json!({ "payment": "timeout_before_effect:6000" }))).await;
+    let ends = stage.ends_of([made, not_made]).await;
+    assert!(ends.values().all(|end| end.status == JobStatus::Succeeded), "{ends:?}");
+    let left = stage.finish().await;
+    assert_nobody_paid_twice(&left);
+    for (job, calls) in [(made, 1), (not_made, 2)] {
+        let of_job = left.tokens.events.iter().filter(|event| event.job == job);
+        let begun = of_job.clone().filter(|event| event.kind == EventKind::StepRunning).count();
+        let done = of_job
+            .clone()
+            .find(|event| event.step.as_deref() == Some("charge") && event.kind == EventKind::StepSucceeded);
+        assert_eq!((begun, done.unwrap().attempts), (calls, calls as u32), "each call is marked");
+    }
+}
