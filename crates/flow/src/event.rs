@@ -80,7 +80,8 @@ impl JobStatus {
 pub enum EventKind {
     /// `job.accepted`: the job is stored and will run.
     JobAccepted,
-    /// `step.running`: an attempt has run for long; a worker goes on with it, apart from the queue.
+    /// `step.running`: an attempt has run for long, or one begins that must not be repeated; a worker goes on with it,
+    /// apart from the queue.
     StepRunning,
     /// `step.succeeded`
     StepSucceeded,

@@ -4,15 +4,16 @@
 //! `E2E_CHARGES=1000` makes so many.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use client::Client;
 use flow::event::{EventKind, JobStatus};
 use flow::slip::HoldReason;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use shop::State;
-use std::sync::Arc;
-use std::time::Duration;
-use test_kit::{Role, eventually};
+use test_kit::Role;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -60,6 +61,12 @@ fn draw(chance: &mut Chance, number: u64) -> Value {
     small_order(&format!("c-{number}"), json!({ "payment": payment, "shipping": shipping }))
 }
 
+async fn until_at_rest(client: &Client, job: &str) {
+    while !client.status(job).await.is_ok_and(|job| job.status.is_at_rest()) {
+        pass(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_and_no_pause_of_a_worker_charges_twice_or_forgets_a_charge() {
     let (_turn, seed) = (alone(), seed());
@@ -80,8 +87,7 @@ async fn no_kill_and_no_pause_of_a_worker_charges_twice_or_forgets_a_charge() {
             let key = uuid::Uuid::now_v7().to_string();
             let job = test_kit::submit(&client, "cash", &key, &input).await.unwrap();
             accepted.lock().push(job);
-            let under_way = async || client.job(&job.to_string()).await.ok().filter(|job| job.status.is_final());
-            eventually(PATIENCE, "the job ends", under_way).await;
+            tokio::time::timeout(PATIENCE, until_at_rest(&client, &job.to_string())).await.expect("the job ends");
         });
     }
     let mut faults = 0;

@@ -84,13 +84,19 @@ fn compare(old: &Side<'_>, new: &Side<'_>, changes: &mut Vec<Change>) {
         let what = format!("`queue`: {} -> {}", old.step.queue, new.step.queue);
         changes.push(Change::fine(&place, what, OWN));
     }
+    for key in ["verify", "deadline"] {
+        if old.written.get(key) != new.written.get(key) {
+            let what = format!("`{key}`: {} -> {}", shown(old.written.get(key)), shown(new.written.get(key)));
+            changes.push(Change::fine(&place, what, OWN));
+        }
+    }
     match (old.step.is_idempotent(), new.step.is_idempotent()) {
         (true, false) => {
-            let why = "after an unknown outcome it waits for an operator, where it was repeated";
+            let why = "after an unknown outcome `verify` or an operator decides, where it was repeated";
             changes.push(Change::fine(&place, "no longer idempotent", why));
         }
         (false, true) => {
-            let why = "after an unknown outcome it is repeated, where it waited for an operator";
+            let why = "after an unknown outcome it is repeated, where `verify` or an operator decided";
             changes.push(Change::fine(&place, "idempotent now", why));
         }
         (true, true) | (false, false) => {}

@@ -172,7 +172,7 @@ steps:
         )
     };
     let proof = proved(&flow("5s"));
-    assert_eq!(found(&proof), ["runs-twice:pay"]);
+    assert_eq!(found(&proof), ["effect-stands:pay", "runs-twice:pay"]);
     let told = told(&proof, "runs-twice:pay");
     assert!(
         told.contains("`verify` says that pay was not done, while its call is under way; then it is done"),
