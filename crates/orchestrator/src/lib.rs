@@ -29,6 +29,7 @@ pub mod config;
 mod figures;
 mod lanes;
 mod later;
+mod letters;
 mod release;
 mod resume;
 mod signals;
