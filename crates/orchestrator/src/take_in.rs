@@ -22,6 +22,7 @@ use crate::lanes::LongCalls;
 use crate::later;
 use crate::resume::Resumed;
 use crate::trace::cause;
+use crate::waits_group;
 
 /// The values of one batch of records.
 #[derive(Default)]
@@ -222,8 +223,8 @@ impl TakeIn {
             job: Some(&job),
             cause: Some(cause(&record.headers, hold.slip.job).context),
         };
-        let group = format_args!("{}-orchestrator", self.writer.topics.prefix());
-        let span = Span::process(&message, group, record.partition, record.offset);
+        let group = waits_group(&self.writer.topics);
+        let span = Span::process(&message, format_args!("{group}"), record.partition, record.offset);
         span.text("meanwhile.flow", &hold.slip.flow)
             .text("meanwhile.step", &hold.slip.step)
             .text("meanwhile.phase", hold.slip.phase.as_str())
