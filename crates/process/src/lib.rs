@@ -88,8 +88,8 @@ const SET_BACK_MAX: Duration = Duration::from_secs(30);
 async fn watch_clock(clock: Clock, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Some(back) = shutdown.run_until_cancelled(set_back(&clock, SET_BACK_MAX)).await else { return Ok(()) };
     bail!(
-        "the wall clock was set back by {} s: Kafka's client would stand still for as long, so this process leaves, to be \
-         started anew by whatever runs it",
+        "the wall clock was set back by {} s: Kafka's client would stand still for as long, so this process leaves, to \
+         be started anew by whatever runs it",
         back.as_secs()
     );
 }

@@ -1,8 +1,7 @@
 //! Notices that the wall clock was set back.
 //!
-//! librdkafka's threads wait by the wall clock (`cnd_timedwait` with an absolute time, librdkafka 2.12): where it is set
-//! back by an hour, they stand still for an hour, and nothing from outside wakes all of them. A process that starts anew
-//! does not.
+//! librdkafka's threads wait by the wall clock (`cnd_timedwait` with an absolute time, librdkafka 2.12): where it is
+//! set back by an hour, they stand still for an hour, and nothing from outside wakes all of them.
 
 use std::time::Duration;
 

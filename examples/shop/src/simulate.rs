@@ -67,7 +67,8 @@ impl Simulate {
             _ => {
                 return Err(format!(
                     "simulate `{text}` is not known; known are out_of_stock, declined, flaky[:CALLS], busy[:SECONDS], \
-                     slow[:MS], timeout_after_effect[:MS], once[:MS], error, status:CODE, undo_error, undo_flaky[:CALLS]"
+                     slow[:MS], timeout_after_effect[:MS], once[:MS], error, status:CODE, undo_error, \
+                     undo_flaky[:CALLS]"
                 ));
             }
         })

@@ -149,8 +149,8 @@ impl Fault {
     }
 }
 
-/// Moves a role's clock to this many seconds ahead, a change by `by`. A process whose clock is set back by more than half
-/// a minute leaves: Kafka's client would stand still for as long. It is started again, as what runs it does.
+/// Moves a role's clock to this many seconds ahead, a change by `by`. A process whose clock is set back by more than
+/// half a minute leaves: Kafka's client would stand still for as long. It is started again, as what runs it does.
 async fn set_clock(role: &mut MeanwhileProcess, to: i64, by: i64) {
     role.clock().set(to).unwrap();
     if by < -SET_BACK_MAX_S {

@@ -133,7 +133,10 @@ async fn a_projection_that_is_behind_delays_no_token() {
     ground.sql(
         "create table public.blocked as select 1;
          create function public.wait() returns trigger language plpgsql security definer as
-            $$ begin while exists (select from public.blocked) loop perform pg_sleep(0.05); end loop; return new; end $$;
+            $$ begin
+                while exists (select from public.blocked) loop perform pg_sleep(0.05); end loop;
+                return new;
+            end $$;
          create trigger wait before insert on orchestrator.jobs for each row execute function public.wait()",
     );
     let running = start(&ground);
