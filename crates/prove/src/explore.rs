@@ -15,8 +15,10 @@ use crate::state::{Rest, State};
 use crate::way::{Happening, Node, Then, then};
 use crate::world::World;
 
+mod completions;
 mod rests;
 
+use completions::is_polling;
 use rests::is_sleep;
 
 /// States between two reports of progress.
@@ -150,6 +152,9 @@ impl<'w> Walk<'w> {
                 None => self.call(id, state),
             },
             // Whatever the worker of this proof does not have, another one has.
+            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) if is_polling(world, state) => {
+                self.poll(id, state);
+            }
             Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) => self.call(id, state),
         }
         if state.slip.phase == Phase::Undo {
@@ -165,7 +170,7 @@ impl<'w> Walk<'w> {
     fn decided(&mut self, id: u32, state: &State, outcome: &Outcome) -> Option<What> {
         let error = match outcome {
             Outcome::Failed { error, .. } => error,
-            Outcome::Rests(_) => return Some(What::Rests),
+            Outcome::Rests(_) | Outcome::Accepted { .. } | Outcome::NotYet { .. } => return Some(What::Rests),
             Outcome::Succeeded { .. } => return Some(What::Slept),
             Outcome::NotSignalled => return Some(What::WaitedInVain),
             Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => return Some(What::SkippedAnew),
@@ -206,6 +211,9 @@ impl<'w> Walk<'w> {
             }
         }
         if is_forward {
+            if slip.attempt_uncertain {
+                self.call_back(id, state);
+            }
             let done = if has_effect(step) { Change::Done } else { Change::None };
             for (done, change) in [(true, done), (false, Change::None)] {
                 let before = changed(state, change);
@@ -223,9 +231,8 @@ impl<'w> Walk<'w> {
         for (what, change) in ways {
             let mut before = changed(state, change);
             before.is_late |= is_late;
-            if let (What::Succeeds { output } | What::Signalled { output }, Phase::Forward) = (&what, state.slip.phase)
-            {
-                before.outputs.push((state.slip.step.clone(), *output));
+            if let (Some(output), Phase::Forward) = (what.output(), state.slip.phase) {
+                before.outputs.push((state.slip.step.clone(), output));
             }
             let moved = moved(&before, &decision);
             self.take(id, &before, moved, what, is_late);
@@ -242,7 +249,7 @@ impl<'w> Walk<'w> {
             then: then(before, &moved.state),
         };
         if let Some(unevaluable) = moved.unevaluable.take() {
-            let succeeded = matches!(happening.what, What::Succeeds { .. } | What::Signalled { .. });
+            let succeeded = happening.what.output().is_some();
             let real = self.is_real(&unevaluable.message, before)
                 && !(succeeded && names_step(&unevaluable.message, &before.slip.step));
             match (real, &unevaluable.step) {

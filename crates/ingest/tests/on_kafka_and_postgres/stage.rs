@@ -101,6 +101,11 @@ pub(crate) fn trace_of(record: &Record) -> Trace {
     Trace::from_headers(&record.headers).unwrap()
 }
 
+/// The secrets of the tests' callbacks.
+pub(crate) fn callback_secrets() -> Secrets {
+    Secrets::new(vec!["a secret of thirty-two bytes, ok!".to_owned()]).unwrap()
+}
+
 /// An ingest in this process.
 pub(crate) struct Ingest {
     pub(crate) api: Api,
@@ -119,6 +124,7 @@ impl Ingest {
             topics: ground.topics.clone(),
             database_url: ground.database_url.clone(),
             public_url: PUBLIC_URL.to_owned(),
+            callback_secrets: callback_secrets(),
             config,
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();
