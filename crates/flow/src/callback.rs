@@ -220,7 +220,10 @@ mod tests {
     fn without_a_secret_nothing_is_signed_and_a_short_one_is_refused() {
         assert_eq!(Secrets::default().sign(&permit()), None);
         assert_eq!(Callbacks::default().url(&permit()), None);
-        assert_eq!(Secrets::new(vec!["short".to_owned()]).unwrap_err().to_string(), "a secret has 5 bytes of at least 32");
+        assert_eq!(
+            Secrets::new(vec!["short".to_owned()]).unwrap_err().to_string(),
+            "a secret has 5 bytes of at least 32"
+        );
         assert!(!format!("{:?}", secrets(&[OLD])).contains(OLD));
     }
 

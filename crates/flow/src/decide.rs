@@ -13,12 +13,13 @@ use crate::callback::Callbacks;
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
-use crate::slip::{Hold, Phase, ReleasedBy, Slip};
+use crate::slip::{Hold, Phase, Slip};
 
 mod answer;
 mod backoff;
 mod body;
 mod call;
+mod cancelled;
 mod completion;
 mod output;
 mod pause;
@@ -27,6 +28,7 @@ mod token;
 
 pub use answer::classify;
 pub use call::prepare;
+pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };
@@ -362,32 +364,6 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
 fn out_of_place(status: Option<u16>) -> StepError {
     let message = "the step says that there is nothing to undo, and was not asked to undo".to_owned();
     StepError { code: code::STEP_FAILED.to_owned(), message, status }
-}
-
-/// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when
-/// it was assigned. Its step may have been run already, so it is undone unless a success, or an answer that the step
-/// names in `fail_on`, says otherwise.
-pub fn redelivered(slip: Slip) -> Slip {
-    let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
-    Slip { attempt_uncertain, ..slip }
-}
-
-/// A slip whose call was broken off, since its job is cancelled: the call may have its effect all the same. To be given
-/// to [`advance`] with [`Outcome::Cancelled`].
-pub fn broken_off(slip: Slip) -> Slip {
-    redelivered(slip)
-}
-
-/// True if a cancel changes anything for this slip: a job on its way back is undone already.
-pub fn is_cancellable(slip: &Slip) -> bool {
-    slip.phase == Phase::Forward
-}
-
-/// True if no further attempt is to be made for this slip. `is_wanted`: somebody wants its job cancelled, as far as the
-/// caller knows. A slip that a cancel has released says so itself.
-pub fn is_cancelled(slip: &Slip, is_wanted: bool) -> bool {
-    let says_so = slip.released.as_ref().is_some_and(|released| released.by == ReleasedBy::Cancel);
-    is_cancellable(slip) && (is_wanted || says_so)
 }
 
 /// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;

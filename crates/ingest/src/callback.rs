@@ -151,7 +151,8 @@ async fn store(api: &Api, signal: Signal, permit: &Permit, context: &RequestCont
 }
 
 fn unavailable(permit: &Permit) -> Problem {
-    let detail = "The database did not answer, so it is not certain that the callback was stored. Calling again is safe.";
+    let detail =
+        "The database did not answer, so it is not certain that the callback was stored. Calling again is safe.";
     Problem::new(Kind::NotReady, detail).with_job(permit.job).retry_after_s(1)
 }
 

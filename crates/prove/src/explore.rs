@@ -16,9 +16,11 @@ use crate::way::{Happening, Node, Then, then};
 use crate::world::World;
 
 mod completions;
+mod reach;
 mod rests;
 
 use completions::is_polling;
+use reach::leading_to;
 use rests::is_sleep;
 
 /// States between two reports of progress.
@@ -372,17 +374,6 @@ impl<'w> Walk<'w> {
             self.note(Kind::NeverEnds, Part::Step(step), id, None, String::new());
         }
     }
-}
-
-/// By state: true if one of these can be reached from it.
-fn leading_to(mut open: Vec<u32>, sources: &[Vec<u32>]) -> Vec<bool> {
-    let mut leads = vec![false; sources.len()];
-    while let Some(id) = open.pop() {
-        if !std::mem::replace(&mut leads[id as usize], true) {
-            open.extend(sources[id as usize].iter().filter(|source| !leads[**source as usize]));
-        }
-    }
-    leads
 }
 
 fn changed(state: &State, change: Change) -> State {

@@ -116,7 +116,9 @@ fn fact(world: &World, happening: &Happening) -> String {
         },
         What::NotYet => format!("the poll of {name} says that it is not over"),
         What::PollRefused { done } => format!("the poll of {name} is refused{}", effect(*done)),
-        What::PolledInVain { done } => format!("the poll of {name} says for too long that it is not over{}", effect(*done)),
+        What::PolledInVain { done } => {
+            format!("the poll of {name} says for too long that it is not over{}", effect(*done))
+        }
         What::Signalled { output } => match chosen(world, id, *output) {
             Some(chosen) => format!("the signal for {name} comes with {chosen}"),
             None => format!("the signal for {name} comes"),

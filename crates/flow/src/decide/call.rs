@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::token::{Token, deadline_error, expression_error, is_past};
 use super::{
-    Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, completion, pause,
+    Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, completion,
+    pause,
 };
 use crate::definition::{Action, Call, Definition, StepKind};
 use crate::expression::{Evaluation, ExpressionError, Scope, StepScope, Template};

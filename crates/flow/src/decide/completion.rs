@@ -98,13 +98,7 @@ pub(super) fn resumed(step: &Step, slip: &Slip, env: &Env, timeout_ms: u64) -> O
 }
 
 /// The request of a poll. It carries no idempotency key: under one, a service might repeat its first answer for ever.
-fn look(
-    poll: &Poll,
-    polling: &Polling,
-    slip: &Slip,
-    env: &Env,
-    timeout_ms: u64,
-) -> Result<Prepared, ExpressionError> {
+fn look(poll: &Poll, polling: &Polling, slip: &Slip, env: &Env, timeout_ms: u64) -> Result<Prepared, ExpressionError> {
     let key = slip.idempotency_key();
     let more = Some(("response", &polling.response));
     let evaluation = Evaluation::new(call::scope(slip, &key, env, more));
@@ -130,7 +124,8 @@ pub(super) fn callback(step: &Step, action: &Action, slip: &Slip, env: &Env, now
     match env.callbacks.url(&permit) {
         Some(url) => Ok(json!({ "url": url })),
         None => {
-            let what = "`callbacks.secrets`, and `callbacks.url` or `api.public_url`, are not configured at this worker";
+            let what =
+                "`callbacks.secrets`, and `callbacks.url` or `api.public_url`, are not configured at this worker";
             Err(Missing { kind: MissingKind::Setting, what: what.to_owned() })
         }
     }

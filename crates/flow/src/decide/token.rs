@@ -136,7 +136,7 @@ impl<'a> Token<'a> {
         effect: Effect,
         retry_after_ms: Option<u64>,
     ) -> Decision {
-        self.hear_callback(retryable);
+        self.hear_callback(&error, retryable);
         let attempts = self.attempts();
         let uncertain = match effect {
             Effect::Unsent | Effect::Refused => self.slip.attempt_uncertain,
@@ -214,13 +214,14 @@ impl<'a> Token<'a> {
     /// Another attempt: soon and in this process, or later and by a hold.
     fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
         let attempts = self.attempts();
-        self.slip.released = None;
+        // What a callback said is committed before another call is made: a slip that is delivered again has made none.
+        let is_committed = self.slip.released.take().is_some();
         let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key());
         wait_ms = wait_ms.max(retry_after_ms.unwrap_or(0)).min(limit::DEADLINE_MS_MAX);
         if let (Phase::Forward, Some(deadline_ms)) = (self.slip.phase, self.slip.deadline_ms) {
             wait_ms = wait_ms.min(u64::try_from(deadline_ms - self.now_ms).unwrap_or(0));
         }
-        if wait_ms < IN_PROCESS_BELOW_MS {
+        if wait_ms < IN_PROCESS_BELOW_MS && !is_committed {
             self.slip.attempt = attempts;
             return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: wait_ms }, events: Vec::new() };
         }

@@ -1,6 +1,6 @@
 //! From `callback` or `poll` of a step in a document to its [`Completion`].
 
-use super::limit::{DEADLINE_MS_MAX, POLL_EVERY_MS_MAX, POLL_EVERY_MS_MIN};
+use super::limit::{DEADLINE_MS_MAX, POLL_EVERY_MS_MAX, POLL_EVERY_MS_MIN, SETTLE_MS_MAX};
 use super::node::Node;
 use super::read_step::{headers, url};
 use super::read_value::{required, template};
@@ -15,6 +15,16 @@ const CALLBACK_URL: &str = "callback.url";
 /// The names that the request of a step sees.
 pub(super) fn roots(fields: &Fields<'_>) -> &'static [&'static str] {
     if fields.get("callback").is_some() { visible::CALL_WITH_CALLBACK } else { visible::CALL }
+}
+
+/// The longest time after which a call may still have its effect: work that was accepted may be done late.
+pub(super) fn longest_ms(action: &Action, completion: Option<&Completion>) -> u64 {
+    let later_ms = match completion {
+        Some(Completion::Callback(callback)) => callback.timeout_ms,
+        Some(Completion::Poll(poll)) => poll.timeout_ms,
+        None => return action.timeout_ms,
+    };
+    action.timeout_ms.saturating_add(later_ms).min(SETTLE_MS_MAX)
 }
 
 /// The `callback` or `poll` of a step.
@@ -49,8 +59,7 @@ pub(super) fn check_told(reader: &mut Reader<'_>, fields: &Fields<'_>, action: &
     let Call::Http(http) = &action.call else { return };
     let is_url = |expression: &Expression| expression.paths().any(|path| path == CALLBACK_URL || path == "callback");
     let templates = http.headers.iter().map(|(_, template)| template).chain(&http.body);
-    let told = http.url.expressions().any(is_url)
-        || templates.flat_map(Template::expressions).any(is_url);
+    let told = http.url.expressions().any(is_url) || templates.flat_map(Template::expressions).any(is_url);
     if fields.get("callback").is_some() && !told {
         reader.problem(fields.place_of("callback"), "the request does not tell where to call back").expected =
             Some("`{{ callback.url }}` in its `url`, `headers` or `body`".to_owned());

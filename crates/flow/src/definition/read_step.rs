@@ -56,7 +56,8 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
         let decided = Visible { when: condition.as_deref(), ..decided };
         read_rest::kind(reader, fields, id, &decided)
     } else {
-        let sent = Visible { roots: read_completion::roots(fields), steps: earlier, own: None, when: condition.as_deref() };
+        let sent =
+            Visible { roots: read_completion::roots(fields), steps: earlier, own: None, when: condition.as_deref() };
         call(reader, fields, id, sent)
     };
     let queue = queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned());
@@ -77,7 +78,7 @@ fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_
     let action = action?;
     read_completion::check_told(reader, fields, &action);
     Some(StepKind::Call {
-        settle_ms: settle.unwrap_or(action.timeout_ms),
+        settle_ms: settle.unwrap_or_else(|| read_completion::longest_ms(&action, completion.as_ref())),
         action: Box::new(action),
         compensation: compensation.map(Box::new),
         idempotent: idempotent.unwrap_or(true),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Method};
 use events::trace::Trace;
 use events::{Record, decode_event};
+use flow::callback::Secrets;
 use flow::event::JobEvent;
 use ingest::Settings;
 use ingest::config::{Config, DEFAULT, SECTION};
@@ -103,7 +104,7 @@ pub(crate) fn trace_of(record: &Record) -> Trace {
 
 /// The secrets of the tests' callbacks.
 pub(crate) fn callback_secrets() -> Secrets {
-    Secrets::new(vec!["a secret of thirty-two bytes, ok!".to_owned()]).unwrap()
+    Secrets::new(vec!["a-secret-of-thirty-two-bytes-ok!".to_owned()]).unwrap()
 }
 
 /// An ingest in this process.

@@ -64,10 +64,11 @@ impl Token<'_> {
 
     /// Takes in what a callback of failure, or its absence, says of the attempts so far. The next attempt belongs to
     /// another round: a callback of this one that comes late does not end it.
-    pub(super) fn hear_callback(&mut self, retryable: bool) {
+    /// One that comes when the job's time is over is not heard: the step is undone.
+    pub(super) fn hear_callback(&mut self, error: &StepError, retryable: bool) {
         let calls_back = self.definition.step(&self.slip.step).is_some_and(|step| step.callback().is_some());
         let Some(released) = self.slip.released.as_ref().filter(|_| calls_back) else { return };
-        if released.by == ReleasedBy::Signal {
+        if released.by == ReleasedBy::Signal && error.code != code::DEADLINE_EXCEEDED {
             let kept = Kept::of(&self.slip);
             self.slip.attempt_uncertain &= !kept.is_known;
             let round = kept.round.saturating_add(u32::from(retryable));
@@ -90,7 +91,8 @@ impl Token<'_> {
 
     /// Sent on by an operator, the call is made again. What is left of the visit's callbacks still counts.
     pub(super) fn forget_work(&mut self, is_new_visit: bool) {
-        let kept = if is_new_visit { Kept::default() } else { Kept { round: Kept::of(&self.slip).round, ..Kept::default() } };
+        let kept =
+            if is_new_visit { Kept::default() } else { Kept { round: Kept::of(&self.slip).round, ..Kept::default() } };
         kept.keep_in(&mut self.slip);
     }
 
