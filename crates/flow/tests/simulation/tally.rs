@@ -27,10 +27,14 @@ pub(crate) struct Tally {
     pub(crate) cancelled_too_late: u64,
     pub(crate) signals: u64,
     pub(crate) signalled: u64,
+    pub(crate) callbacks: u64,
+    pub(crate) callbacks_twice: u64,
+    pub(crate) called_back: u64,
+    pub(crate) looks: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 22] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 26] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -54,6 +58,10 @@ impl Tally {
             ("cancel too late", self.cancelled_too_late),
             ("send a signal", self.signals),
             ("meet a signal", self.signalled),
+            ("call back", self.callbacks),
+            ("call back twice", self.callbacks_twice),
+            ("meet a callback", self.called_back),
+            ("poll", self.looks),
         ]
     }
 }
@@ -83,6 +91,10 @@ impl Sum for Tally {
             cancelled_too_late: a.cancelled_too_late + b.cancelled_too_late,
             signals: a.signals + b.signals,
             signalled: a.signalled + b.signalled,
+            callbacks: a.callbacks + b.callbacks,
+            callbacks_twice: a.callbacks_twice + b.callbacks_twice,
+            called_back: a.called_back + b.called_back,
+            looks: a.looks + b.looks,
         })
     }
 }
