@@ -58,6 +58,7 @@ impl State {
             slip.step_state,
             slip.step_left_ms,
         );
+        key.extend(slip.step_state.iter().map(|kept| format!(" {kept}")));
         // Of the visits after the first, one stands for all.
         let mut parts: Vec<String> = Vec::new();
         for done in &slip.done {

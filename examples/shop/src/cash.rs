@@ -25,7 +25,7 @@ pub(crate) fn router() -> Router<Service> {
 /// The key of the request counts for failures on request only.
 async fn charge(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -> Response {
     let (key, wish) = match read(service.trade, &headers, &body) {
-        Ok(read) => read,
+        Ok((key, wish, _)) => (key, wish),
         Err((status, detail)) => {
             return respond(&Answer::problem(status, "The request cannot be understood", &detail));
         }

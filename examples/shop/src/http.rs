@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::Shared;
 use crate::book::{Answer, NAME_CHARS_MAX, Wish};
 use crate::cash;
+use crate::later::{Later, Work};
 use crate::simulate::Simulate;
 use crate::trade::Trade;
 
@@ -24,26 +25,28 @@ const AMOUNT_MAX: u64 = 1_000_000_000_000;
 pub(crate) struct Service {
     pub(crate) trade: Trade,
     pub(crate) book: Shared,
+    client: reqwest::Client,
 }
 
-/// `POST /{plural}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
-pub(crate) fn router(trade: Trade, book: Shared) -> Router {
+/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, `GET /state`,
+/// `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
+pub(crate) fn router(trade: Trade, book: Shared, client: reqwest::Client) -> Router {
     let plural = trade.plural();
     let cash = if trade == Trade::Payment { cash::router() } else { Router::new() };
     Router::new()
         .merge(cash)
         .route(&format!("/{plural}"), post(create))
-        .route(&format!("/{plural}/{{id_or_key}}"), delete(undo))
+        .route(&format!("/{plural}/{{id_or_key}}"), delete(undo).get(look))
         .route("/state", get(async |Held(service): Held<Service>| Json(service.book.lock().state())))
         .route("/log", get(log))
         .route("/mend", post(mend).delete(unmend))
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Service { trade, book })
+        .with_state(Service { trade, book, client })
 }
 
 async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -> Response {
-    let (key, wish) = match read(service.trade, &headers, &body) {
+    let (key, wish, later) = match read(service.trade, &headers, &body) {
         Ok(read) => read,
         Err((status, detail)) => {
             return respond(&Answer::problem(status, "The request cannot be understood", &detail));
@@ -53,12 +56,16 @@ async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -
     if let Some(answer) = arrive(&service, &key, &wish, &traceparent).await {
         return respond(&answer);
     }
+    if let Some((later, callback)) = later {
+        let Service { book, client, .. } = service;
+        return Work { book, client, key, wish, traceparent, callback }.accept(later).await;
+    }
     if let Simulate::Slow(wait) = wish.simulate {
         tokio::time::sleep(wait).await;
     }
     // Bound by a statement of its own: the lock is let go before any wait.
     let answer = service.book.lock().create(&key, &wish, &traceparent);
-    if let Simulate::TimeoutAfterEffect(wait) = wish.simulate {
+    if let Simulate::TimeoutAfterEffect(wait) | Simulate::Once(wait) = wish.simulate {
         tokio::time::sleep(wait).await;
     }
     respond(&answer)
@@ -80,6 +87,14 @@ async fn undo(Held(service): Held<Service>, Path(id_or_key): Path<String>, heade
     }
     let answer = service.book.lock().undo(&id_or_key, &header(&headers, "traceparent"));
     respond(&answer)
+}
+
+/// The state of work that was accepted.
+async fn look(Held(service): Held<Service>, Path(key): Path<String>) -> Response {
+    match service.book.lock().look(&key) {
+        Some(state) => Json(state).into_response(),
+        None => respond(&Answer::problem(404, "Nothing is known", "Nothing was accepted under this key.")),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,9 +133,16 @@ struct Body {
     address: Option<Value>,
     #[serde(default)]
     simulate: Option<String>,
+    #[serde(default)]
+    later: Option<String>,
+    #[serde(default)]
+    callback: Option<String>,
 }
 
-pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish), (u16, String)> {
+/// The end of work that is accepted now and done later, and where it is told.
+pub(crate) type Ends = Option<(Later, Option<String>)>;
+
+pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish, Ends), (u16, String)> {
     let key = header(headers, "idempotency-key").trim_matches('"').to_owned();
     if key.is_empty() {
         return Err((400, "An Idempotency-Key header is needed.".to_owned()));
@@ -142,7 +164,10 @@ pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(St
         return Err((422, format!("Keys, orders and SKUs have at most {NAME_CHARS_MAX} characters.")));
     }
     let simulate = Simulate::parse(body.simulate.as_deref().unwrap_or_default()).map_err(|detail| (422, detail))?;
-    Ok((key, Wish { order: body.order, sku, amount, simulate }))
+    let later = body.later.filter(|text| !text.is_empty());
+    let later = later.map(|text| Later::parse(&text)).transpose().map_err(|detail| (422, detail))?;
+    let ends = later.map(|later| (later, body.callback));
+    Ok((key, Wish { order: body.order, sku, amount, simulate }, ends))
 }
 
 pub(crate) fn header(headers: &HeaderMap, name: &str) -> String {

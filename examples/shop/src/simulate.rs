@@ -32,6 +32,8 @@ pub(crate) enum Simulate {
     /// The first call with a key waits, and answers 503 after the caller has given up, without an effect. Later ones are
     /// fine.
     TimeoutBeforeEffect(Duration),
+    /// Does it, waits, then answers. It does not honour keys: a repetition is refused for good, with 409.
+    Once(Duration),
     /// 500 until mended.
     Error,
     /// This status, without an effect.
@@ -61,6 +63,7 @@ impl Simulate {
             "slow" => Self::Slow(wait(SLOW_MS)?),
             "timeout_after_effect" => Self::TimeoutAfterEffect(wait(TIMEOUT_MS)?),
             "timeout_before_effect" => Self::TimeoutBeforeEffect(wait(TIMEOUT_MS)?),
+            "once" => Self::Once(wait(0)?),
             "error" => Self::Error,
             "status" => Self::Status(number(500)?.try_into().unwrap_or(500)),
             "undo_error" => Self::UndoError,
@@ -68,8 +71,8 @@ impl Simulate {
             _ => {
                 return Err(format!(
                     "simulate `{text}` is not known; known are out_of_stock, declined, flaky[:CALLS], busy[:SECONDS], \
-                     slow[:MS], timeout_after_effect[:MS], timeout_before_effect[:MS], error, status:CODE, undo_error, \
-                     undo_flaky[:CALLS]"
+                     slow[:MS], timeout_after_effect[:MS], timeout_before_effect[:MS], once[:MS], error, status:CODE, \
+                     undo_error, undo_flaky[:CALLS]"
                 ));
             }
         })
@@ -90,6 +93,7 @@ mod tests {
             ("slow:250", Simulate::Slow(Duration::from_millis(250))),
             ("slow:999999999", Simulate::Slow(Duration::from_secs(120))),
             ("timeout_after_effect", Simulate::TimeoutAfterEffect(Duration::from_secs(10))),
+            ("once", Simulate::Once(Duration::ZERO)),
             ("status:429", Simulate::Status(429)),
         ] {
             assert_eq!(Simulate::parse(text), Ok(simulate), "{text}");

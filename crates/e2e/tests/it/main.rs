@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
 
 mod brokers;
+mod callbacks;
 mod cancel;
 mod chance;
 mod classes;

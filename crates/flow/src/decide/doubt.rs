@@ -138,23 +138,22 @@ pub(super) fn doubt(definition: &Definition, slip: &Slip) -> Option<Doubt> {
     asks(definition, slip).map(|(_, doubt)| doubt)
 }
 
-/// What a slip that may have been begun asks for in place of its call: the question, or a word that nobody knows.
+/// What a slip that may have been begun asks for in place of its call: the question, or a word that nobody knows. The
+/// question carries no idempotency key: under one, a service might repeat an earlier answer.
 pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Option<Prepared> {
     let Some((verify, _)) = asks(definition, slip) else {
         let is_open = once_only(definition, slip).is_some() && has(slip, BEGUN) && !has(slip, AGAIN);
         return is_open.then(|| Prepared::Outcome(nobody_knows()));
     };
     let key = slip.idempotency_key();
-    let step = StepScope { idempotency_key: &key, attempt: slip.attempt };
-    let scope = Scope { input: &slip.input, slip: Some(slip), step: Some(step), env: Some(env), response: None };
     let timeout_ms = call::time_left_ms(verify.timeout_ms, slip, now_ms);
-    let evaluation = Evaluation::new(scope);
+    let evaluation = Evaluation::new(call::scope(slip, &key, env, None));
     let request = verify.http.url.render(&evaluation).and_then(|url| {
-        let headers = call::headers(&verify.http, &evaluation)?;
+        let headers = call::headers(&verify.http.headers, &evaluation)?;
         let method = verify.http.method.clone();
-        Ok(HttpCall { method, url, headers, body: None, timeout_ms, idempotency_key: slip.idempotency_key() })
+        Ok(HttpCall { method, url, headers, body: None, timeout_ms, idempotency_key: None })
     });
-    Some(request.map_or_else(|error| call::not_evaluated(&error), Prepared::Http))
+    Some(request.map_or_else(|error| call::unevaluable(&error), Prepared::Http))
 }
 
 /// A worker has committed that it begins the call, and nobody knows how it ended.
@@ -171,7 +170,7 @@ fn nobody_knows() -> Outcome {
 pub(super) fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i64) -> Option<Outcome> {
     let (verify, doubt) = asks(definition, slip)?;
     let HttpAnswer::Response { status, retry_after, content_type, body } = answer else {
-        return Some(open(answer::without_response(answer)));
+        return Some(open(answer::meaning(definition, slip, answer.clone(), now_ms)));
     };
     let answers = (200..300).contains(status) || matches!(status, 404 | 410);
     if !answers || verify.http.retry_on.contains(status) {
@@ -188,7 +187,13 @@ pub(super) fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer,
     let response = json!({ "status": status, "body": body });
     let key = slip.idempotency_key();
     let step = StepScope { idempotency_key: &key, attempt: slip.attempt };
-    let scope = Scope { input: &slip.input, slip: Some(slip), step: Some(step), env: None, response: Some(&response) };
+    let scope = Scope {
+        input: &slip.input,
+        slip: Some(slip),
+        step: Some(step),
+        env: None,
+        more: Some(("response", &response)),
+    };
     Some(match verify.done_when.render(&Evaluation::new(scope)) {
         Ok(Value::Bool(true)) => Outcome::Succeeded { output: body },
         Ok(Value::Bool(false)) if doubt.settled => Outcome::NotDone,

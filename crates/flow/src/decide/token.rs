@@ -12,6 +12,7 @@ use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
 use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Slip};
 
+mod completes;
 mod doubts;
 mod rests;
 mod undo;
@@ -150,6 +151,7 @@ impl<'a> Token<'a> {
         if let Some(doubt) = doubt::doubt(self.definition, &self.slip).filter(|_| effect != Effect::Done) {
             return self.verify_failed(doubt, &error, retryable, retry_after_ms);
         }
+        self.hear_callback(&error, retryable);
         let attempts = self.attempts();
         let uncertain = match effect {
             Effect::Unsent | Effect::Refused => self.slip.attempt_uncertain,
@@ -158,14 +160,19 @@ impl<'a> Token<'a> {
         };
         self.slip.attempt_uncertain = uncertain;
         let step = self.definition.step(&self.slip.step);
-        if uncertain && step.is_some_and(|step| !step.is_idempotent()) {
+        let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
+        let is_repeatable = !uncertain || step.is_none_or(Step::is_idempotent);
+        let is_tried_again = retryable && is_repeatable && attempts < policy.attempts;
+        if uncertain && !is_tried_again && self.may_be_called_back(&error, effect) {
+            return self.wait_for_late_callback();
+        }
+        if !is_repeatable {
             return self.doubted(&error, retryable);
         }
         if let Some(error) = self.expired(&error, retryable) {
             return self.failed_for_good(error, attempts, Effect::Unsent);
         }
-        let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
-        if retryable && attempts < policy.attempts {
+        if is_tried_again {
             return self.retry(&policy, &error, retry_after_ms);
         }
         self.failed_for_good(error, attempts, effect)
@@ -219,10 +226,12 @@ impl<'a> Token<'a> {
     /// Another attempt: soon and in this process, or later and by a hold.
     fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
         let attempts = self.attempts();
+        // What a callback said is committed before another call is made: a slip that is delivered again has made none.
+        let is_committed = self.slip.released.take().is_some();
         let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key());
         wait_ms = wait_ms.max(retry_after_ms.unwrap_or(0)).min(limit::DEADLINE_MS_MAX);
         wait_ms = time_left_ms(wait_ms, &self.slip, self.now_ms);
-        if wait_ms < IN_PROCESS_BELOW_MS {
+        if wait_ms < IN_PROCESS_BELOW_MS && !is_committed {
             self.slip.attempt = attempts;
             return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: wait_ms }, events: Vec::new() };
         }
@@ -237,7 +246,10 @@ impl<'a> Token<'a> {
             ..self.step_event(EventKind::StepRetrying, status, attempts)
         });
         self.slip.attempt = attempts;
-        self.hold(HoldReason::Backoff, Some(wait_ms))
+        let may_be_called_back = self.may_end_early();
+        let mut decision = self.hold(HoldReason::Backoff, Some(wait_ms));
+        Self::end_early_by_callback(&mut decision, may_be_called_back);
+        decision
     }
 
     /// Lays the token to rest until an operator decides.
@@ -263,6 +275,7 @@ impl<'a> Token<'a> {
         // Sent on by an operator, a step that rests rests anew.
         self.slip.released = None;
         self.slip.attempt = 0;
+        self.forget_work(next_visit == NextVisit::New);
         self.hold(HoldReason::Attention, None)
     }
 
@@ -323,7 +336,7 @@ impl<'a> Token<'a> {
     }
 
     fn render(&self, template: &Template) -> Result<Value, ExpressionError> {
-        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, response: None };
+        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, more: None };
         template.render(&Evaluation::new(scope))
     }
 

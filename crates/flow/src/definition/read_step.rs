@@ -10,7 +10,7 @@ use super::node::{Content, Node};
 use super::read_value::{required, template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
-use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_rest, read_verify};
+use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_completion, read_rest, read_verify};
 use crate::expression::{Template, UrlTemplate};
 use crate::media_type::{Form, MediaType};
 
@@ -57,7 +57,8 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
         let decided = Visible { when: condition.as_deref(), ..decided };
         read_rest::kind(reader, fields, id, &decided)
     } else {
-        let sent = Visible { roots: visible::CALL, steps: earlier, own: None, when: condition.as_deref() };
+        let sent =
+            Visible { roots: read_completion::roots(fields), steps: earlier, own: None, when: condition.as_deref() };
         call(reader, fields, id, sent)
     };
     let queue = queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned());
@@ -70,22 +71,30 @@ fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_
     let verify = read_verify::verify(reader, fields, idempotent, &sent);
     let deadline = fields.get("deadline");
     let deadline_ms = deadline.and_then(|node| reader.duration_ms(node, "`deadline`", 1..=DEADLINE_MS_MAX));
-    let undone = Visible { own: Some(id), ..sent };
+    let undone = Visible { roots: visible::CALL, own: Some(id), ..sent };
     let compensation = fields.get("compensate").and_then(|node| {
         let fields = reader.fields(node, "`compensate`", key::COMPENSATE)?;
         self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
     });
     let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
     let cancel = fields.get("cancel").and_then(|node| reader.word(node, "`cancel`", key::CANCEL));
+    let completion = read_completion::completion(reader, fields, &sent);
+    if let Some(word) = ["callback", "poll"].iter().find(|word| !idempotent && fields.get(word).is_some()) {
+        let message = format!("`{word}` of a step with `idempotent: false` is not yet supported in this version");
+        reader.problem(fields.place_of(word), message).hint =
+            Some("a service that honours `Idempotency-Key`, and no `idempotent: false`".to_owned());
+    }
     let action = action?;
+    read_completion::check_told(reader, fields, &action);
     Some(StepKind::Call {
-        settle_ms: settle.unwrap_or(action.timeout_ms),
+        settle_ms: settle.unwrap_or_else(|| read_completion::longest_ms(&action, completion.as_ref())),
         action: Box::new(action),
         compensation: compensation.map(Box::new),
         idempotent,
         verify: verify.map(Box::new),
         deadline_ms,
         aborts: cancel == Some(key::ABORT),
+        completion,
     })
 }
 

@@ -134,7 +134,7 @@ fn how_a_step_does_its_work_is_its_own() {
     );
     is_fine("native: charge", "native: charge_card", "native charge_card: new; its jobs wait until workers know it");
     is_fine("native: charge", "native: charge\n  - { id: ship, native: charge }", "step ship: new");
-    is_fine("native: charge", "native: charge\n    idempotent: false", "it waits for an operator");
+    is_fine("native: charge", "native: charge\n    idempotent: false", "an operator decides");
     let no_result = ORDER.split_once("result:").unwrap().0;
     let conditional = no_result.replace("native: charge", "native: charge\n    when: \"{{ input.qty > 1 }}\"");
     let changed = changes(&parse(no_result), &parse(&conditional));

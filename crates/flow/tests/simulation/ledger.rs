@@ -242,7 +242,12 @@ impl Ledger {
         );
         for id in ids.iter().filter(can_be_undone) {
             for key in account.keys_by_step.get(id).into_iter().flatten().filter(|key| service.done.contains(*key)) {
-                assert!(service.undone.contains(key), "{key} was done and never undone");
+                assert!(
+                    service.undone.contains(key),
+                    "{key} was done and never undone: {:?} {:?}",
+                    account.told,
+                    account.compensated
+                );
             }
         }
     }
@@ -255,7 +260,7 @@ impl Account {
         }
         match told {
             Told::SaidNotDone => drop(self.barred.remove(&slip.idempotency_key())),
-            Told::Redelivered | Told::SaidDone => {}
+            Told::Redelivered | Told::SaidDone | Told::Completed | Told::CalledBackFailed | Told::InVain => {}
             _ => self.made(slip, told, idempotent),
         }
     }
@@ -276,10 +281,17 @@ impl Account {
 
     fn was_perhaps_done(&self, step: &str) -> bool {
         let told = self.told.iter().filter(|(id, _)| id == step);
-        told.fold(false, |perhaps, (_, told)| match told {
-            Told::Succeeded | Told::Unknown | Told::Done | Told::Redelivered | Told::SaidDone => true,
-            Told::RuledOut | Told::SaidNotDone => false,
-            Told::Unsent | Told::Refused | Told::Nothing => perhaps,
-        })
+        // What was known before the attempt that was accepted last is known again once that is told to have failed.
+        let fold = told.fold((false, true), |(perhaps, before), (_, told)| match told {
+            Told::Accepted => (true, perhaps),
+            Told::CalledBackFailed => (perhaps && before, true),
+            Told::Unknown => (true, true),
+            Told::Succeeded | Told::Done | Told::Redelivered | Told::Completed | Told::InVain | Told::SaidDone => {
+                (true, before)
+            }
+            Told::RuledOut | Told::SaidNotDone => (false, true),
+            Told::Unsent | Told::Refused | Told::Nothing => (perhaps, before),
+        });
+        fold.0
     }
 }

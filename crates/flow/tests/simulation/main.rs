@@ -8,6 +8,8 @@
 mod apart;
 mod cancel;
 mod chance;
+mod clock;
+mod completions;
 mod generate;
 mod late;
 mod ledger;

@@ -45,7 +45,7 @@ impl World {
     }
 
     /// Asks whether it was done.
-    pub(crate) fn ask(&mut self, task: &mut Task) -> Outcome {
+    pub(crate) fn ask_whether(&mut self, task: &mut Task) -> Outcome {
         self.tally.asked += 1;
         self.service.pass_time(self.now_ms);
         let is_done = self.service.done.contains(&task.slip.idempotency_key());

@@ -23,6 +23,14 @@ pub(crate) enum Told {
     Done,
     /// There was nothing to undo.
     Nothing,
+    /// It was taken, and its end will be told.
+    Accepted,
+    /// Not an attempt: the callback or the poll says that it is done.
+    Completed,
+    /// Not an attempt: the callback says that it was not done.
+    CalledBackFailed,
+    /// Not an attempt: neither says anything, for too long or for good.
+    InVain,
     /// Not an attempt: the slip may have been run before by a worker that is gone.
     Redelivered,
     /// Not an attempt: it was asked whether it was done.
@@ -80,14 +88,7 @@ impl Service {
         let mut arrives = match told {
             Told::Succeeded => true,
             Told::Unknown => chance.percent(60),
-            Told::Refused
-            | Told::RuledOut
-            | Told::Unsent
-            | Told::Done
-            | Told::Nothing
-            | Told::Redelivered
-            | Told::SaidDone
-            | Told::SaidNotDone => false,
+            _ => false,
         };
         if told == Told::Unknown && !call.undo && arrives && self.memory == Memory::OfDeeds && chance.percent(70) {
             self.send_late(chance, call, now_ms);
@@ -173,7 +174,7 @@ pub(crate) fn outcome(told: Told, chance: &mut Chance) -> Outcome {
         Told::RuledOut => (false, Effect::RuledOut),
         Told::Unsent => (true, Effect::Unsent),
         Told::Unknown => (chance.percent(90), Effect::Unknown),
-        Told::Done | Told::Redelivered | Told::SaidDone | Told::SaidNotDone => (false, Effect::Done),
+        _ => (false, Effect::Done),
     };
     let error = StepError { code: code::STEP_FAILED.to_owned(), message: format!("{told:?}"), status: None };
     let retry_after_ms = chance.percent(10).then_some(3_000);

@@ -33,10 +33,14 @@ pub(crate) struct Tally {
     pub(crate) said_done: u64,
     pub(crate) said_not_done: u64,
     pub(crate) out_of_time: u64,
+    pub(crate) callbacks: u64,
+    pub(crate) callbacks_twice: u64,
+    pub(crate) called_back: u64,
+    pub(crate) looks: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 28] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 32] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -66,6 +70,10 @@ impl Tally {
             ("hear that it was done", self.said_done),
             ("hear that it was not done", self.said_not_done),
             ("run out of a step's time", self.out_of_time),
+            ("call back", self.callbacks),
+            ("call back twice", self.callbacks_twice),
+            ("meet a callback", self.called_back),
+            ("poll", self.looks),
         ]
     }
 }
@@ -101,6 +109,10 @@ impl Sum for Tally {
             said_done: a.said_done + b.said_done,
             said_not_done: a.said_not_done + b.said_not_done,
             out_of_time: a.out_of_time + b.out_of_time,
+            callbacks: a.callbacks + b.callbacks,
+            callbacks_twice: a.callbacks_twice + b.callbacks_twice,
+            called_back: a.called_back + b.called_back,
+            looks: a.looks + b.looks,
         })
     }
 }
