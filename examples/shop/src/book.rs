@@ -400,13 +400,12 @@ fn failure(simulate: Simulate) -> Answer {
         Simulate::Error | Simulate::UndoError => (500, None),
         Simulate::Status(status) => (status, None),
         Simulate::Busy(seconds) => (503, Some(seconds)),
-        Simulate::Flaky(_) | Simulate::UndoFlaky(_) => (503, None),
+        Simulate::Flaky(_) | Simulate::UndoFlaky(_) | Simulate::TimeoutBeforeEffect(_) => (503, None),
         Simulate::Nothing
         | Simulate::OutOfStock
         | Simulate::Declined
         | Simulate::Slow(_)
         | Simulate::TimeoutAfterEffect(_)
-        | Simulate::TimeoutBeforeEffect(_)
         | Simulate::Once(_) => (500, None),
     };
     Answer { retry_after_s, ..Answer::problem(status, "A failure on request", "`simulate` asked for it.") }

@@ -119,6 +119,7 @@ impl Ledger {
         let account = self.accounts.entry(event.job).or_default();
         account.attempts.clear();
         account.barred.clear();
+        account.told.push((event.step.clone().unwrap_or_default(), Told::SentOn));
         account.sent_on.extend(event.step.clone());
         self.heard(event);
     }
@@ -290,6 +291,7 @@ impl Account {
                 (true, before)
             }
             Told::RuledOut | Told::SaidNotDone => (false, true),
+            Told::SentOn => (perhaps, perhaps || before),
             Told::Unsent | Told::Refused | Told::Nothing => (perhaps, before),
         });
         fold.0

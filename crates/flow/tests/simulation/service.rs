@@ -36,6 +36,8 @@ pub(crate) enum Told {
     /// Not an attempt: it was asked whether it was done.
     SaidDone,
     SaidNotDone,
+    /// Not an attempt: an operator has sent it on, and a late callback counts for the calls before that, too.
+    SentOn,
 }
 
 /// What a service knows of idempotency keys.

@@ -88,7 +88,7 @@ fn an_unknown_outcome_is_asked_about_and_a_charge_that_was_made_is_done() {
 fn a_charge_that_was_not_made_may_be_made_again_as_often_as_the_policy_says() {
     let flow = pay();
     let again = next(&flow, &asking(&flow), answered(404, json!({})));
-    let Next::RetryNow { slip, delay_ms: 0 } = &again.next else { panic!("{again:?}") };
+    let Next::Step { slip, .. } = &again.next else { panic!("{again:?}") };
     assert_eq!((slip.attempt, slip.attempt_uncertain, &slip.step_state), (1, false, &None));
     assert!(marks_first(&flow, slip), "it is marked anew");
     let lost_again = next(&flow, slip, HttpAnswer::ConnectionLost("reset".to_owned()));
@@ -165,7 +165,7 @@ fn a_slip_that_comes_again_was_begun_only_if_it_is_marked() {
     );
     assert_eq!(decision.events[0].data.as_ref().unwrap()["code"], code::OUTCOME_UNKNOWN);
     let not_done = next(&flow, &asks, answered(404, json!({})));
-    assert!(matches!(&not_done.next, Next::RetryNow { slip, .. } if marks_first(&flow, slip)));
+    assert!(matches!(&not_done.next, Next::Step { slip, .. } if marks_first(&flow, slip)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::{
     StepError, Token, code, deadline_error, delay_ms, doubt, is_past, step_deadline_error, time_left_ms,
 };
 use crate::decide::doubt::Doubt;
-use crate::definition::Step;
+use crate::definition::{Step, limit};
 use crate::slip::{Failure, Phase};
 
 impl Token<'_> {
@@ -50,7 +50,8 @@ impl Token<'_> {
         self.ask_later(&told, settle_ms, HoldReason::Timer)
     }
 
-    /// It was not done: it may be called again.
+    /// It was not done: it may be called again, once that is committed. The hold that a long question leaves behind says
+    /// that it is being asked about, and must not stand for a call.
     pub(in crate::decide) fn not_done(mut self) -> Decision {
         let Some(doubt) = doubt::doubt(self.definition, &self.slip) else { return self.unchanged() };
         let step = self.definition.step(&self.slip.step);
@@ -62,7 +63,8 @@ impl Token<'_> {
             return self.failed_for_good(error, attempts, Effect::RuledOut);
         }
         if doubt.retryable && self.slip.attempt < policy.attempts {
-            return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: 0 }, events: Vec::new() };
+            let queue = step.map_or(limit::QUEUE_DEFAULT, |step| step.queue.as_str());
+            return self.send(queue);
         }
         self.failed_for_good(error, attempts, Effect::RuledOut)
     }
