@@ -45,6 +45,7 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
         steps.extend(step);
     }
     read_rest::check_targets(reader, items, &earlier);
+    read_rest::check_signals(reader, items, &steps);
     steps
 }
 
