@@ -24,7 +24,7 @@ pub(crate) enum Mark {
     Refused(Outcome),
     /// It may not here: nobody knows whether the mark was committed, or whether the hold is still this worker's. The
     /// slip goes on as it came, where it is.
-    Doubtful(Decision),
+    Doubtful(Box<Decision>),
 }
 
 impl Runner {
@@ -50,11 +50,13 @@ impl Runner {
                 stop_at("workers.after-mark");
                 if self.long_calls.was_stopped_since(&apart.call) {
                     // The hold may be another worker's by now, and this one has not made the call.
-                    return Mark::Doubtful(self.unbegun(slip, apart, task));
+                    return Mark::Doubtful(Box::new(self.unbegun(slip, apart, task)));
                 }
                 Mark::Stands
             }
-            (Belongs::Apart { doubtful: true }, Some(apart)) => Mark::Doubtful(self.unbegun(slip, apart, task)),
+            (Belongs::Apart { doubtful: true }, Some(apart)) => {
+                Mark::Doubtful(Box::new(self.unbegun(slip, apart, task)))
+            }
             (Belongs::Here, _) => Mark::Refused(unmarkable()),
             // The step is another worker's: `Task::cut` ends it.
             (Belongs::Apart { .. } | Belongs::Nowhere, _) => std::future::pending().await,

@@ -236,7 +236,7 @@ impl Runner {
                 false => match self.mark(definition, &slip, trace, task).await {
                     Mark::Stands => self.attempt_or_leave(definition, &slip, trace, task).await,
                     Mark::Refused(outcome) => Ok(outcome.into()),
-                    Mark::Doubtful(unbegun) => return self.rest_records(unbegun, trace, task).await.map(Ended::from),
+                    Mark::Doubtful(unbegun) => return self.rest_records(*unbegun, trace, task).await.map(Ended::from),
                 },
             };
             let attempted = attempted.map(|Attempted { outcome, excerpt }| Attempted {
