@@ -217,7 +217,12 @@ impl Ledger {
         );
         for id in ids.iter().filter(can_be_undone) {
             for key in account.keys_by_step.get(id).into_iter().flatten().filter(|key| service.done.contains(*key)) {
-                assert!(service.undone.contains(key), "{key} was done and never undone: {:?} {:?}", account.told, account.compensated);
+                assert!(
+                    service.undone.contains(key),
+                    "{key} was done and never undone: {:?} {:?}",
+                    account.told,
+                    account.compensated
+                );
             }
         }
     }

@@ -64,3 +64,12 @@ fn a_poll_says_how_often_until_what_and_for_how_long() {
         assert!(found.len() == 1 && found[0].contains(problem), "{poll}: {found:?}");
     }
 }
+
+#[test]
+fn the_published_schema_names_their_keys() {
+    let language: Value = serde_json::from_str(LANGUAGE).unwrap();
+    for (name, keys) in [("callback", key::CALLBACK), ("poll", key::POLL)] {
+        let known = language["$defs"][name]["properties"].as_object().unwrap();
+        assert_eq!(known.keys().collect::<Vec<_>>(), keys, "{name}");
+    }
+}
