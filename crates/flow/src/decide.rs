@@ -23,8 +23,10 @@ mod cancelled;
 mod completion;
 mod output;
 mod pause;
+mod request;
 mod rest;
 mod token;
+mod words;
 
 pub use answer::classify;
 pub use call::prepare;

@@ -27,7 +27,8 @@ struct Service {
     client: reqwest::Client,
 }
 
-/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
+/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, `GET /state`, `GET /log`,
+/// `POST|DELETE /mend`, `GET /healthz`.
 pub(crate) fn router(trade: Trade, book: Shared, client: reqwest::Client) -> Router {
     let plural = trade.plural();
     Router::new()
