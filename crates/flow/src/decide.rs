@@ -24,8 +24,10 @@ mod completion;
 mod doubt;
 mod output;
 mod pause;
+mod request;
 mod rest;
 mod token;
+mod words;
 
 pub use answer::classify;
 pub use call::prepare;

@@ -172,9 +172,17 @@ fn case(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Case> {
 }
 
 fn given(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, case: &mut Case) -> Option<()> {
-    let fields = reader.fields(node, "`given`", &["input", "steps", "undo", "signals", "cancel_before", "resumes"])?;
+    let fields = reader.fields(
+        node,
+        "`given`",
+        &["input", "steps", "undo", "signals", "callbacks", "cancel_before", "resumes"],
+    )?;
     if let Some(node) = fields.get("signals") {
         case.signals = signals(reader, node, flow);
+    }
+    if let Some(node) = fields.get("callbacks") {
+        let items = reader.list(node, "`callbacks`").unwrap_or_default();
+        case.signals.extend(items.iter().filter_map(|item| callback(reader, item, flow)));
     }
     if let Some(node) = fields.get("input") {
         case.input = node.to_json();
@@ -224,6 +232,24 @@ fn signal(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Given
     }
     let at_ms = fields.get("at").and_then(|node| reader.duration_ms(node, "`at`", 0..=limit::DEADLINE_MS_MAX));
     Some(GivenSignal { name, at_ms: at_ms.unwrap_or_default(), payload })
+}
+
+/// A callback, as the signal that it is.
+fn callback(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<GivenSignal> {
+    let fields = reader.fields(node, "a callback", &["step", "at", "outcome", "body", "problem"])?;
+    let calling = flow.definition.steps().iter().filter(|step| step.callback().is_some());
+    let known: Vec<&str> = calling.map(|step| step.id.as_str()).collect();
+    let Some(named) = fields.get("step") else {
+        reader.missing(fields.place, "a callback", "step");
+        return None;
+    };
+    let step = reader.word(named, "`step`", &known)?;
+    let outcome = fields.get("outcome").and_then(|node| reader.word(node, "`outcome`", &["done", "failed", "retry"]));
+    let member = |name: &str| fields.get(name).map_or(Value::Null, Node::to_json);
+    let (body, problem) = (member("body"), member("problem"));
+    let payload = serde_json::json!({ "outcome": outcome.unwrap_or("done"), "body": body, "problem": problem });
+    let at_ms = fields.get("at").and_then(|node| reader.duration_ms(node, "`at`", 0..=limit::DEADLINE_MS_MAX));
+    Some(GivenSignal { name: format!("callback:{step}"), at_ms: at_ms.unwrap_or_default(), payload })
 }
 
 fn step_name(reader: &mut Reader<'_>, place: Place, text: &str, flow: &FlowFile) -> Option<String> {

@@ -167,7 +167,7 @@ impl<'a> Runner<'a> {
         let end_ms = hold.release_after_ms.map(|after_ms| self.now_ms.saturating_add_unsigned(after_ms));
         let mut given = self.case.signals.iter().enumerate();
         let next = given
-            .find(|(place, signal)| Some(&signal.name) == hold.signal.as_ref() && !self.signals_used.contains(place));
+            .find(|(place, signal)| is_for(hold.signal.as_deref(), &signal.name) && !self.signals_used.contains(place));
         let at_ms = |signal: &GivenSignal| i64::try_from(signal.at_ms).unwrap_or(i64::MAX).max(self.now_ms);
         match next.map(|(place, signal)| (place, at_ms(signal), signal)) {
             Some((place, at_ms, signal)) if end_ms.is_none_or(|end_ms| at_ms < end_ms) => {
@@ -195,6 +195,11 @@ impl<'a> Runner<'a> {
             None => self.run.view = Some(JobView::from_event(self.cursor, event)),
         }
     }
+}
+
+/// A callback is given by its step: its visit and its round are those of the hold.
+fn is_for(waiting: Option<&str>, given: &str) -> bool {
+    waiting.is_some_and(|name| name.strip_prefix(given).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
 }
 
 fn outcome(definition: &Definition, slip: &Slip, given: Given, timeout_ms: u64, now_ms: i64) -> (Outcome, u64) {

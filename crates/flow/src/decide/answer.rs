@@ -4,12 +4,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use super::words::reason;
 use super::{Effect, HttpAnswer, Outcome, StepError, code, completion, doubt, output};
 use crate::definition::{Call, Definition, Http};
 use crate::slip::{Phase, Slip};
-
-/// Characters taken over from the other side's own words.
-const REASON_CHARS_MAX: usize = 200;
 
 /// The outcome that an answer means for its step.
 ///
@@ -118,12 +116,6 @@ pub(super) fn refusal(http: Option<&Http>, status: u16, body: &[u8], retry_after
 fn failed(code: &str, message: String, status: Option<u16>, retryable: bool, effect: Effect) -> Outcome {
     let error = StepError { code: code.to_owned(), message, status };
     Outcome::Failed { error, retryable, effect, retry_after_ms: None }
-}
-
-/// The other side's text for people: problem details (RFC 9457), or the usual names.
-pub(super) fn reason(json: &Value) -> Option<String> {
-    let said = ["detail", "message", "error", "title"].iter().find_map(|name| json.get(name)?.as_str())?;
-    Some(said.chars().filter(|character| !character.is_control()).take(REASON_CHARS_MAX).collect())
 }
 
 /// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date. A job waits for as long as it asks for, which only the

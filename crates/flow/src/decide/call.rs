@@ -2,13 +2,11 @@
 
 use serde_json::Value;
 
+use super::request::{headers, refused, scope, unevaluable};
 use super::token::{Token, deadline_error, expression_error, is_past, step_deadline_error};
-use super::{
-    Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, completion,
-    doubt, pause,
-};
+use super::{Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, body, completion, doubt, pause};
 use crate::definition::{Action, Call, Definition, StepKind};
-use crate::expression::{Evaluation, ExpressionError, Scope, StepScope, Template};
+use crate::expression::{Evaluation, ExpressionError, Scope};
 use crate::slip::{Phase, ReleasedBy, Slip};
 
 /// The call that a slip asks its worker to make.
@@ -67,25 +65,6 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     call(action, slip, timeout_ms, &Evaluation::new(scope)).unwrap_or_else(|error| unevaluable(&error))
 }
 
-/// All that a request may use. `key`: the idempotency key under which the step is done.
-pub(super) fn scope<'a>(slip: &'a Slip, key: &'a str, env: &'a Env, more: Option<(&'a str, &'a Value)>) -> Scope<'a> {
-    let step = Some(StepScope { idempotency_key: key, attempt: slip.attempt + 1 });
-    Scope { input: &slip.input, slip: Some(slip), step, env: Some(env), more }
-}
-
-/// A request that cannot be made: something is missing at this worker, or the job's own values do not fit.
-pub(super) fn unevaluable(error: &ExpressionError) -> Prepared {
-    if let Some(name) = error.not_configured() {
-        let what = format!("`{name}` is not configured at this worker");
-        return Prepared::Missing(Missing { kind: MissingKind::Setting, what });
-    }
-    refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
-}
-
-fn refused(error: StepError) -> Prepared {
-    Prepared::Outcome(Outcome::Failed { error, retryable: false, effect: Effect::Unsent, retry_after_ms: None })
-}
-
 /// The time limit of an attempt, or of a rest; on the way forward, it ends with the deadlines of step and job at the
 /// latest.
 pub(super) fn time_left_ms(limit_ms: u64, slip: &Slip, now_ms: i64) -> u64 {
@@ -125,19 +104,4 @@ fn call(
             Ok(Prepared::Native(NativeCall { name, input, timeout_ms, idempotency_key, undo }))
         }
     }
-}
-
-pub(super) fn headers(
-    templates: &[(String, Template)],
-    evaluation: &Evaluation<'_>,
-) -> Result<Vec<(String, String)>, ExpressionError> {
-    let header = |(name, template): &(String, Template)| {
-        // White space at the ends is no part of a value (RFC 9110 section 5.5); a secret's file ends with a newline.
-        let value = template.render_plain(evaluation)?.trim().to_owned();
-        if value.chars().any(char::is_control) {
-            return Err(ExpressionError::new(format!("the header `{name}` would hold a control character")));
-        }
-        Ok((name.clone(), value))
-    };
-    templates.iter().map(header).collect()
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Effect, Env, HttpCall, Missing, MissingKind, Outcome, Prepared, StepError, answer, call, code};
+use super::{Effect, Env, HttpCall, Missing, MissingKind, Outcome, Prepared, StepError, code, request, words};
 use crate::callback::{self, Permit};
 use crate::definition::{Action, Completion, Definition, Poll, Step};
 use crate::expression::{Evaluation, ExpressionError};
@@ -92,7 +92,7 @@ pub(super) fn resumed(step: &Step, slip: &Slip, env: &Env, timeout_ms: u64) -> O
         }
         Completion::Poll(poll) => {
             let polling = Kept::of(slip).poll?;
-            Some(look(poll, &polling, slip, env, timeout_ms).unwrap_or_else(|error| call::unevaluable(&error)))
+            Some(look(poll, &polling, slip, env, timeout_ms).unwrap_or_else(|error| request::unevaluable(&error)))
         }
     }
 }
@@ -101,8 +101,8 @@ pub(super) fn resumed(step: &Step, slip: &Slip, env: &Env, timeout_ms: u64) -> O
 fn look(poll: &Poll, polling: &Polling, slip: &Slip, env: &Env, timeout_ms: u64) -> Result<Prepared, ExpressionError> {
     let key = slip.idempotency_key();
     let more = Some(("response", &polling.response));
-    let evaluation = Evaluation::new(call::scope(slip, &key, env, more));
-    let (url, headers) = (poll.url.render(&evaluation)?, call::headers(&poll.headers, &evaluation)?);
+    let evaluation = Evaluation::new(request::scope(slip, &key, env, more));
+    let (url, headers) = (poll.url.render(&evaluation)?, request::headers(&poll.headers, &evaluation)?);
     let (method, idempotency_key) = ("GET".to_owned(), None);
     Ok(Prepared::Http(HttpCall { method, url, headers, body: None, timeout_ms, idempotency_key }))
 }
@@ -142,7 +142,7 @@ fn called_back(step: &Step, payload: Option<&Value>) -> Outcome {
     let problem = &payload["problem"];
     let mut message = "the callback says that it failed".to_owned();
     // The other side's words reach the job's caller, so they are taken over only where the step says so.
-    if let Some(reason) = answer::reason(problem).filter(|_| step.exposes_failures()) {
+    if let Some(reason) = words::reason(problem).filter(|_| step.exposes_failures()) {
         message = format!("{message}: {reason}");
     }
     let status = problem["status"].as_u64().and_then(|status| u16::try_from(status).ok());

@@ -7,7 +7,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Effect, Env, HttpAnswer, HttpCall, Outcome, Prepared, StepError, answer, call, code, output};
+use super::{Effect, Env, HttpAnswer, HttpCall, Outcome, Prepared, StepError, answer, call, code, output, request};
 use crate::definition::{Definition, Step, Verify};
 use crate::expression::{Evaluation, Scope, StepScope};
 use crate::slip::{Failure, Phase, Slip};
@@ -147,13 +147,13 @@ pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i
     };
     let key = slip.idempotency_key();
     let timeout_ms = call::time_left_ms(verify.timeout_ms, slip, now_ms);
-    let evaluation = Evaluation::new(call::scope(slip, &key, env, None));
+    let evaluation = Evaluation::new(request::scope(slip, &key, env, None));
     let request = verify.http.url.render(&evaluation).and_then(|url| {
-        let headers = call::headers(&verify.http.headers, &evaluation)?;
+        let headers = request::headers(&verify.http.headers, &evaluation)?;
         let method = verify.http.method.clone();
         Ok(HttpCall { method, url, headers, body: None, timeout_ms, idempotency_key: None })
     });
-    Some(request.map_or_else(|error| call::unevaluable(&error), Prepared::Http))
+    Some(request.map_or_else(|error| request::unevaluable(&error), Prepared::Http))
 }
 
 /// A worker has committed that it begins the call, and nobody knows how it ended.

@@ -2,8 +2,7 @@
 
 use super::limit::{DEADLINE_MS_MAX, POLL_EVERY_MS_MAX, POLL_EVERY_MS_MIN, SETTLE_MS_MAX};
 use super::node::Node;
-use super::read_step::{headers, url};
-use super::read_value::{required, template};
+use super::read_value::{headers, required, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
 use super::{Action, Call, Callback, Completion, Poll, key};

@@ -7,11 +7,11 @@ use super::limit::{
     TIMEOUT_MS_MAX,
 };
 use super::node::{Content, Node};
-use super::read_value::{required, template};
+use super::read_value::{headers, required, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
 use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_completion, read_rest, read_verify};
-use crate::expression::{Template, UrlTemplate};
+use crate::expression::Template;
 use crate::media_type::{Form, MediaType};
 
 /// All steps; those that could not be read are left out (their problems are reported).
@@ -199,48 +199,6 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
     }
     let expose = fields.get("expose").and_then(|node| reader.bool(node, "`expose`")).unwrap_or(false);
     Some(Http { method: method?, url: url?, headers, body, fail_on, retry_on, expose })
-}
-
-pub(super) fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<UrlTemplate> {
-    let text = reader.text(node, "`url`")?;
-    match UrlTemplate::parse(text) {
-        Ok(url) => {
-            for expression in url.expressions() {
-                visible.check(reader, node.place, expression);
-            }
-            Some(url)
-        }
-        Err(error) => {
-            reader.problem(node.place, error.to_string()).expected = Some(UrlTemplate::EXPECTED.to_owned());
-            None
-        }
-    }
-}
-
-/// Names in lower case.
-pub(super) fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
-    let Some(entries) = reader.map(node, "`headers`") else { return Vec::new() };
-    let mut headers = Vec::with_capacity(entries.len());
-    for (key, node) in entries {
-        let name = key.text.to_ascii_lowercase();
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(token) {
-            reader.problem(key.place, format!("`{}` is not a header's name", key.text));
-        } else if key::HEADERS_RESERVED.contains(&name.as_str()) {
-            reader.problem(key.place, format!("the header `{name}` is set by Meanwhile"));
-        }
-        // White space at the ends is no part of a value: a folded text ends with a newline.
-        let Some(text) = reader.text(node, "a header").map(str::trim) else { continue };
-        if reader.is_strict() && text.chars().any(char::is_control) {
-            reader.problem(node.place, format!("the header `{name}` would hold a control character")).expected =
-                Some("a value in one line".to_owned());
-        }
-        let node = Node { content: Content::Text(text.to_owned()), ..node.clone() };
-        if let Some(template) = template(reader, &node, visible) {
-            headers.push((name, template));
-        }
-    }
-    headers
 }
 
 /// Refuses a body that its content type cannot hold, as far as that is known before a job runs.

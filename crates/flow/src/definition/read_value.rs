@@ -1,9 +1,10 @@
 //! Values that stand in several places of a document.
 
+use super::key;
 use super::node::{Content, Node, Place};
 use super::reader::{Fields, Reader};
 use super::visible::Visible;
-use crate::expression::{ExpressionError, Template};
+use crate::expression::{ExpressionError, Template, UrlTemplate};
 
 pub(super) fn required<'n>(reader: &mut Reader<'_>, fields: &Fields<'n>, what: &str, key: &str) -> Option<&'n Node> {
     let node = fields.get(key);
@@ -56,4 +57,47 @@ pub(super) fn text_template(
 /// Reports an expression that does not compile.
 pub(super) fn report<T>(reader: &mut Reader<'_>, place: Place, result: Result<T, ExpressionError>) -> Option<T> {
     result.map_err(|error| reader.problem(place, error.to_string())).ok()
+}
+
+/// The URL of a request.
+pub(super) fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<UrlTemplate> {
+    let text = reader.text(node, "`url`")?;
+    match UrlTemplate::parse(text) {
+        Ok(url) => {
+            for expression in url.expressions() {
+                visible.check(reader, node.place, expression);
+            }
+            Some(url)
+        }
+        Err(error) => {
+            reader.problem(node.place, error.to_string()).expected = Some(UrlTemplate::EXPECTED.to_owned());
+            None
+        }
+    }
+}
+
+/// The headers of a request; names in lower case.
+pub(super) fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
+    let Some(entries) = reader.map(node, "`headers`") else { return Vec::new() };
+    let mut headers = Vec::with_capacity(entries.len());
+    for (key, node) in entries {
+        let name = key.text.to_ascii_lowercase();
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(token) {
+            reader.problem(key.place, format!("`{}` is not a header's name", key.text));
+        } else if key::HEADERS_RESERVED.contains(&name.as_str()) {
+            reader.problem(key.place, format!("the header `{name}` is set by Meanwhile"));
+        }
+        // White space at the ends is no part of a value: a folded text ends with a newline.
+        let Some(text) = reader.text(node, "a header").map(str::trim) else { continue };
+        if reader.is_strict() && text.chars().any(char::is_control) {
+            reader.problem(node.place, format!("the header `{name}` would hold a control character")).expected =
+                Some("a value in one line".to_owned());
+        }
+        let node = Node { content: Content::Text(text.to_owned()), ..node.clone() };
+        if let Some(template) = template(reader, &node, visible) {
+            headers.push((name, template));
+        }
+    }
+    headers
 }

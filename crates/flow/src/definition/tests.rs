@@ -133,8 +133,6 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
     let methods = &language["$defs"]["verify"]["properties"]["http"]["properties"]["method"]["enum"];
     assert_eq!(*methods, json!(key::VERIFY_METHODS));
     assert_eq!(names("/$defs/step/properties/sleep/oneOf/1/properties"), key::SLEEP);
-    assert_eq!(names("/$defs/callback/properties"), key::CALLBACK);
-    assert_eq!(names("/$defs/poll/properties"), key::POLL);
     assert_eq!(names("/$defs/wait/properties"), key::WAIT);
     assert_eq!(names("/$defs/wait/properties/approve/properties"), key::APPROVE);
     assert_eq!(language["$defs"]["http"]["properties"]["method"]["enum"], json!(key::METHODS));

@@ -1,5 +1,5 @@
-//! Services that accept the work with a 202: their callbacks come early, late, twice or never, and tell of failures, too;
-//! their polls find the work done, not yet, or nothing.
+//! Services that accept the work with a 202. Their callbacks come early, late, twice or never, and tell of failures,
+//! too; their polls find the work done, not yet, or nothing.
 
 use flow::callback::{Callbacks, SECRET_BYTES_MIN, Secrets};
 use flow::decide::{Env, HttpAnswer, HttpCall, NativeCall, Outcome, classify, code};

@@ -238,8 +238,9 @@ impl Ledger {
         // A step that was come to several times is undone as often.
         assert!(
             loops || account.compensated == expected,
-            "what is undone is what was, or may have been, done, in reverse: {:?}, {expected:?}",
-            account.compensated
+            "what is undone is what was, or may have been, done, in reverse: {:?}, {expected:?}, {:?}",
+            account.compensated,
+            account.told
         );
         for id in ids.iter().filter(can_be_undone) {
             for key in account.keys_by_step.get(id).into_iter().flatten().filter(|key| service.done.contains(*key)) {
@@ -292,7 +293,7 @@ impl Account {
             }
             Told::RuledOut | Told::SaidNotDone => (false, true),
             Told::SentOn => (perhaps, perhaps || before),
-            Told::Unsent | Told::Refused | Told::Nothing => (perhaps, before),
+            Told::Unsent | Told::Refused | Told::Nothing => (perhaps, true),
         });
         fold.0
     }

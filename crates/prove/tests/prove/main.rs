@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 mod cases;
+mod completions;
 mod examples;
 mod findings;
 mod rests;

@@ -149,8 +149,7 @@ impl TestSystemBuilder {
             excepted: BTreeSet::new(),
             client: Client::new("")?,
             unreadable_expected: 0,
-            // Until it has started, there is nothing to hold; an error should not drown.
-            finished: true,
+            finished: true, // Until it has started, there is nothing to hold; an error should not drown.
             variables,
             brokers,
             registry_url,

@@ -10,7 +10,8 @@ steps:
     callback: { timeout: 1h }
     timeout: 10s
     retry: { attempts: 3, backoff: 1ms..1ms }
-    compensate: { http: { method: DELETE, url: "{{ env.A }}/p/{{ steps.print.output.id | default(step.idempotency_key) }}" } }
+    compensate:
+      http: { method: DELETE, url: "{{ env.A }}/p/{{ steps.print.output.id | default(step.idempotency_key) }}" }
   - id: ship
     http: { method: POST, url: "{{ env.A }}/s", fail_on: [409] }
     poll:

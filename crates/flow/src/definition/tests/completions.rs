@@ -13,7 +13,10 @@ const PLAIN: &str = "    http: { method: POST, url: 'http://x/a' }\n";
 
 #[test]
 fn a_step_ends_by_its_callback_or_by_its_poll() {
-    let poll = "    poll: { url: 'http://x/{{ response.body.id }}', every: 5s, until: '{{ response.status == 200 }}', timeout: 1h }\n";
+    let poll = "    poll: { url: 'http://x/{{ response.body.id }}', every: 5s, until: '{{ response.status == 200 }}', \
+                timeout: 1h }\n";
+    let undo = "{ method: DELETE, url: 'http://x' }";
+    let told_undo = "{ method: DELETE, url: 'http://x/{{ callback.url }}' }";
     for (step, problems) in [
         (format!("{TOLD}    callback: {{ timeout: 1h }}\n"), vec![]),
         (format!("{PLAIN}{poll}"), vec![]),
@@ -30,15 +33,11 @@ fn a_step_ends_by_its_callback_or_by_its_poll() {
             vec!["5: a `sleep` has no `callback`: nothing is called"],
         ),
         (
-            format!(
-                "{PLAIN}    compensate:\n      http: {{ method: DELETE, url: 'http://x' }}\n      callback: {{ timeout: 1h }}\n"
-            ),
+            format!("{PLAIN}    compensate:\n      http: {undo}\n      callback: {{ timeout: 1h }}\n"),
             vec!["7: unknown key `callback` in `compensate`"],
         ),
         (
-            format!(
-                "{TOLD}    callback: {{ timeout: 1h }}\n    compensate: {{ http: {{ method: DELETE, url: 'http://x/{{{{ callback.url }}}}' }} }}\n"
-            ),
+            format!("{TOLD}    callback: {{ timeout: 1h }}\n    compensate: {{ http: {told_undo} }}\n"),
             vec!["6: `callback` is not known here: only the request of a step with `callback` has it"],
         ),
     ] {
@@ -62,5 +61,14 @@ fn a_poll_says_how_often_until_what_and_for_how_long() {
     ] {
         let found = told(&format!("{PLAIN}    poll: {{ {poll} }}\n"));
         assert!(found.len() == 1 && found[0].contains(problem), "{poll}: {found:?}");
+    }
+}
+
+#[test]
+fn the_published_schema_names_their_keys() {
+    let language: Value = serde_json::from_str(LANGUAGE).unwrap();
+    for (name, keys) in [("callback", key::CALLBACK), ("poll", key::POLL)] {
+        let known = language["$defs"][name]["properties"].as_object().unwrap();
+        assert_eq!(known.keys().collect::<Vec<_>>(), keys, "{name}");
     }
 }
