@@ -324,7 +324,8 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
 /// - After an unknown outcome of a step that must not be repeated its `verify` is asked, once the call cannot be under
 ///   way any more. It was done, then this is a success; it was not, then it may be called again. Where there is none,
 ///   or it cannot tell, the job is parked.
-/// - A failure for good parks the job (`on_failure: park`), or starts the way back. A parked slip keeps its visit, and with it its idempotency key, when
+/// - A failure for good parks the job (`on_failure: park`), or starts the way back. A parked slip keeps its
+///   visit, and with it its idempotency key, when
 ///   something may have been done under it; otherwise it begins a new visit. Its deadline is lifted: an operator
 ///   decides when it ends.
 /// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job. Where the

@@ -316,7 +316,8 @@ impl Runner {
         self.meters.of(slip).takes_long()
     }
 
-    /// The rest of a step that is going to leave its partition, if its queue has too many long calls. It holds its lane then.
+    /// The rest of a step that is going to leave its partition, if its queue has too many long calls. It holds its
+    /// lane then.
     fn without_room(&self, definition: &Definition, slip: &Slip, task: &Task) -> Option<(Decision, HeldLane)> {
         let leaves = self.takes_long(slip) || marks_first(definition, slip);
         if !leaves || self.is_cancelled(slip) || !self.long_calls.is_full(self.queue_of(&task.work)) {

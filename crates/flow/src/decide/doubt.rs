@@ -76,7 +76,7 @@ fn asks<'d>(definition: &'d Definition, slip: &Slip) -> Option<(&'d Verify, Doub
     Some((verify, Doubt::of(slip)?))
 }
 
-/// True if the call of this slip must not be made before the slip is committed as begun (see [`detach`](super::detach)).
+/// True if the call of this slip must not be made before the slip is committed as begun: see [`detach`](super::detach).
 pub fn marks_first(definition: &Definition, slip: &Slip) -> bool {
     once_only(definition, slip).is_some() && asks(definition, slip).is_none()
 }

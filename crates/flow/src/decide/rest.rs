@@ -124,8 +124,8 @@ fn missing_event(slip: &Slip, steps_total: u32, what: &str, again_after_ms: u64,
 
 /// A step that has run for long leaves its queue: the token becomes a hold of the worker that runs it, which goes on
 /// with the call and, when it is over, gives the outcome to [`advance`](super::advance) with the hold's slip. If the
-/// worker is lost, that slip is sent again: its step may have been begun. A step that must not be repeated leaves before
-/// its call is made: the hold is its mark.
+/// worker is lost, that slip is sent again: its step may have been begun. A step that must not be repeated
+/// leaves before its call is made: the hold is its mark.
 pub fn detach(definition: &Definition, slip: &Slip, running: &Running, now_ms: i64) -> (Hold, JobEvent) {
     let status = match slip.phase {
         Phase::Forward => JobStatus::Running,

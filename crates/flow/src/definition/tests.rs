@@ -93,7 +93,7 @@ fn a_step_that_is_asked_about_must_not_be_repeated_and_its_question_changes_noth
     refused_with(&verify("done_when: \"{{ env.A }}\""), &["`env` is not known here"]);
     let post = "    verify: { http: { method: POST, url: \"{{ env.A }}/a\" }, done_when: \"{{ true }}\" }\n";
     refused_with(post, &["`method` cannot be `POST`", "GET, HEAD"]);
-    refused(&with_step("    with: { a: \"{{ response.status }}\" }\n"), &["unknown name `response`"]);
+    refused(&with_step("    when: \"{{ response.status }}\"\n"), &["unknown name `response`"]);
     refused("flow: t\nsteps:\n  - { id: a, sleep: 1s, deadline: 5s }\n", &["a `sleep` has no `deadline`"]);
 }
 

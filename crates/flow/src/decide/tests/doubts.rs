@@ -224,7 +224,8 @@ fn a_question_that_a_deadline_has_brought_forward_does_not_say_that_nothing_was_
     assert_eq!(after_ms, Some(5_000), "a call may take ten seconds");
     let open = advance(&flow, &slip, classify(&flow, &slip, answered(404, json!({})), soon_ms), soon_ms);
     assert!(asks_first(&flow, &held(&open).2), "it may be done still");
-    let done = advance(&flow, &slip, classify(&flow, &slip, answered(200, json!({})), soon_ms), soon_ms);
+    let done =
+        advance(&flow, &slip, classify(&flow, &slip, answered(200, json!({ "state": "paid" })), soon_ms), soon_ms);
     assert_eq!(kinds(&done), [EventKind::StepSucceeded]);
 }
 
@@ -242,7 +243,9 @@ fn a_definite_no_and_a_call_that_was_not_sent_leave_no_doubt() {
 
 #[test]
 fn a_step_ends_with_its_own_deadline_whatever_the_clocks_say() {
-    let text = "flow: t\ndeadline: 1h\nsteps:\n  - id: a\n    native: f\n    deadline: 60s\n    retry: { attempts: 9, backoff: 40s..40s }\n    compensate: { native: g }\n";
+    let text = "flow: t\ndeadline: 1h\nsteps:\n  - id: a\n    native: f\n    deadline: 60s\n\
+        \x20   retry: { attempts: 9, backoff: 40s..40s }\n\
+        \x20   compensate: { native: g }\n";
     let flow = flow(text);
     let first = begin_time(&flow, slip_at(&flow, "a"));
     assert_eq!(first.step_left_ms, Some(60_000));

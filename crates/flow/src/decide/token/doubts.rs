@@ -50,8 +50,8 @@ impl Token<'_> {
         self.ask_later(&told, settle_ms, HoldReason::Timer)
     }
 
-    /// It was not done: it may be called again, once that is committed. The hold that a long question leaves behind says
-    /// that it is being asked about, and must not stand for a call.
+    /// It was not done: it may be called again, once that is committed. The hold that a long question leaves behind
+    /// says that it is being asked about, and must not stand for a call.
     pub(in crate::decide) fn not_done(mut self) -> Decision {
         let Some(doubt) = doubt::doubt(self.definition, &self.slip) else { return self.unchanged() };
         let step = self.definition.step(&self.slip.step);
