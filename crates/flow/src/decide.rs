@@ -18,6 +18,7 @@ mod answer;
 mod backoff;
 mod body;
 mod call;
+mod downstream;
 mod output;
 mod pause;
 mod rest;
@@ -25,6 +26,7 @@ mod token;
 
 pub use answer::classify;
 pub use call::prepare;
+pub use downstream::{Busy, Told, downstream, host_of, told, wait_for_downstream};
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };

@@ -233,7 +233,7 @@ fn retrying_event() -> JobEvent {
 fn waiting() -> Wait {
     let released = Some(Released { by: ReleasedBy::Time, payload: None });
     let (slip, queue, signal) = (Slip { released, ..slip() }, "shipping".into(), Some("approval".into()));
-    Wait::Hold(Hold { slip, queue, reason: HoldReason::Signal, release_after_ms: Some(60_000), signal })
+    Wait::Hold(Hold { slip, queue, reason: HoldReason::Signal, release_after_ms: Some(60_000), signal, limit: None })
 }
 
 fn signal(payload: Option<Value>) -> Wait {
@@ -244,7 +244,7 @@ fn signal(payload: Option<Value>) -> Wait {
 const WORKER: &str = "host-1/0190a6f27c1e7cc0b1f1000000000009";
 
 fn held(slip: Slip, reason: HoldReason) -> Hold {
-    Hold { slip, queue: "shipping".into(), reason, release_after_ms: None, signal: None }
+    Hold { slip, queue: "shipping".into(), reason, release_after_ms: None, signal: None, limit: None }
 }
 
 fn running() -> Wait {
@@ -310,7 +310,7 @@ fn progress() -> Progress {
 /// The fixed values by name; between them, each optional field is present once and absent once.
 pub(crate) fn samples() -> Vec<(&'static str, Any)> {
     let hold = |slip, reason, release_after_ms| {
-        Wait::Hold(Hold { slip, queue: "shipping".into(), reason, release_after_ms, signal: None })
+        Wait::Hold(Hold { slip, queue: "shipping".into(), reason, release_after_ms, signal: None, limit: None })
     };
     let bare_progress =
         Progress { kind: "started".into(), step: None, percent: None, message: None, data: None, ..progress() };

@@ -159,7 +159,7 @@ pub fn steps_total(definition: &Definition) -> u32 {
 }
 
 /// The token one hop on, at rest without an end of its own.
-fn at_rest(slip: Slip, queue: &str, reason: HoldReason) -> Hold {
+pub(super) fn at_rest(slip: Slip, queue: &str, reason: HoldReason) -> Hold {
     let slip = Slip { hop: slip.hop.saturating_add(1), ..slip };
-    Hold { slip, queue: queue.to_owned(), reason, release_after_ms: None, signal: None }
+    Hold { slip, queue: queue.to_owned(), reason, release_after_ms: None, signal: None, limit: None }
 }

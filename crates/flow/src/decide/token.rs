@@ -8,7 +8,7 @@ use super::{Decision, Effect, NewJob, Next, StepError, code};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
-use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Slip};
+use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, ReleasedBy, Slip};
 
 mod rests;
 mod undo;
@@ -25,6 +25,8 @@ pub(super) struct Token<'a> {
     slip: Slip,
     events: Vec<JobEvent>,
     now_ms: i64,
+    /// True: the attempt was the probe of a breaker.
+    is_probe: bool,
 }
 
 /// The certainty that a step that counts as done was done.
@@ -84,7 +86,7 @@ impl<'a> Token<'a> {
             requires: Vec::new(),
             carried: Carried::default(),
         };
-        let mut token = Self { definition, slip, events: Vec::new(), now_ms };
+        let mut token = Self { definition, slip, events: Vec::new(), now_ms, is_probe: false };
         token.tell_of_job(EventKind::JobAccepted, JobStatus::Accepted, None);
         token
     }
@@ -93,8 +95,11 @@ impl<'a> Token<'a> {
     pub(super) fn arrived(definition: &'a Definition, slip: &Slip, now_ms: i64) -> Self {
         // Whatever comes of it: nothing was missing. A step that calls nothing was not done by somebody else.
         let calls = definition.step(&slip.step).is_none_or(|step| step.action(slip.phase).is_some());
-        let slip = Slip { search: None, attempt_uncertain: slip.attempt_uncertain && calls, ..slip.clone() };
-        Self { definition, slip, events: Vec::new(), now_ms }
+        let is_probe = slip.pass().is_some_and(|pass| pass.is_probe);
+        let mut slip = Slip { search: None, attempt_uncertain: slip.attempt_uncertain && calls, ..slip.clone() };
+        // A pass is for one attempt.
+        slip.released.take_if(|released| released.by == ReleasedBy::Breaker);
+        Self { definition, slip, events: Vec::new(), now_ms, is_probe }
     }
 
     /// Sends the token to the first step from there on whose `when` holds; without one, the job ends.
@@ -150,7 +155,7 @@ impl<'a> Token<'a> {
             return self.failed_for_good(deadline_error(), attempts, Effect::Unsent);
         }
         let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
-        if retryable && attempts < policy.attempts {
+        if retryable && (self.is_probe || attempts < policy.attempts) {
             return self.retry(&policy, &error, retry_after_ms);
         }
         self.failed_for_good(error, attempts, effect)
@@ -202,8 +207,12 @@ impl<'a> Token<'a> {
         self.turn_back(failure)
     }
 
-    /// Another attempt: soon and in this process, or later and by a hold.
+    /// Another attempt: soon and in this process, or later and by a hold. A probe is no attempt of the step: the token is
+    /// where it was before, in front of the breaker.
     fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
+        if self.is_probe {
+            return self.unchanged();
+        }
         let attempts = self.attempts();
         let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key());
         wait_ms = wait_ms.max(retry_after_ms.unwrap_or(0)).min(limit::DEADLINE_MS_MAX);
@@ -284,7 +293,7 @@ impl<'a> Token<'a> {
     fn hold(mut self, reason: HoldReason, release_after_ms: Option<u64>) -> Decision {
         let queue = self.definition.queue_of(&self.slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
         self.slip.hop += 1;
-        let hold = Hold { slip: self.slip, queue, reason, release_after_ms, signal: None };
+        let hold = Hold { slip: self.slip, queue, reason, release_after_ms, signal: None, limit: None };
         Decision { next: Next::Hold(hold), events: self.events }
     }
 

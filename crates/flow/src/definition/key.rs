@@ -19,9 +19,11 @@ pub(crate) const STEP: &[&str] = &[
     "compensate",
     "settle",
     "cancel",
+    "downstream",
 ];
 /// Keys of a step that only calls have.
-pub(crate) const CALL_ONLY: &[&str] = &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel"];
+pub(crate) const CALL_ONLY: &[&str] =
+    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream"];
 /// Keys of a sleep, where it is not a duration.
 pub(crate) const SLEEP: &[&str] = &["until"];
 /// Keys of a wait.

@@ -60,7 +60,8 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
         call(reader, fields, id, sent)
     };
     let queue = queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned());
-    Some(Step { id: id.to_owned(), queue, when, kind: kind? })
+    let downstream = fields.get("downstream").and_then(|node| reader.name(node, "`downstream`", true));
+    Some(Step { id: id.to_owned(), queue, when, downstream, kind: kind? })
 }
 
 fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {

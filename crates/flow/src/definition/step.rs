@@ -31,6 +31,8 @@ pub struct Step {
     pub queue: String,
     /// The condition under which it is run at all.
     pub(crate) when: Option<Template>,
+    /// The name of what it calls, for breakers and limits; without it the host of its URL.
+    pub downstream: Option<String>,
     /// The work of the step, by its kind.
     pub kind: StepKind,
 }

@@ -1,0 +1,93 @@
+//! The downstream that a step calls, what an outcome tells of it, and the rest of a slip that must not call it now.
+
+use super::rest::{at_rest, steps_total};
+use super::{Decision, Next, Outcome, Prepared, code};
+use crate::definition::Definition;
+use crate::event::{EventKind, JobEvent, JobStatus};
+use crate::slip::{HoldReason, Phase, Slip};
+
+/// Characters of the name of a downstream: it is a label and a key.
+const NAME_CHARS_MAX: usize = 200;
+
+/// The name of the downstream that a prepared call goes to: what the step says, else the host of its URL, with the port
+/// where it is not the scheme's own. A native step without a name has none.
+pub fn downstream(definition: &Definition, slip: &Slip, prepared: &Prepared) -> Option<String> {
+    let named = definition.step(&slip.step).and_then(|step| step.downstream.clone());
+    match prepared {
+        Prepared::Http(call) => named.or_else(|| host_of(&call.url)),
+        Prepared::Native(_) => named,
+        Prepared::Outcome(_) | Prepared::Missing(_) => None,
+    }
+}
+
+/// The host of an absolute URL in lower case, with the port where it is not the scheme's own.
+pub fn host_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#', '\\']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
+    let usual = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    let host = host.strip_suffix(usual).unwrap_or(&host);
+    (!host.is_empty()).then(|| host.chars().take(NAME_CHARS_MAX).collect())
+}
+
+/// What the outcome of a call tells of the downstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It answered, even if with a no: it lives.
+    Answered,
+    /// No connection, no answer in time, or a 5xx.
+    Failed,
+    /// Nothing: the call was not made, or was broken off.
+    Nothing,
+}
+
+/// What the outcome of a call tells of the downstream. A 429 is an answer: it says itself when to come again, and may
+/// be meant for one customer.
+pub fn told(outcome: &Outcome) -> Told {
+    match outcome {
+        Outcome::Succeeded { .. } | Outcome::NothingToUndo { .. } => Told::Answered,
+        Outcome::Failed { error, retryable, .. } => match (error.code.as_str(), error.status) {
+            (code::TIMED_OUT | code::CONNECTION_FAILED, _) | (_, Some(500..=599)) => Told::Failed,
+            (_, Some(_)) => Told::Answered,
+            (code::STEP_FAILED, None) if *retryable => Told::Failed,
+            _ => Told::Nothing,
+        },
+        Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled | Outcome::Cancelled => Told::Nothing,
+    }
+}
+
+/// A downstream that is not to be called now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Busy {
+    /// Its name.
+    pub downstream: String,
+    /// [`HoldReason::Breaker`] or [`HoldReason::Limit`].
+    pub reason: HoldReason,
+    /// The rest in milliseconds; none: until the breaker lets it pass.
+    pub after_ms: Option<u64>,
+}
+
+/// The rest of a slip whose downstream is not to be called now. No attempt is made, and none is counted. The job's
+/// deadline ends it at the latest.
+pub fn wait_for_downstream(definition: &Definition, slip: &Slip, queue: &str, busy: &Busy, now_ms: i64) -> Decision {
+    let deadline_ms = slip.deadline_ms.filter(|_| slip.phase == Phase::Forward);
+    let left_ms = deadline_ms.map(|at_ms| u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or_default());
+    let after_ms = busy.after_ms.into_iter().chain(left_ms).min();
+    let status = match slip.phase {
+        Phase::Forward => JobStatus::Waiting,
+        Phase::Undo => JobStatus::Compensating,
+    };
+    let event = JobEvent {
+        step: Some(slip.step.clone()),
+        attempts: slip.attempt,
+        reason: Some(busy.reason),
+        next_attempt_after_ms: after_ms,
+        data: Some(serde_json::json!({ "downstream": busy.downstream })),
+        ..JobEvent::about(slip, steps_total(definition), EventKind::StepWaiting, status, now_ms)
+    };
+    let slip = Slip { search: None, ..slip.clone() };
+    let mut hold = at_rest(slip, queue, busy.reason);
+    hold.release_after_ms = after_ms;
+    hold.limit = Some(busy.downstream.clone());
+    Decision { next: Next::Hold(hold), events: vec![event] }
+}
