@@ -54,7 +54,11 @@ impl RecordKind {
     /// The published schemas, as their files have them, from version 1 on.
     pub const fn published(self) -> &'static [&'static str] {
         match self {
-            Self::Slip => &[include_str!("../../../schemas/slip/1.avsc"), include_str!("../../../schemas/slip/2.avsc")],
+            Self::Slip => &[
+                include_str!("../../../schemas/slip/1.avsc"),
+                include_str!("../../../schemas/slip/2.avsc"),
+                include_str!("../../../schemas/slip/3.avsc"),
+            ],
             Self::JobEvent => {
                 &[include_str!("../../../schemas/job-event/1.avsc"), include_str!("../../../schemas/job-event/2.avsc")]
             }
@@ -63,6 +67,7 @@ impl RecordKind {
                 include_str!("../../../schemas/wait/2.avsc"),
                 include_str!("../../../schemas/wait/3.avsc"),
                 include_str!("../../../schemas/wait/4.avsc"),
+                include_str!("../../../schemas/wait/5.avsc"),
             ],
             Self::Cancel => {
                 &[include_str!("../../../schemas/cancel/1.avsc"), include_str!("../../../schemas/cancel/2.avsc")]

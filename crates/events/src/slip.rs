@@ -80,6 +80,10 @@ pub(crate) struct SlipWire<'a> {
     input_ref: Option<Cow<'a, str>>,
     #[serde(default)]
     not_before_ms: Option<i64>,
+    #[serde(default)]
+    step_state: Option<Json<'a>>,
+    #[serde(default)]
+    step_left_ms: Option<i64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -174,6 +178,8 @@ impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {
             visits: slip.visits.iter().map(|(step, count)| VisitsWire { step: step.into(), count: *count }).collect(),
             input_ref: carried.input_ref.as_deref().map(Cow::from),
             not_before_ms: carried.not_before_ms,
+            step_state: Json::optional("step_state", slip.step_state.as_ref())?,
+            step_left_ms: slip.step_left_ms,
         })
     }
 }
@@ -242,6 +248,8 @@ impl TryFrom<SlipWire<'_>> for Slip {
             priority: wire.priority,
             search: text(wire.missing).map(|missing| Search { looks: wire.looks, missing }),
             released: released(wire.released_by.as_deref(), wire.released_payload.map(Json::into_value))?,
+            step_state: wire.step_state.map(Json::into_value),
+            step_left_ms: wire.step_left_ms,
             visits: wire.visits.into_iter().map(|visits| (visits.step.into_owned(), visits.count)).collect(),
             requires: wire.requires.into_iter().map(Cow::into_owned).collect(),
             carried,

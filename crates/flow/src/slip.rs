@@ -237,6 +237,10 @@ pub struct Slip {
     pub search: Option<Search>,
     /// Present once it has rested at its step because the step asked for it, or was released in an unusual way.
     pub released: Option<Released>,
+    /// What its step keeps from one rest to the next, within one visit.
+    pub step_state: Option<Value>,
+    /// What is left of the time that one visit of its step may take, in milliseconds: a duration, since clocks differ.
+    pub step_left_ms: Option<i64>,
     /// The visits of steps that no entry of `done` tells of, where the job may come to them again: the step's id and
     /// their number.
     pub visits: Vec<(String, u32)>,

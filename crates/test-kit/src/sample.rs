@@ -43,6 +43,8 @@ pub fn sample_slip(job: JobId, hop: u32) -> Slip {
         priority: 1,
         search: None,
         released: None,
+        step_state: None,
+        step_left_ms: None,
         visits: Vec::new(),
         requires: Vec::new(),
         carried: Carried::default(),

@@ -76,6 +76,8 @@ pub(crate) struct WaitWire<'a> {
     actor: Option<Cow<'a, str>>,
     #[serde(default)]
     expires_at_ms: Option<i64>,
+    #[serde(default)]
+    data: Option<Json<'a>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -219,6 +221,7 @@ impl<'a> WaitWire<'a> {
             ("join_count", self.join_count.is_some()),
             ("actor", self.actor.is_some() && self.kind != BREAKER),
             ("expires_at_ms", self.expires_at_ms.is_some()),
+            ("data", self.data.is_some()),
         ];
         check_features(&self.requires)?;
         match said.iter().find(|(_, said)| *said) {

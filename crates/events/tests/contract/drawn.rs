@@ -94,13 +94,15 @@ pub(crate) fn any_slip() -> BoxedStrategy<Slip> {
     let parts =
         (any_phase(), any_json(), prop::collection::vec(any_completed(), 0..4), prop::option::of(any_failure()));
     let visits = prop::collection::vec((any::<String>(), any::<u32>()), 0..3);
-    let later = (any_search(), any_released(), visits, any_carried());
+    let of_step = (prop::option::of(any_json()), any::<Option<i64>>());
+    let later = (any_search(), any_released(), visits, any_carried(), of_step);
     (texts, numbers, jobs, parts, later)
-        .prop_map(|(texts, numbers, jobs, parts, (search, released, visits, carried))| {
+        .prop_map(|(texts, numbers, jobs, parts, (search, released, visits, carried, of_step))| {
             let [tenant, flow, version, key, step, branch, correlation_id] = texts;
             let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
             let (job, retry_of) = jobs;
             let (phase, input, done, failure) = parts;
+            let (step_state, step_left_ms) = of_step;
             Slip {
                 facts: JobFacts { job, tenant, flow, version, key, correlation_id, accepted_at_ms, retry_of },
                 step,
@@ -117,6 +119,8 @@ pub(crate) fn any_slip() -> BoxedStrategy<Slip> {
                 priority,
                 search,
                 released,
+                step_state,
+                step_left_ms,
                 visits,
                 requires: Vec::new(),
                 carried,

@@ -124,6 +124,8 @@ pub(crate) fn slip() -> Slip {
         priority: 1,
         search: None,
         released: None,
+        step_state: None,
+        step_left_ms: None,
         visits: Vec::new(),
         requires: Vec::new(),
         carried: Carried::default(),
@@ -229,6 +231,11 @@ fn retrying_event() -> JobEvent {
     }
 }
 
+/// A slip whose step rests time and again.
+pub(crate) fn resting() -> Slip {
+    Slip { step_state: Some(json!({"polls": 3})), step_left_ms: Some(90_000), ..slip() }
+}
+
 /// A token that waits for a signal.
 fn waiting() -> Wait {
     let released = Some(Released { by: ReleasedBy::Time, payload: None });
@@ -328,6 +335,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         ("forward", Any::Slip(slip())),
         ("undo", Any::Slip(failed_slip())),
         ("carrying", Any::Slip(carrying_slip())),
+        ("resting", Any::Slip(resting())),
         ("accepted", Any::JobEvent(event())),
         ("retrying", Any::JobEvent(retrying_event())),
         ("carrying", Any::JobEvent(carrying_event())),

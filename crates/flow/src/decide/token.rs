@@ -82,6 +82,8 @@ impl<'a> Token<'a> {
             priority: job.priority,
             search: None,
             released: None,
+            step_state: None,
+            step_left_ms: None,
             visits: Vec::new(),
             requires: Vec::new(),
             carried: Carried::default(),
@@ -283,6 +285,8 @@ impl<'a> Token<'a> {
         self.slip.attempt = 0;
         self.slip.attempt_uncertain = false;
         self.slip.released = None;
+        self.slip.step_state = None;
+        self.slip.step_left_ms = None;
     }
 
     fn send(mut self, queue: &str) -> Decision {
