@@ -140,9 +140,7 @@ impl BreakerSaid {
         let count = |name: &str| payload[name].as_u64().and_then(|count| u32::try_from(count).ok()).ok_or_else(wrong);
         let epoch = || payload["epoch"].as_u64().ok_or_else(wrong);
         match word {
-            FAILING => {
-                Ok(Self::Failing { epoch: epoch()?, calls: count("calls")?, failures: count("failures")? })
-            }
+            FAILING => Ok(Self::Failing { epoch: epoch()?, calls: count("calls")?, failures: count("failures")? }),
             PROBED => {
                 let answered = payload["answered"].as_bool().ok_or_else(wrong)?;
                 Ok(Self::Probed { epoch: epoch()?, answered })
@@ -167,12 +165,8 @@ mod tests {
 
     #[test]
     fn what_is_written_of_a_breaker_reads_back() {
-        let breaker = Breaker {
-            downstream: "payment:8080".to_owned(),
-            state: BreakerState::HalfOpen,
-            epoch: 7,
-            forced: false,
-        };
+        let breaker =
+            Breaker { downstream: "payment:8080".to_owned(), state: BreakerState::HalfOpen, epoch: 7, forced: false };
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = Trace::from_headers(&[(header::TRACEPARENT.to_owned(), Some(trace.into()))]).expect("a trace");
         let Record { topic, key, value, headers } = breaker.record(&Topics::new("m"), &trace);

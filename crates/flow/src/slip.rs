@@ -106,8 +106,7 @@ pub enum ReleasedBy {
 
 impl ReleasedBy {
     /// Every cause of this version.
-    pub const ALL: [Self; 6] =
-        [Self::Time, Self::Deadline, Self::Signal, Self::Operator, Self::Cancel, Self::Breaker];
+    pub const ALL: [Self; 6] = [Self::Time, Self::Deadline, Self::Signal, Self::Operator, Self::Cancel, Self::Breaker];
 
     /// The word used on Kafka.
     pub const fn as_str(&self) -> &str {

@@ -5,7 +5,8 @@
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
-//! that take long), `workers` (the workers that make them, and their loss), `later` (records of later versions),
+//! that take long), `workers` (the workers that make them, and their loss), `breaker` and `breakers` (downstreams that are not
+//! to be called), `later` (records of later versions),
 //! `figures` (metrics of waiting work).
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 mod apply;
+mod breaker;
+mod breakers;
 mod cancels;
 pub mod config;
 mod figures;
@@ -37,7 +40,8 @@ mod trace;
 mod upkeep;
 mod workers;
 
-use crate::apply::Orchestrator;
+use crate::apply::{OfBreakers, Orchestrator};
+use crate::breakers::{Keeper, Teller};
 use crate::figures::Queues;
 use crate::take_in::TakeIn;
 use crate::upkeep::Upkeep;
@@ -94,7 +98,8 @@ async fn take_in(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Process { readiness, clock, ids } = process;
-    let topics = settings.topics;
+    let (topics, breakers, check_every) =
+        (settings.topics, settings.config.breakers, Duration::from_millis(settings.config.release_check_ms));
     let inbox = Inbox::new(settings.bus, pool.clone(), readiness.clone());
     let Some((reader, writers)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     // Made before the first job is projected: a row in the default partition would prevent the partition of its day.
@@ -106,24 +111,34 @@ async fn take_in(
     let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed).in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
     let writer = Writer { topics, ids: writers };
+    let teller = Teller { topics: writer.topics.clone(), ids: ids.clone() };
+    let keeper = Keeper {
+        pool: pool.clone(),
+        teller: teller.clone(),
+        config: breakers,
+        changed: Arc::default(),
+        check_every,
+        readiness: readiness.clone(),
+    };
     let watch = Watch {
         pool,
         writer: writer.clone(),
         ids,
         worker_lost: Arc::default(),
         batch_max: settings.config.release_batch_max,
-        check_every: Duration::from_millis(settings.config.release_check_ms),
+        check_every,
         readiness,
     };
     let worker_lost = Arc::clone(&watch.worker_lost);
     let take_in = TakeIn { writer, reader, clock };
-    let orchestrator = Orchestrator { take_in, hold_came, worker_lost };
+    let of_breakers = OfBreakers { teller, config: breakers, changed: Arc::clone(&keeper.changed) };
+    let orchestrator = Orchestrator { take_in, hold_came, worker_lost, breakers: of_breakers };
     let leaving = shutdown.child_token();
     let follow = async {
         let outcome = inbox.run(options, orchestrator, &shutdown).await;
         leaving.cancel();
         outcome
     };
-    let (outcome, ()) = tokio::join!(follow, workers::run(&watch, &leaving));
+    let (outcome, (), ()) = tokio::join!(follow, workers::run(&watch, &leaving), breakers::run(&keeper, &leaving));
     outcome.context("following events, waits and dead letters")
 }

@@ -35,7 +35,16 @@ pub struct NewHold {
 impl NewHold {
     /// A hold without an end of its own.
     pub const fn new(token: TokenId, reason: HoldReason, record: Record) -> Self {
-        Self { token, reason, release_after_ms: None, record, worker: None, place: None, signal: None, downstream: None }
+        Self {
+            token,
+            reason,
+            release_after_ms: None,
+            record,
+            worker: None,
+            place: None,
+            signal: None,
+            downstream: None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
 #![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
 
+mod breakers;
 mod brokers;
 mod cancel;
 mod chance;

@@ -33,9 +33,7 @@ pub(super) fn wait(wait: &Wait, slip: &Slip) -> Prepared {
         | ReleasedBy::Operator
         | ReleasedBy::Cancel
         | ReleasedBy::Breaker
-        | ReleasedBy::Other(_) => {
-            rests(wait.timeout_ms, Some(wait.signal.clone()))
-        }
+        | ReleasedBy::Other(_) => rests(wait.timeout_ms, Some(wait.signal.clone())),
     }
 }
 
