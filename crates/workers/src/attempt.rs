@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::attempt_log::{Attempted, excerpt};
 use crate::cancels::CancelRequest;
+use crate::downstreams::Permit;
 use crate::native::NativeCall;
 use crate::run_step::Runner;
 use crate::spans;
@@ -44,6 +45,7 @@ impl Runner {
             let (downstream, reason) = (downstream.clone(), HoldReason::Breaker);
             return Err(NotNow::Busy(Busy { downstream, reason, after_ms: None }));
         }
+        let _permit = self.permit(definition, slip, downstream.as_deref()).await?;
         let attempted = match prepared {
             Prepared::Outcome(outcome) => return Ok(outcome.into()),
             Prepared::Missing(missing) => return Err(NotNow::Missing(missing)),
@@ -54,6 +56,24 @@ impl Runner {
             self.tell(&downstream, slip, &attempted.outcome);
         }
         Ok(attempted)
+    }
+
+    /// The room that the downstream has for one more call. A probe has room in any case.
+    async fn permit(
+        &self,
+        definition: &Definition,
+        slip: &Slip,
+        downstream: Option<&str>,
+    ) -> Result<Option<Permit>, NotNow> {
+        let Some(downstream) = downstream.filter(|_| !slip.pass().is_some_and(|pass| pass.is_probe)) else {
+            return Ok(None);
+        };
+        let limits = definition.step(&slip.step).map(|step| step.limits).unwrap_or_default();
+        let entered = self.downstreams.enter(downstream, limits, slip.attempt > 0).await;
+        entered.map(Some).map_err(|rest_ms| {
+            let (downstream, reason) = (downstream.to_owned(), HoldReason::Limit);
+            NotNow::Busy(Busy { downstream, reason, after_ms: Some(rest_ms) })
+        })
     }
 
     async fn call_http(&self, definition: &Definition, slip: &Slip, call: &HttpCall, trace: &Trace) -> Attempted {

@@ -56,6 +56,20 @@ pub struct Config {
     pub http: HttpConfig,
     /// The calls by which a breaker opens.
     pub breakers: BreakerConfig,
+    /// The share of retries.
+    pub retries: RetryConfig,
+}
+
+/// The share of retries among the calls of a downstream.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryConfig {
+    /// The time that it looks back, in seconds.
+    pub window_s: u32,
+    /// The share in percent.
+    pub share_percent: u32,
+    /// Retries in that time that are made whatever their share is.
+    pub calls_min: u32,
 }
 
 /// The calls by which the breaker of a downstream opens.

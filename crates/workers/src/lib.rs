@@ -44,6 +44,7 @@ mod cancels;
 mod commit;
 pub mod config;
 mod desk;
+mod downstreams;
 mod encode;
 mod ended;
 mod flows;
@@ -61,6 +62,7 @@ mod long_calls;
 mod meters;
 mod missing;
 mod native;
+mod pace;
 mod pulse;
 mod ready;
 mod run_step;
@@ -97,6 +99,7 @@ use tokio::sync::watch;
 use crate::breakers::Breakers;
 pub use crate::cancels::CancelRequest;
 use crate::cancels::Cancels;
+use crate::downstreams::Downstreams;
 use crate::flows::Flows;
 use crate::halted::Halted;
 use crate::http::Http;
@@ -283,6 +286,7 @@ impl Workers {
             lanes: Arc::clone(lanes),
             cancels: Arc::clone(cancels),
             breakers: Arc::clone(breakers),
+            downstreams: Downstreams::new(settings.config.retries),
             leave_after: Duration::from_millis(settings.config.detach_after_ms),
             readiness,
             meters: Meters::default(),

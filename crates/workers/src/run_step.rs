@@ -26,6 +26,7 @@ use crate::attempt_log::{AttemptLog, Attempted};
 use crate::breakers::Breakers;
 use crate::cancels::{Cancels, end_if_aborted};
 use crate::desk::Desk;
+use crate::downstreams::Downstreams;
 use crate::ended::Ended;
 use crate::flows::Flows;
 use crate::halted::Halted;
@@ -66,6 +67,7 @@ pub(crate) struct Runner {
     pub(crate) lanes: Arc<LaneTable>,
     pub(crate) cancels: Arc<Cancels>,
     pub(crate) breakers: Arc<Breakers>,
+    pub(crate) downstreams: Arc<Downstreams>,
     /// The running time after which a step leaves its partition.
     pub(crate) leave_after: Duration,
     pub(crate) readiness: Readiness,

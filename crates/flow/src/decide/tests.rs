@@ -6,6 +6,7 @@ use crate::slip::HoldReason;
 use super::*;
 
 mod answers;
+mod downstream;
 mod missing;
 mod rests;
 mod undo;

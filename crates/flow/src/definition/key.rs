@@ -20,10 +20,11 @@ pub(crate) const STEP: &[&str] = &[
     "settle",
     "cancel",
     "downstream",
+    "limits",
 ];
 /// Keys of a step that only calls have.
 pub(crate) const CALL_ONLY: &[&str] =
-    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream"];
+    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream", "limits"];
 /// Keys of a sleep, where it is not a duration.
 pub(crate) const SLEEP: &[&str] = &["until"];
 /// Keys of a wait.
@@ -36,6 +37,8 @@ pub(crate) const ON_TIMEOUT: &[&str] = &["fail", "continue"];
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
 /// Keys of a compensation.
 pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry"];
+/// Keys of the limits of a downstream.
+pub(crate) const LIMITS: &[&str] = &["rate", "in_flight"];
 /// Keys of a retry policy.
 pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
 

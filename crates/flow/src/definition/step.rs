@@ -33,8 +33,19 @@ pub struct Step {
     pub(crate) when: Option<Template>,
     /// The name of what it calls, for breakers and limits; without it the host of its URL.
     pub downstream: Option<String>,
+    /// The limits of what it calls.
+    pub limits: Limits,
     /// The work of the step, by its kind.
     pub kind: StepKind,
+}
+
+/// The limits of the calls to one downstream, for all workers together; none: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Calls begun in a minute.
+    pub per_minute: Option<u32>,
+    /// Calls under way at a time.
+    pub in_flight: Option<u32>,
 }
 
 /// The kinds of steps.

@@ -27,10 +27,12 @@ pub(crate) struct Tally {
     pub(crate) cancelled_too_late: u64,
     pub(crate) signals: u64,
     pub(crate) signalled: u64,
+    pub(crate) held_back: u64,
+    pub(crate) probes: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 22] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 24] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -54,6 +56,8 @@ impl Tally {
             ("cancel too late", self.cancelled_too_late),
             ("send a signal", self.signals),
             ("meet a signal", self.signalled),
+            ("hold a call back", self.held_back),
+            ("send a probe", self.probes),
         ]
     }
 }
@@ -83,6 +87,8 @@ impl Sum for Tally {
             cancelled_too_late: a.cancelled_too_late + b.cancelled_too_late,
             signals: a.signals + b.signals,
             signalled: a.signalled + b.signalled,
+            held_back: a.held_back + b.held_back,
+            probes: a.probes + b.probes,
         })
     }
 }

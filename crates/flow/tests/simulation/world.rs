@@ -54,6 +54,12 @@ pub(crate) struct Task {
     pub(crate) apart: Option<Rest>,
 }
 
+impl Task {
+    pub(crate) const fn queue(&self) -> usize {
+        self.partition / PARTITIONS_PER_QUEUE
+    }
+}
+
 pub(crate) struct World {
     pub(crate) chance: Chance,
     pub(crate) definition: Definition,
@@ -235,11 +241,14 @@ impl World {
 
     /// One attempt, by an owner or by a zombie.
     fn attempt(&mut self, mut task: Task) -> Task {
+        if self.is_held_back(&mut task) {
+            return task;
+        }
         let outcome = match self.outcome(&mut task) {
             Ok(outcome) => outcome,
             Err(missing) => {
                 self.tally.missing += 1;
-                let queue = QUEUES[task.partition / PARTITIONS_PER_QUEUE];
+                let queue = QUEUES[task.queue()];
                 // A worker that does not know the flow does not know its length either.
                 let steps_total = self.chance.below(2) as u32;
                 task.ready = Some(rest_until_there(&task.slip, queue, steps_total, &missing, self.now_ms));
@@ -362,6 +371,7 @@ impl World {
 
     fn pass_time(&mut self) {
         self.release_cancelled();
+        self.let_pass();
         let step_ms = [1, 50, 2_000, 10_000, 60_000][self.chance.below(5)];
         self.now_ms += step_ms;
         let due = self.holds.iter().filter(|(_, (_, due_ms))| due_ms.is_some_and(|due_ms| due_ms <= self.now_ms));
