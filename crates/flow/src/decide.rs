@@ -179,6 +179,8 @@ pub mod code {
     pub const REJECTED: &str = "rejected";
     /// The job came to a step too often.
     pub const TOO_MANY_VISITS: &str = "too-many-visits";
+    /// The breaker of what the step calls is open, and the step has another way on.
+    pub const BREAKER_OPEN: &str = "breaker-open";
     /// There was nothing to undo; the call may still have its effect.
     pub const NOTHING_TO_UNDO: &str = "nothing-to-undo";
 }

@@ -21,6 +21,7 @@ pub mod limit;
 mod node;
 pub mod problem;
 mod read;
+mod read_fallback;
 mod read_limits;
 mod read_rest;
 mod read_step;
@@ -38,7 +39,7 @@ pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
 pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
-pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Wait};
+pub use step::{Action, Approve, Call, Fallback, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Wait};
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]

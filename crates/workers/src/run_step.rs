@@ -255,7 +255,7 @@ impl Runner {
                 Err(NotNow::Busy(busy)) => {
                     let queue = self.queue_of(&task.work);
                     let rest = wait_for_downstream(definition, &slip, queue, &busy, self.clock.now_ms());
-                    return self.rest_records(rest, trace, task).await.map(Ended::from);
+                    return self.encode(definition, &slip, rest, trace, task).await.map(Ended::from);
                 }
                 Err(NotNow::Missing(missing)) => {
                     span.fail(MISSING, &missing.what);

@@ -1,6 +1,7 @@
 //! The downstream that a step calls, what an outcome tells of it, and the rest of a slip that must not call it now.
 
 use super::rest::{at_rest, steps_total};
+use super::token::Token;
 use super::{Decision, Next, Outcome, Prepared, code};
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
@@ -68,8 +69,13 @@ pub struct Busy {
 }
 
 /// The rest of a slip whose downstream is not to be called now. No attempt is made, and none is counted. The job's
-/// deadline ends it at the latest.
+/// deadline ends it at the latest. A step with a fallback does not wait for a breaker: its job goes on by that.
 pub fn wait_for_downstream(definition: &Definition, slip: &Slip, queue: &str, busy: &Busy, now_ms: i64) -> Decision {
+    if busy.reason == HoldReason::Breaker
+        && let Some(fallen_back) = Token::arrived(definition, slip, now_ms).held_back(&busy.downstream)
+    {
+        return fallen_back;
+    }
     let deadline_ms = slip.deadline_ms.filter(|_| slip.phase == Phase::Forward);
     let left_ms = deadline_ms.map(|at_ms| u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or_default());
     let after_ms = busy.after_ms.into_iter().chain(left_ms).min();

@@ -7,6 +7,7 @@ use super::*;
 
 mod answers;
 mod downstream;
+mod fallback;
 mod missing;
 mod rests;
 mod undo;

@@ -10,6 +10,7 @@ use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
 use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, ReleasedBy, Slip};
 
+mod fallback;
 mod rests;
 mod undo;
 
@@ -190,6 +191,10 @@ impl<'a> Token<'a> {
     fn failed_for_good(mut self, error: StepError, attempts: u32, effect: Effect) -> Decision {
         let of_job = error.code == code::DEADLINE_EXCEEDED;
         let mut failure = self.failure_of_step(&error, attempts);
+        // Without an attempt it is not the call that failed.
+        if !of_job && attempts > 0 && effect != Effect::Done && self.has_fallback() {
+            return self.fall_back(&failure, attempts);
+        }
         if of_job {
             failure.step = String::new();
         } else {

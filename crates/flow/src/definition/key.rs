@@ -21,10 +21,11 @@ pub(crate) const STEP: &[&str] = &[
     "cancel",
     "downstream",
     "limits",
+    "fallback",
 ];
 /// Keys of a step that only calls have.
 pub(crate) const CALL_ONLY: &[&str] =
-    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream", "limits"];
+    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream", "limits", "fallback"];
 /// Keys of a sleep, where it is not a duration.
 pub(crate) const SLEEP: &[&str] = &["until"];
 /// Keys of a wait.
@@ -39,6 +40,8 @@ pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on"
 pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry"];
 /// Keys of the limits of a downstream.
 pub(crate) const LIMITS: &[&str] = &["rate", "in_flight"];
+/// Keys of a fallback.
+pub(crate) const FALLBACK: &[&str] = &["value", "step"];
 /// Keys of a retry policy.
 pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
 

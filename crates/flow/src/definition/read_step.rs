@@ -9,7 +9,7 @@ use super::node::{Content, Node};
 use super::read_value::{required, template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
-use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_limits, read_rest};
+use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_fallback, read_limits, read_rest};
 use crate::expression::{Template, UrlTemplate};
 use crate::media_type::{Form, MediaType};
 
@@ -44,6 +44,7 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
         steps.extend(step);
     }
     read_rest::check_targets(reader, items, &earlier);
+    read_fallback::check_targets(reader, items, &earlier);
     steps
 }
 
@@ -62,7 +63,10 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
     let queue = queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned());
     let downstream = fields.get("downstream").and_then(|node| reader.name(node, "`downstream`", true));
     let limits = fields.get("limits").and_then(|node| read_limits::limits(reader, node)).unwrap_or_default();
-    Some(Step { id: id.to_owned(), queue, when, downstream, limits, kind: kind? })
+    let decided = Visible { when: condition.as_deref(), ..decided };
+    let fallback = fields.get("fallback");
+    let fallback = fallback.and_then(|node| read_fallback::fallback(reader, node, fields, &decided));
+    Some(Step { id: id.to_owned(), queue, when, downstream, limits, fallback, kind: kind? })
 }
 
 fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {

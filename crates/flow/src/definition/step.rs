@@ -35,8 +35,18 @@ pub struct Step {
     pub downstream: Option<String>,
     /// The limits of what it calls.
     pub limits: Limits,
+    /// The way on where its call has failed for good, or its breaker is open.
+    pub fallback: Option<Fallback>,
     /// The work of the step, by its kind.
     pub kind: StepKind,
+}
+
+/// The way on for a job whose step has failed for good, or is not to be called.
+pub enum Fallback {
+    /// This becomes the step's output.
+    Value(Template),
+    /// The job goes on with this later step, without an output of this one.
+    Step(String),
 }
 
 /// The limits of the calls to one downstream, for all workers together; none: no limit.
@@ -77,6 +87,14 @@ impl Step {
             (StepKind::Call { action, .. }, Phase::Forward) => Some(action),
             (StepKind::Call { compensation, .. }, Phase::Undo) => compensation.as_deref(),
             (StepKind::Sleep(_) | StepKind::Wait(_), _) => None,
+        }
+    }
+
+    /// The step with which the job goes on where this one has not done what it is for.
+    pub(crate) fn jump(&self) -> Option<&str> {
+        match (&self.fallback, self.wait().map(|wait| &wait.on_timeout)) {
+            (Some(Fallback::Step(step)), _) | (None, Some(OnTimeout::Step(step))) => Some(step),
+            _ => None,
         }
     }
 
