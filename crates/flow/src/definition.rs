@@ -39,7 +39,8 @@ pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
 pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
-pub use step::{Action, Approve, Call, Fallback, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Wait};
+pub(crate) use step::Fallback;
+pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Wait};
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]

@@ -17,17 +17,9 @@ use crate::attempt_log::{Attempted, excerpt};
 use crate::cancels::CancelRequest;
 use crate::downstreams::Permit;
 use crate::native::NativeCall;
+use crate::not_now::NotNow;
 use crate::run_step::Runner;
 use crate::spans;
-
-/// The reason for which no attempt was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum NotNow {
-    /// Something that it needs is not here.
-    Missing(Missing),
-    /// Its downstream is not to be called.
-    Busy(Busy),
-}
 
 impl Runner {
     /// Makes one attempt, or says why none is made at this worker now.

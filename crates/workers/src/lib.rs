@@ -62,6 +62,7 @@ mod long_calls;
 mod meters;
 mod missing;
 mod native;
+mod not_now;
 mod pace;
 mod pulse;
 mod ready;

@@ -21,7 +21,6 @@ use futures_util::future::BoxFuture;
 use service_kit::trace::Span;
 use service_kit::{Clock, Ids, Readiness, error_chain};
 
-use crate::attempt::NotNow;
 use crate::attempt_log::{AttemptLog, Attempted};
 use crate::breakers::Breakers;
 use crate::cancels::{Cancels, end_if_aborted};
@@ -36,6 +35,7 @@ use crate::lane_table::LaneTable;
 use crate::long_calls::LongCalls;
 use crate::meters::Meters;
 use crate::native::{Natives, words_of};
+use crate::not_now::NotNow;
 use crate::spans;
 use crate::task::Task;
 use crate::telemetry;

@@ -25,6 +25,7 @@ mod key_order;
 mod kills;
 mod late_requests;
 mod leaderless;
+mod limits;
 mod load;
 mod missing_queue;
 mod outcomes;

@@ -20,12 +20,12 @@ pub(crate) const STEP: &[&str] = &[
     "settle",
     "cancel",
     "downstream",
-    "limits",
     "fallback",
+    "limits",
 ];
 /// Keys of a step that only calls have.
 pub(crate) const CALL_ONLY: &[&str] =
-    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream", "limits", "fallback"];
+    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream", "fallback", "limits"];
 /// Keys of a sleep, where it is not a duration.
 pub(crate) const SLEEP: &[&str] = &["until"];
 /// Keys of a wait.

@@ -36,13 +36,13 @@ pub struct Step {
     /// The limits of what it calls.
     pub limits: Limits,
     /// The way on where its call has failed for good, or its breaker is open.
-    pub fallback: Option<Fallback>,
+    pub(crate) fallback: Option<Fallback>,
     /// The work of the step, by its kind.
     pub kind: StepKind,
 }
 
 /// The way on for a job whose step has failed for good, or is not to be called.
-pub enum Fallback {
+pub(crate) enum Fallback {
     /// This becomes the step's output.
     Value(Template),
     /// The job goes on with this later step, without an output of this one.

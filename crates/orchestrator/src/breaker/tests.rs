@@ -156,9 +156,15 @@ fn an_order_holds_whatever_calls_do_until_it_is_taken_back() {
 fn no_order_of_what_may_happen_leaves_holds_behind() {
     // Every sequence of six happenings: afterwards it is due, or ordered to be open, or has no hold.
     let happenings: [fn(&mut BreakerRow, &mut u32); 7] = [
-        |breaker, _| drop(failing(breaker)),
-        |breaker, _| drop(probed(breaker, true)),
-        |breaker, _| drop(probed(breaker, false)),
+        |breaker, _| {
+            let _ = failing(breaker);
+        },
+        |breaker, _| {
+            let _ = probed(breaker, true);
+        },
+        |breaker, _| {
+            let _ = probed(breaker, false);
+        },
         |breaker, held| {
             *held += 1;
             hold_came(breaker);
