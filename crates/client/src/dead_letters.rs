@@ -16,6 +16,8 @@ pub struct Choice {
     pub topic: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
@@ -51,8 +53,10 @@ pub struct DeadLetter {
     pub redrives: u32,
     /// The place where a record failed.
     pub failed_in: Option<FailedIn>,
-    /// The flow of a job.
+    /// The flow that it is about, where that can be told.
     pub flow: Option<String>,
+    /// The step that it is about, where that can be told.
+    pub step: Option<String>,
 }
 
 /// The place where a record failed.
@@ -177,6 +181,7 @@ fn query(choice: &Choice, after: Option<&str>, limit: u32) -> String {
         ("class", choice.class.as_deref()),
         ("topic", choice.topic.as_deref()),
         ("flow", choice.flow.as_deref()),
+        ("step", choice.step.as_deref()),
         ("since", choice.since.as_deref()),
         ("until", choice.until.as_deref()),
         ("after", after),

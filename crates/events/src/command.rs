@@ -112,6 +112,12 @@ fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
     ms.map(Some).ok_or_else(wanted)
 }
 
+/// The flow that a record of `meanwhile.commands` names, even if it is no command.
+pub fn flow_named(value: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(value).ok()?;
+    value.get("flow")?.as_str().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,14 +21,15 @@ const KAFKA_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Applier<S> {
     pool: Pool,
     readiness: Readiness,
+    offsets: &'static str,
     service: S,
     /// True if readiness says that the registry does not answer.
     is_registry_missing: bool,
 }
 
 impl<S: Service> Applier<S> {
-    pub(crate) const fn new(pool: Pool, readiness: Readiness, service: S) -> Self {
-        Self { pool, readiness, service, is_registry_missing: false }
+    pub(crate) fn new(pool: Pool, (readiness, offsets): (Readiness, &'static str), service: S) -> Self {
+        Self { pool, readiness, offsets, service, is_registry_missing: false }
     }
 
     pub(crate) async fn run(
@@ -47,8 +48,8 @@ impl<S: Service> Applier<S> {
                         false => self.readiness.ready("kafka"),
                     }
                     match follower.unreadable() {
-                        unreadable if unreadable.is_empty() => self.readiness.ready("offsets"),
-                        unreadable => self.readiness.missing("offsets", unreadable.join("; ")),
+                        unreadable if unreadable.is_empty() => self.readiness.ready(self.offsets),
+                        unreadable => self.readiness.missing(self.offsets, unreadable.join("; ")),
                     }
                     continue;
                 }

@@ -72,12 +72,20 @@ pub struct Inbox {
     bus: bus::Settings,
     pool: Pool,
     readiness: Readiness,
+    /// The dependency by which readiness tells of partitions that are left unread.
+    offsets: &'static str,
 }
 
 impl Inbox {
     /// Connects to nothing yet. The offsets are kept in the schema of the pool's role.
     pub const fn new(bus: bus::Settings, pool: Pool, readiness: Readiness) -> Self {
-        Self { bus, pool, readiness }
+        Self { bus, pool, readiness, offsets: "offsets" }
+    }
+
+    /// For the second inbox of a process: readiness tells of its unread partitions by this name.
+    #[must_use]
+    pub fn telling_of_offsets_as(self, offsets: &'static str) -> Self {
+        Self { offsets, ..self }
     }
 
     /// A reader of Avro records, and the ids of the schemas that records are written with. Waits for the registry;
@@ -113,7 +121,7 @@ impl Inbox {
             async move { Ok(readiness.report("postgres", store::offsets::positions(&pool, &places).await)?) }
         };
         let mut follower = Follower::start(&self.bus, options, positions)?;
-        let mut applier = apply::Applier::new(self.pool, self.readiness, service);
+        let mut applier = apply::Applier::new(self.pool, (self.readiness, self.offsets), service);
         let outcome = applier.run(&mut follower, shutdown).await;
         follower.stop(LEAVE_TIMEOUT).await;
         Ok(outcome?)

@@ -139,6 +139,7 @@ mod tests {
             redrives: 0,
             failed_in: Some(FailedIn { topic: "meanwhile.commands".to_owned(), partition: 1, offset: 7 }),
             flow: None,
+            step: None,
         };
         let job = DeadLetter {
             id: "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d".to_owned(),
@@ -146,6 +147,7 @@ mod tests {
             class: "parked".to_owned(),
             failed_in: None,
             flow: Some("order".to_owned()),
+            step: None,
             ..letter.clone()
         };
         let table = shown(&[letter, job]);

@@ -1,8 +1,8 @@
 //! The state machine of a breaker. Pure: its caller says what has happened, and does what comes of it.
 //!
-//! closed -> paused -> probing -> recovering -> closed. A probe that fails leads back to a pause, twice as long. Where no
-//! hold is there to be the probe, the breaker is ready: the next one that comes is. A probe that is lost (its job was
-//! cancelled, its worker died) is followed by another one after a time, so that nothing waits for ever.
+//! closed -> paused -> probing -> recovering -> closed. A probe that fails leads back to a pause, twice as long. Where
+//! no hold is there to be the probe, the breaker is ready: the next one that comes is. A probe that is lost (its job
+//! was cancelled, its worker died) is followed by another one after a time, so that nothing waits for ever.
 
 use events::breaker::{BreakerSaid, BreakerState};
 use serde::Deserialize;

@@ -38,7 +38,8 @@ impl Changed {
     pub(crate) fn log(&self) -> bool {
         for breaker in &self.0 {
             let BreakerRow { downstream, phase, reason, ordered_by, epoch, .. } = breaker;
-            metrics::counter!("meanwhile_breaker_changes_total", "downstream" => downstream.clone(), "phase" => Phase::of(breaker).as_str())
+            let (name, phase_now) = (downstream.clone(), Phase::of(breaker).as_str());
+            metrics::counter!("meanwhile_breaker_changes_total", "downstream" => name, "phase" => phase_now)
                 .increment(1);
             if Phase::of(breaker) == Phase::Paused {
                 tracing::warn!(downstream, phase, reason, ordered_by, epoch, "breaker open");
@@ -69,7 +70,8 @@ impl Teller {
 }
 
 /// Takes in news, and the holds that wait for breakers, as part of the caller's transaction. To be called after the
-/// holds were stored: the lock of a breaker comes after them, so that whoever lets holds pass sees all that came before.
+/// holds were stored: the lock of a breaker comes after them, so that whoever lets holds pass sees all that came
+/// before.
 pub(crate) async fn take_in(
     tx: &mut Tx,
     teller: &Teller,

@@ -5,9 +5,8 @@
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
-//! that take long), `workers` (the workers that make them, and their loss), `breaker` and `breakers` (downstreams that are not
-//! to be called), `later` (records of later versions),
-//! `figures` (metrics of waiting work).
+//! that take long), `workers` (the workers that make them, and their loss), `breaker` and `breakers` (downstreams that
+//! are not to be called), `later` (records of later versions), `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use anyhow::Context;
 use bus::FollowerOptions;
 use bus::admin::Admin;
 use events::Writer;
+use events::topic::Topics;
 use inbox::Inbox;
 use process::{Process, ServiceSettings};
 use service_kit::retry::until_ok;
@@ -32,6 +32,7 @@ pub mod config;
 mod figures;
 mod lanes;
 mod later;
+mod letters;
 mod release;
 mod resume;
 mod signals;
@@ -98,18 +99,24 @@ async fn take_in(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Process { readiness, clock, ids } = process;
-    let (topics, breakers, check_every) =
-        (settings.topics, settings.config.breakers, Duration::from_millis(settings.config.release_check_ms));
-    let inbox = Inbox::new(settings.bus, pool.clone(), readiness.clone());
-    let Some((reader, writers)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
+    let (topics, breakers) = (settings.topics, settings.config.breakers);
+    let check_every = Duration::from_millis(settings.config.release_check_ms);
+    let inbox = || Inbox::new(settings.bus.clone(), pool.clone(), readiness.clone());
+    let Some((reader, writers)) = inbox().reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     // Made before the first job is projected: a row in the default partition would prevent the partition of its day.
     let days = || store::jobs::ensure_partitions(&pool, upkeep::DAYS_AHEAD);
     if until_ok("postgres", &readiness, &ids, &shutdown, days).await.is_none() {
         return Ok(());
     }
-    let followed = [topics.events(), topics.waits(), topics.cancels(), topics.flows(), topics.dead_letters()];
-    let mut options = FollowerOptions::new(format!("{}-orchestrator", topics.prefix()), followed).in_large_batches();
-    options.batch_records_max = settings.config.batch_records_max;
+    let following = |group: String, followed: Vec<String>| {
+        let mut options = FollowerOptions::new(group, followed).in_large_batches();
+        options.batch_records_max = settings.config.batch_records_max;
+        options
+    };
+    // Each by itself: a projection that is behind keeps no token from its rest, and none from its release.
+    let tokens = following(waits_group(&topics), vec![topics.waits()]);
+    let told = vec![topics.events(), topics.cancels(), topics.flows(), topics.dead_letters()];
+    let told = following(format!("{}-orchestrator", topics.prefix()), told);
     let writer = Writer { topics, ids: writers };
     let teller = Teller { topics: writer.topics.clone(), ids: ids.clone() };
     let keeper = Keeper {
@@ -121,24 +128,33 @@ async fn take_in(
         readiness: readiness.clone(),
     };
     let watch = Watch {
-        pool,
+        pool: pool.clone(),
         writer: writer.clone(),
         ids,
         worker_lost: Arc::default(),
         batch_max: settings.config.release_batch_max,
         check_every,
-        readiness,
+        readiness: readiness.clone(),
     };
-    let worker_lost = Arc::clone(&watch.worker_lost);
-    let take_in = TakeIn { writer, reader, clock };
-    let of_breakers = OfBreakers { teller, config: breakers, changed: Arc::clone(&keeper.changed) };
-    let orchestrator = Orchestrator { take_in, hold_came, worker_lost, breakers: of_breakers };
+    let orchestrator = || Orchestrator {
+        take_in: TakeIn { writer: writer.clone(), reader: reader.clone(), clock: clock.clone() },
+        hold_came: Arc::clone(&hold_came),
+        worker_lost: Arc::clone(&watch.worker_lost),
+        breakers: OfBreakers { teller: teller.clone(), config: breakers, changed: Arc::clone(&keeper.changed) },
+    };
     let leaving = shutdown.child_token();
-    let follow = async {
-        let outcome = inbox.run(options, orchestrator, &shutdown).await;
+    let follow = async |inbox: Inbox, options| {
+        let outcome = inbox.run(options, orchestrator(), &leaving).await;
         leaving.cancel();
         outcome
     };
-    let (outcome, (), ()) = tokio::join!(follow, workers::run(&watch, &leaving), breakers::run(&keeper, &leaving));
-    outcome.context("following events, waits and dead letters")
+    let tokens = follow(inbox().telling_of_offsets_as("offsets of waits"), tokens);
+    let watching = async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving)) };
+    let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
+    tokens.context("following waits").and(told.context("following events and dead letters"))
+}
+
+/// The group of those that put tokens to rest.
+pub(crate) fn waits_group(topics: &Topics) -> String {
+    format!("{}-orchestrator-waits", topics.prefix())
 }

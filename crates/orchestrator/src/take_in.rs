@@ -3,7 +3,7 @@
 use bus::{Inbound, Reader, Record, RecordBatch, RegistryError, Unreadable};
 use events::breaker::BreakerNews;
 use events::cancel::Cancel;
-use events::dead_letter::{self, Class, Refused, RefusedRecord};
+use events::dead_letter::{Class, Refused, RefusedRecord};
 use events::flow_document::{FlowDocument, NotAFlow};
 use events::header;
 use events::trace::Trace;
@@ -13,7 +13,7 @@ use flow::id::TokenId;
 use flow::slip::{Hold, HoldReason};
 use service_kit::identity::Clock;
 use service_kit::trace::{Message, Span, is_on};
-use store::dead_letters::{DeadLetter, Original};
+use store::dead_letters::DeadLetter;
 use store::holds::NewHold;
 use store::jobs::ObservedEvent;
 use store::signals::NewSignal;
@@ -24,6 +24,7 @@ use crate::lanes::LongCalls;
 use crate::later;
 use crate::resume::Resumed;
 use crate::trace::cause;
+use crate::waits_group;
 
 /// The values of one batch of records.
 #[derive(Default)]
@@ -191,7 +192,7 @@ impl TakeIn {
                 },
             }
         } else if topic == self.writer.topics.dead_letters() {
-            taken_in.indexed.push(index_entry(record));
+            taken_in.indexed.push(self.index_entry(record).await.map_err(NotTaken::NotNow)?);
         } else if topic == self.writer.topics.flows() {
             if let Some(value) = value {
                 match FlowDocument::parse(value).and_then(|document| document.definition()) {
@@ -229,8 +230,8 @@ impl TakeIn {
             job: Some(&job),
             cause: Some(cause(&record.headers, hold.slip.job).context),
         };
-        let group = format_args!("{}-orchestrator", self.writer.topics.prefix());
-        let span = Span::process(&message, group, record.partition, record.offset);
+        let group = waits_group(&self.writer.topics);
+        let span = Span::process(&message, format_args!("{group}"), record.partition, record.offset);
         span.text("meanwhile.flow", &hold.slip.flow)
             .text("meanwhile.step", &hold.slip.step)
             .text("meanwhile.phase", hold.slip.phase.as_str())
@@ -274,29 +275,4 @@ fn token(signal: &Signal) -> Result<TokenId, NotTaken> {
         return Err(Refused::new(Class::Unsupported, reason).into());
     };
     Ok(token)
-}
-
-fn index_entry(record: &Inbound) -> DeadLetter {
-    let burial = dead_letter::burial(record);
-    let (class, reason, attempts) = match &burial {
-        Some(burial) => (burial.failure.class.clone(), burial.failure.reason.clone(), burial.failure.attempts),
-        None => ("foreign".to_owned(), "the record has no failure headers".to_owned(), 0),
-    };
-    let original =
-        burial.map(|burial| Original { topic: burial.topic, partition: burial.partition, offset: burial.offset });
-    // Postgres' text takes no zero characters, and any producer may have written these headers.
-    let plain = |text: String| text.replace('\0', "\u{fffd}");
-    DeadLetter {
-        topic: record.topic.clone(),
-        partition: record.partition,
-        offset: record.offset,
-        original: original.map(|original| Original { topic: plain(original.topic), ..original }),
-        class: plain(class),
-        reason: plain(reason),
-        attempts,
-        key: record.key.clone(),
-        headers: record.headers.clone(),
-        value_bytes: u32::try_from(record.value.as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX),
-        at_ms: record.timestamp_ms,
-    }
 }

@@ -7,12 +7,14 @@
 mod base;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::Router;
 use service_kit::config::Shared;
 use service_kit::health::{self, Readiness};
 use service_kit::identity::{Clock, Ids};
+use service_kit::set_back::set_back;
 use service_kit::tasks::Tasks;
 use service_kit::telemetry::{self, Metrics};
 use service_kit::{CancellationToken, shutdown};
@@ -79,6 +81,19 @@ where
     outcome
 }
 
+/// The clock may be set back by so much: Kafka's client stands still for as long. Beyond it a new start is quicker.
+const SET_BACK_MAX: Duration = Duration::from_secs(30);
+
+/// Fails once the wall clock was set back by more than [`SET_BACK_MAX`].
+async fn watch_clock(clock: Clock, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Some(back) = shutdown.run_until_cancelled(set_back(&clock, SET_BACK_MAX)).await else { return Ok(()) };
+    bail!(
+        "the wall clock was set back by {} s: Kafka's client would stand still for as long, so this process leaves, to \
+         be started anew by whatever runs it",
+        back.as_secs()
+    );
+}
+
 /// Listens, starts services, and waits until all have left. `listen` is the address where the settings have none.
 ///
 /// # Errors
@@ -97,6 +112,7 @@ pub async fn serve(
     let router = health::router(process.readiness.clone(), metrics.clone());
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("metrics upkeep", metrics.upkeep(shutdown.clone()));
+    tasks.spawn("the wall clock", watch_clock(process.clock.clone(), shutdown.clone()));
     let mut host = Host { process, address, door: Some(Door { listener, health: router }), tasks };
     start(&mut host)?;
     if let Some(Door { listener, health }) = host.door {

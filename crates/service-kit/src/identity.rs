@@ -33,6 +33,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock; the system's clock stays as it is.
+    pub fn set_ms(&self, now_ms: i64) {
+        if let Some(manual) = &self.0 {
+            manual.store(now_ms, Ordering::SeqCst);
+        }
+    }
+
     /// Moves a manual clock on; the system's clock stays as it is.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {

@@ -13,6 +13,7 @@ mod error_chain;
 pub mod health;
 pub mod identity;
 pub mod retry;
+pub mod set_back;
 pub mod shutdown;
 mod stop;
 pub mod tasks;

@@ -3,7 +3,8 @@
 with waiting as (
     select job, branch, hop
     from orchestrator.holds
-    where downstream = $1 and reason = 'breaker' and held_at >= coalesce(timestamptz 'epoch' + $3::bigint * interval '1 microsecond', '-infinity')
+    where downstream = $1 and reason = 'breaker'
+        and held_at >= coalesce(timestamptz 'epoch' + $3::bigint * interval '1 microsecond', '-infinity')
     order by held_at
     limit $2
     for update skip locked

@@ -1,8 +1,8 @@
 //! `orchestrator.breakers`: the breakers of downstreams, and the holds that wait for them. Decisions are the caller's;
 //! the clock is Postgres'.
 //!
-//! Invariant: whoever changes a breaker, or adds a hold that waits for it, locks its row. So no hold is left behind by a
-//! breaker that has just been closed.
+//! Invariant: whoever changes a breaker, or adds a hold that waits for it, locks its row. So no hold is left behind by
+//! a breaker that has just been closed.
 
 use events::record::Record;
 

@@ -23,6 +23,9 @@ pub struct DeadLetter {
     pub class: String,
     /// The reason, for a person.
     pub reason: String,
+    /// The flow and the step that it is about, where the record tells.
+    pub flow: Option<String>,
+    pub step: Option<String>,
     pub attempts: u32,
     /// The record's key.
     pub key: Option<Vec<u8>>,
@@ -54,17 +57,18 @@ pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
     sqlx::query!(
         r#"insert into orchestrator.dead_letters (
             topic, partition, "offset", original_topic, original_partition, original_offset,
-            class, reason, attempts, key, headers, value_bytes, at
+            class, reason, flow, step, attempts, key, headers, value_bytes, at
          )
          select
             topic, partition, "offset", original_topic, original_partition, original_offset,
-            class, reason, attempts, key, headers, value_bytes, to_timestamp(at_ms / 1000.0)
+            class, reason, flow, step, attempts, key, headers, value_bytes, to_timestamp(at_ms / 1000.0)
          from unnest(
             $1::text[], $2::integer[], $3::bigint[], $4::text[], $5::integer[], $6::bigint[],
-            $7::text[], $8::text[], $9::integer[], $10::bytea[], $11::bytea[], $12::integer[], $13::bigint[]
+            $7::text[], $8::text[], $9::text[], $10::text[], $11::integer[], $12::bytea[], $13::bytea[],
+            $14::integer[], $15::bigint[]
          ) as letter (
             topic, partition, "offset", original_topic, original_partition, original_offset,
-            class, reason, attempts, key, headers, value_bytes, at_ms
+            class, reason, flow, step, attempts, key, headers, value_bytes, at_ms
          )
          on conflict (topic, partition, "offset") do nothing"#,
         &letters.iter().map(|letter| letter.topic.as_str()).collect::<Vec<_>>() as &[&str],
@@ -75,6 +79,8 @@ pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
         &originals().map(|original| original.map(|o| o.offset)).collect::<Vec<_>>() as &[Option<i64>],
         &letters.iter().map(|letter| storable(&letter.class)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| storable(&letter.reason)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| letter.flow.as_deref().map(storable)).collect::<Vec<_>>() as &[Option<String>],
+        &letters.iter().map(|letter| letter.step.as_deref().map(storable)).collect::<Vec<_>>() as &[Option<String>],
         &letters.iter().map(|letter| signed(letter.attempts)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| letter.key.as_deref()).collect::<Vec<_>>() as &[Option<&[u8]>],
         &letters.iter().map(|letter| headers::encode_headers(&letter.headers)).collect::<Vec<_>>(),

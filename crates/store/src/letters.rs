@@ -59,6 +59,9 @@ pub struct Choice {
     pub class: Option<String>,
     /// The topic in which they failed.
     pub original_topic: Option<String>,
+    /// The flow and the step that they are about.
+    pub flow: Option<String>,
+    pub step: Option<String>,
     /// Put there at this time or later, in milliseconds since the Unix epoch.
     pub since_ms: Option<i64>,
     /// Put there before this time.
@@ -129,6 +132,8 @@ struct Row {
     original_offset: Option<i64>,
     class: String,
     reason: String,
+    flow: Option<String>,
+    step: Option<String>,
     attempts: i32,
     key: Option<Vec<u8>>,
     headers: Vec<u8>,
@@ -157,6 +162,8 @@ impl TryFrom<Row> for Letter {
                 original,
                 class: row.class,
                 reason: row.reason,
+                flow: row.flow,
+                step: row.step,
                 attempts: unsigned(row.attempts),
                 key: row.key,
                 headers: headers::decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?,
@@ -174,7 +181,7 @@ pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_ma
     let rows = sqlx::query_as!(
         Row,
         r#"select letter.topic, letter.partition, letter."offset", original_topic, original_partition, original_offset,
-                  class, letter.reason, attempts, key, headers, value_bytes,
+                  class, letter.reason, flow, step, attempts, key, headers, value_bytes,
                   (extract(epoch from at) * 1000000)::bigint as "at_us!", settled.action as "action?",
                   settled.reason as "settled_reason?",
                   (extract(epoch from settled.settled_at) * 1000)::bigint as "settled_at_ms?"
@@ -183,17 +190,21 @@ pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_ma
            where letter.topic = $1
              and ($2::text is null or class = $2)
              and ($3::text is null or original_topic = $3)
-             and ($4::bigint is null or at >= to_timestamp($4 / 1000.0))
-             and ($5::bigint is null or at < to_timestamp($5 / 1000.0))
-             and ($6::boolean or settled.action is null)
-             and ($7::bigint is null
+             and ($4::text is null or flow = $4)
+             and ($5::text is null or step = $5)
+             and ($6::bigint is null or at >= to_timestamp($6 / 1000.0))
+             and ($7::bigint is null or at < to_timestamp($7 / 1000.0))
+             and ($8::boolean or settled.action is null)
+             and ($9::bigint is null
                   or (at, letter.partition, letter."offset")
-                     < (timestamptz 'epoch' + $7 * interval '1 microsecond', $8::integer, $9::bigint))
+                     < (timestamptz 'epoch' + $9 * interval '1 microsecond', $10::integer, $11::bigint))
            order by at desc, letter.partition desc, letter."offset" desc
-           limit $10"#,
+           limit $12"#,
         choice.topic,
         choice.class,
         choice.original_topic,
+        choice.flow,
+        choice.step,
         choice.since_ms,
         choice.until_ms,
         choice.settled_too,
@@ -212,7 +223,7 @@ pub async fn find(pool: &Pool, topic: &str, place: Place) -> Result<Option<Lette
     let row = sqlx::query_as!(
         Row,
         r#"select letter.topic, letter.partition, letter."offset", original_topic, original_partition, original_offset,
-                  class, letter.reason, attempts, key, headers, value_bytes,
+                  class, letter.reason, flow, step, attempts, key, headers, value_bytes,
                   (extract(epoch from at) * 1000000)::bigint as "at_us!", settled.action as "action?",
                   settled.reason as "settled_reason?",
                   (extract(epoch from settled.settled_at) * 1000)::bigint as "settled_at_ms?"
@@ -242,15 +253,19 @@ pub async fn counts(pool: &Pool, choice: &Choice) -> Result<Vec<(String, u64)>, 
              left join ingest.settled_letters settled using (topic, partition, "offset")
              where letter.topic = $1
                and ($2::text is null or original_topic = $2)
-               and ($3::bigint is null or at >= to_timestamp($3 / 1000.0))
-               and ($4::bigint is null or at < to_timestamp($4 / 1000.0))
+               and ($3::text is null or flow = $3)
+               and ($4::text is null or step = $4)
+               and ($5::bigint is null or at >= to_timestamp($5 / 1000.0))
+               and ($6::bigint is null or at < to_timestamp($6 / 1000.0))
                and settled.action is null
              order by at desc, letter.partition desc, letter."offset" desc
-             limit $5
+             limit $7
            ) as newest
            group by class order by count(*) desc, class"#,
         choice.topic,
         choice.original_topic,
+        choice.flow,
+        choice.step,
         choice.since_ms,
         choice.until_ms,
         COUNTED_MAX,

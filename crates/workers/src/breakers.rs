@@ -66,8 +66,8 @@ impl fmt::Debug for Breakers {
 }
 
 impl Breakers {
-    /// Knows of none. The second value is for [`crate::followed::follow`]; the receiver becomes true once all states are
-    /// known.
+    /// Knows of none. The second value is for [`crate::followed::follow`]; the receiver becomes true once all states
+    /// are known.
     pub(crate) fn new(config: BreakerConfig) -> (Arc<Self>, Following, watch::Receiver<bool>) {
         let (_, following, is_loaded) = Following::new();
         (Arc::new(Self { config, known: Mutex::default() }), following, is_loaded)

@@ -1,8 +1,8 @@
 //! Limits of downstreams: calls begun in a time, calls under way, and the share of retries among them.
 //!
-//! A limit is meant for all workers together. Each keeps its share of it: its partitions of all partitions of the queues.
-//! So together they never exceed a rate, except for the moments of a rebalance, and they fall short of it where a worker
-//! has partitions of other queues. Every worker makes one call at a time at least.
+//! A limit is meant for all workers together. Each keeps its share of it: its partitions of all partitions of the
+//! queues. So together they never exceed a rate, except for the moments of a rebalance, and they fall short of it where
+//! a worker has partitions of other queues. Every worker makes one call at a time at least.
 
 use std::collections::HashMap;
 use std::sync::Arc;

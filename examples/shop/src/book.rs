@@ -153,6 +153,7 @@ impl Book {
             | Simulate::Declined
             | Simulate::Slow(_)
             | Simulate::TimeoutAfterEffect(_)
+            | Simulate::Once(_)
             | Simulate::UndoError
             | Simulate::UndoFlaky(_) => false,
         };
@@ -164,6 +165,9 @@ impl Book {
         let entry = self.entry(key, &wish.order, wish.simulate);
         match &entry.standing {
             Standing::Pending => {}
+            Standing::Done(..) if matches!(wish.simulate, Simulate::Once(_)) => {
+                return Answer::problem(409, "It was done", "This service does no work twice, and repeats no answer.");
+            }
             Standing::Done(answer, _) | Standing::Refused(answer) => {
                 return Answer { replayed: true, ..answer.clone() };
             }
@@ -325,7 +329,8 @@ fn failure(simulate: Simulate) -> Answer {
         | Simulate::OutOfStock
         | Simulate::Declined
         | Simulate::Slow(_)
-        | Simulate::TimeoutAfterEffect(_) => (500, None),
+        | Simulate::TimeoutAfterEffect(_)
+        | Simulate::Once(_) => (500, None),
     };
     Answer { retry_after_s, ..Answer::problem(status, "A failure on request", "`simulate` asked for it.") }
 }

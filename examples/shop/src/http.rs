@@ -55,7 +55,7 @@ async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -
     }
     // Bound by a statement of its own: the lock is let go before any wait.
     let answer = service.book.lock().create(&key, &wish, &traceparent);
-    if let Simulate::TimeoutAfterEffect(wait) = wish.simulate {
+    if let Simulate::TimeoutAfterEffect(wait) | Simulate::Once(wait) = wish.simulate {
         tokio::time::sleep(wait).await;
     }
     respond(&answer)

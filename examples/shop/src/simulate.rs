@@ -29,6 +29,8 @@ pub(crate) enum Simulate {
     Slow(Duration),
     /// Does it, then waits, and answers after the caller has given up. Every repetition waits too.
     TimeoutAfterEffect(Duration),
+    /// Does it, waits, then answers. It does not honour keys: a repetition is refused for good, with 409.
+    Once(Duration),
     /// 500 until mended.
     Error,
     /// This status, without an effect.
@@ -57,6 +59,7 @@ impl Simulate {
             "busy" => Self::Busy(number(2)?),
             "slow" => Self::Slow(wait(SLOW_MS)?),
             "timeout_after_effect" => Self::TimeoutAfterEffect(wait(TIMEOUT_MS)?),
+            "once" => Self::Once(wait(0)?),
             "error" => Self::Error,
             "status" => Self::Status(number(500)?.try_into().unwrap_or(500)),
             "undo_error" => Self::UndoError,
@@ -64,7 +67,8 @@ impl Simulate {
             _ => {
                 return Err(format!(
                     "simulate `{text}` is not known; known are out_of_stock, declined, flaky[:CALLS], busy[:SECONDS], \
-                     slow[:MS], timeout_after_effect[:MS], error, status:CODE, undo_error, undo_flaky[:CALLS]"
+                     slow[:MS], timeout_after_effect[:MS], once[:MS], error, status:CODE, undo_error, \
+                     undo_flaky[:CALLS]"
                 ));
             }
         })
@@ -85,6 +89,7 @@ mod tests {
             ("slow:250", Simulate::Slow(Duration::from_millis(250))),
             ("slow:999999999", Simulate::Slow(Duration::from_secs(120))),
             ("timeout_after_effect", Simulate::TimeoutAfterEffect(Duration::from_secs(10))),
+            ("once", Simulate::Once(Duration::ZERO)),
             ("status:429", Simulate::Status(429)),
         ] {
             assert_eq!(Simulate::parse(text), Ok(simulate), "{text}");

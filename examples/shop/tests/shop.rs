@@ -154,6 +154,17 @@ async fn a_time_out_after_the_effect_leaves_the_effect() {
 }
 
 #[tokio::test]
+async fn a_service_may_take_a_repetition_for_a_wrong_call() {
+    let test = Test::start().await;
+    for expected in [201, 409, 409] {
+        assert_eq!(test.charge("k1", "o1", json!("once")).await.status.as_u16(), expected);
+    }
+    assert_eq!(complaints(&test, &[("o1", true)]), [""; 0]);
+    assert_eq!(test.refund("k1").await.as_u16(), 204);
+    assert_eq!(test.charge("k1", "o1", json!("once")).await.status.as_u16(), 410);
+}
+
+#[tokio::test]
 async fn failures_can_be_asked_for() {
     let test = Test::start().await;
     assert_eq!(test.charge("k1", "o1", json!("declined")).await.status.as_u16(), 402);

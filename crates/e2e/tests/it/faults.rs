@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use test_kit::{Line, LineState, Role, Server, SlowDisk};
+use test_kit::{Line, LineState, MeanwhileProcess, Role, Server, SlowDisk};
 
 use crate::chance::{Chance, TellSeed, seed};
 use crate::load::{Load, pass};
-use crate::stage::Stage;
+use crate::stage::{PATIENCE, Stage};
 use crate::turn::alone;
 
 /// The load keeps so many jobs in flight.
@@ -21,6 +21,8 @@ const PAUSE: Duration = Duration::from_secs(6);
 const SERVICE_SILENCE: Duration = Duration::from_secs(2);
 /// A clock jumps by so many seconds at most: less than any deadline of the load.
 const CLOCK_JUMP_MAX_S: u64 = 1_200;
+/// A process stays if its clock is set back by so many seconds at most (`process::SET_BACK_MAX`).
+const SET_BACK_MAX_S: i64 = 30;
 /// So long the long run goes on, unless `FAULT_MINUTES` says otherwise.
 const MINUTES: u64 = 10;
 
@@ -109,7 +111,7 @@ impl Fault {
             Self::FillDisk(_) => system.postgres().fill_disk().unwrap(),
             Self::SlowDisk(Server::Kafka, fsync) => return Some(system.kafka().slow_disk(fsync).await.unwrap()),
             Self::SlowDisk(_, fsync) => return Some(system.postgres().slow_disk(fsync).await.unwrap()),
-            Self::Clock(place, seconds) => system.roles()[place].clock().set(seconds).unwrap(),
+            Self::Clock(place, seconds) => set_clock(&mut system.roles()[place], seconds, seconds).await,
             Self::Line(role, server, state) => system.line(role, server).set(state),
             Self::Service(service, state) => services[service].set(state),
         }
@@ -140,10 +142,22 @@ impl Fault {
             Self::PauseServer(Server::Registry) => system.registry().resume(),
             // It ends with what was kept.
             Self::SlowDisk(..) => {}
-            Self::Clock(place, _) => system.roles()[place].clock().set(0).unwrap(),
+            Self::Clock(place, seconds) => set_clock(&mut system.roles()[place], 0, -seconds).await,
             Self::Line(role, server, _) => system.line(role, server).set(LineState::Whole),
             Self::Service(service, _) => services[service].set(LineState::Whole),
         }
+    }
+}
+
+/// Moves a role's clock to this many seconds ahead, a change by `by`. A process whose clock is set back by more than
+/// half a minute leaves: Kafka's client would stand still for as long. It is started again, as what runs it does.
+async fn set_clock(role: &mut MeanwhileProcess, to: i64, by: i64) {
+    role.clock().set(to).unwrap();
+    if by < -SET_BACK_MAX_S {
+        let left = role.process().wait_for_exit(PATIENCE).await.unwrap();
+        assert!(!left.success(), "it says that something was wrong");
+        assert!(role.process().log_tail().contains("the wall clock was set back by"), "{}", role.process().log_tail());
+        role.restart().unwrap();
     }
 }
 

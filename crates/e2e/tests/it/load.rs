@@ -67,6 +67,8 @@ fn draw(chance: &mut Chance, slow_ms_max: u64) -> (&'static str, Value) {
         8..14 => json!({ "inventory": inventory, "payment": payment, "shipping": "flaky:2" }),
         14..18 => json!({ "inventory": inventory, "payment": "busy:1", "shipping": shipping }),
         18..20 => json!({ "inventory": "undo_flaky:2", "payment": payment, "shipping": "out_of_stock" }),
+        // Services that do not honour keys, of which whoever repeats a call learns nothing.
+        23..29 => json!({ "inventory": inventory, "payment": format!("once:{}", chance.below(slow_ms_max)) }),
         21..23 => return ("consent", small_order(&customer, json!({}))),
         20 => return ("patient", small_order(&customer, json!({ "payment": "timeout_after_effect:3000" }))),
         _ => json!({ "inventory": inventory, "payment": payment, "shipping": shipping }),

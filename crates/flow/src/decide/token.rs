@@ -214,8 +214,8 @@ impl<'a> Token<'a> {
         self.turn_back(failure)
     }
 
-    /// Another attempt: soon and in this process, or later and by a hold. A probe is no attempt of the step: the token is
-    /// where it was before, in front of the breaker.
+    /// Another attempt: soon and in this process, or later and by a hold. A probe is no attempt of the step: the token
+    /// is where it was before, in front of the breaker.
     fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
         if self.is_probe {
             return self.unchanged();

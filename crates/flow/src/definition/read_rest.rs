@@ -109,7 +109,8 @@ fn on_timeout(reader: &mut Reader<'_>, node: &Node, id: &str) -> Option<OnTimeou
     }
 }
 
-/// The steps that a wait in vain, or a fallback, jumps over, to the step with this id, may not have been run when that begins.
+/// The steps that a wait in vain, or a fallback, jumps over, to the step with this id, may not have been run when that
+/// begins.
 pub(super) fn note_jumped_over(steps: &[Step], id: &str, earlier: &mut [Earlier]) {
     let jumps = |step: &&Step| step.jump() == Some(id);
     for from in steps.iter().filter(jumps) {

@@ -31,8 +31,10 @@ pub(crate) struct Filter {
     pub(super) class: Option<String>,
     /// The topic in which the record failed.
     pub(super) topic: Option<String>,
-    /// The flow of a parked job.
+    /// The flow that they are about.
     pub(super) flow: Option<String>,
+    /// The step that a record is about.
+    pub(super) step: Option<String>,
     /// RFC 3339.
     pub(super) since: Option<String>,
     pub(super) until: Option<String>,
@@ -45,14 +47,15 @@ pub(crate) struct Filter {
 
 impl Filter {
     fn letters(&self, topic: String) -> Result<Option<Choice>, Problem> {
-        // A record that cannot be read names no flow.
-        if self.flow.is_some() || self.class.as_deref() == Some(PARKED) {
+        if self.class.as_deref() == Some(PARKED) {
             return Ok(None);
         }
         Ok(Some(Choice {
             topic,
             class: self.class.clone(),
             original_topic: self.topic.clone(),
+            flow: self.flow.clone(),
+            step: self.step.clone(),
             since_ms: time("since", self.since.as_deref())?,
             until_ms: time("until", self.until.as_deref())?,
             settled_too: self.settled,
@@ -178,6 +181,11 @@ pub(super) fn document(letter: &Letter) -> Value {
         "value_bytes": inner.value_bytes,
         "status": settled.as_ref().map_or("open", |settled| settled.action.as_str()),
     });
+    for (name, value) in [("flow", &inner.flow), ("step", &inner.step)] {
+        if let Some(value) = value {
+            document[name] = value.as_str().into();
+        }
+    }
     if let Some(original) = &inner.original {
         let (topic, partition, offset) = (&original.topic, original.partition, original.offset);
         document["failed_in"] = json!({ "topic": topic, "partition": partition, "offset": offset });

@@ -26,6 +26,8 @@ pub(crate) struct Order {
     #[serde(default)]
     flow: Option<String>,
     #[serde(default)]
+    step: Option<String>,
+    #[serde(default)]
     since: Option<String>,
     #[serde(default)]
     until: Option<String>,
@@ -52,6 +54,7 @@ impl Order {
             class: self.class.clone(),
             topic: self.topic.clone(),
             flow: self.flow.clone(),
+            step: self.step.clone(),
             since: self.since.clone(),
             until: self.until.clone(),
             settled: false,

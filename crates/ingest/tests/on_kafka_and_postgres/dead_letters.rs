@@ -34,6 +34,8 @@ async fn bury(ground: &Ground, class: &str, value: &str, redrives: u32, at_ms: i
         original: Some(Original { topic: failed.topic, partition: 1, offset: 7 }),
         class: class.to_owned(),
         reason: "why it failed".to_owned(),
+        flow: serde_json::from_str::<Value>(value).ok().and_then(|value| value["flow"].as_str().map(str::to_owned)),
+        step: None,
         attempts: 1,
         key: letter.key,
         headers: letter.headers,
@@ -86,6 +88,10 @@ async fn they_are_listed_newest_first_chosen_counted_and_read_page_by_page() {
     assert_eq!(ids(&early).len(), 2, "{}", early.text);
     let elsewhere = api.get("/v1/dead-letters?topic=elsewhere").await;
     assert_eq!((ids(&elsewhere).len(), &elsewhere.json["counts"]), (0, &json!({})));
+    let (order, other) = (api.get("/v1/dead-letters?flow=order").await, api.get("/v1/dead-letters?flow=other").await);
+    assert_eq!((ids(&order).len(), ids(&other).len(), &other.json["counts"]), (5, 0, &json!({})));
+    assert_eq!(order.json["dead_letters"][0]["flow"], "order");
+    assert_eq!(ids(&api.get("/v1/dead-letters?flow=order&step=charge").await).len(), 0);
     for wrong in ["limit=0", "limit=1001", "after=x", "since=yesterday", "colour=red"] {
         let answer = api.get(&format!("/v1/dead-letters?{wrong}")).await;
         assert_eq!((answer.status, answer.problem()), (400, "bad-request"), "{wrong}");

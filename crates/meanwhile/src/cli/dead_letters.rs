@@ -45,9 +45,12 @@ pub(crate) struct ChoiceArgs {
     /// Records that failed in this topic
     #[arg(long)]
     topic: Option<String>,
-    /// Parked jobs of this flow
+    /// About this flow
     #[arg(long)]
     flow: Option<String>,
+    /// About this step
+    #[arg(long)]
+    step: Option<String>,
     /// From this time on, such as 2026-01-05T09:30:00Z
     #[arg(long)]
     since: Option<String>,
@@ -58,8 +61,8 @@ pub(crate) struct ChoiceArgs {
 
 impl ChoiceArgs {
     pub(crate) fn choice(self) -> Choice {
-        let Self { class, topic, flow, since, until } = self;
-        Choice { class, topic, flow, since, until }
+        let Self { class, topic, flow, step, since, until } = self;
+        Choice { class, topic, flow, step, since, until }
     }
 }
 

@@ -3,7 +3,7 @@
 use events::cancel::Cancel;
 use events::dead_letter::{self, Failure, burial};
 use events::wait::{Signal, Wait};
-use events::{Inbound, Record, cancel_record, event_record, wait_record};
+use events::{Inbound, Record, cancel_record, encode_event, encode_slip, event_record, wait_record};
 use flow::event::{EventKind, JobStatus};
 use flow::slip::{Hold, HoldReason};
 use serde_json::json;
@@ -179,5 +179,34 @@ async fn dead_letters_are_indexed_where_they_lie_and_foreign_records_too() {
     let foreign = letters.iter().find(|letter| letter.class == "foreign").unwrap();
     assert_eq!((foreign.original.as_ref(), foreign.value_bytes), (None, 15));
     assert!(refused(&ground).is_empty(), "a dead letter is not buried again");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_says_which_flow_and_step_it_is_about_where_its_record_tells() {
+    let ground = Ground::new().await;
+    let running = start(&ground);
+    let (topics, job) = (&ground.topics, sample_job());
+    let slip = encode_slip(&ground.writers, &sample_slip(job, 2)).unwrap();
+    let event = sample_event(job, EventKind::JobAccepted, JobStatus::Accepted, 0);
+    let event = encode_event(&ground.writers, &event).unwrap();
+    let failed = [
+        (topics.steps("default"), "default/order/k", slip),
+        (topics.steps("default"), "default/refund/k", b"noise".to_vec()),
+        (topics.steps("default"), "no key of ours", b"noise".to_vec()),
+        (topics.events(), "k", event),
+        (topics.commands(), "k", br#"{"flow": "invoice"}"#.to_vec()),
+        (topics.commands(), "k", b"{".to_vec()),
+    ];
+    for (nth, (topic, key, value)) in failed.iter().enumerate() {
+        let offset = i64::try_from(nth).unwrap();
+        let (key, value) = (Some(key.as_bytes().to_vec()), Some(value.clone()));
+        let record = Inbound { topic: topic.clone(), offset, key, value, ..Inbound::default() };
+        ground.send(&dead_letter::record(topics, &record, &Failure::once("refused", "why", 5))).await;
+    }
+    until(&ground, "select count(*) from orchestrator.dead_letters", "6").await;
+    let about = "select string_agg(coalesce(flow, '-') || '/' || coalesce(step, '-'), ' ' order by original_offset)
+                 from orchestrator.dead_letters";
+    assert_eq!(ground.sql(about), "order/s refund/- -/- order/- invoice/- -/-");
     running.stop().await;
 }

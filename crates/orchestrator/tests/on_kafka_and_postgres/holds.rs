@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use events::wait::Wait;
 use events::{decode_slip, slip_record, wait_record};
+use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
 use flow::slip::{Hold, HoldReason};
-use test_kit::{Ground, TEST_TRACE, sample_job, sample_slip};
+use test_kit::{Ground, TEST_TRACE, sample_event, sample_job, sample_slip};
 
 use crate::stage::{PATIENCE, start, start_with, start_zombie, until, until_taken_in};
 
@@ -131,4 +132,29 @@ async fn records_of_holds_are_deleted_once_they_are_taken_in_and_old_enough() {
     until_taken_in(&ground, &waits, 23).await;
     until(&ground, "select count(*) from orchestrator.holds", "1").await;
     last.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_projection_that_is_behind_delays_no_token() {
+    let ground = Ground::new().await;
+    ground.sql(
+        "create table public.blocked as select 1;
+         create function public.wait() returns trigger language plpgsql security definer as
+            $$ begin
+                while exists (select from public.blocked) loop perform pg_sleep(0.05); end loop;
+                return new;
+            end $$;
+         create trigger wait before insert on orchestrator.jobs for each row execute function public.wait()",
+    );
+    let running = start(&ground);
+    ground.tell(&sample_event(sample_job(), EventKind::JobAccepted, JobStatus::Accepted, 0)).await;
+    let waiting = "select count(*) from pg_stat_activity
+                   where datname = current_database() and wait_event = 'PgSleep'";
+    until(&ground, waiting, "1").await;
+    hold(&ground, sample_job(), HoldReason::Backoff, Some(1)).await;
+    until(&ground, "select count(*) from outbox.messages where topic like '%.steps.default'", "1").await;
+    assert_eq!(ground.sql("select count(*) from orchestrator.jobs"), "0");
+    ground.sql("truncate public.blocked");
+    until_taken_in(&ground, &ground.topics.events(), 1).await;
+    running.stop().await;
 }

@@ -1,5 +1,5 @@
 use store::dead_letters::{DeadLetter, Original, forget, index};
-use store::letters::{Choice, list};
+use store::letters::{Choice, counts, list};
 use store::{Pool, Role};
 
 use crate::database::Database;
@@ -22,6 +22,8 @@ async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
         original: Some(Original { topic: "t.commands".to_owned(), partition: 0, offset: 17 }),
         class: "bad-json".to_owned(),
         reason: "expected a value at line 1 column 1".to_owned(),
+        flow: Some("order".to_owned()),
+        step: Some("charge".to_owned()),
         attempts: 1,
         key: Some(vec![0, 255]),
         headers: vec![("a".to_owned(), Some(vec![1])), ("b".to_owned(), None)],
@@ -31,6 +33,8 @@ async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
     let bare = DeadLetter {
         offset: 6,
         original: None,
+        flow: None,
+        step: None,
         reason: "holds a NUL: \0".to_owned(),
         key: None,
         headers: Vec::new(),
@@ -46,6 +50,15 @@ async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
     let bare = DeadLetter { reason: "holds a NUL: \u{fffd}".to_owned(), ..bare };
     assert_eq!(newest(&reader, 10).await.unwrap(), [letter.clone(), bare]);
     assert_eq!(newest(&reader, 1).await.unwrap(), std::slice::from_ref(&letter));
+    let of = async |flow: Option<&str>, step: Option<&str>| {
+        let topic = "t.dead-letters".to_owned();
+        let choice =
+            Choice { topic, flow: flow.map(str::to_owned), step: step.map(str::to_owned), ..Choice::default() };
+        let counted: u64 = counts(&reader, &choice).await.unwrap().iter().map(|(_, count)| count).sum();
+        (list(&reader, &choice, None, 10).await.unwrap().len(), counted)
+    };
+    assert_eq!([of(Some("order"), None).await, of(None, Some("charge")).await], [(1, 1); 2]);
+    assert_eq!([of(Some("other"), None).await, of(Some("order"), Some("ship")).await], [(0, 0); 2]);
     let now_ms = "select (extract(epoch from now()) * 1000)::bigint";
     let now_ms: i64 = sqlx::query_scalar(now_ms).fetch_one(&mut database.superuser().await).await.unwrap();
     let age_ms = |at_ms: i64| now_ms - at_ms;
