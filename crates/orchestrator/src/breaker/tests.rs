@@ -99,14 +99,18 @@ fn the_rest_passes_at_a_rate_that_grows_and_the_breaker_closes_when_none_is_left
     failing(&mut breaker);
     due(&mut breaker, 50);
     assert!(probed(&mut breaker, true));
-    let (mut held, mut ticks, mut first_second) = (49, 0, 0);
+    let (mut held, mut ticks, mut first_second, mut rate) = (49, 0, 0, 0.0);
     while Phase::of(&breaker) == Phase::Recovering {
         let passed = due(&mut breaker, held);
         held -= passed;
         ticks += 1;
-        first_second += if ticks <= 10 { passed } else { 0 };
+        if ticks <= 10 {
+            first_second += passed;
+            rate = breaker.release_per_s;
+        }
     }
     assert!((10..=20).contains(&first_second), "{first_second}");
+    assert!((19.9..20.1).contains(&rate), "twice as many after a second: {rate}");
     assert!(held == 0 && ticks > 10, "{held} after {ticks}");
     is(&breaker, Phase::Closed, Some(100));
     due(&mut breaker, 0);
