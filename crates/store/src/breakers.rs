@@ -146,12 +146,13 @@ pub async fn take_held(tx: &mut Tx, downstream: &str, holds_max: u32, from_us: O
         .fetch_all(tx.raw())
         .await?;
     let last_held_at_us = rows.last().map(|row| row.held_at_us);
-    let record = |row: (String, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>)| {
-        let headers = decode_headers(&row.3).map_err(|error| Error::Corrupt(error.to_string()))?;
-        Ok(Record { topic: row.0, key: row.1, value: row.2, headers })
-    };
-    let records: Result<Vec<Record>, Error> =
-        rows.into_iter().map(|row| record((row.topic, row.key, row.value, row.headers))).collect();
+    let records: Result<Vec<Record>, Error> = rows
+        .into_iter()
+        .map(|row| {
+            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            Ok(Record { topic: row.topic, key: row.key, value: row.value, headers })
+        })
+        .collect();
     Ok(Taken { records: records?, last_held_at_us })
 }
 

@@ -25,6 +25,7 @@ async fn start(workers: u32) -> Stage {
         builder
             .role(Role::Workers, workers)
             .variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "6000")
+            .variable("MEANWHILE__WORKERS__BREAKERS__CALLS_MIN", "20")
             .variable("MEANWHILE__ORCHESTRATOR__BREAKERS__PAUSE_MS", pause_ms.as_str())
             .variable("MEANWHILE__ORCHESTRATOR__BREAKERS__PAUSE_MS_MAX", pause_ms.as_str())
             .variable("MEANWHILE__ORCHESTRATOR__BREAKERS__RELEASE_PER_S", "50")
