@@ -9,11 +9,13 @@ demo: ## five orders through the whole system, on this machine (EXIT=1: end when
 	scripts/tools/install demo
 	scripts/tools/demo $(if $(EXIT),--exit)
 
-# One build of everything, so that binaries and tests share their dependencies.
+# One build of everything, so that binaries and tests share their dependencies. Three tests at once on two processors:
+# most of them wait most of the time.
 test: ## everything, against a real Kafka, schema registry and Postgres
 	scripts/tools/install
 	cargo build --locked --workspace --all-targets
-	MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/tools/with-test-stack cargo test --workspace --no-fail-fast $(TESTS)
+	RUST_TEST_THREADS=3 MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/tools/with-test-stack \
+		cargo test --workspace --no-fail-fast $(TESTS)
 
 test-traces: ## the shape of traces, against a real Jaeger (the first time it is compiled: ten minutes)
 	scripts/tools/install traces

@@ -28,11 +28,14 @@ pub(crate) struct Options {
     /// Seconds of that measurement
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Let the relay poll the table in place of reading the log
+    #[arg(long)]
+    polling: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rows: 200_000, rate: 200, seconds: 20 }
+        Self { rows: 200_000, rate: 200, seconds: 20, polling: false }
     }
 }
 
@@ -43,6 +46,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(servers: &Servers, options: &Options, report: &mut Report) -> Result<()> {
     let mut system = System::prepare(servers).await?;
+    if options.polling {
+        system.migrate(&["--outbox-reader", "polling"]).await?;
+    }
     let pool = Pool::open(&store::Settings::new(&system.database_url), store::Role::Ingest)?;
     let mut tail = Tail::start(&servers.settings(), &system.topics.events(), FETCH_WAIT_MAX).await?;
     drain(servers, options, &mut system, &pool, &mut tail, report).await?;

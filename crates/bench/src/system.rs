@@ -61,6 +61,12 @@ struct Worker {
 }
 
 impl System {
+    /// Runs `meanwhile migrate` once more.
+    pub(crate) async fn migrate(&self, arguments: &[&str]) -> Result<()> {
+        meanwhile(&[&["migrate"], arguments].concat(), &self.variables).await.context("meanwhile migrate")?;
+        Ok(())
+    }
+
     /// Fresh topics and a fresh database with the benchmark's flow; no role yet.
     pub(crate) async fn prepare(servers: &Servers) -> Result<Self> {
         let prefix = prefix();

@@ -9,15 +9,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::callback::Callbacks;
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
-use crate::slip::{Hold, Phase, ReleasedBy, Slip};
+use crate::slip::{Hold, Phase, Slip};
 
 mod answer;
 mod backoff;
 mod body;
 mod call;
+mod cancelled;
+mod completion;
 mod downstream;
 mod output;
 mod pause;
@@ -26,7 +29,8 @@ mod token;
 
 pub use answer::classify;
 pub use call::prepare;
-pub use downstream::{Busy, Told, downstream, host_of, told, wait_for_downstream};
+pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
+pub use downstream::{Busy, Told, downstream, host_of, told, told_by, wait_for_downstream};
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };
@@ -57,6 +61,8 @@ pub struct Env {
     pub vars: BTreeMap<String, String>,
     /// `secrets.*`: never stored, never logged.
     pub secrets: BTreeMap<String, String>,
+    /// The means to make the URLs of callbacks.
+    pub callbacks: Callbacks,
 }
 
 /// The call that a slip asks for.
@@ -85,8 +91,8 @@ pub struct HttpCall {
     pub body: Option<Vec<u8>>,
     /// The time limit of the whole attempt.
     pub timeout_ms: u64,
-    /// The value of the `Idempotency-Key` header.
-    pub idempotency_key: String,
+    /// The value of the `Idempotency-Key` header; none for a request that only reads.
+    pub idempotency_key: Option<String>,
 }
 
 /// A native step, ready to be called.
@@ -209,6 +215,18 @@ pub enum Outcome {
         /// The step's output.
         output: Value,
     },
+    /// The other side has taken the work, and will tell of its end, or can be asked for it.
+    Accepted {
+        /// The answer as `{status, body}`, where somebody reads it.
+        response: Value,
+        /// The other side asked for at least this delay.
+        retry_after_ms: Option<u64>,
+    },
+    /// The poll tells that the work is not done, or tells nothing now.
+    NotYet {
+        /// The other side asked for at least this delay.
+        retry_after_ms: Option<u64>,
+    },
     /// It was not done, or not certainly.
     Failed {
         /// The failure.
@@ -307,11 +325,18 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
 ///   [`settle_ms`](crate::definition::Step::settle_ms).
 /// - A step that rests lays the token to rest until its time is over or its signal comes, and goes on with what
 ///   released it. The job's deadline ends any rest.
+/// - A step whose answer only accepts the work rests until its callback comes, or until its poll says that it is over.
+///   From the acceptance on the step may have had its effect. Attempts without an answer may be called back, too: where
+///   no further one is made, the callback is waited for.
 /// - [`Outcome::Cancelled`] sends a job back. A job on its way back already is not changed by it.
 pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i64) -> Decision {
     let token = token::Token::arrived(definition, slip, now_ms);
     match (slip.phase, outcome) {
         (Phase::Forward, Outcome::Succeeded { output }) => token.succeeded(output),
+        (Phase::Forward, Outcome::Accepted { response, retry_after_ms }) => {
+            token.accepted_work(response, retry_after_ms)
+        }
+        (Phase::Forward, Outcome::NotYet { retry_after_ms }) => token.not_yet(retry_after_ms),
         (Phase::Forward, Outcome::Failed { error, retryable, effect, retry_after_ms }) => {
             token.failed(error, retryable, effect, retry_after_ms)
         }
@@ -327,9 +352,15 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
         (Phase::Undo, Outcome::Failed { error, retryable, retry_after_ms, .. }) => {
             token.undo_failed(error, retryable, retry_after_ms)
         }
-        (Phase::Undo, Outcome::Cancelled | Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled) => {
-            token.unchanged()
-        }
+        (
+            Phase::Undo,
+            Outcome::Accepted { .. }
+            | Outcome::NotYet { .. }
+            | Outcome::Cancelled
+            | Outcome::Skipped
+            | Outcome::Rests(_)
+            | Outcome::NotSignalled,
+        ) => token.unchanged(),
     }
 }
 
@@ -337,32 +368,6 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
 fn out_of_place(status: Option<u16>) -> StepError {
     let message = "the step says that there is nothing to undo, and was not asked to undo".to_owned();
     StepError { code: code::STEP_FAILED.to_owned(), message, status }
-}
-
-/// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when
-/// it was assigned. Its step may have been run already, so it is undone unless a success, or an answer that the step
-/// names in `fail_on`, says otherwise.
-pub fn redelivered(slip: Slip) -> Slip {
-    let attempt_uncertain = slip.attempt_uncertain || slip.phase == Phase::Forward;
-    Slip { attempt_uncertain, ..slip }
-}
-
-/// A slip whose call was broken off, since its job is cancelled: the call may have its effect all the same. To be given
-/// to [`advance`] with [`Outcome::Cancelled`].
-pub fn broken_off(slip: Slip) -> Slip {
-    redelivered(slip)
-}
-
-/// True if a cancel changes anything for this slip: a job on its way back is undone already.
-pub fn is_cancellable(slip: &Slip) -> bool {
-    slip.phase == Phase::Forward
-}
-
-/// True if no further attempt is to be made for this slip. `is_wanted`: somebody wants its job cancelled, as far as the
-/// caller knows. A slip that a cancel has released says so itself.
-pub fn is_cancelled(slip: &Slip, is_wanted: bool) -> bool {
-    let says_so = slip.released.as_ref().is_some_and(|released| released.by == ReleasedBy::Cancel);
-    is_cancellable(slip) && (is_wanted || says_so)
 }
 
 /// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::expression::{Evaluation, Scope, Template};
 
+mod completion;
 mod duration;
 mod input;
 pub(crate) mod key;
@@ -21,6 +22,7 @@ pub mod limit;
 mod node;
 pub mod problem;
 mod read;
+mod read_completion;
 mod read_fallback;
 mod read_limits;
 mod read_rest;
@@ -33,6 +35,7 @@ mod step;
 mod visible;
 mod yaml_number;
 
+pub use completion::{Callback, Completion, Poll};
 pub(crate) use duration::parse_ms as parse_duration_ms;
 pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};
@@ -220,7 +223,7 @@ impl Definition {
     /// job id). An error names the value that is missing; it is the caller's fault (422).
     pub fn ordering_key(&self, input: &Value, fallback: &str) -> Result<String, KeyError> {
         let Some(template) = &self.0.key else { return Ok(fallback.to_owned()) };
-        let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None });
+        let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None, more: None });
         let key = template.render_plain(&evaluation).map_err(|error| KeyError(error.to_string()))?;
         match key.len() {
             0 => Err(KeyError("it is empty".to_owned())),

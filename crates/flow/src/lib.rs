@@ -5,6 +5,7 @@
 //!
 //! Invariant: no type here knows Kafka, Postgres, Avro or HTTP servers.
 
+pub mod callback;
 pub mod canonical;
 pub mod decide;
 mod decimal;

@@ -9,7 +9,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, breakers, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry, signal, status, submit,
+    asyncapi, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry, signal,
+    status, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -37,6 +38,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/openapi.json", get(openapi::show))
         .route("/v1/jobs/{job}/retry", post(retry::retry))
         .route("/v1/jobs/{job}/signals/{name}", post(signal::send))
+        .route("/v1/callbacks/{permit}", post(callback::call_back).put(callback::call_back))
         .fallback(submit::submit_by_route)
         .with_state(api)
         .merge(problem::router())

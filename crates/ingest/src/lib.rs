@@ -17,6 +17,7 @@ use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPa
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
 use events::{Inbound, Writer};
+use flow::callback::Secrets;
 use inbox::Inbox;
 use process::{Base, Door, Process};
 use service_kit::config::{ConfigError, Sources, load};
@@ -31,6 +32,7 @@ mod accept;
 mod answer;
 mod asyncapi;
 mod breakers;
+mod callback;
 mod cancel;
 mod cancels;
 mod catalog;
@@ -90,6 +92,8 @@ pub struct Settings {
     pub database_url: String,
     /// The address at which callers reach the API; empty: the host that each request names.
     pub public_url: String,
+    /// The secrets by which the addresses of callbacks are known again; none: no callback is.
+    pub callback_secrets: Secrets,
     /// The service's own settings.
     pub config: config::Config,
 }
@@ -103,9 +107,15 @@ impl Settings {
             topics: base.topics.clone(),
             database_url: base.database_url()?,
             public_url: base.shared.public_url.clone(),
+            callback_secrets: callback_secrets(base)?,
             config: load(config::SECTION, config::DEFAULT, sources)?,
         })
     }
+}
+
+fn callback_secrets(base: &Base) -> Result<Secrets, ConfigError> {
+    let settings = &base.shared.callbacks;
+    Secrets::new(settings.secrets.clone()).map_err(|error| settings.refused(&error))
 }
 
 /// Runs until shutdown. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
@@ -128,6 +138,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         projected: Projected::default(),
         config: settings.config.clone(),
         public_url: PublicUrl::new(&settings.public_url),
+        callback_secrets: settings.callback_secrets.clone(),
         clock,
         ids,
         acceptor,

@@ -25,9 +25,9 @@ use crate::state::Api;
 use crate::submit::{IDEMPOTENT_REPLAYED, idempotency_key, parse_body, unreadable, violations};
 
 /// Bytes of a payload: it travels in a header and with the slip.
-const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Signals of one job that nothing has used yet.
-const UNUSED_MAX: u32 = 1_000;
+pub(crate) const UNUSED_MAX: u32 = 1_000;
 
 /// `POST /v1/jobs/{id}/signals/{name}`
 pub(crate) async fn send(

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
+use flow::callback::Secrets;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
@@ -20,6 +21,8 @@ pub(crate) struct Api {
     pub(crate) config: Config,
     /// The address at which callers reach the API.
     pub(crate) public_url: PublicUrl,
+    /// By these, the addresses of callbacks are known again.
+    pub(crate) callback_secrets: Secrets,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) acceptor: Acceptor,

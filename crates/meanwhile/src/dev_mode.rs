@@ -11,7 +11,8 @@ use client::Client;
 use dev::{Dev, Options};
 use process::Base;
 use service_kit::CancellationToken;
-use service_kit::config::{Shared, Sources};
+use service_kit::config::{CallbackSettings, Shared, Sources};
+use service_kit::identity::Ids;
 use setup::files;
 use workers::Workers;
 
@@ -52,6 +53,7 @@ async fn run_until(
     shared.database_url = Some(dev.database_url.clone());
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
+    certify_callbacks(&mut shared.callbacks, &listen);
     let mut base = Base::new(shared)?;
     base.bus.in_process = dev.in_process.clone();
     let target = target(&base)?;
@@ -72,6 +74,18 @@ async fn run_until(
     }
     dev.stop().await;
     Ok(())
+}
+
+/// Callbacks come to this process, and are known by a secret that nobody else has, unless the settings say otherwise.
+#[expect(clippy::disallowed_methods, reason = "chance for a secret that lives as long as this process")]
+fn certify_callbacks(callbacks: &mut CallbackSettings, listen: &str) {
+    let ids = Ids::system();
+    if callbacks.secrets.is_empty() {
+        callbacks.secrets.push(format!("{}{}", ids.uuid().simple(), ids.uuid().simple()));
+    }
+    if callbacks.url.is_empty() {
+        callbacks.url = format!("http://{}", reachable(listen));
+    }
 }
 
 /// Talks to the person at the terminal while the roles run.

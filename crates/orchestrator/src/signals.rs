@@ -2,7 +2,7 @@
 
 use events::release;
 use flow::id::JobId;
-use flow::slip::{HoldReason, ReleasedBy};
+use flow::slip::ReleasedBy;
 use store::holds::NewHold;
 use store::signals::{NewSignal, insert, take_signalled};
 use store::{Tx, outbox};
@@ -11,7 +11,7 @@ use store::{Tx, outbox};
 /// signals are for. Returns their number.
 pub(crate) async fn meet(tx: &mut Tx, holds: &[NewHold], signals: &[NewSignal]) -> Result<u64, store::Error> {
     insert(tx, signals).await?;
-    let waiting = holds.iter().filter(|hold| hold.reason == HoldReason::Signal).map(|hold| hold.token.job);
+    let waiting = holds.iter().filter(|hold| hold.signal.is_some()).map(|hold| hold.token.job);
     let mut jobs: Vec<JobId> = waiting.chain(signals.iter().map(|signal| signal.job)).collect();
     jobs.sort_unstable();
     jobs.dedup();

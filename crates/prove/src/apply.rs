@@ -97,6 +97,7 @@ fn end(state: &mut State) {
     state.slip.phase = Phase::Forward;
     state.slip.deadline_ms = None;
     state.slip.released = None;
+    state.slip.step_state = None;
     state.is_late = false;
     state.made = false;
 }

@@ -15,7 +15,7 @@ use crate::compare::{Difference, compare};
 use crate::flow_file::FlowFile;
 use crate::probe::new_job;
 use crate::scan::expressions;
-use crate::world::variable;
+use crate::world::{callbacks, variable};
 
 /// Moves of a token in one case: a flow of 100 steps with 100 attempts each, there and back.
 const MOVES_MAX: u32 = 100_000;
@@ -49,7 +49,7 @@ pub fn run_cases(flow: &FlowFile, file: &CaseFile) -> Vec<CaseReport> {
 }
 
 fn surroundings(definition: &Definition, file: &CaseFile) -> Env {
-    let mut env = Env::default();
+    let mut env = Env { callbacks: callbacks(), ..Env::default() };
     for path in expressions(definition.document()).into_iter().flat_map(|scanned| scanned.paths) {
         match path.split('.').collect::<Vec<_>>().as_slice() {
             ["env", name, ..] => drop(env.vars.insert((*name).to_owned(), variable(name))),

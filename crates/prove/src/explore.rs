@@ -15,8 +15,12 @@ use crate::state::{Rest, State};
 use crate::way::{Happening, Node, Then, then};
 use crate::world::World;
 
+mod completions;
+mod reach;
 mod rests;
 
+use completions::is_polling;
+use reach::leading_to;
 use rests::is_sleep;
 
 /// States between two reports of progress.
@@ -150,6 +154,9 @@ impl<'w> Walk<'w> {
                 None => self.call(id, state),
             },
             // Whatever the worker of this proof does not have, another one has.
+            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) if is_polling(world, state) => {
+                self.poll(id, state);
+            }
             Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) => self.call(id, state),
         }
         if state.slip.phase == Phase::Undo {
@@ -165,7 +172,7 @@ impl<'w> Walk<'w> {
     fn decided(&mut self, id: u32, state: &State, outcome: &Outcome) -> Option<What> {
         let error = match outcome {
             Outcome::Failed { error, .. } => error,
-            Outcome::Rests(_) => return Some(What::Rests),
+            Outcome::Rests(_) | Outcome::Accepted { .. } | Outcome::NotYet { .. } => return Some(What::Rests),
             Outcome::Succeeded { .. } => return Some(What::Slept),
             Outcome::NotSignalled => return Some(What::WaitedInVain),
             Outcome::NothingToUndo { .. } | Outcome::Skipped | Outcome::Cancelled => return Some(What::SkippedAnew),
@@ -206,6 +213,9 @@ impl<'w> Walk<'w> {
             }
         }
         if is_forward {
+            if slip.attempt_uncertain {
+                self.call_back(id, state);
+            }
             let done = if has_effect(step) { Change::Done } else { Change::None };
             for (done, change) in [(true, done), (false, Change::None)] {
                 let before = changed(state, change);
@@ -223,9 +233,8 @@ impl<'w> Walk<'w> {
         for (what, change) in ways {
             let mut before = changed(state, change);
             before.is_late |= is_late;
-            if let (What::Succeeds { output } | What::Signalled { output }, Phase::Forward) = (&what, state.slip.phase)
-            {
-                before.outputs.push((state.slip.step.clone(), *output));
+            if let (Some(output), Phase::Forward) = (what.output(), state.slip.phase) {
+                before.outputs.push((state.slip.step.clone(), output));
             }
             let moved = moved(&before, &decision);
             self.take(id, &before, moved, what, is_late);
@@ -242,7 +251,7 @@ impl<'w> Walk<'w> {
             then: then(before, &moved.state),
         };
         if let Some(unevaluable) = moved.unevaluable.take() {
-            let succeeded = matches!(happening.what, What::Succeeds { .. } | What::Signalled { .. });
+            let succeeded = happening.what.output().is_some();
             let real = self.is_real(&unevaluable.message, before)
                 && !(succeeded && names_step(&unevaluable.message, &before.slip.step));
             match (real, &unevaluable.step) {
@@ -365,17 +374,6 @@ impl<'w> Walk<'w> {
             self.note(Kind::NeverEnds, Part::Step(step), id, None, String::new());
         }
     }
-}
-
-/// By state: true if one of these can be reached from it.
-fn leading_to(mut open: Vec<u32>, sources: &[Vec<u32>]) -> Vec<bool> {
-    let mut leads = vec![false; sources.len()];
-    while let Some(id) = open.pop() {
-        if !std::mem::replace(&mut leads[id as usize], true) {
-            open.extend(sources[id as usize].iter().filter(|source| !leads[**source as usize]));
-        }
-    }
-    leads
 }
 
 fn changed(state: &State, change: Change) -> State {

@@ -3,7 +3,10 @@
 use flow::decide::{Effect, HttpAnswer, Outcome, StepError, classify, code};
 use flow::definition::{Call, Definition, Http, Step};
 use flow::slip::{Phase, Slip};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::sample::set;
+use crate::scan::expressions;
 
 /// Statuses that say nothing of an earlier attempt, or are even its consequence. A step that names one of them in
 /// `fail_on` takes it for "nothing was done" all the same.
@@ -42,6 +45,20 @@ pub(crate) enum What {
     Signalled { output: usize },
     /// Somebody rejects.
     Rejected,
+    /// The work was accepted.
+    Accepted { done: bool },
+    /// The callback tells a failure.
+    CalledBackFailed { retryable: bool },
+    /// The time for the callback is over.
+    NotCalledBack { done: bool },
+    /// The poll says that the work is done, with the output of this number.
+    Polled { output: usize },
+    /// The poll says that it is not.
+    NotYet,
+    /// The poll is refused.
+    PollRefused { done: bool },
+    /// The time for the poll is over.
+    PolledInVain { done: bool },
     /// The time for the signal is over.
     WaitedInVain,
     /// The step is looked at again, and its condition does not hold.
@@ -54,6 +71,16 @@ pub(crate) enum What {
     Cancelled,
     /// An operator sends a parked job on.
     Resumed,
+}
+
+impl What {
+    /// The number of the output with which the step is done.
+    pub(crate) const fn output(&self) -> Option<usize> {
+        match self {
+            Self::Succeeds { output } | Self::Signalled { output } | Self::Polled { output } => Some(*output),
+            _ => None,
+        }
+    }
 }
 
 /// The change of what stands at the other side.
@@ -105,7 +132,13 @@ fn http_answers(
     let mut add = |answer: HttpAnswer, ways: Vec<(What, Change)>| {
         all.push(Possible { outcome: classify(definition, slip, answer, 0), ways });
     };
-    for (number, output) in outputs.iter().enumerate() {
+    let poll = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward);
+    let accepts = poll.is_some_and(|step| step.completion().is_some());
+    if accepts {
+        let body = accepting_body(definition, &slip.step).to_string().into_bytes();
+        add(response(202, body), both(changed, |done| What::Accepted { done }));
+    }
+    for (number, output) in outputs.iter().enumerate().filter(|_| !accepts) {
         add(response(200, output.to_string().into_bytes()), vec![(What::Succeeds { output: number }, changed)]);
     }
     let is_plain = |status: &&u16| !http.fail_on.contains(status) && !http.retry_on.contains(status);
@@ -116,7 +149,9 @@ fn http_answers(
         for status in named(&http.fail_on, stands) {
             add(response(status, Vec::new()), vec![(What::Named { status }, Change::None)]);
         }
-        add(HttpAnswer::TooLarge { status: 200, limit_bytes: 0 }, vec![(What::OutputLost, changed)]);
+        if !accepts {
+            add(HttpAnswer::TooLarge { status: 200, limit_bytes: 0 }, vec![(What::OutputLost, changed)]);
+        }
         if is_plain(&&REDIRECT) {
             add(response(REDIRECT, Vec::new()), both(changed, |done| What::Redirected { done }));
         }
@@ -129,6 +164,20 @@ fn http_answers(
 /// It was done, or it was not: the worker does not know.
 fn both(changed: Change, what: impl Fn(bool) -> What) -> Vec<(What, Change)> {
     vec![(what(true), changed), (what(false), Change::None)]
+}
+
+/// The answer that accepts the work of a step, with all that its poll reads of it.
+pub(crate) fn accepting_body(definition: &Definition, step: &str) -> Value {
+    let mut body = json!({});
+    let steps = definition.document()["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let poll = steps.iter().find(|entry| entry["id"] == step).map(|entry| &entry["poll"]);
+    for path in poll.into_iter().flat_map(expressions).flat_map(|scanned| scanned.paths) {
+        let names: Vec<&str> = path.split('.').collect();
+        if let ["response", "body", names @ ..] = names.as_slice() {
+            set(&mut body, names, Some(json!("x")));
+        }
+    }
+    body
 }
 
 /// One status of `fail_on` that a service gives only if nothing was done under the key, and one that says nothing.

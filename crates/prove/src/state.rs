@@ -56,6 +56,7 @@ impl State {
             slip.deadline_ms.is_some(),
             slip.released.as_ref().map(|released| released.by),
         );
+        key.extend(slip.step_state.iter().map(|kept| format!(" {kept}")));
         // Of the visits after the first, one stands for all.
         let mut parts: Vec<String> = Vec::new();
         for done in &slip.done {

@@ -100,6 +100,25 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::Unevaluable { message } => format!("{name} cannot be called, since {message}"),
         What::Rests => format!("{name} rests"),
         What::Slept => format!("{name} is over"),
+        What::Signalled { output } if calls_back(&world.definition, id) => match chosen(world, id, *output) {
+            Some(chosen) => format!("the callback of {name} comes with {chosen}"),
+            None => format!("the callback of {name} comes"),
+        },
+        What::Accepted { done } => format!("{name} answers 202{}", effect(*done)),
+        What::CalledBackFailed { retryable: false } => format!("the callback of {name} says that it failed"),
+        What::CalledBackFailed { retryable: true } => {
+            format!("the callback of {name} says that it failed, and may be tried again")
+        }
+        What::NotCalledBack { done } => format!("no callback of {name} comes in time{}", effect(*done)),
+        What::Polled { output } => match chosen(world, id, *output) {
+            Some(chosen) => format!("the poll of {name} says that it is over, with {chosen}"),
+            None => format!("the poll of {name} says that it is over"),
+        },
+        What::NotYet => format!("the poll of {name} says that it is not over"),
+        What::PollRefused { done } => format!("the poll of {name} is refused{}", effect(*done)),
+        What::PolledInVain { done } => {
+            format!("the poll of {name} says for too long that it is not over{}", effect(*done))
+        }
         What::Signalled { output } => match chosen(world, id, *output) {
             Some(chosen) => format!("the signal for {name} comes with {chosen}"),
             None => format!("the signal for {name} comes"),
@@ -112,6 +131,10 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::Cancelled => format!("somebody cancels the job before {name} is called"),
         What::Resumed => "an operator sends the job on".to_owned(),
     }
+}
+
+fn calls_back(definition: &Definition, step: &str) -> bool {
+    definition.step(step).is_some_and(|step| step.callback().is_some())
 }
 
 /// The output, where it makes a difference.

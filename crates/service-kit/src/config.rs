@@ -4,6 +4,7 @@
 //! keeps the type of its default.
 
 mod accepted;
+mod callbacks;
 mod describe;
 mod error;
 mod kafka;
@@ -17,6 +18,7 @@ mod sources;
 mod top_level;
 mod traces;
 
+pub use callbacks::CallbackSettings;
 pub use describe::{Setting, describe};
 pub use error::ConfigError;
 pub use log::{LogFormat, LogSettings};

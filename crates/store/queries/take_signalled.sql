@@ -1,9 +1,9 @@
--- Each hold of these jobs that waits for a signal meets the oldest signal of that name that nothing has used. Several
--- of one name are used one each, in their order.
+-- Each hold of these jobs that a signal ends meets the oldest signal of that name that nothing has used. Several of one
+-- name are used one each, in their order. A back-off has such a name where a callback may come during it.
 with waiting as (
     select job, branch, hop, signal, row_number() over (partition by job, signal order by hop, branch) as place
     from orchestrator.holds
-    where job = any($1) and reason = 'signal'
+    where job = any($1) and signal is not null
 ),
 unused as (
     select job, name, id, payload, row_number() over (partition by job, name order by ordinal) as place

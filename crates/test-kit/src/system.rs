@@ -59,6 +59,7 @@ pub struct TestSystem {
     postgres: Option<Postgres>,
     lines: Lines,
     clocks: bool,
+    callbacks: bool,
 }
 
 impl TestSystem {
@@ -124,6 +125,9 @@ impl TestSystem {
         *number += 1;
         let own_url = self.database_url.replacen("postgres@", &format!("meanwhile_{}@", role.as_str()), 1);
         let mut variables = if role == Role::Workers { self.variables.clone() } else { self.variables_with(&own_url) };
+        if let (true, Role::Workers) = (self.callbacks, role) {
+            variables.push(("MEANWHILE__CALLBACKS__URL".to_owned(), self.api()));
+        }
         self.lines.lead(role, &mut variables);
         let clock = self.clocks.then(|| WallClock::new(&instance)).transpose()?;
         variables.extend(clock.iter().flat_map(WallClock::variables));

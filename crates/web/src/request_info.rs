@@ -7,6 +7,8 @@ use axum::RequestExt;
 
 /// Paths of probes and scrapers, which ask every few seconds: they get no log line and no span.
 const QUIET: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// Below this, an address is a permit by itself: logs and traces do not tell it.
+const PERMITS: &str = "/v1/callbacks/";
 /// The parameter of a route that names a job.
 const JOB: &str = "job";
 const JOB_IN_ROUTE: &str = "{job}";
@@ -32,7 +34,11 @@ impl RequestInfo {
             Some(route) if route.contains(JOB_IN_ROUTE) => job_in_path(request).await,
             _ => None,
         };
-        Some(Self { method: request.method().clone(), route, path: request.uri().path().to_owned(), job })
+        let path = match request.uri().path() {
+            path if path.starts_with(PERMITS) => format!("{PERMITS}..."),
+            path => path.to_owned(),
+        };
+        Some(Self { method: request.method().clone(), route, path, job })
     }
 
     /// The job that the answer is about: the one it names itself, else the one that the path names.

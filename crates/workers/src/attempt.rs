@@ -4,8 +4,8 @@ use events::breaker::{BreakerNews, BreakerSaid};
 use events::trace::{Trace, TraceContext, TraceId};
 use events::wait::Wait;
 use flow::decide::{
-    Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Outcome, Prepared, classify,
-    downstream, prepare, told,
+    Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Prepared, Told, classify,
+    downstream, prepare, told, told_by,
 };
 use flow::definition::Definition;
 use flow::slip::{HoldReason, Slip};
@@ -38,14 +38,14 @@ impl Runner {
             return Err(NotNow::Busy(Busy { downstream, reason, after_ms: None }));
         }
         let _permit = self.permit(definition, slip, downstream.as_deref()).await?;
-        let attempted = match prepared {
+        let (attempted, told) = match prepared {
             Prepared::Outcome(outcome) => return Ok(outcome.into()),
             Prepared::Missing(missing) => return Err(NotNow::Missing(missing)),
             Prepared::Http(call) => self.call_http(definition, slip, &call, trace).await,
             Prepared::Native(call) => self.call_native(definition, slip, call, trace).await.map_err(NotNow::Missing)?,
         };
         if let Some(downstream) = downstream {
-            self.tell(&downstream, slip, &attempted.outcome);
+            self.tell(&downstream, slip, told);
         }
         Ok(attempted)
     }
@@ -68,16 +68,23 @@ impl Runner {
         })
     }
 
-    async fn call_http(&self, definition: &Definition, slip: &Slip, call: &HttpCall, trace: &Trace) -> Attempted {
+    async fn call_http(
+        &self,
+        definition: &Definition,
+        slip: &Slip,
+        call: &HttpCall,
+        trace: &Trace,
+    ) -> (Attempted, Told) {
         let span = spans::http(call, slip, trace);
         let attempt = span.carry_on(Some(trace.clone()), &self.ids);
         let sending = self.http.send(call, &attempt, &slip.correlation_id);
         let answer = self.unless_cancelled(definition, slip, sending).await.unwrap_or(HttpAnswer::Aborted);
         spans::answered(&span, &answer);
+        let told = told_by(&answer);
         let excerpt = excerpt(definition, slip, &answer, &self.env);
         let outcome = classify(definition, slip, answer, self.clock.now_ms());
         spans::attempted(&span, &outcome);
-        Attempted { outcome, excerpt }
+        (Attempted { outcome, excerpt }, told)
     }
 
     async fn call_native(
@@ -98,9 +105,9 @@ impl Runner {
     }
 
     /// Counts a call of the downstream, and tells the owner of its breaker if that is news.
-    fn tell(&self, downstream: &str, slip: &Slip, outcome: &Outcome) {
+    fn tell(&self, downstream: &str, slip: &Slip, told: Told) {
         let now_ms = self.clock.now_ms();
-        let Some(said) = self.breakers.note(downstream, slip.pass(), told(outcome), now_ms) else { return };
+        let Some(said) = self.breakers.note(downstream, slip.pass(), told, now_ms) else { return };
         match &said {
             BreakerSaid::Failing { calls, failures, .. } => {
                 tracing::warn!(downstream, calls, failures, "too many calls fail; its breaker is asked to open");

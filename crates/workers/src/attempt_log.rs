@@ -105,8 +105,6 @@ pub(crate) fn excerpt(definition: &Definition, slip: &Slip, answer: &HttpAnswer,
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use flow::decide::{Effect, NewJob, Next, StepError, advance, start};
 
     use super::*;
@@ -141,7 +139,7 @@ mod tests {
 
     fn env(secrets: &[&str]) -> Env {
         let numbered = secrets.iter().enumerate().map(|(number, secret)| (number.to_string(), (*secret).to_owned()));
-        Env { vars: BTreeMap::new(), secrets: numbered.collect() }
+        Env { secrets: numbered.collect(), ..Env::default() }
     }
 
     fn shown(body: &str, secrets: &[&str]) -> Option<String> {

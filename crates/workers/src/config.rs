@@ -145,7 +145,7 @@ pub fn flow_environment<'a>(variables: impl IntoIterator<Item = (&'a str, &'a st
             vars.insert(name.to_owned(), value.to_owned());
         }
     }
-    Env { vars, secrets }
+    Env { vars, secrets, ..Env::default() }
 }
 
 #[cfg(test)]

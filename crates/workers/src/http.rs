@@ -56,7 +56,7 @@ fn headers<'a>(call: &'a HttpCall, trace: &Trace, correlation_id: &str) -> Vec<(
         headers.push((name.as_str(), value.clone().into_bytes()));
     }
     // Ours come last: they win over the flow's own.
-    headers.push((IDEMPOTENCY_KEY, call.idempotency_key.clone().into_bytes()));
+    headers.extend(call.idempotency_key.clone().map(|key| (IDEMPOTENCY_KEY, key.into_bytes())));
     for (name, value) in trace.headers() {
         let name = if name == header::TRACEPARENT { header::TRACEPARENT } else { header::TRACESTATE };
         headers.push((name, value.unwrap_or_default()));

@@ -88,6 +88,7 @@ use bus::admin::Admin;
 use bus::{Producer, Reader, Registry};
 use events::topic::Topics;
 use events::{Writer, WriterIds};
+use flow::callback::{Callbacks, Secrets};
 use flow::decide::Env;
 use process::{Base, Process};
 use serde_json::Value;
@@ -136,10 +137,17 @@ impl Settings {
             bus: base.bus.clone(),
             topics: base.topics.clone(),
             instance: base.shared.instance.clone(),
-            env: config::flow_environment(sources.variables()),
+            env: Env { callbacks: callbacks(base)?, ..config::flow_environment(sources.variables()) },
             config: load(config::SECTION, config::DEFAULT, sources)?,
         })
     }
+}
+
+/// The means to make the URLs of callbacks, as far as the settings give them.
+fn callbacks(base: &Base) -> Result<Callbacks, ConfigError> {
+    let settings = &base.shared.callbacks;
+    let secrets = Secrets::new(settings.secrets.clone()).map_err(|error| settings.refused(&error))?;
+    Ok(Callbacks { api_url: settings.api_url(&base.shared.public_url).to_owned(), secrets })
 }
 
 /// The workers of one process, with their native steps.

@@ -77,11 +77,13 @@ impl StepMeters {
     /// The counter of attempts that end like this; none where nothing was attempted.
     pub(crate) fn attempts(&self, outcome: &Outcome) -> Option<&Counter> {
         match outcome {
-            Outcome::Succeeded { .. } | Outcome::NothingToUndo { .. } => Some(&self.succeeded),
+            Outcome::Succeeded { .. } | Outcome::Accepted { .. } | Outcome::NothingToUndo { .. } => {
+                Some(&self.succeeded)
+            }
             Outcome::Failed { retryable: true, .. } => Some(&self.failed),
             Outcome::Failed { retryable: false, .. } => Some(&self.refused),
             Outcome::Cancelled => Some(&self.cancelled),
-            Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled => None,
+            Outcome::NotYet { .. } | Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled => None,
         }
     }
 }

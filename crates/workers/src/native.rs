@@ -204,6 +204,8 @@ mod tests {
             Outcome::Failed { retryable, effect, .. } => (Some(retryable), Some(effect)),
             Outcome::NothingToUndo { .. } => (Some(false), None),
             Outcome::Succeeded { .. }
+            | Outcome::Accepted { .. }
+            | Outcome::NotYet { .. }
             | Outcome::Skipped
             | Outcome::Rests(_)
             | Outcome::NotSignalled

@@ -86,6 +86,8 @@ pub(crate) fn failure(span: &Span, outcome: &Outcome) -> Option<StepError> {
         Outcome::Failed { error, .. } if span.is_recorded() => Some(error.clone()),
         Outcome::Failed { .. }
         | Outcome::Succeeded { .. }
+        | Outcome::Accepted { .. }
+        | Outcome::NotYet { .. }
         | Outcome::NothingToUndo { .. }
         | Outcome::Skipped
         | Outcome::Rests(_)

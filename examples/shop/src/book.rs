@@ -98,6 +98,14 @@ struct Entry {
     standing: Standing,
 }
 
+/// Work that was accepted, to be done later.
+#[derive(Debug, Default)]
+struct Taken {
+    begins: u32,
+    under_way: bool,
+    callback: Option<String>,
+}
+
 /// The books of one service.
 #[derive(Debug)]
 pub(crate) struct Book {
@@ -111,6 +119,10 @@ pub(crate) struct Book {
     balance_cents: i64,
     log: VecDeque<LogLine>,
     log_seq: u64,
+    /// By key.
+    taken: HashMap<String, Taken>,
+    /// The answers to callbacks, by status.
+    told: BTreeMap<u16, u64>,
     /// When true, `error` and `undo_error` no longer fail.
     pub(crate) mended: bool,
 }
@@ -126,6 +138,8 @@ impl Book {
             balance_cents: 0,
             log: VecDeque::new(),
             log_seq: 0,
+            taken: HashMap::new(),
+            told: BTreeMap::new(),
             mended: false,
         }
     }
@@ -191,6 +205,47 @@ impl Book {
         self.entry(key, &wish.order, wish.simulate).standing = Standing::Done(answer.clone(), place);
         self.log(Op::Created, key, &wish.order, traceparent);
         answer
+    }
+
+    /// Accepts work that is to be done later: the number of its begin. None if it is under way already.
+    /// One that asks to be called back elsewhere is told there, too.
+    pub(crate) fn take(&mut self, key: &str, callback: Option<&str>) -> Option<u32> {
+        let taken = self.taken.entry(key.to_owned()).or_default();
+        let is_known = std::mem::replace(&mut taken.under_way, true);
+        let is_told = std::mem::replace(&mut taken.callback, callback.map(str::to_owned)).as_deref() == callback;
+        if is_known && is_told {
+            return None;
+        }
+        taken.begins += 1;
+        Some(taken.begins)
+    }
+
+    /// Work that was accepted is not done: a later call may begin it again.
+    pub(crate) fn let_go(&mut self, key: &str) {
+        if let Some(taken) = self.taken.get_mut(key) {
+            taken.under_way = false;
+        }
+    }
+
+    /// A callback was answered.
+    pub(crate) fn told(&mut self, status: u16) {
+        *self.told.entry(status).or_default() += 1;
+    }
+
+    /// What has become of accepted work: `{state: pending|done|undone|refused, ...}`. None: nobody knows the key.
+    pub(crate) fn look(&self, key: &str) -> Option<Value> {
+        let state = |word: &str, body: &Value| {
+            let mut told = body.clone();
+            told["state"] = json!(word);
+            told
+        };
+        match (&self.entries.get(key)?.standing, self.taken.contains_key(key)) {
+            (Standing::Done(answer, _), _) => Some(state("done", &answer.body)),
+            (Standing::Refused(answer), _) => Some(state("refused", &answer.body)),
+            (Standing::Undone | Standing::Barred, _) => Some(json!({ "state": "undone" })),
+            (Standing::Pending, true) => Some(json!({ "state": "pending" })),
+            (Standing::Pending, false) => None,
+        }
     }
 
     fn refusal(&self, wish: &Wish) -> Option<Answer> {
@@ -309,6 +364,7 @@ impl Book {
             balance_cents: self.balance_cents,
             entries: self.effects.clone(),
             calls: self.entries.iter().map(|(key, entry)| (key.clone(), entry.calls)).collect(),
+            callbacks: self.told.clone(),
             log_lines_dropped: self.log_seq - self.log.len() as u64,
         }
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::Shared;
 use crate::book::{Answer, NAME_CHARS_MAX, Wish};
+use crate::later::{Later, Work};
 use crate::simulate::Simulate;
 use crate::trade::Trade;
 
@@ -23,24 +24,25 @@ const AMOUNT_MAX: u64 = 1_000_000_000_000;
 struct Service {
     trade: Trade,
     book: Shared,
+    client: reqwest::Client,
 }
 
-/// `POST /{plural}`, `DELETE /{plural}/{id or key}`, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
-pub(crate) fn router(trade: Trade, book: Shared) -> Router {
+/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
+pub(crate) fn router(trade: Trade, book: Shared, client: reqwest::Client) -> Router {
     let plural = trade.plural();
     Router::new()
         .route(&format!("/{plural}"), post(create))
-        .route(&format!("/{plural}/{{id_or_key}}"), delete(undo))
+        .route(&format!("/{plural}/{{id_or_key}}"), delete(undo).get(look))
         .route("/state", get(async |Held(service): Held<Service>| Json(service.book.lock().state())))
         .route("/log", get(log))
         .route("/mend", post(mend).delete(unmend))
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Service { trade, book })
+        .with_state(Service { trade, book, client })
 }
 
 async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -> Response {
-    let (key, wish) = match read(service.trade, &headers, &body) {
+    let (key, wish, later) = match read(service.trade, &headers, &body) {
         Ok(read) => read,
         Err((status, detail)) => {
             return respond(&Answer::problem(status, "The request cannot be understood", &detail));
@@ -49,6 +51,10 @@ async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -
     let traceparent = header(&headers, "traceparent");
     if let Some(answer) = service.book.lock().arrive(&key, &wish, &traceparent) {
         return respond(&answer);
+    }
+    if let Some((later, callback)) = later {
+        let Service { book, client, .. } = service;
+        return Work { book, client, key, wish, traceparent, callback }.accept(later).await;
     }
     if let Simulate::Slow(wait) = wish.simulate {
         tokio::time::sleep(wait).await;
@@ -67,6 +73,14 @@ async fn undo(Held(service): Held<Service>, Path(id_or_key): Path<String>, heade
     }
     let answer = service.book.lock().undo(&id_or_key, &header(&headers, "traceparent"));
     respond(&answer)
+}
+
+/// The state of work that was accepted.
+async fn look(Held(service): Held<Service>, Path(key): Path<String>) -> Response {
+    match service.book.lock().look(&key) {
+        Some(state) => Json(state).into_response(),
+        None => respond(&Answer::problem(404, "Nothing is known", "Nothing was accepted under this key.")),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,9 +119,16 @@ struct Body {
     address: Option<Value>,
     #[serde(default)]
     simulate: Option<String>,
+    #[serde(default)]
+    later: Option<String>,
+    #[serde(default)]
+    callback: Option<String>,
 }
 
-fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish), (u16, String)> {
+/// The end of work that is accepted now and done later, and where it is told.
+type Ends = Option<(Later, Option<String>)>;
+
+fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish, Ends), (u16, String)> {
     let key = header(headers, "idempotency-key").trim_matches('"').to_owned();
     if key.is_empty() {
         return Err((400, "An Idempotency-Key header is needed.".to_owned()));
@@ -129,7 +150,10 @@ fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish)
         return Err((422, format!("Keys, orders and SKUs have at most {NAME_CHARS_MAX} characters.")));
     }
     let simulate = Simulate::parse(body.simulate.as_deref().unwrap_or_default()).map_err(|detail| (422, detail))?;
-    Ok((key, Wish { order: body.order, sku, amount, simulate }))
+    let later = body.later.filter(|text| !text.is_empty());
+    let later = later.map(|text| Later::parse(&text)).transpose().map_err(|detail| (422, detail))?;
+    let ends = later.map(|later| (later, body.callback));
+    Ok((key, Wish { order: body.order, sku, amount, simulate }, ends))
 }
 
 fn header(headers: &HeaderMap, name: &str) -> String {

@@ -3,19 +3,22 @@
 //!
 //! Each service takes `POST /{reservations|charges|shipments}` and `DELETE .../{id or idempotency key}`. Every call
 //! carries an `Idempotency-Key`. The same key gives the same answer and no second effect. An undo that overtakes its
-//! create stops the late create. `GET /state` shows the books, `GET /log?after=N` every call and effect in order.
+//! create stops the late create. A body with `later` is answered with 202, and its work is done later (`later.rs`).
+//! `GET /state` shows the books, `GET /log?after=N` every call and effect in order.
 //!
 //! Invariant: no lock is held over an await, and memory is bounded.
 
 mod audit;
 mod book;
 mod http;
+mod later;
 mod simulate;
 mod state;
 mod trade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::serve::ListenerExt;
@@ -30,6 +33,9 @@ pub use state::{Calls, EntryState, EntryView, State};
 pub use trade::Trade;
 
 use book::Book;
+
+/// The time that a callback may take.
+const CALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A value for each of the three services, such as its address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +144,11 @@ async fn open(trade: Trade, listen: &str, shutdown: &CancellationToken) -> anyho
         .with_context(|| format!("{name} cannot listen on {listen}; choose another address with --{name}"))?;
     let address = listener.local_addr()?;
     let book = Shared::new(trade);
-    let router = http::router(trade, book.clone());
+    // Someone else in this process may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client =
+        proxies::direct_client_builder().timeout(CALLBACK_TIMEOUT).build().context("a client for callbacks")?;
+    let router = http::router(trade, book.clone(), client);
     let shutdown = shutdown.clone();
     let listener = listener.tap_io(|connection| {
         // Small answers should not wait for more to come; a connection that refuses is served all the same.

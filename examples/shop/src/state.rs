@@ -20,6 +20,9 @@ pub struct State {
     pub entries: Vec<EntryView>,
     /// How often each idempotency key was called.
     pub calls: BTreeMap<String, Calls>,
+    /// The answers to callbacks: how many had each status.
+    #[serde(default)]
+    pub callbacks: BTreeMap<u16, u64>,
     /// Log lines that are no longer kept.
     pub log_lines_dropped: u64,
 }

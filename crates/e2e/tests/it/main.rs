@@ -7,6 +7,7 @@
 
 mod breakers;
 mod brokers;
+mod callbacks;
 mod cancel;
 mod chance;
 mod classes;

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::{Effect, HttpAnswer, Outcome, StepError, code, output};
+use super::{Effect, HttpAnswer, Outcome, StepError, code, completion, output};
 use crate::definition::{Call, Definition, Http};
 use crate::slip::{Phase, Slip};
 
@@ -16,7 +16,14 @@ const REASON_CHARS_MAX: usize = 200;
 /// 2xx is success; 408, 425, 429, 5xx, 409 and 423 with `Retry-After`, and everything that went wrong on the way is
 /// worth another attempt; all else is not. `fail_on` and `retry_on` overrule that. A redirect is no answer to whether
 /// the step was done: after a POST it mostly was. On the way back, 404 and 410 say that there is nothing to undo.
+///
+/// Where the answer only accepts the work, a 2xx is [`Outcome::Accepted`]; that of a poll is success once its `until`
+/// holds, and everything else that may pass is [`Outcome::NotYet`].
 pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
+    completion::judged(definition, slip, meaning(definition, slip, answer, now_ms))
+}
+
+fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
     let http = http_of(definition, slip);
     match answer {
         HttpAnswer::Response { status, retry_after, content_type, body } => {
@@ -27,16 +34,26 @@ pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms
                 return refusal(http, status, &body, retry_after_ms(retry_after.as_deref(), now_ms));
             }
             match slip.phase {
-                Phase::Forward => output::decode(content_type.as_deref(), &body)
-                    .map_or_else(|cause| unreadable(status, &cause), |output| Outcome::Succeeded { output }),
+                Phase::Forward => {
+                    let body = output::decode(content_type.as_deref(), &body);
+                    let after_ms = retry_after_ms(retry_after.as_deref(), now_ms);
+                    completion::answered(definition, slip, status, &body, after_ms).unwrap_or_else(|| {
+                        body.map_or_else(|cause| unreadable(status, &cause), |output| Outcome::Succeeded { output })
+                    })
+                }
                 // Nobody asks what an undo returned.
                 Phase::Undo => Outcome::Succeeded { output: Value::Null },
             }
         }
-        HttpAnswer::Undecodable { status, cause } => unreadable(status, &cause),
+        HttpAnswer::Undecodable { status, cause } => {
+            let body = Err(cause.clone());
+            let accepted = completion::answered(definition, slip, status, &body, None);
+            accepted.unwrap_or_else(|| unreadable(status, &cause))
+        }
         HttpAnswer::TooLarge { status, limit_bytes } => {
             let message = format!("the answer ({status}) is larger than {limit_bytes} bytes");
-            failed(code::TOO_LARGE, message, Some(status), false, Effect::Done)
+            let accepted = completion::answered(definition, slip, status, &Err(message.clone()), None);
+            accepted.unwrap_or_else(|| failed(code::TOO_LARGE, message, Some(status), false, Effect::Done))
         }
         HttpAnswer::TimedOut => {
             failed(code::TIMED_OUT, "no answer within the step's time".to_owned(), None, true, Effect::Unknown)
@@ -86,7 +103,8 @@ fn refusal(http: Option<&Http>, status: u16, body: &[u8], retry_after_ms: Option
     let mut message = format!("{method} was answered {status}");
     // The other side's words reach the job's caller, so they are taken over only where the step says so.
     if http.is_some_and(|http| http.expose)
-        && let Some(reason) = reason(body)
+        && let Ok(body) = serde_json::from_slice(body)
+        && let Some(reason) = reason(&body)
     {
         message = format!("{message}: {reason}");
     }
@@ -100,8 +118,7 @@ fn failed(code: &str, message: String, status: Option<u16>, retryable: bool, eff
 }
 
 /// The other side's text for people: problem details (RFC 9457), or the usual names.
-fn reason(body: &[u8]) -> Option<String> {
-    let json: Value = serde_json::from_slice(body).ok()?;
+pub(super) fn reason(json: &Value) -> Option<String> {
     let said = ["detail", "message", "error", "title"].iter().find_map(|name| json.get(name)?.as_str())?;
     Some(said.chars().filter(|character| !character.is_control()).take(REASON_CHARS_MAX).collect())
 }

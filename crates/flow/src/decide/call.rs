@@ -3,9 +3,12 @@
 use serde_json::Value;
 
 use super::token::{Token, deadline_error, expression_error, is_past};
-use super::{Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, pause};
-use crate::definition::{Action, Call, Definition, Http, StepKind};
-use crate::expression::{Evaluation, ExpressionError, Scope, StepScope};
+use super::{
+    Effect, Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, StepError, body, code, completion,
+    pause,
+};
+use crate::definition::{Action, Call, Definition, StepKind};
+use crate::expression::{Evaluation, ExpressionError, Scope, StepScope, Template};
 use crate::slip::{Phase, ReleasedBy, Slip};
 
 /// The call that a slip asks its worker to make.
@@ -19,6 +22,7 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     if slip.phase == Phase::Forward
         && slip.visit > 1
         && let Some(step) = definition.step(&slip.step)
+        && !completion::is_under_way(step, slip)
     {
         match Token::arrived(definition, slip, now_ms).applies(step) {
             Ok(true) => {}
@@ -33,31 +37,43 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     let step = definition.step(&slip.step);
     match step.map(|step| &step.kind) {
         Some(StepKind::Sleep(sleep)) if slip.phase == Phase::Forward => {
-            let scope = Scope { input: &slip.input, slip: Some(slip), step: None, env: None };
+            let scope = Scope { input: &slip.input, slip: Some(slip), step: None, env: None, more: None };
             return pause::sleep(sleep, slip, &Evaluation::new(scope), now_ms);
         }
         Some(StepKind::Wait(wait)) if slip.phase == Phase::Forward => return pause::wait(wait, slip),
         _ => {}
     }
-    let Some(action) = step.and_then(|step| step.action(slip.phase)) else {
+    let Some((step, action)) = step.and_then(|step| Some((step, step.action(slip.phase)?))) else {
         let message = format!("{definition:?} has no such step or compensation: `{}`", slip.step);
         return Prepared::Missing(Missing { kind: MissingKind::Step, what: message });
     };
+    let timeout_ms = timeout_ms(action, slip, now_ms);
+    if let Some(prepared) = completion::resumed(step, slip, env, timeout_ms) {
+        return prepared;
+    }
+    let callback = match completion::callback(step, action, slip, env, now_ms) {
+        Ok(callback) => callback,
+        Err(missing) => return Prepared::Missing(missing),
+    };
     let forward_key =
         Slip { phase: Phase::Forward, input: Value::Null, done: Vec::new(), ..slip.clone() }.idempotency_key();
-    let scope = Scope {
-        input: &slip.input,
-        slip: Some(slip),
-        step: Some(StepScope { idempotency_key: &forward_key, attempt: slip.attempt + 1 }),
-        env: Some(env),
-    };
-    call(action, slip, timeout_ms(action, slip, now_ms), &Evaluation::new(scope)).unwrap_or_else(|error| {
-        if let Some(name) = error.not_configured() {
-            let what = format!("`{name}` is not configured at this worker");
-            return Prepared::Missing(Missing { kind: MissingKind::Setting, what });
-        }
-        refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
-    })
+    let scope = scope(slip, &forward_key, env, Some(("callback", &callback)));
+    call(action, slip, timeout_ms, &Evaluation::new(scope)).unwrap_or_else(|error| unevaluable(&error))
+}
+
+/// All that a request may use. `key`: the idempotency key under which the step is done.
+pub(super) fn scope<'a>(slip: &'a Slip, key: &'a str, env: &'a Env, more: Option<(&'a str, &'a Value)>) -> Scope<'a> {
+    let step = Some(StepScope { idempotency_key: key, attempt: slip.attempt + 1 });
+    Scope { input: &slip.input, slip: Some(slip), step, env: Some(env), more }
+}
+
+/// A request that cannot be made: something is missing at this worker, or the job's own values do not fit.
+pub(super) fn unevaluable(error: &ExpressionError) -> Prepared {
+    if let Some(name) = error.not_configured() {
+        let what = format!("`{name}` is not configured at this worker");
+        return Prepared::Missing(Missing { kind: MissingKind::Setting, what });
+    }
+    refused(StepError { code: code::EXPRESSION_FAILED.to_owned(), message: error.to_string(), status: None })
 }
 
 fn refused(error: StepError) -> Prepared {
@@ -82,13 +98,14 @@ fn call(
     let idempotency_key = slip.idempotency_key();
     match &action.call {
         Call::Http(http) => {
-            let (url, headers) = (http.url.render(evaluation)?, headers(http, evaluation)?);
+            let (url, headers) = (http.url.render(evaluation)?, headers(&http.headers, evaluation)?);
             let content_type = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
             let body = match &http.body {
                 Some(body) => Some(body::encode(content_type, &body.render(evaluation)?)?),
                 None => None,
             };
             let method = http.method.clone();
+            let idempotency_key = Some(idempotency_key);
             Ok(Prepared::Http(HttpCall { method, url, headers, body, timeout_ms, idempotency_key }))
         }
         Call::Native(native) => {
@@ -102,8 +119,11 @@ fn call(
     }
 }
 
-fn headers(http: &Http, evaluation: &Evaluation<'_>) -> Result<Vec<(String, String)>, ExpressionError> {
-    let header = |(name, template): &(String, crate::expression::Template)| {
+pub(super) fn headers(
+    templates: &[(String, Template)],
+    evaluation: &Evaluation<'_>,
+) -> Result<Vec<(String, String)>, ExpressionError> {
+    let header = |(name, template): &(String, Template)| {
         // White space at the ends is no part of a value (RFC 9110 section 5.5); a secret's file ends with a newline.
         let value = template.render_plain(evaluation)?.trim().to_owned();
         if value.chars().any(char::is_control) {
@@ -111,5 +131,5 @@ fn headers(http: &Http, evaluation: &Evaluation<'_>) -> Result<Vec<(String, Stri
         }
         Ok((name.clone(), value))
     };
-    http.headers.iter().map(header).collect()
+    templates.iter().map(header).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::rest::{at_rest, steps_total};
 use super::token::Token;
-use super::{Decision, Next, Outcome, Prepared, code};
+use super::{Decision, HttpAnswer, Next, Outcome, Prepared, code};
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::slip::{HoldReason, Phase, Slip};
@@ -42,18 +42,29 @@ pub enum Told {
     Nothing,
 }
 
-/// What the outcome of a call tells of the downstream. A 429 is an answer: it says itself when to come again, and may
-/// be meant for one customer.
+/// What an answer tells of the downstream. A 429 is one: it says itself when to come again, and may be meant for one
+/// customer.
+pub fn told_by(answer: &HttpAnswer) -> Told {
+    match answer {
+        HttpAnswer::Response { status, .. } if (500..600).contains(status) => Told::Failed,
+        HttpAnswer::Response { .. } | HttpAnswer::Undecodable { .. } | HttpAnswer::TooLarge { .. } => Told::Answered,
+        HttpAnswer::TimedOut | HttpAnswer::ConnectFailed(_) | HttpAnswer::ConnectionLost(_) => Told::Failed,
+        HttpAnswer::Unsendable(_) | HttpAnswer::Aborted => Told::Nothing,
+    }
+}
+
+/// What the outcome of a native step tells of its downstream: a failure that may pass counts against it.
 pub fn told(outcome: &Outcome) -> Told {
     match outcome {
-        Outcome::Succeeded { .. } | Outcome::NothingToUndo { .. } => Told::Answered,
-        Outcome::Failed { error, retryable, .. } => match (error.code.as_str(), error.status) {
-            (code::TIMED_OUT | code::CONNECTION_FAILED, _) | (_, Some(500..=599)) => Told::Failed,
-            (_, Some(_)) => Told::Answered,
-            (code::STEP_FAILED, None) if *retryable => Told::Failed,
-            _ => Told::Nothing,
-        },
-        Outcome::Skipped | Outcome::Rests(_) | Outcome::NotSignalled | Outcome::Cancelled => Told::Nothing,
+        Outcome::Succeeded { .. } | Outcome::Accepted { .. } | Outcome::NothingToUndo { .. } => Told::Answered,
+        Outcome::Failed { retryable: true, .. } => Told::Failed,
+        Outcome::Failed { error, .. } if error.code == code::STEP_FAILED => Told::Answered,
+        Outcome::Failed { .. }
+        | Outcome::NotYet { .. }
+        | Outcome::Skipped
+        | Outcome::Rests(_)
+        | Outcome::NotSignalled
+        | Outcome::Cancelled => Told::Nothing,
     }
 }
 

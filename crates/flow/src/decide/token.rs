@@ -10,6 +10,7 @@ use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
 use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, ReleasedBy, Slip};
 
+mod completes;
 mod fallback;
 mod rests;
 mod undo;
@@ -141,6 +142,7 @@ impl<'a> Token<'a> {
         effect: Effect,
         retry_after_ms: Option<u64>,
     ) -> Decision {
+        self.hear_callback(&error, retryable);
         let attempts = self.attempts();
         let uncertain = match effect {
             Effect::Unsent | Effect::Refused => self.slip.attempt_uncertain,
@@ -149,7 +151,13 @@ impl<'a> Token<'a> {
         };
         self.slip.attempt_uncertain = uncertain;
         let step = self.definition.step(&self.slip.step);
-        if uncertain && step.is_some_and(|step| !step.is_idempotent()) {
+        let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
+        let is_repeatable = !uncertain || step.is_none_or(Step::is_idempotent);
+        let is_tried_again = retryable && is_repeatable && (self.is_probe || attempts < policy.attempts);
+        if uncertain && !is_tried_again && self.may_be_called_back(&error, effect) {
+            return self.wait_for_late_callback();
+        }
+        if !is_repeatable {
             let failure = self.failure_of_step(&error, attempts);
             self.tell_of_failed_step(&failure, attempts);
             return self.park(&failure, NextVisit::Same);
@@ -157,8 +165,7 @@ impl<'a> Token<'a> {
         if error.code == code::DEADLINE_EXCEEDED || (retryable && is_past(self.slip.deadline_ms, self.now_ms)) {
             return self.failed_for_good(deadline_error(), attempts, Effect::Unsent);
         }
-        let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
-        if retryable && (self.is_probe || attempts < policy.attempts) {
+        if is_tried_again {
             return self.retry(&policy, &error, retry_after_ms);
         }
         self.failed_for_good(error, attempts, effect)
@@ -221,12 +228,14 @@ impl<'a> Token<'a> {
             return self.unchanged();
         }
         let attempts = self.attempts();
+        // What a callback said is committed before another call is made: a slip that is delivered again has made none.
+        let is_committed = self.slip.released.take().is_some();
         let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key());
         wait_ms = wait_ms.max(retry_after_ms.unwrap_or(0)).min(limit::DEADLINE_MS_MAX);
         if let (Phase::Forward, Some(deadline_ms)) = (self.slip.phase, self.slip.deadline_ms) {
             wait_ms = wait_ms.min(u64::try_from(deadline_ms - self.now_ms).unwrap_or(0));
         }
-        if wait_ms < IN_PROCESS_BELOW_MS {
+        if wait_ms < IN_PROCESS_BELOW_MS && !is_committed {
             self.slip.attempt = attempts;
             return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: wait_ms }, events: Vec::new() };
         }
@@ -241,7 +250,10 @@ impl<'a> Token<'a> {
             ..self.step_event(EventKind::StepRetrying, status, attempts)
         });
         self.slip.attempt = attempts;
-        self.hold(HoldReason::Backoff, Some(wait_ms))
+        let may_be_called_back = self.may_end_early();
+        let mut decision = self.hold(HoldReason::Backoff, Some(wait_ms));
+        Self::end_early_by_callback(&mut decision, may_be_called_back);
+        decision
     }
 
     /// Lays the token to rest until an operator decides.
@@ -263,6 +275,7 @@ impl<'a> Token<'a> {
         // Sent on by an operator, a step that rests rests anew.
         self.slip.released = None;
         self.slip.attempt = 0;
+        self.forget_work(next_visit == NextVisit::New);
         self.hold(HoldReason::Attention, None)
     }
 
@@ -322,7 +335,7 @@ impl<'a> Token<'a> {
     }
 
     fn render(&self, template: &Template) -> Result<Value, ExpressionError> {
-        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None };
+        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, more: None };
         template.render(&Evaluation::new(scope))
     }
 

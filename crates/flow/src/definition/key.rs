@@ -19,13 +19,31 @@ pub(crate) const STEP: &[&str] = &[
     "compensate",
     "settle",
     "cancel",
+    "callback",
+    "poll",
     "downstream",
     "fallback",
     "limits",
 ];
 /// Keys of a step that only calls have.
-pub(crate) const CALL_ONLY: &[&str] =
-    &["with", "timeout", "retry", "idempotent", "compensate", "settle", "cancel", "downstream", "fallback", "limits"];
+pub(crate) const CALL_ONLY: &[&str] = &[
+    "with",
+    "timeout",
+    "retry",
+    "idempotent",
+    "compensate",
+    "settle",
+    "cancel",
+    "callback",
+    "poll",
+    "downstream",
+    "fallback",
+    "limits",
+];
+/// Keys of a callback.
+pub(crate) const CALLBACK: &[&str] = &["timeout"];
+/// Keys of a poll.
+pub(crate) const POLL: &[&str] = &["url", "headers", "every", "until", "timeout"];
 /// Keys of a sleep, where it is not a duration.
 pub(crate) const SLEEP: &[&str] = &["until"];
 /// Keys of a wait.

@@ -14,6 +14,10 @@ pub const TIMEOUT_MS_MAX: u64 = 15 * 60 * 1000;
 pub const SETTLE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest back-off.
 pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// The shortest pause between two polls: each is a move of the token.
+pub const POLL_EVERY_MS_MIN: u64 = 100;
+/// The longest pause between two polls.
+pub const POLL_EVERY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest deadline of a job, and the longest wait, sleep or pause before another attempt.
 pub const DEADLINE_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
 /// Bytes of a name (flow, step, queue, native step): they stand in topics, keys and headers.

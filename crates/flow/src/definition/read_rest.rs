@@ -144,6 +144,24 @@ pub(super) fn check_targets(reader: &mut Reader<'_>, items: &[Node], known: &[Ea
     }
 }
 
+/// Reports waits for one signal that want different payloads: whoever sends it cannot know which of them it is for.
+pub(super) fn check_signals(reader: &mut Reader<'_>, items: &[Node], steps: &[Step]) {
+    let waits = || steps.iter().filter_map(|step| Some((step.id.as_str(), step.wait()?)));
+    for (number, (id, wait)) in waits().enumerate() {
+        let other = waits().take(number).find(|(_, earlier)| earlier.signal == wait.signal);
+        let Some((earlier, _)) = other.filter(|(_, earlier)| earlier.schema() != wait.schema()) else { continue };
+        let is_its = |item: &&Node| {
+            find(item, "id").is_some_and(|node| matches!(&node.content, Content::Text(text) if text == id))
+        };
+        let Some(place) = items.iter().find(is_its).and_then(|item| find(item, "wait")).map(|node| node.place) else {
+            continue;
+        };
+        let message = format!("step `{earlier}` waits for the signal `{}`, too, with another payload", wait.signal);
+        reader.problem(place, message).hint =
+            Some("another name for the signal, or the same `schema` or `approve` in both".to_owned());
+    }
+}
+
 /// The text of a step's `on_timeout`.
 fn jump(item: &Node) -> Option<(&str, Place)> {
     find(find(item, "wait")?, "on_timeout").and_then(|node| match &node.content {

@@ -9,7 +9,9 @@ use super::node::{Content, Node};
 use super::read_value::{required, template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
-use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_fallback, read_limits, read_rest};
+use super::{
+    Action, Call, Http, Native, Retry, Step, StepKind, key, read_completion, read_fallback, read_limits, read_rest,
+};
 use crate::expression::{Template, UrlTemplate};
 use crate::media_type::{Form, MediaType};
 
@@ -45,6 +47,7 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
     }
     read_rest::check_targets(reader, items, &earlier);
     read_fallback::check_targets(reader, items, &earlier);
+    read_rest::check_signals(reader, items, &steps);
     steps
 }
 
@@ -57,7 +60,8 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
         let decided = Visible { when: condition.as_deref(), ..decided };
         read_rest::kind(reader, fields, id, &decided)
     } else {
-        let sent = Visible { roots: visible::CALL, steps: earlier, own: None, when: condition.as_deref() };
+        let sent =
+            Visible { roots: read_completion::roots(fields), steps: earlier, own: None, when: condition.as_deref() };
         call(reader, fields, id, sent)
     };
     let queue = queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned());
@@ -72,20 +76,23 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
 fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {
     let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
     let idempotent = fields.get("idempotent").and_then(|node| reader.bool(node, "`idempotent`"));
-    let undone = Visible { own: Some(id), ..sent };
+    let undone = Visible { roots: visible::CALL, own: Some(id), ..sent };
     let compensation = fields.get("compensate").and_then(|node| {
         let fields = reader.fields(node, "`compensate`", key::COMPENSATE)?;
         self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
     });
     let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
     let cancel = fields.get("cancel").and_then(|node| reader.word(node, "`cancel`", key::CANCEL));
+    let completion = read_completion::completion(reader, fields, &sent);
     let action = action?;
+    read_completion::check_told(reader, fields, &action);
     Some(StepKind::Call {
-        settle_ms: settle.unwrap_or(action.timeout_ms),
+        settle_ms: settle.unwrap_or_else(|| read_completion::longest_ms(&action, completion.as_ref())),
         action: Box::new(action),
         compensation: compensation.map(Box::new),
         idempotent: idempotent.unwrap_or(true),
         aborts: cancel == Some(key::ABORT),
+        completion,
     })
 }
 
@@ -190,7 +197,7 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
     Some(Http { method: method?, url: url?, headers, body, fail_on, retry_on, expose })
 }
 
-fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<UrlTemplate> {
+pub(super) fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<UrlTemplate> {
     let text = reader.text(node, "`url`")?;
     match UrlTemplate::parse(text) {
         Ok(url) => {
@@ -207,7 +214,7 @@ fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Ur
 }
 
 /// Names in lower case.
-fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
+pub(super) fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
     let Some(entries) = reader.map(node, "`headers`") else { return Vec::new() };
     let mut headers = Vec::with_capacity(entries.len());
     for (key, node) in entries {

@@ -3,6 +3,7 @@
 use crate::expression::{Template, UrlTemplate};
 use crate::slip::Phase;
 
+use super::completion::{Callback, Completion, Poll};
 pub use super::rest::{Approve, OnTimeout, Sleep, Wait};
 
 /// The retry policy of an action: attempts and the delays between them.
@@ -73,6 +74,8 @@ pub enum StepKind {
         settle_ms: u64,
         /// True: a call under way is broken off when its job is cancelled.
         aborts: bool,
+        /// The end of a step whose answer only accepts the work.
+        completion: Option<Completion>,
     },
     /// A rest until a time.
     Sleep(Sleep),
@@ -103,6 +106,30 @@ impl Step {
         match &self.kind {
             StepKind::Wait(wait) => Some(wait),
             StepKind::Call { .. } | StepKind::Sleep(_) => None,
+        }
+    }
+
+    /// The end of a step whose answer only accepts the work, if it is one.
+    pub const fn completion(&self) -> Option<&Completion> {
+        match &self.kind {
+            StepKind::Call { completion, .. } => completion.as_ref(),
+            StepKind::Sleep(_) | StepKind::Wait(_) => None,
+        }
+    }
+
+    /// The callback that ends it, if one does.
+    pub const fn callback(&self) -> Option<&Callback> {
+        match self.completion() {
+            Some(Completion::Callback(callback)) => Some(callback),
+            Some(Completion::Poll(_)) | None => None,
+        }
+    }
+
+    /// The poll that ends it, if one does.
+    pub fn poll(&self) -> Option<&Poll> {
+        match self.completion() {
+            Some(Completion::Poll(poll)) => Some(poll),
+            Some(Completion::Callback(_)) | None => None,
         }
     }
 

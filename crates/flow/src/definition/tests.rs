@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::slip::Phase;
 
+mod completions;
 mod input;
 mod rests;
 
@@ -105,6 +106,8 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
     assert_eq!(names("/$defs/compensate/properties"), key::COMPENSATE);
     assert_eq!(names("/$defs/retry/properties"), key::RETRY);
     assert_eq!(names("/$defs/step/properties/sleep/oneOf/1/properties"), key::SLEEP);
+    assert_eq!(names("/$defs/callback/properties"), key::CALLBACK);
+    assert_eq!(names("/$defs/poll/properties"), key::POLL);
     assert_eq!(names("/$defs/wait/properties"), key::WAIT);
     assert_eq!(names("/$defs/wait/properties/approve/properties"), key::APPROVE);
     assert_eq!(language["$defs"]["http"]["properties"]["method"]["enum"], json!(key::METHODS));

@@ -10,6 +10,10 @@ use crate::nearest::nearest;
 const JOB: &[&str] = &["id", "correlation_id", "tenant", "flow"];
 /// The fields of `step.*`.
 const STEP: &[&str] = &["id", "idempotency_key", "visit", "attempt"];
+/// The fields of `callback.*`.
+const CALLBACK: &[&str] = &["url"];
+/// The fields of `response.*`.
+const RESPONSE: &[&str] = &["status", "body"];
 
 /// The outermost names of `key`: it is known before there is a job.
 pub(super) const KEY: &[&str] = &["input"];
@@ -17,6 +21,13 @@ pub(super) const KEY: &[&str] = &["input"];
 pub(super) const DECISION: &[&str] = &["input", "steps", "job"];
 /// The outermost names of what a worker sends.
 pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "job"];
+
+/// The outermost names of a request that tells where to call back.
+pub(super) const CALL_WITH_CALLBACK: &[&str] = &["input", "steps", "env", "secrets", "step", "job", "callback"];
+/// The outermost names of a poll's request: `response` is the answer that accepted the work.
+pub(super) const POLL: &[&str] = &["input", "steps", "env", "secrets", "step", "job", "response"];
+/// The outermost names of a poll's `until`: `response` is the answer to the poll.
+pub(super) const POLLED: &[&str] = &["input", "steps", "job", "response"];
 
 /// The names that an expression may use in one place.
 #[derive(Clone, Copy)]
@@ -89,7 +100,9 @@ impl Visible<'_> {
     }
 
     fn unknown_root(&self, reader: &mut Reader<'_>, place: Place, root: &str) {
-        let message = if CALL.contains(&root) {
+        let message = if root == "callback" {
+            "`callback` is not known here: only the request of a step with `callback` has it".to_owned()
+        } else if CALL.contains(&root) {
             format!("`{root}` is not known here: only what is sent by a worker may use it")
         } else {
             format!("unknown name `{root}`")
@@ -143,6 +156,8 @@ fn known_fields(root: &str) -> Option<&'static [&'static str]> {
     match root {
         "job" => Some(JOB),
         "step" => Some(STEP),
+        "callback" => Some(CALLBACK),
+        "response" => Some(RESPONSE),
         _ => None,
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) step: Option<StepScope<'a>>,
     /// `env` and `secrets`
     pub(crate) env: Option<&'a crate::decide::Env>,
+    /// One more name, known in this place only: `callback`, `response`.
+    pub(crate) more: Option<(&'a str, &'a Json)>,
 }
 
 /// `step.*`
@@ -72,7 +74,10 @@ impl<'a> Evaluation<'a> {
             "step" => self.step(self.scope.slip?, self.scope.step?),
             "env" => self.texts("env", &self.scope.env?.vars),
             "secrets" => self.texts("secrets", &self.scope.env?.secrets),
-            _ => return None,
+            name => match self.scope.more {
+                Some((known, value)) if known == name => wrap(value, known, &self.misses),
+                Some(_) | None => return None,
+            },
         };
         self.roots.borrow_mut().insert(name.to_owned(), value.clone());
         Some(value)

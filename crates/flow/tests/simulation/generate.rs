@@ -51,7 +51,12 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
     if chance.percent(15) {
         return rest(chance, index);
     }
-    let mut step = json!({ "id": format!("s{index}"), "native": "work", "queue": QUEUES[chance.below(2)] });
+    let mut step = json!({ "id": format!("s{index}"), "queue": QUEUES[chance.below(2)] });
+    let completes = chance.percent(25);
+    match completes {
+        true => complete(chance, &mut step),
+        false => step["native"] = json!("work"),
+    }
     step["retry"] = retry(chance, 4);
     if chance.percent(20) {
         step["idempotent"] = json!(false);
@@ -59,7 +64,7 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
     if chance.percent(20) {
         step["when"] = json!(["{{ input.yes }}", "{{ input.no }}"][chance.below(2)]);
     }
-    if index > 0 && chance.percent(30) {
+    if index > 0 && !completes && chance.percent(30) {
         step["with"] = json!({ "before": format!("{{{{ steps.s{}.output | default(none) }}}}", index - 1) });
     }
     if chance.percent(70) {
@@ -73,6 +78,19 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
         step["cancel"] = json!("abort");
     }
     step
+}
+
+/// A call whose answer only accepts the work.
+fn complete(chance: &mut Chance, step: &mut Value) {
+    step["http"] = json!({ "method": "POST", "url": "http://service/work", "fail_on": [402] });
+    let timeout = ["5s", "1m", "5m"][chance.below(3)];
+    if chance.percent(60) {
+        step["http"]["body"] = json!({ "to": "{{ callback.url }}" });
+        step["callback"] = json!({ "timeout": timeout });
+        return;
+    }
+    let until = "{{ response.body.over }}";
+    step["poll"] = json!({ "url": "http://service/work", "every": "1s", "until": until, "timeout": timeout });
 }
 
 fn retry(chance: &mut Chance, attempts_max: usize) -> Value {

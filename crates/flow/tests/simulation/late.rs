@@ -3,9 +3,10 @@
 //! Against a service that remembers what it did, and not what it was asked to undo in vain, a promise holds only for
 //! calls that were begun in time: a worker begins none once it has lost the slip (its proof of membership).
 
-use flow::decide::{Env, Prepared, prepare};
+use flow::decide::{Prepared, prepare};
 use flow::slip::Phase;
 
+use crate::completions::env;
 use crate::service::Memory;
 use crate::world::{Task, World};
 
@@ -31,7 +32,7 @@ impl World {
             if task.ready.is_some() || task.slip.phase == Phase::Undo || !self.chance.percent(50) {
                 continue;
             }
-            if let Prepared::Native(call) = prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
+            if let Prepared::Native(call) = prepare(&self.definition, &task.slip, &env(), self.now_ms) {
                 self.ledger.called(&task.slip, &call.idempotency_key);
                 self.service.send_late(&mut self.chance, &call, self.now_ms);
             }

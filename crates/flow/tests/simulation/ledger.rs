@@ -223,7 +223,12 @@ impl Ledger {
         );
         for id in ids.iter().filter(can_be_undone) {
             for key in account.keys_by_step.get(id).into_iter().flatten().filter(|key| service.done.contains(*key)) {
-                assert!(service.undone.contains(key), "{key} was done and never undone");
+                assert!(
+                    service.undone.contains(key),
+                    "{key} was done and never undone: {:?} {:?}",
+                    account.told,
+                    account.compensated
+                );
             }
         }
     }
@@ -234,7 +239,11 @@ impl Account {
         if slip.phase == Phase::Forward {
             self.told.push((slip.step.clone(), told));
         }
-        if told == Told::Redelivered {
+        let is_barred = told == Told::InVain && !idempotent && slip.phase == Phase::Forward;
+        if is_barred {
+            self.barred.insert(slip.step.clone());
+        }
+        if matches!(told, Told::Redelivered | Told::Completed | Told::CalledBackFailed | Told::InVain) {
             return;
         }
         *self.attempts.entry(slip.idempotency_key()).or_default() += 1;
@@ -248,10 +257,15 @@ impl Account {
 
     fn was_perhaps_done(&self, step: &str) -> bool {
         let told = self.told.iter().filter(|(id, _)| id == step);
-        told.fold(false, |perhaps, (_, told)| match told {
-            Told::Succeeded | Told::Unknown | Told::Done | Told::Redelivered => true,
-            Told::RuledOut => false,
-            Told::Unsent | Told::Refused | Told::Nothing => perhaps,
-        })
+        // What was known before the attempt that was accepted last is known again once that is told to have failed.
+        let fold = told.fold((false, true), |(perhaps, before), (_, told)| match told {
+            Told::Accepted => (true, perhaps),
+            Told::CalledBackFailed => (perhaps && before, true),
+            Told::Unknown => (true, true),
+            Told::Succeeded | Told::Done | Told::Redelivered | Told::Completed | Told::InVain => (true, before),
+            Told::RuledOut => (false, true),
+            Told::Unsent | Told::Refused | Told::Nothing => (perhaps, before),
+        });
+        fold.0
     }
 }

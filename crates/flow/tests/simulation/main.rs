@@ -9,6 +9,8 @@ mod apart;
 mod breaker;
 mod cancel;
 mod chance;
+mod clock;
+mod completions;
 mod generate;
 mod late;
 mod ledger;

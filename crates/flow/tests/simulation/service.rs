@@ -23,6 +23,14 @@ pub(crate) enum Told {
     Done,
     /// There was nothing to undo.
     Nothing,
+    /// It was taken, and its end will be told.
+    Accepted,
+    /// Not an attempt: the callback or the poll says that it is done.
+    Completed,
+    /// Not an attempt: the callback says that it was not done.
+    CalledBackFailed,
+    /// Not an attempt: neither says anything, for too long or for good.
+    InVain,
     /// Not an attempt: the slip may have been run before by a worker that is gone.
     Redelivered,
 }
@@ -75,7 +83,7 @@ impl Service {
         let mut arrives = match told {
             Told::Succeeded => true,
             Told::Unknown => chance.percent(60),
-            Told::Refused | Told::RuledOut | Told::Unsent | Told::Done | Told::Nothing | Told::Redelivered => false,
+            _ => false,
         };
         if told == Told::Unknown && !call.undo && arrives && self.memory == Memory::OfDeeds && chance.percent(70) {
             self.send_late(chance, call, now_ms);
@@ -160,7 +168,7 @@ fn outcome(told: Told, chance: &mut Chance) -> Outcome {
         Told::RuledOut => (false, Effect::RuledOut),
         Told::Unsent => (true, Effect::Unsent),
         Told::Unknown => (chance.percent(90), Effect::Unknown),
-        Told::Done | Told::Redelivered => (false, Effect::Done),
+        _ => (false, Effect::Done),
     };
     let error = StepError { code: code::STEP_FAILED.to_owned(), message: format!("{told:?}"), status: None };
     let retry_after_ms = chance.percent(10).then_some(3_000);

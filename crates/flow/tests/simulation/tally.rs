@@ -29,10 +29,14 @@ pub(crate) struct Tally {
     pub(crate) signalled: u64,
     pub(crate) held_back: u64,
     pub(crate) probes: u64,
+    pub(crate) callbacks: u64,
+    pub(crate) callbacks_twice: u64,
+    pub(crate) called_back: u64,
+    pub(crate) looks: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 24] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 28] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -58,6 +62,10 @@ impl Tally {
             ("meet a signal", self.signalled),
             ("hold a call back", self.held_back),
             ("send a probe", self.probes),
+            ("call back", self.callbacks),
+            ("call back twice", self.callbacks_twice),
+            ("meet a callback", self.called_back),
+            ("poll", self.looks),
         ]
     }
 }
@@ -89,6 +97,10 @@ impl Sum for Tally {
             signalled: a.signalled + b.signalled,
             held_back: a.held_back + b.held_back,
             probes: a.probes + b.probes,
+            callbacks: a.callbacks + b.callbacks,
+            callbacks_twice: a.callbacks_twice + b.callbacks_twice,
+            called_back: a.called_back + b.called_back,
+            looks: a.looks + b.looks,
         })
     }
 }

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flow::decide::{
-    Decision, Env, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered,
-    rest_until_there, start,
+    Decision, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, prepare, redelivered, rest_until_there,
+    start,
 };
 use flow::definition::Definition;
 use flow::id::JobId;
 use flow::slip::{Hold, Phase, Slip};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::chance::Chance;
+use crate::completions::{Callback, env};
 use crate::generate::{QUEUES, definition};
 use crate::ledger::Ledger;
 use crate::service::{Memory, Service, Told};
@@ -75,6 +76,9 @@ pub(crate) struct World {
     pub(crate) wishes: BTreeSet<JobId>,
     /// Signals that nothing has used yet, in order.
     pub(crate) signals: BTreeMap<(JobId, &'static str), u64>,
+    /// The first callback of each round, and whether a token has gone on with it.
+    pub(crate) callbacks: BTreeMap<(JobId, String), (Value, bool)>,
+    pub(crate) on_the_way: Vec<Callback>,
     pub(crate) service: Service,
     pub(crate) ledger: Ledger,
     pub(crate) tally: Tally,
@@ -97,6 +101,8 @@ impl World {
             turns: BTreeMap::new(),
             wishes: BTreeSet::new(),
             signals: BTreeMap::new(),
+            callbacks: BTreeMap::new(),
+            on_the_way: Vec::new(),
             service: Service::new(memory),
             ledger: Ledger::new(definition.clone()),
             tally: Tally::default(),
@@ -190,6 +196,7 @@ impl World {
                 let earlier = self.holds.insert((job, hold.slip.hop), (hold, due_ms));
                 assert!(earlier.is_none(), "two holds of one hop");
                 self.meet_signal(job);
+                self.meet_callback(job);
             }
             Next::RetryNow { .. } => panic!("a retry in the process is never committed"),
             Next::End => {}
@@ -257,8 +264,7 @@ impl World {
         };
         let mut decision = advance(&self.definition, &task.slip, outcome.clone(), self.now_ms);
         let calls = self.definition.step(&task.slip.step).is_some_and(|step| step.action(Phase::Forward).is_some());
-        let forward_success =
-            calls && task.slip.phase == Phase::Forward && matches!(outcome, Outcome::Succeeded { .. });
+        let forward_success = calls && task.slip.phase == Phase::Forward && task.told.last() == Some(&Told::Succeeded);
         if forward_success && !self.is_calm() && self.chance.percent(3) {
             self.tally.too_large += 1;
             *task.told.last_mut().expect("it was told of a success") = Told::Done;
@@ -283,10 +289,10 @@ impl World {
         if self.heeds_cancel(&task.slip) {
             return Ok(Outcome::Cancelled);
         }
-        Ok(match prepare(&self.definition, &task.slip, &Env::default(), self.now_ms) {
+        Ok(match prepare(&self.definition, &task.slip, &env(), self.now_ms) {
             Prepared::Native(call) => {
                 self.ledger.called(&task.slip, &call.idempotency_key);
-                let trouble = if self.is_calm() { 0 } else { self.trouble };
+                let trouble = self.trouble_now();
                 let (told, outcome) = self.service.call(&mut self.chance, &call, trouble, self.now_ms);
                 task.told.push(told);
                 if self.is_broken_off(task) {
@@ -294,8 +300,18 @@ impl World {
                 }
                 outcome
             }
-            Prepared::Outcome(outcome) => outcome,
-            Prepared::Http(_) | Prepared::Missing(_) => panic!("the simulated flows are native and whole"),
+            Prepared::Outcome(outcome) => {
+                self.hear(task, &outcome);
+                outcome
+            }
+            Prepared::Http(call) => {
+                let outcome = self.ask(task, &call);
+                if call.idempotency_key.is_some() && self.is_broken_off(task) {
+                    return Ok(Outcome::Cancelled);
+                }
+                outcome
+            }
+            Prepared::Missing(_) => panic!("the simulated flows are whole"),
         })
     }
 
@@ -337,6 +353,11 @@ impl World {
         self.move_token(decision.next);
     }
 
+    /// How many calls of a hundred go wrong.
+    pub(crate) fn trouble_now(&self) -> usize {
+        if self.is_calm() { 0 } else { self.trouble }
+    }
+
     fn kill_any(&mut self) {
         let worker = self.chance.below(WORKERS);
         self.kill(worker);
@@ -367,24 +388,6 @@ impl World {
         partition.owner = owner;
         partition.epoch += 1;
         partition.end_at_assignment = partition.log.len();
-    }
-
-    fn pass_time(&mut self) {
-        self.release_cancelled();
-        self.let_pass();
-        let step_ms = [1, 50, 2_000, 10_000, 60_000][self.chance.below(5)];
-        self.now_ms += step_ms;
-        let due = self.holds.iter().filter(|(_, (_, due_ms))| due_ms.is_some_and(|due_ms| due_ms <= self.now_ms));
-        let due: Vec<_> = due.map(|(identity, _)| *identity).collect();
-        for identity in due {
-            // The orchestrator may be late.
-            if self.chance.percent(70)
-                && let Some((hold, _)) = self.holds.remove(&identity)
-            {
-                self.tally.holds_released += 1;
-                self.send(hold.slip, &hold.queue);
-            }
-        }
     }
 
     /// One token per living job, none per ended one.

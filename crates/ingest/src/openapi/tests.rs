@@ -42,6 +42,7 @@ fn router() -> Router {
     let api = Api {
         config: config(),
         public_url: PublicUrl::default(),
+        callback_secrets: flow::callback::Secrets::default(),
         clock: Clock::system(),
         ids: Ids::system(),
         acceptor,

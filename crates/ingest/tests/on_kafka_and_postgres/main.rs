@@ -5,6 +5,7 @@
 
 mod asyncapi;
 mod breakers;
+mod callback;
 mod cancel;
 mod commands;
 mod dead_letters;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Method};
 use events::trace::Trace;
 use events::{Record, decode_event};
+use flow::callback::Secrets;
 use flow::event::JobEvent;
 use ingest::Settings;
 use ingest::config::{Config, DEFAULT, SECTION};
@@ -101,6 +102,11 @@ pub(crate) fn trace_of(record: &Record) -> Trace {
     Trace::from_headers(&record.headers).unwrap()
 }
 
+/// The secrets of the tests' callbacks.
+pub(crate) fn callback_secrets() -> Secrets {
+    Secrets::new(vec!["a-secret-of-thirty-two-bytes-ok!".to_owned()]).unwrap()
+}
+
 /// An ingest in this process.
 pub(crate) struct Ingest {
     pub(crate) api: Api,
@@ -119,6 +125,7 @@ impl Ingest {
             topics: ground.topics.clone(),
             database_url: ground.database_url.clone(),
             public_url: PUBLIC_URL.to_owned(),
+            callback_secrets: callback_secrets(),
             config,
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();

@@ -17,7 +17,9 @@ impl Walk<'_> {
     pub(super) fn expand_waiting(&mut self, id: u32, state: &State, ends: bool) {
         let world = self.world;
         let step = &state.slip.step;
-        let Some(wait) = world.definition.step(step).and_then(|step| step.wait()) else { return };
+        let Some(wait) = world.definition.step(step).and_then(|step| step.wait()) else {
+            return self.expand_accepted(id, state);
+        };
         let outputs = world.index_of(step).and_then(|index| world.domain.outputs.get(index));
         for (output, value) in outputs.into_iter().flatten().enumerate() {
             let payload = if wait.approve.is_some() { decision("approved", value) } else { value.clone() };
@@ -38,12 +40,24 @@ impl Walk<'_> {
     }
 
     fn release(&mut self, id: u32, state: &State, by: ReleasedBy, payload: Option<Value>, what: What) {
+        self.release_by(id, state, by, payload, vec![(what, Change::None)]);
+    }
+
+    /// The same, in several ways.
+    pub(super) fn release_by(
+        &mut self,
+        id: u32,
+        state: &State,
+        by: ReleasedBy,
+        payload: Option<Value>,
+        ways: Vec<(What, Change)>,
+    ) {
         let mut released = State { rest: Rest::Ready, ..state.clone() };
         released.slip.released = Some(Released { by, payload });
         let world = self.world;
         let now_ms = world.now_ms(released.is_late);
         if let Prepared::Outcome(outcome) = prepare(&world.definition, &released.slip, &world.env, now_ms) {
-            self.decide(id, &released, outcome, vec![(what, Change::None)], false);
+            self.decide(id, &released, outcome, ways, false);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::callbacks::CallbackSettings;
 use super::error::ConfigError;
 use super::kafka::kafka_properties;
 use super::log::LogSettings;
@@ -18,7 +19,8 @@ use super::top_level::{
 use super::traces::TraceSettings;
 
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-const SECTIONS: [&str; 9] = ["topics", "log", "api", "kafka", "ingest", "relay", "workers", "orchestrator", "notifier"];
+const SECTIONS: [&str; 10] =
+    ["topics", "log", "api", "callbacks", "kafka", "ingest", "relay", "workers", "orchestrator", "notifier"];
 /// The longest name of a topic is 249 characters; ours are a prefix and what comes after it.
 const PREFIX_CHARACTERS_MAX: usize = 100;
 
@@ -43,6 +45,8 @@ pub struct Shared {
     pub topics_prefix: String,
     /// `api.public_url`; empty: from each request.
     pub public_url: String,
+    /// `callbacks.*`.
+    pub callbacks: CallbackSettings,
     /// `log.*`.
     pub log: LogSettings,
     /// `[kafka]`: properties for librdkafka by their own names, such as `security.protocol`
@@ -86,6 +90,7 @@ impl Shared {
             instance: instance_or_host(INSTANCE.read(sources)?, sources),
             topics_prefix: topics.prefix,
             public_url: api.public_url,
+            callbacks: load_shared("callbacks", sources)?,
             kafka_properties: kafka_properties(sources)?.into_iter().map(|(key, (value, _))| (key, value)).collect(),
         })
     }

@@ -26,6 +26,7 @@ pub struct TestSystemBuilder {
     private_registry: bool,
     lines: bool,
     clocks: bool,
+    callbacks: bool,
 }
 
 impl TestSystemBuilder {
@@ -96,6 +97,13 @@ impl TestSystemBuilder {
         self
     }
 
+    /// Workers tell services to call back at the first ingest.
+    #[must_use]
+    pub fn callbacks(mut self) -> Self {
+        self.callbacks = true;
+        self.variable("MEANWHILE__CALLBACKS__SECRETS", "a-secret-of-thirty-two-bytes-ok!")
+    }
+
     /// Starts the servers, migrates, applies the flows, starts the roles and waits until each is ready and
     /// knows the flows.
     pub async fn start(mut self) -> Result<TestSystem> {
@@ -153,6 +161,7 @@ impl TestSystemBuilder {
             postgres,
             lines,
             clocks: self.clocks,
+            callbacks: self.callbacks,
         };
         system.prepare(&self.flows).await?;
         for role in Role::ALL {

@@ -18,6 +18,8 @@ fn answers_are_classified_by_the_defaults_and_by_the_flow() {
     let verdict = |slip: &Slip, answer| match classify(&flow, slip, answer, NOW_MS) {
         Outcome::Failed { retryable, effect, .. } => Some((retryable, effect)),
         Outcome::Succeeded { .. }
+        | Outcome::Accepted { .. }
+        | Outcome::NotYet { .. }
         | Outcome::NothingToUndo { .. }
         | Outcome::Skipped
         | Outcome::Rests(_)
@@ -73,6 +75,8 @@ fn retry_after_is_read_as_seconds_or_as_a_date() {
         match classify(&flow, &at, answer, 784_111_770_000) {
             Outcome::Failed { retry_after_ms, .. } => retry_after_ms,
             Outcome::Succeeded { .. }
+            | Outcome::Accepted { .. }
+            | Outcome::NotYet { .. }
             | Outcome::NothingToUndo { .. }
             | Outcome::Skipped
             | Outcome::Rests(_)

@@ -51,19 +51,29 @@ fn a_downstream_is_what_the_step_says_or_else_the_host_of_its_url() {
 
 #[test]
 fn only_what_says_that_the_downstream_is_ill_counts_against_it() {
-    let status = |status| {
-        let error = StepError { code: code::STEP_FAILED.to_owned(), message: String::new(), status: Some(status) };
-        Outcome::Failed { error, retryable: true, effect: Effect::Unknown, retry_after_ms: None }
-    };
-    for (outcome, wanted) in [
+    let response = |status| HttpAnswer::Response { status, retry_after: None, content_type: None, body: Vec::new() };
+    let answers = [
+        (response(200), Told::Answered),
+        (response(404), Told::Answered),
+        (response(429), Told::Answered),
+        (response(500), Told::Failed),
+        (response(503), Told::Failed),
+        (HttpAnswer::TimedOut, Told::Failed),
+        (HttpAnswer::ConnectFailed(String::new()), Told::Failed),
+        (HttpAnswer::ConnectionLost(String::new()), Told::Failed),
+        (HttpAnswer::Aborted, Told::Nothing),
+    ];
+    for (answer, wanted) in answers {
+        assert_eq!(told_by(&answer), wanted, "{answer:?}");
+    }
+    let native = [
         (ok(Value::Null), Told::Answered),
-        (timed_out(), Told::Failed),
-        (status(503), Told::Failed),
-        (status(429), Told::Answered),
-        (status(404), Told::Answered),
+        (failed(true, Effect::Unknown), Told::Failed),
+        (failed(false, Effect::Refused), Told::Answered),
         (Outcome::Cancelled, Told::Nothing),
         (Outcome::too_large("x"), Told::Nothing),
-    ] {
+    ];
+    for (outcome, wanted) in native {
         assert_eq!(told(&outcome), wanted, "{outcome:?}");
     }
 }

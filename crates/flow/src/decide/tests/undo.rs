@@ -37,7 +37,7 @@ fn an_unknown_outcome_whose_undo_found_nothing_is_undone_once_more_under_another
     let data = event.data.as_ref().unwrap();
     assert_eq!((&data["code"], &data["status"]), (&json!("nothing-to-undo"), &json!(404)));
     let keys = [&back, &hold.slip].map(|slip| match prepare(&flow, slip, &env(), NOW_MS) {
-        Prepared::Http(call) => (call.idempotency_key, call.url),
+        Prepared::Http(call) => (call.idempotency_key.unwrap(), call.url),
         other => panic!("{other:?}"),
     });
     let job = Uuid::from_u128(7);

@@ -8,7 +8,12 @@ use crate::slip::{Released, ReleasedBy};
 impl Token<'_> {
     /// Lays the token to rest. Its slip says already what its time means: whoever releases it then sends it on as it
     /// is.
-    pub(in crate::decide) fn rests(mut self, rest: Rest) -> Decision {
+    pub(in crate::decide) fn rests(self, rest: Rest) -> Decision {
+        self.lie_down(rest, true)
+    }
+
+    /// `is_news`: an event tells of it.
+    pub(super) fn lie_down(mut self, rest: Rest, is_news: bool) -> Decision {
         let Rest { release_after_ms, signal } = rest;
         let left_ms = self
             .slip
@@ -20,12 +25,14 @@ impl Token<'_> {
             (after_ms, _) => (ReleasedBy::Time, after_ms),
         };
         let reason = if signal.is_some() { HoldReason::Signal } else { HoldReason::Timer };
-        self.tell(JobEvent {
-            reason: Some(reason),
-            signal: signal.clone(),
-            next_attempt_after_ms: after_ms,
-            ..self.step_event(EventKind::StepWaiting, JobStatus::Waiting, 0)
-        });
+        if is_news {
+            self.tell(JobEvent {
+                reason: Some(reason),
+                signal: signal.clone(),
+                next_attempt_after_ms: after_ms,
+                ..self.step_event(EventKind::StepWaiting, JobStatus::Waiting, 0)
+            });
+        }
         self.slip.released = Some(Released { by, payload: None });
         let mut decision = self.hold(reason, after_ms);
         if let Next::Hold(hold) = &mut decision.next {

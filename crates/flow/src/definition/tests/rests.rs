@@ -105,3 +105,18 @@ fn the_published_schema_takes_what_the_parser_takes() {
         assert!(errors.is_empty(), "{lines}: {errors:?}");
     }
 }
+
+#[test]
+fn two_waits_for_one_signal_want_the_same_payload() {
+    let two = |first: &str, second: &str| {
+        with_rest(&format!("wait: {{ signal: s{first} }}\n  - id: c\n    wait: {{ signal: s{second} }}"))
+    };
+    for same in ["", ", schema: { type: object }", ", approve: { by: [ann] }"] {
+        parse(&two(same, same)).unwrap_or_else(|problems| panic!("{same}: {problems:?}"));
+    }
+    for (first, second) in [("", ", schema: { type: object }"), (", approve: { by: [ann] }", ", approve: {}")] {
+        let said =
+            ["step `b` waits for the signal `s`, too, with another payload", "test.yaml:8:11", "the same `schema`"];
+        refused(&two(first, second), &said);
+    }
+}

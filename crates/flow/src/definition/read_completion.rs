@@ -1,0 +1,88 @@
+//! From `callback` or `poll` of a step in a document to its [`Completion`].
+
+use super::limit::{DEADLINE_MS_MAX, POLL_EVERY_MS_MAX, POLL_EVERY_MS_MIN, SETTLE_MS_MAX};
+use super::node::Node;
+use super::read_step::{headers, url};
+use super::read_value::{required, template};
+use super::reader::{Fields, Reader};
+use super::visible::{self, Visible};
+use super::{Action, Call, Callback, Completion, Poll, key};
+use crate::expression::{Expression, Template};
+
+/// The name under which a request has the URL of its callback.
+const CALLBACK_URL: &str = "callback.url";
+
+/// The names that the request of a step sees.
+pub(super) fn roots(fields: &Fields<'_>) -> &'static [&'static str] {
+    if fields.get("callback").is_some() { visible::CALL_WITH_CALLBACK } else { visible::CALL }
+}
+
+/// The longest time after which a call may still have its effect: work that was accepted may be done late.
+pub(super) fn longest_ms(action: &Action, completion: Option<&Completion>) -> u64 {
+    let later_ms = match completion {
+        Some(Completion::Callback(callback)) => callback.timeout_ms,
+        Some(Completion::Poll(poll)) => poll.timeout_ms,
+        None => return action.timeout_ms,
+    };
+    action.timeout_ms.saturating_add(later_ms).min(SETTLE_MS_MAX)
+}
+
+/// The `callback` or `poll` of a step.
+pub(super) fn completion(reader: &mut Reader<'_>, fields: &Fields<'_>, sent: &Visible<'_>) -> Option<Completion> {
+    let (callback, poll) = (fields.get("callback"), fields.get("poll"));
+    for word in ["callback", "poll"] {
+        if fields.get(word).is_some() && fields.get("native").is_some() {
+            reader.problem(fields.place_of(word), format!("a native step has no `{word}`")).hint =
+                Some("it waits by itself; or an `http` step does the work".to_owned());
+        }
+    }
+    match (callback, poll) {
+        (Some(_), Some(_)) => {
+            reader.problem(fields.place_of("poll"), "a step ends by its `callback` or by its `poll`, not by both");
+            None
+        }
+        (Some(node), None) => self::callback(reader, node).map(Completion::Callback),
+        (None, Some(node)) => self::poll(reader, node, sent).map(|poll| Completion::Poll(Box::new(poll))),
+        (None, None) => None,
+    }
+}
+
+fn callback(reader: &mut Reader<'_>, node: &Node) -> Option<Callback> {
+    let fields = reader.fields(node, "`callback`", key::CALLBACK)?;
+    let node = required(reader, &fields, "`callback`", "timeout")?;
+    let timeout_ms = reader.duration_ms(node, "`timeout`", 1..=DEADLINE_MS_MAX)?;
+    Some(Callback { timeout_ms })
+}
+
+/// Reports a step that waits for a call of a URL that it tells nobody.
+pub(super) fn check_told(reader: &mut Reader<'_>, fields: &Fields<'_>, action: &Action) {
+    let Call::Http(http) = &action.call else { return };
+    let is_url = |expression: &Expression| expression.paths().any(|path| path == CALLBACK_URL || path == "callback");
+    let templates = http.headers.iter().map(|(_, template)| template).chain(&http.body);
+    let told = http.url.expressions().any(is_url) || templates.flat_map(Template::expressions).any(is_url);
+    if fields.get("callback").is_some() && !told {
+        reader.problem(fields.place_of("callback"), "the request does not tell where to call back").expected =
+            Some("`{{ callback.url }}` in its `url`, `headers` or `body`".to_owned());
+    }
+}
+
+fn poll(reader: &mut Reader<'_>, node: &Node, sent: &Visible<'_>) -> Option<Poll> {
+    let fields = reader.fields(node, "`poll`", key::POLL)?;
+    let asked = Visible { roots: visible::POLL, ..*sent };
+    let url = required(reader, &fields, "`poll`", "url").and_then(|node| url(reader, node, &asked));
+    let headers = fields.get("headers").map(|node| headers(reader, node, &asked)).unwrap_or_default();
+    let every = required(reader, &fields, "`poll`", "every");
+    let every_ms = every.and_then(|node| reader.duration_ms(node, "`every`", POLL_EVERY_MS_MIN..=POLL_EVERY_MS_MAX));
+    let judged = Visible { roots: visible::POLLED, ..*sent };
+    let until = required(reader, &fields, "`poll`", "until").and_then(|node| {
+        let until = template(reader, node, &judged)?;
+        if !matches!(until, Template::Expression(_)) {
+            reader.problem(node.place, "`until` is not an expression").expected =
+                Some("exactly one `{{ }}` that gives true or false, over `response`".to_owned());
+        }
+        Some(until)
+    });
+    let timeout = required(reader, &fields, "`poll`", "timeout");
+    let timeout_ms = timeout.and_then(|node| reader.duration_ms(node, "`timeout`", 1..=DEADLINE_MS_MAX));
+    Some(Poll { url: url?, headers, every_ms: every_ms?, until: until?, timeout_ms: timeout_ms? })
+}

@@ -1,0 +1,66 @@
+use super::*;
+
+fn told(step: &str) -> Vec<String> {
+    let text = format!("flow: t\nsteps:\n  - id: s\n{step}");
+    match parse(&text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(|problem| format!("{}: {}", problem.line, problem.message)).collect(),
+    }
+}
+
+const TOLD: &str = "    http: { method: POST, url: 'http://x/a', body: { to: '{{ callback.url }}' } }\n";
+const PLAIN: &str = "    http: { method: POST, url: 'http://x/a' }\n";
+
+#[test]
+fn a_step_ends_by_its_callback_or_by_its_poll() {
+    let poll = "    poll: { url: 'http://x/{{ response.body.id }}', every: 5s, until: '{{ response.status == 200 }}', timeout: 1h }\n";
+    for (step, problems) in [
+        (format!("{TOLD}    callback: {{ timeout: 1h }}\n"), vec![]),
+        (format!("{PLAIN}{poll}"), vec![]),
+        (format!("{PLAIN}    callback: {{ timeout: 1h }}\n"), vec!["5: the request does not tell where to call back"]),
+        (format!("{TOLD}    callback: {{}}\n"), vec!["5: `callback` has no `timeout`"]),
+        (TOLD.to_owned(), vec!["4: `callback` is not known here: only the request of a step with `callback` has it"]),
+        (
+            format!("{TOLD}    callback: {{ timeout: 1h }}\n{poll}"),
+            vec!["6: a step ends by its `callback` or by its `poll`, not by both"],
+        ),
+        ("    native: f\n    callback: { timeout: 1h }\n".to_owned(), vec!["5: a native step has no `callback`"]),
+        (
+            "    sleep: 1s\n    callback: { timeout: 1h }\n".to_owned(),
+            vec!["5: a `sleep` has no `callback`: nothing is called"],
+        ),
+        (
+            format!(
+                "{PLAIN}    compensate:\n      http: {{ method: DELETE, url: 'http://x' }}\n      callback: {{ timeout: 1h }}\n"
+            ),
+            vec!["7: unknown key `callback` in `compensate`"],
+        ),
+        (
+            format!(
+                "{TOLD}    callback: {{ timeout: 1h }}\n    compensate: {{ http: {{ method: DELETE, url: 'http://x/{{{{ callback.url }}}}' }} }}\n"
+            ),
+            vec!["6: `callback` is not known here: only the request of a step with `callback` has it"],
+        ),
+    ] {
+        assert_eq!(told(&step), problems, "{step}");
+    }
+}
+
+#[test]
+fn a_poll_says_how_often_until_what_and_for_how_long() {
+    for (poll, problem) in [
+        ("url: 'http://x', until: '{{ true }}', timeout: 1h", "`poll` has no `every`"),
+        ("url: 'http://x', every: 99ms, until: '{{ true }}', timeout: 1h", "`every`: `99ms` is not a duration"),
+        ("url: 'http://x', every: 1s, until: 'done', timeout: 1h", "`until` is not an expression"),
+        ("url: 'http://x', every: 1s, until: '{{ response.stat }}', timeout: 1h", "`response` has no `stat`"),
+        ("url: 'http://x', every: 1s, until: '{{ env.A }}', timeout: 1h", "`env` is not known here"),
+        (
+            "url: '{{ response.body.url }}', every: 1s, until: '{{ true }}', timeout: 1h",
+            "the base of a URL may come only from",
+        ),
+        ("url: 'http://x', every: 1s, until: '{{ true }}'", "`poll` has no `timeout`"),
+    ] {
+        let found = told(&format!("{PLAIN}    poll: {{ {poll} }}\n"));
+        assert!(found.len() == 1 && found[0].contains(problem), "{poll}: {found:?}");
+    }
+}
