@@ -42,7 +42,11 @@ impl Runner {
             Prepared::Outcome(outcome) => return Ok(outcome.into()),
             Prepared::Missing(missing) => return Err(NotNow::Missing(missing)),
             Prepared::Http(call) => self.call_http(definition, slip, &call, trace).await,
-            Prepared::Native(call) => self.call_native(definition, slip, call, trace).await.map_err(NotNow::Missing)?,
+            Prepared::Native(call) => {
+                let called = self.call_native(definition, slip, call, trace).await.map_err(NotNow::Missing)?;
+                let told = told(&called.outcome);
+                (called, told)
+            }
         };
         if let Some(downstream) = downstream {
             self.tell(&downstream, slip, told);
