@@ -97,11 +97,15 @@ pub struct Step {
     pub waiting_for: Option<WaitingFor>,
 }
 
-/// The end of a step's rest: its time or its signal, whichever comes first.
+/// The end of a step's rest: its time, or its signal, breaker or limit, whichever comes first.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
 pub struct WaitingFor {
     pub signal: Option<String>,
+    /// The downstream whose breaker it waits for.
+    pub breaker: Option<String>,
+    /// The downstream within whose limits it waits for room.
+    pub limit: Option<String>,
     pub until: Option<String>,
 }
 

@@ -23,6 +23,14 @@ impl<'a> Json<'a> {
         }
     }
 
+    pub(crate) fn owned(field: &'static str, value: Value) -> Result<Self, EncodeError> {
+        if nests_at_most(&value, JSON_DEPTH_MAX) {
+            Ok(Self(Cow::Owned(value)))
+        } else {
+            Err(EncodeError::TooDeep { field })
+        }
+    }
+
     pub(crate) fn optional(field: &'static str, value: Option<&'a Value>) -> Result<Option<Self>, EncodeError> {
         value.map(|value| Self::borrowed(field, value)).transpose()
     }

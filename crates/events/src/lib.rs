@@ -1,8 +1,8 @@
 //! The contracts on Kafka: records, topics, headers, and their encoding.
 //!
-//! Slips, events, waits, cancels and progress are Avro in Confluent framing (`schemas/`); commands, flows, lanes and
-//! the relay's position are JSON; dead letters are whatever they were. Everything here is a pure function of its
-//! arguments.
+//! Slips, events, waits, cancels and progress are Avro in Confluent framing (`schemas/`); commands, flows, lanes,
+//! breakers and the relay's position are JSON; dead letters are whatever they were. Everything here is a pure function
+//! of its arguments.
 //!
 //! Invariant: no bytes from outside make anything here panic, recurse or allocate without bound.
 //! Invariant: no type here knows Kafka's client, the registry or Postgres.
@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod asyncapi;
+pub mod breaker;
 pub mod cancel;
 pub mod command;
 pub mod compose;

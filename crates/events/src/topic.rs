@@ -71,6 +71,11 @@ impl Topics {
         format!("{}.lanes", self.prefix)
     }
 
+    /// The breakers of downstreams that are, or were, not closed; compacted.
+    pub fn breakers(&self) -> String {
+        format!("{}.breakers", self.prefix)
+    }
+
     /// The relay's own position, compacted.
     pub fn relay(&self) -> String {
         format!("{}.relay", self.prefix)
@@ -87,7 +92,7 @@ impl Topics {
     }
 
     /// Every topic, with one queue for all: what documents and declarations are held to.
-    pub fn all(&self, queue: &str) -> [String; 10] {
+    pub fn all(&self, queue: &str) -> [String; 11] {
         [
             self.commands(),
             self.steps(queue),
@@ -97,6 +102,7 @@ impl Topics {
             self.progress(),
             self.flows(),
             self.lanes(),
+            self.breakers(),
             self.relay(),
             self.dead_letters(),
         ]

@@ -5,6 +5,7 @@ use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason};
 use serde_json::{Value, json};
 
+use crate::breaker::BreakerNews;
 use crate::cancel::Cancel;
 use crate::error::DecodeError;
 use crate::field::{CANCELS, SIGNALS};
@@ -33,6 +34,8 @@ pub enum Wait {
     Alive(Alive),
     /// A question to a worker that was silent: its sign of life, if there is one, stands before the next question.
     Question(Question),
+    /// News of the breaker of a downstream.
+    Breaker(BreakerNews),
 }
 
 impl Wait {
@@ -45,7 +48,7 @@ impl Wait {
             Self::Signal(signal) => Some(signal.job),
             Self::Outcome(outcome) => Some(outcome.token.job),
             Self::Unread(unread) => Some(unread.token.job),
-            Self::Alive(_) | Self::Question(_) => None,
+            Self::Alive(_) | Self::Question(_) | Self::Breaker(_) => None,
         }
     }
 
@@ -53,7 +56,12 @@ impl Wait {
     pub const fn hold(&self) -> Option<&Hold> {
         match self {
             Self::Hold(hold) | Self::Running(RunningCall { hold, .. }) | Self::Turn(Turn { hold, .. }) => Some(hold),
-            Self::Unread(_) | Self::Signal(_) | Self::Outcome(_) | Self::Alive(_) | Self::Question(_) => None,
+            Self::Unread(_)
+            | Self::Signal(_)
+            | Self::Outcome(_)
+            | Self::Alive(_)
+            | Self::Question(_)
+            | Self::Breaker(_) => None,
         }
     }
 
@@ -67,6 +75,7 @@ impl Wait {
             Self::Signal(signal) => signal.job.to_string(),
             Self::Outcome(Outcome { lane, .. }) | Self::Unread(Unread { lane, .. }) => lane.clone(),
             Self::Alive(Alive { worker, .. }) | Self::Question(Question { worker, .. }) => worker.clone(),
+            Self::Breaker(news) => news.downstream.clone(),
         }
     }
 
@@ -81,6 +90,7 @@ impl Wait {
             Self::Outcome(outcome) => format!("{}:outcome:{}", outcome.token, outcome.worker),
             Self::Alive(alive) => format!("{}:alive:{}", alive.worker, alive.at_ms),
             Self::Question(question) => format!("{}:question:{}:{}", question.worker, question.round, question.at_ms),
+            Self::Breaker(news) => format!("{}:breaker:{}", news.downstream, news.id),
         }
     }
 }

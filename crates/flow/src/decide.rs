@@ -22,6 +22,7 @@ mod call;
 mod cancelled;
 mod completion;
 mod doubt;
+mod downstream;
 mod output;
 mod pause;
 mod request;
@@ -33,6 +34,7 @@ pub use answer::classify;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use doubt::{asks_first, lost, marks_first};
+pub use downstream::{Busy, Told, downstream, host_of, told, told_by, wait_for_downstream};
 pub use rest::{
     Missing, MissingKind, begin_time, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room,
     wait_turn,
@@ -188,6 +190,8 @@ pub mod code {
     pub const REJECTED: &str = "rejected";
     /// The job came to a step too often.
     pub const TOO_MANY_VISITS: &str = "too-many-visits";
+    /// The breaker of what the step calls is open, and the step has another way on.
+    pub const BREAKER_OPEN: &str = "breaker-open";
     /// There was nothing to undo; the call may still have its effect.
     pub const NOTHING_TO_UNDO: &str = "nothing-to-undo";
     /// Nobody knows whether the step was done.

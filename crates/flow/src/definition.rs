@@ -23,6 +23,8 @@ mod node;
 pub mod problem;
 mod read;
 mod read_completion;
+mod read_fallback;
+mod read_limits;
 mod read_rest;
 mod read_step;
 mod read_value;
@@ -41,7 +43,8 @@ pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
 pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
-pub use step::{Action, Approve, Call, Http, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
+pub(crate) use step::Fallback;
+pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]

@@ -98,13 +98,15 @@ pub enum ReleasedBy {
     Operator,
     /// Somebody wants the job cancelled.
     Cancel,
+    /// The breaker of its downstream lets it pass: as the probe, or since a probe succeeded.
+    Breaker,
     /// A cause of a later version.
     Other(Word),
 }
 
 impl ReleasedBy {
     /// Every cause of this version.
-    pub const ALL: [Self; 5] = [Self::Time, Self::Deadline, Self::Signal, Self::Operator, Self::Cancel];
+    pub const ALL: [Self; 6] = [Self::Time, Self::Deadline, Self::Signal, Self::Operator, Self::Cancel, Self::Breaker];
 
     /// The word used on Kafka.
     pub const fn as_str(&self) -> &str {
@@ -114,6 +116,7 @@ impl ReleasedBy {
             Self::Signal => "signal",
             Self::Operator => "operator",
             Self::Cancel => "cancel",
+            Self::Breaker => "breaker",
             Self::Other(word) => word.as_str(),
         }
     }
@@ -122,6 +125,22 @@ impl ReleasedBy {
     pub fn read(text: &str) -> Option<Self> {
         let known = Self::ALL.into_iter().find(|by| by.as_str() == text);
         known.or_else(|| Word::new(text).map(Self::Other))
+    }
+}
+
+/// The leave to make one attempt although the breaker of its downstream is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// The state of the breaker that it is for: void once the breaker has a later one.
+    pub epoch: u64,
+    /// True: the breaker waits for the outcome. A probe that fails in vain is no attempt of the step.
+    pub is_probe: bool,
+}
+
+impl Pass {
+    /// The payload of the release, the reverse of [`Slip::pass`].
+    pub fn to_json(self) -> Value {
+        serde_json::json!({ "epoch": self.epoch, "probe": self.is_probe })
     }
 }
 
@@ -260,6 +279,14 @@ impl Slip {
         self.step_left_ms.is_some_and(|left_ms| left_ms <= 0)
     }
 
+    /// The pass that the breaker of a downstream gave it, if it was released with one.
+    pub fn pass(&self) -> Option<Pass> {
+        let released = self.released.as_ref().filter(|released| released.by == ReleasedBy::Breaker)?;
+        let payload = released.payload.as_ref()?;
+        let is_probe = payload.get("probe").and_then(Value::as_bool).unwrap_or_default();
+        Some(Pass { epoch: payload.get("epoch")?.as_u64()?, is_probe })
+    }
+
     /// The Kafka key of the record that carries this slip: `tenant/flow/ordering key`.
     pub fn record_key(&self) -> String {
         format!("{}/{}/{}", self.tenant, self.flow, self.key)
@@ -287,13 +314,17 @@ pub enum HoldReason {
     Signal,
     /// It waits to be read: the schema registry did not answer when its turn came, or a later version has written it.
     Unread,
+    /// It waits for the breaker of the downstream that its step calls.
+    Breaker,
+    /// It waits for room within the limits of the downstream that its step calls, or within the share of retries.
+    Limit,
     /// A reason of a later version. It rests until its time has come.
     Other(Word),
 }
 
 impl HoldReason {
     /// Every reason of this version.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Backoff,
         Self::Attention,
         Self::MissingStep,
@@ -303,6 +334,8 @@ impl HoldReason {
         Self::Timer,
         Self::Signal,
         Self::Unread,
+        Self::Breaker,
+        Self::Limit,
     ];
 
     /// The word used on Kafka, in Postgres and over HTTP.
@@ -317,6 +350,8 @@ impl HoldReason {
             Self::Timer => "timer",
             Self::Signal => "signal",
             Self::Unread => "unread",
+            Self::Breaker => "breaker",
+            Self::Limit => "limit",
             Self::Other(word) => word.as_str(),
         }
     }
@@ -341,4 +376,6 @@ pub struct Hold {
     pub release_after_ms: Option<u64>,
     /// The name of the signal that it waits for.
     pub signal: Option<String>,
+    /// The downstream whose breaker or limit it waits for.
+    pub limit: Option<String>,
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::TokenId;
-use crate::slip::{Failure, Phase};
+use crate::slip::{Failure, HoldReason, Phase};
 
 /// The status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,11 +55,15 @@ pub struct StepView {
     pub decided_by: Option<String>,
 }
 
-/// The end of a rest: its time or its signal, whichever comes first.
+/// The end of a rest: its time, or its signal, breaker or limit, whichever comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitingFor {
     /// The signal's name.
     pub signal: Option<String>,
+    /// The downstream whose breaker it waits for.
+    pub breaker: Option<String>,
+    /// The downstream within whose limits it waits for room.
+    pub limit: Option<String>,
     /// The time in milliseconds since the Unix epoch, by the clock of the process that told of the rest.
     pub until_ms: Option<i64>,
 }
@@ -278,9 +282,17 @@ impl JobView {
     fn rest_step(&mut self, event: &JobEvent, since_ms: i64) {
         let Some(step) = self.step_of(event, since_ms) else { return };
         let after_ms = event.next_attempt_after_ms.and_then(|after_ms| i64::try_from(after_ms).ok());
-        step.status = StepStatus::Waiting;
+        let downstream = |reason| {
+            let name = event.data.as_ref().and_then(|data| data["downstream"].as_str());
+            name.filter(|_| event.reason == Some(reason)).map(str::to_owned)
+        };
+        if event.phase == Phase::Forward {
+            step.status = StepStatus::Waiting;
+        }
         step.waiting_for = Some(WaitingFor {
             signal: event.signal.clone(),
+            breaker: downstream(HoldReason::Breaker),
+            limit: downstream(HoldReason::Limit),
             until_ms: after_ms.map(|after_ms| event.at_ms.saturating_add(after_ms)),
         });
         (step.error, step.ended_at_ms, step.next_attempt_at_ms) = (None, None, None);

@@ -133,7 +133,13 @@ fn step(step: &StepView) -> Value {
     }
     if let Some(waiting) = &step.waiting_for {
         let until = waiting.until_ms.map(rfc3339);
-        body.insert("waiting_for".to_owned(), json!({ "signal": waiting.signal, "until": until }));
+        let mut rest = json!({ "signal": waiting.signal, "until": until });
+        for (name, downstream) in [("breaker", &waiting.breaker), ("limit", &waiting.limit)] {
+            if let Some(downstream) = downstream {
+                rest[name] = downstream.as_str().into();
+            }
+        }
+        body.insert("waiting_for".to_owned(), rest);
     }
     if let Some(by) = &step.decided_by {
         body.insert("decided_by".to_owned(), by.as_str().into());

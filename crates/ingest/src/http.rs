@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use web::frame::Frame;
 use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, callback, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry, signal, status, submit,
+    asyncapi, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry, signal,
+    status, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -32,6 +33,8 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/dead-letters:redrive", post(dead_letters::redrive_many))
         .route("/v1/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::drop))
         .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
+        .route("/v1/breakers", get(breakers::list))
+        .route("/v1/breakers/{downstream}", put(breakers::put))
         .route("/openapi.json", get(openapi::show))
         .route("/v1/jobs/{job}/retry", post(retry::retry))
         .route("/v1/jobs/{job}/signals/{name}", post(signal::send))

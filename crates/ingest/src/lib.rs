@@ -5,7 +5,7 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), then one file per verb: `status`, `result`,
-//! `history`, `retry`, `cancel`, `flows`, `dead_letters`.
+//! `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -31,6 +31,7 @@ use web::server::Server;
 mod accept;
 mod answer;
 mod asyncapi;
+mod breakers;
 mod callback;
 mod cancel;
 mod cancels;

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use bus::{Inbound, RecordBatch};
 use events::dead_letter::{Class, Refused};
+use flow::slip::HoldReason;
 use inbox::{Error, Service};
 use service_kit::stop_at;
 use store::{Tx, dead_letters, holds, jobs, outbox};
 use tokio::sync::Notify;
 
+use crate::breaker::BreakerConfig;
+use crate::breakers::{self, Teller};
 use crate::cancels;
 use crate::resume::Resumer;
 use crate::signals;
@@ -21,6 +24,15 @@ pub(crate) struct Orchestrator {
     pub(crate) hold_came: Arc<Notify>,
     /// Wakes the loop that sends a lost worker's calls to others.
     pub(crate) worker_lost: Arc<Notify>,
+    pub(crate) breakers: OfBreakers,
+}
+
+/// What the breakers need.
+pub(crate) struct OfBreakers {
+    pub(crate) teller: Teller,
+    pub(crate) config: BreakerConfig,
+    /// Wakes the loop that lets holds pass.
+    pub(crate) changed: Arc<Notify>,
 }
 
 impl Service for Orchestrator {
@@ -51,6 +63,9 @@ impl Service for Orchestrator {
         // A token whose signal is there goes on by that: the workers know of the cancel too.
         let (holds, events) = (taken_in.holds.as_slice(), taken_in.events.as_slice());
         taken_in.met = cancels::meet(tx, (&writer.topics, reader), (holds, events), &taken_in.cancels).await?;
+        let OfBreakers { teller, config, .. } = &self.breakers;
+        let of_breakers = (taken_in.breakers.as_slice(), taken_in.holds.as_slice());
+        taken_in.changed = breakers::take_in(tx, teller, of_breakers, config).await?;
         dead_letters::index(tx, &taken_in.indexed).await?;
         outbox::append(tx, &taken_in.dead_letters).await?;
         stop_at("orchestrator.before-commit");
@@ -66,6 +81,9 @@ impl Service for Orchestrator {
         let lost = taken_in.long_calls.log();
         if lost > 0 {
             self.worker_lost.notify_one();
+        }
+        if taken_in.changed.log() || taken_in.holds.iter().any(|hold| hold.reason == HoldReason::Breaker) {
+            self.breakers.changed.notify_one();
         }
         if taken_in.has_new_due() {
             self.hold_came.notify_one();

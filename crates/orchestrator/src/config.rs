@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+pub use crate::breaker::BreakerConfig;
+
 /// The section's name in files and in the environment (`MEANWHILE__ORCHESTRATOR__...`).
 pub const SECTION: &str = "orchestrator";
 /// The compiled-in defaults, which are the reference too.
@@ -25,4 +27,6 @@ pub struct Config {
     pub keep_waits_h: u32,
     /// Database connections.
     pub connections_max: u32,
+    /// Breakers of downstreams.
+    pub breakers: BreakerConfig,
 }

@@ -5,8 +5,8 @@
 //!
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
-//! that take long), `workers` (the workers that make them, and their loss), `later` (records of later versions),
-//! `figures` (metrics of waiting work).
+//! that take long), `workers` (the workers that make them, and their loss), `breaker` and `breakers` (downstreams that
+//! are not to be called), `later` (records of later versions), `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 mod apply;
+mod breaker;
+mod breakers;
 mod cancels;
 pub mod config;
 mod figures;
@@ -39,7 +41,8 @@ mod trace;
 mod upkeep;
 mod workers;
 
-use crate::apply::Orchestrator;
+use crate::apply::{OfBreakers, Orchestrator};
+use crate::breakers::{Keeper, Teller};
 use crate::figures::Queues;
 use crate::take_in::TakeIn;
 use crate::upkeep::Upkeep;
@@ -96,7 +99,8 @@ async fn take_in(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Process { readiness, clock, ids } = process;
-    let topics = settings.topics;
+    let (topics, breakers) = (settings.topics, settings.config.breakers);
+    let check_every = Duration::from_millis(settings.config.release_check_ms);
     let inbox = || Inbox::new(settings.bus.clone(), pool.clone(), readiness.clone());
     let Some((reader, writers)) = inbox().reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     // Made before the first job is projected: a row in the default partition would prevent the partition of its day.
@@ -114,19 +118,29 @@ async fn take_in(
     let told = vec![topics.events(), topics.cancels(), topics.flows(), topics.dead_letters()];
     let told = following(format!("{}-orchestrator", topics.prefix()), told);
     let writer = Writer { topics, ids: writers };
+    let teller = Teller { topics: writer.topics.clone(), ids: ids.clone() };
+    let keeper = Keeper {
+        pool: pool.clone(),
+        teller: teller.clone(),
+        config: breakers,
+        changed: Arc::default(),
+        check_every,
+        readiness: readiness.clone(),
+    };
     let watch = Watch {
         pool: pool.clone(),
         writer: writer.clone(),
         ids,
         worker_lost: Arc::default(),
         batch_max: settings.config.release_batch_max,
-        check_every: Duration::from_millis(settings.config.release_check_ms),
+        check_every,
         readiness: readiness.clone(),
     };
     let orchestrator = || Orchestrator {
         take_in: TakeIn { writer: writer.clone(), reader: reader.clone(), clock: clock.clone() },
         hold_came: Arc::clone(&hold_came),
         worker_lost: Arc::clone(&watch.worker_lost),
+        breakers: OfBreakers { teller: teller.clone(), config: breakers, changed: Arc::clone(&keeper.changed) },
     };
     let leaving = shutdown.child_token();
     let follow = async |inbox: Inbox, options| {
@@ -135,7 +149,8 @@ async fn take_in(
         outcome
     };
     let tokens = follow(inbox().telling_of_offsets_as("offsets of waits"), tokens);
-    let (tokens, told, ()) = tokio::join!(tokens, follow(inbox(), told), workers::run(&watch, &leaving));
+    let watching = async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving)) };
+    let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
     tokens.context("following waits").and(told.context("following events and dead letters"))
 }
 

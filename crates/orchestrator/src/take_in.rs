@@ -1,6 +1,7 @@
 //! Reads records into values, and writes nothing.
 
 use bus::{Inbound, Reader, Record, RecordBatch, RegistryError, Unreadable};
+use events::breaker::BreakerNews;
 use events::cancel::Cancel;
 use events::dead_letter::{Class, Refused, RefusedRecord};
 use events::flow_document::{FlowDocument, NotAFlow};
@@ -17,6 +18,7 @@ use store::holds::NewHold;
 use store::jobs::ObservedEvent;
 use store::signals::NewSignal;
 
+use crate::breakers::Changed;
 use crate::cancels::Met;
 use crate::lanes::LongCalls;
 use crate::later;
@@ -36,6 +38,10 @@ pub(crate) struct TakenIn {
     pub(crate) to_resume: Vec<TokenId>,
     /// Signals for which flows wait.
     pub(crate) signals: Vec<NewSignal>,
+    /// News of breakers.
+    pub(crate) breakers: Vec<BreakerNews>,
+    /// The breakers that changed; known after the write.
+    pub(crate) changed: Changed,
     /// Jobs that somebody wants cancelled.
     pub(crate) cancels: Vec<Cancel>,
     /// The spans of the holds; they end with the batch.
@@ -176,6 +182,7 @@ impl TakeIn {
                     taken_in.long_calls.turn(hold, turn.behind, turn.place);
                 }
                 Wait::Outcome(outcome) => taken_in.long_calls.outcome(outcome),
+                Wait::Breaker(news) => taken_in.breakers.push(news),
                 Wait::Alive(alive) => taken_in.long_calls.alive(&alive),
                 Wait::Question(question) => taken_in.long_calls.question(&question),
                 Wait::Signal(signal) if signal.is_for_flow() => taken_in.signals.push(new_signal(signal)),
@@ -245,6 +252,7 @@ impl TakeIn {
         NewHold {
             release_after_ms: hold.release_after_ms,
             signal: hold.signal.clone(),
+            downstream: hold.limit.clone(),
             ..NewHold::new(hold.slip.token(), hold.reason, record)
         }
     }

@@ -28,12 +28,23 @@ pub struct NewHold {
     pub place: Option<u32>,
     /// The name of the signal that it waits for.
     pub signal: Option<String>,
+    /// The downstream whose breaker or limit it waits for.
+    pub downstream: Option<String>,
 }
 
 impl NewHold {
     /// A hold without an end of its own.
     pub const fn new(token: TokenId, reason: HoldReason, record: Record) -> Self {
-        Self { token, reason, release_after_ms: None, record, worker: None, place: None, signal: None }
+        Self {
+            token,
+            reason,
+            release_after_ms: None,
+            record,
+            worker: None,
+            place: None,
+            signal: None,
+            downstream: None,
+        }
     }
 }
 
@@ -68,15 +79,17 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
     let columns: RecordColumns<'_> = holds.iter().map(|hold| &hold.record).collect();
     sqlx::query!(
         "insert into orchestrator.holds (
-            job, branch, hop, reason, release_at, topic, key, value, headers, worker, place, signal
+            job, branch, hop, reason, release_at, topic, key, value, headers, worker, place, signal,
+            downstream
          )
          select job, branch, hop, reason, now() + release_after_ms * interval '1 millisecond',
-                topic, key, value, headers, worker, place, signal
+                topic, key, value, headers, worker, place, signal, downstream
          from unnest(
             $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::bigint[],
             $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::integer[],
-            $12::text[]
-         ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers, worker, place, signal)
+            $12::text[], $13::text[]
+         ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers, worker, place, signal,
+            downstream)
          on conflict (job, branch, hop) do nothing",
         &holds.iter().map(|hold| hold.token.job.uuid()).collect::<Vec<_>>(),
         &holds.iter().map(|hold| hold.token.branch.as_str()).collect::<Vec<_>>() as &[&str],
@@ -90,6 +103,7 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
         &holds.iter().map(|hold| hold.worker.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
         &holds.iter().map(|hold| hold.place.map(signed)).collect::<Vec<_>>() as &[Option<i32>],
         &holds.iter().map(|hold| hold.signal.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+        &holds.iter().map(|hold| hold.downstream.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
     )
     .execute(tx.raw())
     .await?;

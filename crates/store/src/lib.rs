@@ -9,6 +9,7 @@
 
 pub mod acceptances;
 mod announce;
+pub mod breakers;
 pub mod cancels;
 mod columns;
 pub mod dead_letters;

@@ -68,7 +68,8 @@ impl Tokens {
                     tokens.unread.extend::<Option<TokenId>>(id);
                 }
                 // An outcome is a wish: what it led to stands on the other topics.
-                Some(Wait::Signal(_) | Wait::Outcome(_) | Wait::Alive(_) | Wait::Question(_)) | None => {}
+                Some(Wait::Signal(_) | Wait::Outcome(_) | Wait::Alive(_) | Wait::Question(_) | Wait::Breaker(_))
+                | None => {}
             }
         }
         for record in read_topic(brokers, &topics.events()).await? {

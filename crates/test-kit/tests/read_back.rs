@@ -22,6 +22,7 @@ fn records_of_a_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Record>
         reason: HoldReason::Backoff,
         release_after_ms: Some(1),
         signal: None,
+        limit: None,
     };
     let accepted = sample_event(job, EventKind::JobAccepted, JobStatus::Accepted, 0);
     let succeeded = sample_event(job, EventKind::JobSucceeded, JobStatus::Succeeded, 2);
@@ -40,7 +41,7 @@ fn records_of_a_long_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Re
     let (first, slip, next) = (sample_slip(job, 1), sample_slip(job, 2), sample_slip(job, 3));
     let hold = |slip: &Slip, reason| {
         let (slip, queue) = (slip.clone(), "default".to_owned());
-        Hold { slip, queue, reason, release_after_ms: None, signal: None }
+        Hold { slip, queue, reason, release_after_ms: None, signal: None, limit: None }
     };
     let (token, lane, worker) = (slip.token(), slip.record_key(), "w/1".to_owned());
     let behind = TokenId { job: sample_job(), ..token.clone() };

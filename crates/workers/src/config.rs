@@ -54,6 +54,36 @@ pub struct Config {
     pub trim_interval_ms: u64,
     /// Settings of HTTP steps.
     pub http: HttpConfig,
+    /// The calls by which a breaker opens.
+    pub breakers: BreakerConfig,
+    /// The share of retries.
+    pub retries: RetryConfig,
+}
+
+/// The share of retries among the calls of a downstream.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryConfig {
+    /// The time that it looks back, in seconds.
+    pub window_s: u32,
+    /// The share in percent.
+    pub share_percent: u32,
+    /// Retries in that time that are made whatever their share is.
+    pub calls_min: u32,
+}
+
+/// The calls by which the breaker of a downstream opens.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BreakerConfig {
+    /// False: this worker asks no breaker to open. It heeds those that are open all the same.
+    pub enabled: bool,
+    /// The time that it looks back, in seconds.
+    pub window_s: u32,
+    /// The calls in that time that are needed to judge by.
+    pub calls_min: u32,
+    /// The share of them that may not fail, in percent.
+    pub failures_percent: u32,
 }
 
 /// Limits of the HTTP client that calls steps.

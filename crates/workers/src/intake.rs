@@ -72,6 +72,13 @@ impl Intake {
         });
     }
 
+    /// Counts the partitions of all queues, for the share of this worker in the limits of downstreams.
+    fn learn_share(&self) {
+        let topics = topics_of(&self.runner, &self.queues.borrow());
+        let runner = Arc::clone(&self.runner);
+        self.runtime.spawn(async move { runner.limits.count_partitions(&topics, runner.downstreams.share()).await });
+    }
+
     /// Waits until all lanes are known that earlier owners of partitions left held.
     fn read_lanes(&self) -> anyhow::Result<()> {
         let timeout = self.transaction_timeout + ABORT_INTERVAL + LANES_TIMEOUT;
@@ -102,6 +109,8 @@ impl Handler for Intake {
         self.read_lanes()?;
         self.desk.assign(&known, &self.ends(&known), |place| self.runner.lanes.of(place))?;
         self.learn_ends();
+        self.runner.downstreams.share().got(partitions.len());
+        self.learn_share();
         self.runner.readiness.ready("kafka");
         self.runner.halted.forget(known.iter().map(|(partition, _)| partition.place()));
         tracing::debug!(partitions = partitions.len(), "assigned");
@@ -118,6 +127,7 @@ impl Handler for Intake {
 
     fn revoked(&mut self, partitions: &[TopicPartition], lost: bool) {
         self.desk.revoke(partitions, lost);
+        self.runner.downstreams.share().gave(partitions.len());
         self.runner.halted.forget(partitions.iter().cloned());
         tracing::debug!(partitions = partitions.len(), lost, "revoked");
     }

@@ -35,13 +35,16 @@
 #![warn(missing_docs)]
 
 mod apart;
+mod attempt;
 mod attempt_log;
 mod board;
+mod breakers;
 mod cadence;
 mod cancels;
 mod commit;
 pub mod config;
 mod desk;
+mod downstreams;
 mod encode;
 mod ended;
 mod flows;
@@ -60,6 +63,8 @@ mod mark;
 mod meters;
 mod missing;
 mod native;
+mod not_now;
+mod pace;
 mod pulse;
 mod ready;
 mod run_step;
@@ -73,6 +78,7 @@ mod tenure;
 mod topic_limits;
 mod trim;
 mod unread;
+mod window;
 mod work;
 
 use std::collections::BTreeSet;
@@ -94,8 +100,10 @@ use service_kit::retry::{Backoff, until_ok};
 use service_kit::tasks::Tasks;
 use tokio::sync::watch;
 
+use crate::breakers::Breakers;
 pub use crate::cancels::CancelRequest;
 use crate::cancels::Cancels;
+use crate::downstreams::Downstreams;
 use crate::flows::Flows;
 use crate::halted::Halted;
 use crate::http::Http;
@@ -223,7 +231,8 @@ impl Workers {
         let long_calls = LongCalls::new(producer, writer, &settings.instance, limits, &process);
         let (lanes, follow_lanes) = LaneTable::new(Arc::clone(&long_calls));
         let (cancels, follow_cancels, mut cancels_known) = Cancels::new(reader.clone());
-        let runner = self.runner(&settings, reader, writers, flows, (&lanes, &cancels), &process)?;
+        let (breakers, follow_breakers, mut breakers_known) = Breakers::new(settings.config.breakers);
+        let runner = self.runner(&settings, reader, writers, flows, (&lanes, &cancels, &breakers), &process)?;
         let Settings { bus, topics, instance, config, .. } = settings;
         let (over, calls_over) = (CancellationToken::new(), CancellationToken::new());
         let drain = config.drain_timeout();
@@ -239,9 +248,15 @@ impl Workers {
         // The same: an attempt that is retried heeds a cancel.
         let (topic, until) = (topics.cancels(), calls_over.clone());
         let following_cancels = followed::follow(follow_cancels, cancels, bus.clone(), topic, process.clone(), until);
+        let (topic, until) = (topics.breakers(), calls_over.clone());
+        let following_breakers =
+            followed::follow(follow_breakers, breakers, bus.clone(), topic, process.clone(), until);
         let session = Session { bus, instance, config, runner: Arc::new(runner), queues };
         let sessions = async {
-            let known = async { cancels_known.wait_for(|known| *known).await.is_ok() };
+            let known = async {
+                cancels_known.wait_for(|known| *known).await.is_ok()
+                    && breakers_known.wait_for(|known| *known).await.is_ok()
+            };
             if shutdown.run_until_cancelled(known).await.is_some() {
                 keep_going(&session, &process, &shutdown).await;
             }
@@ -252,8 +267,9 @@ impl Workers {
             calls_over.cancel();
             calls
         };
-        let (following, cancels, (), calls) = tokio::join!(following, following_cancels, sessions, calls);
-        following.and(cancels).and(calls)
+        let (following, cancels, breakers, (), calls) =
+            tokio::join!(following, following_cancels, following_breakers, sessions, calls);
+        following.and(cancels).and(breakers).and(calls)
     }
 
     fn runner(
@@ -262,7 +278,7 @@ impl Workers {
         reader: Reader,
         writers: WriterIds,
         flows: Arc<Flows>,
-        (lanes, cancels): (&Arc<LaneTable>, &Arc<Cancels>),
+        (lanes, cancels, breakers): (&Arc<LaneTable>, &Arc<Cancels>, &Arc<Breakers>),
         process: &Process,
     ) -> anyhow::Result<Runner> {
         let Process { readiness, clock, ids } = process.clone();
@@ -280,6 +296,8 @@ impl Workers {
             long_calls: Arc::clone(&lanes.long_calls),
             lanes: Arc::clone(lanes),
             cancels: Arc::clone(cancels),
+            breakers: Arc::clone(breakers),
+            downstreams: Downstreams::new(settings.config.retries),
             leave_after: Duration::from_millis(settings.config.detach_after_ms),
             readiness,
             meters: Meters::default(),

@@ -14,9 +14,8 @@ use events::dead_letter::{Class, Refused};
 use events::lane::HeldLane;
 use events::trace::Trace;
 use flow::decide::{
-    Decision, Env, HttpAnswer, Missing, MissingKind, NativeCall as PreparedNative, Next, Outcome, Prepared,
+    Decision, Env, Next, Outcome, advance, begin_time, marks_first, steps_total, wait_for_downstream, wait_for_room,
 };
-use flow::decide::{advance, begin_time, classify, marks_first, prepare, steps_total, wait_for_room};
 use flow::definition::Definition;
 use flow::slip::Slip;
 use futures_util::FutureExt;
@@ -24,9 +23,11 @@ use futures_util::future::BoxFuture;
 use service_kit::trace::Span;
 use service_kit::{Clock, Ids, Readiness, error_chain};
 
-use crate::attempt_log::{AttemptLog, Attempted, excerpt};
-use crate::cancels::{CancelRequest, Cancels, end_if_aborted};
+use crate::attempt_log::{AttemptLog, Attempted};
+use crate::breakers::Breakers;
+use crate::cancels::{Cancels, end_if_aborted};
 use crate::desk::Desk;
+use crate::downstreams::Downstreams;
 use crate::ended::Ended;
 use crate::flows::Flows;
 use crate::halted::Halted;
@@ -36,7 +37,8 @@ use crate::lane_table::LaneTable;
 use crate::long_calls::LongCalls;
 use crate::mark::Mark;
 use crate::meters::Meters;
-use crate::native::{NativeCall, Natives, words_of};
+use crate::native::{Natives, words_of};
+use crate::not_now::NotNow;
 use crate::spans;
 use crate::step_time::StepTime;
 use crate::task::Task;
@@ -68,6 +70,8 @@ pub(crate) struct Runner {
     pub(crate) long_calls: Arc<LongCalls>,
     pub(crate) lanes: Arc<LaneTable>,
     pub(crate) cancels: Arc<Cancels>,
+    pub(crate) breakers: Arc<Breakers>,
+    pub(crate) downstreams: Arc<Downstreams>,
     /// The running time after which a step leaves its partition.
     pub(crate) leave_after: Duration,
     pub(crate) readiness: Readiness,
@@ -260,7 +264,12 @@ impl Runner {
                     }
                     decision
                 }
-                Err(missing) => {
+                Err(NotNow::Busy(busy)) => {
+                    let queue = self.queue_of(&task.work);
+                    let rest = wait_for_downstream(definition, &slip, queue, &busy, self.clock.now_ms());
+                    return self.encode(definition, &slip, rest, trace, task).await.map(Ended::from);
+                }
+                Err(NotNow::Missing(missing)) => {
                     span.fail(MISSING, &missing.what);
                     let rest = self.rest_until_there(&slip, steps_total(definition), &missing, trace, task);
                     return rest.await.map(Ended::from);
@@ -291,7 +300,7 @@ impl Runner {
         slip: &Slip,
         trace: &Trace,
         task: &Task,
-    ) -> Result<Attempted, Missing> {
+    ) -> Result<Attempted, NotNow> {
         let attempt = self.attempt(definition, slip, trace);
         tokio::pin!(attempt);
         if task.apart().is_none() {
@@ -327,35 +336,6 @@ impl Runner {
         let lane = task.work.lane_held_by(slip.record_key(), &hold.slip.token());
         Some((Decision { next: Next::Hold(hold), events: Vec::new() }, lane))
     }
-
-    /// Makes one attempt, or says what is missing for it at this worker.
-    async fn attempt(&self, definition: &Definition, slip: &Slip, trace: &Trace) -> Result<Attempted, Missing> {
-        match prepare(definition, slip, &self.env, self.clock.now_ms()) {
-            Prepared::Outcome(outcome) => Ok(outcome.into()),
-            Prepared::Missing(missing) => Err(missing),
-            Prepared::Http(call) => {
-                let span = spans::http(&call, slip, trace);
-                let attempt = span.carry_on(Some(trace.clone()), &self.ids);
-                let sending = self.http.send(&call, &attempt, &slip.correlation_id);
-                let answer = self.unless_cancelled(definition, slip, sending).await.unwrap_or(HttpAnswer::Aborted);
-                spans::answered(&span, &answer);
-                let excerpt = excerpt(definition, slip, &answer, &self.env);
-                let outcome = classify(definition, slip, answer, self.clock.now_ms());
-                spans::attempted(&span, &outcome);
-                Ok(Attempted { outcome, excerpt })
-            }
-            Prepared::Native(call) => {
-                let span = spans::native(&call.name, slip, trace);
-                let attempt = span.carry_on(Some(trace.clone()), &self.ids);
-                let what = format!("this worker does not have the native step `{}`", call.name);
-                let calling = span.run(self.natives.call(native_call(call, slip, &attempt, self.cancel_request(slip))));
-                let outcome = self.unless_cancelled(definition, slip, calling).await;
-                let outcome = outcome.unwrap_or_else(|| Some(self.aborted(definition, slip)));
-                outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
-                outcome.map(Attempted::from).ok_or(Missing { kind: MissingKind::Native, what })
-            }
-        }
-    }
 }
 
 /// Why a slip was not read.
@@ -367,22 +347,4 @@ pub(crate) enum NotRead {
     NotNow,
     /// A later version has written it.
     Newer(String),
-}
-
-fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace, cancel: CancelRequest) -> NativeCall {
-    NativeCall {
-        name: call.name,
-        input: call.input,
-        idempotency_key: call.idempotency_key,
-        undo: call.undo,
-        timeout_ms: call.timeout_ms,
-        job: slip.job,
-        tenant: slip.tenant.clone(),
-        flow: slip.flow.clone(),
-        step: slip.step.clone(),
-        attempt: slip.attempt + 1,
-        correlation_id: slip.correlation_id.clone(),
-        traceparent: trace.context.to_string(),
-        cancel,
-    }
 }

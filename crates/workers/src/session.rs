@@ -125,6 +125,7 @@ impl Session {
         let mut queues = self.queues.clone();
         let topics = topics_of(runner, &queues.borrow_and_update());
         runner.long_calls.know_queues(queues.borrow().iter());
+        runner.downstreams.share().begin();
         let mut options = ConsumerOptions::new(group(runner), topics);
         options.session_timeout = Duration::from_millis(self.config.session_timeout_ms);
         options.prefetch_max_kib = PREFETCH_MAX_KIB;

@@ -9,6 +9,8 @@ use events::limit::RECORD_OVERHEAD_BYTES;
 use service_kit::retry::until_ok;
 use service_kit::{CancellationToken, Ids, Readiness};
 
+use crate::downstreams::Share;
+
 /// The limits of topics, by name.
 #[derive(Debug)]
 pub(crate) struct TopicLimits {
@@ -26,6 +28,18 @@ impl TopicLimits {
     /// The ends of these partitions, as far as Kafka answers in time.
     pub(crate) async fn ends_of(&self, places: &[TopicPartition], timeout: Duration) -> BTreeMap<TopicPartition, i64> {
         self.admin.ends_of(places, timeout).await
+    }
+
+    /// Counts the partitions of these topics. Without an answer the last count stays.
+    pub(crate) async fn count_partitions(&self, topics: &[String], share: &Share) {
+        let mut all = 0;
+        for topic in topics {
+            match self.admin.partitions(topic).await {
+                Ok(partitions) => all += partitions.unwrap_or_default(),
+                Err(_) => return,
+            }
+        }
+        share.know_all(all);
     }
 
     /// Looks the topic up anew when it is next asked for: it may be gone.

@@ -5,6 +5,7 @@
 #![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
 #![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
 
+mod breakers;
 mod brokers;
 mod callbacks;
 mod cancel;
@@ -25,6 +26,7 @@ mod key_order;
 mod kills;
 mod late_requests;
 mod leaderless;
+mod limits;
 mod load;
 mod missing_queue;
 mod outcomes;

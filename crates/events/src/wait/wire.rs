@@ -12,12 +12,15 @@ use crate::field::{SIGNALS, check_features, job, long, unknown_word};
 use crate::json::{Bytes, Json};
 use crate::record::Record;
 
+mod breaker;
+
 const HOLD: &str = "hold";
 const SIGNAL: &str = "signal";
 const OUTCOME: &str = "outcome";
 const ALIVE: &str = "alive";
 const QUESTION: &str = "question";
 const UNREAD: &str = "unread";
+const BREAKER: &str = "breaker";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename = "Wait")]
@@ -107,6 +110,7 @@ impl<'a> WaitWire<'a> {
             Wait::Unread(unread) => Self::from_unread(unread),
             Wait::Signal(signal) => Self::from_signal(signal),
             Wait::Outcome(outcome) => Ok(Self::from_outcome(outcome)),
+            Wait::Breaker(news) => Self::from_breaker(news),
             Wait::Alive(Alive { worker, lease_ms, at_ms }) => Ok(Self {
                 kind: ALIVE.into(),
                 worker: worker.into(),
@@ -136,6 +140,7 @@ impl<'a> WaitWire<'a> {
             queue: Some(hold.queue.as_str().into()),
             slip: slip.map(Bytes),
             signal: hold.signal.as_deref().map(Cow::Borrowed),
+            limit: hold.limit.as_deref().map(Cow::Borrowed),
             requires: hold.signal.iter().map(|_| SIGNALS.into()).collect(),
             ..Self::default()
         })
@@ -212,10 +217,9 @@ impl<'a> WaitWire<'a> {
     pub(crate) fn check_features(&self) -> Result<(), DecodeError> {
         let said = [
             ("on_timeout", self.on_timeout.is_some()),
-            ("limit", self.limit.is_some()),
             ("join", self.join.is_some()),
             ("join_count", self.join_count.is_some()),
-            ("actor", self.actor.is_some()),
+            ("actor", self.actor.is_some() && self.kind != BREAKER),
             ("expires_at_ms", self.expires_at_ms.is_some()),
             ("data", self.data.is_some()),
         ];
@@ -238,6 +242,7 @@ impl<'a> WaitWire<'a> {
             UNREAD => self.into_unread().map(Wait::Unread),
             SIGNAL => self.into_signal().map(Wait::Signal),
             OUTCOME => self.into_outcome().map(Wait::Outcome),
+            BREAKER => self.into_breaker().map(Wait::Breaker),
             ALIVE => Ok(Wait::Alive(Alive {
                 worker: worker(self.worker)?,
                 lease_ms: duration("lease_ms", present("lease_ms", self.lease_ms)?)?,
@@ -268,6 +273,8 @@ impl<'a> WaitWire<'a> {
             | HoldReason::Room
             | HoldReason::Timer
             | HoldReason::Signal
+            | HoldReason::Breaker
+            | HoldReason::Limit
             | HoldReason::Other(_) => Ok(Wait::Hold(hold)),
             // Its slip would be missing.
             HoldReason::Unread => Err(DecodeError::field("reason", hold.reason.as_str())),
@@ -287,6 +294,7 @@ impl<'a> WaitWire<'a> {
             reason: HoldReason::read(&reason).ok_or_else(|| DecodeError::field("reason", &reason))?,
             release_after_ms: self.release_after_ms.map(|ms| duration("release_after_ms", ms)).transpose()?,
             signal: self.signal.map(Cow::into_owned),
+            limit: self.limit.map(Cow::into_owned),
         })
     }
 

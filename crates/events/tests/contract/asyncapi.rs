@@ -8,6 +8,7 @@ use apache_avro::Schema;
 use apache_avro::types::Value as Avro;
 use apache_avro::writer::datum::GenericDatumWriter;
 use events::asyncapi::DOCUMENT;
+use events::breaker::Breaker;
 use events::command::Command;
 use events::dead_letter::{self, Failure};
 use events::flow_document::FlowDocument;
@@ -120,6 +121,7 @@ impl<'a> Message<'a> {
                 record.headers.extend(turn_headers(&holder.parse().unwrap(), place.parse().unwrap()));
                 record
             }
+            ("breakers", None) => serde_json::from_slice::<Breaker>(&value).unwrap().record(&topics, trace),
             ("lanes", None) => lane_record(self.name, &value),
             ("cancels", _) if self.name == "ended" => cancel_tombstone(&topics, slip_of(self.document).job, trace),
             (_, Some(kind)) => record_of(&decode(self.document, kind, payload), QUEUE, trace),

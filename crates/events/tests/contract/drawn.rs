@@ -179,7 +179,14 @@ pub(crate) fn any_event() -> BoxedStrategy<JobEvent> {
 
 fn any_hold(reasons: &'static [HoldReason]) -> impl Strategy<Value = Hold> {
     (any_slip(), any::<String>(), prop::sample::select(reasons), prop::option::of(0..=i64::MAX as u64)).prop_map(
-        |(slip, queue, reason, release_after_ms)| Hold { slip, queue, reason, release_after_ms, signal: None },
+        |(slip, queue, reason, release_after_ms)| Hold {
+            slip,
+            queue,
+            reason,
+            release_after_ms,
+            signal: None,
+            limit: None,
+        },
     )
 }
 

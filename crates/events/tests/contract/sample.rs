@@ -1,5 +1,6 @@
 //! Fixed values to try things on.
 
+use events::breaker::{BreakerNews, BreakerSaid, BreakerState};
 use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
@@ -240,7 +241,7 @@ pub(crate) fn resting() -> Slip {
 fn waiting() -> Wait {
     let released = Some(Released { by: ReleasedBy::Time, payload: None });
     let (slip, queue, signal) = (Slip { released, ..slip() }, "shipping".into(), Some("approval".into()));
-    Wait::Hold(Hold { slip, queue, reason: HoldReason::Signal, release_after_ms: Some(60_000), signal })
+    Wait::Hold(Hold { slip, queue, reason: HoldReason::Signal, release_after_ms: Some(60_000), signal, limit: None })
 }
 
 fn signal(payload: Option<Value>) -> Wait {
@@ -251,7 +252,7 @@ fn signal(payload: Option<Value>) -> Wait {
 const WORKER: &str = "host-1/0190a6f27c1e7cc0b1f1000000000009";
 
 fn held(slip: Slip, reason: HoldReason) -> Hold {
-    Hold { slip, queue: "shipping".into(), reason, release_after_ms: None, signal: None }
+    Hold { slip, queue: "shipping".into(), reason, release_after_ms: None, signal: None, limit: None }
 }
 
 fn running() -> Wait {
@@ -295,6 +296,16 @@ fn question() -> Wait {
     Wait::Question(Question { worker: WORKER.into(), round: 2, at_ms: 1_753_000_000_123 })
 }
 
+fn breaker(said: BreakerSaid) -> Wait {
+    let (downstream, id) = ("payment:8080".into(), "6f1e9b1c".into());
+    Wait::Breaker(BreakerNews { downstream, said, id, at_ms: 1_753_000_000_123 })
+}
+
+/// A token that waits for a breaker.
+fn held_back() -> Wait {
+    Wait::Hold(Hold { limit: Some("payment:8080".into()), ..held(slip(), HoldReason::Breaker) })
+}
+
 fn progress() -> Progress {
     Progress {
         job: job(1),
@@ -317,7 +328,7 @@ fn progress() -> Progress {
 /// The fixed values by name; between them, each optional field is present once and absent once.
 pub(crate) fn samples() -> Vec<(&'static str, Any)> {
     let hold = |slip, reason, release_after_ms| {
-        Wait::Hold(Hold { slip, queue: "shipping".into(), reason, release_after_ms, signal: None })
+        Wait::Hold(Hold { slip, queue: "shipping".into(), reason, release_after_ms, signal: None, limit: None })
     };
     let bare_progress =
         Progress { kind: "started".into(), step: None, percent: None, message: None, data: None, ..progress() };
@@ -331,6 +342,8 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         requires: Vec::new(),
     };
     let named = Cancel { id: "key-1".into(), requires: vec!["branches".into()], ..cancel(None) };
+    let (state, reason) = (Some(BreakerState::Open), Some("maintenance".into()));
+    let order = BreakerSaid::Order { state, reason, by: "ann".into() };
     vec![
         ("forward", Any::Slip(slip())),
         ("undo", Any::Slip(failed_slip())),
@@ -356,6 +369,10 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         ("handed-over", Any::Wait(outcome(vec![]))),
         ("alive", Any::Wait(alive())),
         ("question", Any::Wait(question())),
+        ("held-back", Any::Wait(held_back())),
+        ("breaker-failing", Any::Wait(breaker(BreakerSaid::Failing { epoch: 3, calls: 40, failures: 21 }))),
+        ("breaker-probed", Any::Wait(breaker(BreakerSaid::Probed { epoch: 4, answered: true }))),
+        ("breaker-order", Any::Wait(breaker(order))),
         ("bare", Any::Cancel(cancel(None))),
         ("with-reason", Any::Cancel(cancel(Some("changed my mind")))),
         ("named", Any::Cancel(named)),

@@ -10,7 +10,7 @@ use super::{Effect, Env, HttpCall, Missing, MissingKind, Outcome, Prepared, Step
 use crate::callback::{self, Permit};
 use crate::definition::{Action, Completion, Definition, Poll, Step};
 use crate::expression::{Evaluation, ExpressionError};
-use crate::slip::{Phase, ReleasedBy, Slip};
+use crate::slip::{Phase, Released, ReleasedBy, Slip};
 
 /// The member of [`Slip::step_state`] that is kept here.
 const MEMBER: &str = "completion";
@@ -67,10 +67,15 @@ pub(super) fn signal(slip: &Slip) -> String {
 /// True while the slip's call was accepted and its end is not known, or has just come: the call is not made again.
 pub(super) fn is_under_way(step: &Step, slip: &Slip) -> bool {
     match step.completion() {
-        Some(Completion::Callback(_)) => slip.released.is_some(),
+        Some(Completion::Callback(_)) => ended(slip).is_some(),
         Some(Completion::Poll(_)) => Kept::of(slip).poll.is_some(),
         None => false,
     }
+}
+
+/// The end of the slip's rest for what it waits for. What a breaker lets pass has not made its call yet.
+fn ended(slip: &Slip) -> Option<&Released> {
+    slip.released.as_ref().filter(|released| released.by != ReleasedBy::Breaker)
 }
 
 /// What the slip asks for in place of its call, once that was accepted.
@@ -80,14 +85,16 @@ pub(super) fn resumed(step: &Step, slip: &Slip, env: &Env, timeout_ms: u64) -> O
     }
     match step.completion()? {
         Completion::Callback(callback) => {
-            let released = slip.released.as_ref()?;
+            let released = ended(slip)?;
             Some(Prepared::Outcome(match released.by {
                 ReleasedBy::Signal => called_back(step, released.payload.as_ref()),
                 ReleasedBy::Time => in_vain(format!("no callback came within {} ms", callback.timeout_ms)),
                 // An operator cannot answer in the service's place; what a later version meant is not known.
-                ReleasedBy::Deadline | ReleasedBy::Operator | ReleasedBy::Cancel | ReleasedBy::Other(_) => {
-                    Outcome::Accepted { response: Value::Null, retry_after_ms: None }
-                }
+                ReleasedBy::Deadline
+                | ReleasedBy::Operator
+                | ReleasedBy::Cancel
+                | ReleasedBy::Breaker
+                | ReleasedBy::Other(_) => Outcome::Accepted { response: Value::Null, retry_after_ms: None },
             }))
         }
         Completion::Poll(poll) => {

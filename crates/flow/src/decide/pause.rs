@@ -29,9 +29,11 @@ pub(super) fn wait(wait: &Wait, slip: &Slip) -> Prepared {
         ReleasedBy::Signal => signalled(wait, released.payload.clone().unwrap_or(Value::Null)),
         ReleasedBy::Time => Prepared::Outcome(Outcome::NotSignalled),
         // An operator cannot answer in somebody's place; what a later version meant is not known.
-        ReleasedBy::Deadline | ReleasedBy::Operator | ReleasedBy::Cancel | ReleasedBy::Other(_) => {
-            rests(wait.timeout_ms, Some(wait.signal.clone()))
-        }
+        ReleasedBy::Deadline
+        | ReleasedBy::Operator
+        | ReleasedBy::Cancel
+        | ReleasedBy::Breaker
+        | ReleasedBy::Other(_) => rests(wait.timeout_ms, Some(wait.signal.clone())),
     }
 }
 

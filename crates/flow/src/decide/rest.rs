@@ -1,6 +1,6 @@
 //! Slips that rest without an outcome of their step: others are before them, or something that they need is not here.
 
-use super::{Decision, Next, backoff, code};
+use super::{Decision, Next, backoff, code, downstream};
 use crate::definition::{Definition, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
@@ -160,6 +160,7 @@ pub(super) fn rested(slip: Slip, rest_ms: u64) -> Slip {
 
 /// The slip as it comes to its step: the step's time begins with the first look at it.
 pub fn begin_time(definition: &Definition, slip: Slip) -> Slip {
+    let slip = downstream::go_on_with_time(slip);
     let deadline_ms = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward).and_then(Step::deadline_ms);
     let whole_ms = deadline_ms.map(|deadline_ms| i64::try_from(deadline_ms).unwrap_or(i64::MAX));
     Slip { step_left_ms: whole_ms.map(|whole_ms| slip.step_left_ms.unwrap_or(whole_ms)), ..slip }
@@ -171,7 +172,7 @@ pub fn steps_total(definition: &Definition) -> u32 {
 }
 
 /// The token one hop on, at rest without an end of its own.
-fn at_rest(slip: Slip, queue: &str, reason: HoldReason) -> Hold {
+pub(super) fn at_rest(slip: Slip, queue: &str, reason: HoldReason) -> Hold {
     let slip = Slip { hop: slip.hop.saturating_add(1), ..slip };
-    Hold { slip, queue: queue.to_owned(), reason, release_after_ms: None, signal: None }
+    Hold { slip, queue: queue.to_owned(), reason, release_after_ms: None, signal: None, limit: None }
 }

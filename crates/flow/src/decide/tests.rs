@@ -8,6 +8,8 @@ use super::*;
 mod answers;
 mod completions;
 mod doubts;
+mod downstream;
+mod fallback;
 mod missing;
 mod rests;
 mod undo;

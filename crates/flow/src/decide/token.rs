@@ -10,10 +10,11 @@ use super::{Decision, Effect, NewJob, Next, StepError, code, doubt};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
-use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, Slip};
+use crate::slip::{Carried, CarriedStep, Completed, Failure, Hold, HoldReason, Phase, ReleasedBy, Slip};
 
 mod completes;
 mod doubts;
+mod fallback;
 mod rests;
 mod undo;
 
@@ -29,6 +30,8 @@ pub(super) struct Token<'a> {
     slip: Slip,
     events: Vec<JobEvent>,
     now_ms: i64,
+    /// True: the attempt was the probe of a breaker.
+    is_probe: bool,
 }
 
 /// The certainty that a step that counts as done was done.
@@ -95,7 +98,7 @@ impl<'a> Token<'a> {
             requires: Vec::new(),
             carried: Carried::default(),
         };
-        let mut token = Self { definition, slip, events: Vec::new(), now_ms };
+        let mut token = Self { definition, slip, events: Vec::new(), now_ms, is_probe: false };
         token.tell_of_job(EventKind::JobAccepted, JobStatus::Accepted, None);
         token
     }
@@ -106,8 +109,11 @@ impl<'a> Token<'a> {
         let step = definition.step(&slip.step);
         let calls = step.is_none_or(|step| step.action(slip.phase).is_some());
         let attempt_uncertain = calls && doubt::is_uncertain(step, slip);
-        let slip = Slip { search: None, attempt_uncertain, ..slip.clone() };
-        Self { definition, slip, events: Vec::new(), now_ms }
+        let is_probe = slip.pass().is_some_and(|pass| pass.is_probe);
+        let mut slip = Slip { search: None, attempt_uncertain, ..slip.clone() };
+        // A pass is for one attempt.
+        slip.released.take_if(|released| released.by == ReleasedBy::Breaker);
+        Self { definition, slip, events: Vec::new(), now_ms, is_probe }
     }
 
     /// Sends the token to the first step from there on whose `when` holds; without one, the job ends.
@@ -162,7 +168,7 @@ impl<'a> Token<'a> {
         let step = self.definition.step(&self.slip.step);
         let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
         let is_repeatable = !uncertain || step.is_none_or(Step::is_idempotent);
-        let is_tried_again = retryable && is_repeatable && attempts < policy.attempts;
+        let is_tried_again = retryable && is_repeatable && (self.is_probe || attempts < policy.attempts);
         if uncertain && !is_tried_again && self.may_be_called_back(&error, effect) {
             return self.wait_for_late_callback();
         }
@@ -204,6 +210,11 @@ impl<'a> Token<'a> {
     /// The step failed for good. With [`Effect::Done`] it was done all the same, but its output is lost.
     fn failed_for_good(mut self, error: StepError, attempts: u32, effect: Effect) -> Decision {
         let mut failure = self.failure_of_step(&error, attempts);
+        // Without an attempt it is not the call that failed; nor is it where the time is over.
+        let of_call = attempts > 0 && effect != Effect::Done && error.code != code::DEADLINE_EXCEEDED;
+        if of_call && self.has_fallback() {
+            return self.fall_back(&failure, attempts);
+        }
         if error == deadline_error() {
             failure.step = String::new();
         } else {
@@ -223,8 +234,12 @@ impl<'a> Token<'a> {
         self.turn_back(failure)
     }
 
-    /// Another attempt: soon and in this process, or later and by a hold.
+    /// Another attempt: soon and in this process, or later and by a hold. A probe is no attempt of the step: the token
+    /// is where it was before, in front of the breaker.
     fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
+        if self.is_probe {
+            return self.unchanged();
+        }
         let attempts = self.attempts();
         // What a callback said is committed before another call is made: a slip that is delivered again has made none.
         let is_committed = self.slip.released.take().is_some();
@@ -316,7 +331,7 @@ impl<'a> Token<'a> {
         let queue = self.definition.queue_of(&self.slip.step).unwrap_or(limit::QUEUE_DEFAULT).to_owned();
         self.slip.hop += 1;
         let slip = rested(self.slip, release_after_ms.unwrap_or(0));
-        let hold = Hold { slip, queue, reason, release_after_ms, signal: None };
+        let hold = Hold { slip, queue, reason, release_after_ms, signal: None, limit: None };
         Decision { next: Next::Hold(hold), events: self.events }
     }
 

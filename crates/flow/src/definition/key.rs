@@ -23,6 +23,9 @@ pub(crate) const STEP: &[&str] = &[
     "cancel",
     "callback",
     "poll",
+    "downstream",
+    "fallback",
+    "limits",
 ];
 /// Keys of a step that only calls have.
 pub(crate) const CALL_ONLY: &[&str] = &[
@@ -37,6 +40,9 @@ pub(crate) const CALL_ONLY: &[&str] = &[
     "cancel",
     "callback",
     "poll",
+    "downstream",
+    "fallback",
+    "limits",
 ];
 /// Keys of a callback.
 pub(crate) const CALLBACK: &[&str] = &["timeout"];
@@ -60,6 +66,10 @@ pub(crate) const VERIFY: &[&str] = &["http", "done_when", "timeout", "retry"];
 pub(crate) const VERIFY_HTTP: &[&str] = &["method", "url", "headers", "retry_on"];
 /// Methods of its request: it changes nothing.
 pub(crate) const VERIFY_METHODS: &[&str] = &["GET", "HEAD"];
+/// Keys of the limits of a downstream.
+pub(crate) const LIMITS: &[&str] = &["rate", "in_flight"];
+/// Keys of a fallback.
+pub(crate) const FALLBACK: &[&str] = &["value", "step"];
 /// Keys of a retry policy.
 pub(crate) const RETRY: &[&str] = &["attempts", "backoff"];
 

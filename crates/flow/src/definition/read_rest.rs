@@ -109,9 +109,10 @@ fn on_timeout(reader: &mut Reader<'_>, node: &Node, id: &str) -> Option<OnTimeou
     }
 }
 
-/// The steps that a wait in vain jumps over, to the step with this id, may not have been run when that begins.
+/// The steps that a wait in vain, or a fallback, jumps over, to the step with this id, may not have been run when that
+/// begins.
 pub(super) fn note_jumped_over(steps: &[Step], id: &str, earlier: &mut [Earlier]) {
-    let jumps = |step: &&Step| step.wait().is_some_and(|wait| wait.on_timeout == OnTimeout::Step(id.to_owned()));
+    let jumps = |step: &&Step| step.jump() == Some(id);
     for from in steps.iter().filter(jumps) {
         for over in earlier.iter_mut().skip_while(|step| step.id != from.id) {
             over.jumped_over_by.get_or_insert_with(|| from.id.clone());

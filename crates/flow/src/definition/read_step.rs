@@ -10,7 +10,10 @@ use super::node::{Content, Node};
 use super::read_value::{headers, required, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
-use super::{Action, Call, Http, Native, Retry, Step, StepKind, key, read_completion, read_rest, read_verify};
+use super::{
+    Action, Call, Http, Native, Retry, Step, StepKind, key, read_completion, read_fallback, read_limits, read_rest,
+    read_verify,
+};
 use crate::expression::Template;
 use crate::media_type::{Form, MediaType};
 
@@ -45,6 +48,7 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
         steps.extend(step);
     }
     read_rest::check_targets(reader, items, &earlier);
+    read_fallback::check_targets(reader, items, &earlier);
     read_rest::check_signals(reader, items, &steps);
     steps
 }
@@ -63,7 +67,12 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
         call(reader, fields, id, sent)
     };
     let queue = queue.unwrap_or_else(|| QUEUE_DEFAULT.to_owned());
-    Some(Step { id: id.to_owned(), queue, when, kind: kind? })
+    let downstream = fields.get("downstream").and_then(|node| reader.name(node, "`downstream`", true));
+    let limits = fields.get("limits").and_then(|node| read_limits::limits(reader, node)).unwrap_or_default();
+    let decided = Visible { when: condition.as_deref(), ..decided };
+    let fallback = fields.get("fallback");
+    let fallback = fallback.and_then(|node| read_fallback::fallback(reader, node, fields, &decided));
+    Some(Step { id: id.to_owned(), queue, when, downstream, limits, fallback, kind: kind? })
 }
 
 fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {

@@ -32,8 +32,31 @@ pub struct Step {
     pub queue: String,
     /// The condition under which it is run at all.
     pub(crate) when: Option<Template>,
+    /// The name of what it calls, for breakers and limits; without it the host of its URL.
+    pub downstream: Option<String>,
+    /// The limits of what it calls.
+    pub limits: Limits,
+    /// The way on where its call has failed for good, or its breaker is open.
+    pub(crate) fallback: Option<Fallback>,
     /// The work of the step, by its kind.
     pub kind: StepKind,
+}
+
+/// The way on for a job whose step has failed for good, or is not to be called.
+pub(crate) enum Fallback {
+    /// This becomes the step's output.
+    Value(Template),
+    /// The job goes on with this later step, without an output of this one.
+    Step(String),
+}
+
+/// The limits of the calls to one downstream, for all workers together; none: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Calls begun in a minute.
+    pub per_minute: Option<u32>,
+    /// Calls under way at a time.
+    pub in_flight: Option<u32>,
 }
 
 /// The kinds of steps.
@@ -71,6 +94,14 @@ impl Step {
             (StepKind::Call { action, .. }, Phase::Forward) => Some(action),
             (StepKind::Call { compensation, .. }, Phase::Undo) => compensation.as_deref(),
             (StepKind::Sleep(_) | StepKind::Wait(_), _) => None,
+        }
+    }
+
+    /// The step with which the job goes on where this one has not done what it is for.
+    pub(crate) fn jump(&self) -> Option<&str> {
+        match (&self.fallback, self.wait().map(|wait| &wait.on_timeout)) {
+            (Some(Fallback::Step(step)), _) | (None, Some(OnTimeout::Step(step))) => Some(step),
+            _ => None,
         }
     }
 

@@ -69,7 +69,7 @@ impl Earlier {
     /// The reason for which its output may be absent, where the expression is not evaluated under `when` only.
     fn absent(&self, when: Option<&str>) -> Option<String> {
         if let Some(wait) = &self.jumped_over_by {
-            return Some(format!("if the wait of `{wait}` was in vain"));
+            return Some(format!("if the wait of `{wait}` was in vain, or it fell back"));
         }
         if self.may_time_out {
             return Some("if its wait was in vain".to_owned());

@@ -6,6 +6,7 @@ impl World {
     pub(crate) fn pass_time(&mut self) {
         self.deliver_callbacks();
         self.release_cancelled();
+        self.let_pass();
         let step_ms = [1, 50, 2_000, 10_000, 60_000][self.chance.below(5)];
         self.now_ms += step_ms;
         let due = self.holds.iter().filter(|(_, (_, due_ms))| due_ms.is_some_and(|due_ms| due_ms <= self.now_ms));

@@ -26,6 +26,8 @@ struct Account {
     told: Vec<(String, Told)>,
     /// Committed attempts per idempotency key since the last time an operator sent the job on.
     attempts: BTreeMap<String, u32>,
+    /// Probes of breakers per key: those that fail in vain are no attempts.
+    probes: BTreeMap<String, u32>,
     /// Keys of steps that must not be repeated before `verify`, or an operator, says so.
     barred: BTreeSet<String>,
     /// Steps that an operator has sent on.
@@ -64,6 +66,9 @@ impl Ledger {
         if slip.phase == Phase::Forward {
             account.keys_by_step.entry(slip.step.clone()).or_default().insert(key.to_owned());
         }
+        if slip.pass().is_some_and(|pass| pass.is_probe) {
+            *account.probes.entry(key.to_owned()).or_default() += 1;
+        }
     }
 
     /// A decision was committed, with what its attempts were told.
@@ -76,7 +81,8 @@ impl Ledger {
         }
         let policy = step.and_then(|step| step.retry(from.phase));
         let made = account.attempts.get(&from.idempotency_key()).copied().unwrap_or(0);
-        assert!(policy.is_none_or(|policy| made <= policy.attempts), "{made} attempts of {}", from.step);
+        let probes = account.probes.get(&from.idempotency_key()).copied().unwrap_or(0);
+        assert!(policy.is_none_or(|policy| made <= policy.attempts + probes), "{made} attempts of {}", from.step);
         self.moved(from.job, from.hop, &decision.next);
         for event in &decision.events {
             self.heard(event);

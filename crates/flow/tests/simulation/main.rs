@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 
 mod apart;
+mod breaker;
 mod cancel;
 mod chance;
 mod clock;

@@ -33,6 +33,8 @@ pub(crate) struct Tally {
     pub(crate) said_done: u64,
     pub(crate) said_not_done: u64,
     pub(crate) out_of_time: u64,
+    pub(crate) held_back: u64,
+    pub(crate) probes: u64,
     pub(crate) callbacks: u64,
     pub(crate) callbacks_twice: u64,
     pub(crate) called_back: u64,
@@ -40,7 +42,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 32] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 34] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -70,6 +72,8 @@ impl Tally {
             ("hear that it was done", self.said_done),
             ("hear that it was not done", self.said_not_done),
             ("run out of a step's time", self.out_of_time),
+            ("hold a call back", self.held_back),
+            ("send a probe", self.probes),
             ("call back", self.callbacks),
             ("call back twice", self.callbacks_twice),
             ("meet a callback", self.called_back),
@@ -109,6 +113,8 @@ impl Sum for Tally {
             said_done: a.said_done + b.said_done,
             said_not_done: a.said_not_done + b.said_not_done,
             out_of_time: a.out_of_time + b.out_of_time,
+            held_back: a.held_back + b.held_back,
+            probes: a.probes + b.probes,
             callbacks: a.callbacks + b.callbacks,
             callbacks_twice: a.callbacks_twice + b.callbacks_twice,
             called_back: a.called_back + b.called_back,

@@ -57,6 +57,12 @@ pub(crate) struct Task {
     time: (i64, Option<i64>),
 }
 
+impl Task {
+    pub(crate) const fn queue(&self) -> usize {
+        self.partition / PARTITIONS_PER_QUEUE
+    }
+}
+
 pub(crate) struct World {
     pub(crate) chance: Chance,
     pub(crate) definition: Definition,
@@ -250,14 +256,14 @@ impl World {
     fn attempt(&mut self, mut task: Task) -> Task {
         let (since_ms, left_ms) = task.time;
         task.slip.step_left_ms = left_ms.map(|left_ms| (left_ms - (self.now_ms - since_ms)).max(0));
-        if !self.mark(&mut task) {
+        if self.is_held_back(&mut task) || !self.mark(&mut task) {
             return task;
         }
         let outcome = match self.outcome(&mut task) {
             Ok(outcome) => outcome,
             Err(missing) => {
                 self.tally.missing += 1;
-                let queue = QUEUES[task.partition / PARTITIONS_PER_QUEUE];
+                let queue = QUEUES[task.queue()];
                 // A worker that does not know the flow does not know its length either.
                 let steps_total = self.chance.below(2) as u32;
                 task.ready = Some(rest_until_there(&task.slip, queue, steps_total, &missing, self.now_ms));

@@ -20,7 +20,7 @@ fn at_rest(job: JobId, reason: HoldReason, phase: Phase) -> Hold {
     let slip = Slip { phase, ..sample_slip(job, 4) };
     let release_after_ms = (reason != HoldReason::Attention).then_some(3_600_000);
     let signal = (reason == HoldReason::Signal).then(|| "approval".to_owned());
-    Hold { slip, queue: "default".to_owned(), reason, release_after_ms, signal }
+    Hold { slip, queue: "default".to_owned(), reason, release_after_ms, signal, limit: None }
 }
 
 async fn rest(ground: &Ground, job: JobId, reason: HoldReason, phase: Phase) {

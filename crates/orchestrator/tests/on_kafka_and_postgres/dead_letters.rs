@@ -21,8 +21,14 @@ fn good_records(ground: &Ground) -> Vec<Record> {
     let job = sample_job();
     let event = sample_event(job, EventKind::JobAccepted, JobStatus::Accepted, 0);
     let reason = HoldReason::Attention;
-    let hold =
-        Hold { slip: sample_slip(job, 1), queue: "default".to_owned(), reason, release_after_ms: None, signal: None };
+    let hold = Hold {
+        slip: sample_slip(job, 1),
+        queue: "default".to_owned(),
+        reason,
+        release_after_ms: None,
+        signal: None,
+        limit: None,
+    };
     let cancel = Cancel {
         job,
         tenant: "default".into(),

@@ -62,7 +62,8 @@ async fn holds_are_counted_by_reason_with_those_that_there_are_none_of() {
     let running = start_with(&ground, |config| config.figures_interval_ms = 20);
     for _ in 0..PARKED {
         let (slip, queue) = (sample_slip(sample_job(), 2), "default".to_owned());
-        let hold = Hold { slip, queue, reason: HoldReason::Attention, release_after_ms: None, signal: None };
+        let hold =
+            Hold { slip, queue, reason: HoldReason::Attention, release_after_ms: None, signal: None, limit: None };
         let record = wait_record(&ground.topics, &ground.writers, &Wait::Hold(hold), &TEST_TRACE).unwrap();
         ground.send(&record).await;
     }

@@ -12,7 +12,14 @@ use test_kit::{Ground, TEST_TRACE, sample_event, sample_job, sample_slip};
 use crate::stage::{PATIENCE, start, start_with, start_zombie, until, until_taken_in};
 
 async fn hold(ground: &Ground, job: JobId, reason: HoldReason, release_after_ms: Option<u64>) {
-    let hold = Hold { slip: sample_slip(job, 2), queue: "default".to_owned(), reason, release_after_ms, signal: None };
+    let hold = Hold {
+        slip: sample_slip(job, 2),
+        queue: "default".to_owned(),
+        reason,
+        release_after_ms,
+        signal: None,
+        limit: None,
+    };
     let record = wait_record(&ground.topics, &ground.writers, &Wait::Hold(hold), &TEST_TRACE).unwrap();
     ground.send(&record).await;
 }

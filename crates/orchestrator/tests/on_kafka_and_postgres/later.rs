@@ -12,7 +12,7 @@ use crate::stage::{refused, start, stored, until, until_taken_in};
 
 fn hold(ground: &Ground, slip: Slip, release_after_ms: u64) -> Record {
     let (queue, reason, release_after_ms) = ("default".to_owned(), HoldReason::Backoff, Some(release_after_ms));
-    let hold = Wait::Hold(Hold { slip, queue, reason, release_after_ms, signal: None });
+    let hold = Wait::Hold(Hold { slip, queue, reason, release_after_ms, signal: None, limit: None });
     wait_record(&ground.topics, &ground.writers, &hold, &TEST_TRACE).unwrap()
 }
 

@@ -28,7 +28,7 @@ fn slip(key: &str) -> Slip {
 }
 
 fn hold(slip: &Slip, reason: HoldReason) -> Hold {
-    Hold { slip: slip.clone(), queue: "default".to_owned(), reason, release_after_ms: None, signal: None }
+    Hold { slip: slip.clone(), queue: "default".to_owned(), reason, release_after_ms: None, signal: None, limit: None }
 }
 
 fn running(slip: &Slip, worker: &str, lease_ms: u64) -> Wait {

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
+mod breakers;
 mod cancel;
 mod dead_letters;
 mod faults;

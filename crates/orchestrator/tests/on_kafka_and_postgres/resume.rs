@@ -21,7 +21,7 @@ async fn park(ground: &Ground, job: JobId, hop: u32) {
 
 async fn rest(ground: &Ground, job: JobId, hop: u32, reason: HoldReason, release_after_ms: Option<u64>) {
     let (slip, queue) = (sample_slip(job, hop), "default".to_owned());
-    send(ground, Wait::Hold(Hold { slip, queue, reason, release_after_ms, signal: None })).await;
+    send(ground, Wait::Hold(Hold { slip, queue, reason, release_after_ms, signal: None, limit: None })).await;
 }
 
 async fn say(ground: &Ground, job: JobId, hop: u32) {

@@ -17,7 +17,7 @@ async fn send(ground: &Ground, wait: Wait) {
 
 fn waiting(job: JobId, release_after_ms: Option<u64>) -> Wait {
     let (slip, queue, signal) = (sample_slip(job, 2), "default".to_owned(), Some("approval".to_owned()));
-    Wait::Hold(Hold { slip, queue, reason: HoldReason::Signal, release_after_ms, signal })
+    Wait::Hold(Hold { slip, queue, reason: HoldReason::Signal, release_after_ms, signal, limit: None })
 }
 
 fn signal(job: JobId, id: &str) -> Wait {

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "some tests are run for their figures")]
 
 mod acceptances;
+mod breakers;
 mod database;
 mod dead_letters;
 mod flows;

@@ -18,6 +18,7 @@ fn hold(hop: u32) -> Hold {
         reason: HoldReason::Backoff,
         release_after_ms: Some(1),
         signal: None,
+        limit: None,
     }
 }
 

@@ -14,8 +14,10 @@ use service_kit::{Clock, Ids, Readiness};
 use test_kit::{eventually, read_topic};
 
 use super::*;
+use crate::breakers::Breakers;
 use crate::cancels::Cancels;
 use crate::config::Config;
+use crate::downstreams::Downstreams;
 use crate::flows::Flows;
 use crate::halted::Halted;
 use crate::http::Http;
@@ -150,6 +152,8 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
         long_calls,
         lanes,
         cancels,
+        breakers: Breakers::new(Config::default().breakers).0,
+        downstreams: Downstreams::new(Config::default().retries),
         leave_after: Duration::MAX,
         readiness,
         registry_missed: Arc::default(),

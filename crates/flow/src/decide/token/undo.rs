@@ -56,7 +56,7 @@ impl Token<'_> {
     ) -> Decision {
         let step = self.definition.step(&self.slip.step);
         let policy = step.and_then(|step| step.retry(Phase::Undo)).unwrap_or(Retry::UNDO_DEFAULT);
-        if retryable && self.attempts() < policy.attempts {
+        if retryable && (self.is_probe || self.attempts() < policy.attempts) {
             return self.retry(&policy, &error, retry_after_ms);
         }
         let failure = self.failure_of_step(&error, self.attempts());

@@ -1,0 +1,140 @@
+//! Limits of a downstream, shared by all workers; and a step that falls back where its downstream is gone.
+
+use std::future::IntoFuture;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use flow::event::{EventKind, JobStatus};
+use flow::id::JobId;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use test_kit::{Role, TestSystem};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::load::pass;
+use crate::stage::PATIENCE;
+use crate::turn::alone;
+
+const JOBS: usize = 120;
+const RATE_PER_S: usize = 30;
+const IN_FLIGHT: usize = 6;
+/// The time of a call.
+const CALL: Duration = Duration::from_millis(50);
+
+const FLOWS: &str = r#"
+flow: limited
+steps:
+  - id: call
+    http: { method: POST, url: "{{ env.LIMITED_URL }}/call" }
+    limits: { rate: 30/s, in_flight: 6 }
+---
+flow: quoted
+steps:
+  - id: quote
+    http: { method: POST, url: "{{ env.GONE_URL }}/quote" }
+    retry: { attempts: 2, backoff: 1ms..1ms }
+    fallback: { value: { price: "{{ input.price }}" } }
+result: { price: "{{ steps.quote.output.price }}" }
+"#;
+
+#[derive(Debug, Default)]
+struct Seen {
+    now: usize,
+    most: usize,
+    began: Vec<Instant>,
+}
+
+type Book = Arc<Mutex<Seen>>;
+
+async fn call(State(book): State<Book>) -> Json<Value> {
+    {
+        let mut seen = book.lock();
+        seen.now += 1;
+        seen.most = seen.most.max(seen.now);
+        seen.began.push(Instant::now());
+    }
+    pass(CALL).await;
+    book.lock().now -= 1;
+    Json(json!({}))
+}
+
+/// A service that looks at its calls; it ends with the guard.
+async fn serve() -> (Book, String, DropGuard) {
+    let (book, end) = (Book::default(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().route("/call", post(call)).with_state(Arc::clone(&book));
+    let until = end.clone();
+    tokio::spawn(async move { until.run_until_cancelled(axum::serve(listener, router).into_future()).await });
+    (book, url, end.drop_guard())
+}
+
+fn write_flows(folder: &Path) {
+    for (number, flow) in FLOWS.split("---").enumerate() {
+        std::fs::write(folder.join(format!("{number}.yaml")), flow).unwrap();
+    }
+}
+
+/// Nobody listens there.
+const GONE: &str = "http://127.0.0.1:1";
+
+async fn start(workers: u32, folder: &Path, url: &str) -> TestSystem {
+    write_flows(folder);
+    let builder = TestSystem::builder().role(Role::Workers, workers).flows(folder);
+    builder.variable("LIMITED_URL", url).variable("GONE_URL", GONE).start().await.unwrap()
+}
+
+async fn submit(system: &mut TestSystem, flow: &str, input: &Value) -> JobId {
+    system.submit(flow, &uuid::Uuid::now_v7().to_string(), input).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
+    let _turn = alone();
+    let (book, url, _open) = serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = start(2, folder.path(), &url).await;
+    let mut jobs = Vec::new();
+    for _ in 0..JOBS {
+        jobs.push(submit(&mut system, "limited", &json!({})).await);
+    }
+    let ends = system.wait_until_ended(jobs, PATIENCE).await.unwrap();
+    assert!(ends.values().all(|end| end.status == JobStatus::Succeeded), "{ends:?}");
+    let (most, began) = {
+        let seen = book.lock();
+        (seen.most, seen.began.clone())
+    };
+    assert!(most <= IN_FLIGHT, "{most} calls at once");
+    let window = Duration::from_secs(2);
+    let within = |first: &Instant| began.iter().filter(|at| (*first..*first + window).contains(at)).count();
+    let busiest = began.iter().map(within).max().unwrap();
+    eprintln!("{} calls in {:?}, at most {busiest} in {window:?}, {most} at once", began.len(), began[0].elapsed());
+    // What a busy machine held back comes at once.
+    assert!(busiest <= 2 * RATE_PER_S + RATE_PER_S / 2, "{busiest} calls in {window:?}");
+    let left = system.finish(PATIENCE).await.unwrap();
+    assert!(left.events.iter().all(|event| event.kind != EventKind::StepRetrying), "no attempt is lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_goes_on_by_its_fallback_where_its_downstream_is_gone() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let mut system = start(1, folder.path(), GONE).await;
+    let mut jobs = Vec::new();
+    // More than open the breaker.
+    for price in 0..60 {
+        jobs.push((price, submit(&mut system, "quoted", &json!({ "price": price })).await));
+    }
+    let ends = system.wait_until_ended(jobs.iter().map(|(_, job)| *job), PATIENCE).await.unwrap();
+    for (price, job) in jobs {
+        let end = &ends[&job];
+        assert_eq!((end.status, end.data.clone()), (JobStatus::Succeeded, Some(json!({ "price": price }))));
+    }
+    let left = system.finish(PATIENCE).await.unwrap();
+    assert!(left.events.iter().all(|event| event.kind != EventKind::StepWaiting), "none waits");
+}

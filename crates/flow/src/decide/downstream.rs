@@ -1,0 +1,139 @@
+//! The downstream that a step calls, what an outcome tells of it, and the rest of a slip that must not call it now.
+
+use super::call::time_left_ms;
+use super::rest::{at_rest, rested, steps_total};
+use super::token::Token;
+use super::{Decision, HttpAnswer, Next, Outcome, Prepared, code};
+use crate::definition::Definition;
+use crate::event::{EventKind, JobEvent, JobStatus};
+use crate::slip::{HoldReason, Phase, Slip};
+use serde_json::Value;
+
+/// Characters of the name of a downstream: it is a label and a key.
+const NAME_CHARS_MAX: usize = 200;
+
+/// The name of the downstream that a prepared call goes to: what the step says, else the host of its URL, with the port
+/// where it is not the scheme's own. A native step without a name has none.
+pub fn downstream(definition: &Definition, slip: &Slip, prepared: &Prepared) -> Option<String> {
+    let named = definition.step(&slip.step).and_then(|step| step.downstream.clone());
+    match prepared {
+        Prepared::Http(call) => named.or_else(|| host_of(&call.url)),
+        Prepared::Native(_) => named,
+        Prepared::Outcome(_) | Prepared::Missing(_) => None,
+    }
+}
+
+/// The host of an absolute URL in lower case, with the port where it is not the scheme's own.
+pub fn host_of(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#', '\\']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_ascii_lowercase();
+    let usual = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    let host = host.strip_suffix(usual).unwrap_or(&host);
+    (!host.is_empty()).then(|| host.chars().take(NAME_CHARS_MAX).collect())
+}
+
+/// What the outcome of a call tells of the downstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It answered, even if with a no: it lives.
+    Answered,
+    /// No connection, no answer in time, or a 5xx.
+    Failed,
+    /// Nothing: the call was not made, or was broken off.
+    Nothing,
+}
+
+/// What an answer tells of the downstream. A 429 is one: it says itself when to come again, and may be meant for one
+/// customer.
+pub fn told_by(answer: &HttpAnswer) -> Told {
+    match answer {
+        HttpAnswer::Response { status, .. } if (500..600).contains(status) => Told::Failed,
+        HttpAnswer::Response { .. } | HttpAnswer::Undecodable { .. } | HttpAnswer::TooLarge { .. } => Told::Answered,
+        HttpAnswer::TimedOut | HttpAnswer::ConnectFailed(_) | HttpAnswer::ConnectionLost(_) => Told::Failed,
+        HttpAnswer::Unsendable(_) | HttpAnswer::Aborted => Told::Nothing,
+    }
+}
+
+/// What the outcome of a native step tells of its downstream: a failure that may pass counts against it.
+pub fn told(outcome: &Outcome) -> Told {
+    match outcome {
+        Outcome::Succeeded { .. } | Outcome::Accepted { .. } | Outcome::NothingToUndo { .. } | Outcome::NotDone => {
+            Told::Answered
+        }
+        Outcome::Failed { retryable: true, .. } => Told::Failed,
+        Outcome::Failed { error, .. } if error.code == code::STEP_FAILED => Told::Answered,
+        Outcome::Failed { .. }
+        | Outcome::NotYet { .. }
+        | Outcome::Skipped
+        | Outcome::Rests(_)
+        | Outcome::NotSignalled
+        | Outcome::Cancelled => Told::Nothing,
+    }
+}
+
+/// The member of [`Slip::step_state`] that keeps what was left of the step's time when it came to a breaker.
+const LEFT_MS: &str = "left_ms";
+
+/// In front of a breaker it rests for as long as the step's time goes at most: it comes back without any by its time,
+/// and with what it had ([`go_on_with_time`]) by the breaker.
+fn stop_time(slip: Slip) -> Slip {
+    let Some(left_ms) = slip.step_left_ms else { return slip };
+    let mut state = slip.step_state.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
+    state.insert(LEFT_MS.to_owned(), left_ms.into());
+    Slip { step_left_ms: Some(0), step_state: Some(Value::Object(state)), ..slip }
+}
+
+/// Somebody has sent it on before the step's time was over.
+pub(super) fn go_on_with_time(mut slip: Slip) -> Slip {
+    let Some(Value::Object(state)) = &mut slip.step_state else { return slip };
+    let Some(left_ms) = state.remove(LEFT_MS) else { return slip };
+    if state.is_empty() {
+        slip.step_state = None;
+    }
+    let left_ms = left_ms.as_i64().filter(|_| slip.released.is_some());
+    Slip { step_left_ms: left_ms.or(slip.step_left_ms), ..slip }
+}
+
+/// A downstream that is not to be called now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Busy {
+    /// Its name.
+    pub downstream: String,
+    /// [`HoldReason::Breaker`] or [`HoldReason::Limit`].
+    pub reason: HoldReason,
+    /// The rest in milliseconds; none: until the breaker lets it pass.
+    pub after_ms: Option<u64>,
+}
+
+/// The rest of a slip whose downstream is not to be called now. No attempt is made, and none is counted. The job's
+/// deadline ends it at the latest. A step with a fallback does not wait for a breaker: its job goes on by that.
+pub fn wait_for_downstream(definition: &Definition, slip: &Slip, queue: &str, busy: &Busy, now_ms: i64) -> Decision {
+    if busy.reason == HoldReason::Breaker
+        && let Some(fallen_back) = Token::arrived(definition, slip, now_ms).held_back(&busy.downstream)
+    {
+        return fallen_back;
+    }
+    let after_ms = Some(time_left_ms(busy.after_ms.unwrap_or(u64::MAX), slip, now_ms)).filter(|ms| *ms < u64::MAX);
+    let status = match slip.phase {
+        Phase::Forward => JobStatus::Waiting,
+        Phase::Undo => JobStatus::Compensating,
+    };
+    let event = JobEvent {
+        step: Some(slip.step.clone()),
+        attempts: slip.attempt,
+        reason: Some(busy.reason),
+        next_attempt_after_ms: after_ms,
+        data: Some(serde_json::json!({ "downstream": busy.downstream })),
+        ..JobEvent::about(slip, steps_total(definition), EventKind::StepWaiting, status, now_ms)
+    };
+    let slip = Slip { search: None, ..slip.clone() };
+    let slip = match busy.after_ms {
+        Some(_) => rested(slip, after_ms.unwrap_or_default()),
+        None => stop_time(slip),
+    };
+    let mut hold = at_rest(slip, queue, busy.reason);
+    hold.release_after_ms = after_ms;
+    hold.limit = Some(busy.downstream.clone());
+    Decision { next: Next::Hold(hold), events: vec![event] }
+}

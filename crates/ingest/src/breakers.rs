@@ -1,0 +1,132 @@
+//! `GET /v1/breakers` and `PUT /v1/breakers/{downstream}`: which downstreams are not called now, and an operator's word
+//! on it.
+//!
+//! The orchestrator owns breakers. This file reads its table, and sends it orders through the outbox.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use events::breaker::{BreakerNews, BreakerSaid, BreakerState};
+use events::time::rfc3339;
+use events::wait::Wait;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::breakers::{self, BreakerRow, ListedBreaker};
+use store::outbox;
+use web::caller::Scope;
+use web::context::RequestContext;
+use web::problem::{Kind, Problem};
+
+use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::state::Api;
+use crate::submit::{parse_body, unreadable};
+
+/// The longest reason, and the longest name of a downstream, in bytes.
+const REASON_BYTES_MAX: usize = 1_000;
+const NAME_BYTES_MAX: usize = 300;
+
+/// The state that an operator wants.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    Open,
+    Closed,
+    Auto,
+}
+
+/// The body of a `PUT`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    state: Wanted,
+    reason: Option<String>,
+}
+
+/// `GET /v1/breakers`
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(context): Extension<RequestContext>,
+) -> Result<Response, Problem> {
+    context.caller.require(Scope::Operate)?;
+    let unavailable = || Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1);
+    let listed = in_time(STORE_TIMEOUT, breakers::list(&api.pool), unavailable).await?;
+    let listed: Vec<Value> = listed.iter().map(|listed| breaker(listed, api.clock.now_ms())).collect();
+    Ok(Json(json!({ "breakers": listed })).into_response())
+}
+
+/// The word of the owner's phase as callers see it.
+fn state(phase: &str) -> BreakerState {
+    match phase {
+        "paused" => BreakerState::Open,
+        "ready" | "probing" | "recovering" => BreakerState::HalfOpen,
+        _ => BreakerState::Closed,
+    }
+}
+
+fn breaker(listed: &ListedBreaker, now_ms: i64) -> Value {
+    let BreakerRow { downstream, phase, forced, due_in_ms, reason, ordered_by, openings, .. } = &listed.breaker;
+    let probe_in_ms = due_in_ms.filter(|_| phase == "paused").and_then(|ms| i64::try_from(ms).ok());
+    json!({
+        "downstream": downstream,
+        "state": state(phase).as_str(),
+        "phase": phase,
+        "forced": forced,
+        "since": rfc3339(listed.changed_at_ms),
+        "waiting": listed.waiting,
+        "openings": openings,
+        "reason": Some(reason).filter(|reason| !reason.is_empty()),
+        "ordered_by": ordered_by,
+        "next_probe_at": probe_in_ms.map(|ms| rfc3339(now_ms.saturating_add(ms))),
+    })
+}
+
+/// `PUT /v1/breakers/{downstream}`
+pub(crate) async fn put(
+    State(api): State<Arc<Api>>,
+    Path(downstream): Path<String>,
+    Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    context.caller.require(Scope::Operate)?;
+    let order: Order = serde_json::from_value(parse_body(&headers, &body)?).map_err(|error| {
+        let form = r#"`{"state": "open" | "closed" | "auto", "reason": "..."}`"#;
+        Problem::new(Kind::BadRequest, format!("The body is {form}: {error}."))
+    })?;
+    let reason = order.reason.map(|reason| reason.replace(char::is_control, " "));
+    let is_name =
+        !downstream.is_empty() && downstream.len() <= NAME_BYTES_MAX && !downstream.contains(char::is_control);
+    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) || !is_name {
+        let detail = format!("`reason` has at most {REASON_BYTES_MAX} bytes, a downstream's name {NAME_BYTES_MAX}.");
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    let state = match order.state {
+        Wanted::Open => Some(BreakerState::Open),
+        Wanted::Closed => Some(BreakerState::Closed),
+        Wanted::Auto => None,
+    };
+    let by = context.caller.tenant.clone();
+    tracing::info!(downstream, state = ?order.state, by, reason, "breaker to be set");
+    let said = BreakerSaid::Order { state, reason, by };
+    let id = api.ids.uuid().to_string();
+    let news = BreakerNews { downstream: downstream.to_lowercase(), said, id, at_ms: api.clock.now_ms() };
+    let record = api.planner()?.writer.wait(&Wait::Breaker(news), &context.trace).map_err(Problem::internal)?;
+    let storing = async {
+        let mut tx = api.pool.begin().await?;
+        outbox::append(&mut tx, &[record]).await?;
+        tx.commit().await
+    };
+    let unavailable = || {
+        let detail = "The database did not answer, so it is not certain that the breaker is set. Asking again is safe.";
+        Problem::new(Kind::NotReady, detail).retry_after_s(1)
+    };
+    in_time(STORE_TIMEOUT, storing, unavailable).await?;
+    let asked = state.map_or("auto", BreakerState::as_str);
+    Ok((StatusCode::ACCEPTED, Json(json!({ "downstream": downstream, "asked": asked }))).into_response())
+}

@@ -1,0 +1,151 @@
+//! One attempt of a step: its downstream may be called, or is to be left alone for now.
+
+use events::breaker::{BreakerNews, BreakerSaid};
+use events::trace::{Trace, TraceContext, TraceId};
+use events::wait::Wait;
+use flow::decide::{
+    Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Prepared, Told, classify,
+    downstream, prepare, told, told_by,
+};
+use flow::definition::Definition;
+use flow::slip::{HoldReason, Slip};
+use service_kit::error_chain;
+use service_kit::tasks::spawn_detached;
+use std::sync::Arc;
+
+use crate::attempt_log::{Attempted, excerpt};
+use crate::cancels::CancelRequest;
+use crate::downstreams::Permit;
+use crate::native::NativeCall;
+use crate::not_now::NotNow;
+use crate::run_step::Runner;
+use crate::spans;
+
+impl Runner {
+    /// Makes one attempt, or says why none is made at this worker now.
+    pub(crate) async fn attempt(
+        &self,
+        definition: &Definition,
+        slip: &Slip,
+        trace: &Trace,
+    ) -> Result<Attempted, NotNow> {
+        let prepared = prepare(definition, slip, &self.env, self.clock.now_ms());
+        let downstream = downstream(definition, slip, &prepared);
+        if let Some(downstream) = &downstream
+            && !self.breakers.lets(downstream, slip.pass())
+        {
+            let (downstream, reason) = (downstream.clone(), HoldReason::Breaker);
+            return Err(NotNow::Busy(Busy { downstream, reason, after_ms: None }));
+        }
+        let _permit = self.permit(definition, slip, downstream.as_deref()).await?;
+        let (attempted, told) = match prepared {
+            Prepared::Outcome(outcome) => return Ok(outcome.into()),
+            Prepared::Missing(missing) => return Err(NotNow::Missing(missing)),
+            Prepared::Http(call) => self.call_http(definition, slip, &call, trace).await,
+            Prepared::Native(call) => {
+                let called = self.call_native(definition, slip, call, trace).await.map_err(NotNow::Missing)?;
+                let told = told(&called.outcome);
+                (called, told)
+            }
+        };
+        if let Some(downstream) = downstream {
+            self.tell(&downstream, slip, told);
+        }
+        Ok(attempted)
+    }
+
+    /// The room that the downstream has for one more call. A probe has room in any case.
+    async fn permit(
+        &self,
+        definition: &Definition,
+        slip: &Slip,
+        downstream: Option<&str>,
+    ) -> Result<Option<Permit>, NotNow> {
+        let Some(downstream) = downstream.filter(|_| !slip.pass().is_some_and(|pass| pass.is_probe)) else {
+            return Ok(None);
+        };
+        let limits = definition.step(&slip.step).map(|step| step.limits).unwrap_or_default();
+        let entered = self.downstreams.enter(downstream, limits, slip.attempt > 0).await;
+        entered.map(Some).map_err(|rest_ms| {
+            let (downstream, reason) = (downstream.to_owned(), HoldReason::Limit);
+            NotNow::Busy(Busy { downstream, reason, after_ms: Some(rest_ms) })
+        })
+    }
+
+    async fn call_http(
+        &self,
+        definition: &Definition,
+        slip: &Slip,
+        call: &HttpCall,
+        trace: &Trace,
+    ) -> (Attempted, Told) {
+        let span = spans::http(call, slip, trace);
+        let attempt = span.carry_on(Some(trace.clone()), &self.ids);
+        let sending = self.http.send(call, &attempt, &slip.correlation_id);
+        let answer = self.unless_cancelled(definition, slip, sending).await.unwrap_or(HttpAnswer::Aborted);
+        spans::answered(&span, &answer);
+        let told = told_by(&answer);
+        let excerpt = excerpt(definition, slip, &answer, &self.env);
+        let outcome = classify(definition, slip, answer, self.clock.now_ms());
+        spans::attempted(&span, &outcome);
+        (Attempted { outcome, excerpt }, told)
+    }
+
+    async fn call_native(
+        &self,
+        definition: &Definition,
+        slip: &Slip,
+        call: PreparedNative,
+        trace: &Trace,
+    ) -> Result<Attempted, Missing> {
+        let span = spans::native(&call.name, slip, trace);
+        let attempt = span.carry_on(Some(trace.clone()), &self.ids);
+        let what = format!("this worker does not have the native step `{}`", call.name);
+        let calling = span.run(self.natives.call(native_call(call, slip, &attempt, self.cancel_request(slip))));
+        let outcome = self.unless_cancelled(definition, slip, calling).await;
+        let outcome = outcome.unwrap_or_else(|| Some(self.aborted(definition, slip)));
+        outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
+        outcome.map(Attempted::from).ok_or(Missing { kind: MissingKind::Native, what })
+    }
+
+    /// Counts a call of the downstream, and tells the owner of its breaker if that is news.
+    fn tell(&self, downstream: &str, slip: &Slip, told: Told) {
+        let now_ms = self.clock.now_ms();
+        let Some(said) = self.breakers.note(downstream, slip.pass(), told, now_ms) else { return };
+        match &said {
+            BreakerSaid::Failing { calls, failures, .. } => {
+                tracing::warn!(downstream, calls, failures, "too many calls fail; its breaker is asked to open");
+            }
+            BreakerSaid::Probed { answered, .. } => tracing::info!(downstream, answered, "probe ended"),
+            BreakerSaid::Order { .. } => {}
+        }
+        let id = self.ids.uuid();
+        let trace = Trace::new(TraceContext { trace_id: TraceId::new(id.as_u128()), span_id: 1, flags: 0 });
+        let news = BreakerNews { downstream: downstream.to_owned(), said, id: id.to_string(), at_ms: now_ms };
+        match self.writer.wait(&Wait::Breaker(news), &trace) {
+            Ok(record) => {
+                let long_calls = Arc::clone(&self.long_calls);
+                spawn_detached(async move { long_calls.send(&record).await });
+            }
+            Err(error) => tracing::error!(error = error_chain(&error), "news of a breaker cannot be written"),
+        }
+    }
+}
+
+fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace, cancel: CancelRequest) -> NativeCall {
+    NativeCall {
+        name: call.name,
+        input: call.input,
+        idempotency_key: call.idempotency_key,
+        undo: call.undo,
+        timeout_ms: call.timeout_ms,
+        job: slip.job,
+        tenant: slip.tenant.clone(),
+        flow: slip.flow.clone(),
+        step: slip.step.clone(),
+        attempt: slip.attempt + 1,
+        correlation_id: slip.correlation_id.clone(),
+        traceparent: trace.context.to_string(),
+        cancel,
+    }
+}
