@@ -55,12 +55,6 @@ pub(crate) struct Task {
     pub(crate) apart: Option<Rest>,
 }
 
-impl Task {
-    pub(crate) const fn queue(&self) -> usize {
-        self.partition / PARTITIONS_PER_QUEUE
-    }
-}
-
 pub(crate) struct World {
     pub(crate) chance: Chance,
     pub(crate) definition: Definition,
