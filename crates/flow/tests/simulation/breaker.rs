@@ -1,16 +1,24 @@
 //! Breakers: an attempt is not made now, the token rests without an end of its own, and is let pass later, sometimes as
 //! the probe.
 
-use flow::decide::{Busy, wait_for_downstream};
+use flow::decide::{Busy, Prepared, prepare, wait_for_downstream};
 use flow::slip::{HoldReason, Pass, Released, ReleasedBy, Slip};
 
+use crate::completions::env;
 use crate::generate::QUEUES;
-use crate::world::{Rest, Task, World};
+use crate::world::{PARTITIONS_PER_QUEUE, Rest, Task, World};
+
+impl Task {
+    pub(crate) const fn queue(&self) -> usize {
+        self.partition / PARTITIONS_PER_QUEUE
+    }
+}
 
 impl World {
     /// True if the downstream of the task's step is not to be called now: its token is laid to rest.
     pub(crate) fn is_held_back(&mut self, task: &mut Task) -> bool {
-        let calls = self.definition.step(&task.slip.step).is_some_and(|step| step.action(task.slip.phase).is_some());
+        let prepared = prepare(&self.definition, &task.slip, &env(), self.now_ms);
+        let calls = matches!(prepared, Prepared::Native(_) | Prepared::Http(_));
         if !calls || self.is_calm() || task.slip.pass().is_some() || !self.chance.percent(5) {
             return false;
         }

@@ -57,12 +57,6 @@ pub(crate) struct Task {
     time: (i64, Option<i64>),
 }
 
-impl Task {
-    pub(crate) const fn queue(&self) -> usize {
-        self.partition / PARTITIONS_PER_QUEUE
-    }
-}
-
 pub(crate) struct World {
     pub(crate) chance: Chance,
     pub(crate) definition: Definition,
