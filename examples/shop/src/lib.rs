@@ -8,11 +8,13 @@
 //!
 //! Invariant: no lock is held over an await, and memory is bounded.
 
+mod answer;
 mod audit;
 mod book;
 mod cash;
 mod http;
 mod later;
+mod request;
 mod simulate;
 mod state;
 mod trade;
