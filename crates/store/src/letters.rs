@@ -176,8 +176,8 @@ impl TryFrom<Row> for Letter {
     }
 }
 
-/// The chosen dead letters, newest first. By flow and step with `case`: of `or`, Postgres expects so few rows that it would
-/// read the whole table and sort.
+/// The chosen dead letters, newest first. What they are about is one `case`: of many `or`, Postgres expects so few rows
+/// that it would read the whole table and sort.
 pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_max: u32) -> Result<Vec<Letter>, Error> {
     let rows = sqlx::query_as!(
         Row,
@@ -189,10 +189,8 @@ pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_ma
            from orchestrator.dead_letters letter
            left join ingest.settled_letters settled using (topic, partition, "offset")
            where letter.topic = $1
-             and ($2::text is null or class = $2)
-             and ($3::text is null or original_topic = $3)
-             and case when $4::text is null then true else flow = $4 end
-             and case when $5::text is null then true else step = $5 end
+             and case when ($2::text is null or class = $2) and ($3::text is null or original_topic = $3)
+                       and ($4::text is null or flow = $4) and ($5::text is null or step = $5) then true end
              and ($6::bigint is null or at >= to_timestamp($6 / 1000.0))
              and ($7::bigint is null or at < to_timestamp($7 / 1000.0))
              and ($8::boolean or settled.action is null)
@@ -253,9 +251,8 @@ pub async fn counts(pool: &Pool, choice: &Choice) -> Result<Vec<(String, u64)>, 
              from orchestrator.dead_letters letter
              left join ingest.settled_letters settled using (topic, partition, "offset")
              where letter.topic = $1
-               and ($2::text is null or original_topic = $2)
-               and case when $3::text is null then true else flow = $3 end
-               and case when $4::text is null then true else step = $4 end
+               and case when ($2::text is null or original_topic = $2) and ($3::text is null or flow = $3)
+                         and ($4::text is null or step = $4) then true end
                and ($5::bigint is null or at >= to_timestamp($5 / 1000.0))
                and ($6::bigint is null or at < to_timestamp($6 / 1000.0))
                and settled.action is null
