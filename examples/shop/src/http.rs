@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::Shared;
 use crate::book::{Answer, NAME_CHARS_MAX, Wish};
 use crate::cash;
+use crate::estimate;
 use crate::later::{Later, Work};
 use crate::simulate::Simulate;
 use crate::trade::Trade;
@@ -28,13 +29,17 @@ pub(crate) struct Service {
     client: reqwest::Client,
 }
 
-/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, `GET /state`,
-/// `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
+/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, the
+/// `/estimates` of shipping, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
 pub(crate) fn router(trade: Trade, book: Shared, client: reqwest::Client) -> Router {
     let plural = trade.plural();
-    let cash = if trade == Trade::Payment { cash::router() } else { Router::new() };
+    let own = match trade {
+        Trade::Inventory => Router::new(),
+        Trade::Payment => cash::router(),
+        Trade::Shipping => estimate::router(),
+    };
     Router::new()
-        .merge(cash)
+        .merge(own)
         .route(&format!("/{plural}"), post(create))
         .route(&format!("/{plural}/{{id_or_key}}"), delete(undo).get(look))
         .route("/state", get(async |Held(service): Held<Service>| Json(service.book.lock().state())))

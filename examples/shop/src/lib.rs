@@ -11,6 +11,7 @@
 mod audit;
 mod book;
 mod cash;
+mod estimate;
 mod http;
 mod later;
 mod simulate;
