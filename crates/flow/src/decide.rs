@@ -20,6 +20,7 @@ mod backoff;
 mod body;
 mod call;
 mod cancelled;
+mod classify;
 mod completion;
 mod doubt;
 mod downstream;
@@ -27,18 +28,19 @@ mod output;
 mod pause;
 mod request;
 mod rest;
+mod time_left;
 mod token;
 mod words;
 
-pub use answer::classify;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
+pub use classify::classify;
 pub use doubt::{asks_first, lost, marks_first};
 pub use downstream::{Busy, Told, downstream, host_of, told, told_by, wait_for_downstream};
 pub use rest::{
-    Missing, MissingKind, begin_time, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room,
-    wait_turn,
+    Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };
+pub use time_left::begin_time;
 
 /// A job to be started.
 #[derive(Debug, Clone, PartialEq)]
@@ -328,10 +330,9 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
 /// - After an unknown outcome of a step that must not be repeated its `verify` is asked, once the call cannot be under
 ///   way any more. It was done, then this is a success; it was not, then it may be called again. Where there is none,
 ///   or it cannot tell, the job is parked.
-/// - A failure for good parks the job (`on_failure: park`), or starts the way back. A parked slip keeps its
-///   visit, and with it its idempotency key, when
-///   something may have been done under it; otherwise it begins a new visit. Its deadline is lifted: an operator
-///   decides when it ends.
+/// - A failure for good parks the job (`on_failure: park`), or starts the way back. A parked slip keeps its visit, and
+///   with it its idempotency key, when something may have been done under it; otherwise it begins a new visit. Its
+///   deadline is lifted: an operator decides when it ends.
 /// - On the way back only a success (also 404 and 410) leads on; an undo that is given up parks the job. Where the
 ///   outcome of the step is unknown and there was nothing to undo, the step is undone once more after its
 ///   [`settle_ms`](crate::definition::Step::settle_ms).

@@ -26,6 +26,7 @@ mod read_completion;
 mod read_fallback;
 mod read_limits;
 mod read_rest;
+mod read_retry;
 mod read_step;
 mod read_value;
 mod read_verify;

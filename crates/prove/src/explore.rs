@@ -6,7 +6,7 @@ use flow::decide::{Outcome, Prepared, Rest as Rested, advance, asks_first, code,
 use flow::event::JobStatus;
 use flow::slip::Phase;
 
-use crate::apply::{Moved, Unevaluable, moved};
+use crate::apply::{Moved, moved};
 use crate::finding::Kind;
 use crate::flow_file::Part;
 use crate::happening::{Change, Possible, What, answers, has_effect, verdicts};
@@ -16,6 +16,7 @@ use crate::way::{Happening, Node, Then, then};
 use crate::world::World;
 
 mod completions;
+mod notes;
 mod reach;
 mod rests;
 
@@ -331,39 +332,6 @@ impl<'w> Walk<'w> {
         }
         self.open[length].push_back((id, state));
         id
-    }
-
-    fn judge_end(&mut self, id: u32, state: &State, last: &Happening) {
-        let steps: BTreeSet<&String> = state.stands.iter().map(|(step, _)| step).collect();
-        for step in steps {
-            self.note(Kind::EffectStands, Part::Step(step.clone()), id, Some(last.clone()), String::new());
-        }
-    }
-
-    fn note_branches(&mut self, moved: &Moved) {
-        for step in &moved.skipped {
-            self.branches.insert((step.clone(), false));
-        }
-        let slip = &moved.state.slip;
-        if moved.state.rest == Rest::Ready && slip.phase == Phase::Forward {
-            self.branches.insert((slip.step.clone(), true));
-        }
-    }
-
-    fn note_unevaluable(&mut self, unevaluable: Unevaluable, id: u32, last: Option<Happening>) {
-        let (kind, part) = match unevaluable.step {
-            Some(step) => (Kind::WhenFails, Part::When(step)),
-            None => (Kind::ResultFails, Part::Result),
-        };
-        self.note(kind, part, id, last, unevaluable.message);
-    }
-
-    fn note(&mut self, kind: Kind, part: Part, node: u32, last: Option<Happening>, detail: String) {
-        let length = self.nodes[node as usize].length + last.as_ref().map_or(0, Happening::weight);
-        let known = self.found.get(&(kind, part.clone()));
-        if known.is_none_or(|known| length < known.length) {
-            self.found.insert((kind, part.clone()), Found { kind, part, node, last, detail, length });
-        }
     }
 
     /// True if the value that is missing can be missing in a real job: the output of a step that has none, or a part of

@@ -82,10 +82,7 @@ fn fact(world: &World, happening: &Happening) -> String {
     };
     match &happening.what {
         What::Succeeds { .. } if is_native || happening.phase == Phase::Undo => format!("{name} succeeds"),
-        What::Succeeds { output } => match chosen(world, id, *output) {
-            Some(output) => format!("{name} answers 200 with {output}"),
-            None => format!("{name} answers 200"),
-        },
+        What::Succeeds { output } => with_chosen(world, id, *output, format!("{name} answers 200")),
         What::Refused { status: Some(status) } => format!("{name} answers {status}"),
         What::Refused { status: None } => format!("{name} fails for good"),
         What::Named { status } => format!("{name} answers {status}, which `fail_on` takes for \"nothing was done\""),
@@ -109,10 +106,9 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::Unevaluable { message } => format!("{name} cannot be called, since {message}"),
         What::Rests => format!("{name} rests"),
         What::Slept => format!("{name} is over"),
-        What::Signalled { output } if calls_back(&world.definition, id) => match chosen(world, id, *output) {
-            Some(chosen) => format!("the callback of {name} comes with {chosen}"),
-            None => format!("the callback of {name} comes"),
-        },
+        What::Signalled { output } if calls_back(&world.definition, id) => {
+            with_chosen(world, id, *output, format!("the callback of {name} comes"))
+        }
         What::Accepted { done } => format!("{name} answers 202{}", effect(*done)),
         What::CalledBackFailed { retryable: false } => format!("the callback of {name} says that it failed"),
         What::CalledBackFailed { retryable: true } => {
@@ -128,10 +124,7 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::PolledInVain { done } => {
             format!("the poll of {name} says for too long that it is not over{}", effect(*done))
         }
-        What::Signalled { output } => match chosen(world, id, *output) {
-            Some(chosen) => format!("the signal for {name} comes with {chosen}"),
-            None => format!("the signal for {name} comes"),
-        },
+        What::Signalled { output } => with_chosen(world, id, *output, format!("the signal for {name} comes")),
         What::Rejected => format!("somebody rejects {name}"),
         What::WaitedInVain => format!("no signal comes for {name} in time"),
         What::SkippedAnew => format!("the `when` of {name} does not hold any more"),
@@ -139,6 +132,14 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::DeadlineFound => format!("{name} is not called, since the deadline has passed"),
         What::Cancelled => format!("somebody cancels the job before {name} is called"),
         What::Resumed => "an operator sends the job on".to_owned(),
+    }
+}
+
+/// What was told, with the output where it makes a difference.
+fn with_chosen(world: &World, step: &str, output: usize, told: String) -> String {
+    match chosen(world, step, output) {
+        Some(output) => format!("{told} with {output}"),
+        None => told,
     }
 }
 

@@ -11,31 +11,44 @@ use flow::definition::Definition;
 use flow::slip::Slip;
 use service_kit::stop_at;
 
+use crate::attempt_log::Attempted;
+use crate::not_now::NotNow;
 use crate::run_step::Runner;
 use crate::task::{Apart, Task};
 use crate::tenure::Belongs;
 
 /// Whether a call may be made.
 #[derive(Debug)]
-pub(crate) enum Mark {
+enum Mark {
     /// It may: the mark is committed, or none is needed.
     Stands,
     /// It may not: there can be no mark.
     Refused(Outcome),
-    /// It may not here: nobody knows whether the mark was committed, or whether the hold is still this worker's. The
-    /// slip goes on as it came, where it is.
+    /// It may not here: see [`NotNow::Doubtful`].
     Doubtful(Box<Decision>),
 }
 
 impl Runner {
-    /// Commits that the call of this slip is being begun, where it must not be made otherwise.
-    pub(crate) async fn mark(
+    /// Makes one attempt, unless somebody wants the job cancelled or its mark does not stand.
+    pub(crate) async fn begin(
         self: &Arc<Self>,
         definition: &Definition,
         slip: &Slip,
         trace: &Trace,
         task: &Task,
-    ) -> Mark {
+    ) -> Result<Attempted, NotNow> {
+        if self.is_cancelled(slip) {
+            return Ok(Outcome::Cancelled.into());
+        }
+        match self.mark(definition, slip, trace, task).await {
+            Mark::Stands => self.attempt_or_leave(definition, slip, trace, task).await,
+            Mark::Refused(outcome) => Ok(outcome.into()),
+            Mark::Doubtful(unbegun) => Err(NotNow::Doubtful(unbegun)),
+        }
+    }
+
+    /// Commits that the call of this slip is being begun, where it must not be made otherwise.
+    async fn mark(self: &Arc<Self>, definition: &Definition, slip: &Slip, trace: &Trace, task: &Task) -> Mark {
         if task.apart().is_some() || !marks_first(definition, slip) {
             return Mark::Stands;
         }

@@ -14,7 +14,7 @@ use events::dead_letter::{Class, Refused};
 use events::lane::HeldLane;
 use events::trace::Trace;
 use flow::decide::{
-    Decision, Env, Next, Outcome, advance, begin_time, marks_first, steps_total, wait_for_downstream, wait_for_room,
+    Decision, Env, Next, advance, begin_time, marks_first, steps_total, wait_for_downstream, wait_for_room,
 };
 use flow::definition::Definition;
 use flow::slip::Slip;
@@ -35,7 +35,6 @@ use crate::held::Errand;
 use crate::http::Http;
 use crate::lane_table::LaneTable;
 use crate::long_calls::LongCalls;
-use crate::mark::Mark;
 use crate::meters::Meters;
 use crate::native::{Natives, words_of};
 use crate::not_now::NotNow;
@@ -235,17 +234,8 @@ impl Runner {
             }
             let started = Instant::now();
             time.note(&mut slip);
-            let attempted = match self.is_cancelled(&slip) {
-                true => Ok(Attempted::from(Outcome::Cancelled)),
-                false => match self.mark(definition, &slip, trace, task).await {
-                    Mark::Stands => self.attempt_or_leave(definition, &slip, trace, task).await,
-                    Mark::Refused(outcome) => Ok(outcome.into()),
-                    Mark::Doubtful(unbegun) => return self.rest_records(*unbegun, trace, task).await.map(Ended::from),
-                },
-            };
-            let attempted = attempted.map(|Attempted { outcome, excerpt }| Attempted {
-                outcome: end_if_aborted(&mut slip, outcome),
-                excerpt,
+            let attempted = self.begin(definition, &slip, trace, task).await.map(|Attempted { outcome, excerpt }| {
+                Attempted { outcome: end_if_aborted(&mut slip, outcome), excerpt }
             });
             if let Some(apart) = task.settle().await {
                 slip.hop = apart.token.hop;
@@ -263,6 +253,9 @@ impl Runner {
                         span.fail(&error.code, &error.message);
                     }
                     decision
+                }
+                Err(NotNow::Doubtful(unbegun)) => {
+                    return self.rest_records(*unbegun, trace, task).await.map(Ended::from);
                 }
                 Err(NotNow::Busy(busy)) => {
                     let queue = self.queue_of(&task.work);
@@ -294,7 +287,7 @@ impl Runner {
     }
 
     /// Makes one attempt. If it takes long, or is known to, the step leaves its partition meanwhile.
-    async fn attempt_or_leave(
+    pub(crate) async fn attempt_or_leave(
         self: &Arc<Self>,
         definition: &Definition,
         slip: &Slip,

@@ -11,8 +11,8 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::json;
 
-use crate::book::Answer;
-use crate::http::{Service, arrive, header, read, respond};
+use crate::answer::Answer;
+use crate::request::{Service, arrive, header, read, respond};
 use crate::simulate::Simulate;
 
 static CHARGES: AtomicU64 = AtomicU64::new(0);

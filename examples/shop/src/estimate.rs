@@ -5,7 +5,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::http::Service;
+use crate::request::Service;
 
 /// Every parcel takes as long.
 const DAYS: u32 = 2;

@@ -10,24 +10,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Shared;
-use crate::book::{Answer, NAME_CHARS_MAX, Wish};
+use crate::answer::Answer;
+use crate::book::NAME_CHARS_MAX;
 use crate::cash;
 use crate::estimate;
-use crate::later::{Later, Work};
+use crate::later::Work;
+use crate::request::{Service, arrive, header, read, respond};
 use crate::simulate::Simulate;
 use crate::trade::Trade;
 
 /// The largest body taken: an order is small.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// The most pieces or cents that one request may name.
-const AMOUNT_MAX: u64 = 1_000_000_000_000;
-
-#[derive(Debug, Clone)]
-pub(crate) struct Service {
-    pub(crate) trade: Trade,
-    pub(crate) book: Shared,
-    client: reqwest::Client,
-}
 
 /// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, the
 /// `/estimates` of shipping, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
@@ -76,16 +69,6 @@ async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -
     respond(&answer)
 }
 
-/// An answer without an effect, if there is to be one.
-pub(crate) async fn arrive(service: &Service, key: &str, wish: &Wish, traceparent: &str) -> Option<Answer> {
-    if let Some(answer) = service.book.lock().arrive(key, wish, traceparent) {
-        return Some(answer);
-    }
-    let (wait, answer) = service.book.lock().waits_in_vain(key, wish)?;
-    tokio::time::sleep(wait).await;
-    Some(answer)
-}
-
 async fn undo(Held(service): Held<Service>, Path(id_or_key): Path<String>, headers: HeaderMap) -> Response {
     if id_or_key.chars().count() > NAME_CHARS_MAX {
         return respond(&Answer::problem(404, "Nothing to undo", "No id or key is that long."));
@@ -122,78 +105,4 @@ async fn mend(Held(service): Held<Service>) -> StatusCode {
 async fn unmend(Held(service): Held<Service>) -> StatusCode {
     service.book.lock().mended = false;
     StatusCode::NO_CONTENT
-}
-
-/// The body of any of the three `POST`s; each service reads what is its own.
-#[derive(Debug, Deserialize)]
-struct Body {
-    order: String,
-    #[serde(default)]
-    sku: Option<String>,
-    #[serde(default)]
-    qty: Option<u64>,
-    #[serde(default)]
-    amount_cents: Option<u64>,
-    #[serde(default)]
-    address: Option<Value>,
-    #[serde(default)]
-    simulate: Option<String>,
-    #[serde(default)]
-    later: Option<String>,
-    #[serde(default)]
-    callback: Option<String>,
-}
-
-/// The end of work that is accepted now and done later, and where it is told.
-pub(crate) type Ends = Option<(Later, Option<String>)>;
-
-pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish, Ends), (u16, String)> {
-    let key = header(headers, "idempotency-key").trim_matches('"').to_owned();
-    if key.is_empty() {
-        return Err((400, "An Idempotency-Key header is needed.".to_owned()));
-    }
-    let body: Body = serde_json::from_slice(body).map_err(|error| (400, error.to_string()))?;
-    let needed = |name: &str| (422, format!("`{name}` is needed by {}.", trade.name()));
-    let (sku, amount) = match trade {
-        Trade::Inventory => (body.sku.ok_or_else(|| needed("sku"))?, body.qty.unwrap_or(1)),
-        Trade::Payment => (String::new(), body.amount_cents.ok_or_else(|| needed("amount_cents"))?),
-        Trade::Shipping => {
-            body.address.ok_or_else(|| needed("address"))?;
-            (String::new(), 0)
-        }
-    };
-    if amount > AMOUNT_MAX {
-        return Err((422, format!("At most {AMOUNT_MAX} pieces or cents can be asked for.")));
-    }
-    if [&key, &body.order, &sku].iter().any(|name| name.chars().count() > NAME_CHARS_MAX) {
-        return Err((422, format!("Keys, orders and SKUs have at most {NAME_CHARS_MAX} characters.")));
-    }
-    let simulate = Simulate::parse(body.simulate.as_deref().unwrap_or_default()).map_err(|detail| (422, detail))?;
-    let later = body.later.filter(|text| !text.is_empty());
-    let later = later.map(|text| Later::parse(&text)).transpose().map_err(|detail| (422, detail))?;
-    let ends = later.map(|later| (later, body.callback));
-    Ok((key, Wish { order: body.order, sku, amount, simulate }, ends))
-}
-
-pub(crate) fn header(headers: &HeaderMap, name: &str) -> String {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-}
-
-pub(crate) fn respond(answer: &Answer) -> Response {
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = match answer.body {
-        Value::Null => status.into_response(),
-        ref body => (status, Json(body)).into_response(),
-    };
-    let headers = response.headers_mut();
-    if status.is_client_error() || status.is_server_error() {
-        headers.insert("content-type", axum::http::HeaderValue::from_static("application/problem+json"));
-    }
-    if answer.replayed {
-        headers.insert("idempotent-replayed", axum::http::HeaderValue::from_static("true"));
-    }
-    if let Some(seconds) = answer.retry_after_s {
-        headers.insert("retry-after", seconds.into());
-    }
-    response
 }

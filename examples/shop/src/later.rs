@@ -9,7 +9,8 @@ use axum::{Json, http::HeaderName};
 use serde_json::{Value, json};
 
 use crate::Shared;
-use crate::book::{Answer, Wish};
+use crate::answer::Answer;
+use crate::book::Wish;
 
 /// The pause between two attempts to call back, and their number: some minutes.
 const AGAIN: Duration = Duration::from_millis(250);

@@ -8,12 +8,14 @@
 //!
 //! Invariant: no lock is held over an await, and memory is bounded.
 
+mod answer;
 mod audit;
 mod book;
 mod cash;
 mod estimate;
 mod http;
 mod later;
+mod request;
 mod simulate;
 mod state;
 mod trade;

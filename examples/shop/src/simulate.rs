@@ -29,8 +29,8 @@ pub(crate) enum Simulate {
     Slow(Duration),
     /// Does it, then waits, and answers after the caller has given up. Every repetition waits too.
     TimeoutAfterEffect(Duration),
-    /// The first call with a key waits, and answers 503 after the caller has given up, without an effect. Later ones are
-    /// fine.
+    /// The first call with a key waits, and answers 503 after the caller has given up, without an effect. Later ones
+    /// are fine.
     TimeoutBeforeEffect(Duration),
     /// Does it, waits, then answers. It does not honour keys: a repetition is refused for good, with 409.
     Once(Duration),

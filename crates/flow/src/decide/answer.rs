@@ -5,25 +5,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::words::reason;
-use super::{Effect, HttpAnswer, Outcome, StepError, code, completion, doubt, output};
+use super::{Effect, HttpAnswer, Outcome, StepError, code, completion, output};
 use crate::definition::{Call, Definition, Http};
 use crate::slip::{Phase, Slip};
 
-/// The outcome that an answer means for its step.
-///
-/// 2xx is success; 408, 425, 429, 5xx, 409 and 423 with `Retry-After`, and everything that went wrong on the way is
-/// worth another attempt; all else is not. `fail_on` and `retry_on` overrule that. A redirect is no answer to whether
-/// the step was done: after a POST it mostly was. On the way back, 404 and 410 say that there is nothing to undo.
-///
-/// Where the answer only accepts the work, a 2xx is [`Outcome::Accepted`]; that of a poll is success once its `until`
-/// holds, and everything else that may pass is [`Outcome::NotYet`].
-pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
-    if let Some(verdict) = doubt::verdict(definition, slip, &answer, now_ms) {
-        return verdict;
-    }
-    completion::judged(definition, slip, meaning(definition, slip, answer, now_ms))
-}
-
+/// The outcome that an answer to a call means, before the step's poll has its say.
 pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
     let http = http_of(definition, slip);
     match answer {

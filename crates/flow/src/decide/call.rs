@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::request::{headers, refused, scope, unevaluable};
-use super::token::{Token, deadline_error, expression_error, is_past, step_deadline_error};
+use super::time_left::{deadline_error, is_past, step_deadline_error, time_left_ms};
+use super::token::{Token, expression_error};
 use super::{Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, body, completion, doubt, pause};
 use crate::definition::{Action, Call, Definition, StepKind};
 use crate::expression::{Evaluation, ExpressionError, Scope};
@@ -63,17 +64,6 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
         Slip { phase: Phase::Forward, input: Value::Null, done: Vec::new(), ..slip.clone() }.idempotency_key();
     let scope = scope(slip, &forward_key, env, Some(("callback", &callback)));
     call(action, slip, timeout_ms, &Evaluation::new(scope)).unwrap_or_else(|error| unevaluable(&error))
-}
-
-/// The time limit of an attempt, or of a rest; on the way forward, it ends with the deadlines of step and job at the
-/// latest.
-pub(super) fn time_left_ms(limit_ms: u64, slip: &Slip, now_ms: i64) -> u64 {
-    if slip.phase == Phase::Undo {
-        return limit_ms;
-    }
-    let of_job = slip.deadline_ms.map(|deadline_ms| u64::try_from(deadline_ms.saturating_sub(now_ms)).unwrap_or(0));
-    let of_step = slip.step_left_ms.map(|left_ms| u64::try_from(left_ms).unwrap_or(0));
-    [of_job, of_step].into_iter().flatten().fold(limit_ms, u64::min)
 }
 
 fn call(

@@ -7,9 +7,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Effect, Env, HttpAnswer, HttpCall, Outcome, Prepared, StepError, answer, call, code, output, request};
+use super::time_left::time_left_ms;
+use super::{Effect, Env, HttpCall, Outcome, Prepared, StepError, code, request};
 use crate::definition::{Definition, Step, Verify};
-use crate::expression::{Evaluation, Scope, StepScope};
+use crate::expression::Evaluation;
 use crate::slip::{Failure, Phase, Slip};
 
 /// Members of [`Slip::step_state`].
@@ -71,7 +72,7 @@ fn once_only<'d>(definition: &'d Definition, slip: &Slip) -> Option<&'d Step> {
 }
 
 /// The question that a slip asks in place of its step's call.
-fn asks<'d>(definition: &'d Definition, slip: &Slip) -> Option<(&'d Verify, Doubt)> {
+pub(super) fn asks<'d>(definition: &'d Definition, slip: &Slip) -> Option<(&'d Verify, Doubt)> {
     let verify = once_only(definition, slip)?.verify()?;
     Some((verify, Doubt::of(slip)?))
 }
@@ -146,7 +147,7 @@ pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i
         return is_open.then(|| Prepared::Outcome(nobody_knows()));
     };
     let key = slip.idempotency_key();
-    let timeout_ms = call::time_left_ms(verify.timeout_ms, slip, now_ms);
+    let timeout_ms = time_left_ms(verify.timeout_ms, slip, now_ms);
     let evaluation = Evaluation::new(request::scope(slip, &key, env, None));
     let request = verify.http.url.render(&evaluation).and_then(|url| {
         let headers = request::headers(&verify.http.headers, &evaluation)?;
@@ -161,69 +162,4 @@ fn nobody_knows() -> Outcome {
     let message = "a worker that is gone may have made the call".to_owned();
     let error = StepError { code: code::OUTCOME_UNKNOWN.to_owned(), message, status: None };
     Outcome::Failed { error, retryable: true, effect: Effect::Unknown, retry_after_ms: None }
-}
-
-/// The meaning of an answer to the question; none: nothing was asked.
-///
-/// A 2xx, a 404 and a 410 are answers, about which `done_when` decides. Anything else answers nothing: what may pass is
-/// asked again, all else is for an operator. A 401 must not be taken for "not done".
-pub(super) fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i64) -> Option<Outcome> {
-    let (verify, doubt) = asks(definition, slip)?;
-    let HttpAnswer::Response { status, retry_after, content_type, body } = answer else {
-        return Some(open(answer::meaning(definition, slip, answer.clone(), now_ms)));
-    };
-    let answers = (200..300).contains(status) || matches!(status, 404 | 410);
-    if !answers || verify.http.retry_on.contains(status) {
-        let retry_after_ms = answer::retry_after_ms(retry_after.as_deref(), now_ms);
-        return Some(open(answer::refusal(Some(&verify.http), *status, body, retry_after_ms)));
-    }
-    let body = match output::decode(content_type.as_deref(), body) {
-        Ok(body) => body,
-        Err(cause) => {
-            let message = format!("the answer to `verify` ({status}) cannot be read: {cause}");
-            return Some(unanswered(code::UNREADABLE_ANSWER, message, Some(*status), false));
-        }
-    };
-    let response = json!({ "status": status, "body": body });
-    let key = slip.idempotency_key();
-    let step = StepScope { idempotency_key: &key, attempt: slip.attempt };
-    let scope = Scope {
-        input: &slip.input,
-        slip: Some(slip),
-        step: Some(step),
-        env: None,
-        more: Some(("response", &response)),
-    };
-    Some(match verify.done_when.render(&Evaluation::new(scope)) {
-        Ok(Value::Bool(true)) => Outcome::Succeeded { output: body },
-        Ok(Value::Bool(false)) if doubt.settled => Outcome::NotDone,
-        Ok(Value::Bool(false)) => {
-            let message = "`verify`: it was not done, and may still be: its call may be under way".to_owned();
-            unanswered(code::OUTCOME_UNKNOWN, message, Some(*status), true)
-        }
-        Ok(Value::Null) => {
-            unanswered(code::OUTCOME_UNKNOWN, "`verify`: it is not known yet".to_owned(), Some(*status), true)
-        }
-        Ok(_) => {
-            let message = "`done_when` gives neither true nor false nor none".to_owned();
-            unanswered(code::EXPRESSION_FAILED, message, Some(*status), false)
-        }
-        Err(error) => unanswered(code::EXPRESSION_FAILED, format!("`done_when`: {error}"), Some(*status), false),
-    })
-}
-
-fn unanswered(code: &str, message: String, status: Option<u16>, retryable: bool) -> Outcome {
-    let error = StepError { code: code.to_owned(), message, status };
-    Outcome::Failed { error, retryable, effect: Effect::Unknown, retry_after_ms: None }
-}
-
-/// Whatever it says of itself, it says nothing of the step.
-fn open(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Failed { error, retryable, retry_after_ms, .. } => {
-            let error = StepError { message: format!("`verify`: {}", error.message), ..error };
-            Outcome::Failed { error, retryable, effect: Effect::Unknown, retry_after_ms }
-        }
-        other => other,
-    }
 }

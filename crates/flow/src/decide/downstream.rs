@@ -1,13 +1,12 @@
 //! The downstream that a step calls, what an outcome tells of it, and the rest of a slip that must not call it now.
 
-use super::call::time_left_ms;
-use super::rest::{at_rest, rested, steps_total};
+use super::rest::{at_rest, steps_total};
+use super::time_left::{rested, stop_time, time_left_ms};
 use super::token::Token;
 use super::{Decision, HttpAnswer, Next, Outcome, Prepared, code};
 use crate::definition::Definition;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::slip::{HoldReason, Phase, Slip};
-use serde_json::Value;
 
 /// Characters of the name of a downstream: it is a label and a key.
 const NAME_CHARS_MAX: usize = 200;
@@ -70,29 +69,6 @@ pub fn told(outcome: &Outcome) -> Told {
         | Outcome::NotSignalled
         | Outcome::Cancelled => Told::Nothing,
     }
-}
-
-/// The member of [`Slip::step_state`] that keeps what was left of the step's time when it came to a breaker.
-const LEFT_MS: &str = "left_ms";
-
-/// In front of a breaker it rests for as long as the step's time goes at most: it comes back without any by its time,
-/// and with what it had ([`go_on_with_time`]) by the breaker.
-fn stop_time(slip: Slip) -> Slip {
-    let Some(left_ms) = slip.step_left_ms else { return slip };
-    let mut state = slip.step_state.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
-    state.insert(LEFT_MS.to_owned(), left_ms.into());
-    Slip { step_left_ms: Some(0), step_state: Some(Value::Object(state)), ..slip }
-}
-
-/// Somebody has sent it on before the step's time was over.
-pub(super) fn go_on_with_time(mut slip: Slip) -> Slip {
-    let Some(Value::Object(state)) = &mut slip.step_state else { return slip };
-    let Some(left_ms) = state.remove(LEFT_MS) else { return slip };
-    if state.is_empty() {
-        slip.step_state = None;
-    }
-    let left_ms = left_ms.as_i64().filter(|_| slip.released.is_some());
-    Slip { step_left_ms: left_ms.or(slip.step_left_ms), ..slip }
 }
 
 /// A downstream that is not to be called now.

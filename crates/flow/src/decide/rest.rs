@@ -1,7 +1,8 @@
 //! Slips that rest without an outcome of their step: others are before them, or something that they need is not here.
 
-use super::{Decision, Next, backoff, code, downstream};
-use crate::definition::{Definition, Step, limit};
+use super::time_left::{is_past, rested, time_left_ms};
+use super::{Decision, Next, backoff, code};
+use crate::definition::{Definition, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::JobId;
 use crate::slip::{Failure, Hold, HoldReason, Phase, Search, Slip};
@@ -83,7 +84,7 @@ pub fn rest_until_there(slip: &Slip, queue: &str, steps_total: u32, missing: &Mi
 /// The rest, or what is left of the time of the job or of the step: the look at its end finds that it has failed, where
 /// the flow is known. A job whose time is over already waits for somebody who knows the flow.
 fn by_deadline_ms(slip: &Slip, rest_ms: u64, now_ms: i64) -> u64 {
-    match super::call::time_left_ms(rest_ms, slip, now_ms) {
+    match time_left_ms(rest_ms, slip, now_ms) {
         0 => rest_ms,
         left_ms => left_ms,
     }
@@ -91,7 +92,7 @@ fn by_deadline_ms(slip: &Slip, rest_ms: u64, now_ms: i64) -> u64 {
 
 /// True if the job's time is over, so that no further step of it is run.
 pub fn is_expired(slip: &Slip, now_ms: i64) -> bool {
-    slip.phase == Phase::Forward && super::token::is_past(slip.deadline_ms, now_ms)
+    slip.phase == Phase::Forward && is_past(slip.deadline_ms, now_ms)
 }
 
 /// The rest of a record that this version cannot read, in milliseconds: the older its job, the longer. `name` is its
@@ -151,19 +152,6 @@ pub fn wait_for_room(slip: &Slip, queue: &str) -> Hold {
     let mut hold = at_rest(rested(slip.clone(), delay_ms), queue, HoldReason::Room);
     hold.release_after_ms = Some(delay_ms);
     hold
-}
-
-/// The slip after a rest of this length, which counts towards its step's time.
-pub(super) fn rested(slip: Slip, rest_ms: u64) -> Slip {
-    Slip { step_left_ms: slip.step_left_ms.map(|left_ms| left_ms.saturating_sub_unsigned(rest_ms).max(0)), ..slip }
-}
-
-/// The slip as it comes to its step: the step's time begins with the first look at it.
-pub fn begin_time(definition: &Definition, slip: Slip) -> Slip {
-    let slip = downstream::go_on_with_time(slip);
-    let deadline_ms = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward).and_then(Step::deadline_ms);
-    let whole_ms = deadline_ms.map(|deadline_ms| i64::try_from(deadline_ms).unwrap_or(i64::MAX));
-    Slip { step_left_ms: whole_ms.map(|whole_ms| slip.step_left_ms.unwrap_or(whole_ms)), ..slip }
 }
 
 /// The number of steps that a flow has.

@@ -4,8 +4,7 @@ use crate::facts::JobFacts;
 use serde_json::Value;
 
 use super::backoff::{IN_PROCESS_BELOW_MS, delay_ms};
-use super::call::time_left_ms;
-use super::rest::rested;
+use super::time_left::{deadline_error, is_past, rested, time_left_ms};
 use super::{Decision, Effect, NewJob, Next, StepError, code, doubt};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
@@ -47,20 +46,6 @@ enum NextVisit {
     /// Something may have been done under this visit's key, so the next attempt must use it again.
     Same,
     New,
-}
-
-pub(super) fn is_past(deadline_ms: Option<i64>, now_ms: i64) -> bool {
-    deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms)
-}
-
-pub(super) fn step_deadline_error() -> StepError {
-    let message = "the step did not end before its deadline".to_owned();
-    StepError { code: code::DEADLINE_EXCEEDED.to_owned(), message, status: None }
-}
-
-pub(super) fn deadline_error() -> StepError {
-    let message = "the job did not end before its deadline".to_owned();
-    StepError { code: code::DEADLINE_EXCEEDED.to_owned(), message, status: None }
 }
 
 impl<'a> Token<'a> {

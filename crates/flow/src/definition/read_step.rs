@@ -2,12 +2,10 @@
 
 use serde_json::Value;
 
-use super::limit::{
-    ATTEMPTS_MAX, BACKOFF_MS_MAX, DEADLINE_MS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT,
-    TIMEOUT_MS_MAX,
-};
-use super::node::{Content, Node};
-use super::read_value::{headers, required, template, url};
+use super::limit::{DEADLINE_MS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
+use super::node::Node;
+use super::read_retry::retry;
+use super::read_value::{headers, required, statuses, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
 use super::{
@@ -160,33 +158,6 @@ fn action(
     Some(Action { call: call?, timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), retry: retry.unwrap_or(default) })
 }
 
-pub(super) fn retry(reader: &mut Reader<'_>, node: &Node, default: Retry) -> Option<Retry> {
-    let fields = reader.fields(node, "`retry`", key::RETRY)?;
-    let attempts = fields
-        .get("attempts")
-        .and_then(|node| reader.whole_number(node, "`attempts`", 1..=u64::from(ATTEMPTS_MAX)))
-        .and_then(|attempts| u32::try_from(attempts).ok());
-    let backoff = fields.get("backoff").and_then(|node| backoff(reader, node));
-    let (backoff_min_ms, backoff_max_ms) = backoff.unwrap_or((default.backoff_min_ms, default.backoff_max_ms));
-    Some(Retry { attempts: attempts.unwrap_or(default.attempts), backoff_min_ms, backoff_max_ms })
-}
-
-fn backoff(reader: &mut Reader<'_>, node: &Node) -> Option<(u64, u64)> {
-    let text = reader.text(node, "`backoff`")?;
-    let Some((min, max)) = text.split_once("..") else {
-        reader.problem(node.place, format!("`backoff`: `{text}` is not a range")).expected =
-            Some("two durations: 200ms..30s".to_owned());
-        return None;
-    };
-    let min_ms = reader.checked_ms(node.place, min, "`backoff`", 1..=BACKOFF_MS_MAX)?;
-    let max_ms = reader.checked_ms(node.place, max, "`backoff`", 1..=BACKOFF_MS_MAX)?;
-    if min_ms > max_ms {
-        reader.problem(node.place, format!("`backoff`: `{min}` is longer than `{max}`"));
-        return None;
-    }
-    Some((min_ms, max_ms))
-}
-
 fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Http> {
     let fields = reader.fields(node, "`http`", key::HTTP)?;
     let method = required(reader, &fields, "`http`", "method")
@@ -230,16 +201,4 @@ fn check_content_type(reader: &mut Reader<'_>, fields: &Fields<'_>, headers: &[(
     };
     let message = format!("`body` is {kind}, which cannot be sent as `{text}`");
     reader.problem(fields.place_of("body"), message).expected = Some(expected.to_owned());
-}
-
-pub(super) fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<u16> {
-    let Content::List(items) = &node.content else {
-        reader.list(node, what);
-        return Vec::new();
-    };
-    let status = |item: &Node| {
-        let status = reader.whole_number(item, what, 300..=599)?;
-        u16::try_from(status).ok()
-    };
-    items.iter().filter_map(status).collect()
 }

@@ -101,3 +101,16 @@ pub(super) fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_
     }
     headers
 }
+
+/// A list of HTTP statuses, none of them a success.
+pub(super) fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<u16> {
+    let Content::List(items) = &node.content else {
+        reader.list(node, what);
+        return Vec::new();
+    };
+    let status = |item: &Node| {
+        let status = reader.whole_number(item, what, 300..=599)?;
+        u16::try_from(status).ok()
+    };
+    items.iter().filter_map(status).collect()
+}

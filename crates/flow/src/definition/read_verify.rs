@@ -3,8 +3,8 @@
 use super::key;
 use super::limit::{TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
 use super::node::Node;
-use super::read_step::{retry, statuses};
-use super::read_value::{headers, required, template, url};
+use super::read_retry::retry;
+use super::read_value::{headers, required, statuses, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
 use super::{Http, Retry, Verify};

@@ -14,6 +14,7 @@ mod completions;
 mod generate;
 mod late;
 mod ledger;
+mod losses;
 mod once;
 mod service;
 mod signals;

@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::service::{Memory, Service, Told};
 use crate::tally::Tally;
 
-const WORKERS: usize = 3;
+pub(crate) const WORKERS: usize = 3;
 pub(crate) const PARTITIONS_PER_QUEUE: usize = 2;
 /// From then on nothing goes wrong any more, so that every job can end.
 const CALM_AFTER_TICKS: u32 = 400;
@@ -36,7 +36,7 @@ pub(crate) struct Partition {
     pub(crate) done: Vec<bool>,
     /// The long call behind which the others rest.
     pub(crate) holder: Option<Rest>,
-    owner: usize,
+    pub(crate) owner: usize,
     pub(crate) epoch: u32,
     /// What lay there when the owner got it may have been run before.
     pub(crate) end_at_assignment: usize,
@@ -44,7 +44,7 @@ pub(crate) struct Partition {
 
 /// A slip in flight. It belongs to the assignment under which it was taken.
 pub(crate) struct Task {
-    worker: usize,
+    pub(crate) worker: usize,
     pub(crate) partition: usize,
     pub(crate) epoch: u32,
     pub(crate) offset: usize,
@@ -157,7 +157,7 @@ impl World {
             _ if self.is_calm() => self.send_signal(),
             93 => self.kill_any(),
             94..=96 => self.reassign_any(),
-            97 if self.chance.percent(10) => {
+            97 if self.chance.percent(14) => {
                 let job = self.jobs[self.chance.below(self.jobs.len())];
                 self.cancel(job);
             }
@@ -366,38 +366,6 @@ impl World {
     /// How many calls of a hundred go wrong.
     pub(crate) fn trouble_now(&self) -> usize {
         if self.is_calm() { 0 } else { self.trouble }
-    }
-
-    fn kill_any(&mut self) {
-        let worker = self.chance.below(WORKERS);
-        self.kill(worker);
-    }
-
-    fn kill(&mut self, worker: usize) {
-        self.tally.kills += 1;
-        self.leave_on_the_way(|task| task.worker == worker);
-        self.tasks.retain(|task| task.worker != worker);
-        for index in 0..self.partitions.len() {
-            if self.partitions[index].owner == worker {
-                self.reassign(index);
-            }
-        }
-    }
-
-    fn reassign_any(&mut self) {
-        let index = self.chance.below(self.partitions.len());
-        self.reassign(index);
-    }
-
-    /// The tasks of the old owner live on, as a zombie's.
-    fn reassign(&mut self, index: usize) {
-        self.tally.reassignments += 1;
-        self.leave_on_the_way(|task| task.partition == index && task.apart.is_none());
-        let owner = self.chance.below(WORKERS);
-        let partition = &mut self.partitions[index];
-        partition.owner = owner;
-        partition.epoch += 1;
-        partition.end_at_assignment = partition.log.len();
     }
 
     /// One token per living job, none per ended one.

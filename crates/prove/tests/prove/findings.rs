@@ -164,7 +164,9 @@ steps:
   - id: pay
     native: pay
     idempotent: false
-    verify: {{ http: {{ url: \"http://a/{{{{ step.idempotency_key }}}}\" }}, done_when: \"{{{{ response.status == 200 }}}}\" }}
+    verify:
+      http: {{ url: \"http://a/{{{{ step.idempotency_key }}}}\" }}
+      done_when: \"{{{{ response.status == 200 }}}}\"
     timeout: 10s
     settle: {settle}
     compensate: {{ native: refund }}

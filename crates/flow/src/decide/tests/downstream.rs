@@ -130,3 +130,29 @@ fn a_probe_that_is_refused_for_good_fails_its_step_like_any_attempt() {
     let again = advance(&flow, &let_pass(Slip { attempt: 9, ..back }, true), timed_out(), NOW_MS);
     assert!(matches!(again.next, Next::RetryNow { slip, .. } if slip.attempt == 9), "an undo is not given up");
 }
+
+#[test]
+fn a_step_in_front_of_a_breaker_comes_back_over_by_its_time_and_with_what_it_had_left_by_the_breaker() {
+    let flow =
+        flow("flow: t\nsteps:\n  - { id: a, native: f, deadline: 60s, timeout: 2m, compensate: { native: g } }\n");
+    // Twenty seconds were spent before.
+    let at = Slip { step_left_ms: Some(40_000), ..begin_time(&flow, slip_at(&flow, "a")) };
+    let decision = wait_for_downstream(&flow, &at, "default", &busy(HoldReason::Breaker, None), NOW_MS);
+    let held = hold(&decision);
+    assert_eq!(held.release_after_ms, Some(40_000), "the rest ends with the step's time");
+
+    let by_time = begin_time(&flow, held.slip.clone());
+    assert_eq!((by_time.step_left_ms, &by_time.step_state), (Some(0), &None));
+    let Prepared::Outcome(outcome) = prepare(&flow, &by_time, &env(), NOW_MS) else { panic!("it calls") };
+    let end = advance(&flow, &by_time, outcome, NOW_MS);
+    assert_eq!(kinds(&end), [EventKind::StepFailed, EventKind::JobFailed], "nothing was called, so nothing is undone");
+    assert_eq!(end.events[0].data.as_ref().unwrap()["code"], code::DEADLINE_EXCEEDED);
+
+    let by_breaker = begin_time(&flow, let_pass(held.slip.clone(), false));
+    assert_eq!((by_breaker.step_left_ms, &by_breaker.step_state), (Some(40_000), &None));
+    let Prepared::Native(call) = prepare(&flow, &by_breaker, &env(), NOW_MS) else { panic!("it does not call") };
+    assert_eq!(call.timeout_ms, 40_000, "its attempt may take all of it");
+    // The breaker opens again before the call: nothing is lost by coming back.
+    let again = wait_for_downstream(&flow, &by_breaker, "default", &busy(HoldReason::Breaker, None), NOW_MS);
+    assert_eq!(hold(&again).release_after_ms, Some(40_000));
+}

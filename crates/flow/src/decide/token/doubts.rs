@@ -2,9 +2,10 @@
 
 use super::{
     Decision, Effect, EventKind, HoldReason, IN_PROCESS_BELOW_MS, JobEvent, JobStatus, Next, NextVisit, Retry,
-    StepError, Token, code, deadline_error, delay_ms, doubt, is_past, step_deadline_error, time_left_ms,
+    StepError, Token, code, delay_ms, doubt,
 };
 use crate::decide::doubt::Doubt;
+use crate::decide::time_left::{deadline_error, is_past, step_deadline_error, time_left_ms};
 use crate::definition::{Step, limit};
 use crate::slip::{Failure, Phase};
 
