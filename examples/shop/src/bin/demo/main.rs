@@ -1,4 +1,4 @@
-//! `make demo`: seven stories through `meanwhile dev` and the shop, shown as they happen, then checked against the books.
+//! `make demo`: seven stories through `meanwhile dev` and the shop, shown as they happen, checked against the books.
 
 mod outage;
 mod stories;

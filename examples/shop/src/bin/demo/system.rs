@@ -17,8 +17,8 @@ const ATTEMPTS_MAX: u32 = 600;
 const INTERVAL: Duration = Duration::from_millis(100);
 /// How long `meanwhile dev` may take to clean up.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Breakers that a handful of orders can open, and that probe soon. No story before the outage opens one: of eight calls
-/// of a service within the window at most five fail.
+/// Breakers that a handful of orders can open, and that probe soon. No story before the outage opens one: of eight
+/// calls of a service in a row at most five fail.
 const BREAKERS: [(&str, &str); 4] = [
     ("MEANWHILE__WORKERS__BREAKERS__CALLS_MIN", "8"),
     ("MEANWHILE__WORKERS__BREAKERS__FAILURES_PERCENT", "75"),
