@@ -147,7 +147,7 @@ impl System {
             if let Some(name) = steps.iter().find_map(|step| step["waiting_for"]["breaker"].as_str()) {
                 return Ok(Some(name.to_owned()));
             }
-            if !status["ended_at"].is_null() {
+            if matches!(status["status"].as_str(), Some("succeeded" | "failed" | "cancelled" | "needs_attention")) {
                 return Ok(None);
             }
             tokio::time::sleep(INTERVAL).await;
