@@ -5,7 +5,7 @@ export RUSTDOCFLAGS := -D warnings
 
 .PHONY: demo test test-traces test-long-calls check bench up down smoke recovery
 
-demo: ## five orders through the whole system, on this machine (EXIT=1: end when done)
+demo: ## seven stories of orders through the whole system, on this machine (EXIT=1: end when done)
 	scripts/tools/install demo
 	scripts/tools/demo $(if $(EXIT),--exit)
 

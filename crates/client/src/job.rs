@@ -146,6 +146,8 @@ pub struct Event {
     pub attempts: u32,
     /// The signal that the step waits for.
     pub signal: Option<String>,
+    /// Why the job rests: `breaker`, `limit`, ...
+    pub reason: Option<String>,
     /// Whoever decided.
     pub actor: Option<String>,
     /// The pause before the next attempt, or the longest rest, in milliseconds.

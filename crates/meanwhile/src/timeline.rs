@@ -6,6 +6,8 @@ use client::{Event, Events, JobState, Status};
 
 /// The least width of the step column.
 const STEP_WIDTH: usize = 10;
+/// The beginning of the name under which a callback is waited for; no signal of a flow has such a name.
+const CALLBACK: &str = "callback:";
 
 /// Prints events of one job. Keeps only the layout.
 pub(crate) struct Timeline {
@@ -73,7 +75,7 @@ impl Timeline {
             "step.succeeded" => ("+", Tone::Good, format!("done{}{}", attempts(event), decided(event))),
             "step.skipped" if !message.is_empty() => ("-", Tone::Wait, format!("{message}; the job goes on")),
             "step.skipped" => ("-", Tone::Plain, "skipped".to_owned()),
-            "step.running" => (":", Tone::Plain, "takes long, and goes on apart from its queue".to_owned()),
+            "step.running" => (":", Tone::Plain, "under way, apart from its queue".to_owned()),
             "step.waiting" => (".", Tone::Wait, waits(event)),
             "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {}", duration(pause_ms))),
             "step.failed" if undo => ("!", Tone::Bad, format!("cannot be undone: {message}")),
@@ -130,8 +132,16 @@ fn decided(event: &Event) -> String {
 }
 
 fn waits(event: &Event) -> String {
+    if let Some(downstream) = event.data["downstream"].as_str() {
+        let what =
+            if event.reason.as_deref() == Some("breaker") { "the breaker of" } else { "room within the limits of" };
+        return format!("waits for {what} {downstream}");
+    }
     let for_ms = event.next_attempt_after_ms.map(duration);
     match (&event.signal, for_ms) {
+        (Some(signal), Some(longest)) if signal.starts_with(CALLBACK) => {
+            format!("waits for its callback, {longest} at most")
+        }
         (Some(signal), Some(longest)) => format!("waits for `{signal}`, {longest} at most"),
         (Some(signal), None) => format!("waits for `{signal}`"),
         (None, Some(length)) => format!("sleeps for {length}"),
@@ -191,6 +201,14 @@ mod tests {
             "waits for `yes`, 2 d at most"
         );
         assert_eq!(rest(json!({"signal": "yes"})), "waits for `yes`");
+        let callback = json!({"next_attempt_after_ms": 172_800_000, "signal": "callback:pack:1:0"});
+        assert_eq!(rest(callback), "waits for its callback, 2 d at most");
+        let held = |reason: &str| {
+            let data = json!({"downstream": "payment:80"});
+            rest(json!({"next_attempt_after_ms": 900_000, "reason": reason, "data": data}))
+        };
+        assert_eq!(held("breaker"), "waits for the breaker of payment:80");
+        assert_eq!(held("limit"), "waits for room within the limits of payment:80");
         assert_eq!(
             ["1.5 s", "90.0 s", "5 min", "3 h"],
             [1_500, 90_000, 300_000, 10_800_000].map(duration).each_ref().map(String::as_str)

@@ -13,6 +13,7 @@ use crate::Shared;
 use crate::answer::Answer;
 use crate::book::NAME_CHARS_MAX;
 use crate::cash;
+use crate::estimate;
 use crate::later::Work;
 use crate::request::{Service, arrive, header, read, respond};
 use crate::simulate::Simulate;
@@ -20,13 +21,18 @@ use crate::trade::Trade;
 
 /// The largest body taken: an order is small.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, `GET /state`,
-/// `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
+
+/// `POST /{plural}`, `GET /{plural}/{key}`, `DELETE /{plural}/{id or key}`, the `/cash` of payment, the
+/// `/estimates` of shipping, `GET /state`, `GET /log`, `POST|DELETE /mend`, `GET /healthz`.
 pub(crate) fn router(trade: Trade, book: Shared, client: reqwest::Client) -> Router {
     let plural = trade.plural();
-    let cash = if trade == Trade::Payment { cash::router() } else { Router::new() };
+    let own = match trade {
+        Trade::Inventory => Router::new(),
+        Trade::Payment => cash::router(),
+        Trade::Shipping => estimate::router(),
+    };
     Router::new()
-        .merge(cash)
+        .merge(own)
         .route(&format!("/{plural}"), post(create))
         .route(&format!("/{plural}/{{id_or_key}}"), delete(undo).get(look))
         .route("/state", get(async |Held(service): Held<Service>| Json(service.book.lock().state())))

@@ -12,6 +12,7 @@ mod answer;
 mod audit;
 mod book;
 mod cash;
+mod estimate;
 mod http;
 mod later;
 mod request;

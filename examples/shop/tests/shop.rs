@@ -250,6 +250,14 @@ async fn the_state_is_served_as_it_is() {
 }
 
 #[tokio::test]
+async fn shipping_estimates_without_an_effect() {
+    let test = Test::start().await;
+    let answer = test.call("GET", Trade::Shipping, "/estimates/tea", "", None).await;
+    assert_eq!((answer.status.as_u16(), &answer.body["days"]), (200, &json!(2)));
+    assert!(test.shop.states().shipping.calls.is_empty());
+}
+
+#[tokio::test]
 async fn a_request_that_makes_no_sense_is_refused() {
     let test = Test::start().await;
     assert_eq!(test.charge("", "o1", Value::Null).await.status.as_u16(), 400);
