@@ -16,6 +16,7 @@
 
 #![warn(missing_docs)]
 
+mod breakers;
 mod dead_letters;
 mod error;
 mod job;
@@ -31,6 +32,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::form_urlencoded::Serializer;
 
+pub use breakers::{Breaker, BreakerOrder};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{CancelWish, Event, Events, Failure, JobState, Status, Step, WaitingFor};

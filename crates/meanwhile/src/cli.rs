@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) mod breakers;
 pub(crate) mod dead_letters;
 pub(crate) mod jobs;
 
+use self::breakers::BreakersCommand;
 use self::dead_letters::DeadLettersCommand;
 use self::jobs::JobsCommand;
 
@@ -68,6 +70,9 @@ pub(crate) enum Command {
     /// List dead letters and parked jobs, send them back, drop them
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// List the breakers of downstreams, open and close them
+    #[command(subcommand)]
+    Breakers(BreakersCommand),
     /// Mend what stands in the way of a topic's readers
     #[command(subcommand)]
     Topics(TopicsCommand),

@@ -20,6 +20,7 @@ use service_kit::config::{ConfigError, Sources};
 use tokio::runtime::Runtime;
 use workers::Workers;
 
+mod breakers;
 mod cli;
 mod completion;
 mod dead_letters;
@@ -103,6 +104,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Jobs(JobsCommand::Signal(args)) => jobs::signal(args).await,
         Command::Jobs(JobsCommand::Cancel(args)) => jobs::cancel(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
+        Command::Breakers(command) => breakers::run(command).await,
         Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,
         Command::Completion { shell } => completion::run(shell),

@@ -117,15 +117,23 @@ async fn an_operator_opens_a_breaker_and_calls_decide_again_when_the_order_is_ta
     let mut stage = start(2).await;
     order(&stage, "open").await;
     until_payment(&stage, "it is open", |breaker| breaker["state"] == "open" && breaker["forced"] == true).await;
-    // Every worker heeds it within a second.
-    pass(Duration::from_secs(1)).await;
+    let host = stage.shop.urls().payment.trim_start_matches("http://").to_owned();
+    for worker in stage.system.roles().iter().filter(|process| process.role() == Role::Workers) {
+        let heeds =
+            async || worker.metric("meanwhile_breaker_open", &host).await.is_ok_and(|open| open > 0.0).then_some(());
+        eventually(PATIENCE, "a worker heeds it", heeds).await;
+    }
+    // As operators see it.
+    let told = stage.system.run(&["breakers", "list", "--url", &stage.system.api()]).await.unwrap();
+    assert!(told.contains(&host) && told.contains("open, by order") && told.contains("a test"), "{told}");
     let mut jobs = Vec::new();
     for number in 0..20 {
         jobs.push(stage.submit("saga", &small_order(&format!("c-{number}"), json!({}))).await);
     }
     let breaker = until_payment(&stage, "all jobs wait", |breaker| breaker["waiting"] == 20).await;
     assert_eq!((&breaker["reason"], calls(&stage)), (&json!("a test"), 0), "{breaker}");
-    order(&stage, "auto").await;
+    let told = stage.system.run(&["breakers", "auto", &host, "--url", &stage.system.api()]).await.unwrap();
+    assert!(told.contains("is called as its answers allow"), "{told}");
     let ends = stage.ends_of(jobs).await;
     assert!(ends.values().all(|end| end.status == JobStatus::Succeeded), "{ends:?}");
     until_payment(&stage, "it is closed", |breaker| breaker["state"] == "closed" && breaker["waiting"] == 0).await;
