@@ -10,9 +10,9 @@ use crate::stage::Stage;
 use crate::turn::alone;
 
 /// In flight whenever something is killed.
-pub(crate) const IN_FLIGHT_MIN: usize = 800;
+pub(crate) const IN_FLIGHT_MIN: usize = 400;
 /// The load keeps so many jobs in flight.
-pub(crate) const IN_FLIGHT: usize = 1_000;
+pub(crate) const IN_FLIGHT: usize = 500;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_of_a_role_loses_or_splits_a_job() {

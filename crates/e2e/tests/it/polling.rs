@@ -13,6 +13,7 @@ const IN_FLIGHT_MIN: usize = 150;
 /// The load keeps so many jobs in flight.
 const IN_FLIGHT: usize = 200;
 
+#[ignore = "minutes: scripts/tools/test-faults"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_or_splits_a_job_where_the_outbox_is_polled() {
     let (_turn, seed) = (alone(), seed());
