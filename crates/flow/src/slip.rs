@@ -2,7 +2,7 @@
 
 use crate::deref_to_facts;
 use crate::facts::JobFacts;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::id::TokenId;
 use crate::word::Word;
@@ -272,6 +272,24 @@ impl Slip {
     pub fn undoes_again(&self) -> bool {
         let this = |done: &Completed| done.step == self.step && done.visit == self.visit;
         self.phase == Phase::Undo && self.done.iter().any(|done| done.undone && this(done))
+    }
+
+    /// What its step keeps under this name from one rest to the next.
+    pub(crate) fn kept(&self, member: &str) -> Option<&Value> {
+        self.step_state.as_ref()?.get(member)
+    }
+
+    /// Keeps this beside what is kept under other names; none: keeps nothing there any more.
+    pub(crate) fn keep(&mut self, member: &str, value: Option<Value>) {
+        let mut state = match self.step_state.take() {
+            Some(Value::Object(state)) => state,
+            Some(_) | None => Map::new(),
+        };
+        match value {
+            Some(value) => drop(state.insert(member.to_owned(), value)),
+            None => drop(state.remove(member)),
+        }
+        self.step_state = (!state.is_empty()).then_some(Value::Object(state));
     }
 
     /// True once the time of this visit is over.

@@ -16,7 +16,7 @@ use events::time::rfc3339;
 use events::wait::Wait;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::breakers::{self, BreakerRow, ListedBreaker};
+use store::breakers::{self, BreakerRow, ListedBreaker, Phase};
 use store::outbox;
 use web::caller::Scope;
 use web::context::RequestContext;
@@ -59,22 +59,13 @@ pub(crate) async fn list(
     Ok(Json(json!({ "breakers": listed })).into_response())
 }
 
-/// The word of the owner's phase as callers see it.
-fn state(phase: &str) -> BreakerState {
-    match phase {
-        "paused" => BreakerState::Open,
-        "ready" | "probing" | "recovering" => BreakerState::HalfOpen,
-        _ => BreakerState::Closed,
-    }
-}
-
 fn breaker(listed: &ListedBreaker, now_ms: i64) -> Value {
     let BreakerRow { downstream, phase, forced, due_in_ms, reason, ordered_by, openings, .. } = &listed.breaker;
-    let probe_in_ms = due_in_ms.filter(|_| phase == "paused").and_then(|ms| i64::try_from(ms).ok());
+    let probe_in_ms = due_in_ms.filter(|_| *phase == Phase::Paused).and_then(|ms| i64::try_from(ms).ok());
     json!({
         "downstream": downstream,
-        "state": state(phase).as_str(),
-        "phase": phase,
+        "state": phase.state().as_str(),
+        "phase": phase.as_str(),
         "forced": forced,
         "since": rfc3339(listed.changed_at_ms),
         "waiting": listed.waiting,
@@ -117,16 +108,11 @@ pub(crate) async fn put(
     let id = api.ids.uuid().to_string();
     let news = BreakerNews { downstream: downstream.to_lowercase(), said, id, at_ms: api.clock.now_ms() };
     let record = api.planner()?.writer.wait(&Wait::Breaker(news), &context.trace).map_err(Problem::internal)?;
-    let storing = async {
-        let mut tx = api.pool.begin().await?;
-        outbox::append(&mut tx, &[record]).await?;
-        tx.commit().await
-    };
     let unavailable = || {
         let detail = "The database did not answer, so it is not certain that the breaker is set. Asking again is safe.";
         Problem::new(Kind::NotReady, detail).retry_after_s(1)
     };
-    in_time(STORE_TIMEOUT, storing, unavailable).await?;
+    in_time(STORE_TIMEOUT, outbox::send(&api.pool, &[record]), unavailable).await?;
     let asked = state.map_or("auto", BreakerState::as_str);
     Ok((StatusCode::ACCEPTED, Json(json!({ "downstream": downstream, "asked": asked }))).into_response())
 }

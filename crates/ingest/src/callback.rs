@@ -142,12 +142,7 @@ async fn open_flow(api: &Api, permit: &Permit) -> Result<Option<String>, Problem
 
 async fn store(api: &Api, signal: Signal, permit: &Permit, context: &RequestContext) -> Result<(), Problem> {
     let record = api.planner()?.writer.wait(&Wait::Signal(signal), &context.trace).map_err(Problem::internal)?;
-    let storing = async {
-        let mut tx = api.pool.begin().await?;
-        outbox::append(&mut tx, &[record]).await?;
-        tx.commit().await
-    };
-    in_time(STORE_TIMEOUT, storing, || unavailable(permit)).await
+    in_time(STORE_TIMEOUT, outbox::send(&api.pool, &[record]), || unavailable(permit)).await
 }
 
 fn unavailable(permit: &Permit) -> Problem {

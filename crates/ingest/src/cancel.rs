@@ -104,17 +104,12 @@ async fn store(api: &Api, job: &JobState, reason: Option<String>, context: &Requ
         writer.cancel(&cancel, &context.trace).map_err(Problem::internal)?,
         writer.wait(&Wait::Signal((&cancel).into()), &context.trace).map_err(Problem::internal)?,
     ];
-    let storing = async {
-        let mut tx = api.pool.begin().await?;
-        outbox::append(&mut tx, &records).await?;
-        tx.commit().await
-    };
     let unavailable = || {
         let detail =
             "The database did not answer, so it is not certain that the job is cancelled. Asking again is safe.";
         Problem::new(Kind::NotReady, detail).with_job(job_id).retry_after_s(1)
     };
-    in_time(STORE_TIMEOUT, storing, unavailable).await?;
+    in_time(STORE_TIMEOUT, outbox::send(&api.pool, &records), unavailable).await?;
     metrics::counter!("meanwhile_cancels_total").increment(1);
     let Cancel { tenant, requested_by, reason, at_ms, .. } = cancel;
     let flow = job.view.flow.as_str();

@@ -59,16 +59,11 @@ pub(crate) async fn retry(
 pub(crate) async fn resume(api: &Api, job: JobState, context: &RequestContext) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
     let records = signals(api, &job.view, context)?;
-    let storing = async {
-        let mut tx = api.pool.begin().await?;
-        outbox::append(&mut tx, &records).await?;
-        tx.commit().await
-    };
     let unavailable = || {
         let detail = "The database did not answer, so it is not certain that the job goes on. Asking again is safe.";
         Problem::new(Kind::NotReady, detail).with_job(job.view.job).retry_after_s(1)
     };
-    in_time(STORE_TIMEOUT, storing, unavailable).await?;
+    in_time(STORE_TIMEOUT, outbox::send(&api.pool, &records), unavailable).await?;
     Ok(as_it_was(api, job))
 }
 

@@ -106,9 +106,7 @@ async fn store(api: &Api, signal: Signal, context: &RequestContext) -> Result<bo
         if known.same.is_some() || known.unused >= u64::from(UNUSED_MAX) {
             return Ok(known);
         }
-        let mut tx = api.pool.begin().await?;
-        outbox::append(&mut tx, &[record]).await?;
-        tx.commit().await?;
+        outbox::send(&api.pool, &[record]).await?;
         Ok::<_, store::Error>(known)
     };
     let unavailable = || {

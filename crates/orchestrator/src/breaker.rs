@@ -6,7 +6,7 @@
 
 use events::breaker::{BreakerSaid, BreakerState};
 use serde::Deserialize;
-use store::breakers::BreakerRow;
+use store::breakers::{BreakerRow, Phase};
 
 /// The steps in which holds are let pass.
 const TICK_MS: u64 = 100;
@@ -31,47 +31,6 @@ pub struct BreakerConfig {
     pub release_per_s_max: u32,
 }
 
-/// The phase of a breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Closed,
-    /// No call is made until the pause is over.
-    Paused,
-    /// The pause is over, and no hold was there to be the probe.
-    Ready,
-    /// The probe is under way.
-    Probing,
-    /// A probe has succeeded; the rest is let pass at a rate.
-    Recovering,
-}
-
-impl Phase {
-    const ALL: [Self; 5] = [Self::Closed, Self::Paused, Self::Ready, Self::Probing, Self::Recovering];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Paused => "paused",
-            Self::Ready => "ready",
-            Self::Probing => "probing",
-            Self::Recovering => "recovering",
-        }
-    }
-
-    /// A word of a later version counts as closed: calls are made.
-    pub(crate) fn of(breaker: &BreakerRow) -> Self {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == breaker.phase).unwrap_or(Self::Closed)
-    }
-
-    pub(crate) const fn state(self) -> BreakerState {
-        match self {
-            Self::Closed => BreakerState::Closed,
-            Self::Paused => BreakerState::Open,
-            Self::Ready | Self::Probing | Self::Recovering => BreakerState::HalfOpen,
-        }
-    }
-}
-
 /// Holds to be let pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -81,7 +40,7 @@ pub(crate) struct Wanted {
 
 /// News come in. True if workers must know of the change.
 pub(crate) fn hear(breaker: &mut BreakerRow, said: &BreakerSaid, config: &BreakerConfig) -> bool {
-    let phase = Phase::of(breaker);
+    let phase = breaker.phase;
     match said {
         BreakerSaid::Failing { epoch, calls, failures } => {
             // Of a state that is over: whoever said it knows by now.
@@ -127,7 +86,7 @@ pub(crate) fn hear(breaker: &mut BreakerRow, said: &BreakerSaid, config: &Breake
 
 /// A hold has come that waits for the breaker.
 pub(crate) fn hold_came(breaker: &mut BreakerRow) {
-    match Phase::of(breaker) {
+    match breaker.phase {
         Phase::Ready => breaker.due_in_ms = Some(0),
         // It was laid to rest by a worker that did not know yet.
         Phase::Closed => breaker.due_in_ms = breaker.due_in_ms.or(Some(STRAY_MS)),
@@ -141,7 +100,7 @@ pub(crate) fn wanted(breaker: &BreakerRow, config: &BreakerConfig) -> Wanted {
         holds_max: (per_s * TICK_MS as f64 / 1_000.0).ceil().clamp(1.0, 10_000.0) as u32,
         is_probe: false,
     };
-    match Phase::of(breaker) {
+    match breaker.phase {
         Phase::Paused if breaker.forced => Wanted { holds_max: 0, is_probe: false },
         Phase::Paused | Phase::Ready | Phase::Probing => Wanted { holds_max: 1, is_probe: true },
         Phase::Recovering => at(breaker.release_per_s),
@@ -152,19 +111,19 @@ pub(crate) fn wanted(breaker: &BreakerRow, config: &BreakerConfig) -> Wanted {
 /// So many of the holds that were wanted were there. True if workers must know of the change.
 pub(crate) fn passed(breaker: &mut BreakerRow, wanted: Wanted, holds: u32, config: &BreakerConfig) -> bool {
     let is_last = holds < wanted.holds_max;
-    match Phase::of(breaker) {
+    match breaker.phase {
         Phase::Paused if breaker.forced => {
             breaker.due_in_ms = None;
             false
         }
         Phase::Paused | Phase::Ready | Phase::Probing if is_last => {
             breaker.due_in_ms = None;
-            breaker.phase = Phase::Ready.as_str().to_owned();
+            breaker.phase = Phase::Ready;
             true
         }
         Phase::Paused | Phase::Ready | Phase::Probing => {
             breaker.due_in_ms = Some(config.probe_timeout_ms);
-            breaker.phase = Phase::Probing.as_str().to_owned();
+            breaker.phase = Phase::Probing;
             true
         }
         Phase::Recovering => {
@@ -190,7 +149,7 @@ pub(crate) fn begin(breaker: &mut BreakerRow, wanted: Wanted) {
 
 fn open(breaker: &mut BreakerRow, pause_ms: u64, reason: String) {
     breaker.pause_ms = pause_ms;
-    breaker.openings += u64::from(Phase::of(breaker) != Phase::Probing);
+    breaker.openings += u64::from(breaker.phase != Phase::Probing);
     turn(breaker, Phase::Paused, Some(pause_ms), reason);
 }
 
@@ -199,8 +158,8 @@ fn longer(breaker: &BreakerRow, config: &BreakerConfig) -> u64 {
 }
 
 fn turn(breaker: &mut BreakerRow, phase: Phase, due_in_ms: Option<u64>, reason: String) {
-    phase.as_str().clone_into(&mut breaker.phase);
-    (breaker.due_in_ms, breaker.reason, breaker.ordered_by) = (due_in_ms, reason, None);
+    (breaker.phase, breaker.due_in_ms) = (phase, due_in_ms);
+    (breaker.reason, breaker.ordered_by) = (reason, None);
     breaker.epoch += 1;
 }
 

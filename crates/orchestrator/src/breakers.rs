@@ -10,19 +10,19 @@ use bus::Record;
 use events::breaker::{Breaker, BreakerNews};
 use events::release;
 use events::topic::Topics;
-use events::trace::{Trace, TraceContext, TraceId};
 use flow::slip::{HoldReason, Pass, ReleasedBy};
 use service_kit::due::{Pace, when_due};
 use service_kit::health::Readiness;
 use service_kit::identity::Ids;
 use service_kit::stop_at;
-use store::breakers::{BreakerRow, Taken, lock, lock_due, next_due_ms, save, take_held};
+use service_kit::trace::fresh;
+use store::breakers::{BreakerRow, Phase, Taken, lock, lock_due, next_due_ms, save, take_held};
 use store::holds::NewHold;
 use store::{Pool, Tx, outbox};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::breaker::{BreakerConfig, Phase, begin, hear, hold_came, passed, wanted};
+use crate::breaker::{BreakerConfig, begin, hear, hold_came, passed, wanted};
 
 /// The pause between attempts while Postgres is down.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,11 +37,10 @@ impl Changed {
     /// Counts and logs, after the commit. True if there were any.
     pub(crate) fn log(&self) -> bool {
         for breaker in &self.0 {
-            let BreakerRow { downstream, phase, reason, ordered_by, epoch, .. } = breaker;
-            let (name, phase_now) = (downstream.clone(), Phase::of(breaker).as_str());
-            metrics::counter!("meanwhile_breaker_changes_total", "downstream" => name, "phase" => phase_now)
-                .increment(1);
-            if Phase::of(breaker) == Phase::Paused {
+            let BreakerRow { downstream, reason, ordered_by, epoch, .. } = breaker;
+            let (name, phase) = (downstream.clone(), breaker.phase.as_str());
+            metrics::counter!("meanwhile_breaker_changes_total", "downstream" => name, "phase" => phase).increment(1);
+            if breaker.phase == Phase::Paused {
                 tracing::warn!(downstream, phase, reason, ordered_by, epoch, "breaker open");
             } else {
                 tracing::info!(downstream, phase, reason, ordered_by, epoch, "breaker changed");
@@ -60,12 +59,9 @@ pub(crate) struct Teller {
 
 impl Teller {
     fn record(&self, breaker: &BreakerRow) -> Record {
-        let trace_id = TraceId::new(u128::from_be_bytes(self.ids.trace_id()));
-        let span_id = u64::from_be_bytes(self.ids.span_id());
-        let trace = Trace::new(TraceContext { trace_id, span_id, flags: 0 });
-        let state = Phase::of(breaker).state();
+        let state = breaker.phase.state();
         let (downstream, epoch, forced) = (breaker.downstream.clone(), breaker.epoch, breaker.forced);
-        Breaker { downstream, state, epoch, forced }.record(&self.topics, &trace)
+        Breaker { downstream, state, epoch, forced }.record(&self.topics, &fresh(&self.ids, 0))
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::Writer;
-use events::trace::{Trace, TraceContext, TraceId};
 use events::wait::Wait;
 use service_kit::due::{Pace, when_due};
 use service_kit::health::Readiness;
 use service_kit::identity::Ids;
 use service_kit::stop_at;
+use service_kit::trace::fresh;
 use store::lanes::ReleaseMax;
 use store::workers::{LostReason, Notice, Released, ask_silent, next_due_ms, release_lost};
 use store::{Pool, outbox};
@@ -70,10 +70,7 @@ impl Watch {
         let questions = ask_silent(&mut tx, ASKED_MAX).await?;
         let mut records = Vec::with_capacity(questions.len());
         for question in &questions {
-            let trace_id = TraceId::new(u128::from_be_bytes(self.ids.trace_id()));
-            let span_id = u64::from_be_bytes(self.ids.span_id());
-            let trace = Trace::new(TraceContext { trace_id, span_id, flags: 0 });
-            let record = self.writer.wait(&Wait::Question(question.clone()), &trace);
+            let record = self.writer.wait(&Wait::Question(question.clone()), &fresh(&self.ids, 0));
             records.push(record.map_err(|error| store::Error::Corrupt(error.to_string()))?);
         }
         outbox::append(&mut tx, &records).await?;

@@ -24,6 +24,12 @@ const TEXT_BYTES_MAX: usize = 1_024;
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
+/// A trace that nothing has caused. `flags`: 1 if it is to be sampled (W3C Trace Context).
+pub fn fresh(ids: &Ids, flags: u8) -> Trace {
+    let trace_id = events::trace::TraceId::new(u128::from_be_bytes(ids.trace_id()));
+    Trace::new(TraceContext { trace_id, span_id: u64::from_be_bytes(ids.span_id()), flags })
+}
+
 /// Installs the tracer of this process. The first one stays.
 pub(crate) fn install(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
@@ -167,10 +173,7 @@ impl Span {
         match (self.point(), cause) {
             (Some(context), cause) => Trace { context, state: cause.and_then(|trace| trace.state) },
             (None, Some(cause)) => cause.child(span_id()),
-            (None, None) => {
-                let trace_id = events::trace::TraceId::new(u128::from_be_bytes(ids.trace_id()));
-                Trace::new(TraceContext { trace_id, span_id: span_id(), flags: 1 })
-            }
+            (None, None) => fresh(ids, 1),
         }
     }
 

@@ -7,9 +7,10 @@ use anyhow::bail;
 use bus::admin::Admin;
 use events::Record;
 use events::flow_document::FlowDocument;
-use events::trace::{Trace, TraceContext, TraceId};
+use events::trace::Trace;
 use flow::definition::{Definition, clashes};
 use service_kit::identity::Ids;
+use service_kit::trace::fresh;
 use store::flows::Applied;
 use store::{Pool, Role};
 
@@ -136,10 +137,5 @@ async fn check_addresses(pool: &Pool, definitions: &[Definition]) -> anyhow::Res
 
 #[expect(clippy::disallowed_methods, reason = "a command, which makes no id but this one")]
 fn new_trace() -> Trace {
-    let ids = Ids::system();
-    Trace::new(TraceContext {
-        trace_id: TraceId::new(u128::from_be_bytes(ids.trace_id())),
-        span_id: u64::from_be_bytes(ids.span_id()),
-        flags: 1,
-    })
+    fresh(&Ids::system(), 1)
 }

@@ -4,6 +4,7 @@
 //! Invariant: whoever changes a breaker, or adds a hold that waits for it, locks its row. So no hold is left behind by
 //! a breaker that has just been closed.
 
+use events::breaker::BreakerState;
 use events::record::Record;
 
 use crate::headers::decode_headers;
@@ -12,12 +13,55 @@ use crate::{Error, Pool, Tx};
 /// Holds of one breaker that are counted for its list.
 const COUNTED_MAX: i64 = 100_000;
 
+/// The phase of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Calls are made.
+    Closed,
+    /// No call is made until the pause is over.
+    Paused,
+    /// The pause is over, and no hold was there to be the probe.
+    Ready,
+    /// The probe is under way.
+    Probing,
+    /// A probe has succeeded; the rest is let pass at a rate.
+    Recovering,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Closed, Self::Paused, Self::Ready, Self::Probing, Self::Recovering];
+
+    /// The word in Postgres and over HTTP.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Paused => "paused",
+            Self::Ready => "ready",
+            Self::Probing => "probing",
+            Self::Recovering => "recovering",
+        }
+    }
+
+    /// A word of a later version counts as closed: calls are made.
+    fn read(word: &str) -> Self {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == word).unwrap_or(Self::Closed)
+    }
+
+    /// What it means for calls.
+    pub const fn state(self) -> BreakerState {
+        match self {
+            Self::Closed => BreakerState::Closed,
+            Self::Paused => BreakerState::Open,
+            Self::Ready | Self::Probing | Self::Recovering => BreakerState::HalfOpen,
+        }
+    }
+}
+
 /// A breaker as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BreakerRow {
     pub downstream: String,
-    /// The word of its phase.
-    pub phase: String,
+    pub phase: Phase,
     /// Rises with every change that workers must know.
     pub epoch: u64,
     /// True: an operator has set its state.
@@ -60,7 +104,7 @@ macro_rules! row {
     ($row:expr) => {
         BreakerRow {
             downstream: $row.downstream,
-            phase: $row.phase,
+            phase: Phase::read(&$row.phase),
             epoch: $row.epoch.unsigned_abs(),
             forced: $row.forced,
             due_in_ms: $row.due_in_ms.map(|ms| u64::try_from(ms).unwrap_or(0)),
@@ -124,7 +168,7 @@ pub async fn save(tx: &mut Tx, breaker: &BreakerRow) -> Result<(), Error> {
              changed_at = case when epoch = $3 then changed_at else clock_timestamp() end
          where downstream = $1",
         breaker.downstream,
-        breaker.phase,
+        breaker.phase.as_str(),
         signed(breaker.epoch),
         breaker.forced,
         signed(breaker.pause_ms),

@@ -13,6 +13,13 @@ pub const PUBLICATION: &str = "meanwhile_outbox";
 /// The columns of `outbox.messages` in the order in which the stream gives them.
 pub const COLUMNS: [&str; 7] = ["created_at", "txid", "seq", "topic", "key", "value", "headers"];
 
+/// Appends the records, in their order, in a transaction of their own.
+pub async fn send(pool: &Pool, records: &[Record]) -> Result<(), Error> {
+    let mut tx = pool.begin().await?;
+    append(&mut tx, records).await?;
+    tx.commit().await
+}
+
 /// Appends the records, in their order, as part of the caller's transaction.
 pub async fn append(tx: &mut Tx, records: &[Record]) -> Result<(), Error> {
     if records.is_empty() {

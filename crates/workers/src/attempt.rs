@@ -1,7 +1,7 @@
 //! One attempt of a step: its downstream may be called, or is to be left alone for now.
 
 use events::breaker::{BreakerNews, BreakerSaid};
-use events::trace::{Trace, TraceContext, TraceId};
+use events::trace::Trace;
 use events::wait::Wait;
 use flow::decide::{
     Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Prepared, Told, classify,
@@ -11,6 +11,7 @@ use flow::definition::Definition;
 use flow::slip::{HoldReason, Slip};
 use service_kit::error_chain;
 use service_kit::tasks::spawn_detached;
+use service_kit::trace::fresh;
 use std::sync::Arc;
 
 use crate::attempt_log::{Attempted, excerpt};
@@ -119,10 +120,9 @@ impl Runner {
             BreakerSaid::Probed { answered, .. } => tracing::info!(downstream, answered, "probe ended"),
             BreakerSaid::Order { .. } => {}
         }
-        let id = self.ids.uuid();
-        let trace = Trace::new(TraceContext { trace_id: TraceId::new(id.as_u128()), span_id: 1, flags: 0 });
-        let news = BreakerNews { downstream: downstream.to_owned(), said, id: id.to_string(), at_ms: now_ms };
-        match self.writer.wait(&Wait::Breaker(news), &trace) {
+        let (downstream, id) = (downstream.to_owned(), self.ids.uuid().to_string());
+        let news = BreakerNews { downstream, said, id, at_ms: now_ms };
+        match self.writer.wait(&Wait::Breaker(news), &fresh(&self.ids, 0)) {
             Ok(record) => {
                 let long_calls = Arc::clone(&self.long_calls);
                 spawn_detached(async move { long_calls.send(&record).await });

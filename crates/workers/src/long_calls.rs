@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use bus::{Producer, Record};
 use events::Writer;
 use events::lane::lost_worker_tombstone;
-use events::trace::{Trace, TraceContext, TraceId};
 use events::wait::{Alive, Wait};
 use parking_lot::{Mutex, MutexGuard};
 use process::Process;
 use service_kit::retry::Backoff;
+use service_kit::trace::fresh;
 use service_kit::{CancellationToken, Clock, Ids};
 use tokio::sync::{Notify, watch};
 
@@ -337,9 +337,7 @@ impl LongCalls {
     async fn say_alive(&self) {
         let worker = self.lock().worker.clone();
         let alive = Wait::Alive(Alive { worker, lease_ms: self.lease_ms(), at_ms: self.clock.now_ms() });
-        let trace =
-            Trace::new(TraceContext { trace_id: TraceId::new(self.ids.uuid().as_u128()), span_id: 1, flags: 0 });
-        match self.writer.wait(&alive, &trace) {
+        match self.writer.wait(&alive, &fresh(&self.ids, 0)) {
             Ok(record) => self.send(&record).await,
             Err(error) => tracing::error!(%error, "a sign of life cannot be written"),
         }

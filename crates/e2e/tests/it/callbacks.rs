@@ -1,9 +1,6 @@
 //! Steps whose services accept the work and do it later, while everything is killed. `E2E_CALLBACKS=1000` has so many
 //! jobs.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use client::Client;
 use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
@@ -12,7 +9,7 @@ use test_kit::{Role, repository};
 use tokio::task::JoinSet;
 
 use crate::chance::{Chance, TellSeed, seed};
-use crate::load::pass;
+use crate::kills::until_called;
 use crate::stage::Stage;
 use crate::turn::{alone, beside_others};
 
@@ -69,26 +66,7 @@ async fn no_kill_loses_a_callback_or_a_poll_and_the_books_agree() {
     for caller in 0..CALLERS {
         callers.spawn(call(stage.system.client(), caller, jobs / CALLERS));
     }
-    let done = Arc::new(tokio::sync::Mutex::new(Vec::new()));
-    let into = Arc::clone(&done);
-    let all = tokio::spawn(async move {
-        while let Some(jobs) = callers.join_next().await {
-            into.lock().await.extend(jobs.unwrap());
-        }
-    });
-    let mut kills = 0;
-    while !all.is_finished() || kills < 12 {
-        let roles = stage.system.roles();
-        let victim = chance.below(roles.len() as u64) as usize;
-        roles[victim].process().kill9();
-        pass(Duration::from_millis(chance.below(500))).await;
-        roles[victim].restart().unwrap();
-        roles[victim].wait_until_ready().await.unwrap();
-        kills += 1;
-        pass(Duration::from_millis(chance.below(1_000))).await;
-    }
-    all.await.unwrap();
-    let jobs = std::mem::take(&mut *done.lock().await);
+    let (jobs, kills) = until_called(&mut stage, &mut chance, callers, (12, 1_000)).await;
     stage.system.note_accepted(jobs.iter().map(|(job, _)| *job));
     let ends = stage.ends_of(jobs.iter().map(|(job, _)| *job)).await;
     for (job, succeeds) in &jobs {

@@ -1,8 +1,11 @@
 //! `kill -9` of every role, of Kafka and of Postgres, at seeded moments, under load. Afterwards every accepted job
 //! has ended once, and only what was killed was restarted.
 
+use std::time::Duration;
+
 use flow::event::JobStatus;
 use test_kit::{KafkaOptions, PostgresOptions, Role};
+use tokio::task::JoinSet;
 
 use crate::chance::{Chance, TellSeed, seed};
 use crate::load::{Load, pass};
@@ -13,6 +16,35 @@ use crate::turn::alone;
 pub(crate) const IN_FLIGHT_MIN: usize = 400;
 /// The load keeps so many jobs in flight.
 pub(crate) const IN_FLIGHT: usize = 500;
+
+/// Kills processes of any role, one after the other, until these callers have ended, and at least so often. Returns
+/// what they have, and the number of kills.
+pub(crate) async fn until_called<T: Send + 'static>(
+    stage: &mut Stage,
+    chance: &mut Chance,
+    mut callers: JoinSet<Vec<T>>,
+    (kills_min, pause_ms_max): (u32, u64),
+) -> (Vec<T>, u32) {
+    let all = tokio::spawn(async move {
+        let mut all = Vec::new();
+        while let Some(some) = callers.join_next().await {
+            all.extend(some.unwrap());
+        }
+        all
+    });
+    let mut kills = 0;
+    while !all.is_finished() || kills < kills_min {
+        let roles = stage.system.roles();
+        let victim = chance.below(roles.len() as u64) as usize;
+        roles[victim].process().kill9();
+        pass(Duration::from_millis(chance.below(500))).await;
+        roles[victim].restart().unwrap();
+        roles[victim].wait_until_ready().await.unwrap();
+        kills += 1;
+        pass(Duration::from_millis(chance.below(pause_ms_max))).await;
+    }
+    (all.await.unwrap(), kills)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_of_a_role_loses_or_splits_a_job() {

@@ -1,6 +1,5 @@
 //! Jobs that sleep and wait for signals, while everything is killed. `E2E_SIGNALS=1000` has so many jobs.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use client::Client;
@@ -12,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::chance::{Chance, TellSeed, seed};
 use crate::client::small_order;
+use crate::kills::until_called;
 use crate::load::{pass, signal};
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::{alone, beside_others};
@@ -74,26 +74,7 @@ async fn no_kill_loses_a_signal_or_a_sleeping_job_whichever_comes_first() {
     for caller in 0..CALLERS {
         callers.spawn(call(stage.system.client(), seed % 1_000 + caller, jobs / CALLERS));
     }
-    let done = Arc::new(tokio::sync::Mutex::new(Vec::new()));
-    let into = Arc::clone(&done);
-    let all = tokio::spawn(async move {
-        while let Some(jobs) = callers.join_next().await {
-            into.lock().await.extend(jobs.unwrap());
-        }
-    });
-    let mut kills = 0;
-    while !all.is_finished() {
-        let roles = stage.system.roles();
-        let victim = chance.below(roles.len() as u64) as usize;
-        roles[victim].process().kill9();
-        pass(Duration::from_millis(chance.below(500))).await;
-        roles[victim].restart().unwrap();
-        roles[victim].wait_until_ready().await.unwrap();
-        kills += 1;
-        pass(Duration::from_millis(chance.below(1_500))).await;
-    }
-    all.await.unwrap();
-    let jobs = std::mem::take(&mut *done.lock().await);
+    let (jobs, kills) = until_called(&mut stage, &mut chance, callers, (0, 1_500)).await;
     stage.system.note_accepted(jobs.iter().map(|(job, _)| *job));
     let ends = stage.ends_of(jobs.iter().map(|(job, _)| *job)).await;
     for (job, n) in &jobs {

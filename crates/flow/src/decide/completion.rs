@@ -4,7 +4,7 @@
 //! or failure, or the end of a poll. So it is undone if its job goes back before.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Effect, Env, HttpCall, Missing, MissingKind, Outcome, Prepared, StepError, code, request, words};
 use crate::callback::{self, Permit};
@@ -41,21 +41,12 @@ pub(super) struct Polling {
 
 impl Kept {
     pub(super) fn of(slip: &Slip) -> Self {
-        let kept = slip.step_state.as_ref().and_then(|state| state.get(MEMBER));
-        kept.and_then(|kept| serde_json::from_value(kept.clone()).ok()).unwrap_or_default()
+        slip.kept(MEMBER).and_then(|kept| serde_json::from_value(kept.clone()).ok()).unwrap_or_default()
     }
 
     /// Keeps it, beside what others keep.
     pub(super) fn keep_in(&self, slip: &mut Slip) {
-        let mut state = match slip.step_state.take() {
-            Some(Value::Object(state)) => state,
-            Some(_) | None => Map::new(),
-        };
-        match serde_json::to_value(self) {
-            Ok(kept) if *self != Self::default() => drop(state.insert(MEMBER.to_owned(), kept)),
-            Ok(_) | Err(_) => drop(state.remove(MEMBER)),
-        }
-        slip.step_state = (!state.is_empty()).then_some(Value::Object(state));
+        slip.keep(MEMBER, serde_json::to_value(self).ok().filter(|_| *self != Self::default()));
     }
 }
 

@@ -5,7 +5,7 @@
 //! the worker that had it, and one with it may have been. `Slip::attempt_uncertain` says nothing of such a step by
 //! itself: any slip that is delivered again has it.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::time_left::time_left_ms;
 use super::{Effect, Env, HttpCall, Outcome, Prepared, StepError, code, request};
@@ -32,7 +32,7 @@ pub(super) struct Doubt {
 
 impl Doubt {
     fn of(slip: &Slip) -> Option<Self> {
-        let state = slip.step_state.as_ref()?.get(VERIFY)?;
+        let state = slip.kept(VERIFY)?;
         Some(Self {
             failure: Failure::from_json(state.get("failure")?)?,
             retryable: state.get("retryable")?.as_bool()?,
@@ -43,27 +43,19 @@ impl Doubt {
 
     /// Notes it in a slip that may have been begun.
     pub(super) fn note(&self, slip: &mut Slip) {
-        slip.attempt_uncertain = true;
-        let mut state = members(slip);
-        state.remove(AGAIN);
-        state.insert(BEGUN.to_owned(), true.into());
+        mark_begun(slip);
         let doubt = json!({
             "failure": self.failure.to_json(),
             "retryable": self.retryable,
             "asked": self.asked,
             "settled": self.settled,
         });
-        state.insert(VERIFY.to_owned(), doubt);
-        slip.step_state = Some(Value::Object(state));
+        slip.keep(VERIFY, Some(doubt));
     }
 }
 
-fn members(slip: &Slip) -> Map<String, Value> {
-    slip.step_state.as_ref().and_then(Value::as_object).cloned().unwrap_or_default()
-}
-
 fn has(slip: &Slip, member: &str) -> bool {
-    slip.step_state.as_ref().is_some_and(|state| state.get(member) == Some(&Value::Bool(true)))
+    slip.kept(member) == Some(&Value::Bool(true))
 }
 
 /// The step that must not be repeated, if this slip is to run one.
@@ -99,31 +91,30 @@ pub fn lost(definition: &Definition, slip: &Slip) -> Slip {
 
 /// A slip whose call may have had its effect.
 pub(super) fn begun(mut slip: Slip) -> Slip {
-    let mut state = members(&slip);
-    state.remove(AGAIN);
-    state.insert(BEGUN.to_owned(), true.into());
-    slip.step_state = Some(Value::Object(state));
-    slip.attempt_uncertain = true;
+    mark_begun(&mut slip);
     slip
+}
+
+fn mark_begun(slip: &mut Slip) {
+    slip.keep(AGAIN, None);
+    slip.keep(BEGUN, Some(true.into()));
+    slip.attempt_uncertain = true;
 }
 
 /// The slip of a parked step, as an operator sends it on: it is called again, unless `verify` can tell.
 pub(super) fn parked(step: Option<&Step>, slip: Slip) -> Slip {
     let Some(step) = step.filter(|step| !step.is_idempotent()) else { return slip };
-    let slip = begun(slip);
-    let mut state = members(&slip);
-    state.remove(VERIFY);
+    let mut slip = begun(slip);
+    slip.keep(VERIFY, None);
     if step.verify().is_none() {
-        state.insert(AGAIN.to_owned(), true.into());
+        slip.keep(AGAIN, Some(true.into()));
     }
-    Slip { step_state: Some(Value::Object(state)), ..slip }
+    slip
 }
 
 /// The slip of a step that is known not to have been done.
 pub(super) fn cleared(mut slip: Slip) -> Slip {
-    let mut state = members(&slip);
-    [BEGUN, AGAIN, VERIFY].iter().for_each(|member| drop(state.remove(*member)));
-    slip.step_state = (!state.is_empty()).then_some(Value::Object(state));
+    [BEGUN, AGAIN, VERIFY].iter().for_each(|member| slip.keep(member, None));
     slip.attempt_uncertain = false;
     slip
 }

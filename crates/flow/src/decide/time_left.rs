@@ -51,20 +51,18 @@ pub fn begin_time(definition: &Definition, slip: Slip) -> Slip {
 
 /// In front of a breaker it rests for as long as the step's time goes at most: it comes back without any by its time,
 /// and with what it had ([`go_on_with_time`]) by the breaker.
-pub(super) fn stop_time(slip: Slip) -> Slip {
-    let Some(left_ms) = slip.step_left_ms else { return slip };
-    let mut state = slip.step_state.as_ref().and_then(Value::as_object).cloned().unwrap_or_default();
-    state.insert(LEFT_MS.to_owned(), left_ms.into());
-    Slip { step_left_ms: Some(0), step_state: Some(Value::Object(state)), ..slip }
+pub(super) fn stop_time(mut slip: Slip) -> Slip {
+    if let Some(left_ms) = slip.step_left_ms {
+        slip.keep(LEFT_MS, Some(left_ms.into()));
+        slip.step_left_ms = Some(0);
+    }
+    slip
 }
 
 /// Somebody has sent it on before the step's time was over.
 fn go_on_with_time(mut slip: Slip) -> Slip {
-    let Some(Value::Object(state)) = &mut slip.step_state else { return slip };
-    let Some(left_ms) = state.remove(LEFT_MS) else { return slip };
-    if state.is_empty() {
-        slip.step_state = None;
-    }
-    let left_ms = left_ms.as_i64().filter(|_| slip.released.is_some());
+    let Some(left_ms) = slip.kept(LEFT_MS).map(Value::as_i64) else { return slip };
+    slip.keep(LEFT_MS, None);
+    let left_ms = left_ms.filter(|_| slip.released.is_some());
     Slip { step_left_ms: left_ms.or(slip.step_left_ms), ..slip }
 }

@@ -27,23 +27,14 @@ pub(crate) const STEP: &[&str] = &[
     "fallback",
     "limits",
 ];
+/// Keys of a step that rests may have, too, and those of calls themselves.
+const NOT_CALL_ONLY: &[&str] = &["id", "http", "native", "sleep", "wait", "queue", "when"];
+
 /// Keys of a step that only calls have.
-pub(crate) const CALL_ONLY: &[&str] = &[
-    "with",
-    "timeout",
-    "retry",
-    "idempotent",
-    "verify",
-    "deadline",
-    "compensate",
-    "settle",
-    "cancel",
-    "callback",
-    "poll",
-    "downstream",
-    "fallback",
-    "limits",
-];
+pub(crate) fn call_only() -> impl Iterator<Item = &'static str> {
+    STEP.iter().copied().filter(|key| !NOT_CALL_ONLY.contains(key))
+}
+
 /// Keys of a callback.
 pub(crate) const CALLBACK: &[&str] = &["timeout"];
 /// Keys of a poll.

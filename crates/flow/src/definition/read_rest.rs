@@ -26,10 +26,10 @@ pub(super) fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, visib
             reader.problem(fields.place_of(other), format!("a step cannot be both `{word}` and `{other}`"));
         }
     }
-    for key in key::CALL_ONLY {
+    for key in key::call_only() {
         if fields.get(key).is_some() {
             let problem = reader.problem(fields.place_of(key), format!("a `{word}` has no `{key}`: nothing is called"));
-            if (word, *key) == ("wait", "timeout") {
+            if (word, key) == ("wait", "timeout") {
                 problem.hint = Some("it stands inside `wait`".to_owned());
             }
         }

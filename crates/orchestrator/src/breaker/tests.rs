@@ -11,7 +11,7 @@ const CONFIG: BreakerConfig = BreakerConfig {
 fn closed() -> BreakerRow {
     BreakerRow {
         downstream: "payment".to_owned(),
-        phase: Phase::Closed.as_str().to_owned(),
+        phase: Phase::Closed,
         epoch: 0,
         forced: false,
         due_in_ms: None,
@@ -49,7 +49,7 @@ fn due(breaker: &mut BreakerRow, held: u32) -> u32 {
 }
 
 fn is(breaker: &BreakerRow, phase: Phase, due_in_ms: Option<u64>) {
-    assert_eq!((Phase::of(breaker), breaker.due_in_ms), (phase, due_in_ms), "{breaker:?}");
+    assert_eq!((breaker.phase, breaker.due_in_ms), (phase, due_in_ms), "{breaker:?}");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn where_no_hold_is_there_the_next_one_that_comes_is_the_probe() {
     failing(&mut breaker);
     assert_eq!(due(&mut breaker, 0), 0);
     is(&breaker, Phase::Ready, None);
-    assert_eq!(Phase::of(&breaker).state(), BreakerState::HalfOpen);
+    assert_eq!(breaker.phase.state(), BreakerState::HalfOpen);
     hold_came(&mut breaker);
     is(&breaker, Phase::Ready, Some(0));
     assert_eq!(due(&mut breaker, 1), 1);
@@ -100,7 +100,7 @@ fn the_rest_passes_at_a_rate_that_grows_and_the_breaker_closes_when_none_is_left
     due(&mut breaker, 50);
     assert!(probed(&mut breaker, true));
     let (mut held, mut ticks, mut first_second, mut rate) = (49, 0, 0, 0.0);
-    while Phase::of(&breaker) == Phase::Recovering {
+    while breaker.phase == Phase::Recovering {
         let passed = due(&mut breaker, held);
         held -= passed;
         ticks += 1;

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use flow::id::TokenId;
 use flow::slip::HoldReason;
-use store::breakers::{lock, lock_due, save, take_held};
+use store::breakers::{Phase, lock, lock_due, save, take_held};
 use store::holds::{NewHold, insert};
 use store::{Pool, Role, outbox};
 
@@ -55,7 +55,7 @@ async fn a_breaker_that_is_locked_is_nobody_elses_and_what_is_saved_is_read_back
     let mut tx = pool.begin().await.unwrap();
     let [mut breaker] = lock(&mut tx, &[PAYMENT]).await.unwrap().try_into().unwrap();
     assert_eq!((breaker.phase.as_str(), breaker.epoch, breaker.due_in_ms), ("closed", 0, None));
-    breaker.phase = "paused".to_owned();
+    breaker.phase = Phase::Paused;
     (breaker.epoch, breaker.due_in_ms, breaker.pause_ms, breaker.openings) = (4, Some(0), 5_000, 2);
     (breaker.forced, breaker.release_per_s, breaker.released_to_us) = (true, 12.5, Some(1_700_000_000_123_456));
     (breaker.reason, breaker.ordered_by) = ("why".to_owned(), Some("ann".to_owned()));
