@@ -90,9 +90,6 @@ impl Breakers {
 
     /// A call has ended. Returns the news for the breaker's owner.
     pub(crate) fn note(&self, downstream: &str, pass: Option<Pass>, told: Told, now_ms: i64) -> Option<BreakerSaid> {
-        if !self.config.enabled {
-            return None;
-        }
         let failed = match told {
             Told::Answered => false,
             Told::Failed => true,
@@ -100,6 +97,9 @@ impl Breakers {
         };
         if let Some(Pass { epoch, .. }) = pass.filter(|pass| pass.is_probe) {
             return Some(BreakerSaid::Probed { epoch, answered: !failed });
+        }
+        if !self.config.enabled {
+            return None;
         }
         let mut all = self.known.lock();
         if !all.contains_key(downstream) {
@@ -215,6 +215,16 @@ mod tests {
             assert_eq!(said, Some(BreakerSaid::Probed { epoch: 3, answered }));
         }
         assert_eq!(breakers.note("payment", pass(3, true), Told::Nothing, NOW_MS), None);
+    }
+
+    #[test]
+    fn a_worker_that_asks_no_breaker_to_open_tells_of_probes_all_the_same() {
+        let config = BreakerConfig { enabled: false, window_s: 10, calls_min: 20, failures_percent: 50 };
+        let breakers = Breakers::new(config).0;
+        tell(&breakers, BreakerState::HalfOpen, 3);
+        let said = breakers.note("payment", pass(3, true), Told::Answered, NOW_MS);
+        assert_eq!(said, Some(BreakerSaid::Probed { epoch: 3, answered: true }));
+        assert_eq!(fail(&breakers, 50), []);
     }
 
     #[test]
