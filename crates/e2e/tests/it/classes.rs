@@ -139,7 +139,7 @@ fn edited(value: Value) -> Redrive {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_record_of_each_class_is_buried_and_brought_back() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut yard = Graveyard::new().await;
     commands(&mut yard).await;
     records_of_other_topics(&mut yard).await;
