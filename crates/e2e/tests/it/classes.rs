@@ -161,7 +161,7 @@ async fn commands(yard: &mut Graveyard) {
     };
     yard.command(b"k", &json!(["no command"])).await;
     yard.job_from(Class::InvalidCommand, edited(good.clone())).await;
-    yard.command(b"k", &with("delay", json!("5s"))).await;
+    yard.command(b"k", &with("callback", json!({ "url": "https://a.example" }))).await;
     yard.job_from(Class::Unsupported, edited(good.clone())).await;
     yard.command(b"k", &with("flow", json!("oder"))).await;
     yard.job_from(Class::UnknownFlow, edited(good.clone())).await;

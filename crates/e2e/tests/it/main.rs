@@ -15,6 +15,7 @@ mod command_line;
 mod commands;
 mod dashboards;
 mod dead_letters;
+mod delayed;
 mod dev_mode;
 mod failover;
 mod faults;
