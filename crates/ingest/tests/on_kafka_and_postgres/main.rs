@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 mod asyncapi;
+mod batch;
 mod breakers;
 mod callback;
 mod cancel;
