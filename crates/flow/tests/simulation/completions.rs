@@ -61,7 +61,10 @@ impl World {
             undo: false,
         };
         let trouble = self.trouble_now();
-        let (told, _) = self.service.call(&mut self.chance, &work, trouble, self.now_ms);
+        let (told, _) = match self.is_once_only(&task.slip) {
+            true => self.service.call_once(&mut self.chance, &work, trouble, self.now_ms),
+            false => self.service.call(&mut self.chance, &work, trouble, self.now_ms),
+        };
         if self.service.done.contains(key) {
             self.call_back(&task.slip, &url, json!({ "outcome": "done", "body": "done" }));
         }
@@ -153,5 +156,11 @@ impl World {
 }
 
 fn response(status: u16, body: Value) -> HttpAnswer {
-    HttpAnswer::Response { status, retry_after: None, content_type: None, body: body.to_string().into_bytes() }
+    HttpAnswer::Response {
+        status,
+        retry_after: None,
+        content_type: None,
+        headers: Vec::new(),
+        body: body.to_string().into_bytes(),
+    }
 }

@@ -58,7 +58,7 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
         false => step["native"] = json!("work"),
     }
     step["retry"] = retry(chance, 4);
-    if !completes && chance.percent(20) {
+    if chance.percent(20) {
         step["idempotent"] = json!(false);
         if chance.percent(60) {
             step["verify"] = verify(chance);

@@ -2,10 +2,11 @@
 //! asked whether it did.
 
 use flow::decide::{
-    Env, HttpAnswer, NativeCall, Next, Outcome, Prepared, asks_first, classify, is_cancelled, marks_first, prepare,
+    HttpAnswer, NativeCall, Next, Outcome, Prepared, asks_first, classify, is_cancelled, marks_first, prepare,
 };
 use flow::slip::Slip;
 
+use crate::completions::env;
 use crate::service::{Service, Told, outcome};
 use crate::world::{Task, World};
 
@@ -20,8 +21,8 @@ impl World {
         if task.apart.is_some() || !marks_first(&self.definition, &task.slip) {
             return true;
         }
-        let prepared = prepare(&self.definition, &task.slip, &Env::default(), self.now_ms);
-        if !matches!(prepared, Prepared::Native(_)) || is_cancelled(&task.slip, false) {
+        let prepared = prepare(&self.definition, &task.slip, &env(), self.now_ms);
+        if !matches!(prepared, Prepared::Native(_) | Prepared::Http(_)) || is_cancelled(&task.slip, false) {
             return true;
         }
         let partition = &self.partitions[task.partition];
@@ -53,6 +54,7 @@ impl World {
             status,
             retry_after: None,
             content_type: None,
+            headers: Vec::new(),
             body: body.as_bytes().to_vec(),
         };
         let trouble = if self.is_calm() { 0 } else { self.trouble / 2 };
