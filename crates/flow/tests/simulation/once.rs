@@ -2,18 +2,19 @@
 //! asked whether it did.
 
 use flow::decide::{
-    HttpAnswer, NativeCall, Next, Outcome, Prepared, asks_first, classify, is_cancelled, marks_first, prepare,
+    HttpAnswer, NativeCall, Next, Outcome, Prepared, classify, is_cancelled, marks_first, prepare,
 };
-use flow::slip::Slip;
+use flow::slip::{Phase, Slip};
 
 use crate::completions::env;
 use crate::service::{Service, Told, outcome};
 use crate::world::{Task, World};
 
 impl World {
-    /// True for a slip whose call, or question, is about a step that must not be repeated.
+    /// True for a slip whose call, question or look is about a step that must not be repeated.
     pub(crate) fn is_once_only(&self, slip: &Slip) -> bool {
-        marks_first(&self.definition, slip) || asks_first(&self.definition, slip)
+        let step = self.definition.step(&slip.step);
+        slip.phase == Phase::Forward && step.is_some_and(|step| !step.is_idempotent())
     }
 
     /// Commits the mark of a call that is about to be made. False: the call must not be made now.
