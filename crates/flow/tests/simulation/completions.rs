@@ -51,7 +51,7 @@ impl World {
             let word = if self.chance.percent(50) { "failed" } else { "retry" };
             self.call_back(&task.slip, &url, json!({ "outcome": word }));
             task.told.push(Told::Accepted);
-            return response(202, json!({}));
+            return accepting();
         }
         let work = NativeCall {
             name: "work".to_owned(),
@@ -70,7 +70,7 @@ impl World {
         }
         task.told.push(if told == Told::Succeeded { Told::Accepted } else { told });
         match told {
-            Told::Succeeded => response(202, json!({})),
+            Told::Succeeded => accepting(),
             Told::RuledOut => response(RULED_OUT, Value::Null),
             Told::Unsent => HttpAnswer::ConnectFailed("nobody is there".to_owned()),
             Told::Unknown => HttpAnswer::TimedOut,
@@ -153,6 +153,13 @@ impl World {
             _ => response(200, json!({ "over": is_done })),
         }
     }
+}
+
+/// The 202, which says where the work is found.
+fn accepting() -> HttpAnswer {
+    let headers = vec![("location", "/work/7".to_owned())];
+    let (retry_after, content_type) = (Some("2".to_owned()), None);
+    HttpAnswer::Response { status: 202, retry_after, content_type, headers, body: Vec::new() }
 }
 
 fn response(status: u16, body: Value) -> HttpAnswer {

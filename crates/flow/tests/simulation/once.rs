@@ -1,9 +1,7 @@
 //! Steps that must not be repeated: a service that does whatever it is asked, as often as it is asked, and that can be
 //! asked whether it did.
 
-use flow::decide::{
-    HttpAnswer, NativeCall, Next, Outcome, Prepared, classify, is_cancelled, marks_first, prepare,
-};
+use flow::decide::{HttpAnswer, NativeCall, Next, Outcome, Prepared, classify, is_cancelled, marks_first, prepare};
 use flow::slip::{Phase, Slip};
 
 use crate::completions::env;
