@@ -39,7 +39,7 @@ mod yaml_number;
 
 pub(crate) use completion::PollUrl;
 pub use completion::{Callback, Completion, HEADERS_READ, Poll};
-pub(crate) use duration::parse_ms as parse_duration_ms;
+pub use duration::parse_ms as parse_duration_ms;
 pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
