@@ -106,6 +106,8 @@ pub struct WaitingFor {
     pub breaker: Option<String>,
     /// The downstream within whose limits it waits for room.
     pub limit: Option<String>,
+    /// The host that it asks, now and again, whether the work that it has accepted is done.
+    pub poll: Option<String>,
     pub until: Option<String>,
 }
 

@@ -35,6 +35,7 @@ mod words;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use classify::classify;
+pub use completion::{is_polling, poll_host};
 pub use doubt::{asks_first, lost, marks_first};
 pub use downstream::{Busy, Told, downstream, host_of, told, told_by, wait_for_downstream};
 pub use rest::{
@@ -128,6 +129,8 @@ pub enum HttpAnswer {
         retry_after: Option<String>,
         /// Its `Content-Type` header, as it stands.
         content_type: Option<String>,
+        /// Those of its headers that a flow can read ([`HEADERS_READ`](crate::definition::HEADERS_READ)), by their names on the wire.
+        headers: Vec<(&'static str, String)>,
         /// Its body, without any content coding.
         body: Vec<u8>,
     },
@@ -230,6 +233,8 @@ pub enum Outcome {
         response: Value,
         /// The other side asked for at least this delay.
         retry_after_ms: Option<u64>,
+        /// The host that is polled, where one is: see [`poll_host`].
+        host: Option<String>,
     },
     /// The poll tells that the work is not done, or tells nothing now.
     NotYet {
@@ -352,8 +357,8 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
     let token = token::Token::arrived(definition, slip, now_ms);
     match (slip.phase, outcome) {
         (Phase::Forward, Outcome::Succeeded { output }) => token.succeeded(output),
-        (Phase::Forward, Outcome::Accepted { response, retry_after_ms }) => {
-            token.accepted_work(response, retry_after_ms)
+        (Phase::Forward, Outcome::Accepted { response, retry_after_ms, host }) => {
+            token.accepted_work(response, retry_after_ms, host)
         }
         (Phase::Forward, Outcome::NotYet { retry_after_ms }) => token.not_yet(retry_after_ms),
         (Phase::Forward, Outcome::Failed { error, retryable, effect, retry_after_ms }) => {

@@ -37,7 +37,8 @@ mod step;
 mod visible;
 mod yaml_number;
 
-pub use completion::{Callback, Completion, Poll};
+pub(crate) use completion::PollUrl;
+pub use completion::{Callback, Completion, HEADERS_READ, Poll};
 pub use duration::parse_ms as parse_duration_ms;
 pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};

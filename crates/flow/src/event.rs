@@ -200,7 +200,8 @@ pub struct JobEvent {
     /// `job.succeeded`: the result. `step.running`: `{worker, since_ms}`, who runs it, and since when in milliseconds
     /// since the Unix epoch. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
     /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`; those of a step and `job.parked`
-    /// with the worker's `attempt_log`, if attempts were made. Otherwise none.
+    /// with the worker's `attempt_log`, if attempts were made. `step.waiting`: `{downstream}` for a breaker or limit,
+    /// `{poll: {host, timeout_ms}}` as a poll begins. Otherwise none.
     pub data: Option<Value>,
     /// The reason for which the token rests (`step.waiting`).
     pub reason: Option<HoldReason>,

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+mod link;
 mod operation;
 mod output;
 mod rewrite;
@@ -21,6 +22,7 @@ mod tracked;
 mod url;
 mod written;
 
+pub(crate) use link::{LINK_BYTES_MAX, follow};
 pub(crate) use scan::{Part, split};
 pub(crate) use scope::{Evaluation, Scope, StepScope};
 pub(crate) use url::UrlTemplate;

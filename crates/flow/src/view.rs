@@ -64,6 +64,8 @@ pub struct WaitingFor {
     pub breaker: Option<String>,
     /// The downstream within whose limits it waits for room.
     pub limit: Option<String>,
+    /// The host that it asks, now and again, whether the work that it has accepted is done.
+    pub poll: Option<String>,
     /// The time in milliseconds since the Unix epoch, by the clock of the process that told of the rest.
     pub until_ms: Option<i64>,
 }
@@ -289,10 +291,13 @@ impl JobView {
         if event.phase == Phase::Forward {
             step.status = StepStatus::Waiting;
         }
+        let poll = event.data.as_ref().and_then(|data| data.get("poll"));
+        let after_ms = poll.and_then(|poll| poll["timeout_ms"].as_i64()).or(after_ms);
         step.waiting_for = Some(WaitingFor {
             signal: event.signal.clone(),
             breaker: downstream(HoldReason::Breaker),
             limit: downstream(HoldReason::Limit),
+            poll: poll.and_then(|poll| poll["host"].as_str()).map(str::to_owned),
             until_ms: after_ms.map(|after_ms| event.at_ms.saturating_add(after_ms)),
         });
         (step.error, step.ended_at_ms, step.next_attempt_at_ms) = (None, None, None);

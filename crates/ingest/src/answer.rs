@@ -134,7 +134,7 @@ fn step(step: &StepView) -> Value {
     if let Some(waiting) = &step.waiting_for {
         let until = waiting.until_ms.map(rfc3339);
         let mut rest = json!({ "signal": waiting.signal, "until": until });
-        for (name, downstream) in [("breaker", &waiting.breaker), ("limit", &waiting.limit)] {
+        for (name, downstream) in [("breaker", &waiting.breaker), ("limit", &waiting.limit), ("poll", &waiting.poll)] {
             if let Some(downstream) = downstream {
                 rest[name] = downstream.as_str().into();
             }

@@ -138,6 +138,11 @@ fn waits(event: &Event) -> String {
         return format!("waits for {what} {downstream}");
     }
     let for_ms = event.next_attempt_after_ms.map(duration);
+    if let Some(poll) = event.data.get("poll") {
+        let host = poll["host"].as_str().unwrap_or("its service");
+        let (next, longest) = (for_ms.unwrap_or_default(), poll["timeout_ms"].as_i64().map(duration));
+        return format!("polls {host}, first in {next}, {} at most", longest.unwrap_or_default());
+    }
     match (&event.signal, for_ms) {
         (Some(signal), Some(longest)) if signal.starts_with(CALLBACK) => {
             format!("waits for its callback, {longest} at most")
@@ -201,6 +206,11 @@ mod tests {
             "waits for `yes`, 2 d at most"
         );
         assert_eq!(rest(json!({"signal": "yes"})), "waits for `yes`");
+        let poll = json!({"host": "courier:8080", "timeout_ms": 172_800_000});
+        assert_eq!(
+            rest(json!({"next_attempt_after_ms": 5_000, "reason": "timer", "data": {"poll": poll}})),
+            "polls courier:8080, first in 5.0 s, 2 d at most"
+        );
         let callback = json!({"next_attempt_after_ms": 172_800_000, "signal": "callback:pack:1:0"});
         assert_eq!(rest(callback), "waits for its callback, 2 d at most");
         let held = |reason: &str| {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use flow::decide::HttpAnswer;
+use flow::definition::HEADERS_READ;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
@@ -110,8 +111,10 @@ impl Client {
     /// Reads the answer up to the limit.
     async fn read(&self, mut response: Response) -> HttpAnswer {
         let status = response.status();
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-        let (retry_after, content_type) = (text(RETRY_AFTER), text(CONTENT_TYPE));
+        let text =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let (retry_after, content_type) = (text(RETRY_AFTER.as_str()), text(CONTENT_TYPE.as_str()));
+        let headers = HEADERS_READ.iter().filter_map(|(_, name)| Some((*name, text(name)?))).collect();
         let codings = response.headers().get_all(CONTENT_ENCODING).iter();
         let codings: Vec<String> =
             codings.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
@@ -132,10 +135,10 @@ impl Client {
         }
         let status_code = status.as_u16();
         match coding::decode(&codings.join(","), body, self.response_bytes_max) {
-            Ok(body) => HttpAnswer::Response { status: status_code, retry_after, content_type, body },
+            Ok(body) => HttpAnswer::Response { status: status_code, retry_after, content_type, headers, body },
             // Its status says enough.
             Err(_) if !status.is_success() => {
-                HttpAnswer::Response { status: status_code, retry_after, content_type, body: Vec::new() }
+                HttpAnswer::Response { status: status_code, retry_after, content_type, headers, body: Vec::new() }
             }
             Err(coding::Failed::TooLarge) => HttpAnswer::TooLarge { status: status_code, limit_bytes },
             Err(coding::Failed::Undecodable(cause)) => HttpAnswer::Undecodable { status: status_code, cause },
@@ -234,10 +237,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_comes_with_its_type_and_without_its_coding() {
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 3\r\n";
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\nlocation: /jobs/7\r\nx-other: 1\r\n\
+                    content-length: 3\r\n";
         let (port, asked) = answering(format!("{head}\r\n1e5").leak()).await;
         let answer = call(&format!("http://127.0.0.1:{port}/"), Guard::none()).await;
-        let HttpAnswer::Response { content_type: Some(content_type), body, .. } = answer else { panic!("{answer:?}") };
+        let HttpAnswer::Response { content_type: Some(content_type), headers, body, .. } = answer else {
+            panic!("{answer:?}")
+        };
+        assert_eq!(headers, [("location", "/jobs/7".to_owned())], "and with those of its headers that a flow can read");
         assert_eq!((content_type.as_str(), body.as_slice()), ("text/plain; charset=utf-8", &b"1e5"[..]));
         let asked = asked.await.unwrap();
         assert!(asked.contains(&format!("user-agent: {USER_AGENT}\r\n")), "{asked}");

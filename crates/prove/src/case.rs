@@ -1,7 +1,7 @@
 //! Test cases of a flow, as a file beside it has them.
 
 use flow::decide::{Effect, HttpAnswer, Outcome, StepError, code};
-use flow::definition::{Content, Fields, Node, Place, Problem, Reader, limit, read_yaml};
+use flow::definition::{Content, Fields, HEADERS_READ, Node, Place, Problem, Reader, limit, read_yaml};
 use flow::view::JobView;
 use serde_json::Value;
 
@@ -278,13 +278,16 @@ fn outcome(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, name: &CallNam
             Some(Given { answer: by_word(word, is_native, Value::Null), after_ms: None })
         }
         _ => {
-            let keys = ["status", "body", "output", "outcome", "retry_after", "after"];
+            let keys = ["status", "headers", "body", "output", "outcome", "retry_after", "after"];
             let fields = reader.fields(node, "an outcome", &keys)?;
             let after_ms = duration(reader, &fields, "after");
             let retry_after_ms = duration(reader, &fields, "retry_after");
             let output = fields.get("output").or_else(|| fields.get("body")).map_or(Value::Null, Node::to_json);
+            let headers = fields.get("headers").map(|node| headers(reader, node)).unwrap_or_default();
             let answer = match (fields.get("status"), fields.get("outcome")) {
-                (Some(node), _) => Answer::Http(response(status(reader, node)?, retry_after_ms, &output)),
+                (Some(node), _) => {
+                    Answer::Http(with_headers(response(status(reader, node)?, retry_after_ms, &output), headers))
+                }
                 (None, Some(node)) => by_word(reader.word(node, "`outcome`", &WORDS)?, is_native, output),
                 (None, None) => by_word("succeeds", is_native, output),
             };
@@ -301,11 +304,28 @@ fn status(reader: &mut Reader<'_>, node: &Node) -> Option<u16> {
     reader.whole_number(node, "a status", 200..=599).and_then(|status| u16::try_from(status).ok())
 }
 
+/// Those headers of an answer that a flow can read.
+fn headers(reader: &mut Reader<'_>, node: &Node) -> Vec<(&'static str, String)> {
+    let known = HEADERS_READ.map(|(_, name)| name);
+    let Some(fields) = reader.fields(node, "`headers`", &known) else { return Vec::new() };
+    let value = |name| Some((name, reader.text(fields.get(name)?, "a header")?.to_owned()));
+    known.into_iter().filter_map(value).collect()
+}
+
+fn with_headers(answer: HttpAnswer, of: Vec<(&'static str, String)>) -> HttpAnswer {
+    match answer {
+        HttpAnswer::Response { status, retry_after, content_type, body, .. } => {
+            HttpAnswer::Response { status, retry_after, content_type, headers: of, body }
+        }
+        other => other,
+    }
+}
+
 fn response(status: u16, retry_after_ms: Option<u64>, body: &Value) -> HttpAnswer {
     let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let retry_after = retry_after_ms.map(|ms| ms.div_ceil(1000).to_string());
     let content_type = Some("application/json".to_owned());
-    HttpAnswer::Response { status, retry_after, content_type, body }
+    HttpAnswer::Response { status, retry_after, content_type, headers: Vec::new(), body }
 }
 
 fn by_word(word: &str, is_native: bool, output: Value) -> Answer {

@@ -1,8 +1,8 @@
 //! A case, run on the flow's own decisions, with a clock that skips every wait.
 
 use flow::decide::{
-    Decision, Env, HttpAnswer, HttpCall, NativeCall, Next, Outcome, Prepared, advance, classify, code, prepare,
-    resumed, start, steps_total,
+    Decision, Env, HttpAnswer, HttpCall, NativeCall, Next, Outcome, Prepared, advance, classify, code, poll_host,
+    prepare, resumed, start, steps_total,
 };
 use flow::definition::Definition;
 use flow::event::JobEvent;
@@ -119,6 +119,7 @@ impl<'a> Runner<'a> {
         };
         self.run.calls.push((name, request));
         let (outcome, took_ms) = outcome(self.definition, slip, given, timeout_ms, self.now_ms);
+        let outcome = poll_host(self.definition, slip, outcome, self.env);
         self.now_ms = self.now_ms.saturating_add_unsigned(took_ms);
         self.follow(advance(self.definition, slip, outcome, self.now_ms))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use flow::decide::{Outcome, Prepared, Rest as Rested, advance, asks_first, code, lost, prepare};
+use flow::decide::{Outcome, Prepared, Rest as Rested, advance, asks_first, code, is_polling, lost, prepare};
 use flow::event::JobStatus;
 use flow::slip::Phase;
 
@@ -20,7 +20,6 @@ mod notes;
 mod reach;
 mod rests;
 
-use completions::is_polling;
 use reach::leading_to;
 use rests::is_sleep;
 
@@ -155,7 +154,9 @@ impl<'w> Walk<'w> {
                 None => self.call(id, state),
             },
             // Whatever the worker of this proof does not have, another one has.
-            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) if is_polling(world, state) => {
+            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_)
+                if is_polling(&world.definition, &state.slip) =>
+            {
                 self.poll(id, state);
             }
             Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) => self.call(id, state),

@@ -1,7 +1,7 @@
 //! Everything that can happen to a token at a step, as a worker would meet it.
 
 use flow::decide::{Effect, HttpAnswer, Outcome, StepError, classify, code};
-use flow::definition::{Call, Definition, Http, Step};
+use flow::definition::{Call, Definition, HEADERS_READ, Http, Step};
 use flow::slip::{Phase, Slip};
 use serde_json::{Value, json};
 
@@ -174,7 +174,10 @@ fn http_answers(
     let accepts = poll.is_some_and(|step| step.completion().is_some());
     if accepts {
         let body = accepting_body(definition, &slip.step).to_string().into_bytes();
-        add(response(202, body), both(changed, |done| What::Accepted { done }));
+        let headers = HEADERS_READ.map(|(_, name)| (name, "/x".to_owned())).to_vec();
+        let (retry_after, content_type) = (None, None);
+        let answer = HttpAnswer::Response { status: 202, retry_after, content_type, headers, body };
+        add(answer, both(changed, |done| What::Accepted { done }));
     }
     for (number, output) in outputs.iter().enumerate().filter(|_| !accepts) {
         add(response(200, output.to_string().into_bytes()), vec![(What::Succeeds { output: number }, changed)]);
@@ -231,7 +234,7 @@ pub(crate) fn says_nothing(status: u16) -> bool {
 }
 
 fn response(status: u16, body: Vec<u8>) -> HttpAnswer {
-    HttpAnswer::Response { status, retry_after: None, content_type: None, body }
+    HttpAnswer::Response { status, retry_after: None, content_type: None, headers: Vec::new(), body }
 }
 
 /// As the verdicts of a native step are (`workers::NativeError`).

@@ -5,7 +5,7 @@ use events::trace::Trace;
 use events::wait::Wait;
 use flow::decide::{
     Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Prepared, Told, classify,
-    downstream, prepare, told, told_by,
+    downstream, poll_host, prepare, told, told_by,
 };
 use flow::definition::Definition;
 use flow::slip::{HoldReason, Slip};
@@ -88,6 +88,7 @@ impl Runner {
         let told = told_by(&answer);
         let excerpt = excerpt(definition, slip, &answer, &self.env);
         let outcome = classify(definition, slip, answer, self.clock.now_ms());
+        let outcome = poll_host(definition, slip, outcome, &self.env);
         spans::attempted(&span, &outcome);
         (Attempted { outcome, excerpt }, told)
     }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn answer(status: u16, body: impl Into<Vec<u8>>) -> HttpAnswer {
-        HttpAnswer::Response { status, retry_after: None, content_type: None, body: body.into() }
+        HttpAnswer::Response { status, retry_after: None, content_type: None, headers: Vec::new(), body: body.into() }
     }
 
     fn env(secrets: &[&str]) -> Env {

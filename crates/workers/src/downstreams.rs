@@ -21,6 +21,11 @@ use crate::window::Window;
 const DOWNSTREAMS_MAX: usize = 1_000;
 /// A call for which there is room within this time waits for it here.
 const WAIT_MAX: Duration = Duration::from_millis(200);
+/// The pause before the share of this worker is asked for again, where it is not known.
+const SHARE_PAUSE: Duration = Duration::from_millis(20);
+/// The rest of a call with a rate at a worker that has no share of it, in milliseconds: not known yet, or its
+/// partitions are others' by now.
+const NO_SHARE_REST_MS: u64 = 1_000;
 /// The time of a call as long as none has ended, in seconds.
 const CALL_S: f64 = 0.5;
 /// Retries beyond their share come back at this rate, by worker.
@@ -163,6 +168,10 @@ impl Downstreams {
             return Met::Rests(room.pace.rest_ms(now_us, RETRIES_PER_S));
         }
         let now = Instant::now();
+        // A pace that is taken from no share would hold up the calls of a minute, long after the share is known.
+        if limits.per_minute.is_some() && part <= 0.0 {
+            return if now < end { Met::Waits(SHARE_PAUSE) } else { Met::Rests(NO_SHARE_REST_MS) };
+        }
         let of_share = |limit: u32| (f64::from(limit) * part).floor().max(1.0);
         let in_flight = limits.in_flight.map(of_share);
         let per_s = limits.per_minute.map(|count| (f64::from(count) * part).max(1.0) / 60.0);
@@ -239,6 +248,22 @@ mod tests {
             rests.push(enter(&downstreams, limits, false).await.expect_err("one call in a second"));
         }
         assert!(rests.is_sorted() && rests[3] >= 3_000, "{rests:?}");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_does_not_know_its_share_yet_calls_nothing_and_holds_nothing_up_later() {
+        let limits = Limits { per_minute: Some(60_000), ..NONE };
+        for (mine, all) in [(3, 0), (0, 6)] {
+            let downstreams = downstreams(mine, all);
+            for _ in 0..3 {
+                assert_eq!(enter(&downstreams, limits, false).await.expect_err("no share"), NO_SHARE_REST_MS);
+            }
+            downstreams.share.got(3);
+            downstreams.share.know_all(6);
+            for _ in 0..20 {
+                assert!(enter(&downstreams, limits, false).await.is_ok(), "{mine} of {all} at first");
+            }
+        }
     }
 
     #[tokio::test]

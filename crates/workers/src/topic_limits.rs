@@ -30,14 +30,13 @@ impl TopicLimits {
         self.admin.ends_of(places, timeout).await
     }
 
-    /// Counts the partitions of these topics. Without an answer the last count stays.
+    /// Counts the partitions of these topics. Until Kafka answers the last count stays.
     pub(crate) async fn count_partitions(&self, topics: &[String], share: &Share) {
         let mut all = 0;
         for topic in topics {
-            match self.admin.partitions(topic).await {
-                Ok(partitions) => all += partitions.unwrap_or_default(),
-                Err(_) => return,
-            }
+            let count = || self.admin.partitions(topic);
+            let partitions = until_ok("kafka", &self.readiness, &self.ids, &CancellationToken::new(), count).await;
+            all += partitions.flatten().unwrap_or_default();
         }
         share.know_all(all);
     }

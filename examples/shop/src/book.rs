@@ -91,7 +91,7 @@ struct Taken {
 /// The books of one service.
 #[derive(Debug)]
 pub(crate) struct Book {
-    trade: Trade,
+    pub(crate) trade: Trade,
     entries: HashMap<String, Entry>,
     /// In the order of their effects; `EntryView::key` leads back.
     effects: Vec<EntryView>,

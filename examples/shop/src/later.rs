@@ -1,9 +1,11 @@
 //! Work that is accepted with 202 and done later: the `later` member of a body. Its end is told at the address in
-//! `callback`, if there is one, and can be read at `GET .../{idempotency key}`.
+//! `callback`, if there is one, and can be read at `Location`, which is
+//! `.../{idempotency key}`.
 
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::HeaderName};
 use serde_json::{Value, json};
@@ -77,7 +79,8 @@ impl Work {
     /// Accepts the work. The same key gets the same answer, and no second piece of work.
     #[expect(clippy::disallowed_methods, reason = "it ends at shutdown, and an example needs no more")]
     pub(crate) async fn accept(self, later: Later) -> Response {
-        let answer = (StatusCode::ACCEPTED, Json(json!({ "key": self.key }))).into_response();
+        let location = format!("/{}/{}", self.book.lock().trade.plural(), self.key);
+        let answer = (StatusCode::ACCEPTED, [(LOCATION, location)], Json(json!({ "key": self.key }))).into_response();
         let number = self.book.lock().take(&self.key, self.callback.as_deref());
         let Some(number) = number else { return answer };
         match later {

@@ -107,6 +107,13 @@ async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go
     let waited = |event: &&flow::event::JobEvent| event.reason == Some(HoldReason::Breaker);
     let waited: BTreeSet<_> = left.tokens.events.iter().filter(waited).map(|event| event.job).collect();
     assert!(waited.len() >= jobs / 2, "{} jobs waited", waited.len());
+    // What the probes cost is no attempt of their steps.
+    let charged = |event: &&flow::event::JobEvent| {
+        event.kind == EventKind::StepSucceeded && event.step.as_deref() == Some("charge")
+    };
+    let attempts: u32 = left.tokens.events.iter().filter(charged).map(|event| event.attempts).sum();
+    let made: u32 = left.shop.states().payment.calls.values().map(|calls| calls.create).sum();
+    assert!(made - attempts >= probes as u32, "{made} calls, {attempts} attempts, {probes} probes");
     let failed = left.tokens.events.iter().filter(|event| event.kind == EventKind::StepFailed);
     assert!(failed.into_iter().all(|event| event.step.as_deref() == Some("reserve")));
 }

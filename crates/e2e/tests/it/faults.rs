@@ -180,13 +180,14 @@ async fn no_fault_of_many_minutes_loses_or_splits_a_job() {
     let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let (mut stage, services) = Stage::start_with_lines(|builder| {
+        let builder = builder.callbacks().flows(test_kit::repository().join("crates/e2e/later"));
         let builder = builder.clocks().role(Role::Workers, 2).role(Role::Relay, 2);
         let builder = builder.variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "4000");
         let builder = builder.variable("MEANWHILE__WORKERS__TRANSACTION_TIMEOUT_MS", "4000");
         builder.variable("MEANWHILE__RELAY__TRANSACTION_TIMEOUT_MS", "4000")
     })
     .await;
-    let load = Load::start(&stage, seed, IN_FLIGHT).await;
+    let load = Load::start_whole(&stage, seed, IN_FLIGHT).await;
     let (begin, mut count) = (Instant::now(), 0);
     while begin.elapsed() < Duration::from_secs(60 * minutes) {
         load.until_in_flight(IN_FLIGHT_MIN).await;

@@ -12,10 +12,11 @@ use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use test_kit::{Role, TestSystem};
+use test_kit::{Role, TestSystem, eventually};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::client::send;
 use crate::load::pass;
 use crate::stage::PATIENCE;
 use crate::turn::nearly_alone;
@@ -93,6 +94,31 @@ async fn submit(system: &mut TestSystem, flow: &str, input: &Value) -> JobId {
     system.submit(flow, &uuid::Uuid::now_v7().to_string(), input).await.unwrap()
 }
 
+/// Sets a breaker.
+async fn order(system: &TestSystem, downstream: &str, state: &str) {
+    let url = format!("{}/v1/breakers/{downstream}", system.api());
+    let seen = send(reqwest::Client::new().put(url).json(&json!({ "state": state, "reason": "a test" }))).await;
+    assert_eq!(seen.status, 202, "{seen:?}");
+}
+
+/// True once every worker leaves the downstream alone.
+async fn heeds(system: &mut TestSystem, downstream: &str) -> bool {
+    for worker in system.roles().iter().filter(|process| process.role() == Role::Workers) {
+        if !worker.metric("meanwhile_breaker_open", downstream).await.is_ok_and(|open| open > 0.0) {
+            return false;
+        }
+    }
+    true
+}
+
+/// The jobs that wait for a breaker.
+async fn waiting(system: &TestSystem, downstream: &str) -> usize {
+    let seen = send(reqwest::Client::new().get(format!("{}/v1/breakers", system.api()))).await;
+    let listed = seen.body["breakers"].as_array().unwrap();
+    let breaker = listed.iter().find(|breaker| breaker["downstream"] == downstream);
+    breaker.and_then(|breaker| breaker["waiting"].as_u64()).unwrap_or_default() as usize
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
     let _turn = nearly_alone().await;
@@ -100,9 +126,15 @@ async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
     let folder = tempfile::tempdir().unwrap();
     let mut system = start(2, folder.path(), &url).await;
     let mut jobs = Vec::new();
+    // All of them want to call at once: they come together behind an open breaker.
+    let downstream = url.trim_start_matches("http://");
+    order(&system, downstream, "open").await;
+    eventually(PATIENCE, "both workers heed it", async || heeds(&mut system, downstream).await.then_some(())).await;
     for _ in 0..JOBS {
         jobs.push(submit(&mut system, "limited", &json!({})).await);
     }
+    eventually(PATIENCE, "all jobs wait", async || (waiting(&system, downstream).await == JOBS).then_some(())).await;
+    order(&system, downstream, "closed").await;
     let ends = system.wait_until_ended(jobs, PATIENCE).await.unwrap();
     assert!(ends.values().all(|end| end.status == JobStatus::Succeeded), "{ends:?}");
     let (most, began) = {

@@ -31,6 +31,35 @@ const SLOW_MS_MAX: u64 = 8_000;
 /// Steps that are so short, ms, keep everything moving.
 const BRISK_MS_MAX: u64 = 100;
 
+/// Jobs whose services accept the work and end it later, or that must not be called twice.
+fn draw_later(chance: &mut Chance) -> (&'static str, Value) {
+    let customer = format!("c-{}", chance.below(CUSTOMERS));
+    let mut word = |words: &[&str]| words[chance.below(words.len() as u64) as usize].to_owned();
+    let well = ["early", "after:50", "after:4000", "twice:100", "unanswered:4000", "retry_once"];
+    let shipping = word(&["after:300", "silent", "after:2000"]);
+    match word(&["later", "later", "register", "cash"]).as_str() {
+        "cash" => {
+            let payment = word(&["slow:200", "timeout_after_effect:4000", "timeout_before_effect:4000", "declined"]);
+            ("cash", small_order(&customer, json!({ "payment": payment })))
+        }
+        "register" => ("register", json!({ "customer_id": customer, "payment": word(&well), "shipping": shipping })),
+        _ => {
+            let payment =
+                if word(&["well", "well", "well", "badly"]) == "badly" { "failed".to_owned() } else { word(&well) };
+            ("later", json!({ "customer_id": customer, "payment": payment, "shipping": shipping }))
+        }
+    }
+}
+
+/// What a load is made of.
+#[derive(Debug, Clone, Copy)]
+struct Mix {
+    /// Steps take at most so long.
+    slow_ms_max: u64,
+    /// With the flows of `crates/e2e/later`, and with cancels: steps of every kind.
+    is_whole: bool,
+}
+
 /// A running load.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -79,15 +108,20 @@ fn draw(chance: &mut Chance, slow_ms_max: u64) -> (&'static str, Value) {
 impl Load {
     /// Keeps `in_flight` jobs in flight, with steps of some seconds.
     pub(crate) async fn start(stage: &Stage, seed: u64, in_flight: usize) -> Self {
-        Self::start_with(stage, seed, in_flight, SLOW_MS_MAX).await
+        Self::start_with(stage, seed, in_flight, Mix { slow_ms_max: SLOW_MS_MAX, is_whole: false }).await
+    }
+
+    /// The same, and jobs whose services answer later, that are cancelled, or that must not call twice.
+    pub(crate) async fn start_whole(stage: &Stage, seed: u64, in_flight: usize) -> Self {
+        Self::start_with(stage, seed, in_flight, Mix { slow_ms_max: SLOW_MS_MAX, is_whole: true }).await
     }
 
     /// The same with short steps.
     pub(crate) async fn start_brisk(stage: &Stage, seed: u64, in_flight: usize) -> Self {
-        Self::start_with(stage, seed, in_flight, BRISK_MS_MAX).await
+        Self::start_with(stage, seed, in_flight, Mix { slow_ms_max: BRISK_MS_MAX, is_whole: false }).await
     }
 
-    async fn start_with(stage: &Stage, seed: u64, in_flight: usize, slow_ms_max: u64) -> Self {
+    async fn start_with(stage: &Stage, seed: u64, in_flight: usize, mix: Mix) -> Self {
         let counts = Counts { room: Semaphore::new(in_flight), ended: AtomicUsize::new(0), accepted: Mutex::default() };
         let (counts, stop) = (Arc::new(counts), CancellationToken::new());
         let (settings, topics) = (stage.system.settings(), stage.system.topics());
@@ -108,7 +142,7 @@ impl Load {
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             let chance = Chance::new(seed.wrapping_mul(1_000).wrapping_add(caller));
-            callers.spawn(call(counts.clone(), stop.clone(), stage.system.client(), chance, slow_ms_max));
+            callers.spawn(call(counts.clone(), stop.clone(), stage.system.client(), chance, mix));
         }
         Self { counts, callers, watcher, stop }
     }
@@ -139,11 +173,14 @@ impl Load {
     }
 }
 
-async fn call(counts: Arc<Counts>, stop: CancellationToken, client: Client, mut chance: Chance, slow_ms_max: u64) {
+async fn call(counts: Arc<Counts>, stop: CancellationToken, client: Client, mut chance: Chance, mix: Mix) {
     loop {
         let Some(room) = stop.run_until_cancelled(counts.room.acquire()).await else { return };
         room.unwrap().forget();
-        let (flow, input) = draw(&mut chance, slow_ms_max);
+        let (flow, input) = match mix.is_whole && chance.below(100) < 30 {
+            true => draw_later(&mut chance),
+            false => draw(&mut chance, mix.slow_ms_max),
+        };
         let key = uuid::Uuid::now_v7().to_string();
         let job = test_kit::submit(&client, flow, &key, &input).await.unwrap();
         counts.accepted().push(job);
@@ -152,7 +189,26 @@ async fn call(counts: Arc<Counts>, stop: CancellationToken, client: Client, mut 
             pass(chance.ms_below(1_000)).await;
             signal(&client, job, "consent", r#"{"n":1}"#).await;
         }
+        if mix.is_whole && chance.below(100) < 4 {
+            pass(chance.ms_below(1_000)).await;
+            cancel(&client, job).await;
+        }
     }
+}
+
+/// Cancels the job, or learns that it is over.
+async fn cancel(client: &Client, job: JobId) {
+    let cancelling = async {
+        loop {
+            match client.cancel(&job.to_string(), Some("chance")).await {
+                Ok(()) => return,
+                Err(client::Error::Problem(problem)) if problem.status == 409 => return,
+                Err(error) if error.may_pass() => pass(AGAIN).await,
+                Err(error) => panic!("{job}: {error}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, cancelling).await.expect("the cancel is stored");
 }
 
 /// Sends a signal until it is known to be stored.

@@ -13,7 +13,7 @@ use crate::slip::{Phase, Slip};
 pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {
     let http = http_of(definition, slip);
     match answer {
-        HttpAnswer::Response { status, retry_after, content_type, body } => {
+        HttpAnswer::Response { status, retry_after, content_type, headers, body } => {
             if slip.phase == Phase::Undo && matches!(status, 404 | 410) {
                 return Outcome::NothingToUndo { status: Some(status) };
             }
@@ -24,7 +24,7 @@ pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, 
                 Phase::Forward => {
                     let body = output::decode(content_type.as_deref(), &body);
                     let after_ms = retry_after_ms(retry_after.as_deref(), now_ms);
-                    completion::answered(definition, slip, status, &body, after_ms).unwrap_or_else(|| {
+                    completion::answered(definition, slip, status, &headers, &body, after_ms).unwrap_or_else(|| {
                         body.map_or_else(|cause| unreadable(status, &cause), |output| Outcome::Succeeded { output })
                     })
                 }
@@ -34,12 +34,12 @@ pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, 
         }
         HttpAnswer::Undecodable { status, cause } => {
             let body = Err(cause.clone());
-            let accepted = completion::answered(definition, slip, status, &body, None);
+            let accepted = completion::answered(definition, slip, status, &[], &body, None);
             accepted.unwrap_or_else(|| unreadable(status, &cause))
         }
         HttpAnswer::TooLarge { status, limit_bytes } => {
             let message = format!("the answer ({status}) is larger than {limit_bytes} bytes");
-            let accepted = completion::answered(definition, slip, status, &Err(message.clone()), None);
+            let accepted = completion::answered(definition, slip, status, &[], &Err(message.clone()), None);
             accepted.unwrap_or_else(|| failed(code::TOO_LARGE, message, Some(status), false, Effect::Done))
         }
         HttpAnswer::TimedOut => {

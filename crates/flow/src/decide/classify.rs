@@ -29,7 +29,7 @@ pub fn classify(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms
 /// asked again, all else is for an operator. A 401 must not be taken for "not done".
 fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i64) -> Option<Outcome> {
     let (verify, doubt) = asks(definition, slip)?;
-    let HttpAnswer::Response { status, retry_after, content_type, body } = answer else {
+    let HttpAnswer::Response { status, retry_after, content_type, body, .. } = answer else {
         return Some(open(answer::meaning(definition, slip, answer.clone(), now_ms)));
     };
     let answers = (200..300).contains(status) || matches!(status, 404 | 410);

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Effect, Env, HttpCall, Missing, MissingKind, Outcome, Prepared, StepError, code, request, words};
 use crate::callback::{self, Permit};
-use crate::definition::{Action, Completion, Definition, Poll, Step};
-use crate::expression::{Evaluation, ExpressionError};
+use crate::definition::{Action, Call, Completion, Definition, HEADERS_READ, Poll, PollUrl, Step};
+use crate::expression::{Evaluation, ExpressionError, LINK_BYTES_MAX, follow};
 use crate::slip::{Phase, Released, ReleasedBy, Slip};
 
 /// The member of [`Slip::step_state`] that is kept here.
@@ -33,7 +33,7 @@ pub(super) struct Kept {
 /// A poll under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Polling {
-    /// The answer that accepted the work: `{status, body}`.
+    /// The answer that accepted the work: `{status, body, headers?}`.
     pub(super) response: Value,
     /// The time of the last look, in milliseconds since the Unix epoch.
     pub(super) end_ms: i64,
@@ -85,24 +85,70 @@ pub(super) fn resumed(step: &Step, slip: &Slip, env: &Env, timeout_ms: u64) -> O
                 | ReleasedBy::Operator
                 | ReleasedBy::Cancel
                 | ReleasedBy::Breaker
-                | ReleasedBy::Other(_) => Outcome::Accepted { response: Value::Null, retry_after_ms: None },
+                | ReleasedBy::Other(_) => accepted(Value::Null, None),
             }))
         }
         Completion::Poll(poll) => {
             let polling = Kept::of(slip).poll?;
-            Some(look(poll, &polling, slip, env, timeout_ms).unwrap_or_else(|error| request::unevaluable(&error)))
+            let call = look(step, poll, &polling.response, slip, env, timeout_ms);
+            Some(call.map(Prepared::Http).unwrap_or_else(|error| request::unevaluable(&error)))
         }
     }
 }
 
 /// The request of a poll. It carries no idempotency key: under one, a service might repeat its first answer for ever.
-fn look(poll: &Poll, polling: &Polling, slip: &Slip, env: &Env, timeout_ms: u64) -> Result<Prepared, ExpressionError> {
+fn look(
+    step: &Step,
+    poll: &Poll,
+    response: &Value,
+    slip: &Slip,
+    env: &Env,
+    timeout_ms: u64,
+) -> Result<HttpCall, ExpressionError> {
     let key = slip.idempotency_key();
-    let more = Some(("response", &polling.response));
-    let evaluation = Evaluation::new(request::scope(slip, &key, env, more));
-    let (url, headers) = (poll.url.render(&evaluation)?, request::headers(&poll.headers, &evaluation)?);
-    let (method, idempotency_key) = ("GET".to_owned(), None);
-    Ok(Prepared::Http(HttpCall { method, url, headers, body: None, timeout_ms, idempotency_key }))
+    let evaluation = Evaluation::new(request::scope(slip, &key, env, Some(("response", response))));
+    let url = match (&poll.url, step.action(Phase::Forward).map(|action| &action.call)) {
+        (PollUrl::Formed(url), _) => url.render(&evaluation)?,
+        (PollUrl::Link(link), Some(Call::Http(http))) => follow(link, &http.url.render(&evaluation)?, &evaluation)?,
+        (PollUrl::Link(_), Some(Call::Native(_)) | None) => {
+            return Err(ExpressionError::new("a native step has no poll"));
+        }
+    };
+    let headers = request::headers(&poll.headers, &evaluation)?;
+    Ok(HttpCall { method: "GET".to_owned(), url, headers, body: None, timeout_ms, idempotency_key: None })
+}
+
+/// Adds to the acceptance of a step that polls the host that it is going to ask. One whose request cannot be formed from
+/// the answer fails at once. To be called with what [`classify`](super::classify) gives, where the surroundings are
+/// known.
+pub fn poll_host(definition: &Definition, slip: &Slip, outcome: Outcome, env: &Env) -> Outcome {
+    let Outcome::Accepted { response, retry_after_ms, .. } = &outcome else { return outcome };
+    let Some(step) = definition.step(&slip.step) else { return outcome };
+    let Some(poll) = step.poll() else { return outcome };
+    match look(step, poll, response, slip, env, 0) {
+        Ok(call) => Outcome::Accepted {
+            response: response.clone(),
+            retry_after_ms: *retry_after_ms,
+            host: super::host_of(&call.url),
+        },
+        // Another worker has it.
+        Err(error) if error.not_configured().is_some() => outcome,
+        Err(error) => {
+            let message = format!("`poll`: {error}");
+            let error = StepError { code: code::EXPRESSION_FAILED.to_owned(), message, status: None };
+            Outcome::Failed { error, retryable: false, effect: Effect::Unknown, retry_after_ms: None }
+        }
+    }
+}
+
+/// True while the slip's step asks whether the work that was accepted is done.
+pub fn is_polling(definition: &Definition, slip: &Slip) -> bool {
+    let step = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward);
+    step.is_some_and(|step| step.poll().is_some() && is_under_way(step, slip))
+}
+
+const fn accepted(response: Value, retry_after_ms: Option<u64>) -> Outcome {
+    Outcome::Accepted { response, retry_after_ms, host: None }
 }
 
 /// The callback's URL for a request that has one, as `callback` sees it. It is missing where this worker cannot make
@@ -160,18 +206,22 @@ pub(super) fn answered(
     definition: &Definition,
     slip: &Slip,
     status: u16,
+    headers: &[(&'static str, String)],
     body: &Result<Value, String>,
     retry_after_ms: Option<u64>,
 ) -> Option<Outcome> {
     let step = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward)?;
     match (step.completion()?, body) {
         // Nobody reads it.
-        (Completion::Callback(_), _) => Some(Outcome::Accepted { response: Value::Null, retry_after_ms }),
+        (Completion::Callback(_), _) => Some(accepted(Value::Null, retry_after_ms)),
         (Completion::Poll(_), Err(_)) => None,
         (Completion::Poll(poll), Ok(body)) => {
-            let response = json!({ "status": status, "body": body });
+            let mut response = json!({ "status": status, "body": body });
             if Kept::of(slip).poll.is_none() {
-                return Some(Outcome::Accepted { response, retry_after_ms });
+                if poll.reads_headers() {
+                    response["headers"] = readable(headers);
+                }
+                return Some(accepted(response, retry_after_ms));
             }
             Some(match is_over(poll, slip, &response) {
                 Ok(true) => Outcome::Succeeded { output: body.clone() },
@@ -184,6 +234,14 @@ pub(super) fn answered(
             })
         }
     }
+}
+
+/// The headers as a flow sees them. Of one that is too long to be a link so much is kept that it still is.
+fn readable(headers: &[(&'static str, String)]) -> Value {
+    let value = |wire: &str| headers.iter().find(|(name, _)| *name == wire).map(|(_, value)| value);
+    let kept = |value: &String| Value::String(value.chars().take(LINK_BYTES_MAX + 1).collect());
+    let known = HEADERS_READ.iter().filter_map(|(name, wire)| Some(((*name).to_owned(), kept(value(wire)?))));
+    Value::Object(known.collect())
 }
 
 fn is_over(poll: &Poll, slip: &Slip, response: &Value) -> Result<bool, ExpressionError> {

@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::time_left::time_left_ms;
-use super::{Effect, Env, HttpCall, Outcome, Prepared, StepError, code, request};
+use super::{Effect, Env, HttpCall, Outcome, Prepared, StepError, code, completion, request};
 use crate::definition::{Definition, Step, Verify};
 use crate::expression::Evaluation;
 use crate::slip::{Failure, Phase, Slip};
@@ -70,8 +70,10 @@ pub(super) fn asks<'d>(definition: &'d Definition, slip: &Slip) -> Option<(&'d V
 }
 
 /// True if the call of this slip must not be made before the slip is committed as begun: see [`detach`](super::detach).
+/// One whose call was accepted makes none.
 pub fn marks_first(definition: &Definition, slip: &Slip) -> bool {
-    once_only(definition, slip).is_some() && asks(definition, slip).is_none()
+    let once_only = once_only(definition, slip).filter(|step| !completion::is_under_way(step, slip));
+    once_only.is_some() && asks(definition, slip).is_none()
 }
 
 /// True if this slip asks whether its step was done, in place of calling it.
@@ -134,7 +136,8 @@ pub(super) fn doubt(definition: &Definition, slip: &Slip) -> Option<Doubt> {
 /// question carries no idempotency key: under one, a service might repeat an earlier answer.
 pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Option<Prepared> {
     let Some((verify, _)) = asks(definition, slip) else {
-        let is_open = once_only(definition, slip).is_some() && has(slip, BEGUN) && !has(slip, AGAIN);
+        let once_only = once_only(definition, slip).filter(|step| !completion::is_under_way(step, slip));
+        let is_open = once_only.is_some() && has(slip, BEGUN) && !has(slip, AGAIN);
         return is_open.then(|| Prepared::Outcome(nobody_knows()));
     };
     let key = slip.idempotency_key();

@@ -5,6 +5,7 @@ use crate::slip::HoldReason;
 
 use super::*;
 
+mod accepted_once;
 mod answers;
 mod completions;
 mod doubts;

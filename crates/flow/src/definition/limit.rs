@@ -16,6 +16,12 @@ pub const SETTLE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 pub const BACKOFF_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The shortest pause between two polls: each is a move of the token.
 pub const POLL_EVERY_MS_MIN: u64 = 100;
+/// The pause between two polls, where neither the step nor its service says one.
+pub const POLL_EVERY_MS_DEFAULT: u64 = 5_000;
+/// The shortest pause that a service can ask for, where the step says none.
+pub const POLL_ASKED_MS_MIN: u64 = 1_000;
+/// The time of a poll, where the step says none.
+pub const POLL_TIMEOUT_MS_DEFAULT: u64 = 60 * 60 * 1000;
 /// The longest pause between two polls.
 pub const POLL_EVERY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest deadline of a job, and the longest wait, sleep or pause before another attempt.

@@ -1,12 +1,13 @@
 //! From `callback` or `poll` of a step in a document to its [`Completion`].
 
-use super::limit::{DEADLINE_MS_MAX, POLL_EVERY_MS_MAX, POLL_EVERY_MS_MIN, SETTLE_MS_MAX};
+use super::completion::PollUrl;
+use super::limit::{DEADLINE_MS_MAX, POLL_EVERY_MS_MAX, POLL_EVERY_MS_MIN, POLL_TIMEOUT_MS_DEFAULT, SETTLE_MS_MAX};
 use super::node::Node;
 use super::read_value::{headers, required, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
 use super::{Action, Call, Callback, Completion, Poll, key};
-use crate::expression::{Expression, Template};
+use crate::expression::{Expression, Template, UrlTemplate};
 
 /// The name under which a request has the URL of its callback.
 const CALLBACK_URL: &str = "callback.url";
@@ -68,9 +69,9 @@ pub(super) fn check_told(reader: &mut Reader<'_>, fields: &Fields<'_>, action: &
 fn poll(reader: &mut Reader<'_>, node: &Node, sent: &Visible<'_>) -> Option<Poll> {
     let fields = reader.fields(node, "`poll`", key::POLL)?;
     let asked = Visible { roots: visible::POLL, ..*sent };
-    let url = required(reader, &fields, "`poll`", "url").and_then(|node| url(reader, node, &asked));
+    let url = required(reader, &fields, "`poll`", "url").and_then(|node| poll_url(reader, node, &asked));
     let headers = fields.get("headers").map(|node| headers(reader, node, &asked)).unwrap_or_default();
-    let every = required(reader, &fields, "`poll`", "every");
+    let every = fields.get("every");
     let every_ms = every.and_then(|node| reader.duration_ms(node, "`every`", POLL_EVERY_MS_MIN..=POLL_EVERY_MS_MAX));
     let judged = Visible { roots: visible::POLLED, ..*sent };
     let until = required(reader, &fields, "`poll`", "until").and_then(|node| {
@@ -81,7 +82,32 @@ fn poll(reader: &mut Reader<'_>, node: &Node, sent: &Visible<'_>) -> Option<Poll
         }
         Some(until)
     });
-    let timeout = required(reader, &fields, "`poll`", "timeout");
+    let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| reader.duration_ms(node, "`timeout`", 1..=DEADLINE_MS_MAX));
-    Some(Poll { url: url?, headers, every_ms: every_ms?, until: until?, timeout_ms: timeout_ms? })
+    let timeout_ms = timeout_ms.unwrap_or(POLL_TIMEOUT_MS_DEFAULT);
+    Some(Poll { url: url?, headers, every_ms, until: until?, timeout_ms })
+}
+
+/// One expression over `response` alone is a link, any other text a URL like that of `http`.
+fn poll_url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<PollUrl> {
+    let text = reader.text(node, "`url`")?;
+    let is_of_response = |path: &str| path.split('.').next() == Some("response");
+    if let Ok(Template::Expression(link)) = Template::text(text.trim())
+        && link.paths().next().is_some()
+        && link.paths().all(is_of_response)
+    {
+        visible.check(reader, node.place, &link);
+        return Some(PollUrl::Link(link));
+    }
+    match UrlTemplate::parse(text) {
+        Ok(_) => url(reader, node, visible).map(PollUrl::Formed),
+        Err(error) => {
+            let expected = format!(
+                "{}, or a link of the service, `{{{{ response.headers.location }}}}`, and nothing beside it",
+                UrlTemplate::EXPECTED
+            );
+            reader.problem(node.place, error.to_string()).expected = Some(expected);
+            None
+        }
+    }
 }

@@ -87,11 +87,6 @@ fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_
     let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
     let cancel = fields.get("cancel").and_then(|node| reader.word(node, "`cancel`", key::CANCEL));
     let completion = read_completion::completion(reader, fields, &sent);
-    if let Some(word) = ["callback", "poll"].iter().find(|word| !idempotent && fields.get(word).is_some()) {
-        let message = format!("`{word}` of a step with `idempotent: false` is not yet supported in this version");
-        reader.problem(fields.place_of(word), message).hint =
-            Some("a service that honours `Idempotency-Key`, and no `idempotent: false`".to_owned());
-    }
     let action = action?;
     read_completion::check_told(reader, fields, &action);
     Some(StepKind::Call {

@@ -1,5 +1,6 @@
 //! The values that an expression may name, depending on its place in the flow.
 
+use super::completion::HEADERS_READ;
 use super::node::Place;
 use super::reader::Reader;
 use super::{OnTimeout, Problem, Step};
@@ -14,6 +15,8 @@ const STEP: &[&str] = &["id", "idempotency_key", "visit", "attempt"];
 const CALLBACK: &[&str] = &["url"];
 /// The fields of `response.*`.
 const RESPONSE: &[&str] = &["status", "body"];
+/// The fields of the answer that accepted the work.
+const ACCEPTED: &[&str] = &["status", "body", "headers"];
 
 /// The outermost names of `key`: it is known before there is a job.
 pub(super) const KEY: &[&str] = &["input"];
@@ -95,6 +98,12 @@ impl Visible<'_> {
                 self.unknown_root(reader, place, root);
             } else if root == "steps" {
                 self.check_step(reader, place, expression, first, second);
+            } else if root == "response" && self.roots == POLL {
+                check_field(reader, place, root, first, ACCEPTED);
+                if first == Some("headers") {
+                    let known = HEADERS_READ.map(|(name, _)| name);
+                    check_field(reader, place, "response.headers", second, &known);
+                }
             } else if let Some(known) = known_fields(root) {
                 check_field(reader, place, root, first, known);
             }

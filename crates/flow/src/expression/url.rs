@@ -154,7 +154,8 @@ fn check_literal_base(parts: &[Part]) -> Result<(), ExpressionError> {
     Ok(())
 }
 
-fn authority(url: &str) -> Option<&str> {
+/// What follows the scheme.
+pub(super) fn authority(url: &str) -> Option<&str> {
     url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))
 }
 

@@ -51,7 +51,7 @@ impl World {
             let word = if self.chance.percent(50) { "failed" } else { "retry" };
             self.call_back(&task.slip, &url, json!({ "outcome": word }));
             task.told.push(Told::Accepted);
-            return response(202, json!({}));
+            return accepting();
         }
         let work = NativeCall {
             name: "work".to_owned(),
@@ -61,13 +61,16 @@ impl World {
             undo: false,
         };
         let trouble = self.trouble_now();
-        let (told, _) = self.service.call(&mut self.chance, &work, trouble, self.now_ms);
+        let (told, _) = match self.is_once_only(&task.slip) {
+            true => self.service.call_once(&mut self.chance, &work, trouble, self.now_ms),
+            false => self.service.call(&mut self.chance, &work, trouble, self.now_ms),
+        };
         if self.service.done.contains(key) {
             self.call_back(&task.slip, &url, json!({ "outcome": "done", "body": "done" }));
         }
         task.told.push(if told == Told::Succeeded { Told::Accepted } else { told });
         match told {
-            Told::Succeeded => response(202, json!({})),
+            Told::Succeeded => accepting(),
             Told::RuledOut => response(RULED_OUT, Value::Null),
             Told::Unsent => HttpAnswer::ConnectFailed("nobody is there".to_owned()),
             Told::Unknown => HttpAnswer::TimedOut,
@@ -152,6 +155,19 @@ impl World {
     }
 }
 
+/// The 202, which says where the work is found.
+fn accepting() -> HttpAnswer {
+    let headers = vec![("location", "/work/7".to_owned())];
+    let (retry_after, content_type) = (Some("2".to_owned()), None);
+    HttpAnswer::Response { status: 202, retry_after, content_type, headers, body: Vec::new() }
+}
+
 fn response(status: u16, body: Value) -> HttpAnswer {
-    HttpAnswer::Response { status, retry_after: None, content_type: None, body: body.to_string().into_bytes() }
+    HttpAnswer::Response {
+        status,
+        retry_after: None,
+        content_type: None,
+        headers: Vec::new(),
+        body: body.to_string().into_bytes(),
+    }
 }

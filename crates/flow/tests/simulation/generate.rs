@@ -12,7 +12,10 @@ pub(crate) const SIGNALS: [&str; 2] = ["yes", "details"];
 /// A flow of one to six steps with everything that changes decisions. `late`: calls may have their effect late.
 pub(crate) fn definition(chance: &mut Chance, late: bool) -> Definition {
     let count = 1 + chance.below(6);
-    let steps: Vec<Value> = (0..count).map(|index| step(chance, index, late)).collect();
+    let mut steps: Vec<Value> = (0..count).map(|index| step(chance, index, late)).collect();
+    for index in 0..count {
+        fall_back(chance, &mut steps, index);
+    }
     let mut document = json!({ "flow": "simulated", "steps": steps });
     if chance.percent(30) {
         document["on_failure"] = json!("park");
@@ -58,7 +61,7 @@ fn step(chance: &mut Chance, index: usize, late: bool) -> Value {
         false => step["native"] = json!("work"),
     }
     step["retry"] = retry(chance, 4);
-    if !completes && chance.percent(20) {
+    if chance.percent(20) {
         step["idempotent"] = json!(false);
         if chance.percent(60) {
             step["verify"] = verify(chance);
@@ -97,6 +100,21 @@ fn verify(chance: &mut Chance) -> Value {
     })
 }
 
+/// Another way on for some calls: a value, or a later step.
+fn fall_back(chance: &mut Chance, steps: &mut [Value], index: usize) {
+    let (last, step) = (steps.len() - 1, &mut steps[index]);
+    let calls = step.get("sleep").is_none() && step.get("wait").is_none();
+    if !calls || !chance.percent(15) {
+        return;
+    }
+    if index < last && chance.percent(50) {
+        let target = index + 1 + chance.below(last - index);
+        step["fallback"] = json!({ "step": format!("s{target}") });
+    } else if step.get("compensate").is_none() {
+        step["fallback"] = json!({ "value": "instead" });
+    }
+}
+
 /// A call whose answer only accepts the work.
 fn complete(chance: &mut Chance, step: &mut Value) {
     step["http"] = json!({ "method": "POST", "url": "http://service/work", "fail_on": [402] });
@@ -107,7 +125,8 @@ fn complete(chance: &mut Chance, step: &mut Value) {
         return;
     }
     let until = "{{ response.body.over }}";
-    step["poll"] = json!({ "url": "http://service/work", "every": "1s", "until": until, "timeout": timeout });
+    let url = ["http://service/work", "{{ response.headers.location }}"][chance.below(2)];
+    step["poll"] = json!({ "url": url, "every": "1s", "until": until, "timeout": timeout });
 }
 
 fn retry(chance: &mut Chance, attempts_max: usize) -> Value {

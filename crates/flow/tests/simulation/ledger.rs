@@ -15,7 +15,7 @@ use crate::service::{Service, Told};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Passed {
     Done,
-    /// A wait in vain.
+    /// A wait in vain, or a fallback.
     InVain,
 }
 
@@ -155,7 +155,7 @@ impl Ledger {
         match event.kind {
             EventKind::StepCompensated => account.compensated.push(step),
             EventKind::StepSucceeded => account.passed.push((step, Passed::Done)),
-            // One with data waited in vain.
+            // One with data waited in vain, or fell back.
             EventKind::StepSkipped if event.data.is_some() => account.passed.push((step, Passed::InVain)),
             EventKind::StepSkipped => account.passed.push((step, Passed::Done)),
             EventKind::JobSucceeded | EventKind::JobFailed | EventKind::JobCancelled => {
@@ -181,12 +181,22 @@ impl Ledger {
         let mut next = 0;
         for (step, passed) in passed {
             assert_eq!(self.definition.steps().get(next).map(|step| &step.id), Some(step), "each step in its turn");
-            next = match (passed, self.leads_back(step)) {
+            next = match (passed, self.leads_to(step)) {
                 (Passed::InVain, Some(target)) => target,
                 _ => next + 1,
             };
         }
         next
+    }
+
+    /// The number of the step to which the flow jumps from a step that was passed without being done.
+    fn leads_to(&self, step: &str) -> Option<usize> {
+        let steps = self.definition.document()["steps"].as_array()?;
+        let own = steps.iter().find(|entry| entry["id"] == step)?;
+        match own["fallback"]["step"].as_str() {
+            Some(target) => self.definition.steps().iter().position(|step| step.id == *target),
+            None => self.leads_back(step),
+        }
     }
 
     /// The number of the step to which a wait in vain leads back.

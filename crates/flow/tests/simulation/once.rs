@@ -1,18 +1,18 @@
 //! Steps that must not be repeated: a service that does whatever it is asked, as often as it is asked, and that can be
 //! asked whether it did.
 
-use flow::decide::{
-    Env, HttpAnswer, NativeCall, Next, Outcome, Prepared, asks_first, classify, is_cancelled, marks_first, prepare,
-};
-use flow::slip::Slip;
+use flow::decide::{HttpAnswer, NativeCall, Next, Outcome, Prepared, classify, is_cancelled, marks_first, prepare};
+use flow::slip::{Phase, Slip};
 
+use crate::completions::env;
 use crate::service::{Service, Told, outcome};
 use crate::world::{Task, World};
 
 impl World {
-    /// True for a slip whose call, or question, is about a step that must not be repeated.
+    /// True for a slip whose call, question or look is about a step that must not be repeated.
     pub(crate) fn is_once_only(&self, slip: &Slip) -> bool {
-        marks_first(&self.definition, slip) || asks_first(&self.definition, slip)
+        let step = self.definition.step(&slip.step);
+        slip.phase == Phase::Forward && step.is_some_and(|step| !step.is_idempotent())
     }
 
     /// Commits the mark of a call that is about to be made. False: the call must not be made now.
@@ -20,8 +20,8 @@ impl World {
         if task.apart.is_some() || !marks_first(&self.definition, &task.slip) {
             return true;
         }
-        let prepared = prepare(&self.definition, &task.slip, &Env::default(), self.now_ms);
-        if !matches!(prepared, Prepared::Native(_)) || is_cancelled(&task.slip, false) {
+        let prepared = prepare(&self.definition, &task.slip, &env(), self.now_ms);
+        if !matches!(prepared, Prepared::Native(_) | Prepared::Http(_)) || is_cancelled(&task.slip, false) {
             return true;
         }
         let partition = &self.partitions[task.partition];
@@ -53,6 +53,7 @@ impl World {
             status,
             retry_after: None,
             content_type: None,
+            headers: Vec::new(),
             body: body.as_bytes().to_vec(),
         };
         let trouble = if self.is_calm() { 0 } else { self.trouble / 2 };

@@ -39,10 +39,11 @@ pub(crate) struct Tally {
     pub(crate) callbacks_twice: u64,
     pub(crate) called_back: u64,
     pub(crate) looks: u64,
+    pub(crate) fallen_back: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 34] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 35] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -78,6 +79,7 @@ impl Tally {
             ("call back twice", self.callbacks_twice),
             ("meet a callback", self.called_back),
             ("poll", self.looks),
+            ("fall back", self.fallen_back),
         ]
     }
 }
@@ -119,6 +121,7 @@ impl Sum for Tally {
             callbacks_twice: a.callbacks_twice + b.callbacks_twice,
             called_back: a.called_back + b.called_back,
             looks: a.looks + b.looks,
+            fallen_back: a.fallen_back + b.fallen_back,
         })
     }
 }

@@ -7,6 +7,7 @@ use flow::decide::{
     redelivered, rest_until_there, start, start_later,
 };
 use flow::definition::Definition;
+use flow::event::EventKind;
 use flow::id::JobId;
 use flow::slip::{Hold, Phase, Slip};
 use serde_json::{Value, json};
@@ -363,6 +364,10 @@ impl World {
         let decision = task.ready.expect("only what is ready is committed");
         let came = partition.log[task.offset].clone();
         self.ledger.committed(&came, &task.told, &decision);
+        let skips = decision.events.iter().filter(|event| event.kind == EventKind::StepSkipped);
+        let falls = |step: &str| self.definition.step(step).is_some_and(|step| step.wait().is_none());
+        let fallen = skips.filter(|event| event.data.is_some() && event.step.as_deref().is_some_and(falls));
+        self.tally.fallen_back += fallen.count() as u64;
         self.move_token(decision.next);
     }
 

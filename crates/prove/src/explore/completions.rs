@@ -1,7 +1,7 @@
 //! Steps whose answer only accepts the work: their callbacks and polls come out well, badly, or never.
 
 use flow::decide::{Effect, Outcome, StepError, code};
-use flow::slip::{Phase, ReleasedBy};
+use flow::slip::ReleasedBy;
 use serde_json::{Value, json};
 
 use super::Walk;
@@ -74,13 +74,6 @@ impl Walk<'_> {
             false => vec![(what(false), Change::None)],
         }
     }
-}
-
-/// True while the work of the slip's step was accepted, and is asked for.
-pub(super) fn is_polling(world: &World, state: &State) -> bool {
-    let step = world.definition.step(&state.slip.step);
-    let polls = step.is_some_and(|step| step.poll().is_some());
-    polls && state.slip.phase == Phase::Forward && state.slip.step_state.is_some()
 }
 
 /// True if this visit has had its effect.

@@ -60,3 +60,37 @@ fn a_case_gives_callbacks_and_the_looks_of_a_poll() {
     let vain = "{ status: failed, compensated: [print], error: { step: print, code: timed-out } }";
     assert_eq!(differences(&format!("{{ {steps} }}"), vain), "");
 }
+
+#[test]
+fn a_case_gives_the_headers_that_a_poll_follows() {
+    let text = text(UNDO, UNDO).replace("http://courier/{{ response.body.id }}", "{{ response.headers.location }}");
+    let flow = flow(&text);
+    let differences = |location: &str, expect: &str| -> String {
+        let accepted = format!("{{ status: 202, headers: {{ location: '{location}' }} }}");
+        let cases = format!(
+            "cases:\n  - case: c\n    given: {{ steps: {{ print: 202, deliver: [{accepted}, {{ body: {{ state: done, by: \
+             ann }} }}] }}, callbacks: [{{ step: print }}] }}\n    expect: {expect}\n"
+        );
+        let file = read_cases("f.test.yaml", &cases, &flow)
+            .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()));
+        let reports = run_cases(&flow, &file);
+        reports.iter().flat_map(|report| &report.differences).map(|it| format!("{}: {it}\n", it.line)).collect()
+    };
+    let good = "{ status: succeeded, calls: [print, deliver, { call: deliver, url: 'http://courier/7' }] }";
+    assert_eq!(differences("/7", good), "");
+    let elsewhere = "{ status: failed, error: { step: deliver, code: expression-failed }, calls: [print, deliver, undo \
+                     deliver, undo print] }";
+    assert_eq!(differences("http://elsewhere/7", elsewhere), "");
+}
+
+#[test]
+fn work_that_must_not_be_asked_for_twice_is_proved_with_its_callback_and_its_question() {
+    let once = |more: &str| {
+        let text = text(UNDO, UNDO);
+        let (print, _) = text.split_once("  - id: deliver").unwrap();
+        format!("{print}    idempotent: false\n{more}")
+    };
+    assert_eq!(found(&proved(&once(""))), Vec::<String>::new(), "an operator decides");
+    let verify = "    verify: { http: { url: 'http://print/x' }, done_when: '{{ response.status == 200 }}' }\n";
+    assert_eq!(found(&proved(&once(verify))), Vec::<String>::new());
+}

@@ -5,6 +5,7 @@ fn response(status: u16, retry_after: Option<&str>, body: &[u8]) -> HttpAnswer {
         status,
         retry_after: retry_after.map(ToOwned::to_owned),
         content_type: None,
+        headers: Vec::new(),
         body: body.to_vec(),
     }
 }
@@ -101,6 +102,7 @@ fn a_success_that_cannot_be_read_was_done_all_the_same() {
         status: 200,
         retry_after: None,
         content_type: Some(content_type.to_owned()),
+        headers: Vec::new(),
         body: body.to_vec(),
     };
     assert_eq!(classify(&flow, &at, typed("text/plain", b"1e5"), NOW_MS), ok(json!("1e5")));

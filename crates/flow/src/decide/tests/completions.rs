@@ -36,7 +36,7 @@ fn worker() -> Env {
 
 fn answer(status: u16, body: &Value) -> HttpAnswer {
     let (retry_after, content_type) = (None, Some("application/json".to_owned()));
-    HttpAnswer::Response { status, retry_after, content_type, body: body.to_string().into_bytes() }
+    HttpAnswer::Response { status, retry_after, content_type, headers: Vec::new(), body: body.to_string().into_bytes() }
 }
 
 /// The decision after the answer to the call of the slip's step.
@@ -186,8 +186,13 @@ fn a_call_without_an_answer_is_a_success_if_its_callback_comes() {
 
 #[test]
 fn a_callback_ends_a_back_off() {
-    let late =
-        HttpAnswer::Response { status: 503, retry_after: Some("60".to_owned()), content_type: None, body: Vec::new() };
+    let late = HttpAnswer::Response {
+        status: 503,
+        retry_after: Some("60".to_owned()),
+        content_type: None,
+        headers: Vec::new(),
+        body: Vec::new(),
+    };
     let hold = resting(&answered(&print(), late, NOW_MS));
     assert_eq!((hold.reason, hold.signal.clone()), (HoldReason::Backoff, Some(told(&print()).signal())));
     assert_eq!(kinds(&called_back(&hold.slip, json!({ "outcome": "done" }))), [EventKind::StepSucceeded]);
@@ -228,7 +233,7 @@ fn a_poll_comes_no_earlier_than_it_is_asked_to_and_ends_at_its_time() {
         let (retry_after, body) = (Some(after.to_owned()), br#"{"id":1,"state":"busy"}"#.to_vec());
         let content_type = None;
         let hold = resting(&answered(&ship(), answer(202, &json!({ "id": 7 })), NOW_MS));
-        let answer = HttpAnswer::Response { status, retry_after, content_type, body };
+        let answer = HttpAnswer::Response { status, retry_after, content_type, headers: Vec::new(), body };
         resting(&answered(&hold.slip, answer, now_ms)).release_after_ms
     };
     assert_eq!(asked(200, "20", NOW_MS), Some(20_000));
@@ -267,4 +272,68 @@ fn a_parked_step_is_called_again_and_its_late_callback_still_counts() {
     let hold = resting(&answered(&ship(), answer(202, &json!({ "id": 7 })), NOW_MS));
     let parked = resting(&advance(&flow, &hold.slip, classify(&flow, &hold.slip, answer(404, &Value::Null), 0), 0));
     assert_eq!(call(&parked.slip).method, "POST");
+}
+
+/// A service that answers 202, says where its work is found and when to look, and takes no call twice.
+const LINKED: &str = r#"
+flow: linked
+steps:
+  - id: print
+    http: { method: POST, url: "{{ env.A }}/v1/prints?fast=1", body: {} }
+    poll: { url: "{{ response.headers.location }}", until: "{{ response.status == 200 }}" }
+    compensate: { http: { method: DELETE, url: "{{ env.A }}/v1/prints" } }
+"#;
+
+fn linked(location: &str, retry_after: Option<&str>) -> HttpAnswer {
+    HttpAnswer::Response {
+        status: 202,
+        retry_after: retry_after.map(str::to_owned),
+        content_type: None,
+        headers: vec![("location", location.to_owned())],
+        body: Vec::new(),
+    }
+}
+
+/// The decision once the work was accepted with this link.
+fn accepted_at(location: &str, retry_after: Option<&str>) -> Decision {
+    let flow = flow(LINKED);
+    let at = slip_at(&flow, "print");
+    let outcome = poll_host(&flow, &at, classify(&flow, &at, linked(location, retry_after), NOW_MS), &worker());
+    advance(&flow, &at, outcome, NOW_MS)
+}
+
+#[test]
+fn a_poll_follows_the_link_of_the_answer_and_tells_of_its_host() {
+    let flow = flow(LINKED);
+    let decision = accepted_at("/v1/prints/7", Some("20"));
+    let hold = resting(&decision);
+    assert_eq!(hold.release_after_ms, Some(20_000), "it says itself when to look");
+    let told = decision.events[0].data.as_ref().unwrap();
+    assert_eq!(told, &json!({ "poll": { "host": "a", "timeout_ms": 3_600_000 } }));
+    let view = crate::view::JobView::from_event(0, &decision.events[0]);
+    let waits = view.steps[0].waiting_for.clone().unwrap();
+    assert_eq!((waits.poll.as_deref(), waits.until_ms), (Some("a"), Some(NOW_MS + 3_600_000)));
+    let Prepared::Http(look) = prepare(&flow, &hold.slip, &worker(), NOW_MS) else { panic!("it looks") };
+    assert_eq!((look.method.as_str(), look.url.as_str()), ("GET", "http://a/v1/prints/7"));
+    assert_eq!(resting(&accepted_at("http://a/v1/prints/7", None)).release_after_ms, Some(5_000));
+    assert_eq!(resting(&accepted_at("7", Some("0"))).release_after_ms, Some(1_000), "not without a pause");
+}
+
+#[test]
+fn a_link_that_leads_elsewhere_or_is_not_there_fails_the_step_at_once_and_it_is_undone() {
+    let long = format!("/{}", "a".repeat(3_000));
+    for (location, why) in
+        [("http://b/v1/prints/7", "another scheme, host or port"), (&long, "longer than"), ("", "empty")]
+    {
+        let decision = accepted_at(location, None);
+        assert_eq!(kinds(&decision), [EventKind::StepFailed, EventKind::JobCompensating], "{location}");
+        let data = decision.events[0].data.as_ref().unwrap();
+        assert!(data["message"].as_str().unwrap().contains(why) && data["code"] == "expression-failed", "{data}");
+        assert!(slip(&decision).done[0].uncertain);
+    }
+    let flow = flow(LINKED);
+    let at = slip_at(&flow, "print");
+    let outcome = poll_host(&flow, &at, classify(&flow, &at, answer(202, &Value::Null), NOW_MS), &worker());
+    let data = advance(&flow, &at, outcome, NOW_MS).events[0].data.clone().unwrap();
+    assert!(data["message"].as_str().unwrap().contains("`response.headers.location` is missing"), "{data}");
 }

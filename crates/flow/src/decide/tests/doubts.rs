@@ -31,7 +31,13 @@ fn without_verify() -> Definition {
 }
 
 fn answered(status: u16, body: Value) -> HttpAnswer {
-    HttpAnswer::Response { status, retry_after: None, content_type: None, body: body.to_string().into_bytes() }
+    HttpAnswer::Response {
+        status,
+        retry_after: None,
+        content_type: None,
+        headers: Vec::new(),
+        body: body.to_string().into_bytes(),
+    }
 }
 
 /// The hold that the decision makes.

@@ -51,7 +51,13 @@ fn a_downstream_is_what_the_step_says_or_else_the_host_of_its_url() {
 
 #[test]
 fn only_what_says_that_the_downstream_is_ill_counts_against_it() {
-    let response = |status| HttpAnswer::Response { status, retry_after: None, content_type: None, body: Vec::new() };
+    let response = |status| HttpAnswer::Response {
+        status,
+        retry_after: None,
+        content_type: None,
+        headers: Vec::new(),
+        body: Vec::new(),
+    };
     let answers = [
         (response(200), Told::Answered),
         (response(404), Told::Answered),
@@ -90,7 +96,10 @@ fn a_slip_that_must_not_call_rests_until_the_jobs_deadline_with_all_its_attempts
     view.apply(1, &decision.events[0]);
     assert_eq!((view.status, view.steps[0].status), (JobStatus::Waiting, StepStatus::Waiting));
     let (breaker, until_ms) = (Some("payment:8080".to_owned()), Some(NOW_MS + 3_600_000));
-    assert_eq!(view.steps[0].waiting_for, Some(WaitingFor { signal: None, breaker, limit: None, until_ms }));
+    assert_eq!(
+        view.steps[0].waiting_for,
+        Some(WaitingFor { signal: None, breaker, limit: None, poll: None, until_ms })
+    );
     let short = wait_for_downstream(&flow, &at, "default", &busy(HoldReason::Limit, Some(700)), NOW_MS);
     assert_eq!((hold(&short).reason, hold(&short).release_after_ms), (HoldReason::Limit, Some(700)));
     let forever = Slip { deadline_ms: None, ..at };

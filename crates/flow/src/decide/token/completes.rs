@@ -1,6 +1,8 @@
 //! Steps whose answer only accepts the work: the token rests until the callback comes, or between two polls.
 
-use super::{Decision, Effect, Next, StepError, Token, code};
+use serde_json::{Value, json};
+
+use super::{Decision, Effect, Next, StepError, Token, code, doubt};
 use crate::decide::completion::{Kept, Polling, in_vain, signal};
 use crate::decide::{Outcome, Rest};
 use crate::definition::Completion;
@@ -10,8 +12,9 @@ impl Token<'_> {
     /// The work was accepted: from now on it may have its effect.
     pub(in crate::decide) fn accepted_work(
         mut self,
-        response: serde_json::Value,
+        response: Value,
         retry_after_ms: Option<u64>,
+        host: Option<String>,
     ) -> Decision {
         let step = self.definition.step(&self.slip.step);
         match step.and_then(|step| step.completion()) {
@@ -24,8 +27,9 @@ impl Token<'_> {
                 let after_ms = i64::try_from(poll.timeout_ms).unwrap_or(i64::MAX);
                 let polling = Polling { response, end_ms: self.now_ms.saturating_add(after_ms) };
                 Kept { poll: Some(polling), ..Kept::of(&self.slip) }.keep_in(&mut self.slip);
-                self.slip.attempt_uncertain = true;
-                self.rest_until_look(poll.every_ms, retry_after_ms, true)
+                self.may_be_done();
+                let told = json!({ "poll": { "host": host, "timeout_ms": poll.timeout_ms } });
+                self.rest_until_look(poll.pause_ms(retry_after_ms), Some(told))
             }
             None => self.succeeded(response),
         }
@@ -36,7 +40,7 @@ impl Token<'_> {
         let poll = self.definition.step(&self.slip.step).and_then(|step| step.poll());
         let (Some(poll), Some(polling)) = (poll, Kept::of(&self.slip).poll) else { return self.unchanged() };
         if polling.end_ms > self.now_ms {
-            return self.rest_until_look(poll.every_ms, retry_after_ms, false);
+            return self.rest_until_look(poll.pause_ms(retry_after_ms), None);
         }
         match in_vain(format!("`until` did not hold within {} ms", poll.timeout_ms)) {
             Outcome::Failed { error, effect, .. } => self.failed(error, false, effect, None),
@@ -44,12 +48,12 @@ impl Token<'_> {
         }
     }
 
-    /// The pause until the next look, or until the last one. `is_news`: it is told of.
-    fn rest_until_look(self, every_ms: u64, retry_after_ms: Option<u64>, is_news: bool) -> Decision {
+    /// The pause until the next look, or until the last one. `told`: of the poll, as it begins.
+    fn rest_until_look(self, pause_ms: u64, told: Option<Value>) -> Decision {
         let end_ms = Kept::of(&self.slip).poll.map_or(self.now_ms, |polling| polling.end_ms);
         let left_ms = u64::try_from(end_ms.saturating_sub(self.now_ms)).unwrap_or_default();
-        let after_ms = every_ms.max(retry_after_ms.unwrap_or_default()).min(left_ms);
-        self.lie_down(Rest { release_after_ms: Some(after_ms), signal: None }, is_news)
+        let is_news = told.is_some();
+        self.lie_down(Rest { release_after_ms: Some(pause_ms.min(left_ms)), signal: None }, is_news, told)
     }
 
     fn wait_for_callback(mut self, is_known: bool) -> Decision {
@@ -57,9 +61,38 @@ impl Token<'_> {
             self.definition.step(&self.slip.step).and_then(|step| step.callback()).map(|callback| callback.timeout_ms);
         let is_known = is_known || (self.slip.released.is_some() && Kept::of(&self.slip).is_known);
         Kept { is_known, ..Kept::of(&self.slip) }.keep_in(&mut self.slip);
-        self.slip.attempt_uncertain = true;
+        self.may_be_done();
         let signal = Some(signal(&self.slip));
-        self.lie_down(Rest { release_after_ms: timeout_ms, signal }, true)
+        self.lie_down(Rest { release_after_ms: timeout_ms, signal }, true, None)
+    }
+
+    /// From now on the step may have had its effect.
+    fn may_be_done(&mut self) {
+        self.slip.attempt_uncertain = true;
+        if self.definition.step(&self.slip.step).is_some_and(|step| !step.is_idempotent()) {
+            self.slip = doubt::begun(self.slip.clone());
+        }
+    }
+
+    /// How long the work of a call that may have been accepted was waited for, in milliseconds.
+    pub(super) fn waited_ms(&self) -> u64 {
+        let was_in_vain = self.slip.released.as_ref().is_some_and(|released| released.by == ReleasedBy::Time);
+        match self.definition.step(&self.slip.step).and_then(|step| step.completion()) {
+            Some(Completion::Callback(callback)) if was_in_vain => callback.timeout_ms,
+            Some(Completion::Poll(poll)) => Kept::of(&self.slip).poll.map_or(0, |polling| {
+                let left_ms = u64::try_from(polling.end_ms.saturating_sub(self.now_ms)).unwrap_or_default();
+                poll.timeout_ms.saturating_sub(left_ms)
+            }),
+            Some(Completion::Callback(_)) | None => 0,
+        }
+    }
+
+    /// The next call is told another address: no callback of an earlier one ends it.
+    pub(super) fn begin_round(&mut self) {
+        if self.definition.step(&self.slip.step).is_some_and(|step| step.callback().is_some()) {
+            let kept = Kept::of(&self.slip);
+            Kept { round: kept.round.saturating_add(1), is_known: false, ..kept }.keep_in(&mut self.slip);
+        }
     }
 
     /// Takes in what a callback of failure, or its absence, says of the attempts so far. The next attempt belongs to
@@ -73,6 +106,9 @@ impl Token<'_> {
             self.slip.attempt_uncertain &= !kept.is_known;
             let round = kept.round.saturating_add(u32::from(retryable));
             Kept { round, is_known: false, ..kept }.keep_in(&mut self.slip);
+            if !self.slip.attempt_uncertain {
+                self.slip = doubt::cleared(self.slip.clone());
+            }
         }
     }
 

@@ -38,13 +38,15 @@ impl Token<'_> {
             self.tell_of_failed_step(&failure, attempts);
             return self.park(&failure, NextVisit::Same);
         };
+        // A wait for its end in vain is part of the time within which the call may have its effect.
+        let settle_ms = step.settle_ms().saturating_sub(self.waited_ms());
         self.slip.attempt = attempts;
         self.slip.released = None;
+        self.forget_work(false);
         let told = Failure {
             message: format!("{}; `verify` is asked whether it was done", failure.message),
             ..failure.clone()
         };
-        let settle_ms = step.settle_ms();
         let settled = time_left_ms(settle_ms, &self.slip, self.now_ms) == settle_ms;
         Doubt { failure, retryable, asked: 0, settled }.note(&mut self.slip);
         // An operator cannot cut this rest short.
@@ -58,6 +60,7 @@ impl Token<'_> {
         let step = self.definition.step(&self.slip.step);
         let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
         self.slip = doubt::cleared(self.slip);
+        self.begin_round();
         let Failure { code, message, status, attempts, .. } = doubt.failure;
         let error = StepError { code, message, status };
         if let Some(error) = self.expired(&error, doubt.retryable) {

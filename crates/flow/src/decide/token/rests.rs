@@ -1,5 +1,7 @@
 //! Steps that rest: the token lies still until a time, or until a signal comes.
 
+use serde_json::Value;
+
 use super::{Decision, Effect, EventKind, HoldReason, JobEvent, JobStatus, Next, StepError, Token, code};
 use crate::decide::Rest;
 use crate::definition::OnTimeout;
@@ -39,11 +41,11 @@ impl Token<'_> {
     /// Lays the token to rest. Its slip says already what its time means: whoever releases it then sends it on as it
     /// is.
     pub(in crate::decide) fn rests(self, rest: Rest) -> Decision {
-        self.lie_down(rest, true)
+        self.lie_down(rest, true, None)
     }
 
-    /// `is_news`: an event tells of it.
-    pub(super) fn lie_down(mut self, rest: Rest, is_news: bool) -> Decision {
+    /// `is_news`: an event tells of it, with this data.
+    pub(super) fn lie_down(mut self, rest: Rest, is_news: bool, data: Option<Value>) -> Decision {
         let Rest { release_after_ms, signal } = rest;
         let left_ms = self
             .slip
@@ -66,6 +68,7 @@ impl Token<'_> {
                 reason: Some(reason),
                 signal: signal.clone(),
                 next_attempt_after_ms: after_ms,
+                data,
                 ..self.step_event(EventKind::StepWaiting, JobStatus::Waiting, 0)
             });
         }

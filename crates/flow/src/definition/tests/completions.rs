@@ -20,6 +20,7 @@ fn a_step_ends_by_its_callback_or_by_its_poll() {
     for (step, problems) in [
         (format!("{TOLD}    callback: {{ timeout: 1h }}\n"), vec![]),
         (format!("{PLAIN}{poll}"), vec![]),
+        (format!("{PLAIN}{poll}    idempotent: false\n"), vec![]),
         (format!("{PLAIN}    callback: {{ timeout: 1h }}\n"), vec!["5: the request does not tell where to call back"]),
         (format!("{TOLD}    callback: {{}}\n"), vec!["5: `callback` has no `timeout`"]),
         (TOLD.to_owned(), vec!["4: `callback` is not known here: only the request of a step with `callback` has it"]),
@@ -48,19 +49,25 @@ fn a_step_ends_by_its_callback_or_by_its_poll() {
 #[test]
 fn a_poll_says_how_often_until_what_and_for_how_long() {
     for (poll, problem) in [
-        ("url: 'http://x', until: '{{ true }}', timeout: 1h", "`poll` has no `every`"),
         ("url: 'http://x', every: 99ms, until: '{{ true }}', timeout: 1h", "`every`: `99ms` is not a duration"),
         ("url: 'http://x', every: 1s, until: 'done', timeout: 1h", "`until` is not an expression"),
         ("url: 'http://x', every: 1s, until: '{{ response.stat }}', timeout: 1h", "`response` has no `stat`"),
         ("url: 'http://x', every: 1s, until: '{{ env.A }}', timeout: 1h", "`env` is not known here"),
-        (
-            "url: '{{ response.body.url }}', every: 1s, until: '{{ true }}', timeout: 1h",
-            "the base of a URL may come only from",
-        ),
-        ("url: 'http://x', every: 1s, until: '{{ true }}'", "`poll` has no `timeout`"),
+        ("url: '{{ response.body.url }}/x', until: '{{ true }}'", "the base of a URL may come only from"),
+        ("url: '{{ input.url }}', until: '{{ true }}'", "the base of a URL may come only from"),
+        ("url: '{{ response.headers.locatoin }}', until: '{{ true }}'", "`response.headers` has no `locatoin`"),
+        ("url: '{{ response.headers }}', until: '{{ true }}'", "`response.headers` must be followed by a field"),
+        ("url: 'http://x', until: '{{ response.headers.location }}'", "`response` has no `headers`"),
     ] {
         let found = told(&format!("{PLAIN}    poll: {{ {poll} }}\n"));
         assert!(found.len() == 1 && found[0].contains(problem), "{poll}: {found:?}");
+    }
+    for poll in [
+        "url: '{{ response.headers.location }}', until: '{{ response.status == 200 }}'",
+        "url: '{{ response.body.links.self }}', every: 1s, until: '{{ true }}', timeout: 1h",
+        "url: '{{ env.A }}/x', until: '{{ true }}', headers: { x: '{{ response.headers.operation_location }}' }",
+    ] {
+        assert_eq!(told(&format!("{PLAIN}    poll: {{ {poll} }}\n")), Vec::<String>::new(), "{poll}");
     }
 }
 
