@@ -52,7 +52,7 @@ fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i6
         slip: Some(slip),
         step: Some(step),
         env: None,
-        more: Some(("response", &response)),
+        more: &[("response", &response)],
     };
     Some(match verify.done_when.render(&Evaluation::new(scope)) {
         Ok(Value::Bool(true)) => Outcome::Succeeded { output: body },
