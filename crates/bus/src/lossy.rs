@@ -125,7 +125,10 @@ mod tests {
         let dropped = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&dropped);
         let settings = Settings::new("127.0.0.1:1", "");
-        let producer = LossyProducer::new(&settings, move || drop(counted.fetch_add(1, Ordering::Relaxed))).unwrap();
+        let lost = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        let producer = LossyProducer::new(&settings, lost).unwrap();
         let record = Record { topic: "t".to_owned(), value: Some(b"v".to_vec()), ..Record::default() };
         let room: usize = QUEUE_RECORDS_MAX.parse().unwrap();
         for _ in 0..room + 7 {

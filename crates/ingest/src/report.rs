@@ -219,13 +219,13 @@ mod tests {
         assert_eq!(read(r#"{"percent":100,"message":" a\nb ","more":1}"#), Ok((Some(100), Some("a b".to_owned()))));
         assert_eq!(read(r#"{"percent":null,"message":"m"}"#), Ok((None, Some("m".to_owned()))));
         for (body, pointer) in [
-            (r#"{"percent":101}"#, "/percent"),
-            (r#"{"percent":-1}"#, "/percent"),
-            (r#"{"percent":"30"}"#, "/percent"),
-            (r#"{"message":1,"percent":1}"#, "/message"),
-            ("{}", ""),
-            ("[1]", ""),
-            ("7", ""),
+            (r#"{"percent":101}"#, "#/percent"),
+            (r#"{"percent":-1}"#, "#/percent"),
+            (r#"{"percent":"30"}"#, "#/percent"),
+            (r#"{"message":1,"percent":1}"#, "#/message"),
+            ("{}", "#"),
+            ("[1]", "#"),
+            ("7", "#"),
         ] {
             assert_eq!(read(body), Err((Kind::SchemaViolation, pointer.into())), "{body}");
         }

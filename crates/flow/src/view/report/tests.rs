@@ -59,7 +59,9 @@ impl Run {
         let mut events = self.events.iter().zip(0..);
         let (first, cursor) = events.next().unwrap();
         let mut view = JobView::from_event(cursor, first);
-        events.for_each(|(event, cursor)| drop(view.apply(cursor, event)));
+        for (event, cursor) in events {
+            assert!(view.apply(cursor, event));
+        }
         let taken = reports.iter().map(|report| view.add_report(self.events.iter(), report)).collect();
         (view, taken)
     }
