@@ -64,6 +64,8 @@ pub struct Status {
     pub created_at: String,
     pub updated_at: String,
     #[serde(default)]
+    pub progress: Progress,
+    #[serde(default)]
     pub steps: Vec<Step>,
     pub result: Option<Value>,
     pub error: Option<Failure>,
@@ -95,6 +97,27 @@ pub struct Step {
     pub status: String,
     pub attempts: u32,
     pub waiting_for: Option<WaitingFor>,
+    /// What it tells of itself while it is under way.
+    pub progress: Option<StepProgress>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct Progress {
+    pub done: u32,
+    pub total: u32,
+    pub percent: u8,
+    /// What the step under way tells of itself.
+    pub message: Option<String>,
+}
+
+/// What a step tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct StepProgress {
+    pub percent: Option<u8>,
+    pub message: Option<String>,
 }
 
 /// The end of a step's rest: its time, or its signal, breaker or limit, whichever comes first.

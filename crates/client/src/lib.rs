@@ -35,7 +35,7 @@ use url::form_urlencoded::Serializer;
 pub use breakers::{Breaker, BreakerOrder};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
-pub use job::{CancelWish, Event, Events, Failure, JobState, Status, Step, WaitingFor};
+pub use job::{CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, WaitingFor};
 pub use jobs::{JobChoice, Jobs, ListedJob};
 
 /// The time limit of one request.

@@ -9,6 +9,10 @@ use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::TokenId;
 use crate::slip::{Failure, HoldReason, Phase};
 
+mod report;
+
+pub use report::{Begun, Report, Reported};
+
 /// The status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepStatus {
@@ -53,6 +57,8 @@ pub struct StepView {
     pub waiting_for: Option<WaitingFor>,
     /// Whoever decided about it.
     pub decided_by: Option<String>,
+    /// What it tells of itself while it is under way; see [`JobView::add_report`].
+    pub reported: Option<Reported>,
 }
 
 /// The end of a rest: its time, or its signal, breaker or limit, whichever comes first.
@@ -95,7 +101,7 @@ pub struct Progress {
     pub done: u32,
     /// Steps of the flow.
     pub total: u32,
-    /// `done` of `total`, 0 to 100.
+    /// `done` of `total`, with the part of the step under way that is done, 0 to 100.
     pub percent: u8,
 }
 
@@ -186,7 +192,8 @@ impl JobView {
     pub fn progress(&self) -> Progress {
         let over = |step: &&StepView| matches!(step.status, StepStatus::Succeeded | StepStatus::Skipped);
         let done = u32::try_from(self.steps.iter().filter(over).count()).unwrap_or(u32::MAX);
-        let percent = u64::from(done) * 100 / u64::from(self.steps_total.max(1));
+        let reported: u64 = self.steps.iter().filter(|step| !over(step)).map(StepView::reported_percent).sum();
+        let percent = (u64::from(done) * 100 + reported) / u64::from(self.steps_total.max(1));
         Progress { done, total: self.steps_total, percent: u8::try_from(percent.min(100)).unwrap_or(100) }
     }
 
@@ -355,6 +362,7 @@ impl StepView {
             running: None,
             waiting_for: None,
             decided_by: None,
+            reported: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use flow::definition::Definition;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Failure;
-use flow::view::{Compensation, JobView, StepView};
+use flow::view::{Compensation, JobView, Reported, StepView};
 use serde_json::{Map, Value, json};
 use store::cancels::CancelWish;
 use web::problem::{Kind, Problem};
@@ -89,6 +89,9 @@ pub(crate) fn status(
         "correlation_id": view.correlation_id,
         "links": links(prefix, view.job),
     });
+    if let Some(message) = view.message() {
+        body["progress"]["message"] = message.into();
+    }
     let mut put = |name: &str, value: Option<Value>| {
         if let (Some(value), Some(map)) = (value, body.as_object_mut()) {
             map.insert(name.to_owned(), value);
@@ -140,6 +143,12 @@ fn step(step: &StepView) -> Value {
             }
         }
         body.insert("waiting_for".to_owned(), rest);
+    }
+    if let Some(Reported { percent, message }) = &step.reported {
+        let mut progress = Map::new();
+        progress.extend(percent.map(|percent| ("percent".to_owned(), percent.into())));
+        progress.extend(message.as_deref().map(|message| ("message".to_owned(), message.into())));
+        body.insert("progress".to_owned(), progress.into());
     }
     if let Some(by) = &step.decided_by {
         body.insert("decided_by".to_owned(), by.as_str().into());

@@ -49,9 +49,11 @@ mod job_lookup;
 mod list_jobs;
 pub mod openapi;
 mod plan;
+mod progress;
 mod projected;
 mod query;
 mod recent;
+mod report;
 mod result;
 mod retry;
 mod signal;
@@ -65,8 +67,10 @@ use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
 use crate::plan::Planner;
+use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
+use crate::report::ReportsOut;
 use crate::state::Api;
 
 /// Kafka may delay a fetch on the events topic by this time. A status may lag behind as much at low load.
@@ -137,6 +141,8 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     let api = Arc::new(Api {
         recent: RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX),
         projected: Projected::default(),
+        reports: Reports::default(),
+        reports_out: ReportsOut::new(&settings.bus)?,
         config: settings.config.clone(),
         public_url: PublicUrl::new(&settings.public_url),
         callback_secrets: settings.callback_secrets.clone(),
@@ -230,7 +236,12 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         until.run_until_cancelled(following).await;
         Ok(())
     });
-    tasks.spawn("events tail", watch_events(tail, api.recent.clone(), shutdown.clone()));
+    let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
+    tasks.spawn("progress tail", async move {
+        let tools = (&of_api.reader, &of_api.ids);
+        progress::follow(&of_api.reports, tools, (&bus, &topics.progress()), &until).await
+    });
+    tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
     tasks.join().await
 }
@@ -273,9 +284,14 @@ fn learn(catalog: &Catalog, record: &Inbound) {
     }
 }
 
-async fn watch_events(mut tail: Tail, recent: RecentJobs, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
-        records.into_iter().for_each(|record| recent.saw(record));
+        for record in records {
+            if let Some(job) = recent::ended(&record) {
+                api.reports.forget(job);
+            }
+            api.recent.saw(record);
+        }
     }
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
 }

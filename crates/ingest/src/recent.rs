@@ -104,8 +104,7 @@ impl RecentJobs {
 
     /// Takes in one event from the tail. A record without a job in its key is ignored.
     pub(crate) fn saw(&self, record: Inbound) {
-        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-        let Some(job) = key.and_then(|key| key.parse().ok()) else { return };
+        let Some(job) = job_of(&record) else { return };
         let mut seen = self.seen.lock();
         let seen = &mut *seen;
         let recent = match seen.jobs.entry(job) {
@@ -143,6 +142,17 @@ impl RecentJobs {
         let forgotten = seen.forgotten.get(&job).map(|(_, cursor)| *cursor);
         Known { job: seen.jobs.get(&job).cloned(), forgotten, floors: Arc::clone(&seen.floors) }
     }
+}
+
+fn job_of(record: &Inbound) -> Option<JobId> {
+    std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
+}
+
+/// The job whose last event this is, as its header tells.
+pub(crate) fn ended(record: &Inbound) -> Option<JobId> {
+    let kind = record.header_text(header::CE_TYPE)?;
+    let ends = [EventKind::JobSucceeded, EventKind::JobFailed, EventKind::JobCancelled];
+    ends.iter().any(|end| end.as_str() == kind).then(|| job_of(record)).flatten()
 }
 
 impl RecentJob {

@@ -14,8 +14,10 @@ use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::plan::Planner;
+use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
+use crate::report::ReportsOut;
 
 pub(crate) struct Api {
     pub(crate) config: Config,
@@ -33,6 +35,10 @@ pub(crate) struct Api {
     pub(crate) cancels: Cancels,
     pub(crate) recent: RecentJobs,
     pub(crate) projected: Projected,
+    /// What steps under way tell of themselves.
+    pub(crate) reports: Reports,
+    /// The way of services' reports to Kafka.
+    pub(crate) reports_out: ReportsOut,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
     /// The room of the broker in this process (`meanwhile dev`); none with a real Kafka, which keeps unread records.

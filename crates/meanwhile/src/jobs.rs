@@ -96,8 +96,9 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
         return Ok(code(follow(&client, &args.job).await?));
     }
     let (status, events) = look(&client, &args.job, None).await.map_err(explained)?;
-    let timeline = Timeline::new(&status);
+    let mut timeline = Timeline::new(&status);
     timeline.print_new(&events);
+    timeline.print_progress(&status, &events);
     timeline.print_end(&status);
     Ok(ExitCode::SUCCESS)
 }
@@ -134,6 +135,7 @@ async fn follow(client: &Client, job: &str) -> anyhow::Result<JobState> {
         failures = 0;
         let timeline = timeline.get_or_insert_with(|| Timeline::new(&status));
         timeline.print_new(&events);
+        timeline.print_progress(&status, &events);
         after = events.next.or(after);
         // The status is read before the events, so the events are at least as far.
         if status.status.is_at_rest() {

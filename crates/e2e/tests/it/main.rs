@@ -32,6 +32,7 @@ mod missing_queue;
 mod outcomes;
 mod pauses;
 mod polling;
+mod progress;
 mod proxies;
 mod rebalances;
 mod redrive_trace;

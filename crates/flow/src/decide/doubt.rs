@@ -142,7 +142,7 @@ pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i
     };
     let key = slip.idempotency_key();
     let timeout_ms = time_left_ms(verify.timeout_ms, slip, now_ms);
-    let evaluation = Evaluation::new(request::scope(slip, &key, env, None));
+    let evaluation = Evaluation::new(request::scope(slip, &key, env, &[]));
     let request = verify.http.url.render(&evaluation).and_then(|url| {
         let headers = request::headers(&verify.http.headers, &evaluation)?;
         let method = verify.http.method.clone();

@@ -336,7 +336,7 @@ impl<'a> Token<'a> {
     }
 
     fn render(&self, template: &Template) -> Result<Value, ExpressionError> {
-        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, more: None };
+        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, more: &[] };
         template.render(&Evaluation::new(scope))
     }
 

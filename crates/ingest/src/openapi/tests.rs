@@ -52,6 +52,8 @@ fn router() -> Router {
         cancels: crate::cancels::Cancels::default(),
         recent: RecentJobs::new(1, 1),
         projected: crate::projected::Projected::default(),
+        reports: crate::progress::Reports::default(),
+        reports_out: crate::report::ReportsOut::new(&bus::Settings::new("127.0.0.1:1", "")).unwrap(),
         pool,
         readiness: readiness.clone(),
         planner: OnceLock::new(),

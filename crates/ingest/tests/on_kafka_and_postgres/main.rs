@@ -16,6 +16,7 @@ mod faults;
 mod keys;
 mod list_jobs;
 mod metrics;
+mod progress;
 mod refuse;
 mod retire;
 mod retry;

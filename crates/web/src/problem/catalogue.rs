@@ -66,6 +66,8 @@ catalogue! {
         "Check the name: the detail lists the signals of the flow."
     UnknownCallback 404 "unknown-callback" "There is no such callback"
         "Call exactly the address that the step's request gave, and as long as the job runs."
+    UnknownProgress 404 "unknown-progress" "There is no such address for progress"
+        "Use exactly the address that the step's request gave, and as long as the job runs."
     NotFinished 404 "not-finished" "The job has no result yet"
         "Ask again after the time in `Retry-After`."
     MethodNotAllowed 405 "method-not-allowed" "This address does not take this method"
