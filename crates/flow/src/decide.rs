@@ -30,6 +30,7 @@ mod request;
 mod rest;
 mod time_left;
 mod token;
+mod verdict;
 mod words;
 
 pub use call::prepare;
@@ -41,6 +42,7 @@ pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };
 pub use time_left::begin_time;
+pub use verdict::{Said, VERDICTS, Verdict, awaits_verdict, ruled};
 
 /// A job to be started.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
 //! that take long), `workers` (the workers that make them, and their loss), `breaker` and `breakers` (downstreams that
-//! are not to be called), `later` (records of later versions), `figures` (metrics of waiting work).
+//! are not to be called), `later` (records of later versions), `stuck` (jobs that stand still), `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,7 @@ mod letters;
 mod release;
 mod resume;
 mod signals;
+mod stuck;
 mod take_in;
 mod trace;
 mod upkeep;
@@ -44,6 +45,7 @@ mod workers;
 use crate::apply::{OfBreakers, Orchestrator};
 use crate::breakers::{Keeper, Teller};
 use crate::figures::Queues;
+use crate::stuck::Search;
 use crate::take_in::TakeIn;
 use crate::upkeep::Upkeep;
 use crate::workers::Watch;
@@ -127,6 +129,18 @@ async fn take_in(
         check_every,
         readiness: readiness.clone(),
     };
+    let stuck_after = Duration::from_millis(settings.config.stuck_after_ms);
+    let search = Search {
+        pool: pool.clone(),
+        admin: Admin::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?,
+        backlog: Search::backlog(&settings.bus, writer.topics.prefix()).context("KAFKA_BROKERS cannot be used")?,
+        writer: writer.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        stuck_after,
+        readiness: readiness.clone(),
+        queues: tokio::sync::Mutex::default(),
+    };
     let watch = Watch {
         pool: pool.clone(),
         writer: writer.clone(),
@@ -140,6 +154,7 @@ async fn take_in(
         take_in: TakeIn { writer: writer.clone(), reader: reader.clone(), clock: clock.clone() },
         hold_came: Arc::clone(&hold_came),
         worker_lost: Arc::clone(&watch.worker_lost),
+        stuck_after,
         breakers: OfBreakers { teller: teller.clone(), config: breakers, changed: Arc::clone(&keeper.changed) },
     };
     let leaving = shutdown.child_token();
@@ -149,7 +164,13 @@ async fn take_in(
         outcome
     };
     let tokens = follow(inbox().telling_of_offsets_as("offsets of waits"), tokens);
-    let watching = async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving)) };
+    let searching = async {
+        if !stuck_after.is_zero() {
+            stuck::run(&search, &leaving).await;
+        }
+    };
+    let watching =
+        async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving), searching) };
     let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
     tokens.context("following waits").and(told.context("following events and dead letters"))
 }

@@ -140,6 +140,8 @@ impl TestSystemBuilder {
             ("MEANWHILE__TOPICS__PREFIX".to_owned(), prefix.clone()),
             // The invariant is read back from all slips, those that are done with too.
             ("MEANWHILE__WORKERS__TRIM_INTERVAL_MS".to_owned(), "0".to_owned()),
+            // Far shorter than faults last: none of them may make a job look stuck.
+            ("MEANWHILE__ORCHESTRATOR__STUCK_AFTER_MS".to_owned(), "1000".to_owned()),
         ];
         variables.extend(self.variables);
         let mut system = TestSystem {
