@@ -125,8 +125,8 @@ impl Client {
         self.accepted(self.http.post(format!("{}/v1/jobs/{job}/retry", self.url)), key).await
     }
 
-    /// Says how a step has ended at which a job is parked because nobody knows: it was done, with this output (JSON), or
-    /// it was not. The job goes on as if the service had said so.
+    /// Says how the step has ended at which a job is parked because nobody knows: it was done, with this output (JSON),
+    /// or it was not. The job goes on as if the service had said so.
     ///
     /// # Errors
     /// [`Error::Problem`] when the job is not parked at such a step. Otherwise as [`Client::submit`].

@@ -326,7 +326,12 @@ mod tests {
         }
         let other = Signal {
             name: "cancel".to_owned(),
-            ..Signal::from(Resume { token: TokenId { job, branch: String::new(), hop: 1 }, tenant, verdict: None, at_ms: 1 })
+            ..Signal::from(Resume {
+                token: TokenId { job, branch: String::new(), hop: 1 },
+                tenant,
+                verdict: None,
+                at_ms: 1,
+            })
         };
         assert_eq!((other.as_cancel(), other.requires()), (None, Some(SIGNALS)));
     }

@@ -205,8 +205,9 @@ pub struct JobEvent {
     /// `job.succeeded`: the result. `step.running`: `{worker, since_ms}`, who runs it, and since when in milliseconds
     /// since the Unix epoch. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
     /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`; those of a step and `job.parked`
-    /// with the worker's `attempt_log`, if attempts were made. `job.stuck`: `{silent_since_ms, cursor}`, the time and the
-    /// cursor of the last event before. Otherwise none.
+    /// with the worker's `attempt_log`, if attempts were made. `job.stuck`: `{silent_since_ms, cursor}`, the time and
+    /// the cursor of the last event before. `job.resumed`: `{outcome}`, where an operator says how its step has ended.
+    /// Otherwise none.
     pub data: Option<Value>,
     /// The reason for which the token rests (`step.waiting`).
     pub reason: Option<HoldReason>,

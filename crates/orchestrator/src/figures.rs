@@ -166,7 +166,15 @@ mod tests {
     use super::*;
 
     fn waiting(topic: &str, partition: i32, records: u64, oldest_ms: Option<i64>, metadata: String) -> Waiting {
-        Waiting { place: TopicPartition::new(topic, partition), offset: 10, metadata, end: 20, records, first: None, oldest_ms }
+        Waiting {
+            place: TopicPartition::new(topic, partition),
+            offset: 10,
+            metadata,
+            end: 20,
+            records,
+            first: None,
+            oldest_ms,
+        }
     }
 
     #[test]

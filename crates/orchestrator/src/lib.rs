@@ -169,8 +169,7 @@ async fn take_in(
             stuck::run(&search, &leaving).await;
         }
     };
-    let watching =
-        async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving), searching) };
+    let watching = async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving), searching) };
     let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
     tokens.context("following waits").and(told.context("following events and dead letters"))
 }

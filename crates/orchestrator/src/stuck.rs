@@ -174,7 +174,8 @@ impl Search {
         let places: Vec<TopicPartition> = ends.keys().cloned().collect();
         let next = positions(&self.pool, &places).await?;
         let behind = places.into_iter().zip(next).map(|(place, next)| (place, next.unwrap_or(0)));
-        let behind: BTreeMap<_, _> = behind.filter(|(place, next)| ends.get(place).is_some_and(|end| next < end)).collect();
+        let behind: BTreeMap<_, _> =
+            behind.filter(|(place, next)| ends.get(place).is_some_and(|end| next < end)).collect();
         if behind.is_empty() {
             return Ok(true);
         }

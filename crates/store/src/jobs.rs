@@ -206,11 +206,8 @@ const NOT_STUCK: i64 = -1;
 
 /// Of each update that only tells that its job is stuck, since when it is, in milliseconds since the Unix epoch.
 async fn stuck_since(tx: &mut Tx, updates: &[Update<'_>]) -> Result<Vec<Option<i64>>, Error> {
-    let told: Vec<Uuid> = updates
-        .iter()
-        .filter(|update| update.stuck_at.is_some())
-        .map(|update| update.last.event.job.uuid())
-        .collect();
+    let told: Vec<Uuid> =
+        updates.iter().filter(|update| update.stuck_at.is_some()).map(|update| update.last.event.job.uuid()).collect();
     if told.is_empty() {
         return Ok(vec![None; updates.len()]);
     }

@@ -11,7 +11,8 @@ use test_kit::{Ground, TEST_TRACE, eventually, sample_event, sample_job, sample_
 use crate::stage::{PATIENCE, Running, start_with, stored, until, until_taken_in};
 
 const ECHOES: &str = "select count(*) from outbox.messages where topic like '%.cancels'";
-const STUCK: &str = "select coalesce(string_agg(job::text, ','), '') from orchestrator.jobs where stuck_since is not null";
+const STUCK: &str =
+    "select coalesce(string_agg(job::text, ','), '') from orchestrator.jobs where stuck_since is not null";
 
 fn start(ground: &Ground) -> Running {
     start_with(ground, |config| config.stuck_after_ms = 1_000)

@@ -146,7 +146,10 @@ async fn acceptance_and_projection_come_in_one_answer() {
 /// The word that the job stands still at this cursor.
 fn stuck(cursor: i64, job: JobId, at: i64) -> ObservedEvent {
     let last = event(job, EventKind::StepSucceeded, JobStatus::Running, 5);
-    ObservedEvent { event: last.stuck(JobStatus::Running, at, 1_700_000_009_000), ..seen(cursor, job, EventKind::JobStuck, JobStatus::Running, 5) }
+    ObservedEvent {
+        event: last.stuck(JobStatus::Running, at, 1_700_000_009_000),
+        ..seen(cursor, job, EventKind::JobStuck, JobStatus::Running, 5)
+    }
 }
 
 #[tokio::test]
@@ -159,7 +162,8 @@ async fn a_job_is_stuck_from_the_word_that_says_so_to_its_next_event_and_never_i
              from orchestrator.jobs where job = '{}'",
             job.uuid()
         );
-        let row: String = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut database.superuser().await).await.unwrap();
+        let row: String =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut database.superuser().await).await.unwrap();
         row.replace(".000000", "")
     };
     let (one, other, ended) = (job(), job(), job());

@@ -335,7 +335,8 @@ fn a_cancel_comes_before_a_verdict_and_words_that_are_none_count_for_nothing() {
     let back = advance(&flow, &slip, Outcome::Cancelled, NOW_MS);
     let Next::Step { slip: undo, .. } = back.next else { panic!("{back:?}") };
     assert_eq!((undo.step.as_str(), undo.phase, undo.requires), ("charge", Phase::Undo, vec![]));
-    for payload in [json!(null), json!({ "outcome": "done", "by": "a" }), json!({ "outcome": "succeeded", "by": "a" })] {
+    for payload in [json!(null), json!({ "outcome": "done", "by": "a" }), json!({ "outcome": "succeeded", "by": "a" })]
+    {
         assert_eq!(Verdict::from_json(&payload), None, "{payload}");
     }
     for said in [Said::Failed, Said::Succeeded(json!(null)), Said::Succeeded(json!([1]))] {

@@ -1,10 +1,15 @@
-//! An operator's word on how a step has ended whose outcome nobody knows: the job goes on as if the service had said so.
+//! An operator's words: a parked job goes on; or a step whose outcome nobody knows has ended so, and the job goes on as
+//! if its service had said it.
 
 use serde_json::{Value, json};
 
 use super::{Effect, Outcome, StepError, code};
-use crate::event::JobEvent;
+use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::slip::{Phase, Released, ReleasedBy, Slip};
+
+/// The index of [`resumed`] among the events of its hop. A decision never has so many events (steps are limited to
+/// 100).
+pub const RESUMED_INDEX: u32 = 1_000;
 
 /// The word in [`Slip::requires`] of a slip that carries a verdict: a worker without it would make the call again.
 pub const VERDICTS: &str = "verdicts";
@@ -57,7 +62,7 @@ impl Verdict {
         Some(Self { said, by: json.get("by")?.as_str()?.to_owned() })
     }
 
-    /// The event of the token that goes on with it ([`resumed`](super::resumed)).
+    /// The event of the token that goes on with it ([`resumed`]).
     pub fn told_by(&self, resumed: JobEvent) -> JobEvent {
         JobEvent { actor: Some(self.by.clone()), data: Some(json!({ "outcome": self.said.as_str() })), ..resumed }
     }
@@ -95,4 +100,15 @@ pub fn ruled(mut parked: Slip, verdict: &Verdict) -> Slip {
         parked.requires.push(VERDICTS.to_owned());
     }
     parked
+}
+
+/// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;
+/// `steps_total` is how many steps its flow has.
+pub fn resumed(slip: &Slip, steps_total: u32, now_ms: i64) -> JobEvent {
+    let status = match slip.phase {
+        Phase::Forward => JobStatus::Running,
+        Phase::Undo => JobStatus::Compensating,
+    };
+    let event = JobEvent::about(slip, steps_total, EventKind::JobResumed, status, now_ms);
+    JobEvent { step: Some(slip.step.clone()), index: RESUMED_INDEX, ..event }
 }
