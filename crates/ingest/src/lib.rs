@@ -31,6 +31,7 @@ use web::server::Server;
 mod accept;
 mod answer;
 mod asyncapi;
+mod batch;
 mod breakers;
 mod callback;
 mod cancel;

@@ -198,6 +198,7 @@ async fn start_anew(
         trace: context.trace,
         now_ms,
         retry_of: Some(view.job),
+        start_after_ms: None,
     };
     submit_job(api, &context.caller, &definition, request).await
 }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
+use events::command::start_after_ms;
 use events::trace::TraceId;
 use flow::definition::{Definition, InputError};
 use flow::event::JobStatus;
 use flow::id::JobId;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use store::acceptances::Accepted;
 use web::caller::{Caller, Scope};
@@ -37,6 +39,7 @@ pub(crate) async fn submit_to(
     State(api): State<Arc<Api>>,
     Path(flow): Path<String>,
     Extension(context): Extension<RequestContext>,
+    start: Result<Query<Start>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -44,8 +47,25 @@ pub(crate) async fn submit_to(
     let Some(definition) = api.catalog.active(&flow) else {
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };
+    let Query(start) = start.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let body = body.map_err(|rejection| unreadable(&rejection))?;
-    submit(&api, &definition, context, &headers, &body).await
+    submit(&api, &definition, context, &headers, &body, start).await
+}
+
+/// The begin of the job, as callers write it; at once where they write nothing.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Start {
+    delay: Option<String>,
+    /// RFC 3339.
+    start_at: Option<String>,
+}
+
+impl Start {
+    fn after_ms(&self, now_ms: i64) -> Result<Option<u64>, Problem> {
+        start_after_ms(self.delay.as_deref(), self.start_at.as_deref(), now_ms)
+            .map_err(|error| Problem::new(Kind::BadRequest, format!("{error}.")))
+    }
 }
 
 /// A flow's own route, which is not known before the flow is.
@@ -64,7 +84,7 @@ pub(crate) async fn submit_by_route(
             route.note(uri.path());
             let body = axum::RequestExt::extract::<Bytes, _>(request).await;
             let body = body.map_err(|rejection| unreadable(&rejection))?;
-            submit(&api, &definition, context, &headers, &body).await
+            submit(&api, &definition, context, &headers, &body, Start::default()).await
         }
         Routed::Several(clash) => {
             let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \
@@ -99,6 +119,7 @@ async fn submit(
     context: RequestContext,
     headers: &HeaderMap,
     body: &Bytes,
+    start: Start,
 ) -> Result<Response, Problem> {
     let idempotency_key = idempotency_key(headers, api.config.idempotency_key_required)?;
     let input = parse_body(headers, body)?;
@@ -113,6 +134,7 @@ async fn submit(
         trace: context.trace,
         now_ms,
         retry_of: None,
+        start_after_ms: start.after_ms(now_ms)?,
     };
     submit_job(api, &context.caller, definition, request).await
 }
@@ -144,11 +166,13 @@ pub(crate) async fn submit_job(
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
             Ok(response)
         }
-        Accepted::Replayed { job, same_fingerprint: false } => {
-            let detail = "This Idempotency-Key was used before, for a request with another body.";
-            Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job))
-        }
+        Accepted::Replayed { job, same_fingerprint: false } => Err(key_reused(job)),
     }
+}
+
+pub(crate) fn key_reused(job: JobId) -> Problem {
+    let detail = "This Idempotency-Key was used before, for a request with another body.";
+    Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job)
 }
 
 /// The request that made a job, as far as a 202 repeats it.
@@ -204,7 +228,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Opt
     }
 }
 
-fn bad_key(error: KeyError) -> Problem {
+pub(crate) fn bad_key(error: KeyError) -> Problem {
     Problem::new(Kind::InvalidIdempotencyKey, format!("{error}."))
 }
 
@@ -248,14 +272,14 @@ pub(crate) fn violations(what: &str, errors: Vec<InputError>) -> Problem {
     Problem::new(Kind::SchemaViolation, detail).with("errors", told)
 }
 
-fn no_room(full: &bus::OverCapacity) -> Problem {
+pub(crate) fn no_room(full: &bus::OverCapacity) -> Problem {
     let remediation = "Send the same request again after the time in `Retry-After`. Where it stays like this, \
                        something stands still: mend it, restart `meanwhile dev`, or set KAFKA_BROKERS to a real Kafka.";
     let detail = format!("No new jobs for the moment: {full}.");
     Problem::new(Kind::TemporaryReducedCapacity, detail).with_remediation(remediation).retry_after_s(1)
 }
 
-fn refused(error: accept::Error) -> Problem {
+pub(crate) fn refused(error: accept::Error) -> Problem {
     match error {
         accept::Error::KeyInUse => {
             Problem::new(Kind::IdempotencyKeyInUse, "The first request with this key has not been stored yet.")
