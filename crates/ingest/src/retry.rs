@@ -2,8 +2,8 @@
 //! finished one starts anew as another job.
 //!
 //! The orchestrator owns the token of a job at rest. This file only puts a `resume` signal into the outbox. The signal
-//! names the token by its hop, so a repeated or late one has no effect. It may carry a verdict: the caller's word on how
-//! a step of unknown outcome has ended.
+//! names the token by its hop, so a repeated or late one has no effect. It may carry a verdict: the caller's word on
+//! how a step of unknown outcome has ended.
 
 use std::sync::Arc;
 

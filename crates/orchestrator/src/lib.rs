@@ -6,7 +6,8 @@
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
 //! that take long), `workers` (the workers that make them, and their loss), `breaker` and `breakers` (downstreams that
-//! are not to be called), `later` (records of later versions), `stuck` (jobs that stand still), `figures` (metrics of waiting work).
+//! are not to be called), `later` (records of later versions), `stuck` (jobs that stand still),
+//! `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,17 +131,8 @@ async fn take_in(
         readiness: readiness.clone(),
     };
     let stuck_after = Duration::from_millis(settings.config.stuck_after_ms);
-    let search = Search {
-        pool: pool.clone(),
-        admin: Admin::new(&settings.bus).context("KAFKA_BROKERS cannot be used")?,
-        backlog: Search::backlog(&settings.bus, writer.topics.prefix()).context("KAFKA_BROKERS cannot be used")?,
-        writer: writer.clone(),
-        clock: clock.clone(),
-        ids: ids.clone(),
-        stuck_after,
-        readiness: readiness.clone(),
-        queues: tokio::sync::Mutex::default(),
-    };
+    let of_search = (&settings.bus, pool.clone(), writer.clone(), (clock.clone(), ids.clone()));
+    let search = Search::new(of_search, stuck_after, &readiness).context("KAFKA_BROKERS cannot be used")?;
     let watch = Watch {
         pool: pool.clone(),
         writer: writer.clone(),
@@ -164,12 +156,9 @@ async fn take_in(
         outcome
     };
     let tokens = follow(inbox().telling_of_offsets_as("offsets of waits"), tokens);
-    let searching = async {
-        if !stuck_after.is_zero() {
-            stuck::run(&search, &leaving).await;
-        }
+    let watching = async {
+        tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving), stuck::run(&search, &leaving))
     };
-    let watching = async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving), searching) };
     let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
     tokens.context("following waits").and(told.context("following events and dead letters"))
 }

@@ -123,6 +123,6 @@ impl Resumer<'_> {
 /// The token stays where it was.
 async fn rest_again(tx: &mut Tx, taken: ReleasedToken) -> Result<(), store::Error> {
     let ReleasedToken { token, reason, record, .. } = taken;
-    tracing::warn!(job.id = %token.job, "a verdict has no effect: the outcome of the step is known, or the slip is not");
+    tracing::warn!(job.id = %token.job, "a verdict has no effect: the step's outcome is known, or the slip is not");
     insert(tx, &[NewHold::new(token, reason, record)]).await
 }

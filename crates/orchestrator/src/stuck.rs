@@ -87,9 +87,15 @@ fn has_below(waiting: &Waiting, ends: &BTreeMap<TopicPartition, i64>) -> bool {
 }
 
 impl Search {
-    /// The group whose slips are looked at.
-    pub(crate) fn backlog(bus: &bus::Settings, prefix: &str) -> Result<Backlog, bus::Error> {
-        Backlog::new(bus, &format!("{prefix}-workers"))
+    pub(crate) fn new(
+        (bus, pool, writer, (clock, ids)): (&bus::Settings, Pool, Writer, (Clock, Ids)),
+        stuck_after: Duration,
+        readiness: &Readiness,
+    ) -> Result<Self, bus::Error> {
+        let backlog = Backlog::new(bus, &format!("{}-workers", writer.topics.prefix()))?;
+        let (admin, readiness) = (Admin::new(bus)?, readiness.clone());
+        let queues = Mutex::default();
+        Ok(Self { pool, admin, backlog, writer, clock, ids, stuck_after, readiness, queues })
     }
 
     fn pause(&self) -> Duration {
@@ -99,6 +105,9 @@ impl Search {
 
 /// Runs until shutdown. No job waits for this work.
 pub(crate) async fn run(search: &Search, shutdown: &CancellationToken) {
+    if search.stuck_after.is_zero() {
+        return;
+    }
     let never = Notify::new();
     let pace =
         Pace { dependency: "postgres", readiness: &search.readiness, interval_max: search.pause(), retry: RETRY };
