@@ -111,7 +111,8 @@ pub(crate) async fn run(search: &Search, shutdown: &CancellationToken) {
     let never = Notify::new();
     let pace =
         Pace { dependency: "postgres", readiness: &search.readiness, interval_max: search.pause(), retry: RETRY };
-    when_due(pace, &never, shutdown, || search.look()).await;
+    // A look may wait for the projection; nothing is lost if it ends in between.
+    shutdown.run_until_cancelled(when_due(pace, &never, shutdown, || search.look())).await;
 }
 
 impl Search {
