@@ -73,6 +73,8 @@ pub struct Status {
     pub correlation_id: Option<String>,
     /// The finished job that this one repeats.
     pub retry_of: Option<String>,
+    /// Since when it is known to make no progress, although nothing that it waits for is known.
+    pub stuck_since: Option<String>,
     pub cancel: Option<CancelWish>,
     /// True if somebody wanted the job cancelled, and it has succeeded all the same.
     #[serde(default)]
@@ -141,6 +143,24 @@ pub struct Failure {
     pub step: String,
     pub code: String,
     pub message: String,
+}
+
+/// A caller's word on how a step has ended whose outcome nobody knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It was done, with this output.
+    Succeeded(Value),
+    /// It was not done.
+    Failed,
+}
+
+impl Verdict {
+    pub(crate) fn body(&self) -> Value {
+        match self {
+            Self::Succeeded(output) => serde_json::json!({ "outcome": "succeeded", "output": output }),
+            Self::Failed => serde_json::json!({ "outcome": "failed" }),
+        }
+    }
 }
 
 /// `GET /v1/jobs/{id}/events`

@@ -35,7 +35,7 @@ use url::form_urlencoded::Serializer;
 pub use breakers::{Breaker, BreakerOrder};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
-pub use job::{CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, WaitingFor};
+pub use job::{CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, Verdict, WaitingFor};
 pub use jobs::{JobChoice, Jobs, ListedJob};
 
 /// The time limit of one request.
@@ -123,6 +123,16 @@ impl Client {
     /// As [`Client::submit`].
     pub async fn retry(&self, job: &str, key: Option<&str>) -> Result<Accepted, Error> {
         self.accepted(self.http.post(format!("{}/v1/jobs/{job}/retry", self.url)), key).await
+    }
+
+    /// Says how the step has ended at which a job is parked because nobody knows: it was done, with this output (JSON),
+    /// or it was not. The job goes on as if the service had said so.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] when the job is not parked at such a step. Otherwise as [`Client::submit`].
+    pub async fn rule(&self, job: &str, verdict: &Verdict) -> Result<Accepted, Error> {
+        let request = self.http.post(format!("{}/v1/jobs/{job}/retry", self.url));
+        self.accepted(request.json(&verdict.body()), None).await
     }
 
     /// Sends a job a signal, for which one of its steps waits or will. `payload` is JSON. With an idempotency key, a

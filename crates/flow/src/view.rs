@@ -131,6 +131,8 @@ pub struct JobView {
     /// Its tokens that wait for a time: for another attempt, or to look again for what is missing. One that looks may
     /// have moved on since it was told of.
     pub waiting: Vec<TokenId>,
+    /// Since when it is known to be stuck, in milliseconds since the Unix epoch; none: it is not.
+    pub stuck_since_ms: Option<i64>,
 }
 
 deref_to_facts!(JobView);
@@ -168,6 +170,7 @@ impl JobView {
             error: None,
             parked: Vec::new(),
             waiting: Vec::new(),
+            stuck_since_ms: None,
         };
         view.take(event);
         view
@@ -179,7 +182,13 @@ impl JobView {
         if cursor <= self.cursor {
             return false;
         }
-        self.cursor = cursor;
+        let before = std::mem::replace(&mut self.cursor, cursor);
+        if let Some(stuck_at) = event.stuck_at() {
+            let is_stuck = stuck_at == before && !self.status.is_final();
+            self.stuck_since_ms = is_stuck.then_some(event.at_ms);
+            return true;
+        }
+        self.stuck_since_ms = None;
         // The acceptance is known already when it is first shown from Postgres and then seen on Kafka.
         let known = event.kind == EventKind::JobAccepted && self.status != JobStatus::Accepted;
         if !known && !self.status.is_final() {
@@ -237,7 +246,7 @@ impl JobView {
                     compensation.stuck = None;
                 }
             }
-            EventKind::Other(_) => {}
+            EventKind::JobStuck | EventKind::Other(_) => {}
         }
         self.status = event.status;
         self.updated_at_ms = event.at_ms;

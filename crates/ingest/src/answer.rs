@@ -101,6 +101,7 @@ pub(crate) fn status(
     put("trace_url", trace.url.as_deref().map(Value::from));
     put("retry_of", view.retry_of.map(|job| job.to_string().into()));
     put("compensation", view.compensation.as_ref().map(compensation));
+    put("stuck_since", view.stuck_since_ms.map(|since_ms| rfc3339(since_ms).into()));
     put("result", view.result.clone());
     put("error", view.error.as_ref().map(failure));
     put("cancel", cancel.map(wish));

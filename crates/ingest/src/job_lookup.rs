@@ -225,5 +225,6 @@ fn accepted(acceptance: &Acceptance) -> JobView {
         error: None,
         parked: Vec::new(),
         waiting: Vec::new(),
+        stuck_since_ms: None,
     }
 }

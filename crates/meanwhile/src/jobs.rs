@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{Client, Error, Events, JobState, Status};
+use client::{Client, Error, Events, JobState, Status, Verdict};
 
 use crate::cli::SubmitArgs;
 use crate::cli::jobs::{CancelArgs, RetryArgs, ShowArgs, SignalArgs, WatchArgs};
@@ -38,7 +38,15 @@ pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
-    let running = client.retry(&args.job, args.key.as_deref()).await.map_err(explained)?.job;
+    let verdict = match args.succeeded.as_deref().map(input).transpose()? {
+        Some(output) => Some(Verdict::Succeeded(serde_json::from_str(&output).context("--succeeded is not JSON")?)),
+        None => args.failed.then_some(Verdict::Failed),
+    };
+    let asked = match &verdict {
+        Some(verdict) => client.rule(&args.job, verdict).await,
+        None => client.retry(&args.job, args.key.as_deref()).await,
+    };
+    let running = asked.map_err(explained)?.job;
     println!("{running}");
     if !args.follow {
         return Ok(ExitCode::SUCCESS);

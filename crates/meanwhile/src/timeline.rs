@@ -113,7 +113,11 @@ impl Timeline {
             "step.compensated" => ("<", Tone::Back, format!("undone{}", attempts(event))),
             "job.compensating" => ("<", Tone::Back, "undoing what was done".to_owned()),
             "job.parked" => ("!", Tone::Wait, format!("parked: {message}")),
-            "job.resumed" => ("o", Tone::Plain, "sent on by an operator".to_owned()),
+            "job.resumed" => match (event.data["outcome"].as_str(), &event.actor) {
+                (Some(outcome), Some(by)) => ("o", Tone::Plain, format!("{by} says how it ended: {outcome}")),
+                _ => ("o", Tone::Plain, "sent on by an operator".to_owned()),
+            },
+            "job.stuck" => ("!", Tone::Bad, "no progress, although nothing that it waits for is known".to_owned()),
             "job.succeeded" => ("*", Tone::Good, "succeeded".to_owned()),
             "job.failed" => ("*", Tone::Bad, "failed; what was done is undone".to_owned()),
             "job.cancelled" => ("*", Tone::Bad, "cancelled; what was done is undone".to_owned()),

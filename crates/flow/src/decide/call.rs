@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::request::{headers, refused, scope, unevaluable};
 use super::time_left::{deadline_error, is_past, step_deadline_error, time_left_ms};
 use super::token::{Token, expression_error};
-use super::{Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, body, completion, doubt, pause};
+use super::{
+    Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, Verdict, body, completion, doubt, pause,
+};
 use crate::definition::{Action, Call, Definition, StepKind};
 use crate::expression::{Evaluation, ExpressionError, Scope};
 use crate::slip::{Phase, ReleasedBy, Slip};
@@ -18,6 +20,9 @@ use crate::slip::{Phase, ReleasedBy, Slip};
 /// A job can be parked at a step whose `when` could not be evaluated. Sent on by an operator, in a visit of its own, it
 /// is looked at again.
 pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Prepared {
+    if let Some(verdict) = Verdict::of(slip) {
+        return Prepared::Outcome(verdict.outcome());
+    }
     if slip.phase == Phase::Forward
         && slip.visit > 1
         && let Some(step) = definition.step(&slip.step)

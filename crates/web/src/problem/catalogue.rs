@@ -79,6 +79,8 @@ catalogue! {
         "Send the same request again after the time in `Retry-After`: it will get the job of the first one."
     StillRunning 409 "still-running" "The job has not ended"
         "Failed attempts are repeated automatically. Retry the job once it waits, is parked, or has ended."
+    OutcomeKnown 409 "outcome-known" "The job waits for nobody's word on how a step has ended"
+        "Only a job that is parked at a step of unknown outcome takes one. Its status tells what it waits for."
     AlreadyFinished 409 "already-finished" "The job has ended"
         "A final state stays. `POST /v1/jobs/{id}/retry` starts the work again as another job."
     AlreadySettled 409 "already-settled" "The dead letter had another end"
