@@ -24,7 +24,7 @@ use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::{JobState, as_it_was, find, stored};
 use crate::plan::JobRequest;
 use crate::state::Api;
-use crate::submit::{idempotency_key, submit_job};
+use crate::submit::{idempotency_key, store_job};
 
 /// `POST /v1/jobs/{id}/retry`
 pub(crate) async fn retry(
@@ -111,5 +111,6 @@ async fn start_anew(
         now_ms,
         retry_of: Some(view.job),
     };
-    submit_job(api, &context.caller, &definition, request).await
+    let stored = store_job(api, &context.caller, &definition, request).await?;
+    Ok(stored.answer(api, &context.caller))
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -11,29 +12,57 @@ use web::context::RequestContext;
 use web::problem::Problem;
 
 use crate::answer;
-use crate::job_lookup::{JobState, behind, find};
+use crate::job_lookup::{JobState, behind};
 use crate::state::Api;
+use crate::wait::{Asked, Until, WaitQuery, wait_query};
 
 /// Behind the cursor in an entity tag: the status says that a cancel was asked for, of which no event tells.
 const CANCEL: &str = "-cancel";
 
-/// The job's status, unless the caller has it already (`If-None-Match`).
+/// The job's status, unless the caller has it already (`If-None-Match`). A change of it can be waited for; a caller who
+/// wants no more than is needed is sent on to the result once there is one.
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path(job): Path<String>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
+    query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let job = find(&api, &context.caller, &job).await?;
+    let mut asked = Asked::of(&api, &headers, &wait_query(query)?);
+    let known = Known::of(&headers);
+    drop(headers);
+    let mut first = None;
+    let is_news = |job: &JobState| {
+        let etag = etag(job);
+        let changed = match known.is_any() {
+            // As against the state at the time of asking.
+            true => *first.get_or_insert_with(|| etag.clone()) != etag,
+            false => !known.has(&etag) && !known.is_newer(job),
+        };
+        changed || job.view.status.is_final()
+    };
+    let found = asked.until(&api, &context.caller, &job, Until::Change, is_news).await;
+    let is_over = found.as_ref().is_ok_and(|job| job.view.status.is_final());
+    if asked.preferences.minimal && is_over {
+        asked.honour("return=minimal");
+    }
+    let answer = found.and_then(|job| answer_of(&api, &job, &known, asked.preferences.minimal));
+    asked.tell(answer)
+}
+
+fn answer_of(api: &Api, job: &JobState, known: &Known, minimal: bool) -> Result<Response, Problem> {
     let view = &job.view;
-    let etag = format!("\"{}{}\"", view.cursor, if job.cancel.is_some() { CANCEL } else { "" });
-    let tags = || headers.get_all(header::IF_NONE_MATCH).iter().flat_map(tags);
-    let unchanged = tags().any(|tag| tag == etag || tag == "*");
-    if tags().filter_map(cursor).any(|known| known > view.cursor) {
+    if minimal && view.status.is_final() {
+        let result = answer::result_address(api.public_url.prefix(), view.job);
+        return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, result)]).into_response());
+    }
+    let etag = etag(job);
+    if known.is_newer(job) {
         return Err(behind(view.job));
     }
+    let unchanged = known.has(&etag) || known.0.iter().any(|tag| tag == "*");
     let mut response =
-        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { Json(document(&api, &job)).into_response() };
+        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { Json(document(api, job)).into_response() };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(header::ETAG, etag);
@@ -44,6 +73,34 @@ pub(crate) async fn show(
         headers.insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
     }
     Ok(response)
+}
+
+/// The entity tag of a job's status.
+fn etag(job: &JobState) -> String {
+    format!("\"{}{}\"", job.view.cursor, if job.cancel.is_some() { CANCEL } else { "" })
+}
+
+/// The entity tags that a caller has.
+struct Known(Vec<String>);
+
+impl Known {
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.get_all(header::IF_NONE_MATCH).iter().flat_map(tags).map(str::to_owned).collect())
+    }
+
+    /// True if the caller names no state.
+    fn is_any(&self) -> bool {
+        self.0.iter().all(|tag| tag == "*")
+    }
+
+    fn has(&self, etag: &str) -> bool {
+        self.0.iter().any(|tag| tag == etag)
+    }
+
+    /// True if the caller was told of a later state than this.
+    fn is_newer(&self, job: &JobState) -> bool {
+        self.0.iter().filter_map(|tag| cursor(tag)).any(|known| known > job.view.cursor)
+    }
 }
 
 /// The status document of a job.

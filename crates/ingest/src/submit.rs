@@ -23,8 +23,11 @@ use crate::accept;
 use crate::answer::{self, AcceptedInfo};
 use crate::catalog::Routed;
 use crate::idempotency::{KeyError, parse_key};
+use crate::job_lookup::JobState;
 use crate::plan::{BadInput, JobRequest};
+use crate::result;
 use crate::state::Api;
+use crate::wait::{Asked, Until, WaitQuery};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Set on the answer to a repeated request.
@@ -45,7 +48,7 @@ pub(crate) async fn submit_to(
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };
     let body = body.map_err(|rejection| unreadable(&rejection))?;
-    submit(&api, &definition, context, &headers, &body).await
+    submit(&api, Submission { definition, context, headers, body }).await
 }
 
 /// A flow's own route, which is not known before the flow is.
@@ -64,7 +67,7 @@ pub(crate) async fn submit_by_route(
             route.note(uri.path());
             let body = axum::RequestExt::extract::<Bytes, _>(request).await;
             let body = body.map_err(|rejection| unreadable(&rejection))?;
-            submit(&api, &definition, context, &headers, &body).await
+            submit(&api, Submission { definition, context, headers, body }).await
         }
         Routed::Several(clash) => {
             let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \
@@ -92,19 +95,66 @@ pub(crate) fn unreadable(rejection: &BytesRejection) -> Problem {
     }
 }
 
-/// Accepts a job of this flow. Nothing is stored unless the answer is 202 (or unknown).
-async fn submit(
-    api: &Api,
-    definition: &Definition,
+/// A request for a job of this flow.
+struct Submission {
+    definition: Definition,
     context: RequestContext,
-    headers: &HeaderMap,
-    body: &Bytes,
-) -> Result<Response, Problem> {
-    let idempotency_key = idempotency_key(headers, api.config.idempotency_key_required)?;
-    let input = parse_body(headers, body)?;
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Accepts a job of a flow, and waits for its end where the caller prefers that. Nothing is stored unless the answer is
+/// 202, about the job's end, or unknown.
+async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> {
+    let mut asked = Asked::of(api, &submission.headers, &WaitQuery::default());
+    let caller = submission.context.caller.clone();
+    let job = JobId::new(api.ids.uuid_v7(api.clock.now_ms()));
+    // Before anything can happen to the job.
+    let waiter = asked.enter(api, job);
+    // The request may be large: it is gone before the wait begins.
+    let stored = match Box::pin(store(api, job, submission)).await {
+        Ok(stored) => stored,
+        Err(problem) => return asked.tell(Err(problem)),
+    };
+    let ended = match waiter {
+        None => None,
+        Some(mut waiter) => match stored.replayed {
+            false => {
+                asked.honour_wait();
+                asked.end(api, &caller, job, &mut waiter).await
+            }
+            true => {
+                drop(waiter);
+                replayed_end(api, &mut asked, &caller, stored.origin.job).await
+            }
+        },
+    };
+    let answer = match ended {
+        Some(job) => stored.result(api, &caller, job),
+        None => {
+            if asked.preferences.respond_async {
+                asked.honour("respond-async");
+            }
+            Ok(stored.answer(api, &caller))
+        }
+    };
+    asked.tell(answer)
+}
+
+/// The end of a job that an earlier request has made.
+async fn replayed_end(api: &Api, asked: &mut Asked, caller: &Caller, job: JobId) -> Option<JobState> {
+    let is_final = |job: &JobState| job.view.status.is_final();
+    let found = asked.until(api, caller, &job.to_string(), Until::End, is_final).await;
+    found.ok().filter(is_final)
+}
+
+async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, Problem> {
+    let Submission { definition, context, headers, body } = submission;
+    let idempotency_key = idempotency_key(&headers, api.config.idempotency_key_required)?;
+    let input = parse_body(&headers, &body)?;
     let now_ms = api.clock.now_ms();
     let request = JobRequest {
-        job: JobId::new(api.ids.uuid_v7(now_ms)),
+        job,
         tenant: context.caller.tenant.clone(),
         input,
         fallback_key: None,
@@ -114,16 +164,23 @@ async fn submit(
         now_ms,
         retry_of: None,
     };
-    submit_job(api, &context.caller, definition, request).await
+    store_job(api, &context.caller, &definition, request).await
 }
 
-/// Stores a job, or finds the one that its key stands for, and answers with it.
-pub(crate) async fn submit_job(
+/// A job that is stored, by this request or, if `replayed`, by an earlier one with its key.
+pub(crate) struct Stored {
+    flow: String,
+    origin: Origin,
+    replayed: bool,
+}
+
+/// Stores a job, or finds the one that its key stands for.
+pub(crate) async fn store_job(
     api: &Api,
     caller: &Caller,
     definition: &Definition,
     request: JobRequest,
-) -> Result<Response, Problem> {
+) -> Result<Stored, Problem> {
     caller.require(Scope::JobsSubmit)?;
     api.check_capacity().map_err(|over| no_room(&over))?;
     let own = Origin {
@@ -136,13 +193,11 @@ pub(crate) async fn submit_job(
     match api.acceptor.accept(acceptance).await.map_err(refused)? {
         Accepted::New => {
             metrics::counter!("meanwhile_jobs_accepted_total", "flow" => definition.name().to_owned()).increment(1);
-            Ok(answer_with(api, caller, definition, own))
+            Ok(Stored { flow: definition.name().to_owned(), origin: own, replayed: false })
         }
         Accepted::Replayed { job, same_fingerprint: true } => {
-            let first = first_origin(api, caller, job).await;
-            let mut response = answer_with(api, caller, definition, first);
-            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
+            let origin = first_origin(api, caller, job).await;
+            Ok(Stored { flow: definition.name().to_owned(), origin, replayed: true })
         }
         Accepted::Replayed { job, same_fingerprint: false } => {
             let detail = "This Idempotency-Key was used before, for a request with another body.";
@@ -173,22 +228,48 @@ async fn first_origin(api: &Api, caller: &Caller, job: JobId) -> Origin {
     }
 }
 
-fn answer_with(api: &Api, caller: &Caller, definition: &Definition, origin: Origin) -> Response {
-    let trace_id = origin.trace_id.map(|trace_id| trace_id.to_string());
-    let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
-    let info = AcceptedInfo {
-        prefix: api.public_url.prefix(),
-        job: origin.job,
-        flow: definition.name(),
-        status: JobStatus::Accepted,
-        correlation_id: origin.correlation_id.as_deref(),
-        trace: answer::Trace { id: trace_id, url },
-        retry_of: origin.retry_of,
-    };
-    let mut response = answer::accepted(info, api.config.retry_after_s);
-    let (flow, tenant) = (definition.name().to_owned(), caller.tenant.clone());
-    response.extensions_mut().insert(JobInfo { id: origin.job.to_string(), flow, tenant });
-    response
+impl Stored {
+    /// The answer 202.
+    pub(crate) fn answer(self, api: &Api, caller: &Caller) -> Response {
+        let origin = &self.origin;
+        let trace_id = origin.trace_id.map(|trace_id| trace_id.to_string());
+        let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
+        let info = AcceptedInfo {
+            prefix: api.public_url.prefix(),
+            job: origin.job,
+            flow: &self.flow,
+            status: JobStatus::Accepted,
+            correlation_id: origin.correlation_id.as_deref(),
+            trace: answer::Trace { id: trace_id, url },
+            retry_of: origin.retry_of,
+        };
+        let mut response = answer::accepted(info, api.config.retry_after_s);
+        if self.replayed {
+            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        }
+        response.extensions_mut().insert(self.info(caller));
+        response
+    }
+
+    /// The answer to a caller who has waited for the job's end, as that of its result's address.
+    fn result(self, api: &Api, caller: &Caller, job: JobState) -> Result<Response, Problem> {
+        let address = answer::result_address(api.public_url.prefix(), self.origin.job);
+        let address = HeaderValue::try_from(address).map_err(Problem::internal)?;
+        let replayed = self.replayed.then_some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")));
+        let headers = [(header::CONTENT_LOCATION, address)].into_iter().chain(replayed);
+        match result::of(api, job) {
+            Ok(mut response) => {
+                response.headers_mut().extend(headers);
+                response.extensions_mut().insert(self.info(caller));
+                Ok(response)
+            }
+            Err(problem) => Err(headers.fold(problem, |problem, (name, value)| problem.with_header(name, value))),
+        }
+    }
+
+    fn info(&self, caller: &Caller) -> JobInfo {
+        JobInfo { id: self.origin.job.to_string(), flow: self.flow.clone(), tenant: caller.tenant.clone() }
+    }
 }
 
 /// The request's `Idempotency-Key`, or the problem 400.

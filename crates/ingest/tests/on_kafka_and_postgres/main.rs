@@ -22,3 +22,4 @@ mod signal;
 mod stage;
 mod status;
 mod submit;
+mod wait;

@@ -1,0 +1,90 @@
+//! Requests that wait for a job to change, or to end. The tail of the events wakes them, never a look at the database.
+//!
+//! Order matters: a request enters first, then looks at the job, then waits. An event that comes in between is not
+//! missed.
+
+use std::collections::HashMap;
+
+use flow::id::JobId;
+use tokio::sync::watch;
+
+use crate::recent::RecentJobs;
+
+/// The requests that wait, by their jobs.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    /// Each time that something happens to a job this is told; true once it has ended.
+    by_job: HashMap<JobId, watch::Sender<bool>>,
+    count: usize,
+}
+
+impl Waiters {
+    /// None where so many wait already.
+    pub(crate) fn enter(&mut self, job: JobId, waiters_max: usize) -> Option<watch::Receiver<bool>> {
+        if self.count >= waiters_max {
+            return None;
+        }
+        self.count += 1;
+        Some(self.by_job.entry(job).or_default().subscribe())
+    }
+
+    /// One has left. True if no other one waits for this job.
+    pub(crate) fn leave(&mut self, job: JobId) -> bool {
+        self.count -= 1;
+        let was_last = self.by_job.get(&job).is_some_and(|told| told.receiver_count() == 0);
+        if was_last {
+            self.by_job.remove(&job);
+        }
+        was_last
+    }
+
+    /// True if somebody waits for this job.
+    pub(crate) fn is_awaited(&self, job: JobId) -> bool {
+        self.by_job.contains_key(&job)
+    }
+
+    /// Something has happened to a job; `is_end`: it has ended.
+    pub(crate) fn wake(&self, job: JobId, is_end: bool) {
+        if let Some(told) = self.by_job.get(&job) {
+            told.send_modify(|has_ended| *has_ended |= is_end);
+        }
+    }
+}
+
+/// A request's place among those that wait. It is given back when this is dropped, with the request.
+pub(crate) struct Waiter {
+    job: JobId,
+    /// None only while it leaves.
+    told: Option<watch::Receiver<bool>>,
+    recent: RecentJobs,
+}
+
+impl Waiter {
+    pub(crate) fn new(job: JobId, told: watch::Receiver<bool>, recent: RecentJobs) -> Self {
+        metrics::gauge!("meanwhile_waiters").increment(1.0);
+        Self { job, told: Some(told), recent }
+    }
+
+    /// Returns once something has happened to the job since this was created, or was called last.
+    pub(crate) async fn changed(&mut self) {
+        if let Some(told) = &mut self.told {
+            // Its sender is there for as long as one waits.
+            let _ = told.changed().await;
+        }
+    }
+
+    /// Returns once the job has ended.
+    pub(crate) async fn ended(&mut self) {
+        if let Some(told) = &mut self.told {
+            let _ = told.wait_for(|has_ended| *has_ended).await;
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        metrics::gauge!("meanwhile_waiters").decrement(1.0);
+        drop(self.told.take());
+        self.recent.leave(self.job);
+    }
+}
