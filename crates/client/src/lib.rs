@@ -40,7 +40,7 @@ pub use jobs::{JobChoice, Jobs, ListedJob};
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time for which the API is asked to wait for a change: less than the limit of a request, with time for the answer.
+/// The time for which the API is asked to wait for a change: less than the limit of a request.
 const WAIT: Duration = Duration::from_secs(20);
 /// The pause between two attempts of [`Client::submit_patiently`], unless the API asks for another one.
 const RETRY: Duration = Duration::from_millis(100);

@@ -13,8 +13,9 @@ use events::{Inbound, header};
 use flow::event::EventKind;
 use flow::id::JobId;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use crate::waiters::{Waiter, Waiters};
+use crate::waiters::Waiters;
 
 /// A job as the tail has seen it.
 #[derive(Debug, Clone)]
@@ -161,7 +162,7 @@ impl RecentJobs {
     }
 
     /// Gives a place back.
-    pub(crate) fn leave(&self, job: JobId) {
+    fn leave(&self, job: JobId) {
         let mut seen = self.seen.lock();
         if seen.waiters.leave(job) && seen.held.remove(&job) {
             // It is the next to be forgotten.
@@ -219,6 +220,44 @@ impl RecentJob {
             self.complete = false;
         }
         dropped
+    }
+}
+
+/// A request's place among those that wait. It is given back when this is dropped, with the request.
+pub(crate) struct Waiter {
+    job: JobId,
+    /// None only while it leaves.
+    told: Option<watch::Receiver<bool>>,
+    recent: RecentJobs,
+}
+
+impl Waiter {
+    fn new(job: JobId, told: watch::Receiver<bool>, recent: RecentJobs) -> Self {
+        metrics::gauge!("meanwhile_waiters").increment(1.0);
+        Self { job, told: Some(told), recent }
+    }
+
+    /// Returns once something has happened to the job since this was created, or was called last.
+    pub(crate) async fn changed(&mut self) {
+        if let Some(told) = &mut self.told {
+            // Its sender is there for as long as one waits.
+            let _ = told.changed().await;
+        }
+    }
+
+    /// Returns once the job has ended.
+    pub(crate) async fn ended(&mut self) {
+        if let Some(told) = &mut self.told {
+            let _ = told.wait_for(|has_ended| *has_ended).await;
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        metrics::gauge!("meanwhile_waiters").decrement(1.0);
+        drop(self.told.take());
+        self.recent.leave(self.job);
     }
 }
 

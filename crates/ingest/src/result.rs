@@ -26,7 +26,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let mut asked = Asked::of(&api, &headers, &wait_query(query)?);
+    let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
     drop(headers);
     let ended = |job: &JobState| job.view.status.is_final();
     let found = asked.until(&api, &context.caller, &job, Until::End, ended).await;

@@ -28,7 +28,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let mut asked = Asked::of(&api, &headers, &wait_query(query)?);
+    let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
     let known = Known::of(&headers);
     drop(headers);
     let mut first = None;

@@ -106,7 +106,7 @@ struct Submission {
 /// Accepts a job of a flow, and waits for its end where the caller prefers that. Nothing is stored unless the answer is
 /// 202, about the job's end, or unknown.
 async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> {
-    let mut asked = Asked::of(api, &submission.headers, &WaitQuery::default());
+    let mut asked = Asked::of(api, &submission.context, &submission.headers, &WaitQuery::default());
     let caller = submission.context.caller.clone();
     let job = JobId::new(api.ids.uuid_v7(api.clock.now_ms()));
     // Before anything can happen to the job.

@@ -1,24 +1,27 @@
 //! Answers that wait: for a job's end, or for a change of it (`Prefer: wait=N`, RFC 7240; `?wait=N`).
 //!
-//! Promise: the wait is bounded by the caller, by the setting and by shutdown. At its end the caller has the answer that
-//! it would have got without a wait. Where there is no room for one more, that is at once.
+//! Promise: the wait is bounded by the caller, by the setting and by shutdown, and ends where its connection is needed
+//! for others. At its end the caller has the answer that it would have got without a wait. Where there is no room for
+//! one more waiter, that is at once.
 
 use std::time::Duration;
 
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use flow::id::JobId;
 use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, timeout_at};
 use web::caller::Caller;
+use web::context::RequestContext;
 use web::prefer::{PREFERENCE_APPLIED, Preferences};
 use web::problem::{Kind, Problem};
+use web::server::Crowd;
 
 use crate::job_lookup::{JobState, find};
+use crate::recent::Waiter;
 use crate::state::Api;
-use crate::waiters::Waiter;
 
 /// `?wait=N`, which is the same as the preference for callers who cannot set headers.
 #[derive(Debug, Default, Deserialize)]
@@ -60,16 +63,21 @@ pub(crate) struct Asked {
     by_url: bool,
     deadline: Instant,
     applied: Vec<String>,
+    /// Connections that wait for room.
+    crowd: Option<Crowd>,
+    /// True once the wait was given up to make room.
+    crowded: bool,
 }
 
 impl Asked {
     /// The request arrives now.
-    pub(crate) fn of(api: &Api, headers: &HeaderMap, query: &WaitQuery) -> Self {
+    pub(crate) fn of(api: &Api, context: &RequestContext, headers: &HeaderMap, query: &WaitQuery) -> Self {
         let preferences = Preferences::of(headers);
         let preferences = Preferences { wait_s: query.wait.or(preferences.wait_s), ..preferences };
         let wait = preferences.wait(api.config.wait_max_s);
         let deadline = Instant::now() + wait.unwrap_or_default();
-        Self { preferences, wait, by_url: query.wait.is_some(), deadline, applied: Vec::new() }
+        let (by_url, crowd) = (query.wait.is_some(), context.crowd.clone());
+        Self { preferences, wait, by_url, deadline, applied: Vec::new(), crowd, crowded: false }
     }
 
     /// A place among those that wait for this job, if the request is one that waits and there is room.
@@ -96,30 +104,48 @@ impl Asked {
 
     /// Names the preferences that were honoured, and says that the answer depends on them.
     pub(crate) fn tell(&self, answer: Result<Response, Problem>) -> Result<Response, Problem> {
-        let applied = self.applied.join(", ").parse().ok().filter(|_| !self.applied.is_empty());
-        let answer = match (answer, applied) {
-            (Ok(mut response), Some(applied)) => {
-                response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+        let applied = HeaderValue::try_from(self.applied.join(", ")).ok().filter(|_| !self.applied.is_empty());
+        let applied = applied.map(|applied| (PREFERENCE_APPLIED, applied));
+        let close = self.crowded.then_some((header::CONNECTION, HeaderValue::from_static("close")));
+        let answer = applied.into_iter().chain(close).fold(answer, |answer, (name, value)| match answer {
+            Ok(mut response) => {
+                response.headers_mut().insert(name, value);
                 Ok(response)
             }
-            (Err(problem), Some(applied)) => Err(problem.with_header(PREFERENCE_APPLIED, applied)),
-            (answer, None) => answer,
-        };
+            Err(problem) => Err(problem.with_header(name, value)),
+        });
         web::prefer::vary(answer)
     }
 
     /// Returns true once this has come about, false when the wait is over.
-    async fn in_time(&self, api: &Api, coming: impl Future<Output = ()>) -> bool {
+    async fn in_time(&mut self, api: &Api, coming: impl Future<Output = ()>) -> bool {
+        let crowd = self.crowd.as_ref();
+        let crowded = async {
+            match crowd {
+                Some(crowd) => crowd.wanted().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = api.leaving.cancelled() => false,
             came = timeout_at(self.deadline, coming) => came.is_ok(),
+            () = crowded => {
+                self.crowded = true;
+                false
+            }
         }
     }
 
     /// Waits for a job's end. Nothing is looked up before it has ended: the caller knows that it had not before the
     /// waiter entered. None when the wait is over, or when the job cannot be looked up.
-    pub(crate) async fn end(&self, api: &Api, caller: &Caller, job: JobId, waiter: &mut Waiter) -> Option<JobState> {
+    pub(crate) async fn end(
+        &mut self,
+        api: &Api,
+        caller: &Caller,
+        job: JobId,
+        waiter: &mut Waiter,
+    ) -> Option<JobState> {
         if !self.in_time(api, waiter.ended()).await {
             return None;
         }

@@ -8,8 +8,6 @@ use std::collections::HashMap;
 use flow::id::JobId;
 use tokio::sync::watch;
 
-use crate::recent::RecentJobs;
-
 /// The requests that wait, by their jobs.
 #[derive(Default)]
 pub(crate) struct Waiters {
@@ -48,43 +46,5 @@ impl Waiters {
         if let Some(told) = self.by_job.get(&job) {
             told.send_modify(|has_ended| *has_ended |= is_end);
         }
-    }
-}
-
-/// A request's place among those that wait. It is given back when this is dropped, with the request.
-pub(crate) struct Waiter {
-    job: JobId,
-    /// None only while it leaves.
-    told: Option<watch::Receiver<bool>>,
-    recent: RecentJobs,
-}
-
-impl Waiter {
-    pub(crate) fn new(job: JobId, told: watch::Receiver<bool>, recent: RecentJobs) -> Self {
-        metrics::gauge!("meanwhile_waiters").increment(1.0);
-        Self { job, told: Some(told), recent }
-    }
-
-    /// Returns once something has happened to the job since this was created, or was called last.
-    pub(crate) async fn changed(&mut self) {
-        if let Some(told) = &mut self.told {
-            // Its sender is there for as long as one waits.
-            let _ = told.changed().await;
-        }
-    }
-
-    /// Returns once the job has ended.
-    pub(crate) async fn ended(&mut self) {
-        if let Some(told) = &mut self.told {
-            let _ = told.wait_for(|has_ended| *has_ended).await;
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        metrics::gauge!("meanwhile_waiters").decrement(1.0);
-        drop(self.told.take());
-        self.recent.leave(self.job);
     }
 }

@@ -1,9 +1,10 @@
 //! `Prefer` (RFC 7240): the form of answer that a caller would like.
 //!
-//! Several header lines are one list. Names are case-insensitive, values may be quoted, parameters are read and ignored,
-//! and so are preferences that are not known here. Of a preference that is named twice the first one counts, even if its
-//! value is of no use. An element that the grammar does not allow is passed over, up to the next comma outside of
-//! quotes; the rest of the list counts. No request is refused for its preferences (section 2).
+//! Several header lines are one list. Names are case-insensitive, values may be quoted, parameters are read and
+//! ignored, and so are preferences that are not known here. Of a preference that is named twice the first one counts,
+//! even if its value is of no use. An element that the grammar does not allow is passed over, up to the next comma
+//! outside of quotes, or to the end of its line where a quote stays open; the rest of the list counts. No request is
+//! refused for its preferences (section 2).
 
 use std::time::Duration;
 

@@ -47,3 +47,4 @@ mod turn;
 mod uncertain;
 mod unreadable;
 mod upgrade;
+mod waits;

@@ -99,3 +99,41 @@ fn of_a_job_with_large_events_the_latest_are_kept() {
     assert!(!known.complete && known.events.last().unwrap().0 == 19);
     assert_eq!(recent.seen.lock().bytes, known.bytes);
 }
+
+#[tokio::test]
+async fn a_job_that_is_waited_for_is_kept_beside_the_others_and_its_events_wake() {
+    let recent = RecentJobs::new(1, BYTES_MAX);
+    let (mut one, other) = (recent.wait(id(1), 2).unwrap(), recent.wait(id(1), 2).unwrap());
+    assert!(recent.wait(id(2), 2).is_none(), "there is no room for a third");
+    recent.saw(event(1, 3, EventKind::JobAccepted));
+    one.changed().await;
+    recent.saw(event(2, 4, EventKind::JobAccepted));
+    recent.saw(event(3, 5, EventKind::JobAccepted));
+    assert_eq!((cursors(&recent, 1), cursors(&recent, 2), cursors(&recent, 3)), (Some(vec![3]), None, Some(vec![5])));
+    recent.saw(event(1, 6, EventKind::JobSucceeded));
+    // It came before this was called, and is not missed.
+    one.ended().await;
+    drop(one);
+    recent.saw(event(4, 7, EventKind::JobAccepted));
+    assert_eq!(cursors(&recent, 1), Some(vec![3, 6]), "another one waits");
+    drop(other);
+    recent.saw(event(5, 8, EventKind::JobAccepted));
+    assert_eq!((cursors(&recent, 1), forgotten(&recent, 1)), (None, Some(6)), "nobody waits any more");
+    assert!(recent.wait(id(2), 1).is_some(), "the places are free");
+}
+
+#[test]
+fn jobs_that_are_waited_for_keep_within_the_bytes_too() {
+    let recent = RecentJobs::new(1, 10_000);
+    let waiting: Vec<_> = (0..20).map(|number| recent.wait(id(number), 100).unwrap()).collect();
+    for number in 0..20 {
+        recent.saw(large(number, number as i64, 1_000));
+        assert!(recent.seen.lock().bytes <= 10_000);
+    }
+    assert_eq!(recent.seen.lock().jobs.len(), 10);
+    assert_eq!(cursors(&recent, 19), Some(vec![19]));
+    drop(waiting);
+    recent.saw(large(30, 30, 1_000));
+    assert_eq!(cursors(&recent, 30), Some(vec![30]));
+    assert_eq!(recent.seen.lock().jobs.len(), 1);
+}

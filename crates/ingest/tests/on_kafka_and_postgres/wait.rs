@@ -72,9 +72,9 @@ fn applied(answer: &Answer) -> (u16, &str, &str) {
 
 /// Locks every table that tells of jobs, for as long as this runs.
 async fn while_the_database_is_locked<T>(ground: &Ground, work: impl Future<Output = T>) -> T {
-    let locked = "begin; lock table orchestrator.jobs, orchestrator.offsets, ingest.acceptances in access exclusive mode; \
-                  select pg_sleep(120)";
-    let (lock, url) = (locked.to_owned(), ground.database_url.clone());
+    let tables = "orchestrator.jobs, orchestrator.offsets, ingest.acceptances";
+    let lock = format!("begin; lock table {tables} in access exclusive mode; select pg_sleep(120)");
+    let url = ground.database_url.clone();
     let holding = tokio::task::spawn_blocking(move || test_kit::psql(&url, &lock));
     let of_lock = "from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
     let holds = || ground.sql(&format!("select count(*) {of_lock}")) == "1";

@@ -104,7 +104,10 @@ fn written(value: &str, quote: bool, escape: bool) -> String {
 proptest! {
     #[test]
     fn what_is_written_is_read(
-        elements in prop::collection::vec(("[a-z][a-z0-9-]{0,8}", "[ -~]{0,8}", any::<(bool, bool)>(), "[ \t]{0,2}", any::<bool>()), 0..8),
+        elements in prop::collection::vec(
+            ("[a-z][a-z0-9-]{0,8}", "[ -~]{0,8}", any::<(bool, bool)>(), "[ \t]{0,2}", any::<bool>()),
+            0..8,
+        ),
         lines in 1_usize..4,
     ) {
         let mut expected: Vec<(String, String)> = Vec::new();
@@ -114,7 +117,10 @@ proptest! {
                 expected.push((name.clone(), value.clone()));
             }
             let word = written(value, *quote, *escape);
-            let parameter = if *parameter { format!("{blank};{blank}p={}", written(value, true, *escape)) } else { String::new() };
+            let parameter = match parameter {
+                true => format!("{blank};{blank}p={}", written(value, true, *escape)),
+                false => String::new(),
+            };
             // Lines follow each other in the order of their elements.
             let line = &mut texts[at * lines / elements.len()];
             line.push_str(&format!("{blank}{name}{blank}={blank}{word}{parameter}{blank},"));
