@@ -4,8 +4,8 @@
 //! never makes two jobs, whichever door it comes through; no status goes back in time.
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
-//! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait), then
-//! one file per verb: `status`, `result`, `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
+//! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
+//! then one file per verb: `status`, `result`, `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
