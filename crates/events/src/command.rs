@@ -1,9 +1,11 @@
 //! Commands: JSON that any producer may write to `meanwhile.commands` (docs/contract.md). Parsed strictly: a field
 //! that is not understood is never passed over; the refusal names its place and the nearest known field.
 
+use flow::definition::limit::DEADLINE_MS_MAX;
+use flow::definition::parse_duration_ms;
 use flow::nearest::nearest;
+use flow::time::{DAY_MS, read_rfc3339};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 use serde_json::Value;
 
 use crate::limit::{COMMAND_ID_BYTES_MAX, CORRELATION_ID_BYTES_MAX};
@@ -19,9 +21,12 @@ pub struct Command {
     /// The idempotency key, in the same key space as HTTP's `Idempotency-Key`.
     #[serde(default)]
     pub id: Option<String>,
-    /// The delay before the job starts, in milliseconds; written as `"delay": "90s"` (ms, s, m, h, d).
-    #[serde(default, rename = "delay", deserialize_with = "delay")]
-    pub delay_ms: Option<u64>,
+    /// The job is to start after this time: `90s` (ms, s, m, h, d).
+    #[serde(default)]
+    pub delay: Option<String>,
+    /// The job is to start at this instant (RFC 3339).
+    #[serde(default)]
+    pub start_at: Option<String>,
     /// The endpoint for webhooks of this job.
     #[serde(default)]
     pub callback: Option<Callback>,
@@ -64,8 +69,35 @@ impl Command {
         plain("correlation_id", command.correlation_id.as_deref(), CORRELATION_ID_BYTES_MAX)?;
         Ok(command)
     }
+
+    /// The milliseconds until the job is to start; none: at once. An instant that is over is now.
+    pub fn start_after_ms(&self, now_ms: i64) -> Result<Option<u64>, NotACommand> {
+        start_after_ms(self.delay.as_deref(), self.start_at.as_deref(), now_ms).map_err(NotACommand)
+    }
 }
 
+/// The milliseconds until a job is to start, from its `delay` or its `start_at`; the error says what is wrong with them.
+pub fn start_after_ms(delay: Option<&str>, start_at: Option<&str>, now_ms: i64) -> Result<Option<u64>, String> {
+    let after_ms = match (delay, start_at) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err("`delay` and `start_at` exclude each other".to_owned()),
+        (Some(delay), None) => parse_duration_ms(delay).ok_or_else(|| {
+            format!("`delay` is a number and a unit such as 500ms, 90s, 15m, 2h or 3d, not {delay:?}")
+        })?,
+        (None, Some(start_at)) => {
+            let at_ms = read_rfc3339(start_at).ok_or_else(|| {
+                format!("`start_at` is a time such as 2026-01-05T09:30:00Z (RFC 3339), not {start_at:?}")
+            })?;
+            u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or_default()
+        }
+    };
+    if after_ms > DEADLINE_MS_MAX {
+        return Err(format!("the job would start in {} days, {DAYS_MAX} at most", after_ms / DAY_MS.unsigned_abs()));
+    }
+    Ok(Some(after_ms).filter(|after_ms| *after_ms > 0))
+}
+
+const DAYS_MAX: u64 = DEADLINE_MS_MAX / DAY_MS.unsigned_abs();
 const FLOW_BYTES_MAX: usize = 255;
 
 /// These end up in headers, keys and Postgres' `text`, none of which take every character.
@@ -92,26 +124,6 @@ fn with_nearest(message: String) -> String {
     }
 }
 
-fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        "d" => Some(86_400_000),
-        _ => None,
-    };
-    let ms = unit_ms.and_then(|unit_ms: u64| number.parse::<u64>().ok()?.checked_mul(unit_ms));
-    // A signed milliseconds column can hold no more.
-    let ms = ms.filter(|ms| i64::try_from(*ms).is_ok());
-    let wanted =
-        || D::Error::custom(format!("`delay` is a number and a unit such as 500ms, 90s, 15m, 2h or 3d, not {text:?}"));
-    ms.map(Some).ok_or_else(wanted)
-}
-
 /// The flow that a record of `meanwhile.commands` names, even if it is no command.
 pub fn flow_named(value: &[u8]) -> Option<String> {
     let value: Value = serde_json::from_slice(value).ok()?;
@@ -131,7 +143,8 @@ mod tests {
     fn the_command_of_the_contract_is_read() {
         let command = Command::parse(Some(b"{\"flow\":\"order\",\"input\":{\"b\":1,\"a\":2}}\n")).unwrap();
         assert_eq!((command.flow.as_str(), command.input.to_string().as_str()), ("order", r#"{"b":1,"a":2}"#));
-        assert_eq!((command.id, command.delay_ms, command.callback, command.correlation_id), (None, None, None, None));
+        assert_eq!(command.start_after_ms(0), Ok(None));
+        assert_eq!((command.id, command.callback, command.correlation_id), (None, None, None));
     }
 
     #[test]
@@ -139,7 +152,7 @@ mod tests {
         let json = r#"{"flow":"order","input":null,"id":"a-1","delay":"90s","correlation_id":"c",
             "callback":{"url":"https://example.com/hook","secret":"whsec_x","events":["job.failed"]}}"#;
         let command = Command::parse(Some(json.as_bytes())).unwrap();
-        assert_eq!((command.id.as_deref(), command.delay_ms), (Some("a-1"), Some(90_000)));
+        assert_eq!((command.id.as_deref(), command.start_after_ms(0)), (Some("a-1"), Ok(Some(90_000))));
         assert_eq!(command.correlation_id.as_deref(), Some("c"));
         let callback = command.callback.unwrap();
         assert_eq!((callback.url.as_str(), callback.secret.as_deref()), ("https://example.com/hook", Some("whsec_x")));
@@ -161,14 +174,34 @@ mod tests {
             (r#"["order"]"#, "line 1"),
             (r#"{"flow":"","input":{}}"#, "`flow` is empty"),
             (r#"{"flow":"order","input":{},"id":"a\u0000b"}"#, "`id` holds a control character"),
-            (r#"{"flow":"order","input":{},"delay":"soon"}"#, "`delay` is a number and a unit"),
-            (r#"{"flow":"order","input":{},"delay":"99999999999999999d"}"#, "`delay` is a number and a unit"),
             (r#"{"flow":"order","input":{}} x"#, "trailing characters"),
         ] {
             assert!(refusal(json).contains(wanted), "{json}: {}", refusal(json));
         }
         assert!(Command::parse(None).is_err());
         assert!(refusal(&format!(r#"{{"flow":"o","input":1,"id":"{}"}}"#, "x".repeat(256))).contains("255 at most"));
+    }
+
+    #[test]
+    fn a_start_is_a_delay_or_an_instant_within_a_year() {
+        let now_ms = 1_767_605_400_000; // 2026-01-05T09:30:00Z
+        let start = |delay, start_at| start_after_ms(delay, start_at, now_ms);
+        assert_eq!(start(Some("0s"), None), Ok(None));
+        assert_eq!(start(None, Some("2026-01-05T10:30:00+01:00")), Ok(None), "now");
+        assert_eq!(start(None, Some("2020-01-01T00:00:00Z")), Ok(None), "that is over");
+        assert_eq!(start(None, Some("2026-01-05T09:30:01.500Z")), Ok(Some(1_500)));
+        assert_eq!(start(Some("365d"), None), Ok(Some(DEADLINE_MS_MAX)));
+        for (delay, start_at, wanted) in [
+            (Some("soon"), None, "`delay` is a number and a unit such as"),
+            (Some("99999999999999999d"), None, "`delay` is a number and a unit such as"),
+            (Some("366d"), None, "in 366 days, 365 at most"),
+            (None, Some("9999-12-31T00:00:00Z"), "365 at most"),
+            (None, Some("tomorrow"), "`start_at` is a time such as"),
+            (Some("1s"), Some("2026-01-05T09:30:00Z"), "exclude each other"),
+        ] {
+            let refused = start(delay, start_at).unwrap_err();
+            assert!(refused.contains(wanted), "{delay:?} {start_at:?}: {refused}");
+        }
     }
 
     proptest! {

@@ -322,6 +322,12 @@ pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
     token::Token::accepted(definition, job, now_ms).forward(0)
 }
 
+/// [`start`], with a rest before the first step that is to run. The time that the flow gives a job begins with the end
+/// of that rest. A job that has nothing to run ends at once.
+pub fn start_later(definition: &Definition, job: NewJob, after_ms: u64, now_ms: i64) -> Decision {
+    token::Token::accepted(definition, job, now_ms).starting_after(after_ms).forward(0).rest_at_first(after_ms)
+}
+
 /// Decides the next move of the token after an outcome of the slip's step.
 ///
 /// - Success goes on to the next step whose `when` holds, or ends the job. The last step's success wins over a

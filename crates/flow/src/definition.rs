@@ -38,7 +38,7 @@ mod visible;
 mod yaml_number;
 
 pub use completion::{Callback, Completion, Poll};
-pub(crate) use duration::parse_ms as parse_duration_ms;
+pub use duration::parse_ms as parse_duration_ms;
 pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};

@@ -14,7 +14,7 @@ use events::Record;
 use parking_lot::Mutex;
 use service_kit::health::Readiness;
 use service_kit::stop_at;
-use store::acceptances::{Accepted, NewAcceptance, accept_batch};
+use store::acceptances::{Accepted, NewAcceptance, accept_batch, accept_batch_in};
 use store::{Pool, outbox};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -181,6 +181,32 @@ impl Acceptor {
             Ok(answer) => answer.unwrap_or(Err(Error::Closed)),
             Err(_) => Err(Error::TooSlow),
         }
+    }
+
+    /// Stores all requests in one transaction, or none: nothing where one has the key of an earlier, other request,
+    /// which its outcome says. Returns after the commit.
+    pub(crate) async fn accept_all(&self, pool: &Pool, batch: Vec<NewAcceptance>) -> Result<Vec<Accepted>, Error> {
+        let _room = batch.iter().map(|request| self.room(request)).collect::<Result<Vec<_>, _>>()?;
+        // Repeated keys within the batch are the store's to tell apart.
+        let mut keys = HashSet::new();
+        let first =
+            |request: &&NewAcceptance| request.idempotency.as_ref().is_none_or(|own| keys.insert(own.key.clone()));
+        let _reserved =
+            batch.iter().filter(first).map(|request| self.reserve(request)).collect::<Result<Vec<_>, _>>()?;
+        let storing = async {
+            let mut tx = pool.begin().await?;
+            let outcomes = accept_batch_in(&mut tx, &batch).await?;
+            let differs = |outcome: &Accepted| matches!(outcome, Accepted::Replayed { same_fingerprint: false, .. });
+            if !outcomes.iter().any(differs) {
+                tx.commit().await?;
+            }
+            Ok(outcomes)
+        };
+        let outcome = tokio::time::timeout(COMMIT_TIMEOUT, storing).await.map_err(|_| Error::TooSlow)?;
+        outcome.map_err(|error: store::Error| match error.is_row_error() {
+            true => Error::Refused(Arc::new(error)),
+            false => Error::Unavailable(Arc::new(error)),
+        })
     }
 
     /// Room for a request, unless the budget is spent.

@@ -53,9 +53,8 @@ impl Commands {
         let refuse = |class, reason: String| Refused { class, reason };
         let command = Command::parse(record.value.as_deref())
             .map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
-        if command.delay_ms.is_some() || command.callback.is_some() {
-            let reason = "`delay` and `callback` are not supported by this version".to_owned();
-            return Err(refuse(Class::Unsupported, reason));
+        if command.callback.is_some() {
+            return Err(refuse(Class::Unsupported, "`callback` is not supported by this version".to_owned()));
         }
         if let Some(id) = &command.id {
             idempotency::check_length(id).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
@@ -66,6 +65,8 @@ impl Commands {
         // Anything may stand in the record's key where the flow does not use it.
         let fallback_key = if definition.has_key() { None } else { record_key(record)? };
         let (api, now_ms) = (&self.api, self.api.clock.now_ms());
+        let start_after_ms =
+            command.start_after_ms(now_ms).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         let correlation_id = command.correlation_id.as_deref().and_then(clean_correlation_id);
         let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
@@ -77,6 +78,7 @@ impl Commands {
             trace: span.carry_on(Trace::from_headers(&record.headers), &api.ids),
             now_ms,
             retry_of: None,
+            start_after_ms,
         };
         self.planner.plan(&definition, request).map_err(|error| refuse(Class::SchemaViolation, violations(error)))
     }

@@ -9,8 +9,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry, signal,
-    status, submit,
+    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry,
+    signal, status, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -18,6 +18,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
     let frame = Frame {
         public_url: api.public_url.clone(),
         body_bytes_max: api.config.body_bytes_max,
+        larger_bodies: &[(batch::PATH, batch::BODY_BYTES_MAX)],
         anonymous: api.config.anonymous_caller(),
         ids: api.ids.clone(),
     };
@@ -25,6 +26,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))
         .route("/v1/flows/{flow}/jobs", post(submit::submit_to))
+        .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))
         .route("/v1/jobs/{job}", get(status::show).delete(cancel::cancel))
         .route("/v1/jobs/{job}/result", get(result::show))

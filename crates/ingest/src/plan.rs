@@ -4,7 +4,7 @@
 use events::limit::RECORD_BYTES_MAX;
 use events::trace::Trace;
 use events::{Record, Writer};
-use flow::decide::{NewJob, start};
+use flow::decide::{NewJob, start, start_later};
 use flow::definition::{Definition, InputError};
 use flow::facts::JobFacts;
 use flow::id::JobId;
@@ -28,6 +28,8 @@ pub(crate) struct JobRequest {
     pub(crate) now_ms: i64,
     /// The job that this one starts anew.
     pub(crate) retry_of: Option<JobId>,
+    /// The milliseconds until it is to start; none: at once.
+    pub(crate) start_after_ms: Option<u64>,
 }
 
 /// The settings and schema ids that all requests share.
@@ -82,6 +84,7 @@ impl Planner {
             input: request.input.to_string().into_bytes(),
             deadline_ms: definition
                 .deadline_ms()
+                .map(|deadline_ms| deadline_ms.saturating_add(request.start_after_ms.unwrap_or_default()))
                 .map(|deadline_ms| request.now_ms.saturating_add_unsigned(deadline_ms)),
             steps_total: u32::try_from(definition.steps().len()).unwrap_or(u32::MAX),
             trace_id: Some(request.trace.context.trace_id),
@@ -95,7 +98,10 @@ impl Planner {
             priority: 1,
             retry_of: request.retry_of,
         };
-        let decision = start(definition, job, request.now_ms);
+        let decision = match request.start_after_ms {
+            None => start(definition, job, request.now_ms),
+            Some(after_ms) => start_later(definition, job, after_ms, request.now_ms),
+        };
         let records =
             self.writer.decision(&decision, &request.trace).map_err(|error| BadInput::whole(error.to_string()))?;
         if let Some(bytes) = records.iter().map(Record::size_bytes).find(|bytes| *bytes > RECORD_BYTES_MAX) {

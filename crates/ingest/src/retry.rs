@@ -110,6 +110,7 @@ async fn start_anew(
         trace: context.trace,
         now_ms,
         retry_of: Some(view.job),
+        start_after_ms: None,
     };
     let stored = store_job(api, &context.caller, &definition, request).await?;
     Ok(stored.answer(api, &context.caller))

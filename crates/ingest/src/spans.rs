@@ -1,5 +1,5 @@
-//! The spans of this role's own: `process <topic>`, the cause that the first records of a command's job name; and
-//! `redrive <topic>`, the cause that a redriven record names.
+//! The spans of this role's own: `process <topic>`, the cause that the first records of a command's job name; `accept
+//! <flow>`, that of an item of a batch; and `redrive <topic>`, the cause that a redriven record names.
 
 use bus::Inbound;
 use events::trace::Trace;
@@ -23,5 +23,12 @@ pub(crate) fn redrive(dead: &Inbound, topic: &str, class: &str, request: &Trace)
     if let Some(failed) = Trace::from_headers(&dead.headers) {
         span.link(failed.context);
     }
+    span
+}
+
+/// Begins the span of an item of a batch: the root of its job's trace, linked to the request's.
+pub(crate) fn item(flow: &str, request: &Trace) -> Span {
+    let span = Span::begin(Kind::Internal, None, || format!("accept {flow}"));
+    span.link(request.context);
     span
 }

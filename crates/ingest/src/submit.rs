@@ -4,34 +4,31 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
-use events::trace::TraceId;
+use events::command::start_after_ms;
 use flow::definition::{Definition, InputError};
-use flow::event::JobStatus;
 use flow::id::JobId;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use store::acceptances::Accepted;
 use web::caller::{Caller, Scope};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
-use web::request_log::{JobInfo, NotedRoute};
+use web::request_log::NotedRoute;
 
 use crate::accept;
-use crate::answer::{self, AcceptedInfo};
 use crate::catalog::Routed;
 use crate::idempotency::{KeyError, parse_key};
 use crate::job_lookup::JobState;
 use crate::plan::{BadInput, JobRequest};
-use crate::result;
 use crate::state::Api;
+use crate::stored::{Origin, Stored};
 use crate::wait::{Asked, Until, WaitQuery};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Set on the answer to a repeated request.
-pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// The most schema violations in one answer.
 const ERRORS_MAX: usize = 50;
 
@@ -40,6 +37,7 @@ pub(crate) async fn submit_to(
     State(api): State<Arc<Api>>,
     Path(flow): Path<String>,
     Extension(context): Extension<RequestContext>,
+    start: Result<Query<Start>, QueryRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -47,8 +45,25 @@ pub(crate) async fn submit_to(
     let Some(definition) = api.catalog.active(&flow) else {
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };
+    let Query(start) = start.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let body = body.map_err(|rejection| unreadable(&rejection))?;
-    submit(&api, Submission { definition, context, headers, body }).await
+    submit(&api, Submission { definition, context, headers, body, start }).await
+}
+
+/// The begin of the job, as callers write it; at once where they write nothing.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Start {
+    delay: Option<String>,
+    /// RFC 3339.
+    start_at: Option<String>,
+}
+
+impl Start {
+    fn after_ms(&self, now_ms: i64) -> Result<Option<u64>, Problem> {
+        start_after_ms(self.delay.as_deref(), self.start_at.as_deref(), now_ms)
+            .map_err(|error| Problem::new(Kind::BadRequest, format!("{error}.")))
+    }
 }
 
 /// A flow's own route, which is not known before the flow is.
@@ -67,7 +82,8 @@ pub(crate) async fn submit_by_route(
             route.note(uri.path());
             let body = axum::RequestExt::extract::<Bytes, _>(request).await;
             let body = body.map_err(|rejection| unreadable(&rejection))?;
-            submit(&api, Submission { definition, context, headers, body }).await
+            let start = Start::default();
+            submit(&api, Submission { definition, context, headers, body, start }).await
         }
         Routed::Several(clash) => {
             let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \
@@ -101,6 +117,7 @@ struct Submission {
     context: RequestContext,
     headers: HeaderMap,
     body: Bytes,
+    start: Start,
 }
 
 /// Accepts a job of a flow, and waits for its end where the caller prefers that. Nothing is stored unless the answer is
@@ -149,7 +166,7 @@ async fn replayed_end(api: &Api, asked: &mut Asked, caller: &Caller, job: JobId)
 }
 
 async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, Problem> {
-    let Submission { definition, context, headers, body } = submission;
+    let Submission { definition, context, headers, body, start } = submission;
     let idempotency_key = idempotency_key(&headers, api.config.idempotency_key_required)?;
     let input = parse_body(&headers, &body)?;
     let now_ms = api.clock.now_ms();
@@ -163,15 +180,9 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
         trace: context.trace,
         now_ms,
         retry_of: None,
+        start_after_ms: start.after_ms(now_ms)?,
     };
     store_job(api, &context.caller, &definition, request).await
-}
-
-/// A job that is stored, by this request or, if `replayed`, by an earlier one with its key.
-pub(crate) struct Stored {
-    flow: String,
-    origin: Origin,
-    replayed: bool,
 }
 
 /// Stores a job, or finds the one that its key stands for.
@@ -196,80 +207,16 @@ pub(crate) async fn store_job(
             Ok(Stored { flow: definition.name().to_owned(), origin: own, replayed: false })
         }
         Accepted::Replayed { job, same_fingerprint: true } => {
-            let origin = first_origin(api, caller, job).await;
+            let origin = Origin::of_first(api, caller, job).await;
             Ok(Stored { flow: definition.name().to_owned(), origin, replayed: true })
         }
-        Accepted::Replayed { job, same_fingerprint: false } => {
-            let detail = "This Idempotency-Key was used before, for a request with another body.";
-            Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job))
-        }
+        Accepted::Replayed { job, same_fingerprint: false } => Err(key_reused(job)),
     }
 }
 
-/// The request that made a job, as far as a 202 repeats it.
-struct Origin {
-    job: JobId,
-    correlation_id: Option<String>,
-    trace_id: Option<TraceId>,
-    retry_of: Option<JobId>,
-}
-
-/// The answer to a repeated request has the correlation id and the trace of the first one.
-async fn first_origin(api: &Api, caller: &Caller, job: JobId) -> Origin {
-    let stored = store::jobs::get(&api.pool, &caller.tenant, job).await;
-    match stored.ok().flatten().and_then(|stored| stored.acceptance) {
-        Some(first) => Origin {
-            job,
-            correlation_id: Some(first.facts.correlation_id),
-            trace_id: first.trace_id,
-            retry_of: first.facts.retry_of,
-        },
-        None => Origin { job, correlation_id: None, trace_id: None, retry_of: None },
-    }
-}
-
-impl Stored {
-    /// The answer 202.
-    pub(crate) fn answer(self, api: &Api, caller: &Caller) -> Response {
-        let origin = &self.origin;
-        let trace_id = origin.trace_id.map(|trace_id| trace_id.to_string());
-        let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
-        let info = AcceptedInfo {
-            prefix: api.public_url.prefix(),
-            job: origin.job,
-            flow: &self.flow,
-            status: JobStatus::Accepted,
-            correlation_id: origin.correlation_id.as_deref(),
-            trace: answer::Trace { id: trace_id, url },
-            retry_of: origin.retry_of,
-        };
-        let mut response = answer::accepted(info, api.config.retry_after_s);
-        if self.replayed {
-            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-        }
-        response.extensions_mut().insert(self.info(caller));
-        response
-    }
-
-    /// The answer to a caller who has waited for the job's end, as that of its result's address.
-    fn result(self, api: &Api, caller: &Caller, job: JobState) -> Result<Response, Problem> {
-        let address = answer::result_address(api.public_url.prefix(), self.origin.job);
-        let address = HeaderValue::try_from(address).map_err(Problem::internal)?;
-        let replayed = self.replayed.then_some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")));
-        let headers = [(header::CONTENT_LOCATION, address)].into_iter().chain(replayed);
-        match result::of(api, job) {
-            Ok(mut response) => {
-                response.headers_mut().extend(headers);
-                response.extensions_mut().insert(self.info(caller));
-                Ok(response)
-            }
-            Err(problem) => Err(headers.fold(problem, |problem, (name, value)| problem.with_header(name, value))),
-        }
-    }
-
-    fn info(&self, caller: &Caller) -> JobInfo {
-        JobInfo { id: self.origin.job.to_string(), flow: self.flow.clone(), tenant: caller.tenant.clone() }
-    }
+pub(crate) fn key_reused(job: JobId) -> Problem {
+    let detail = "This Idempotency-Key was used before, for a request with another body.";
+    Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job)
 }
 
 /// The request's `Idempotency-Key`, or the problem 400.
@@ -285,7 +232,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Opt
     }
 }
 
-fn bad_key(error: KeyError) -> Problem {
+pub(crate) fn bad_key(error: KeyError) -> Problem {
     Problem::new(Kind::InvalidIdempotencyKey, format!("{error}."))
 }
 
@@ -329,14 +276,14 @@ pub(crate) fn violations(what: &str, errors: Vec<InputError>) -> Problem {
     Problem::new(Kind::SchemaViolation, detail).with("errors", told)
 }
 
-fn no_room(full: &bus::OverCapacity) -> Problem {
+pub(crate) fn no_room(full: &bus::OverCapacity) -> Problem {
     let remediation = "Send the same request again after the time in `Retry-After`. Where it stays like this, \
                        something stands still: mend it, restart `meanwhile dev`, or set KAFKA_BROKERS to a real Kafka.";
     let detail = format!("No new jobs for the moment: {full}.");
     Problem::new(Kind::TemporaryReducedCapacity, detail).with_remediation(remediation).retry_after_s(1)
 }
 
-fn refused(error: accept::Error) -> Problem {
+pub(crate) fn refused(error: accept::Error) -> Problem {
     match error {
         accept::Error::KeyInUse => {
             Problem::new(Kind::IdempotencyKeyInUse, "The first request with this key has not been stored yet.")
@@ -355,6 +302,8 @@ fn refused(error: accept::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -31,6 +31,22 @@ enum Cut {
     Leaving,
 }
 
+/// The limits of bodies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) bytes_max: usize,
+    /// Routes with a limit of their own.
+    pub(crate) larger: &'static [(&'static str, usize)],
+}
+
+impl Bounds {
+    fn of(self, request: &Request) -> usize {
+        let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let own = self.larger.iter().find(|(larger, _)| route == Some(*larger));
+        own.map_or(self.bytes_max, |(_, bytes_max)| *bytes_max)
+    }
+}
+
 impl Patience {
     async fn over(self: Arc<Self>, since: Instant) -> Cut {
         tokio::select! {
@@ -43,11 +59,11 @@ impl Patience {
 
 /// Middleware: refuses a body that cannot be decoded or is known to be too large before any of it is asked for, and
 /// answers for one that did not arrive.
-pub(crate) async fn bounded(State(body_bytes_max): State<usize>, request: Request, next: Next) -> Response {
+pub(crate) async fn bounded(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let headers = request.headers();
+    let (headers, body_bytes_max) = (request.headers(), bounds.of(&request));
     if let Err(problem) = check_encoding(headers).and_then(|()| check_length(headers, body_bytes_max)) {
         return problem.into_response();
     }

@@ -21,6 +21,8 @@ pub struct Frame {
     pub public_url: PublicUrl,
     /// Larger bodies are answered with 413.
     pub body_bytes_max: usize,
+    /// Routes that take larger bodies, each with its limit. Their handlers read no more than they have room for.
+    pub larger_bodies: &'static [(&'static str, usize)],
     /// The caller of a request without credentials.
     pub anonymous: Caller,
     /// Draws trace ids and correlation ids.
@@ -31,10 +33,11 @@ impl Frame {
     /// Puts the layers around the routes. From the inside out: panics become answers, bodies are limited, errors become
     /// problems, nothing is cached that does not say so; the request has its context, and is logged.
     pub fn around(self, routes: Router) -> Router {
+        let bounds = arrival::Bounds { bytes_max: self.body_bytes_max, larger: self.larger_bodies };
         routes
             .layer(CatchPanicLayer::custom(panic::answer))
             .layer(DefaultBodyLimit::max(self.body_bytes_max))
-            .layer(middleware::from_fn_with_state(self.body_bytes_max, arrival::bounded))
+            .layer(middleware::from_fn_with_state(bounds, arrival::bounded))
             .layer(middleware::from_fn_with_state(self.public_url, complete_problem))
             .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
             .layer(middleware::from_fn_with_state((self.ids, self.anonymous), context::carry))
@@ -63,6 +66,7 @@ mod tests {
         let frame = Frame {
             public_url: PublicUrl::new("https://api.example.com"),
             body_bytes_max: 1_000,
+            larger_bodies: &[],
             anonymous: Caller::unrestricted("acme"),
             ids: Ids::seeded(1),
         };

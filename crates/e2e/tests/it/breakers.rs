@@ -13,7 +13,7 @@ use test_kit::{Role, eventually};
 use crate::client::{send, small_order};
 use crate::load::pass;
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 const JOBS_DEFAULT: usize = 200;
 /// Of the breakers of these tests.
@@ -64,7 +64,7 @@ fn calls(stage: &Stage) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go_on() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let jobs = std::env::var("E2E_BREAKER_JOBS").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
     let mut stage = start(if jobs > JOBS_DEFAULT { 10 } else { 2 }).await;
     let mut waiting = Vec::new();
@@ -113,7 +113,7 @@ async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_opens_a_breaker_and_calls_decide_again_when_the_order_is_taken_back() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = start(2).await;
     order(&stage, "open").await;
     until_payment(&stage, "it is open", |breaker| breaker["state"] == "open" && breaker["forced"] == true).await;

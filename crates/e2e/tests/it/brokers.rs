@@ -6,14 +6,14 @@ use crate::chance::{Chance, TellSeed, seed};
 use crate::kills::{IN_FLIGHT, IN_FLIGHT_MIN};
 use crate::load::{Load, pass};
 use crate::stage::Stage;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 const BROKERS: u64 = 3;
 
 #[ignore = "minutes: scripts/tools/test-faults"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_death_of_one_broker_of_three_or_of_two_loses_or_splits_a_job() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::three_brokers())).await;
     let load = Load::start(&stage, seed, IN_FLIGHT).await;

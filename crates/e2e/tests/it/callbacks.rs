@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::chance::{Chance, TellSeed, seed};
 use crate::kills::until_called;
 use crate::stage::Stage;
-use crate::turn::{alone, beside_others};
+use crate::turn::{beside_others, nearly_alone};
 
 const JOBS_DEFAULT: u64 = 120;
 /// Callers at once.
@@ -58,7 +58,7 @@ async fn call(client: Client, caller: u64, jobs_each: u64) -> Vec<(JobId, bool)>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_a_callback_or_a_poll_and_the_books_agree() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let jobs = std::env::var("E2E_CALLBACKS").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
     let mut stage = stage(2).await;
@@ -85,7 +85,7 @@ async fn no_kill_loses_a_callback_or_a_poll_and_the_books_agree() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_callback_that_never_comes_is_waited_for_until_its_time_and_the_step_is_undone() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = stage(1).await;
     let job = stage.submit("forgotten", &json!({})).await;
     let end = stage.end_of(job).await;
@@ -101,7 +101,7 @@ async fn a_callback_that_never_comes_is_waited_for_until_its_time_and_the_step_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_waits_for_its_callback_heeds_a_cancel_and_is_undone() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = stage(1).await;
     let input = json!({ "customer_id": "c", "payment": "silent" });
     let job = stage.submit("later", &input).await;

@@ -21,7 +21,7 @@ use crate::chance::{Chance, TellSeed, seed};
 use crate::client::small_order;
 use crate::load::pass;
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::{alone, beside_others};
+use crate::turn::{beside_others, nearly_alone};
 
 /// Jobs in `make test`.
 const JOBS_DEFAULT: u64 = 120;
@@ -115,7 +115,7 @@ async fn until_taken_back(stage: &Stage, at_least: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_job_that_is_cancelled_at_any_moment_ends_once_while_workers_are_killed() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let jobs = std::env::var("E2E_CANCELS").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
     let flows = flow_that_aborts();
@@ -168,7 +168,7 @@ async fn every_job_that_is_cancelled_at_any_moment_ends_once_while_workers_are_k
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_rests_is_cancelled_from_the_command_line() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let waits = stage.submit("patient", &small_order("c-1", json!({ "payment": "busy:600" }))).await;
     let parked =
@@ -207,7 +207,7 @@ async fn a_job_that_rests_is_cancelled_from_the_command_line() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_no_worker_has_taken_yet_is_cancelled_and_leaves_nothing() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     stage.system.role(Role::Workers).process().kill9();
     let job = stage.submit("saga", &small_order("c-1", json!({}))).await;

@@ -139,7 +139,7 @@ fn edited(value: Value) -> Redrive {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_record_of_each_class_is_buried_and_brought_back() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut yard = Graveyard::new().await;
     commands(&mut yard).await;
     records_of_other_topics(&mut yard).await;
@@ -161,7 +161,7 @@ async fn commands(yard: &mut Graveyard) {
     };
     yard.command(b"k", &json!(["no command"])).await;
     yard.job_from(Class::InvalidCommand, edited(good.clone())).await;
-    yard.command(b"k", &with("delay", json!("5s"))).await;
+    yard.command(b"k", &with("callback", json!({ "url": "https://a.example" }))).await;
     yard.job_from(Class::Unsupported, edited(good.clone())).await;
     yard.command(b"k", &with("flow", json!("oder"))).await;
     yard.job_from(Class::UnknownFlow, edited(good.clone())).await;

@@ -33,7 +33,7 @@ pub(crate) async fn meanwhile(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_submitted_followed_and_shown() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let api = stage.system.api();
     let url = [("MEANWHILE_URL", api.as_str())];
@@ -69,7 +69,7 @@ async fn a_job_is_submitted_followed_and_shown() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mistakes_of_a_caller_are_shown_with_their_remedy() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let stage = Stage::start().await;
     let api = stage.system.api();
     let url = [("MEANWHILE_URL", api.as_str())];
@@ -93,7 +93,7 @@ async fn mistakes_of_a_caller_are_shown_with_their_remedy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_job_is_retried_and_followed_to_its_end() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let api = stage.system.api();
     let url = [("MEANWHILE_URL", api.as_str())];

@@ -11,7 +11,7 @@ use crate::turn::beside_others;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_kcat_starts_jobs_and_bad_commands_become_dead_letters() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let (brokers, topics) = (stage.system.brokers().to_owned(), stage.system.topics());
     let valid = json!({ "flow": "order", "input": order("c-1", json!({})), "id": "k-1", "correlation_id": "corr" });
@@ -69,7 +69,7 @@ async fn real_kcat_starts_jobs_and_bad_commands_become_dead_letters() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_without_id_is_a_job_of_its_own_and_its_header_continues_the_trace() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let (brokers, topics) = (stage.system.brokers().to_owned(), stage.system.topics());
     let line = json!({ "flow": "order", "input": order("c-1", json!({})) }).to_string();

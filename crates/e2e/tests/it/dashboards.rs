@@ -22,7 +22,7 @@ const FATES: [(&str, &str); 4] =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let targets: Vec<(&str, String)> = stage
         .system

@@ -26,7 +26,7 @@ async fn letter(stage: &Stage, class: &str) -> DeadLetter {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_buried_comes_back_mended_and_what_is_not_mended_is_counted() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let (client, topics) = (stage.system.client(), stage.system.topics());
     let producer = Producer::new(&stage.system.settings()).unwrap();

@@ -102,7 +102,7 @@ fn flow(greeting: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_that_dev_mode_shows_runs_a_job() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("greet.yaml"), flow("Hello")).unwrap();
     let dev = Dev::start(folder.path()).await;
@@ -123,7 +123,7 @@ async fn the_command_that_dev_mode_shows_runs_a_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flow_that_changes_is_read_again_and_one_that_does_not_lint_changes_nothing() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("greet.yaml");
     fs::write(&file, flow("Hello")).unwrap();
@@ -152,7 +152,7 @@ async fn a_flow_that_changes_is_read_again_and_one_that_does_not_lint_changes_no
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kcat_starts_a_job_in_dev_mode_and_bad_commands_become_dead_letters() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let dev = Dev::start(&repository().join("flows")).await;
     let kafka = dev.kafka.clone();
     let valid = json!({ "flow": "order", "input": order("c-1", json!({})) }).to_string();
@@ -182,7 +182,7 @@ async fn kcat_starts_a_job_in_dev_mode_and_bad_commands_become_dead_letters() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dev_mode_refuses_new_jobs_before_its_broker_would_drop_old_ones() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let dev = Dev::start(&repository().join("crates/e2e/flows")).await;
     let (client, padding) = (http_client(), "x".repeat(SLIP_BYTES));
     let submit = async |number: usize| {

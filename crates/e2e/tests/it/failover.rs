@@ -12,7 +12,7 @@ use crate::chance::{Chance, TellSeed, seed};
 use crate::client::small_order;
 use crate::load::{Load, pass};
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::{alone, beside_others};
+use crate::turn::{beside_others, nearly_alone};
 
 /// In flight when Postgres goes.
 const IN_FLIGHT_MIN: usize = 150;
@@ -47,7 +47,7 @@ async fn a_restored_base_backup_loses_and_splits_only_jobs_that_are_named() {
 }
 
 async fn survive(fault: Fault) {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| builder.private_postgres(PostgresOptions::default())).await;
     let load = Load::start_brisk(&stage, seed, IN_FLIGHT).await;
@@ -98,7 +98,7 @@ fn named(told: &str) -> BTreeSet<JobId> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_publication_that_was_dropped_is_made_again_by_migrate_and_no_job_is_lost() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     psql(stage.system.database_url(), "drop publication meanwhile_outbox").unwrap();
     let waiting = stage.submit("saga", &small_order("c-1", json!({}))).await;

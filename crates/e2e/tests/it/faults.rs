@@ -7,7 +7,7 @@ use test_kit::{Line, LineState, MeanwhileProcess, Role, Server, SlowDisk};
 use crate::chance::{Chance, TellSeed, seed};
 use crate::load::{Load, pass};
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 /// The load keeps so many jobs in flight.
 const IN_FLIGHT: usize = 700;
@@ -177,7 +177,7 @@ fn draw(chance: &mut Chance, processes: usize) -> Vec<Fault> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_fault_of_many_minutes_loses_or_splits_a_job() {
     let minutes = std::env::var("FAULT_MINUTES").map_or(MINUTES, |minutes| minutes.parse().unwrap());
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let (mut stage, services) = Stage::start_with_lines(|builder| {
         let builder = builder.clocks().role(Role::Workers, 2).role(Role::Relay, 2);

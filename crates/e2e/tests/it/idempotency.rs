@@ -12,7 +12,7 @@ const REPETITIONS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_submit_repeated_at_once_is_one_job() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let (url, client) = (format!("{}/orders", stage.system.api()), test_kit::http_client());
     let repetitions: Vec<_> = (0..REPETITIONS)
@@ -44,7 +44,7 @@ async fn a_submit_repeated_at_once_is_one_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_accepted_is_refused_with_the_reason_and_not_stored() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage =
         Stage::start_with(|builder| builder.variable("MEANWHILE__INGEST__IDEMPOTENCY_KEY_REQUIRED", "true")).await;
     let (url, client) = (format!("{}/v1/flows/order/jobs", stage.system.api()), test_kit::http_client());

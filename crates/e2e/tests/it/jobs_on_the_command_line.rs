@@ -11,7 +11,7 @@ use crate::turn::beside_others;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_are_listed_and_watched_to_their_ends() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let api = stage.system.api();
     let url = [("MEANWHILE_URL", api.as_str())];

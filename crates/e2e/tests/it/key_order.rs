@@ -7,14 +7,14 @@ use shop::{Op, Trade};
 
 use crate::client::small_order;
 use crate::stage::Stage;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 const JOBS: usize = 1_000;
 const KEYS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_steps_of_a_key_run_in_submit_order() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_with(|builder| builder.role(test_kit::Role::Workers, 2)).await;
     let client = stage.system.client();
     // Each key's jobs one after the other, all keys at once.

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::chance::{Chance, TellSeed, seed};
 use crate::load::{Load, pass};
 use crate::stage::Stage;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 /// In flight whenever something is killed.
 pub(crate) const IN_FLIGHT_MIN: usize = 400;
@@ -48,7 +48,7 @@ pub(crate) async fn until_called<T: Send + 'static>(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_of_a_role_loses_or_splits_a_job() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| {
         builder.role(Role::Workers, 2).variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "3000")
@@ -76,7 +76,7 @@ async fn no_kill_of_a_role_loses_or_splits_a_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_of_kafka_loses_or_splits_a_job() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::to_be_killed())).await;
     let load = Load::start(&stage, seed, IN_FLIGHT).await;
@@ -96,7 +96,7 @@ async fn no_kill_of_kafka_loses_or_splits_a_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_of_postgres_loses_or_splits_a_job() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let options = PostgresOptions { fsync: true, ..PostgresOptions::default() };
     let mut stage = Stage::start_with(|builder| builder.private_postgres(options)).await;

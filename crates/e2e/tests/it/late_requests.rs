@@ -6,7 +6,7 @@ use test_kit::{KafkaOptions, PRODUCE, ProxiedKafka};
 use crate::chance::{TellSeed, seed};
 use crate::load::Load;
 use crate::stage::Stage;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 /// Of the relay and of a worker each.
 const HELD: usize = 4;
@@ -18,7 +18,7 @@ const REFUSALS: [i16; 3] = [47, 90, 48];
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: scripts/tools/test-faults"]
 async fn no_record_that_reaches_the_broker_late_loses_or_splits_a_job() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let _tell = TellSeed(seed);
     let kafka = ProxiedKafka::start(KafkaOptions::default()).await.unwrap();
     let mut stage = Stage::start_with(|builder| builder.brokers(kafka.brokers())).await;

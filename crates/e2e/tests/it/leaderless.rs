@@ -10,7 +10,7 @@ use test_kit::{KafkaOptions, Role, eventually, http_client, repository};
 
 use crate::client::small_order;
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 /// Enough keys for every partition.
 const JOBS: usize = 24;
@@ -18,7 +18,7 @@ const JOBS: usize = 24;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "minutes: scripts/tools/test-faults"]
 async fn a_partition_without_a_leader_stops_only_what_is_to_go_there_and_recovers_by_itself() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let flows = tempfile::tempdir().unwrap();
     let saga = repository().join("crates/e2e/flows");
     let apart = fs::read_to_string(saga.join("saga.yaml")).unwrap();

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::load::pass;
 use crate::stage::PATIENCE;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 const JOBS: usize = 120;
 const RATE_PER_S: usize = 30;
@@ -95,7 +95,7 @@ async fn submit(system: &mut TestSystem, flow: &str, input: &Value) -> JobId {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let (book, url, _open) = serve().await;
     let folder = tempfile::tempdir().unwrap();
     let mut system = start(2, folder.path(), &url).await;
@@ -122,7 +122,7 @@ async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_goes_on_by_its_fallback_where_its_downstream_is_gone() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let folder = tempfile::tempdir().unwrap();
     let mut system = start(1, folder.path(), GONE).await;
     let mut jobs = Vec::new();

@@ -2,7 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "set-up of tests: a failure is the test's")]
-#![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
 #![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
 
 mod breakers;
@@ -16,6 +15,7 @@ mod command_line;
 mod commands;
 mod dashboards;
 mod dead_letters;
+mod delayed;
 mod dev_mode;
 mod failover;
 mod faults;

@@ -15,7 +15,7 @@ const JOBS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_whose_first_queue_has_no_topic_wait_for_it_and_stop_nobody() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let flows = tempfile::tempdir().unwrap();
     let saga = repository().join("crates/e2e/flows");
     let aside = fs::read_to_string(saga.join("saga.yaml")).unwrap();

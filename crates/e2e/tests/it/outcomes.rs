@@ -45,7 +45,7 @@ fn events_of(left: &Left, job: JobId, kind: EventKind) -> Vec<&JobEvent> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_without_trouble_succeeds_with_its_result() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let job = stage.submit("order", &order("c-1", json!({}))).await;
     let end = stage.end_of(job).await;
@@ -64,7 +64,7 @@ async fn an_order_without_trouble_succeeds_with_its_result() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_declined_card_releases_the_stock_and_ships_nothing() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let job = stage.submit("order", &order("c-1", json!({ "payment": "declined" }))).await;
     assert_eq!(stage.end_of(job).await.status, JobStatus::Failed);
@@ -84,7 +84,7 @@ async fn a_declined_card_releases_the_stock_and_ships_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_whose_answer_was_lost_is_refunded() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let job = stage.submit("patient", &small_order("c-1", json!({ "payment": "timeout_after_effect:5000" }))).await;
     assert_eq!(stage.end_of(job).await.status, JobStatus::Failed);
@@ -100,7 +100,7 @@ async fn a_charge_whose_answer_was_lost_is_refunded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flaky_service_is_retried_in_process_and_in_holds() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     // 200 ms and 400 ms at most: below the second from which on it is a hold.
     let in_process = stage.submit("order", &order("c-1", json!({ "payment": "flaky:2" }))).await;
@@ -125,7 +125,7 @@ async fn a_flaky_service_is_retried_in_process_and_in_holds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_whose_undo_fails_for_good_is_parked_and_not_final() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let input = small_order("c-1", json!({ "inventory": "undo_error", "payment": "declined" }));
     let job = stage.submit("patient", &input).await;
@@ -142,7 +142,7 @@ async fn a_job_whose_undo_fails_for_good_is_parked_and_not_final() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_that_takes_effect_after_its_undo_found_nothing_is_undone_once_more() {
-    let (_turn, payment) = (beside_others(), Receiver::start().await);
+    let (_turn, payment) = (beside_others().await, Receiver::start().await);
     // Charges get no answer in time. They take effect once the first undo has found nothing.
     let charged = Arc::new(AtomicBool::new(false));
     let stands = Arc::clone(&charged);

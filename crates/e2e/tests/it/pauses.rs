@@ -8,11 +8,11 @@ use crate::chance::{Chance, TellSeed, seed};
 use crate::kills::{IN_FLIGHT, IN_FLIGHT_MIN};
 use crate::load::{Load, pass};
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_wakes_up_as_a_zombie_splits_no_job() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| {
         let builder = builder.role(Role::Workers, 2);
@@ -55,7 +55,7 @@ async fn active_relay(stage: &mut Stage) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_relay_that_wakes_up_as_a_zombie_sends_nothing_twice() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| {
         builder.role(Role::Relay, 2).variable("MEANWHILE__RELAY__TRANSACTION_TIMEOUT_MS", "4000")

@@ -6,7 +6,7 @@ use test_kit::{PostgresOptions, Role};
 use crate::chance::{Chance, TellSeed, seed};
 use crate::load::{Load, pass};
 use crate::stage::Stage;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 /// In flight whenever something is killed.
 const IN_FLIGHT_MIN: usize = 150;
@@ -16,7 +16,7 @@ const IN_FLIGHT: usize = 200;
 #[ignore = "minutes: scripts/tools/test-faults"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_or_splits_a_job_where_the_outbox_is_polled() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let settings = vec![("wal_level".to_owned(), "replica".to_owned())];
     let options = PostgresOptions { fsync: true, settings };

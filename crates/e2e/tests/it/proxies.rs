@@ -34,7 +34,7 @@ async fn until_asked(receiver: &Receiver, url: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_proxy_stands_in_no_clients_way_to_this_machine() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let (collector, variables) = (Receiver::start().await, proxied(DEAD));
     // The roles reach the registry: it is ready.
     let dev = dev_with(&repository().join("flows"), &variables, &collector.url()).await;
@@ -49,7 +49,7 @@ async fn a_dead_proxy_stands_in_no_clients_way_to_this_machine() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_traces_and_the_command_line_call_other_machines_by_the_proxy() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let (proxy, flows) = (Receiver::start().await, tempfile::tempdir().unwrap());
     // Names that do not exist: only a proxy can answer for them.
     let step = "  - { id: call, http: { method: POST, url: \"http://service.test/book\" } }";

@@ -6,11 +6,11 @@ use crate::chance::{Chance, TellSeed, seed};
 use crate::kills::{IN_FLIGHT, IN_FLIGHT_MIN};
 use crate::load::{Load, pass};
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_that_join_and_leave_under_load_lose_and_split_nothing() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| {
         let builder = builder.role(Role::Workers, 2);

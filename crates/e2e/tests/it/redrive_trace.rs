@@ -59,7 +59,7 @@ fn span(body: &[u8], name: &str) -> Option<(u128, Vec<u128>)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redriven_record_begins_a_trace_that_is_linked_to_the_one_in_which_it_failed() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let collector = Receiver::start().await;
     let mut stage = Stage::start_with(|builder| {
         builder.variable("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()).variable("OTEL_BSP_SCHEDULE_DELAY", "100")

@@ -21,7 +21,7 @@ async fn until_registry_is_missed(stage: &mut Stage, role: Role) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_registry_is_down_nothing_is_dead_lettered_and_then_work_goes_on() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder.private_registry()).await;
     let (brokers, topics) = (stage.system.brokers().to_owned(), stage.system.topics());
     let before = stage.submit("order", &order("c-1", json!({}))).await;

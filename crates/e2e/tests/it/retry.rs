@@ -36,7 +36,7 @@ async fn retry_twice(stage: &Stage, job: JobId) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_job_goes_on_from_where_it_stopped_once_however_often_it_is_asked() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let input = small_order("c-1", json!({ "inventory": "undo_error", "payment": "declined" }));
     let job = stage.submit("patient", &input).await;
@@ -81,7 +81,7 @@ async fn send_on(stage: &Stage, job: JobId) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_waits_for_its_next_attempt_is_sent_on_at_once() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let job = stage.submit("patient", &small_order("c-1", json!({ "inventory": "busy:600" }))).await;
     until_it_rests_for_long(&stage, job, "backoff").await;
@@ -92,7 +92,7 @@ async fn a_job_that_waits_for_its_next_attempt_is_sent_on_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_looks_for_what_is_missing_is_let_look_at_once() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let flows = tempfile::tempdir().unwrap();
     let step = "  - { id: call, http: { method: GET, url: \"{{ env.NOBODY_HAS_SET_THIS }}\" } }";
     let flow = format!("flow: lacking\ninput: {{ type: object }}\nsteps:\n{step}\n");
@@ -114,7 +114,7 @@ async fn a_job_that_looks_for_what_is_missing_is_let_look_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_starts_a_finished_job_anew() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let first = stage.submit("saga", &small_order("c-1", json!({ "shipping": "error" }))).await;
     assert_eq!(stage.end_of(first).await.status, JobStatus::Failed);

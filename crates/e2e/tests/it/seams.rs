@@ -5,7 +5,7 @@ use test_kit::Role;
 use crate::chance::{Chance, TellSeed, seed};
 use crate::load::Load;
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 const SEAMS: [(Role, &str); 13] = [
     (Role::Ingest, "ingest.before-commit"),
@@ -28,7 +28,7 @@ const STOP_AT: &str = "MEANWHILE_STOP_AT";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_stop_at_a_seam_loses_or_splits_a_job() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let session_timeout =
         |builder: test_kit::TestSystemBuilder| builder.variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "2000");

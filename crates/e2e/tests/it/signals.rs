@@ -14,7 +14,7 @@ use crate::client::small_order;
 use crate::kills::until_called;
 use crate::load::{pass, signal};
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::{alone, beside_others};
+use crate::turn::{beside_others, nearly_alone};
 
 const JOBS_DEFAULT: u64 = 240;
 /// The pause between two attempts of a caller.
@@ -63,7 +63,7 @@ async fn call(client: Client, seed: u64, jobs_each: u64) -> Vec<(JobId, u64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_a_signal_or_a_sleeping_job_whichever_comes_first() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let jobs = std::env::var("E2E_SIGNALS").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
     let mut stage = Stage::start_with(|builder| {
@@ -91,7 +91,7 @@ async fn no_kill_loses_a_signal_or_a_sleeping_job_whichever_comes_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_from_the_command_line_reaches_the_job_and_is_told() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let job = stage.submit("consent", &small_order("c-1", json!({}))).await;
     let url = stage.system.api();

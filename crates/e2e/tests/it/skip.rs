@@ -61,7 +61,7 @@ fn command(customer: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_of_commands_that_nobody_can_read_is_passed_over_and_the_next_command_runs() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::default())).await;
     let (brokers, topic) = (stage.system.brokers().to_owned(), stage.system.topics().commands());
     let say = |customer: &str| {
@@ -89,7 +89,7 @@ async fn a_batch_of_commands_that_nobody_can_read_is_passed_over_and_the_next_co
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_of_slips_that_nobody_can_read_is_passed_over_while_workers_run() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::default())).await;
     let topic = stage.system.topics().steps("default");
     let admin = Admin::new(&stage.system.settings()).unwrap();

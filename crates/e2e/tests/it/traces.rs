@@ -11,7 +11,7 @@ const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_callers_trace_and_correlation_reach_every_call() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let input = order("c-1", json!({ "inventory": "busy:2", "payment": "declined" }));
     let request = test_kit::http_client()

@@ -1,15 +1,17 @@
-//! Two cores: tests that load the machine run alone.
+//! Two cores: a test that loads the machine takes most of it, and has at most one other beside it.
 
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-static MACHINE: RwLock<()> = RwLock::new(());
+static MACHINE: Semaphore = Semaphore::const_new(4);
+/// The share of a test that loads the machine. Another one does not fit beside it.
+const HEAVY: u32 = 3;
 
 /// A test that can run beside others.
-pub(crate) fn beside_others() -> RwLockReadGuard<'static, ()> {
-    MACHINE.read()
+pub(crate) async fn beside_others() -> SemaphorePermit<'static> {
+    MACHINE.acquire().await.expect("it is never closed")
 }
 
-/// A test that wants the machine for itself.
-pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
-    MACHINE.write()
+/// A test that wants the machine nearly for itself.
+pub(crate) async fn nearly_alone() -> SemaphorePermit<'static> {
+    MACHINE.acquire_many(HEAVY).await.expect("it is never closed")
 }

@@ -21,7 +21,7 @@ use crate::chance::{Chance, TellSeed, seed};
 use crate::client::small_order;
 use crate::load::pass;
 use crate::stage::{Left, PATIENCE, Stage};
-use crate::turn::{alone, beside_others};
+use crate::turn::{beside_others, nearly_alone};
 
 /// Jobs in `make test`.
 const JOBS_DEFAULT: u64 = 120;
@@ -69,7 +69,7 @@ async fn until_at_rest(client: &Client, job: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_and_no_pause_of_a_worker_charges_twice_or_forgets_a_charge() {
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let mut stage = Stage::start_with(|builder| {
         let builder = builder.role(Role::Workers, 2).variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "3000");
@@ -123,7 +123,7 @@ async fn no_kill_and_no_pause_of_a_worker_charges_twice_or_forgets_a_charge() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_whose_answer_is_lost_is_found_and_one_that_was_not_made_is_made() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let made = stage.submit("cash", &small_order("c-1", json!({ "payment": "timeout_after_effect:6000" }))).await;
     let not_made = stage.submit("cash", &small_order("c-2", json!({ "payment": "timeout_before_effect:6000" }))).await;

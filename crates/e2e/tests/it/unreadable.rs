@@ -58,7 +58,7 @@ fn assert_buried(dead: &[Inbound], mut sent: BTreeMap<(String, String, String), 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_records_are_kept_byte_for_byte_and_the_partition_goes_on() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let (brokers, topics) = (stage.system.brokers().to_owned(), stage.system.topics());
     // Something of each kind that is fine, to spoil: an event and a slip, and a hold by a retry that is put off.

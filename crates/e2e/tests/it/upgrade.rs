@@ -8,7 +8,7 @@ use test_kit::Role;
 use crate::chance::{TellSeed, seed};
 use crate::load::{Load, pass};
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 const IN_FLIGHT: usize = 60;
 /// The time for which a mixture works.
@@ -34,7 +34,7 @@ async fn wait_until_ready(stage: &mut Stage) {
 #[ignore = "it needs the program of an earlier revision: scripts/tools/test-upgrade"]
 async fn two_versions_of_each_role_work_beside_each_other_forth_and_back() {
     let previous: PathBuf = std::env::var_os("MEANWHILE_PREVIOUS_BIN").expect("MEANWHILE_PREVIOUS_BIN").into();
-    let (_turn, seed) = (alone(), seed());
+    let (_turn, seed) = (nearly_alone().await, seed());
     let _tell = TellSeed(seed);
     let mut stage = Stage::start().await;
     let load = Load::start_brisk(&stage, seed, IN_FLIGHT).await;

@@ -34,7 +34,7 @@ async fn a_caller_who_waits_gets_the_result_the_problem_or_the_202_of_the_same_j
     assert_eq!(job_of(&again), job_of(&done));
 
     let declined = post("respond-async, wait=30", "poor", json!({ "payment": "declined" })).await;
-    assert_eq!((declined.status, declined.problem()), (502, "step-failed"), "{declined:?}");
+    assert_eq!((declined.status, declined.problem()), (402, "step-failed"), "{declined:?}");
     assert_eq!(declined.body["undone"], json!(["reserve"]));
     let exposed = post("wait=30", "late", json!({ "inventory": "out_of_stock" })).await;
     assert_eq!((exposed.status, exposed.problem(), exposed.body["status"].as_u64()), (409, "step-failed", Some(409)));

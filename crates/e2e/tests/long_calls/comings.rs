@@ -64,7 +64,7 @@ async fn end_what_was_repeated(stage: Stage, repeated: &[JobId], kept: &[JobId])
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_that_join_and_leave_cut_and_repeat_no_call() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     // None of the calls would have left its partition yet, if no worker had come.
     let mut stage =
         Stage::start_with(|builder| builder.variable("MEANWHILE__WORKERS__DETACH_AFTER_MS", FOR_EVER_MS)).await;
@@ -98,7 +98,7 @@ async fn until_quick_at(stage: &mut Stage, place: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_calls_of_a_worker_that_was_killed_are_made_again_and_end_once() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder).await;
     let (second, of_first, of_second) = with_two_workers(&mut stage, 2 * LONG).await;
     stage.system.roles()[second].process().kill9();
@@ -117,7 +117,7 @@ pub(crate) async fn until_lease_is_lost(stage: &mut Stage, place: usize) -> f64 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_wakes_after_its_lease_ends_nothing_and_knows_it() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder).await;
     let (second, of_first, of_second) = with_two_workers(&mut stage, 2 * LONG).await;
     stage.system.roles()[second].process().pause();
@@ -141,7 +141,7 @@ async fn a_worker_that_wakes_after_its_lease_ends_nothing_and_knows_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_starts_again_hands_over_what_its_predecessor_had() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder.variable("MEANWHILE__WORKERS__LEASE_MS", FOR_EVER_MS)).await;
     let (second, of_first, of_second) = with_two_workers(&mut stage, 2 * LONG).await;
     stage.system.roles()[second].restart().unwrap();
@@ -151,7 +151,7 @@ async fn a_worker_that_starts_again_hands_over_what_its_predecessor_had() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_stops_hands_over_what_outlasts_its_drain_time_and_says_how_many() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| {
         builder
             .variable("MEANWHILE__WORKERS__LEASE_MS", FOR_EVER_MS)
@@ -170,7 +170,7 @@ async fn a_worker_that_stops_hands_over_what_outlasts_its_drain_time_and_says_ho
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_stops_lets_calls_end_that_end_in_time() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage =
         Stage::start_with(|builder| builder.variable("MEANWHILE__WORKERS__DRAIN_TIMEOUT_MS", FOR_EVER_MS)).await;
     let (second, of_first, of_second) = with_two_workers(&mut stage, 2 * LONG).await;

@@ -17,7 +17,7 @@ fn under_way(tokens: &Tokens, job: JobId) -> Vec<Phase> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_call_is_followed_timed_out_or_undone_as_a_short_one_is() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder).await;
     let followed = stage.submit("followed", "a", "takes-900").await;
     let brief = stage.submit("brief", "a", "held").await;

@@ -9,7 +9,7 @@ use crate::comings::{until_lease_is_lost, with_two_workers};
 use crate::figures::{Table, per_second, quantiles, rss_mib};
 use crate::load::{at_rate, saturate};
 use crate::stage::Stage;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 /// Only ends a run that hangs.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -33,7 +33,7 @@ fn worker_rss_mib(stage: &mut Stage) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make test-long-calls"]
 async fn quick_jobs_never_stand_still_beside_thirty_calls_of_200_s() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_as_it_is(|builder| builder).await;
     let long = stage.call("takes-200000", 30).await;
     stage.called.until_open(30).await;
@@ -59,7 +59,7 @@ async fn quick_jobs_never_stand_still_beside_thirty_calls_of_200_s() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make test-long-calls"]
 async fn ten_thousand_calls_of_five_minutes_leave_quick_jobs_their_latency() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_as_it_is(|builder| builder).await;
     let mut table = Table::new("10,000 calls of five minutes on one worker, and 300 quick jobs a second");
     at_rate(&mut stage, RATE, Duration::from_secs(20)).await;
@@ -93,7 +93,7 @@ async fn ten_thousand_calls_of_five_minutes_leave_quick_jobs_their_latency() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make test-long-calls"]
 async fn workers_that_come_and_go_for_five_minutes_cut_and_repeat_no_call() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_as_it_is(|builder| builder).await;
     let mut long = stage.call("takes-320000", LONG).await;
     stage.called.until_open(LONG).await;
@@ -149,7 +149,7 @@ async fn assert_lost_once(stage: Stage, mut table: Table, kept: &[JobId], lost: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make test-long-calls"]
 async fn a_thousand_calls_of_a_worker_that_was_killed_are_made_again_within_the_lease() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_as_it_is(|builder| builder).await;
     let (second, kept, lost) = with_two_workers(&mut stage, 2_000).await;
     stage.system.roles()[second].process().kill9();
@@ -165,7 +165,7 @@ async fn a_thousand_calls_of_a_worker_that_was_killed_are_made_again_within_the_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes: make test-long-calls"]
 async fn a_worker_with_a_thousand_calls_that_wakes_after_its_lease_ends_none_of_them() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_as_it_is(|builder| builder).await;
     let (second, kept, lost) = with_two_workers(&mut stage, 2_000).await;
     stage.system.roles()[second].process().pause();
@@ -185,7 +185,7 @@ async fn a_worker_with_a_thousand_calls_that_wakes_after_its_lease_ends_none_of_
 #[ignore = "takes minutes: make test-long-calls"]
 async fn kafka_and_postgres_stopped_for_a_minute_each_repeat_no_call() {
     const OUTAGE: Duration = Duration::from_secs(60);
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let options = PostgresOptions { fsync: true, ..PostgresOptions::default() };
     let mut stage =
         Stage::start_as_it_is(|builder| builder.private_kafka(KafkaOptions::to_be_killed()).private_postgres(options))

@@ -3,7 +3,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "set-up of tests: a failure is the test's")]
-#![expect(clippy::await_holding_lock, reason = "heavy systems take turns; nobody else waits on this runtime")]
 #![expect(clippy::print_stderr, reason = "a test tells what it measured")]
 
 mod called;

@@ -7,7 +7,7 @@ use flow::id::JobId;
 use test_kit::{KafkaOptions, PostgresOptions};
 
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 const LONG: usize = 30;
 /// Two leases: whoever took an outage for a worker's silence would have released its calls by then.
@@ -24,7 +24,7 @@ async fn assert_nobody_is_called_again(stage: &mut Stage, jobs: &[JobId]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_of_kafka_or_of_postgres_repeats_no_call() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let options = PostgresOptions { fsync: true, ..PostgresOptions::default() };
     let mut stage =
         Stage::start_with(|builder| builder.private_kafka(KafkaOptions::to_be_killed()).private_postgres(options))
@@ -49,7 +49,7 @@ async fn an_outage_of_kafka_or_of_postgres_repeats_no_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_end_in_an_outage_of_kafka_end_once_it_is_over() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::to_be_killed())).await;
     let jobs = stage.call("held", LONG).await;
     stage.watch.until_running(&jobs).await;

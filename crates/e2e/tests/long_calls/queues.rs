@@ -11,7 +11,7 @@ use test_kit::{Role, TEST_TRACE, TestSystemBuilder, Tokens, sample_job};
 
 use crate::partition::Partition;
 use crate::stage::Stage;
-use crate::turn::alone;
+use crate::turn::nearly_alone;
 
 /// More than what can be remembered as finished out of order in one partition, some 21,000 offsets.
 const QUICK: usize = 30_000;
@@ -53,7 +53,7 @@ async fn assert_shown_as_running(stage: &mut Stage, job: JobId) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quick_jobs_end_while_long_calls_hold_their_keys_in_the_same_partition() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_with(short_queue).await;
     let mut keys = PARTITION.keys("call");
     let key = keys.next().unwrap();
@@ -122,7 +122,7 @@ async fn submit_unread(stage: &mut Stage, key: &str) -> JobId {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quick_jobs_end_while_a_slip_waits_for_the_registry_and_those_of_its_key_wait_for_it() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_with(|builder| short_queue(builder).private_registry()).await;
     let mut keys = PARTITION.keys("call");
     let key = keys.next().unwrap();
@@ -142,7 +142,7 @@ async fn quick_jobs_end_while_a_slip_waits_for_the_registry_and_those_of_its_key
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quick_jobs_end_while_others_wait_for_an_answer_a_back_off_or_a_step() {
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     // Each attempt and each back-off is shorter than the time after which a call counts as long.
     let mut stage = Stage::start_with(short_queue).await;
     let mut keys = PARTITION.keys("call");

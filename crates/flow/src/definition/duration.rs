@@ -4,7 +4,7 @@
 pub(crate) const EXPECTED: &str = "a whole number and a unit: 200ms, 2s, 15m, 2h or 2d";
 
 /// Milliseconds of a duration; none when the text is not one, or out of range.
-pub(crate) fn parse_ms(text: &str) -> Option<u64> {
+pub fn parse_ms(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit_ms = match unit {

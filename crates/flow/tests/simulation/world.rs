@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flow::decide::{
     Decision, Missing, MissingKind, NewJob, Next, Outcome, Prepared, advance, asks_first, begin_time, prepare,
-    redelivered, rest_until_there, start,
+    redelivered, rest_until_there, start, start_later,
 };
 use flow::definition::Definition;
 use flow::id::JobId;
@@ -177,7 +177,10 @@ impl World {
             priority: 1,
             retry_of: None,
         };
-        let decision = start(&self.definition, new, self.now_ms);
+        let decision = match self.chance.below(4) {
+            0 => start_later(&self.definition, new, 5_000, self.now_ms),
+            _ => start(&self.definition, new, self.now_ms),
+        };
         self.ledger.accepted(job, &decision);
         self.move_token(decision.next);
     }

@@ -9,6 +9,7 @@ mod callback;
 mod cancel;
 mod commands;
 mod dead_letters;
+mod delayed;
 mod described;
 mod faults;
 mod keys;

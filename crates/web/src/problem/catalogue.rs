@@ -95,6 +95,8 @@ catalogue! {
         "Send JSON with `Content-Type: application/json`."
     SchemaViolation 422 "schema-violation" "The input does not match the flow's schema"
         "Correct the values at the JSON pointers in `errors` and send it again."
+    BatchNotAccepted 422 "batch-not-accepted" "Nothing of the batch was accepted"
+        "Correct the items that `items` names and send the whole batch again, or send it without `atomic`."
     IdempotencyKeyReused 422 "idempotency-key-reused" "This Idempotency-Key was used for another request"
         "Use a new key for a new piece of work, or send exactly the first request again to get its job."
     QuotaExceeded 429 "quota-exceeded" "Too many requests"

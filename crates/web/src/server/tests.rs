@@ -75,6 +75,7 @@ impl Door {
         let frame = Frame {
             public_url: PublicUrl::new("https://api.example.com"),
             body_bytes_max: 1_000,
+            larger_bodies: &[],
             anonymous: Caller::unrestricted("acme"),
             ids: Ids::seeded(1),
         };

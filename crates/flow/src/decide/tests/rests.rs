@@ -218,3 +218,21 @@ fn a_parked_wait_that_is_sent_on_waits_anew() {
     let anew = go(&flow, &hold(&parked).slip, NOW_MS + 70_000);
     assert_eq!((hold(&anew).reason, hold(&anew).slip.visit), (HoldReason::Signal, 2));
 }
+
+#[test]
+fn a_job_that_starts_later_rests_in_front_of_its_first_step_and_its_time_begins_then() {
+    let flow = flow(THREE);
+    let decision = start_later(&flow, new_job(), 60_000, NOW_MS);
+    assert_eq!(kinds(&decision), [EventKind::JobAccepted, EventKind::StepWaiting]);
+    let told = &decision.events[1];
+    assert_eq!((told.hop, told.index, told.step.as_deref(), told.status), (0, 1, Some("a"), JobStatus::Waiting));
+    assert_eq!((told.next_attempt_after_ms, told.reason), (Some(60_000), Some(HoldReason::Timer)));
+    let Next::Hold(hold) = &decision.next else { panic!("{decision:?}") };
+    assert_eq!((hold.release_after_ms, hold.reason, hold.queue.as_str()), (Some(60_000), HoldReason::Timer, "default"));
+    // It is the slip of a job that was accepted later.
+    let later = slip(&start(&flow, new_job(), NOW_MS + 60_000));
+    assert_eq!(hold.slip.deadline_ms, later.deadline_ms);
+    let same = Slip { facts: later.facts.clone(), ..hold.slip.clone() };
+    assert_eq!(same, later);
+    assert_eq!(hold.slip.accepted_at_ms, NOW_MS);
+}

@@ -3,9 +3,39 @@
 use super::{Decision, Effect, EventKind, HoldReason, JobEvent, JobStatus, Next, StepError, Token, code};
 use crate::decide::Rest;
 use crate::definition::OnTimeout;
-use crate::slip::{Released, ReleasedBy};
+use crate::slip::{Hold, Released, ReleasedBy};
+
+impl Decision {
+    /// The first slip of a job rests for this time before it goes to its queue, and the acceptance says so.
+    pub(in crate::decide) fn rest_at_first(mut self, after_ms: u64) -> Self {
+        let Next::Step { slip, queue } = self.next else { return self };
+        if let Some(last) = self.events.last() {
+            self.events.push(JobEvent {
+                kind: EventKind::StepWaiting,
+                status: JobStatus::Waiting,
+                index: last.index.saturating_add(1),
+                step: Some(slip.step.clone()),
+                visit: slip.visit,
+                attempts: 0,
+                next_attempt_after_ms: Some(after_ms),
+                reason: Some(HoldReason::Timer),
+                data: None,
+                ..last.clone()
+            });
+        }
+        let reason = HoldReason::Timer;
+        let hold = Hold { slip, queue, reason, release_after_ms: Some(after_ms), signal: None, limit: None };
+        Self { next: Next::Hold(hold), events: self.events }
+    }
+}
 
 impl Token<'_> {
+    /// The job's deadline is as much later as its start.
+    pub(in crate::decide) fn starting_after(mut self, after_ms: u64) -> Self {
+        self.slip.deadline_ms = self.slip.deadline_ms.map(|deadline_ms| deadline_ms.saturating_add_unsigned(after_ms));
+        self
+    }
+
     /// Lays the token to rest. Its slip says already what its time means: whoever releases it then sends it on as it
     /// is.
     pub(in crate::decide) fn rests(self, rest: Rest) -> Decision {

@@ -1,0 +1,321 @@
+//! `POST /v1/flows/{flow}/jobs:batch`: many jobs of a flow in one request. Its items are the lines of the body (NDJSON),
+//! streamed both ways, or one JSON array.
+//!
+//! Each item is accepted, or refused with its problem, by itself, in the transactions of the group commit. With
+//! `?atomic=true` all are stored in one transaction, or none.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use events::command::start_after_ms;
+use flow::definition::Definition;
+use flow::id::JobId;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use store::acceptances::{Accepted, NewAcceptance};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::io::StreamReader;
+use web::caller::Scope;
+use web::context::{RequestContext, clean_correlation_id};
+use web::problem::{Kind, Problem};
+
+use crate::plan::JobRequest;
+use crate::state::Api;
+use crate::{answer, idempotency, spans, submit};
+
+/// The path, for the frame, which takes larger bodies here.
+pub(crate) const PATH: &str = "/v1/flows/{flow}/jobs:batch";
+/// The bytes of one request.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The bytes of a request that is read whole: an array, or an atomic one.
+const WHOLE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const ITEMS_MAX: usize = 10_000;
+/// Refused items that the answer to an atomic request shows.
+const REFUSED_SHOWN_MAX: usize = 100;
+/// Items that are being stored at once: as many as one transaction takes.
+const STORED_AT_ONCE: usize = 500;
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// What the caller asks of the whole.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Whole {
+    /// All or nothing.
+    #[serde(default)]
+    atomic: bool,
+}
+
+/// One item, as callers write it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    input: Value,
+    idempotency_key: Option<String>,
+    correlation_id: Option<String>,
+    delay: Option<String>,
+    /// RFC 3339.
+    start_at: Option<String>,
+}
+
+/// How items and answers are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lines,
+    Array,
+}
+
+/// What the items of one request have in common.
+struct Batch {
+    api: Arc<Api>,
+    definition: Definition,
+    context: RequestContext,
+    /// The address at which the caller reaches the API, without a slash at its end.
+    public_url: String,
+}
+
+/// `POST /v1/flows/{flow}/jobs:batch`
+pub(crate) async fn submit(
+    State(api): State<Arc<Api>>,
+    Path(flow): Path<String>,
+    Extension(context): Extension<RequestContext>,
+    whole: Result<Query<Whole>, QueryRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    api.ready()?;
+    context.caller.require(Scope::JobsSubmit)?;
+    let Query(whole) = whole.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
+    let Some(definition) = api.catalog.active(&flow) else {
+        return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
+    };
+    let form = form(&request)?;
+    let public_url = api.public_url.for_request(request.headers());
+    let batch = Arc::new(Batch { api, definition, context, public_url });
+    if form == Form::Lines && !whole.atomic {
+        return Ok(stream_answers(batch, request.into_body()));
+    }
+    let items = read_whole(form, request.into_body()).await?;
+    let answers = match whole.atomic {
+        true => batch.accept_all(&items).await?,
+        false => {
+            let batch = &batch;
+            let each = |(index, item): (usize, Bytes)| async move { batch.accept_one(index, Ok(&item)).await };
+            stream::iter(items.into_iter().enumerate()).map(each).buffered(STORED_AT_ONCE).collect().await
+        }
+    };
+    Ok(match form {
+        Form::Array => (StatusCode::ACCEPTED, axum::Json(json!({ "items": answers }))).into_response(),
+        Form::Lines => {
+            let lines: String = answers.iter().map(|answer| format!("{answer}\n")).collect();
+            (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, NDJSON)], lines).into_response()
+        }
+    })
+}
+
+fn form(request: &Request) -> Result<Form, Problem> {
+    let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "application/x-ndjson" | "application/jsonl" => Ok(Form::Lines),
+        "application/json" => Ok(Form::Array),
+        other => Err(Problem::new(Kind::UnsupportedMediaType, format!("The request's Content-Type is `{other}`."))
+            .with_remediation("Send one item a line as `application/x-ndjson`, or an array as `application/json`.")),
+    }
+}
+
+/// Answers each line when its item is stored, while later ones still arrive. Answers come in the order of the items.
+fn stream_answers(batch: Arc<Batch>, body: Body) -> Response {
+    let line_bytes_max = batch.api.config.body_bytes_max;
+    let each = move |(index, line): (usize, Result<String, LinesCodecError>)| {
+        let batch = Arc::clone(&batch);
+        async move {
+            let item = line.map_err(|error| unreadable(&error, line_bytes_max));
+            batch.accept_one(index, item.as_ref().map(String::as_bytes).map_err(Problem::clone)).await
+        }
+    };
+    let answers = lines(body, line_bytes_max)
+        .enumerate()
+        .take(ITEMS_MAX + 1)
+        .map(each)
+        .buffered(STORED_AT_ONCE)
+        .map(|answer| Ok::<_, io::Error>(Bytes::from(format!("{answer}\n"))));
+    (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, NDJSON)], Body::from_stream(answers)).into_response()
+}
+
+/// The lines that are not empty. The last one may be an error: what is behind it is not read.
+fn lines(body: Body, line_bytes_max: usize) -> impl Stream<Item = Result<String, LinesCodecError>> + Send + 'static {
+    let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+    let lines = FramedRead::new(reader, LinesCodec::new_with_max_length(line_bytes_max));
+    let filled = lines.try_filter(|line| std::future::ready(!line.trim().is_empty()));
+    // An error ends the stream: after it nothing of the body can be trusted to be a whole line.
+    filled.scan(false, |over, line| {
+        let ended = std::mem::replace(over, line.is_err());
+        std::future::ready((!ended).then_some(line))
+    })
+}
+
+fn unreadable(error: &LinesCodecError, line_bytes_max: usize) -> Problem {
+    match error {
+        LinesCodecError::MaxLineLengthExceeded => {
+            let detail = format!("The line is over {line_bytes_max} bytes. It and what follows it were not read.");
+            Problem::new(Kind::PayloadTooLarge, detail)
+        }
+        LinesCodecError::Io(error) => {
+            Problem::new(Kind::BadRequest, format!("The body ended before its time: {error}. Its rest was not read."))
+        }
+    }
+}
+
+async fn read_whole(form: Form, body: Body) -> Result<Vec<Bytes>, Problem> {
+    let too_large = |_| {
+        let detail = format!("The body could not be read, or has more than {WHOLE_BYTES_MAX} bytes.");
+        let remediation = "Send smaller batches, or one item a line as `application/x-ndjson` without `atomic`.";
+        Problem::new(Kind::PayloadTooLarge, detail).with_remediation(remediation)
+    };
+    let body = to_bytes(body, WHOLE_BYTES_MAX).await.map_err(too_large)?;
+    let items: Vec<Bytes> = match form {
+        Form::Lines => {
+            let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+            lines.map(|line| body.slice_ref(line)).collect()
+        }
+        Form::Array => {
+            let items: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| {
+                Problem::new(Kind::InvalidJson, format!("{error}."))
+                    .with("line", error.line())
+                    .with("column", error.column())
+            })?;
+            items.iter().map(|item| body.slice_ref(item.get().as_bytes())).collect()
+        }
+    };
+    if items.len() > ITEMS_MAX {
+        return Err(Problem::new(Kind::PayloadTooLarge, too_many()));
+    }
+    Ok(items)
+}
+
+fn too_many() -> String {
+    format!("A batch has {ITEMS_MAX} items at most.")
+}
+
+impl Batch {
+    /// The answer for one item, which is stored then, or never.
+    async fn accept_one(&self, index: usize, item: Result<&[u8], Problem>) -> Value {
+        let accepting = async {
+            if index >= ITEMS_MAX {
+                return Err(Problem::new(Kind::PayloadTooLarge, format!("{} The rest was not read.", too_many())));
+            }
+            self.api.check_capacity().map_err(|full| submit::no_room(&full))?;
+            let acceptance = self.plan(item?)?;
+            let job = acceptance.acceptance.job;
+            let outcome = self.api.acceptor.accept(acceptance).await.map_err(submit::refused)?;
+            self.stored(job, outcome)
+        };
+        match accepting.await {
+            Ok((job, is_replayed)) => self.accepted(index, job, is_replayed),
+            Err(problem) => self.refused(index, &problem),
+        }
+    }
+
+    /// The answers for all items, which are stored in one transaction.
+    ///
+    /// # Errors
+    /// Nothing is stored: some items cannot be (422), or Postgres did not answer.
+    async fn accept_all(&self, items: &[Bytes]) -> Result<Vec<Value>, Problem> {
+        self.api.check_capacity().map_err(|full| submit::no_room(&full))?;
+        let planned: Vec<_> = items.iter().map(|item| self.plan(item)).collect();
+        let bad = |(index, planned): (usize, &Result<_, Problem>)| Some(self.refused(index, planned.as_ref().err()?));
+        let refused: Vec<Value> = planned.iter().enumerate().filter_map(bad).collect();
+        if !refused.is_empty() {
+            return Err(not_accepted(refused));
+        }
+        let acceptances: Vec<NewAcceptance> = planned.into_iter().flatten().collect();
+        let jobs: Vec<JobId> = acceptances.iter().map(|acceptance| acceptance.acceptance.job).collect();
+        let outcomes = self.api.acceptor.accept_all(&self.api.pool, acceptances).await.map_err(submit::refused)?;
+        let stored: Vec<_> = jobs.into_iter().zip(outcomes).map(|(job, outcome)| self.stored(job, outcome)).collect();
+        let bad = |(index, stored): (usize, &Result<_, Problem>)| Some(self.refused(index, stored.as_ref().err()?));
+        let refused: Vec<Value> = stored.iter().enumerate().filter_map(bad).collect();
+        if !refused.is_empty() {
+            return Err(not_accepted(refused));
+        }
+        let answers = stored.into_iter().flatten().enumerate();
+        Ok(answers.map(|(index, (job, is_replayed))| self.accepted(index, job, is_replayed)).collect())
+    }
+
+    fn plan(&self, item: &[u8]) -> Result<NewAcceptance, Problem> {
+        let item: Item = serde_json::from_slice(item).map_err(|error| {
+            // Within the item: the caller has its line.
+            Problem::new(Kind::InvalidJson, format!("{error}.")).with("column", error.column())
+        })?;
+        let (api, now_ms) = (&self.api, self.api.clock.now_ms());
+        let idempotency_key = item.idempotency_key.filter(|key| !key.is_empty());
+        match &idempotency_key {
+            Some(key) => idempotency::check_length(key).map_err(submit::bad_key)?,
+            None if api.config.idempotency_key_required => {
+                return Err(Problem::new(Kind::IdempotencyKeyMissing, "The item has no `idempotency_key`."));
+            }
+            None => {}
+        }
+        let start_after_ms = start_after_ms(item.delay.as_deref(), item.start_at.as_deref(), now_ms)
+            .map_err(|error| Problem::new(Kind::BadRequest, format!("{error}.")))?;
+        let correlation_id = item.correlation_id.as_deref().and_then(clean_correlation_id);
+        let span = spans::item(self.definition.name(), &self.context.trace);
+        let request = JobRequest {
+            job: JobId::new(api.ids.uuid_v7(now_ms)),
+            tenant: self.context.caller.tenant.clone(),
+            input: item.input,
+            fallback_key: None,
+            idempotency_key,
+            correlation_id: correlation_id.unwrap_or_else(|| self.context.correlation_id.clone()),
+            trace: span.carry_on(None, &api.ids),
+            now_ms,
+            retry_of: None,
+            start_after_ms,
+        };
+        span.text("meanwhile.job.id", request.job);
+        api.planner()?.plan(&self.definition, request).map_err(submit::schema_violation)
+    }
+
+    /// The job that an item stands for, and whether an earlier request made it.
+    fn stored(&self, job: JobId, outcome: Accepted) -> Result<(JobId, bool), Problem> {
+        match outcome {
+            Accepted::New => {
+                let flow = self.definition.name().to_owned();
+                metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow).increment(1);
+                Ok((job, false))
+            }
+            Accepted::Replayed { job, same_fingerprint: true } => Ok((job, true)),
+            Accepted::Replayed { job, same_fingerprint: false } => Err(submit::key_reused(job)),
+        }
+    }
+
+    fn accepted(&self, index: usize, job: JobId, is_replayed: bool) -> Value {
+        let prefix = self.api.public_url.prefix();
+        let mut answer = json!({
+            "index": index,
+            "status": StatusCode::ACCEPTED.as_u16(),
+            "id": job.to_string(),
+            "links": answer::links(prefix, job),
+        });
+        if is_replayed {
+            answer["replayed"] = true.into();
+        }
+        answer
+    }
+
+    fn refused(&self, index: usize, problem: &Problem) -> Value {
+        let document = problem.document(&self.public_url);
+        json!({ "index": index, "status": problem.status().as_u16(), "problem": document })
+    }
+}
+
+fn not_accepted(refused: Vec<Value>) -> Problem {
+    let detail = format!("{} of the items cannot be accepted, so none was.", refused.len());
+    let shown: Vec<Value> = refused.into_iter().take(REFUSED_SHOWN_MAX).collect();
+    Problem::new(Kind::BatchNotAccepted, detail).with("items", shown)
+}
