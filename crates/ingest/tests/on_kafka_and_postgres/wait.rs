@@ -169,7 +169,7 @@ async fn a_repeated_key_waits_for_the_same_job_and_a_failed_one_answers_with_its
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_waits_for_a_change_and_a_result_for_the_end() {
     let _turn = turn().await;
-    let Stage { ground, ingest } = Stage::new().await;
+    let Stage { ground, ingest } = Stage::with(|config| config.wait_max_s = 1_000).await;
     let job = ingest.api.order(&[], INPUT).await.job();
     let (status, result) = (format!("/v1/jobs/{job}"), format!("/v1/jobs/{job}/result"));
     let accepted = accepted_event(&ground, &job).await;
@@ -193,10 +193,10 @@ async fn a_status_waits_for_a_change_and_a_result_for_the_end() {
         assert_eq!(applied(&answer), expected, "{path} {headers:?}: {}", answer.text);
     }
 
-    let wait = ("prefer", "wait=99");
+    let wait = ("prefer", "wait=9999");
     let statuses = [
         asking(&ingest.api, Method::GET, &status, &[wait]),
-        asking(&ingest.api, Method::GET, &format!("{status}?wait=60"), &tagged),
+        asking(&ingest.api, Method::GET, &format!("{status}?wait=1000"), &tagged),
         asking(&ingest.api, Method::GET, &status, &[wait, ("if-none-match", "*")]),
     ];
     let ends = asking(&ingest.api, Method::GET, &result, &[wait]);
@@ -207,7 +207,7 @@ async fn a_status_waits_for_a_change_and_a_result_for_the_end() {
     };
     let told = while_the_database_is_locked(&ground, async {
         let told = ground.tell(&step).await.1;
-        for (waiting, expected) in statuses.into_iter().zip([(200, "wait=60"), (200, ""), (304, "wait=60")]) {
+        for (waiting, expected) in statuses.into_iter().zip([(200, "wait=1000"), (200, ""), (304, "wait=1000")]) {
             let answer = answered(waiting).await;
             assert_eq!(applied(&answer), (expected.0, expected.1, "Prefer"), "{}", answer.text);
             assert_eq!(answer.header("etag"), format!("\"{told}\""));
@@ -225,12 +225,12 @@ async fn a_status_waits_for_a_change_and_a_result_for_the_end() {
 
     ground.tell(&JobEvent { hop: 2, ..succeeded(&accepted) }).await;
     let answer = answered(ends).await;
-    assert_eq!((applied(&answer), &answer.json), ((200, "wait=60", "Prefer"), &json!({ "tracking": "T1" })));
+    assert_eq!((applied(&answer), &answer.json), ((200, "wait=1000", "Prefer"), &json!({ "tracking": "T1" })));
     // It has ended: nothing is waited for.
     let over = ingest.api.get_with(&status, &[wait, ("if-none-match", "*")]).await;
-    assert_eq!(applied(&over), (304, "wait=60", "Prefer"));
-    let over = ingest.api.get_with(&status, &[("prefer", "return=minimal, wait=99")]).await;
-    assert_eq!(applied(&over), (303, "wait=60, return=minimal", "Prefer"));
+    assert_eq!(applied(&over), (304, "wait=1000", "Prefer"));
+    let over = ingest.api.get_with(&status, &[("prefer", "return=minimal, wait=9999")]).await;
+    assert_eq!(applied(&over), (303, "wait=1000, return=minimal", "Prefer"));
     assert_eq!(over.header("location"), format!("{PREFIX}{result}"));
     ingest.stop().await;
 }
