@@ -81,6 +81,15 @@ pub struct Status {
     pub cancel_too_late: bool,
 }
 
+/// A status, and the name of this state of the job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaggedStatus {
+    /// The status.
+    pub status: Status,
+    /// Another one than before whenever something has happened. None if something between us has taken it away.
+    pub tag: Option<String>,
+}
+
 /// Somebody's wish that the job be cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]

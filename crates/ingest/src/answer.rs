@@ -19,9 +19,14 @@ fn address(prefix: &str, job: JobId) -> String {
     format!("{prefix}/v1/jobs/{job}")
 }
 
+/// The address of a job's result.
+pub(crate) fn result_address(prefix: &str, job: JobId) -> String {
+    format!("{}/result", address(prefix, job))
+}
+
 pub(crate) fn links(prefix: &str, job: JobId) -> Value {
     let address = address(prefix, job);
-    json!({ "self": address, "events": format!("{address}/events"), "result": format!("{address}/result") })
+    json!({ "self": address, "events": format!("{address}/events"), "result": result_address(prefix, job) })
 }
 
 /// The trace of a job, and a page that shows it.

@@ -105,10 +105,8 @@ pub(crate) async fn submit(
     let answers = match whole.atomic {
         true => batch.accept_all(&items).await?,
         false => {
-            let each = |(index, item): (usize, Bytes)| {
-                let batch = Arc::clone(&batch);
-                async move { batch.accept_one(index, Ok(&item)).await }
-            };
+            let batch = &batch;
+            let each = |(index, item): (usize, Bytes)| async move { batch.accept_one(index, Ok(&item)).await };
             stream::iter(items.into_iter().enumerate()).map(each).buffered(STORED_AT_ONCE).collect().await
         }
     };

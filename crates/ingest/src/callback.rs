@@ -26,7 +26,8 @@ use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::find;
 use crate::signal::{PAYLOAD_BYTES_MAX, UNUSED_MAX};
 use crate::state::Api;
-use crate::submit::{IDEMPOTENT_REPLAYED, parse_body, unreadable};
+use crate::stored::IDEMPOTENT_REPLAYED;
+use crate::submit::{parse_body, unreadable};
 
 /// Callbacks of one round are one signal.
 const ID: &str = "callback";

@@ -4,8 +4,8 @@
 //! never makes two jobs, whichever door it comes through; no status goes back in time.
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
-//! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), then one file per verb: `status`, `result`,
-//! `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
+//! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
+//! then one file per verb: `status`, `result`, `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -60,8 +60,11 @@ mod signal;
 mod spans;
 mod state;
 mod status;
+mod stored;
 mod submit;
 mod upkeep;
+mod wait;
+mod waiters;
 
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
@@ -138,8 +141,8 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     let pool = open(settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
     let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let (acceptor, groups) = Acceptor::start(open(ACCEPTOR_CONNECTIONS)?, readiness.clone());
+    let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     let api = Arc::new(Api {
-        recent: RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX),
         projected: Projected::default(),
         reports: Reports::default(),
         reports_out: ReportsOut::new(&settings.bus)?,
@@ -152,7 +155,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         reader: Reader::new(registry),
         records: SingleRecords::new(&settings.bus)?,
         catalog: Catalog::default(),
-        cancels: cancels::Cancels::default(),
+        cancels: cancels::Cancels::new(recent.clone()),
+        recent,
+        leaving: shutdown.clone(),
         pool,
         readiness,
         dev_capacity: settings.bus.dev_capacity(&settings.topics),

@@ -31,7 +31,7 @@ use crate::job_lookup::{JobState, as_it_was, find, stored};
 use crate::plan::JobRequest;
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
-use crate::submit::{idempotency_key, parse_body, submit_job, unreadable};
+use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
 
 /// `POST /v1/jobs/{id}/retry`
 pub(crate) async fn retry(
@@ -200,5 +200,6 @@ async fn start_anew(
         retry_of: Some(view.job),
         start_after_ms: None,
     };
-    submit_job(api, &context.caller, &definition, request).await
+    let stored = store_job(api, &context.caller, &definition, request).await?;
+    Ok(stored.answer(api, &context.caller))
 }

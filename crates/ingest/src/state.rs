@@ -7,6 +7,7 @@ use flow::callback::Secrets;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
+use tokio_util::sync::CancellationToken;
 use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
@@ -43,6 +44,8 @@ pub(crate) struct Api {
     pub(crate) readiness: Readiness,
     /// The room of the broker in this process (`meanwhile dev`); none with a real Kafka, which keeps unread records.
     pub(crate) dev_capacity: Option<DevCapacity>,
+    /// Cancelled at shutdown: then no request waits for a job any longer.
+    pub(crate) leaving: CancellationToken,
     /// Set once the flows are loaded and the schema ids are known.
     pub(crate) planner: OnceLock<Planner>,
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -12,35 +13,61 @@ use web::context::RequestContext;
 use web::problem::Problem;
 
 use crate::answer;
-use crate::job_lookup::{JobState, behind, find};
+use crate::job_lookup::{JobState, behind};
 use crate::state::Api;
+use crate::wait::{Asked, Until, WaitQuery, wait_query};
 
 /// Behind the cursor in an entity tag: the status says that a cancel was asked for, of which no event tells.
 const CANCEL: &str = "-cancel";
 /// Behind that: the status shows what steps under way tell of themselves, up to this offset of `meanwhile.progress`.
 const PROGRESS: &str = "-p";
 
-/// The job's status, unless the caller has it already (`If-None-Match`).
+/// The job's status, unless the caller has it already (`If-None-Match`). A change of it can be waited for; a caller who
+/// wants no more than is needed is sent on to the result once there is one.
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path(job): Path<String>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
+    query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let job = find(&api, &context.caller, &job).await?;
+    let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
+    let known = Known::of(&headers);
+    drop(headers);
+    let mut first = None;
+    let is_news = |job: &JobState| {
+        let own = Tag::of(job);
+        let changed = match known.names_none() {
+            // As against the state at the time of asking.
+            true => *first.get_or_insert(own) != own,
+            false => known.covering(own).is_none() && !known.is_newer(own),
+        };
+        changed || job.view.status.is_final()
+    };
+    let found = asked.until(&api, &context.caller, &job, Until::Change, is_news).await;
+    let is_over = found.as_ref().is_ok_and(|job| job.view.status.is_final());
+    if asked.preferences.minimal && is_over {
+        asked.honour("return=minimal");
+    }
+    let answer = found.and_then(|job| answer_of(&api, &job, &known, asked.preferences.minimal));
+    asked.tell(answer)
+}
+
+fn answer_of(api: &Api, job: &JobState, known: &Known, minimal: bool) -> Result<Response, Problem> {
     let view = &job.view;
-    let own = Tag { cursor: view.cursor, is_cancelled: job.cancel.is_some(), reported: job.reported };
-    let tags = || headers.get_all(header::IF_NONE_MATCH).iter().flat_map(tags);
-    if tags().filter_map(Tag::parse).any(|known| known.cursor > own.cursor) {
+    if minimal && view.status.is_final() {
+        let result = answer::result_address(api.public_url.prefix(), view.job);
+        return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, result)]).into_response());
+    }
+    let own = Tag::of(job);
+    if known.is_newer(own) {
         return Err(behind(view.job));
     }
     // Reports are lossy, and another process may have shown a later one. Then the caller keeps that.
-    let newest = tags().filter_map(Tag::parse).filter(|known| known.covers(own)).max_by_key(|known| known.reported);
-    let mut response = if newest.is_some() || tags().any(|tag| tag == "*") {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        Json(document(&api, &job)).into_response()
-    };
+    let newest = known.covering(own);
+    let unchanged = newest.is_some() || known.is_any;
+    let mut response =
+        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { Json(document(api, job)).into_response() };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&newest.unwrap_or(own).to_string()) {
         headers.insert(header::ETAG, etag);
@@ -51,6 +78,35 @@ pub(crate) async fn show(
         headers.insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
     }
     Ok(response)
+}
+
+/// The entity tags that a caller has.
+struct Known {
+    tags: Vec<Tag>,
+    /// `*`: any state will do.
+    is_any: bool,
+}
+
+impl Known {
+    fn of(headers: &HeaderMap) -> Self {
+        let all = || headers.get_all(header::IF_NONE_MATCH).iter().flat_map(tags);
+        Self { tags: all().filter_map(Tag::parse).collect(), is_any: all().any(|tag| tag == "*") }
+    }
+
+    /// True if the caller names no state of ours.
+    fn names_none(&self) -> bool {
+        self.tags.is_empty()
+    }
+
+    /// The newest of those that say all that this one says.
+    fn covering(&self, own: Tag) -> Option<Tag> {
+        self.tags.iter().copied().filter(|known| known.covers(own)).max_by_key(|known| known.reported)
+    }
+
+    /// True if the caller was told of a later state than this.
+    fn is_newer(&self, own: Tag) -> bool {
+        self.tags.iter().any(|known| known.cursor > own.cursor)
+    }
 }
 
 /// The status document of a job.
@@ -75,6 +131,10 @@ struct Tag {
 }
 
 impl Tag {
+    fn of(job: &JobState) -> Self {
+        Self { cursor: job.view.cursor, is_cancelled: job.cancel.is_some(), reported: job.reported }
+    }
+
     fn parse(tag: &str) -> Option<Self> {
         let tag = tag.strip_prefix('"')?.strip_suffix('"')?;
         let (tag, reported) = match tag.split_once(PROGRESS) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{Client, Error, Events, JobState, Status, Verdict};
+use client::{Client, Error, Events, JobState, Status, TaggedStatus, Verdict};
 
 use crate::cli::SubmitArgs;
 use crate::cli::jobs::{CancelArgs, RetryArgs, ShowArgs, SignalArgs, WatchArgs};
@@ -128,11 +128,16 @@ fn code(state: JobState) -> ExitCode {
 /// Prints the timeline as it happens, to its end or until the job is parked.
 async fn follow(client: &Client, job: &str) -> anyhow::Result<JobState> {
     let mut timeline: Option<Timeline> = None;
-    let mut after = None;
+    let (mut known, mut after) = (None, None);
     let mut failures = 0;
     loop {
-        let (status, events) = match look(client, job, after.as_deref()).await {
-            Ok(seen) => seen,
+        let (status, events) = match next_look(client, job, &mut known, after.as_deref()).await {
+            Ok(Some(seen)) => seen,
+            // Nothing has happened, or the API cannot wait now.
+            Ok(None) => {
+                tokio::time::sleep(FOLLOW_INTERVAL).await;
+                continue;
+            }
             Err(error) if failures >= ATTEMPTS_MAX || !error.may_pass() => return Err(explained(error)),
             Err(_) => {
                 failures += 1;
@@ -150,8 +155,23 @@ async fn follow(client: &Client, job: &str) -> anyhow::Result<JobState> {
             timeline.print_end(&status);
             return Ok(status.status);
         }
-        tokio::time::sleep(FOLLOW_INTERVAL).await;
+        if known.is_none() {
+            tokio::time::sleep(FOLLOW_INTERVAL).await;
+        }
     }
+}
+
+/// As [`look`], once the status is not the known one any more. None if it has stayed so for a while.
+async fn next_look(
+    client: &Client,
+    job: &str,
+    known: &mut Option<String>,
+    after: Option<&str>,
+) -> Result<Option<(Status, Events)>, Error> {
+    let Some(TaggedStatus { status, tag }) = client.next_status(job, known.as_deref()).await? else { return Ok(None) };
+    let events = client.events(job, after).await?;
+    *known = tag;
+    Ok(Some((status, events)))
 }
 
 async fn look(client: &Client, job: &str, after: Option<&str>) -> Result<(Status, Events), Error> {

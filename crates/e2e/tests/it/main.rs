@@ -48,3 +48,4 @@ mod turn;
 mod uncertain;
 mod unreadable;
 mod upgrade;
+mod waits;

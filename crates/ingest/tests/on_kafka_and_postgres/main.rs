@@ -25,3 +25,4 @@ mod signal;
 mod stage;
 mod status;
 mod submit;
+mod wait;
