@@ -36,7 +36,8 @@ pub use breakers::{Breaker, BreakerOrder};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{
-    CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, TaggedStatus, Verdict, WaitingFor,
+    CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, TaggedStatus, Verdict,
+    WaitingFor,
 };
 pub use jobs::{JobChoice, Jobs, ListedJob};
 

@@ -20,7 +20,7 @@ async fn submit(stage: &mut Stage, flow: &str, query: &str, input: &Value) -> Jo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_starts_when_its_time_has_come_and_a_cancelled_one_never() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let later = submit(&mut stage, "saga", "delay=3s", &small_order("c-1", json!({}))).await;
     let never = submit(&mut stage, "order", "delay=300d", &order("c-2", json!({}))).await;

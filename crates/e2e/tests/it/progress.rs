@@ -43,7 +43,7 @@ async fn until(stage: &Stage, job: JobId, what: &str, holds: impl Fn(&Value) -> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_shows_what_services_tell_while_a_step_waits_and_while_it_runs() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let receiver = Receiver::start().await;
     receiver.answer_with(|request| match request.uri.path() {
         "/render" => Answer::status(202),

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Seen, order, send, small_order};
 use crate::stage::{PATIENCE, Stage};
-use crate::turn::{alone, beside_others};
+use crate::turn::{beside_others, nearly_alone};
 
 /// The job that an answer about a result is about.
 fn job_of(answer: &Seen) -> flow::id::JobId {
@@ -19,7 +19,7 @@ fn job_of(answer: &Seen) -> flow::id::JobId {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_who_waits_gets_the_result_the_problem_or_the_202_of_the_same_job() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let (url, client) = (format!("{}/orders", stage.system.api()), http_client());
     let post = |wait: &'static str, customer: &'static str, simulate| {
@@ -68,7 +68,7 @@ const CONNECTIONS_MAX: usize = 800;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiters_that_hold_all_connections_let_others_in() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start_with(|builder| builder.variable("MEANWHILE__INGEST__WAIT_MAX_S", "900")).await;
     let job = stage.submit("consent", &small_order("c-1", json!({}))).await;
     let address = format!("{}/v1/jobs/{job}/result", stage.system.api());
@@ -103,7 +103,7 @@ fn rss_mib(id: u32) -> f64 {
 async fn ten_thousand_callers_wait_at_one_ingest_for_less_than_200_mib() {
     const CONNECTIONS: usize = 64;
     let waiters = std::env::var("E2E_WAITERS").map_or(10_000, |text| text.parse().expect("a number"));
-    let _turn = alone();
+    let _turn = nearly_alone().await;
     let mut stage = Stage::start_with(|builder| builder.variable("MEANWHILE__INGEST__WAIT_MAX_S", "900")).await;
     let url = format!("{}/orders", stage.system.api());
     let warm = send(http_client().post(&url).header("prefer", "wait=60").json(&order("warm", json!({})))).await;
