@@ -28,7 +28,7 @@ async fn a_job_starts_when_its_time_has_come_and_a_cancelled_one_never() {
     eventually(PATIENCE, "its status says that it waits, and until when", async || {
         let status = client.status(&never.to_string()).await.ok()?;
         let until = status.steps.iter().find_map(|step| step.waiting_for.as_ref()?.until.clone());
-        (status.status == "waiting" && until.is_some()).then_some(())
+        (status.status.as_str() == "waiting" && until.is_some()).then_some(())
     })
     .await;
     client.cancel(&never.to_string(), Some("not wanted any more")).await.unwrap();
