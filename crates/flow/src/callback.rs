@@ -1,5 +1,5 @@
-//! Permits: what the URL of a callback, or of a step's progress, carries. A permit certifies itself by a MAC, so it works
-//! before anything about it is stored, and one that was guessed never does.
+//! Permits: what the URL of a callback, or of a step's progress, carries. A permit certifies itself by a MAC, so it
+//! works before anything about it is stored, and one that was guessed never does.
 //!
 //! Invariant: all attempts of one round have the same permit, byte for byte. They share an idempotency key, and a
 //! service may compare the requests that come under one.

@@ -54,6 +54,7 @@ mod projected;
 mod query;
 mod recent;
 mod report;
+mod reports_out;
 mod result;
 mod retry;
 mod signal;
@@ -73,7 +74,7 @@ use crate::plan::Planner;
 use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
-use crate::report::ReportsOut;
+use crate::reports_out::ReportsOut;
 use crate::state::Api;
 
 /// Kafka may delay a fetch on the events topic by this time. A status may lag behind as much at low load.

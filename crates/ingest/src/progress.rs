@@ -1,7 +1,7 @@
 //! What steps under way tell of themselves, as `meanwhile.progress` has it: a status shows it beside the events.
 //!
-//! Invariant: nothing waits for this, and nothing is decided by it. What cannot be read, or finds no room, is missing in
-//! a status, and no more.
+//! Invariant: nothing waits for this, and nothing is decided by it. What cannot be read, or finds no room, is missing
+//! in a status, and no more.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -45,8 +45,8 @@ struct Kept {
 /// What is known of one job.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct OfJob {
-    /// The offset of the last record that changed it. A job's records lie in one partition, so it only rises, and is the
-    /// same for every process.
+    /// The offset of the last record that changed it. A job's records lie in one partition, so it only rises, and is
+    /// the same for every process.
     pub(crate) offset: i64,
     /// The latest step comes last.
     pub(crate) reports: Vec<Report>,

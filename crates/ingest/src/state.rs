@@ -18,7 +18,7 @@ use crate::plan::Planner;
 use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
-use crate::report::ReportsOut;
+use crate::reports_out::ReportsOut;
 
 pub(crate) struct Api {
     pub(crate) config: Config,

@@ -51,8 +51,8 @@ impl Timeline {
         }
     }
 
-    /// Prints what steps under way tell of themselves, where that is news. `events`: those that were printed last, which
-    /// are at least as far as the status.
+    /// Prints what steps under way tell of themselves, where that is news. `events`: those that were printed last,
+    /// which are at least as far as the status.
     #[expect(clippy::print_stdout, reason = "this is the command's answer")]
     pub(crate) fn print_progress(&mut self, status: &Status, events: &Events) {
         for line in self.progress_lines(status, events) {

@@ -76,6 +76,7 @@ mod spans;
 mod step_time;
 mod task;
 mod telemetry;
+mod telling;
 mod tenure;
 mod topic_limits;
 mod trim;

@@ -155,7 +155,7 @@ impl Natives {
         registered.unwrap_or_else(|| panic!("no native step is registered as `{name}`")).heartbeat = Some(longest);
     }
 
-    /// Calls the function once. None when there is no such function. A panic is an unknown outcome, and so is a silence.
+    /// Calls the function once. None when there is no such function. Panic and silence are unknown outcomes.
     pub(crate) async fn call(&self, call: NativeCall) -> Option<Outcome> {
         let Registered { function, heartbeat } = self.functions.get(&call.name)?.clone();
         let (timeout, progress) = (Duration::from_millis(call.timeout_ms), call.progress.clone());

@@ -3,25 +3,16 @@
 //! Invariant: nothing here is waited for, and nothing is decided by it. What finds no room is dropped. An attempt that
 //! ends soon costs no record.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::LossyProducer;
-use events::progress::{PERCENT, Progress, STARTED, short_message};
-use events::trace::Trace;
-use flow::slip::Slip;
+use events::progress::short_message;
 use parking_lot::Mutex;
-use service_kit::error_chain;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-use crate::run_step::Runner;
-
-/// Of the reports of one attempt within this time, the last one is sent.
-const INTERVAL: Duration = Duration::from_millis(200);
 
 /// By this a native step tells how far it is. Cheap to clone; calling it never waits, and telling more often than a few
 /// times per second costs nothing: only the last report of each fifth of a second is sent.
@@ -70,9 +61,9 @@ struct State {
 
 /// What a step has told last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct News {
-    percent: Option<u8>,
-    message: Option<String>,
+pub(crate) struct News {
+    pub(crate) percent: Option<u8>,
+    pub(crate) message: Option<String>,
 }
 
 impl ProgressReporter {
@@ -113,7 +104,7 @@ impl ProgressReporter {
     }
 
     /// Waits for what has not been taken yet.
-    async fn next(&self) -> News {
+    pub(crate) async fn next(&self) -> News {
         let Some(told) = &self.0 else { return pending().await };
         loop {
             {
@@ -157,79 +148,15 @@ impl PartialEq for ProgressReporter {
 /// The way to `meanwhile.progress`.
 #[derive(Debug)]
 pub(crate) struct ProgressTopic {
-    producer: LossyProducer,
+    pub(crate) producer: LossyProducer,
     /// The time after which an attempt is told of.
-    after: Duration,
+    pub(crate) after: Duration,
 }
 
 impl ProgressTopic {
     pub(crate) fn new(bus: &bus::Settings, after: Duration) -> Result<Self, bus::Error> {
         let lost = || metrics::counter!("meanwhile_progress_dropped_total", "role" => "workers").increment(1);
         Ok(Self { producer: LossyProducer::new(bus, lost)?, after })
-    }
-}
-
-impl Runner {
-    /// Makes a call, and tells of it while it lasts. `tells_begin`: the call is an attempt, and not a question about one.
-    pub(crate) async fn telling<T>(
-        &self,
-        (slip, trace): (&Slip, &Trace),
-        reporter: &ProgressReporter,
-        tells_begin: bool,
-        call: impl Future<Output = T>,
-    ) -> T {
-        tokio::select! {
-            biased;
-            ended = call => ended,
-            never = self.tell_progress((slip, trace), reporter, tells_begin) => match never {},
-        }
-    }
-
-    async fn tell_progress(
-        &self,
-        (slip, trace): (&Slip, &Trace),
-        reporter: &ProgressReporter,
-        tells_begin: bool,
-    ) -> Infallible {
-        let began_ms = self.clock.now_ms();
-        let lasts = tokio::time::sleep(self.progress.after);
-        tokio::pin!(lasts);
-        let mut is_told = !tells_begin;
-        loop {
-            tokio::select! {
-                () = &mut lasts, if !is_told => {
-                    is_told = true;
-                    self.send_progress((slip, trace), STARTED, News::default(), began_ms);
-                }
-                news = reporter.next() => {
-                    self.send_progress((slip, trace), PERCENT, news, self.clock.now_ms());
-                    tokio::time::sleep(INTERVAL).await;
-                }
-            }
-        }
-    }
-
-    fn send_progress(&self, (slip, trace): (&Slip, &Trace), kind: &str, news: News, at_ms: i64) {
-        let progress = Progress {
-            job: slip.job,
-            tenant: slip.tenant.clone(),
-            flow: slip.flow.clone(),
-            kind: kind.to_owned(),
-            step: Some(slip.step.clone()),
-            phase: slip.phase,
-            branch: slip.branch.clone(),
-            hop: slip.hop,
-            visit: slip.visit,
-            attempt: slip.attempt + 1,
-            percent: news.percent,
-            message: news.message,
-            data: None,
-            at_ms,
-        };
-        match self.writer.progress(&progress, trace) {
-            Ok(record) => self.progress.producer.send(&record),
-            Err(error) => tracing::debug!(error = error_chain(&error), "a report of progress cannot be written"),
-        }
     }
 }
 

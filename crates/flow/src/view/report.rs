@@ -43,8 +43,8 @@ pub struct Reported {
 }
 
 impl Report {
-    /// Takes in a later report of the same step. One of an earlier visit changes nothing, and within a visit the percent
-    /// never falls. True if anything changed.
+    /// Takes in a later report of the same step. One of an earlier visit changes nothing, and within a visit the
+    /// percent never falls. True if anything changed.
     pub fn merge(&mut self, later: Self) -> bool {
         if later.visit < self.visit {
             return false;
@@ -62,8 +62,8 @@ impl Report {
 }
 
 impl JobView {
-    /// Shows a report at its step. False, and no change, for a report of a step that is over, as far as the events tell,
-    /// or of an earlier visit. `events`: all those of the view.
+    /// Shows a report at its step. False, and no change, for a report of a step that is over, as far as the events
+    /// tell, or of an earlier visit. `events`: all those of the view.
     ///
     /// The job's own status is left as the events have it: whoever asks another process, which does not know of the
     /// report, never sees it go back.

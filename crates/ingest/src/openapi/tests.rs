@@ -54,7 +54,7 @@ fn router() -> Router {
         leaving: service_kit::CancellationToken::new(),
         projected: crate::projected::Projected::default(),
         reports: crate::progress::Reports::default(),
-        reports_out: crate::report::ReportsOut::new(&bus::Settings::new("127.0.0.1:1", "")).unwrap(),
+        reports_out: crate::reports_out::ReportsOut::new(&bus::Settings::new("127.0.0.1:1", "")).unwrap(),
         pool,
         readiness: readiness.clone(),
         planner: OnceLock::new(),

@@ -92,7 +92,8 @@ fn only_the_request_of_a_step_tells_where_to_report_progress() {
         (
             format!(
                 "    http: {asked}\n    idempotent: false\n    \
-                 verify: {{ http: {{ url: 'http://x/{{{{ progress.url }}}}' }}, done_when: '{{{{ response.status == 200 }}}}' }}\n"
+                 verify: {{ http: {{ url: 'http://x/{{{{ progress.url }}}}' }}, \
+                 done_when: '{{{{ response.status == 200 }}}}' }}\n"
             ),
             vec![format!("6: {unknown}")],
         ),
