@@ -76,7 +76,8 @@ impl Command {
     }
 }
 
-/// The milliseconds until a job is to start, from its `delay` or its `start_at`; the error says what is wrong with them.
+/// The milliseconds until a job is to start, from its `delay` or its `start_at`; the error says what is wrong with
+/// them.
 pub fn start_after_ms(delay: Option<&str>, start_at: Option<&str>, now_ms: i64) -> Result<Option<u64>, String> {
     let after_ms = match (delay, start_at) {
         (None, None) => return Ok(None),

@@ -1,5 +1,5 @@
-//! `POST /v1/flows/{flow}/jobs:batch`: many jobs of a flow in one request. Its items are the lines of the body (NDJSON),
-//! streamed both ways, or one JSON array.
+//! `POST /v1/flows/{flow}/jobs:batch`: many jobs of a flow in one request. Its items are the lines of the body
+//! (NDJSON), streamed both ways, or one JSON array.
 //!
 //! Each item is accepted, or refused with its problem, by itself, in the transactions of the group commit. With
 //! `?atomic=true` all are stored in one transaction, or none.

@@ -1,6 +1,6 @@
 -- The jobs of the tenant $1 with ids from $2 to below $3, newest first, $4 of them at most; none of the others chooses
--- where it is null: the correlation id $5, the key $6, the flow $7, the status $8. $10: only those that are stuck. One of
--- the four walks is made, and looks at $9 jobs at most.
+-- where it is null: the correlation id $5, the key $6, the flow $7, the status $8. $10: only those that are stuck. One
+-- of the four walks is made, and looks at $9 jobs at most.
 select
     looked.job as "job!",
     looked.flow as "flow!",

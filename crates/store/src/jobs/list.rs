@@ -1,7 +1,8 @@
 //! Lists of jobs, newest first.
 //!
 //! Invariant: no list reads a table as a whole. A correlation id, an ordering key and stuck jobs are found by index;
-//! anything else is chosen among the acceptances of a time, which are walked by their primary key, a bounded number for each page.
+//! anything else is chosen among the acceptances of a time, which are walked by their primary key, a bounded number for
+//! each page.
 
 use events::trace::TraceId;
 use flow::event::{JobEvent, JobStatus};

@@ -158,7 +158,8 @@ async fn a_job_is_stuck_from_the_word_that_says_so_to_its_next_event_and_never_i
     let pool = database.pool(Role::Orchestrator);
     let row = async |job: JobId| {
         let sql = format!(
-            "select concat_ws(' ', status, cursor, extract(epoch from updated_at) * 1000 - 1700000000000, stuck_since is not null)
+            "select concat_ws(' ', status, cursor, extract(epoch from updated_at) * 1000 - 1700000000000,
+                stuck_since is not null)
              from orchestrator.jobs where job = '{}'",
             job.uuid()
         );
