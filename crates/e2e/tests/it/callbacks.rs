@@ -52,7 +52,7 @@ async fn call(client: Client, caller: u64, jobs_each: u64) -> Vec<(JobId, bool)>
         let input = json!({ "customer_id": format!("c-{n}"), "payment": payment, "shipping": shipping });
         let key = uuid::Uuid::now_v7().to_string();
         // Of a failure that a lost worker has caused, nobody knows for sure: a person is asked.
-        let flow = if n % 3 == 0 && succeeds { "register" } else { "later" };
+        let flow = if n.is_multiple_of(3) && succeeds { "register" } else { "later" };
         jobs.push((test_kit::submit(&client, flow, &key, &input).await.unwrap(), succeeds));
     }
     jobs
