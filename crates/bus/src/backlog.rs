@@ -46,8 +46,12 @@ pub struct Waiting {
     pub offset: i64,
     /// The metadata of that commit.
     pub metadata: String,
-    /// Records from there on.
+    /// The log's end.
+    pub end: i64,
+    /// Records from the offset on.
     pub records: u64,
+    /// The offset of the first of them.
+    pub first: Option<i64>,
     /// The time at which the first of them was written, in milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
 }
@@ -57,6 +61,7 @@ pub struct Waiting {
 struct Sample {
     records: u64,
     bytes: usize,
+    first_offset: Option<i64>,
     oldest_ms: Option<i64>,
     last_offset: i64,
     /// True if the sample has all records of the partition.
@@ -73,6 +78,14 @@ impl Sample {
         let (all, seen) = ((end - start).max(0) as u64, (self.last_offset + 1 - start).max(1) as u64);
         if self.whole || all <= seen { self.records } else { all * self.records / seen }
     }
+}
+
+/// The partitions of a look.
+enum Looked {
+    /// Those of every topic whose name begins so, from the group's committed offsets.
+    Topics(String),
+    /// These, from the offsets beside them.
+    Offsets(BTreeMap<TopicPartition, i64>),
 }
 
 /// Looks at topics on behalf of a group. Cheap to clone; one look at a time.
@@ -121,11 +134,21 @@ impl Backlog {
 
     /// The backlog of every partition of every topic whose name begins with `start`.
     pub async fn look(&self, start: &str) -> Result<Vec<Waiting>, Error> {
-        let (shared, start) = (Arc::clone(&self.0), start.to_owned());
+        self.look_at(Looked::Topics(start.to_owned())).await
+    }
+
+    /// The records of each of these partitions from the offset beside it on: those that a service which keeps its
+    /// offsets elsewhere has not read.
+    pub async fn look_from(&self, offsets: BTreeMap<TopicPartition, i64>) -> Result<Vec<Waiting>, Error> {
+        self.look_at(Looked::Offsets(offsets)).await
+    }
+
+    async fn look_at(&self, looked_at: Looked) -> Result<Vec<Waiting>, Error> {
+        let shared = Arc::clone(&self.0);
         let looked = tokio::task::spawn_blocking(move || {
             let deadline = Instant::now() + PATIENCE;
             loop {
-                match shared.reader.look(|reader| shared.look(reader, &start)) {
+                match shared.reader.look(|reader| shared.look(reader, &looked_at)) {
                     Err(error) if error.is_transient() && Instant::now() < deadline => {
                         std::thread::sleep(RETRY_INTERVAL);
                     }
@@ -138,10 +161,19 @@ impl Backlog {
 }
 
 impl Shared {
-    fn look(&self, reader: &BaseConsumer<Connection>, start: &str) -> Result<Vec<Waiting>, Error> {
+    fn look(&self, reader: &BaseConsumer<Connection>, looked_at: &Looked) -> Result<Vec<Waiting>, Error> {
         let mut empty = self.empty.lock();
-        let places = places(reader, start)?;
-        let committed = self.committed(&places)?;
+        let (places, committed) = match looked_at {
+            Looked::Topics(start) => {
+                let places = places(reader, start)?;
+                let committed = self.committed(&places)?;
+                (places, committed)
+            }
+            Looked::Offsets(offsets) => {
+                let known = |(place, offset): (&TopicPartition, &i64)| (place.clone(), (*offset, String::new()));
+                (offsets.keys().cloned().collect(), offsets.iter().map(known).collect())
+            }
+        };
         let mut waiting = Vec::with_capacity(places.len());
         let mut due: BTreeMap<String, Vec<(i32, i64, i64)>> = BTreeMap::new();
         for place in places {
@@ -151,7 +183,7 @@ impl Shared {
             if first < end && empty.get(&place) != Some(&(first, end)) {
                 due.entry(place.topic.clone()).or_default().push((place.partition, first, end));
             }
-            waiting.push(Waiting { place, offset, metadata, records: 0, oldest_ms: None });
+            waiting.push(Waiting { place, offset, metadata, end, records: 0, first: None, oldest_ms: None });
         }
         for (topic, due) in due {
             let samples = samples(reader, &topic, &due);
@@ -162,6 +194,7 @@ impl Shared {
                 let found = waiting.iter_mut().find(|waiting| waiting.place == place);
                 found.into_iter().for_each(|waiting| {
                     waiting.records = sample.records(*first, *end);
+                    waiting.first = sample.first_offset;
                     waiting.oldest_ms = sample.oldest_ms;
                 });
                 if sample.whole && sample.records == 0 {
@@ -229,6 +262,7 @@ fn samples(
                     sample.records += 1;
                     sample.bytes += record.payload_len() + record.key_len();
                     sample.last_offset = record.offset();
+                    sample.first_offset = sample.first_offset.or(Some(record.offset()));
                     sample.oldest_ms = sample.oldest_ms.or(record.timestamp().to_millis());
                 }
             }

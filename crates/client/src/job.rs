@@ -64,6 +64,8 @@ pub struct Status {
     pub created_at: String,
     pub updated_at: String,
     #[serde(default)]
+    pub progress: Progress,
+    #[serde(default)]
     pub steps: Vec<Step>,
     pub result: Option<Value>,
     pub error: Option<Failure>,
@@ -71,10 +73,21 @@ pub struct Status {
     pub correlation_id: Option<String>,
     /// The finished job that this one repeats.
     pub retry_of: Option<String>,
+    /// Since when it is known to make no progress, although nothing that it waits for is known.
+    pub stuck_since: Option<String>,
     pub cancel: Option<CancelWish>,
     /// True if somebody wanted the job cancelled, and it has succeeded all the same.
     #[serde(default)]
     pub cancel_too_late: bool,
+}
+
+/// A status, and the name of this state of the job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaggedStatus {
+    /// The status.
+    pub status: Status,
+    /// Another one than before whenever something has happened. None if something between us has taken it away.
+    pub tag: Option<String>,
 }
 
 /// Somebody's wish that the job be cancelled.
@@ -95,6 +108,27 @@ pub struct Step {
     pub status: String,
     pub attempts: u32,
     pub waiting_for: Option<WaitingFor>,
+    /// What it tells of itself while it is under way.
+    pub progress: Option<StepProgress>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct Progress {
+    pub done: u32,
+    pub total: u32,
+    pub percent: u8,
+    /// What the step under way tells of itself.
+    pub message: Option<String>,
+}
+
+/// What a step tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
+pub struct StepProgress {
+    pub percent: Option<u8>,
+    pub message: Option<String>,
 }
 
 /// The end of a step's rest: its time, or its signal, breaker or limit, whichever comes first.
@@ -118,6 +152,24 @@ pub struct Failure {
     pub step: String,
     pub code: String,
     pub message: String,
+}
+
+/// A caller's word on how a step has ended whose outcome nobody knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It was done, with this output.
+    Succeeded(Value),
+    /// It was not done.
+    Failed,
+}
+
+impl Verdict {
+    pub(crate) fn body(&self) -> Value {
+        match self {
+            Self::Succeeded(output) => serde_json::json!({ "outcome": "succeeded", "output": output }),
+            Self::Failed => serde_json::json!({ "outcome": "failed" }),
+        }
+    }
 }
 
 /// `GET /v1/jobs/{id}/events`

@@ -18,6 +18,8 @@ pub struct JobChoice {
     pub since: Option<String>,
     /// RFC 3339.
     pub until: Option<String>,
+    /// Those that are stuck, and no others.
+    pub stuck: bool,
 }
 
 /// A page of `GET /v1/jobs`.
@@ -45,6 +47,8 @@ pub struct ListedJob {
     pub correlation_id: String,
     pub created_at: String,
     pub updated_at: String,
+    /// Since when it is known to make no progress.
+    pub stuck_since: Option<String>,
     pub trace_id: Option<String>,
     /// The finished job that this one repeats.
     pub retry_of: Option<String>,
@@ -76,6 +80,7 @@ fn query(choice: &JobChoice, after: Option<&str>, limit: u32) -> String {
         ("correlation_id", choice.correlation_id.as_deref()),
         ("since", choice.since.as_deref()),
         ("until", choice.until.as_deref()),
+        ("stuck", choice.stuck.then_some("true")),
         ("cursor", after),
     ];
     crate::page_query(limit, named)

@@ -24,7 +24,7 @@ mod jobs;
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -35,11 +35,16 @@ use url::form_urlencoded::Serializer;
 pub use breakers::{Breaker, BreakerOrder};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
-pub use job::{CancelWish, Event, Events, Failure, JobState, Status, Step, WaitingFor};
+pub use job::{
+    CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, TaggedStatus, Verdict,
+    WaitingFor,
+};
 pub use jobs::{JobChoice, Jobs, ListedJob};
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time for which the API is asked to wait for a change: less than the limit of a request.
+const WAIT: Duration = Duration::from_secs(20);
 /// The pause between two attempts of [`Client::submit_patiently`], unless the API asks for another one.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -125,6 +130,16 @@ impl Client {
         self.accepted(self.http.post(format!("{}/v1/jobs/{job}/retry", self.url)), key).await
     }
 
+    /// Says how the step has ended at which a job is parked because nobody knows: it was done, with this output (JSON),
+    /// or it was not. The job goes on as if the service had said so.
+    ///
+    /// # Errors
+    /// [`Error::Problem`] when the job is not parked at such a step. Otherwise as [`Client::submit`].
+    pub async fn rule(&self, job: &str, verdict: &Verdict) -> Result<Accepted, Error> {
+        let request = self.http.post(format!("{}/v1/jobs/{job}/retry", self.url));
+        self.accepted(request.json(&verdict.body()), None).await
+    }
+
     /// Sends a job a signal, for which one of its steps waits or will. `payload` is JSON. With an idempotency key, a
     /// repeated request is the same signal.
     ///
@@ -183,17 +198,42 @@ impl Client {
         self.get(&format!("/v1/jobs/{job}/events?after={}", after.unwrap_or_default())).await
     }
 
-    /// Asks for the status every `interval` until the job has ended or is parked.
+    /// The job's status as soon as it is another one than `known` ([`TaggedStatus::tag`]); at once where that is none.
+    /// None if nothing has happened for a while, or if the API cannot wait now: ask again a little later.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn next_status(&self, job: &str, known: Option<&str>) -> Result<Option<TaggedStatus>, Error> {
+        let wait_s = if known.is_some() { WAIT.as_secs() } else { 0 };
+        let mut request = self.http.get(format!("{}/v1/jobs/{job}?wait={wait_s}", self.url));
+        if let Some(known) = known {
+            request = request.header(IF_NONE_MATCH, known);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(error))?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        if status == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        if !status.is_success() {
+            return Err(refusal(status, &headers, answer).await);
+        }
+        let tag = text(&headers, ETAG.as_str()).map(str::to_owned);
+        Ok(Some(TaggedStatus { status: answer.json().await.map_err(Error::Unreadable)?, tag }))
+    }
+
+    /// Waits until the job has ended or is parked. The API tells of each change as it happens; where it cannot, it is
+    /// asked every `interval`.
     ///
     /// # Errors
     /// As [`Client::status`].
     pub async fn wait_for_end(&self, job: &str, interval: Duration) -> Result<Status, Error> {
+        let mut known = None;
         loop {
-            let status = self.status(job).await?;
-            if status.status.is_at_rest() {
-                return Ok(status);
+            match self.next_status(job, known.as_deref()).await? {
+                Some(TaggedStatus { status, .. }) if status.status.is_at_rest() => return Ok(status),
+                Some(TaggedStatus { tag: Some(tag), .. }) => known = Some(tag),
+                Some(TaggedStatus { tag: None, .. }) | None => tokio::time::sleep(interval).await,
             }
-            tokio::time::sleep(interval).await;
         }
     }
 

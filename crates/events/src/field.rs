@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use flow::decide::VERDICTS;
 use flow::id::JobId;
 use flow::slip::Phase;
 use flow::word::Word;
@@ -27,7 +28,7 @@ pub(crate) fn unknown_word(field: &'static str, text: &str) -> DecodeError {
 
 /// The features that this version has, by their words in `requires`. A version that writes what others must not
 /// overlook adds a word here.
-pub const FEATURES: [&str; 2] = [SIGNALS, CANCELS];
+pub const FEATURES: [&str; 3] = [SIGNALS, CANCELS, VERDICTS];
 
 /// Signals that flows wait for, and the holds that wait for them.
 pub(crate) const SIGNALS: &str = "signals";

@@ -11,6 +11,22 @@ use crate::error::{DecodeError, EncodeError};
 use crate::field::{forward, job, phase};
 use crate::json::Json;
 
+/// The kind that tells of the begin of an attempt.
+pub const STARTED: &str = "started";
+/// The kind that tells how much is done.
+pub const PERCENT: &str = "percent";
+/// Bytes of a message.
+pub const MESSAGE_BYTES_MAX: usize = 200;
+
+/// A message as it is kept: on one line, and at most [`MESSAGE_BYTES_MAX`] long. None where nothing is left of it.
+pub fn short_message(text: &str) -> Option<String> {
+    let plain = |character: char| if character.is_control() { ' ' } else { character };
+    let head = &text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)];
+    let message: String = head.chars().map(plain).collect();
+    let message = message.trim();
+    (!message.is_empty()).then(|| message.to_owned())
+}
+
 /// One report of a step's progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
@@ -40,7 +56,7 @@ pub struct Progress {
     pub message: Option<String>,
     /// More about it.
     pub data: Option<Value>,
-    /// The time of the report, in milliseconds since the Unix epoch.
+    /// The time of the report, or of the attempt's begin where it tells of that, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
 
@@ -115,5 +131,19 @@ impl TryFrom<ProgressWire<'_>> for Progress {
             data: wire.data.map(Json::into_value),
             at_ms: wire.at_ms,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_short_and_on_one_line() {
+        assert_eq!(short_message(" half\nway\u{1b}[1m ").as_deref(), Some("half way [1m"));
+        assert_eq!(short_message("\n\t"), None);
+        let long = short_message(&"é".repeat(500)).unwrap();
+        assert_eq!(long, "é".repeat(MESSAGE_BYTES_MAX / 2));
+        assert_eq!(short_message(&format!("x{}", "é".repeat(500))).unwrap().len(), MESSAGE_BYTES_MAX - 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Holds, and the records that may release them. They share one topic, so that a hold and the record that it waits for
 //! are in one partition, in one order.
 
+use flow::decide::{VERDICTS, Verdict};
 use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason};
 use serde_json::{Value, json};
@@ -210,6 +211,8 @@ pub struct Resume {
     pub token: TokenId,
     /// The job's tenant.
     pub tenant: String,
+    /// The operator's word on how its step has ended, where the outcome is unknown; none: the step is run again.
+    pub verdict: Option<Verdict>,
     /// When, milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
@@ -218,13 +221,19 @@ pub struct Resume {
 const OWN: &str = "meanwhile.";
 /// The name of the signal that a [`Resume`] is.
 const RESUME: &str = "meanwhile.resume";
+/// The member of its payload that carries a verdict.
+const VERDICT: &str = "verdict";
 
 impl From<Resume> for Signal {
     fn from(resume: Resume) -> Self {
-        let Resume { token: TokenId { job, branch, hop }, tenant, at_ms } = resume;
-        let id = format!("{branch}:{hop}");
-        let payload = Some(json!({ "branch": branch, "hop": hop }));
-        Self { job, tenant, name: RESUME.to_owned(), id, payload, at_ms }
+        let Resume { token: TokenId { job, branch, hop }, tenant, verdict, at_ms } = resume;
+        let mut id = format!("{branch}:{hop}");
+        let mut payload = json!({ "branch": branch, "hop": hop });
+        if let Some(verdict) = verdict {
+            id += ":verdict";
+            payload[VERDICT] = verdict.to_json();
+        }
+        Self { job, tenant, name: RESUME.to_owned(), id, payload: Some(payload), at_ms }
     }
 }
 
@@ -272,6 +281,8 @@ impl Signal {
     pub(crate) fn requires(&self) -> Option<&'static str> {
         match self.name.as_str() {
             CANCEL => Some(CANCELS),
+            // Whoever overlooks it would have the call made again.
+            RESUME => self.payload.as_ref()?.get(VERDICT).map(|_| VERDICTS),
             _ => self.is_for_flow().then_some(SIGNALS),
         }
     }
@@ -290,7 +301,11 @@ impl Signal {
             return Err(DecodeError::field("payload", payload));
         };
         let token = TokenId { job: self.job, branch: branch.to_owned(), hop };
-        Ok(Some(Resume { token, tenant: self.tenant.clone(), at_ms: self.at_ms }))
+        let verdict = payload.get(VERDICT).map(|said| {
+            let read = Verdict::from_json(said);
+            read.ok_or_else(|| DecodeError::field("payload", payload))
+        });
+        Ok(Some(Resume { token, tenant: self.tenant.clone(), verdict: verdict.transpose()?, at_ms: self.at_ms }))
     }
 }
 
@@ -311,7 +326,12 @@ mod tests {
         }
         let other = Signal {
             name: "cancel".to_owned(),
-            ..Signal::from(Resume { token: TokenId { job, branch: String::new(), hop: 1 }, tenant, at_ms: 1 })
+            ..Signal::from(Resume {
+                token: TokenId { job, branch: String::new(), hop: 1 },
+                tenant,
+                verdict: None,
+                at_ms: 1,
+            })
         };
         assert_eq!((other.as_cancel(), other.requires()), (None, Some(SIGNALS)));
     }

@@ -8,6 +8,7 @@ use crate::cancel::Cancel;
 use crate::compose;
 use crate::dead_letter::{self, Failure, Refused};
 use crate::error::EncodeError;
+use crate::progress::Progress;
 use crate::record::{Inbound, Record};
 use crate::schema::WriterIds;
 use crate::topic::Topics;
@@ -47,6 +48,11 @@ impl Writer {
     /// The record of a cancel.
     pub fn cancel(&self, cancel: &Cancel, trace: &Trace) -> Result<Record, EncodeError> {
         compose::cancel_record(&self.topics, &self.ids, cancel, trace)
+    }
+
+    /// The record of a report of progress.
+    pub fn progress(&self, progress: &Progress, trace: &Trace) -> Result<Record, EncodeError> {
+        compose::progress_record(&self.topics, &self.ids, progress, trace)
     }
 
     /// All records that follow from a decision, to be committed at once. The events come first: a reader who sees the

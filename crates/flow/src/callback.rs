@@ -1,5 +1,5 @@
-//! Permits: what the URL of a callback carries. A permit certifies itself by a MAC, so it works before anything about
-//! it is stored, and one that was guessed never does.
+//! Permits: what the URL of a callback, or of a step's progress, carries. A permit certifies itself by a MAC, so it works
+//! before anything about it is stored, and one that was guessed never does.
 //!
 //! Invariant: all attempts of one round have the same permit, byte for byte. They share an idempotency key, and a
 //! service may compare the requests that come under one.
@@ -18,18 +18,44 @@ use crate::id::JobId;
 pub const SECRET_BYTES_MIN: usize = 32;
 /// The path below which callbacks come in.
 pub const PATH: &str = "/v1/callbacks/";
+/// The path below which reports of progress come in.
+pub const PROGRESS_PATH: &str = "/v1/progress/";
 /// The beginning of the names of the signals that callbacks are. No flow waits for a signal with a colon in its name,
 /// so nobody else can send one.
 const SIGNAL: &str = "callback:";
 /// The first byte of a permit: its form.
 const FORM: u8 = 1;
-/// What is certified, before the permit's own bytes: a MAC of something else is not one of a permit.
-const PURPOSE: &[u8] = b"meanwhile callback 1\0";
 const MAC_BYTES: usize = 32;
 /// The longest text that is looked at.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// Says that whoever holds it may end one round of a step.
+/// What a permit is for. A permit for one purpose is none for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To end the round.
+    Callback,
+    /// To tell how far the step is.
+    Progress,
+}
+
+impl Purpose {
+    /// What is certified, before the permit's own bytes: a MAC of something else is not one of a permit.
+    const fn mark(self) -> &'static [u8] {
+        match self {
+            Self::Callback => b"meanwhile callback 1\0",
+            Self::Progress => b"meanwhile progress 1\0",
+        }
+    }
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Callback => PATH,
+            Self::Progress => PROGRESS_PATH,
+        }
+    }
+}
+
+/// Says that whoever holds it may end one round of a step, or tell of its progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     /// The job.
@@ -55,7 +81,7 @@ pub struct Secrets(Vec<String>);
 #[error("a secret has {0} bytes of at least {SECRET_BYTES_MIN}")]
 pub struct TooShort(usize);
 
-/// The means of a worker to make the URLs of callbacks.
+/// The means of a worker to make the URLs of callbacks and of progress.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Callbacks {
     /// The address at which services reach the API, without a slash at its end; empty: not known here.
@@ -124,23 +150,33 @@ impl Secrets {
         self.0.is_empty()
     }
 
-    /// The text of a permit, as it stands in a URL; none without a secret.
+    /// The text of a callback's permit; see [`Secrets::sign_for`].
     pub fn sign(&self, permit: &Permit) -> Option<String> {
+        self.sign_for(Purpose::Callback, permit)
+    }
+
+    /// The text of a permit, as it stands in a URL; none without a secret.
+    pub fn sign_for(&self, purpose: Purpose, permit: &Permit) -> Option<String> {
         let mut bytes = permit.to_bytes();
-        let mac = mac(self.0.first()?, &bytes).finalize().into_bytes();
+        let mac = mac(self.0.first()?, purpose, &bytes).finalize().into_bytes();
         bytes.extend(mac);
         Some(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The permit of a text that was signed with one of these secrets. The comparison takes the same time wherever a
-    /// MAC differs.
+    /// The permit of a callback; see [`Secrets::verify_for`].
     pub fn verify(&self, text: &str) -> Option<Permit> {
+        self.verify_for(Purpose::Callback, text)
+    }
+
+    /// The permit of a text that was signed for this purpose with one of these secrets. The comparison takes the same
+    /// time wherever a MAC differs.
+    pub fn verify_for(&self, purpose: Purpose, text: &str) -> Option<Permit> {
         if text.len() > TEXT_BYTES_MAX {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (bytes, code) = bytes.split_at_checked(bytes.len().checked_sub(MAC_BYTES)?)?;
-        let certified = self.0.iter().any(|secret| mac(secret, bytes).verify_slice(code).is_ok());
+        let certified = self.0.iter().any(|secret| mac(secret, purpose, bytes).verify_slice(code).is_ok());
         certified.then(|| Permit::from_bytes(bytes)).flatten()
     }
 }
@@ -148,14 +184,19 @@ impl Secrets {
 impl Callbacks {
     /// The URL for a permit; none where the address or the secrets are not known.
     pub fn url(&self, permit: &Permit) -> Option<String> {
-        let text = self.secrets.sign(permit).filter(|_| !self.api_url.is_empty())?;
-        Some(format!("{}{PATH}{text}", self.api_url))
+        self.url_for(Purpose::Callback, permit)
+    }
+
+    /// The URL for a permit of this purpose; none where the address or the secrets are not known.
+    pub fn url_for(&self, purpose: Purpose, permit: &Permit) -> Option<String> {
+        let text = self.secrets.sign_for(purpose, permit).filter(|_| !self.api_url.is_empty())?;
+        Some(format!("{}{}{text}", self.api_url, purpose.path()))
     }
 }
 
-fn mac(secret: &str, bytes: &[u8]) -> Hmac<Sha256> {
+fn mac(secret: &str, purpose: Purpose, bytes: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    mac.update(PURPOSE);
+    mac.update(purpose.mark());
     mac.update(bytes);
     mac
 }
@@ -225,6 +266,16 @@ mod tests {
             "a secret has 5 bytes of at least 32"
         );
         assert!(!format!("{:?}", secrets(&[OLD])).contains(OLD));
+    }
+
+    #[test]
+    fn a_permit_to_tell_of_progress_ends_no_step_and_the_reverse() {
+        let secrets = secrets(&[OLD]);
+        for (purpose, other) in [(Purpose::Callback, Purpose::Progress), (Purpose::Progress, Purpose::Callback)] {
+            let text = secrets.sign_for(purpose, &permit()).unwrap();
+            assert_eq!(secrets.verify_for(purpose, &text), Some(permit()));
+            assert_eq!(secrets.verify_for(other, &text), None);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::callback::Callbacks;
 use crate::definition::Definition;
-use crate::event::{EventKind, JobEvent, JobStatus};
+use crate::event::JobEvent;
 use crate::id::JobId;
 use crate::slip::{Hold, Phase, Slip};
 
@@ -24,6 +24,7 @@ mod classify;
 mod completion;
 mod doubt;
 mod downstream;
+mod operator;
 mod output;
 mod pause;
 mod request;
@@ -39,6 +40,7 @@ pub use classify::classify;
 pub use completion::{is_polling, poll_host};
 pub use doubt::{asks_first, lost, marks_first};
 pub use downstream::{Busy, Told, downstream, host_of, told, told_by, wait_for_downstream};
+pub use operator::{RESUMED_INDEX, Said, VERDICTS, Verdict, awaits_verdict, resumed, ruled};
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };
@@ -279,10 +281,6 @@ impl Outcome {
     }
 }
 
-/// The index of [`resumed`] among the events of its hop. A decision never has so many events (steps are limited to
-/// 100).
-pub const RESUMED_INDEX: u32 = 1_000;
-
 /// The first decision about a job, at its acceptance: `job.accepted` at hop 0, and the first slip at hop 1.
 pub fn start(definition: &Definition, job: NewJob, now_ms: i64) -> Decision {
     token::Token::accepted(definition, job, now_ms).forward(0)
@@ -355,17 +353,6 @@ pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i
 fn out_of_place(status: Option<u16>) -> StepError {
     let message = "the step says that there is nothing to undo, and was not asked to undo".to_owned();
     StepError { code: code::STEP_FAILED.to_owned(), message, status }
-}
-
-/// The event to append when an operator sends a parked job on. `slip` is what was held, and goes on unchanged;
-/// `steps_total` is how many steps its flow has.
-pub fn resumed(slip: &Slip, steps_total: u32, now_ms: i64) -> JobEvent {
-    let status = match slip.phase {
-        Phase::Forward => JobStatus::Running,
-        Phase::Undo => JobStatus::Compensating,
-    };
-    let event = JobEvent::about(slip, steps_total, EventKind::JobResumed, status, now_ms);
-    JobEvent { step: Some(slip.step.clone()), index: RESUMED_INDEX, ..event }
 }
 
 #[cfg(test)]

@@ -226,7 +226,7 @@ impl Definition {
     /// job id). An error names the value that is missing; it is the caller's fault (422).
     pub fn ordering_key(&self, input: &Value, fallback: &str) -> Result<String, KeyError> {
         let Some(template) = &self.0.key else { return Ok(fallback.to_owned()) };
-        let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None, more: None });
+        let evaluation = Evaluation::new(Scope { input, slip: None, step: None, env: None, more: &[] });
         let key = template.render_plain(&evaluation).map_err(|error| KeyError(error.to_string()))?;
         match key.len() {
             0 => Err(KeyError("it is empty".to_owned())),

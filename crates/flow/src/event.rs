@@ -108,13 +108,16 @@ pub enum EventKind {
     JobFailed,
     /// `job.cancelled`
     JobCancelled,
+    /// `job.stuck`: the job has made no progress for long, although nothing that it waits for is known. It changes
+    /// nothing: the next event shows that the job goes on.
+    JobStuck,
     /// A kind of a later version. It is kept and shown; nothing follows from it here but its status.
     Other(Word),
 }
 
 impl EventKind {
     /// Every kind of this version.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::JobAccepted,
         Self::StepRunning,
         Self::StepSucceeded,
@@ -129,6 +132,7 @@ impl EventKind {
         Self::JobSucceeded,
         Self::JobFailed,
         Self::JobCancelled,
+        Self::JobStuck,
     ];
 
     /// True for the three kinds that end a job in this version.
@@ -153,6 +157,7 @@ impl EventKind {
             Self::JobSucceeded => "job.succeeded",
             Self::JobFailed => "job.failed",
             Self::JobCancelled => "job.cancelled",
+            Self::JobStuck => "job.stuck",
             Self::Other(word) => word.as_str(),
         }
     }
@@ -201,7 +206,9 @@ pub struct JobEvent {
     /// since the Unix epoch. `step.failed`, `step.retrying`, `job.compensating`, `job.parked`, `job.failed`,
     /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`; those of a step and `job.parked`
     /// with the worker's `attempt_log`, if attempts were made. `step.waiting`: `{downstream}` for a breaker or limit,
-    /// `{poll: {host, timeout_ms}}` as a poll begins. Otherwise none.
+    /// `{poll: {host, timeout_ms}}` as a poll begins. `job.stuck`: `{silent_since_ms, cursor}`, the time and the cursor
+    /// of the last event before. `job.resumed`: `{outcome}`, where an operator says how its step has ended. Otherwise
+    /// none.
     pub data: Option<Value>,
     /// The reason for which the token rests (`step.waiting`).
     pub reason: Option<HoldReason>,
@@ -226,7 +233,38 @@ pub struct CarriedEvent {
 
 deref_to_facts!(JobEvent);
 
+/// The index of [`JobEvent::stuck`] among the events of its hop. No decision has so many events.
+const STUCK_INDEX: u32 = 2_000;
+
 impl JobEvent {
+    /// The event that tells that a job has stood still since this event, its last one, at this cursor.
+    #[must_use]
+    pub fn stuck(self, status: JobStatus, cursor: i64, now_ms: i64) -> Self {
+        let data = serde_json::json!({ "silent_since_ms": self.at_ms, "cursor": cursor });
+        Self {
+            kind: EventKind::JobStuck,
+            status,
+            index: STUCK_INDEX,
+            at_ms: now_ms,
+            next_attempt_after_ms: None,
+            data: Some(data),
+            reason: None,
+            signal: None,
+            actor: None,
+            carried: CarriedEvent::default(),
+            ..self
+        }
+    }
+
+    /// The cursor at which the job stands still, if this event tells that it does. One that has gone on since is not
+    /// stuck, whatever the event says.
+    pub fn stuck_at(&self) -> Option<i64> {
+        if self.kind != EventKind::JobStuck {
+            return None;
+        }
+        Some(self.data.as_ref().and_then(|data| data["cursor"].as_i64()).unwrap_or(i64::MIN))
+    }
+
     /// An event about the token as it stands, without a step or data.
     pub(crate) fn about(slip: &Slip, steps_total: u32, kind: EventKind, status: JobStatus, now_ms: i64) -> Self {
         Self {

@@ -243,7 +243,8 @@ pub struct Slip {
     /// The visits of steps that no entry of `done` tells of, where the job may come to them again: the step's id and
     /// their number.
     pub visits: Vec<(String, u32)>,
-    /// Features that a worker must have to take it, by their words. This version has none.
+    /// Features that a worker must have to take it, by their words. This version has
+    /// [`VERDICTS`](crate::decide::VERDICTS).
     pub requires: Vec<String>,
     /// For later versions.
     pub carried: Carried,

@@ -9,6 +9,10 @@ use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::id::TokenId;
 use crate::slip::{Failure, HoldReason, Phase};
 
+mod report;
+
+pub use report::{Begun, Report, Reported};
+
 /// The status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepStatus {
@@ -53,6 +57,8 @@ pub struct StepView {
     pub waiting_for: Option<WaitingFor>,
     /// Whoever decided about it.
     pub decided_by: Option<String>,
+    /// What it tells of itself while it is under way; see [`JobView::add_report`].
+    pub reported: Option<Reported>,
 }
 
 /// The end of a rest: its time, or its signal, breaker or limit, whichever comes first.
@@ -95,7 +101,7 @@ pub struct Progress {
     pub done: u32,
     /// Steps of the flow.
     pub total: u32,
-    /// `done` of `total`, 0 to 100.
+    /// `done` of `total`, with the part of the step under way that is done, 0 to 100.
     pub percent: u8,
 }
 
@@ -125,6 +131,8 @@ pub struct JobView {
     /// Its tokens that wait for a time: for another attempt, or to look again for what is missing. One that looks may
     /// have moved on since it was told of.
     pub waiting: Vec<TokenId>,
+    /// Since when it is known to be stuck, in milliseconds since the Unix epoch; none: it is not.
+    pub stuck_since_ms: Option<i64>,
 }
 
 deref_to_facts!(JobView);
@@ -162,6 +170,7 @@ impl JobView {
             error: None,
             parked: Vec::new(),
             waiting: Vec::new(),
+            stuck_since_ms: None,
         };
         view.take(event);
         view
@@ -173,7 +182,13 @@ impl JobView {
         if cursor <= self.cursor {
             return false;
         }
-        self.cursor = cursor;
+        let before = std::mem::replace(&mut self.cursor, cursor);
+        if let Some(stuck_at) = event.stuck_at() {
+            let is_stuck = stuck_at == before && !self.status.is_final();
+            self.stuck_since_ms = is_stuck.then_some(event.at_ms);
+            return true;
+        }
+        self.stuck_since_ms = None;
         // The acceptance is known already when it is first shown from Postgres and then seen on Kafka.
         let known = event.kind == EventKind::JobAccepted && self.status != JobStatus::Accepted;
         if !known && !self.status.is_final() {
@@ -186,7 +201,8 @@ impl JobView {
     pub fn progress(&self) -> Progress {
         let over = |step: &&StepView| matches!(step.status, StepStatus::Succeeded | StepStatus::Skipped);
         let done = u32::try_from(self.steps.iter().filter(over).count()).unwrap_or(u32::MAX);
-        let percent = u64::from(done) * 100 / u64::from(self.steps_total.max(1));
+        let reported: u64 = self.steps.iter().filter(|step| !over(step)).map(StepView::reported_percent).sum();
+        let percent = (u64::from(done) * 100 + reported) / u64::from(self.steps_total.max(1));
         Progress { done, total: self.steps_total, percent: u8::try_from(percent.min(100)).unwrap_or(100) }
     }
 
@@ -230,7 +246,7 @@ impl JobView {
                     compensation.stuck = None;
                 }
             }
-            EventKind::Other(_) => {}
+            EventKind::JobStuck | EventKind::Other(_) => {}
         }
         self.status = event.status;
         self.updated_at_ms = event.at_ms;
@@ -355,6 +371,7 @@ impl StepView {
             running: None,
             waiting_for: None,
             decided_by: None,
+            reported: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use flow::definition::Definition;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Failure;
-use flow::view::{Compensation, JobView, StepView};
+use flow::view::{Compensation, JobView, Reported, StepView};
 use serde_json::{Map, Value, json};
 use store::cancels::CancelWish;
 use web::problem::{Kind, Problem};
@@ -19,9 +19,14 @@ fn address(prefix: &str, job: JobId) -> String {
     format!("{prefix}/v1/jobs/{job}")
 }
 
+/// The address of a job's result.
+pub(crate) fn result_address(prefix: &str, job: JobId) -> String {
+    format!("{}/result", address(prefix, job))
+}
+
 pub(crate) fn links(prefix: &str, job: JobId) -> Value {
     let address = address(prefix, job);
-    json!({ "self": address, "events": format!("{address}/events"), "result": format!("{address}/result") })
+    json!({ "self": address, "events": format!("{address}/events"), "result": result_address(prefix, job) })
 }
 
 /// The trace of a job, and a page that shows it.
@@ -89,6 +94,9 @@ pub(crate) fn status(
         "correlation_id": view.correlation_id,
         "links": links(prefix, view.job),
     });
+    if let Some(message) = view.message() {
+        body["progress"]["message"] = message.into();
+    }
     let mut put = |name: &str, value: Option<Value>| {
         if let (Some(value), Some(map)) = (value, body.as_object_mut()) {
             map.insert(name.to_owned(), value);
@@ -98,6 +106,7 @@ pub(crate) fn status(
     put("trace_url", trace.url.as_deref().map(Value::from));
     put("retry_of", view.retry_of.map(|job| job.to_string().into()));
     put("compensation", view.compensation.as_ref().map(compensation));
+    put("stuck_since", view.stuck_since_ms.map(|since_ms| rfc3339(since_ms).into()));
     put("result", view.result.clone());
     put("error", view.error.as_ref().map(failure));
     put("cancel", cancel.map(wish));
@@ -140,6 +149,12 @@ fn step(step: &StepView) -> Value {
             }
         }
         body.insert("waiting_for".to_owned(), rest);
+    }
+    if let Some(Reported { percent, message }) = &step.reported {
+        let mut progress = Map::new();
+        progress.extend(percent.map(|percent| ("percent".to_owned(), percent.into())));
+        progress.extend(message.as_deref().map(|message| ("message".to_owned(), message.into())));
+        body.insert("progress".to_owned(), progress.into());
     }
     if let Some(by) = &step.decided_by {
         body.insert("decided_by".to_owned(), by.as_str().into());

@@ -105,8 +105,9 @@ pub(crate) async fn submit(
     let answers = match whole.atomic {
         true => batch.accept_all(&items).await?,
         false => {
-            let each = |(index, item)| batch.accept_one(index, Ok(item));
-            stream::iter(items.iter().map(Bytes::as_ref).enumerate()).map(each).buffered(STORED_AT_ONCE).collect().await
+            let batch = &batch;
+            let each = |(index, item): (usize, Bytes)| async move { batch.accept_one(index, Ok(&item)).await };
+            stream::iter(items.into_iter().enumerate()).map(each).buffered(STORED_AT_ONCE).collect().await
         }
     };
     Ok(match form {

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use events::wait::{Signal, Wait};
-use flow::callback::Permit;
+use flow::callback::{Permit, Purpose};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{outbox, signals};
@@ -26,7 +26,8 @@ use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::find;
 use crate::signal::{PAYLOAD_BYTES_MAX, UNUSED_MAX};
 use crate::state::Api;
-use crate::submit::{IDEMPOTENT_REPLAYED, parse_body, unreadable};
+use crate::stored::IDEMPOTENT_REPLAYED;
+use crate::submit::{parse_body, unreadable};
 
 /// Callbacks of one round are one signal.
 const ID: &str = "callback";
@@ -58,7 +59,7 @@ pub(crate) async fn call_back(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let permit = permit(&api, &text)?;
+    let permit = permit(&api, Purpose::Callback, &text)?;
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     let Query(told) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let payload = payload(&told, &headers, &body).map_err(|problem| problem.with_job(permit.job))?;
@@ -67,7 +68,7 @@ pub(crate) async fn call_back(
     let known = in_time(STORE_TIMEOUT, look(), || unavailable(&permit)).await?;
     let flow = match known.same {
         Some(_) => None,
-        None => open_flow(&api, &permit).await?,
+        None => open_flow(&api, &permit, Purpose::Callback).await?,
     };
     if known.same.is_none() {
         if known.unused >= u64::from(UNUSED_MAX) {
@@ -83,15 +84,23 @@ pub(crate) async fn call_back(
 }
 
 /// What the text certifies, if it is of any use.
-fn permit(api: &Api, text: &str) -> Result<Permit, Problem> {
+pub(crate) fn permit(api: &Api, purpose: Purpose, text: &str) -> Result<Permit, Problem> {
     if api.callback_secrets.is_empty() {
-        let detail = "Nothing is configured here by which callbacks are known (`callbacks.secrets`).";
+        let detail = "Nothing is configured here by which such addresses are known (`callbacks.secrets`).";
         return Err(Problem::new(Kind::NotReady, detail).retry_after_s(30));
     }
     let now_ms = api.clock.now_ms();
-    api.callback_secrets.verify(text).filter(|permit| permit.end_ms > now_ms).ok_or_else(|| {
-        Problem::new(Kind::UnknownCallback, "This is no address that a step was given, or it is too old.")
-    })
+    api.callback_secrets
+        .verify_for(purpose, text)
+        .filter(|permit| permit.end_ms > now_ms)
+        .ok_or_else(|| Problem::new(unknown(purpose), "This is no address that a step was given, or it is too old."))
+}
+
+const fn unknown(purpose: Purpose) -> Kind {
+    match purpose {
+        Purpose::Callback => Kind::UnknownCallback,
+        Purpose::Progress => Kind::UnknownProgress,
+    }
 }
 
 /// What the worker reads: `{outcome: done|failed|retry, body?, problem?}`.
@@ -124,17 +133,17 @@ impl Told {
 }
 
 /// The flow of a job that has not ended, as far as it is known here. What is not known now does not turn a callback
-/// away: it is stored, and without effect if nothing waits for it.
-async fn open_flow(api: &Api, permit: &Permit) -> Result<Option<String>, Problem> {
+/// away: it is stored, and without effect if nothing waits for it. A report of progress is shown nowhere then.
+pub(crate) async fn open_flow(api: &Api, permit: &Permit, purpose: Purpose) -> Result<Option<String>, Problem> {
     let caller = Caller::unrestricted(&permit.tenant);
     match find(api, &caller, &permit.job.to_string()).await {
         Ok(job) if job.view.status.is_final() => {
-            let detail = format!("The job has {}: nothing waits for this callback.", job.view.status.as_str());
+            let detail = format!("The job has {}: nothing waits for this.", job.view.status.as_str());
             Err(Problem::new(Kind::AlreadyFinished, detail).with_job(permit.job))
         }
         Ok(job) => Ok(Some(job.view.flow.clone())),
         Err(problem) if problem.kind() == Kind::UnknownJob => {
-            Err(Problem::new(Kind::UnknownCallback, "The job of this callback is no longer known."))
+            Err(Problem::new(unknown(purpose), "The job of this address is no longer known."))
         }
         Err(_) => Ok(None),
     }

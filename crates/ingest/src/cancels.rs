@@ -14,14 +14,19 @@ use service_kit::retry::until_ok;
 use store::cancels::CancelWish;
 use tokio_util::sync::CancellationToken;
 
+use crate::recent::RecentJobs;
+
 /// Cancels that are kept: those of the jobs that are in memory, and more.
 const KEPT_MAX: usize = 100_000;
 /// The pause before a cancel is read again that the registry kept from being read.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The first cancel of each job. It stays after the job's end.
-#[derive(Default)]
-pub(crate) struct Cancels(Mutex<Kept>);
+pub(crate) struct Cancels {
+    kept: Mutex<Kept>,
+    /// Whoever waits for a change is woken here.
+    recent: RecentJobs,
+}
 
 #[derive(Default)]
 struct Kept {
@@ -30,13 +35,17 @@ struct Kept {
 }
 
 impl Cancels {
+    pub(crate) fn new(recent: RecentJobs) -> Self {
+        Self { kept: Mutex::default(), recent }
+    }
+
     pub(crate) fn of(&self, job: JobId) -> Option<CancelWish> {
-        self.0.lock().by_job.get(&job).cloned()
+        self.kept.lock().by_job.get(&job).cloned()
     }
 
     /// Notes a cancel that is stored, unless there is an earlier one.
     pub(crate) fn note(&self, job: JobId, wish: CancelWish) {
-        let mut kept = self.0.lock();
+        let mut kept = self.kept.lock();
         if kept.by_job.contains_key(&job) {
             return;
         }
@@ -47,6 +56,8 @@ impl Cancels {
         {
             kept.by_job.remove(&oldest);
         }
+        drop(kept);
+        self.recent.changed(job);
     }
 
     pub(crate) async fn learn(&self, reader: &Reader, records: &[Inbound]) {

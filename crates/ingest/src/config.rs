@@ -23,6 +23,10 @@ pub struct Config {
     pub idempotency_key_required: bool,
     /// The value of `Retry-After` on a 202, in seconds.
     pub retry_after_s: u64,
+    /// The longest time for which a request may wait for a job, in seconds.
+    pub wait_max_s: u64,
+    /// Requests that may wait for jobs at once; 0: none.
+    pub waiters_max: usize,
     /// Jobs whose freshest state is kept in memory.
     pub recent_jobs_max: usize,
     /// Database connections.

@@ -9,8 +9,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, result, retry,
-    signal, status, submit,
+    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, report, result,
+    retry, signal, status, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -41,6 +41,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/jobs/{job}/retry", post(retry::retry))
         .route("/v1/jobs/{job}/signals/{name}", post(signal::send))
         .route("/v1/callbacks/{permit}", post(callback::call_back).put(callback::call_back))
+        .route("/v1/progress/{permit}", put(report::report))
         .fallback(submit::submit_by_route)
         .with_state(api)
         .merge(problem::router())

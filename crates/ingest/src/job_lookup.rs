@@ -38,13 +38,28 @@ pub(crate) struct JobState {
     pub(crate) trace_id: Option<String>,
     /// The first cancel that was asked for.
     pub(crate) cancel: Option<CancelWish>,
+    /// Where steps under way tell of themselves: the offset of the last record of that.
+    pub(crate) reported: Option<i64>,
 }
 
 /// The job that a path names, or the problem 404.
 pub(crate) async fn find(api: &Api, caller: &Caller, text: &str) -> Result<JobState, Problem> {
     let job = find_by_events(api, caller, text).await?;
     let cancel = job.cancel.or_else(|| api.cancels.of(job.view.job));
-    Ok(JobState { cancel, ..job })
+    let mut job = JobState { cancel, ..job };
+    job.add_reports(api);
+    Ok(job)
+}
+
+impl JobState {
+    fn add_reports(&mut self, api: &Api) {
+        let Some(known) = api.reports.of(self.view.job) else { return };
+        let mut is_shown = false;
+        for report in &known.reports {
+            is_shown |= self.view.add_report(self.events.iter().map(|(_, event)| event), report);
+        }
+        self.reported = is_shown.then_some(known.offset);
+    }
 }
 
 async fn find_by_events(api: &Api, caller: &Caller, text: &str) -> Result<JobState, Problem> {
@@ -179,7 +194,7 @@ fn merge(stored: StoredJob, recent: Option<DecodedJob>) -> JobState {
     trace_id = trace_id.or(stored.acceptance.as_ref().and_then(|acceptance| acceptance.trace_id));
     let mut state = fold(events).unwrap_or_else(|| {
         let acceptance = stored.acceptance.expect("a stored job has an acceptance or a projection with history");
-        JobState { view: accepted(&acceptance), events: Vec::new(), trace_id: None, cancel: None }
+        JobState { view: accepted(&acceptance), events: Vec::new(), trace_id: None, cancel: None, reported: None }
     });
     state.trace_id = trace_id.map(|id| id.to_string());
     state.cancel = cancel;
@@ -193,7 +208,7 @@ fn fold(events: Vec<(i64, JobEvent)>) -> Option<JobState> {
     let mut view = JobView::from_event(cursor, &first);
     let mut kept = vec![(cursor, first)];
     kept.extend(events.filter(|(cursor, event)| view.apply(*cursor, event)));
-    Some(JobState { view, events: kept, trace_id: None, cancel: None })
+    Some(JobState { view, events: kept, trace_id: None, cancel: None, reported: None })
 }
 
 /// A job without any event yet.
@@ -210,5 +225,6 @@ fn accepted(acceptance: &Acceptance) -> JobView {
         error: None,
         parked: Vec::new(),
         waiting: Vec::new(),
+        stuck_since_ms: None,
     }
 }

@@ -4,8 +4,8 @@
 //! never makes two jobs, whichever door it comes through; no status goes back in time.
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
-//! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), then one file per verb: `status`, `result`,
-//! `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
+//! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
+//! then one file per verb: `status`, `result`, `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -49,24 +49,31 @@ mod job_lookup;
 mod list_jobs;
 pub mod openapi;
 mod plan;
+mod progress;
 mod projected;
 mod query;
 mod recent;
+mod report;
 mod result;
 mod retry;
 mod signal;
 mod spans;
 mod state;
 mod status;
+mod stored;
 mod submit;
 mod upkeep;
+mod wait;
+mod waiters;
 
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
 use crate::plan::Planner;
+use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
+use crate::report::ReportsOut;
 use crate::state::Api;
 
 /// Kafka may delay a fetch on the events topic by this time. A status may lag behind as much at low load.
@@ -134,9 +141,11 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     let pool = open(settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
     let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let (acceptor, groups) = Acceptor::start(open(ACCEPTOR_CONNECTIONS)?, readiness.clone());
+    let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     let api = Arc::new(Api {
-        recent: RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX),
         projected: Projected::default(),
+        reports: Reports::default(),
+        reports_out: ReportsOut::new(&settings.bus)?,
         config: settings.config.clone(),
         public_url: PublicUrl::new(&settings.public_url),
         callback_secrets: settings.callback_secrets.clone(),
@@ -146,7 +155,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         reader: Reader::new(registry),
         records: SingleRecords::new(&settings.bus)?,
         catalog: Catalog::default(),
-        cancels: cancels::Cancels::default(),
+        cancels: cancels::Cancels::new(recent.clone()),
+        recent,
+        leaving: shutdown.clone(),
         pool,
         readiness,
         dev_capacity: settings.bus.dev_capacity(&settings.topics),
@@ -230,7 +241,12 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         until.run_until_cancelled(following).await;
         Ok(())
     });
-    tasks.spawn("events tail", watch_events(tail, api.recent.clone(), shutdown.clone()));
+    let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
+    tasks.spawn("progress tail", async move {
+        let tools = (&of_api.reader, &of_api.ids);
+        progress::follow(&of_api.reports, tools, (&bus, &topics.progress()), &until).await
+    });
+    tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
     tasks.join().await
 }
@@ -273,9 +289,14 @@ fn learn(catalog: &Catalog, record: &Inbound) {
     }
 }
 
-async fn watch_events(mut tail: Tail, recent: RecentJobs, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
-        records.into_iter().for_each(|record| recent.saw(record));
+        for record in records {
+            if let Some(job) = recent::ended(&record) {
+                api.reports.forget(job);
+            }
+            api.recent.saw(record);
+        }
     }
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
 }

@@ -44,6 +44,9 @@ pub(crate) struct Filter {
     /// RFC 3339.
     since: Option<String>,
     until: Option<String>,
+    /// Those that are stuck, and no others.
+    #[serde(default)]
+    stuck: bool,
     cursor: Option<String>,
     limit: Option<u32>,
 }
@@ -57,6 +60,7 @@ impl Filter {
             statuses: self.status.as_deref().map(statuses).transpose()?,
             since_ms: time("since", self.since.as_deref())?,
             until_ms: time("until", self.until.as_deref())?,
+            is_stuck: self.stuck,
         })
     }
 }
@@ -115,6 +119,7 @@ fn entry(prefix: &str, job: &ListedJob, definition: Option<&Definition>) -> Valu
         ("step", step(job, definition).map(str::to_owned)),
         ("trace_id", job.trace_id.map(|trace| trace.to_string())),
         ("retry_of", facts.retry_of.map(|job| job.to_string())),
+        ("stuck_since", job.stuck_since_ms.map(rfc3339)),
     ];
     for (name, value) in more {
         if let Some(value) = value {

@@ -80,6 +80,9 @@ fn settings(document: &mut Value, config: &Config) {
     let said = key["description"].as_str().unwrap_or_default().trim_end();
     key["description"] = format!("{said} It is remembered for {hours} hours.").into();
     key["required"] = config.idempotency_key_required.into();
+    let prefer = &mut document["components"]["parameters"]["Prefer"];
+    let said = prefer["description"].as_str().unwrap_or_default().trim_end();
+    prefer["description"] = format!("{said} The longest wait is {} s.", config.wait_max_s).into();
     let body = &mut document["paths"][SUBMIT]["post"]["requestBody"];
     let said = body["description"].as_str().unwrap_or_default();
     body["description"] = format!("{said}; at most {} bytes", config.body_bytes_max).into();

@@ -1,10 +1,11 @@
 //! A cache of recent jobs, filled by the event tail. It has the freshest state, so that an answer never goes back in
 //! time.
 //!
-//! Events are kept as bytes, and decoded only for a request: most jobs are never asked about.
+//! Events are kept as bytes, and decoded only for a request: most jobs are never asked about. Jobs for which a request
+//! waits are kept beside the others, for as long as there is room: its answer then needs no database.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use events::trace::{Trace, TraceId};
@@ -12,6 +13,9 @@ use events::{Inbound, header};
 use flow::event::EventKind;
 use flow::id::JobId;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::waiters::Waiters;
 
 /// A job as the tail has seen it.
 #[derive(Debug, Clone)]
@@ -45,6 +49,9 @@ const EVENTS_USUAL: usize = 6;
 struct Seen {
     jobs: HashMap<JobId, RecentJob>,
     order: VecDeque<JobId>,
+    /// Jobs whose turn to be forgotten came while somebody waited for them.
+    held: HashSet<JobId>,
+    waiters: Waiters,
     /// The bytes of all jobs' events.
     bytes: usize,
     /// The cursor of the last dropped event of a job, by partition: no answer may lack it.
@@ -65,8 +72,28 @@ pub(crate) struct Known {
 }
 
 impl Seen {
-    fn forget_oldest(&mut self, forgotten_max: usize) {
-        let Some(job) = self.order.pop_front() else { return };
+    /// Forgets the oldest jobs, until the others are within these bounds. One job is always kept.
+    fn fit(&mut self, jobs_max: usize, bytes_max: usize, forgotten_max: usize) {
+        while self.order.len() > jobs_max {
+            let Some(job) = self.order.pop_front() else { break };
+            if self.waiters.is_awaited(job) {
+                self.held.insert(job);
+            } else {
+                self.drop_job(job, forgotten_max);
+            }
+        }
+        while self.bytes > bytes_max && self.jobs.len() > 1 {
+            let oldest = match self.order.len() {
+                0 | 1 => self.held.iter().next().copied(),
+                _ => self.order.pop_front(),
+            };
+            let Some(job) = oldest.or_else(|| self.order.pop_front()) else { break };
+            self.held.remove(&job);
+            self.drop_job(job, forgotten_max);
+        }
+    }
+
+    fn drop_job(&mut self, job: JobId, forgotten_max: usize) {
         let Some(mut recent) = self.jobs.remove(&job) else { return };
         self.bytes -= recent.bytes;
         let Some((cursor, _)) = recent.events.pop() else { return };
@@ -102,10 +129,11 @@ impl RecentJobs {
         Self { jobs_max, bytes_max, seen: Arc::default() }
     }
 
-    /// Takes in one event from the tail. A record without a job in its key is ignored.
+    /// Takes in one event from the tail, and wakes those who wait for it. A record without a job in its key is ignored.
     pub(crate) fn saw(&self, record: Inbound) {
-        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-        let Some(job) = key.and_then(|key| key.parse().ok()) else { return };
+        let Some(job) = job_of(&record) else { return };
+        let kind = record.header_text(header::CE_TYPE).and_then(EventKind::parse);
+        let is_end = kind.is_some_and(EventKind::ends_job);
         let mut seen = self.seen.lock();
         let seen = &mut *seen;
         let recent = match seen.jobs.entry(job) {
@@ -122,9 +150,28 @@ impl RecentJobs {
         if let Some(place) = dropped {
             seen.forget(job, place, forgotten_max);
         }
-        while seen.order.len() > self.jobs_max || (seen.bytes > self.bytes_max && seen.order.len() > 1) {
-            seen.forget_oldest(forgotten_max);
+        seen.fit(self.jobs_max, self.bytes_max, forgotten_max);
+        seen.waiters.wake(job, is_end);
+    }
+
+    /// A place among those that wait for this job; none where `waiters_max` wait already.
+    pub(crate) fn wait(&self, job: JobId, waiters_max: usize) -> Option<Waiter> {
+        let told = self.seen.lock().waiters.enter(job, waiters_max)?;
+        Some(Waiter::new(job, told, self.clone()))
+    }
+
+    /// Gives a place back.
+    fn leave(&self, job: JobId) {
+        let mut seen = self.seen.lock();
+        if seen.waiters.leave(job) && seen.held.remove(&job) {
+            // It is the next to be forgotten.
+            seen.order.push_front(job);
         }
+    }
+
+    /// Wakes those who wait for a change of this job, of which no event tells.
+    pub(crate) fn changed(&self, job: JobId) {
+        self.seen.lock().waiters.wake(job, false);
     }
 
     /// Says where the tail has begun: events below these offsets are not known here.
@@ -143,6 +190,17 @@ impl RecentJobs {
         let forgotten = seen.forgotten.get(&job).map(|(_, cursor)| *cursor);
         Known { job: seen.jobs.get(&job).cloned(), forgotten, floors: Arc::clone(&seen.floors) }
     }
+}
+
+fn job_of(record: &Inbound) -> Option<JobId> {
+    std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
+}
+
+/// The job whose last event this is, as its header tells.
+pub(crate) fn ended(record: &Inbound) -> Option<JobId> {
+    let kind = record.header_text(header::CE_TYPE)?;
+    let ends = [EventKind::JobSucceeded, EventKind::JobFailed, EventKind::JobCancelled];
+    ends.iter().any(|end| end.as_str() == kind).then(|| job_of(record)).flatten()
 }
 
 impl RecentJob {
@@ -175,111 +233,43 @@ impl RecentJob {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A request's place among those that wait. It is given back when this is dropped, with the request.
+pub(crate) struct Waiter {
+    job: JobId,
+    /// None only while it leaves.
+    told: Option<watch::Receiver<bool>>,
+    recent: RecentJobs,
+}
 
-    fn event(job: u128, offset: i64, kind: EventKind) -> Inbound {
-        let headers = vec![(header::CE_TYPE.to_owned(), Some(kind.as_str().as_bytes().to_vec()))];
-        let key = Some(id(job).to_string().into_bytes());
-        Inbound { offset, key, value: Some(vec![1, 2]), headers, ..Inbound::default() }
+impl Waiter {
+    fn new(job: JobId, told: watch::Receiver<bool>, recent: RecentJobs) -> Self {
+        metrics::gauge!("meanwhile_waiters").increment(1.0);
+        Self { job, told: Some(told), recent }
     }
 
-    fn id(job: u128) -> JobId {
-        JobId::new(uuid::Uuid::from_u128(job))
-    }
-
-    fn cursors(recent: &RecentJobs, job: u128) -> Option<Vec<i64>> {
-        Some(recent.look(id(job)).job?.events.iter().map(|(cursor, _)| *cursor).collect())
-    }
-
-    fn forgotten(recent: &RecentJobs, job: u128) -> Option<i64> {
-        recent.look(id(job)).forgotten
-    }
-
-    #[test]
-    fn repeated_events_are_kept_once_and_a_job_is_complete_from_its_acceptance_on() {
-        let recent = RecentJobs::new(2, BYTES_MAX);
-        for (offset, kind) in [(3, EventKind::JobAccepted), (5, EventKind::StepSucceeded), (3, EventKind::JobAccepted)]
-        {
-            recent.saw(event(1, offset, kind));
+    /// Returns once something has happened to the job since this was created, or was called last.
+    pub(crate) async fn changed(&mut self) {
+        if let Some(told) = &mut self.told {
+            // Its sender is there for as long as one waits.
+            let _ = told.changed().await;
         }
-        assert_eq!(cursors(&recent, 1), Some(vec![3, 5]));
-        assert!(recent.look(id(1)).job.unwrap().complete);
-        recent.saw(event(2, 9, EventKind::StepSucceeded));
-        assert!(!recent.look(id(2)).job.unwrap().complete);
-        recent.saw(Inbound { key: Some(b"noise".to_vec()), ..event(2, 10, EventKind::StepSucceeded) });
-        assert_eq!(cursors(&recent, 2), Some(vec![9]));
     }
 
-    #[test]
-    fn of_the_oldest_job_the_cursor_remains() {
-        let recent = RecentJobs::new(1, BYTES_MAX);
-        recent.saw(event(1, 3, EventKind::JobAccepted));
-        recent.saw(event(1, 4, EventKind::StepSucceeded));
-        recent.saw(event(2, 5, EventKind::JobAccepted));
-        assert_eq!((forgotten(&recent, 1), forgotten(&recent, 2)), (Some(4), None));
-        assert_eq!((cursors(&recent, 1), cursors(&recent, 2)), (None, Some(vec![5])));
-    }
-
-    #[test]
-    fn of_a_job_with_very_many_events_the_latest_are_kept() {
-        let recent = RecentJobs::new(1, BYTES_MAX);
-        for offset in 0..=EVENTS_MAX as i64 {
-            let kind = if offset == 0 { EventKind::JobAccepted } else { EventKind::StepRetrying };
-            recent.saw(event(1, offset, kind));
+    /// Returns once the job has ended.
+    pub(crate) async fn ended(&mut self) {
+        if let Some(told) = &mut self.told {
+            let _ = told.wait_for(|has_ended| *has_ended).await;
         }
-        let known = recent.look(id(1)).job.unwrap();
-        assert!(!known.complete && known.events.len() == EVENTS_MAX / 2 + 1);
-        assert_eq!(known.events.last().unwrap().0, EVENTS_MAX as i64);
-        assert_eq!(forgotten(&recent, 1), Some(known.events[0].0 - 1), "an answer must have the others from elsewhere");
-    }
-
-    #[test]
-    fn events_below_the_begin_and_those_of_jobs_that_are_not_even_remembered_are_not_known() {
-        let recent = RecentJobs::new(1, BYTES_MAX);
-        recent.begun_at(HashMap::from([(0, 7), (1, 3)]));
-        for number in 0..=FORGOTTEN_FACTOR as u128 + 1 {
-            recent.saw(event(number, 10 + number as i64, EventKind::JobAccepted));
-        }
-        // One job is there, a few are remembered by their cursors, the first one is not.
-        assert_eq!((forgotten(&recent, 0), forgotten(&recent, 1)), (None, Some(11)));
-        assert_eq!(*recent.look(id(0)).floors, HashMap::from([(0, 11), (1, 3)]));
-        recent.begun_at(HashMap::from([(0, 8), (2, 5)]));
-        assert_eq!(*recent.look(id(0)).floors, HashMap::from([(0, 11), (1, 3), (2, 5)]));
-    }
-
-    fn large(job: u128, offset: i64, bytes: usize) -> Inbound {
-        Inbound { value: Some(vec![1; bytes - EVENT_BYTES]), ..event(job, offset, EventKind::JobAccepted) }
-    }
-
-    #[test]
-    fn the_oldest_jobs_are_forgotten_before_the_bytes_exceed_their_budget() {
-        let recent = RecentJobs::new(1_000, 10_000);
-        for number in 0..100 {
-            recent.saw(large(number, number as i64, 1_000));
-            assert!(recent.seen.lock().bytes <= 10_000);
-        }
-        assert_eq!(recent.seen.lock().jobs.len(), 10);
-        assert_eq!(
-            (cursors(&recent, 99), cursors(&recent, 89), forgotten(&recent, 89)),
-            (Some(vec![99]), None, Some(89))
-        );
-        // An event of a job that is known counts, too.
-        recent.saw(large(99, 200, 9_000));
-        let seen = recent.seen.lock();
-        assert_eq!((seen.jobs.len(), seen.bytes), (1, 10_000));
-    }
-
-    #[test]
-    fn of_a_job_with_large_events_the_latest_are_kept() {
-        let recent = RecentJobs::new(1, BYTES_MAX);
-        for offset in 0..20 {
-            recent.saw(large(1, offset, JOB_BYTES_MAX / 4));
-            assert!(recent.look(id(1)).job.unwrap().bytes <= JOB_BYTES_MAX);
-        }
-        let known = recent.look(id(1)).job.unwrap();
-        assert!(!known.complete && known.events.last().unwrap().0 == 19);
-        assert_eq!(recent.seen.lock().bytes, known.bytes);
     }
 }
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        metrics::gauge!("meanwhile_waiters").decrement(1.0);
+        drop(self.told.take());
+        self.recent.leave(self.job);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use events::time::DAY_MS;
@@ -12,29 +14,43 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::answer;
-use crate::job_lookup::{JobState, find};
+use crate::job_lookup::JobState;
 use crate::state::Api;
+use crate::wait::{Asked, Until, WaitQuery, wait_query};
 
-/// The result of a job that succeeded, or the problem that says why there is none (yet).
+/// The result of a job that succeeded, or the problem that says why there is none (yet). It can be waited for.
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path(job): Path<String>,
     Extension(context): Extension<RequestContext>,
+    headers: HeaderMap,
+    query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let found = find(&api, &context.caller, &job).await;
-    let JobState { view, trace_id, .. } = found.map_err(|problem| gone_if_expired(&api, &job, problem))?;
+    let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
+    drop(headers);
+    let ended = |job: &JobState| job.view.status.is_final();
+    let found = asked.until(&api, &context.caller, &job, Until::End, ended).await;
+    asked.tell(match found {
+        Ok(job) => of(&api, job),
+        Err(problem) => Err(gone_if_expired(&api, &job, problem)),
+    })
+}
+
+/// The result of this job, or the problem.
+pub(crate) fn of(api: &Api, JobState { view, trace_id, .. }: JobState) -> Result<Response, Problem> {
+    let job = view.job.to_string();
     match view.status {
         JobStatus::Succeeded => Ok(Json(view.result).into_response()),
         JobStatus::Failed | JobStatus::Cancelled => {
             let definition = api.catalog.version(&view.flow, &view.version);
             Err(answer::failed(&view, trace_id.as_deref(), definition.as_ref()))
         }
-        JobStatus::NeedsAttention => Err(not_finished(&api, job, "The job is parked: an operator has to decide.")),
+        JobStatus::NeedsAttention => Err(not_finished(api, job, "The job is parked: an operator has to decide.")),
         JobStatus::Accepted
         | JobStatus::Running
         | JobStatus::Waiting
         | JobStatus::Compensating
-        | JobStatus::Other(_) => Err(not_finished(&api, job, &format!("The job is {}.", view.status.as_str()))),
+        | JobStatus::Other(_) => Err(not_finished(api, job, &format!("The job is {}.", view.status.as_str()))),
     }
 }
 

@@ -2,20 +2,26 @@
 //! finished one starts anew as another job.
 //!
 //! The orchestrator owns the token of a job at rest. This file only puts a `resume` signal into the outbox. The signal
-//! names the token by its hop, so a repeated or late one has no effect.
+//! names the token by its hop, so a repeated or late one has no effect. It may carry a verdict: the caller's word on
+//! how a step of unknown outcome has ended.
 
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use bus::Unreadable;
 use events::wait::{Resume, Wait};
-use events::{EncodeError, Record};
+use events::{EncodeError, Record, decode_slip};
+use flow::decide::{Said, Verdict, awaits_verdict};
 use flow::event::JobStatus;
-use flow::id::JobId;
+use flow::id::{JobId, TokenId};
 use flow::view::JobView;
-use store::outbox;
+use serde_json::Value;
+use store::{holds, outbox};
 use web::caller::Scope;
 use web::context::{CORRELATION_ID, RequestContext};
 use web::problem::{Kind, Problem};
@@ -23,8 +29,9 @@ use web::problem::{Kind, Problem};
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::{JobState, as_it_was, find, stored};
 use crate::plan::JobRequest;
+use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
-use crate::submit::{idempotency_key, submit_job};
+use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
 
 /// `POST /v1/jobs/{id}/retry`
 pub(crate) async fn retry(
@@ -32,8 +39,13 @@ pub(crate) async fn retry(
     Path(job): Path<String>,
     Extension(context): Extension<RequestContext>,
     headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
     let job = find(&api, &context.caller, &job).await?;
+    if let Some(said) = said(&headers, &body).map_err(|problem| problem.with_job(job.view.job))? {
+        return rule(&api, job, &context, said).await;
+    }
     match job.view.status {
         JobStatus::NeedsAttention => resume(&api, job, &context).await,
         // The status says why it waits: for another attempt, or for what is missing.
@@ -58,7 +70,79 @@ pub(crate) async fn retry(
 /// Signals the orchestrator to resume every token of the job that rests.
 pub(crate) async fn resume(api: &Api, job: JobState, context: &RequestContext) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
-    let records = signals(api, &job.view, context)?;
+    let tokens: Vec<TokenId> = job.view.parked.iter().chain(&job.view.waiting).cloned().collect();
+    send(api, job, context, &tokens, None).await
+}
+
+/// The end of a step, as the body says; none without a body.
+fn said(headers: &HeaderMap, body: &Bytes) -> Result<Option<Said>, Problem> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    if body.len() > PAYLOAD_BYTES_MAX {
+        let detail = format!("The body has {} bytes of at most {PAYLOAD_BYTES_MAX}.", body.len());
+        return Err(Problem::new(Kind::PayloadTooLarge, detail));
+    }
+    let form = "The body is `{}`, `{\"outcome\": \"succeeded\", \"output\": ...}` or `{\"outcome\": \"failed\"}`";
+    let wrong = |why: String| Problem::new(Kind::BadRequest, format!("{form}: {why}."));
+    let mut body = parse_body(headers, body)?;
+    let Some(members) = body.as_object_mut() else { return Err(wrong("it is no object".to_owned())) };
+    let (outcome, output) = (members.remove("outcome"), members.remove("output"));
+    if let Some(other) = members.keys().next() {
+        return Err(wrong(format!("there is no `{other}`")));
+    }
+    match (outcome.as_ref().map(Value::as_str), output) {
+        (None, None) => Ok(None),
+        (Some(Some("succeeded")), output) => Ok(Some(Said::Succeeded(output.unwrap_or_default()))),
+        (Some(Some("failed")), None) => Ok(Some(Said::Failed)),
+        (Some(Some("failed")), Some(_)) => Err(wrong("a step that failed has no `output`".to_owned())),
+        (None, Some(_)) => Err(wrong("`outcome` is missing".to_owned())),
+        (Some(_), _) => Err(wrong("`outcome` is `succeeded` or `failed`".to_owned())),
+    }
+}
+
+/// Signals the orchestrator how the step has ended that the job is parked at.
+async fn rule(api: &Api, job: JobState, context: &RequestContext, said: Said) -> Result<Response, Problem> {
+    context.caller.require(Scope::Operate)?;
+    let known = |why: &str| Problem::new(Kind::OutcomeKnown, why).with_job(job.view.job);
+    if job.view.status != JobStatus::NeedsAttention {
+        return Err(known(&format!("The job is {}: it is not parked.", job.view.status.as_str())));
+    }
+    let mut open = Vec::new();
+    for token in &job.view.parked {
+        let value = in_time(STORE_TIMEOUT, holds::parked_slip(&api.pool, token), || not_at_rest(&job.view)).await?;
+        let Some(value) = value else { return Err(not_at_rest(&job.view)) };
+        match api.reader.read(Some(&value), decode_slip).await {
+            Ok(slip) if awaits_verdict(&slip) => open.push(token.clone()),
+            Ok(_) => {}
+            Err(Unreadable::Never(why) | Unreadable::Newer(why)) => {
+                return Err(known(&format!("The job's slip cannot be read by this version: {why}.")));
+            }
+            Err(Unreadable::NotNow(error)) => return Err(not_at_rest(&job.view).caused_by(error)),
+        }
+    }
+    if open.is_empty() {
+        let step = job.view.error.as_ref().map(|error| error.step.as_str()).unwrap_or_default();
+        return Err(known(&format!("The job is parked at `{step}`, and it is known how that has ended.")));
+    }
+    let verdict = Verdict { said, by: context.caller.tenant.clone() };
+    send(api, job, context, &open, Some(&verdict)).await
+}
+
+/// The event has come before its hold, or the job goes on already.
+fn not_at_rest(view: &JobView) -> Problem {
+    let detail = "The job's token has not come to rest yet, or goes on already.";
+    Problem::new(Kind::NotReady, detail).with_job(view.job).retry_after_s(1)
+}
+
+async fn send(
+    api: &Api,
+    job: JobState,
+    context: &RequestContext,
+    tokens: &[TokenId],
+    verdict: Option<&Verdict>,
+) -> Result<Response, Problem> {
+    let records = signals(api, &job.view, context, (tokens, verdict))?;
     let unavailable = || {
         let detail = "The database did not answer, so it is not certain that the job goes on. Asking again is safe.";
         Problem::new(Kind::NotReady, detail).with_job(job.view.job).retry_after_s(1)
@@ -67,14 +151,18 @@ pub(crate) async fn resume(api: &Api, job: JobState, context: &RequestContext) -
     Ok(as_it_was(api, job))
 }
 
-fn signals(api: &Api, view: &JobView, context: &RequestContext) -> Result<Vec<Record>, Problem> {
+fn signals(
+    api: &Api,
+    view: &JobView,
+    context: &RequestContext,
+    (tokens, verdict): (&[TokenId], Option<&Verdict>),
+) -> Result<Vec<Record>, Problem> {
     let (planner, at_ms) = (api.planner()?, api.clock.now_ms());
-    let signals: Result<Vec<Record>, EncodeError> = view
-        .parked
+    let signals: Result<Vec<Record>, EncodeError> = tokens
         .iter()
-        .chain(&view.waiting)
         .map(|token| {
-            let resume = Resume { token: token.clone(), tenant: view.tenant.clone(), at_ms };
+            let verdict = verdict.cloned();
+            let resume = Resume { token: token.clone(), tenant: view.tenant.clone(), verdict, at_ms };
             planner.writer.wait(&Wait::Signal(resume.into()), &context.trace)
         })
         .collect();
@@ -112,5 +200,6 @@ async fn start_anew(
         retry_of: Some(view.job),
         start_after_ms: None,
     };
-    submit_job(api, &context.caller, &definition, request).await
+    let stored = store_job(api, &context.caller, &definition, request).await?;
+    Ok(stored.answer(api, &context.caller))
 }

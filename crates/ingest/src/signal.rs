@@ -22,7 +22,8 @@ use web::problem::{Kind, Problem};
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::{JobState, as_it_was, find};
 use crate::state::Api;
-use crate::submit::{IDEMPOTENT_REPLAYED, idempotency_key, parse_body, unreadable, violations};
+use crate::stored::IDEMPOTENT_REPLAYED;
+use crate::submit::{idempotency_key, parse_body, unreadable, violations};
 
 /// Bytes of a payload: it travels in a header and with the slip.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;

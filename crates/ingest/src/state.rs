@@ -7,6 +7,7 @@ use flow::callback::Secrets;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
+use tokio_util::sync::CancellationToken;
 use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
@@ -14,8 +15,10 @@ use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::plan::Planner;
+use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
+use crate::report::ReportsOut;
 
 pub(crate) struct Api {
     pub(crate) config: Config,
@@ -33,10 +36,16 @@ pub(crate) struct Api {
     pub(crate) cancels: Cancels,
     pub(crate) recent: RecentJobs,
     pub(crate) projected: Projected,
+    /// What steps under way tell of themselves.
+    pub(crate) reports: Reports,
+    /// The way of services' reports to Kafka.
+    pub(crate) reports_out: ReportsOut,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
     /// The room of the broker in this process (`meanwhile dev`); none with a real Kafka, which keeps unread records.
     pub(crate) dev_capacity: Option<DevCapacity>,
+    /// Cancelled at shutdown: then no request waits for a job any longer.
+    pub(crate) leaving: CancellationToken,
     /// Set once the flows are loaded and the schema ids are known.
     pub(crate) planner: OnceLock<Planner>,
 }

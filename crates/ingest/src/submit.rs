@@ -6,12 +6,10 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use events::command::start_after_ms;
-use events::trace::TraceId;
 use flow::definition::{Definition, InputError};
-use flow::event::JobStatus;
 use flow::id::JobId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,18 +17,18 @@ use store::acceptances::Accepted;
 use web::caller::{Caller, Scope};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
-use web::request_log::{JobInfo, NotedRoute};
+use web::request_log::NotedRoute;
 
 use crate::accept;
-use crate::answer::{self, AcceptedInfo};
 use crate::catalog::Routed;
 use crate::idempotency::{KeyError, parse_key};
+use crate::job_lookup::JobState;
 use crate::plan::{BadInput, JobRequest};
 use crate::state::Api;
+use crate::stored::{Origin, Stored};
+use crate::wait::{Asked, Until, WaitQuery};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Set on the answer to a repeated request.
-pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// The most schema violations in one answer.
 const ERRORS_MAX: usize = 50;
 
@@ -49,7 +47,7 @@ pub(crate) async fn submit_to(
     };
     let Query(start) = start.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let body = body.map_err(|rejection| unreadable(&rejection))?;
-    submit(&api, &definition, context, &headers, &body, start).await
+    submit(&api, Submission { definition, context, headers, body, start }).await
 }
 
 /// The begin of the job, as callers write it; at once where they write nothing.
@@ -84,7 +82,8 @@ pub(crate) async fn submit_by_route(
             route.note(uri.path());
             let body = axum::RequestExt::extract::<Bytes, _>(request).await;
             let body = body.map_err(|rejection| unreadable(&rejection))?;
-            submit(&api, &definition, context, &headers, &body, Start::default()).await
+            let start = Start::default();
+            submit(&api, Submission { definition, context, headers, body, start }).await
         }
         Routed::Several(clash) => {
             let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \
@@ -112,20 +111,67 @@ pub(crate) fn unreadable(rejection: &BytesRejection) -> Problem {
     }
 }
 
-/// Accepts a job of this flow. Nothing is stored unless the answer is 202 (or unknown).
-async fn submit(
-    api: &Api,
-    definition: &Definition,
+/// A request for a job of this flow.
+struct Submission {
+    definition: Definition,
     context: RequestContext,
-    headers: &HeaderMap,
-    body: &Bytes,
+    headers: HeaderMap,
+    body: Bytes,
     start: Start,
-) -> Result<Response, Problem> {
-    let idempotency_key = idempotency_key(headers, api.config.idempotency_key_required)?;
-    let input = parse_body(headers, body)?;
+}
+
+/// Accepts a job of a flow, and waits for its end where the caller prefers that. Nothing is stored unless the answer is
+/// 202, about the job's end, or unknown.
+async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> {
+    let mut asked = Asked::of(api, &submission.context, &submission.headers, &WaitQuery::default());
+    let caller = submission.context.caller.clone();
+    let job = JobId::new(api.ids.uuid_v7(api.clock.now_ms()));
+    // Before anything can happen to the job.
+    let waiter = asked.enter(api, job);
+    // The request may be large: it is gone before the wait begins.
+    let stored = match Box::pin(store(api, job, submission)).await {
+        Ok(stored) => stored,
+        Err(problem) => return asked.tell(Err(problem)),
+    };
+    let ended = match waiter {
+        None => None,
+        Some(mut waiter) => match stored.replayed {
+            false => {
+                asked.honour_wait();
+                asked.end(api, &caller, job, &mut waiter).await
+            }
+            true => {
+                drop(waiter);
+                replayed_end(api, &mut asked, &caller, stored.origin.job).await
+            }
+        },
+    };
+    let answer = match ended {
+        Some(job) => stored.result(api, &caller, job),
+        None => {
+            if asked.preferences.respond_async {
+                asked.honour("respond-async");
+            }
+            Ok(stored.answer(api, &caller))
+        }
+    };
+    asked.tell(answer)
+}
+
+/// The end of a job that an earlier request has made.
+async fn replayed_end(api: &Api, asked: &mut Asked, caller: &Caller, job: JobId) -> Option<JobState> {
+    let is_final = |job: &JobState| job.view.status.is_final();
+    let found = asked.until(api, caller, &job.to_string(), Until::End, is_final).await;
+    found.ok().filter(is_final)
+}
+
+async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, Problem> {
+    let Submission { definition, context, headers, body, start } = submission;
+    let idempotency_key = idempotency_key(&headers, api.config.idempotency_key_required)?;
+    let input = parse_body(&headers, &body)?;
     let now_ms = api.clock.now_ms();
     let request = JobRequest {
-        job: JobId::new(api.ids.uuid_v7(now_ms)),
+        job,
         tenant: context.caller.tenant.clone(),
         input,
         fallback_key: None,
@@ -136,16 +182,16 @@ async fn submit(
         retry_of: None,
         start_after_ms: start.after_ms(now_ms)?,
     };
-    submit_job(api, &context.caller, definition, request).await
+    store_job(api, &context.caller, &definition, request).await
 }
 
-/// Stores a job, or finds the one that its key stands for, and answers with it.
-pub(crate) async fn submit_job(
+/// Stores a job, or finds the one that its key stands for.
+pub(crate) async fn store_job(
     api: &Api,
     caller: &Caller,
     definition: &Definition,
     request: JobRequest,
-) -> Result<Response, Problem> {
+) -> Result<Stored, Problem> {
     caller.require(Scope::JobsSubmit)?;
     api.check_capacity().map_err(|over| no_room(&over))?;
     let own = Origin {
@@ -158,13 +204,11 @@ pub(crate) async fn submit_job(
     match api.acceptor.accept(acceptance).await.map_err(refused)? {
         Accepted::New => {
             metrics::counter!("meanwhile_jobs_accepted_total", "flow" => definition.name().to_owned()).increment(1);
-            Ok(answer_with(api, caller, definition, own))
+            Ok(Stored { flow: definition.name().to_owned(), origin: own, replayed: false })
         }
         Accepted::Replayed { job, same_fingerprint: true } => {
-            let first = first_origin(api, caller, job).await;
-            let mut response = answer_with(api, caller, definition, first);
-            response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
+            let origin = Origin::of_first(api, caller, job).await;
+            Ok(Stored { flow: definition.name().to_owned(), origin, replayed: true })
         }
         Accepted::Replayed { job, same_fingerprint: false } => Err(key_reused(job)),
     }
@@ -173,46 +217,6 @@ pub(crate) async fn submit_job(
 pub(crate) fn key_reused(job: JobId) -> Problem {
     let detail = "This Idempotency-Key was used before, for a request with another body.";
     Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job)
-}
-
-/// The request that made a job, as far as a 202 repeats it.
-struct Origin {
-    job: JobId,
-    correlation_id: Option<String>,
-    trace_id: Option<TraceId>,
-    retry_of: Option<JobId>,
-}
-
-/// The answer to a repeated request has the correlation id and the trace of the first one.
-async fn first_origin(api: &Api, caller: &Caller, job: JobId) -> Origin {
-    let stored = store::jobs::get(&api.pool, &caller.tenant, job).await;
-    match stored.ok().flatten().and_then(|stored| stored.acceptance) {
-        Some(first) => Origin {
-            job,
-            correlation_id: Some(first.facts.correlation_id),
-            trace_id: first.trace_id,
-            retry_of: first.facts.retry_of,
-        },
-        None => Origin { job, correlation_id: None, trace_id: None, retry_of: None },
-    }
-}
-
-fn answer_with(api: &Api, caller: &Caller, definition: &Definition, origin: Origin) -> Response {
-    let trace_id = origin.trace_id.map(|trace_id| trace_id.to_string());
-    let url = trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
-    let info = AcceptedInfo {
-        prefix: api.public_url.prefix(),
-        job: origin.job,
-        flow: definition.name(),
-        status: JobStatus::Accepted,
-        correlation_id: origin.correlation_id.as_deref(),
-        trace: answer::Trace { id: trace_id, url },
-        retry_of: origin.retry_of,
-    };
-    let mut response = answer::accepted(info, api.config.retry_after_s);
-    let (flow, tenant) = (definition.name().to_owned(), caller.tenant.clone());
-    response.extensions_mut().insert(JobInfo { id: origin.job.to_string(), flow, tenant });
-    response
 }
 
 /// The request's `Idempotency-Key`, or the problem 400.
@@ -298,6 +302,8 @@ pub(crate) fn refused(error: accept::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{Client, Error, Events, JobState, Status};
+use client::{Client, Error, Events, JobState, Status, TaggedStatus, Verdict};
 
 use crate::cli::SubmitArgs;
 use crate::cli::jobs::{CancelArgs, RetryArgs, ShowArgs, SignalArgs, WatchArgs};
@@ -38,7 +38,15 @@ pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
-    let running = client.retry(&args.job, args.key.as_deref()).await.map_err(explained)?.job;
+    let verdict = match args.succeeded.as_deref().map(input).transpose()? {
+        Some(output) => Some(Verdict::Succeeded(serde_json::from_str(&output).context("--succeeded is not JSON")?)),
+        None => args.failed.then_some(Verdict::Failed),
+    };
+    let asked = match &verdict {
+        Some(verdict) => client.rule(&args.job, verdict).await,
+        None => client.retry(&args.job, args.key.as_deref()).await,
+    };
+    let running = asked.map_err(explained)?.job;
     println!("{running}");
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
@@ -96,8 +104,9 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
         return Ok(code(follow(&client, &args.job).await?));
     }
     let (status, events) = look(&client, &args.job, None).await.map_err(explained)?;
-    let timeline = Timeline::new(&status);
+    let mut timeline = Timeline::new(&status);
     timeline.print_new(&events);
+    timeline.print_progress(&status, &events);
     timeline.print_end(&status);
     Ok(ExitCode::SUCCESS)
 }
@@ -119,11 +128,16 @@ fn code(state: JobState) -> ExitCode {
 /// Prints the timeline as it happens, to its end or until the job is parked.
 async fn follow(client: &Client, job: &str) -> anyhow::Result<JobState> {
     let mut timeline: Option<Timeline> = None;
-    let mut after = None;
+    let (mut known, mut after) = (None, None);
     let mut failures = 0;
     loop {
-        let (status, events) = match look(client, job, after.as_deref()).await {
-            Ok(seen) => seen,
+        let (status, events) = match next_look(client, job, &mut known, after.as_deref()).await {
+            Ok(Some(seen)) => seen,
+            // Nothing has happened, or the API cannot wait now.
+            Ok(None) => {
+                tokio::time::sleep(FOLLOW_INTERVAL).await;
+                continue;
+            }
             Err(error) if failures >= ATTEMPTS_MAX || !error.may_pass() => return Err(explained(error)),
             Err(_) => {
                 failures += 1;
@@ -134,14 +148,30 @@ async fn follow(client: &Client, job: &str) -> anyhow::Result<JobState> {
         failures = 0;
         let timeline = timeline.get_or_insert_with(|| Timeline::new(&status));
         timeline.print_new(&events);
+        timeline.print_progress(&status, &events);
         after = events.next.or(after);
         // The status is read before the events, so the events are at least as far.
         if status.status.is_at_rest() {
             timeline.print_end(&status);
             return Ok(status.status);
         }
-        tokio::time::sleep(FOLLOW_INTERVAL).await;
+        if known.is_none() {
+            tokio::time::sleep(FOLLOW_INTERVAL).await;
+        }
     }
+}
+
+/// As [`look`], once the status is not the known one any more. None if it has stayed so for a while.
+async fn next_look(
+    client: &Client,
+    job: &str,
+    known: &mut Option<String>,
+    after: Option<&str>,
+) -> Result<Option<(Status, Events)>, Error> {
+    let Some(TaggedStatus { status, tag }) = client.next_status(job, known.as_deref()).await? else { return Ok(None) };
+    let events = client.events(job, after).await?;
+    *known = tag;
+    Ok(Some((status, events)))
 }
 
 async fn look(client: &Client, job: &str, after: Option<&str>) -> Result<(Status, Events), Error> {

@@ -1,19 +1,21 @@
 //! A job's events as a person reads them, one line each, as they come.
 
+use std::collections::HashMap;
 use std::io::IsTerminal;
 
-use client::{Event, Events, JobState, Status};
+use client::{Event, Events, JobState, Status, StepProgress};
 
 /// The least width of the step column.
 const STEP_WIDTH: usize = 10;
 /// The beginning of the name under which a callback is waited for; no signal of a flow has such a name.
 const CALLBACK: &str = "callback:";
 
-/// Prints events of one job. Keeps only the layout.
+/// Prints events of one job. Keeps only the layout, and what steps have told last.
 pub(crate) struct Timeline {
     colour: bool,
     created_at: String,
     step_width: usize,
+    told: HashMap<String, StepProgress>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,6 +37,7 @@ impl Timeline {
             colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
             created_at: status.created_at.clone(),
             step_width: longest.max(STEP_WIDTH),
+            told: HashMap::new(),
         };
         println!("{} {}", timeline.bold(&status.flow), status.id);
         timeline
@@ -46,6 +49,33 @@ impl Timeline {
         for event in &events.events {
             println!("{}", self.line(event));
         }
+    }
+
+    /// Prints what steps under way tell of themselves, where that is news. `events`: those that were printed last, which
+    /// are at least as far as the status.
+    #[expect(clippy::print_stdout, reason = "this is the command's answer")]
+    pub(crate) fn print_progress(&mut self, status: &Status, events: &Events) {
+        for line in self.progress_lines(status, events) {
+            println!("{line}");
+        }
+    }
+
+    fn progress_lines(&mut self, status: &Status, events: &Events) -> Vec<String> {
+        let ends = ["step.succeeded", "step.skipped", "step.failed"];
+        let is_end = |event: &Event, step: &str| event.step == step && ends.contains(&event.kind.as_str());
+        let is_over = |step: &str| events.events.iter().any(|event| is_end(event, step));
+        let mut lines = Vec::new();
+        for step in status.steps.iter().filter(|step| !is_over(&step.id)) {
+            let Some(progress) = step.progress.as_ref().filter(|told| self.told.get(&step.id) != Some(*told)) else {
+                continue;
+            };
+            self.told.insert(step.id.clone(), progress.clone());
+            let percent = progress.percent.map(|percent| format!("{percent} %"));
+            let words: Vec<String> = percent.into_iter().chain(progress.message.clone()).collect();
+            let id = format!("{:width$}", step.id, width = self.step_width);
+            lines.push(format!("  {:>9}  % {id} {}", "", words.join(", ")));
+        }
+        lines
     }
 
     /// Prints the job's end, or its present state.
@@ -83,7 +113,11 @@ impl Timeline {
             "step.compensated" => ("<", Tone::Back, format!("undone{}", attempts(event))),
             "job.compensating" => ("<", Tone::Back, "undoing what was done".to_owned()),
             "job.parked" => ("!", Tone::Wait, format!("parked: {message}")),
-            "job.resumed" => ("o", Tone::Plain, "sent on by an operator".to_owned()),
+            "job.resumed" => match (event.data["outcome"].as_str(), &event.actor) {
+                (Some(outcome), Some(by)) => ("o", Tone::Plain, format!("{by} says how it ended: {outcome}")),
+                _ => ("o", Tone::Plain, "sent on by an operator".to_owned()),
+            },
+            "job.stuck" => ("!", Tone::Bad, "no progress, although nothing that it waits for is known".to_owned()),
             "job.succeeded" => ("*", Tone::Good, "succeeded".to_owned()),
             "job.failed" => ("*", Tone::Bad, "failed; what was done is undone".to_owned()),
             "job.cancelled" => ("*", Tone::Bad, "cancelled; what was done is undone".to_owned()),
@@ -180,9 +214,32 @@ mod tests {
     use super::*;
 
     fn line(event: Value) -> String {
-        let timeline =
-            Timeline { colour: false, created_at: "2026-01-31T23:59:59.900Z".to_owned(), step_width: STEP_WIDTH };
-        timeline.line(&serde_json::from_value(event).unwrap())
+        timeline().line(&serde_json::from_value(event).unwrap())
+    }
+
+    fn timeline() -> Timeline {
+        let created_at = "2026-01-31T23:59:59.900Z".to_owned();
+        Timeline { colour: false, created_at, step_width: STEP_WIDTH, told: HashMap::new() }
+    }
+
+    #[test]
+    fn what_a_step_tells_of_itself_is_printed_once_and_not_after_its_end() {
+        let mut timeline = timeline();
+        let mut lines = |progress: Value, kind: &str| {
+            let status = json!({
+                "id": "1", "flow": "f", "version": "v", "status": "running", "created_at": "", "updated_at": "",
+                "steps": [{ "id": "print", "status": "running", "attempts": 1, "progress": progress }],
+            });
+            let events = json!({ "events": [{ "type": kind, "step": "print", "at": "" }], "next": null });
+            let (status, events) = (serde_json::from_value(status).unwrap(), serde_json::from_value(events).unwrap());
+            timeline.progress_lines(&status, &events)
+        };
+        let half = || json!({ "percent": 50, "message": "page 5" });
+        assert_eq!(lines(half(), "step.waiting"), ["             % print      50 %, page 5"]);
+        assert_eq!(lines(half(), "step.waiting"), Vec::<String>::new());
+        assert_eq!(lines(json!({ "message": "page 6" }), "step.running"), ["             % print      page 6"]);
+        assert_eq!(lines(half(), "step.succeeded"), Vec::<String>::new());
+        assert_eq!(lines(Value::Null, "step.waiting"), Vec::<String>::new());
     }
 
     #[test]

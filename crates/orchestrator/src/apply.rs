@@ -1,13 +1,17 @@
 //! Writes values in one Postgres transaction: projection, holds, resumed tokens, dead letters' index, refused records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus::{Inbound, RecordBatch};
 use events::dead_letter::{Class, Refused};
+use flow::event::EventKind;
+use flow::id::JobId;
 use flow::slip::HoldReason;
 use inbox::{Error, Service};
 use service_kit::stop_at;
-use store::{Tx, dead_letters, holds, jobs, outbox};
+use store::jobs::ObservedEvent;
+use store::{Tx, dead_letters, holds, jobs, outbox, watched};
 use tokio::sync::Notify;
 
 use crate::breaker::BreakerConfig;
@@ -25,6 +29,19 @@ pub(crate) struct Orchestrator {
     /// Wakes the loop that sends a lost worker's calls to others.
     pub(crate) worker_lost: Arc<Notify>,
     pub(crate) breakers: OfBreakers,
+    /// The time without progress after which a job is stuck; zero: none is.
+    pub(crate) stuck_after: Duration,
+}
+
+impl Orchestrator {
+    /// The jobs whose acceptance comes so late that the search for stuck ones may have passed them.
+    fn late(&self, events: &[ObservedEvent]) -> Vec<JobId> {
+        let half_ms = i64::try_from(self.stuck_after.as_millis() / 2).unwrap_or(i64::MAX);
+        let before_ms = self.take_in.clock.now_ms().saturating_sub(half_ms);
+        let accepted = events.iter().filter(|observed| observed.event.kind == EventKind::JobAccepted);
+        let late = accepted.map(|observed| observed.event.job).filter(|job| job.created_at_ms() < before_ms);
+        if self.stuck_after.is_zero() { Vec::new() } else { late.collect() }
+    }
 }
 
 /// What the breakers need.
@@ -53,6 +70,8 @@ impl Service for Orchestrator {
 
     async fn write(&mut self, tx: &mut Tx, taken_in: &mut TakenIn) -> Result<(), Error> {
         jobs::project(tx, &taken_in.events).await?;
+        watched::add(tx, &self.late(&taken_in.events)).await?;
+        watched::hear(tx, &taken_in.tombstones).await?;
         holds::insert(tx, &taken_in.holds).await?;
         taken_in.long_calls.write(tx).await?;
         // Written after the holds: a resumed token may be one of them.

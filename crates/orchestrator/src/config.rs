@@ -21,6 +21,8 @@ pub struct Config {
     pub release_check_ms: u64,
     /// The interval at which queues and holds are counted for the metrics, in milliseconds; 0: never.
     pub figures_interval_ms: u64,
+    /// The time without progress after which a job that rests in no hold is stuck, in milliseconds; 0: never.
+    pub stuck_after_ms: u64,
     /// The time for which a job's history is kept after its end, in days; 0: for ever.
     pub keep_jobs_d: u32,
     /// The time for which records of `meanwhile.waits` are kept after they were taken in, in hours.

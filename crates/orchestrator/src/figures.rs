@@ -15,6 +15,7 @@ use service_kit::error_chain;
 use service_kit::identity::Clock;
 use store::Pool;
 use store::holds::{count_by_reason, oldest_running_ms};
+use store::watched::count_stuck;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,7 @@ const QUEUE_LAG: &str = "meanwhile_queue_lag";
 const QUEUE_OLDEST_AGE: &str = "meanwhile_queue_oldest_age_seconds";
 const HOLDS: &str = "meanwhile_holds";
 const RUNNING_OLDEST: &str = "meanwhile_holds_running_oldest_seconds";
+const STUCK: &str = "meanwhile_jobs_stuck";
 /// Queues in the metrics, at most: each is a label's value.
 const QUEUES_MAX: usize = 200;
 /// Counting holds reads all of them. The pause after it is so many times as long as the count took.
@@ -78,7 +80,7 @@ impl Queues {
 /// The backlog by queue, without the slips that workers have finished out of order.
 fn by_queue(topics: &Topics, waiting: &[Waiting]) -> BTreeMap<String, Queue> {
     let mut queues: BTreeMap<String, Queue> = BTreeMap::new();
-    for Waiting { place, offset, metadata, records, oldest_ms } in waiting {
+    for Waiting { place, offset, metadata, records, oldest_ms, .. } in waiting {
         let Some(name) = topics.queue_of(&place.topic) else { continue };
         // Metadata of another version: counted as if no slip were finished.
         let finished = finished::decode(*offset, metadata).map_or(0, |finished| finished.len() as u64);
@@ -122,6 +124,7 @@ pub(crate) async fn count_queues(
 pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: CancellationToken) -> anyhow::Result<()> {
     describe_gauge!(HOLDS, "Slips at rest in Postgres, by what they wait for");
     describe_gauge!(RUNNING_OLDEST, "For how long the oldest long call has rested as one");
+    describe_gauge!(STUCK, "Jobs that have made no progress for long, although nothing that they wait for is known");
     loop {
         let started = Instant::now();
         match count_by_reason(&pool).await {
@@ -141,6 +144,10 @@ pub(crate) async fn count_holds(pool: Pool, every: Duration, shutdown: Cancellat
             Ok(age_ms) => gauge!(RUNNING_OLDEST).set(age_ms.unwrap_or_default() as f64 / 1_000.0),
             Err(error) => tracing::debug!(%error, "the oldest long call cannot be found"),
         }
+        match count_stuck(&pool).await {
+            Ok(jobs) => gauge!(STUCK).set(jobs as f64),
+            Err(error) => tracing::debug!(%error, "stuck jobs cannot be counted"),
+        }
         if !rest(every.max((started.elapsed() * REST_PARTS).min(REST_MAX)), &shutdown).await {
             return Ok(());
         }
@@ -159,7 +166,15 @@ mod tests {
     use super::*;
 
     fn waiting(topic: &str, partition: i32, records: u64, oldest_ms: Option<i64>, metadata: String) -> Waiting {
-        Waiting { place: TopicPartition::new(topic, partition), offset: 10, metadata, records, oldest_ms }
+        Waiting {
+            place: TopicPartition::new(topic, partition),
+            offset: 10,
+            metadata,
+            end: 20,
+            records,
+            first: None,
+            oldest_ms,
+        }
     }
 
     #[test]

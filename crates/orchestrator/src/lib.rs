@@ -6,7 +6,8 @@
 //! Read `take_in` (records to values), `apply` (values to one transaction), `resume` (parked jobs that an operator
 //! sends on), `cancels` (jobs that somebody wants cancelled), `release` (holds whose time has come), `lanes` (calls
 //! that take long), `workers` (the workers that make them, and their loss), `breaker` and `breakers` (downstreams that
-//! are not to be called), `later` (records of later versions), `figures` (metrics of waiting work).
+//! are not to be called), `later` (records of later versions), `stuck` (jobs that stand still),
+//! `figures` (metrics of waiting work).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ mod letters;
 mod release;
 mod resume;
 mod signals;
+mod stuck;
 mod take_in;
 mod trace;
 mod upkeep;
@@ -44,6 +46,7 @@ mod workers;
 use crate::apply::{OfBreakers, Orchestrator};
 use crate::breakers::{Keeper, Teller};
 use crate::figures::Queues;
+use crate::stuck::Search;
 use crate::take_in::TakeIn;
 use crate::upkeep::Upkeep;
 use crate::workers::Watch;
@@ -127,6 +130,9 @@ async fn take_in(
         check_every,
         readiness: readiness.clone(),
     };
+    let stuck_after = Duration::from_millis(settings.config.stuck_after_ms);
+    let of_search = (&settings.bus, pool.clone(), writer.clone(), (clock.clone(), ids.clone()));
+    let search = Search::new(of_search, stuck_after, &readiness).context("KAFKA_BROKERS cannot be used")?;
     let watch = Watch {
         pool: pool.clone(),
         writer: writer.clone(),
@@ -140,6 +146,7 @@ async fn take_in(
         take_in: TakeIn { writer: writer.clone(), reader: reader.clone(), clock: clock.clone() },
         hold_came: Arc::clone(&hold_came),
         worker_lost: Arc::clone(&watch.worker_lost),
+        stuck_after,
         breakers: OfBreakers { teller: teller.clone(), config: breakers, changed: Arc::clone(&keeper.changed) },
     };
     let leaving = shutdown.child_token();
@@ -149,7 +156,9 @@ async fn take_in(
         outcome
     };
     let tokens = follow(inbox().telling_of_offsets_as("offsets of waits"), tokens);
-    let watching = async { tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving)) };
+    let watching = async {
+        tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving), stuck::run(&search, &leaving))
+    };
     let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
     tokens.context("following waits").and(told.context("following events and dead letters"))
 }

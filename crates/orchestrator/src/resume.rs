@@ -1,9 +1,13 @@
 //! Resumes jobs at rest on an operator's signal: the token goes on in the transaction that takes in the signal. For a
-//! parked job an event says so; one that waits for a time goes on as it would then.
+//! parked job an event says so; one that waits for a time goes on as it would then. A signal may say how a step of
+//! unknown outcome has ended: its slip says so too, and the worker does not call.
+
+use std::collections::HashMap;
 
 use bus::{Reader, Record, RegistryError, Unreadable};
-use events::{Writer, peek_slip};
-use flow::decide::resumed;
+use events::wait::Resume;
+use events::{Writer, decode_slip, encode_slip, peek_slip};
+use flow::decide::{Verdict, awaits_verdict, resumed, ruled};
 use flow::event::JobEvent;
 use flow::facts::JobFacts;
 use flow::id::TokenId;
@@ -11,7 +15,7 @@ use flow::slip::HoldReason;
 use inbox::Error;
 use service_kit::identity::Clock;
 use store::Tx;
-use store::holds::{ReleasedToken, take_resting};
+use store::holds::{NewHold, ReleasedToken, insert, take_resting};
 
 use crate::trace::cause;
 
@@ -50,13 +54,29 @@ pub(crate) struct Resumer<'a> {
 }
 
 impl Resumer<'_> {
-    /// Takes these tokens, each once. A token that does not rest is passed over.
-    pub(crate) async fn resume(&self, tx: &mut Tx, tokens: &[TokenId]) -> Result<Resumed, Error> {
+    /// Takes the tokens that these words name, each once. A token that does not rest is passed over. Of several words
+    /// for one token the first counts.
+    pub(crate) async fn resume(&self, tx: &mut Tx, words: &[Resume]) -> Result<Resumed, Error> {
         let mut resumed = Resumed::default();
-        for taken in take_resting(tx, tokens).await? {
+        let mut verdicts: HashMap<&TokenId, Option<&Verdict>> = HashMap::new();
+        for word in words {
+            verdicts.entry(&word.token).or_insert(word.verdict.as_ref());
+        }
+        let tokens: Vec<TokenId> = words.iter().map(|word| word.token.clone()).collect();
+        for mut taken in take_resting(tx, &tokens).await? {
+            let verdict = verdicts.get(&taken.token).copied().flatten();
+            if let Some(verdict) = verdict {
+                match self.ruled(&taken, verdict).await? {
+                    Some(value) => taken.record.value = Some(value),
+                    None => {
+                        rest_again(tx, taken).await?;
+                        continue;
+                    }
+                }
+            }
             let is_parked = taken.reason == HoldReason::Attention;
             // The event comes first, so that a reader of the moved job has read the cause.
-            match if is_parked { self.event(&taken).await? } else { None } {
+            match if is_parked { self.event(&taken, verdict).await? } else { None } {
                 Some((event, trace_id, record)) => {
                     resumed.records.push(record);
                     resumed.events.push((event, trace_id));
@@ -68,8 +88,24 @@ impl Resumer<'_> {
         Ok(resumed)
     }
 
+    /// The slip with the verdict. None where its step's outcome is known, or where the slip says what this version does
+    /// not know: then the word has no effect.
+    async fn ruled(&self, taken: &ReleasedToken, verdict: &Verdict) -> Result<Option<Vec<u8>>, RegistryError> {
+        let slip = match self.reader.read(taken.record.value.as_deref(), decode_slip).await {
+            Ok(slip) => slip,
+            Err(Unreadable::Never(_) | Unreadable::Newer(_)) => return Ok(None),
+            Err(Unreadable::NotNow(error)) => return Err(error),
+        };
+        let is_open = taken.reason == HoldReason::Attention && awaits_verdict(&slip);
+        Ok(is_open.then(|| encode_slip(&self.writer.ids, &ruled(slip, verdict)).ok()).flatten())
+    }
+
     /// None for a slip that cannot be read: it goes on without an event, and the workers decide about it.
-    async fn event(&self, taken: &ReleasedToken) -> Result<Option<(JobEvent, String, Record)>, RegistryError> {
+    async fn event(
+        &self,
+        taken: &ReleasedToken,
+        verdict: Option<&Verdict>,
+    ) -> Result<Option<(JobEvent, String, Record)>, RegistryError> {
         let slip = match self.reader.read(taken.record.value.as_deref(), peek_slip).await {
             Ok(slip) => slip,
             Err(Unreadable::Never(_) | Unreadable::Newer(_)) => return Ok(None),
@@ -78,7 +114,15 @@ impl Resumer<'_> {
         let trace = cause(&taken.record.headers, slip.job);
         // A projection that lags learns the flow's length later, from the job's own events.
         let event = resumed(&slip, taken.steps_total.unwrap_or_default(), self.clock.now_ms());
+        let event = verdict.map_or_else(|| event.clone(), |verdict| verdict.told_by(event.clone()));
         let record = self.writer.event(&event, &trace).ok();
         Ok(record.map(|record| (event, trace.context.trace_id.to_string(), record)))
     }
+}
+
+/// The token stays where it was.
+async fn rest_again(tx: &mut Tx, taken: ReleasedToken) -> Result<(), store::Error> {
+    let ReleasedToken { token, reason, record, .. } = taken;
+    tracing::warn!(job.id = %token.job, "a verdict has no effect: the step's outcome is known, or the slip is not");
+    insert(tx, &[NewHold::new(token, reason, record)]).await
 }

@@ -9,7 +9,7 @@ use events::header;
 use events::trace::Trace;
 use events::wait::{Resume, Signal, Unread, UnreadRest, Wait};
 use events::{Writer, decode_cancel, decode_event, decode_wait_and_slip};
-use flow::id::TokenId;
+use flow::id::JobId;
 use flow::slip::{Hold, HoldReason};
 use service_kit::identity::Clock;
 use service_kit::trace::{Message, Span, is_on};
@@ -35,7 +35,7 @@ pub(crate) struct TakenIn {
     pub(crate) long_calls: LongCalls,
     /// Tokens that an operator resumes. They rest already or are among these holds: holds and signals of a job
     /// come by one partition, in order.
-    pub(crate) to_resume: Vec<TokenId>,
+    pub(crate) to_resume: Vec<Resume>,
     /// Signals for which flows wait.
     pub(crate) signals: Vec<NewSignal>,
     /// News of breakers.
@@ -44,6 +44,8 @@ pub(crate) struct TakenIn {
     pub(crate) changed: Changed,
     /// Jobs that somebody wants cancelled.
     pub(crate) cancels: Vec<Cancel>,
+    /// The jobs of which a cancel was taken back, or that only name an echo.
+    pub(crate) tombstones: Vec<JobId>,
     /// The spans of the holds; they end with the batch.
     pub(crate) spans: Vec<Span>,
     /// Dead letters that were read from their topic, for the index.
@@ -188,7 +190,7 @@ impl TakeIn {
                 Wait::Signal(signal) if signal.is_for_flow() => taken_in.signals.push(new_signal(signal)),
                 Wait::Signal(signal) => match signal.as_cancel() {
                     Some(cancel) => taken_in.cancels.push(cancel),
-                    None => taken_in.to_resume.push(token(&signal)?),
+                    None => taken_in.to_resume.push(resume(&signal)?),
                 },
             }
         } else if topic == self.writer.topics.dead_letters() {
@@ -204,6 +206,9 @@ impl TakeIn {
         } else if value.is_some() {
             // Cancels are meant for workers; here they are only checked. A tombstone takes one back.
             self.reader.read(value, decode_cancel).await?;
+        } else {
+            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+            taken_in.tombstones.extend(key.and_then(|key| key.parse::<JobId>().ok()));
         }
         Ok(())
     }
@@ -253,6 +258,7 @@ impl TakeIn {
             release_after_ms: hold.release_after_ms,
             signal: hold.signal.clone(),
             downstream: hold.limit.clone(),
+            step: Some(hold.slip.step.clone()),
             ..NewHold::new(hold.slip.token(), hold.reason, record)
         }
     }
@@ -268,11 +274,11 @@ fn new_signal(signal: Signal) -> NewSignal {
 }
 
 /// The only signal of our own that this version knows beside a cancel.
-fn token(signal: &Signal) -> Result<TokenId, NotTaken> {
+fn resume(signal: &Signal) -> Result<Resume, NotTaken> {
     let resume = signal.as_resume().map_err(|error| unreadable(error.to_string()))?;
-    let Some(Resume { token, .. }) = resume else {
+    let Some(resume) = resume else {
         let reason = format!("signals are not supported by this version (`{}`)", signal.name);
         return Err(Refused::new(Class::Unsupported, reason).into());
     };
-    Ok(token)
+    Ok(resume)
 }

@@ -1,29 +1,34 @@
--- $1-$15: one row per job. Appended to a job that is there, unless its cursor is already as far. $16: the bytes of
--- history from which on a row takes no more of it. Returned are the jobs whose events the caller must put elsewhere.
+-- $1-$15 and $17: one row per job. Appended to a job that is there, unless its cursor is already as far. $16: the bytes
+-- of history from which on a row takes no more of it. $17: since when the job is stuck, if that is all that its event
+-- tells; below zero: it tells so, and is wrong. Returned are the jobs whose events the caller must put elsewhere.
 with written as (
     insert into orchestrator.jobs as job (
         job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor, steps_total,
-        accepted_at, updated_at, trace_id, retry_of, history, history_cursor
+        accepted_at, updated_at, trace_id, retry_of, history, history_cursor, stuck_since
     )
     select
         job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor, steps_total,
         to_timestamp(accepted_at_ms / 1000.0), to_timestamp(updated_at_ms / 1000.0), trace_id, retry_of, history,
-        cursor
+        cursor, case when stuck_at_ms < 0 then '-infinity' else to_timestamp(stuck_at_ms / 1000.0) end
     from unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[],
-        $9::bigint[], $10::integer[], $11::bigint[], $12::bigint[], $13::text[], $14::uuid[], $15::bytea[]
+        $9::bigint[], $10::integer[], $11::bigint[], $12::bigint[], $13::text[], $14::uuid[], $15::bytea[],
+        $17::bigint[]
     ) as seen (
         job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor,
-        steps_total, accepted_at_ms, updated_at_ms, trace_id, retry_of, history
+        steps_total, accepted_at_ms, updated_at_ms, trace_id, retry_of, history, stuck_at_ms
     )
     on conflict (job) do update set
         -- A final status is the last one.
         status = case
-            when job.status in ('succeeded', 'failed', 'cancelled') then job.status else excluded.status
+            when job.status in ('succeeded', 'failed', 'cancelled') or excluded.stuck_since is not null then job.status
+            else excluded.status
         end,
         cursor_partition = excluded.cursor_partition,
         cursor = excluded.cursor,
-        updated_at = excluded.updated_at,
+        updated_at = case when excluded.stuck_since is null then excluded.updated_at else job.updated_at end,
+        -- Any other event takes it back.
+        stuck_since = nullif(excluded.stuck_since, '-infinity'),
         trace_id = coalesce(job.trace_id, excluded.trace_id),
         history = case
             when octet_length(job.history) < $16::integer then job.history || excluded.history else job.history

@@ -2,7 +2,7 @@
 //! the records of its outcome, into the outbox.
 
 use events::record::Record;
-use flow::id::TokenId;
+use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
 
 use crate::columns::{RecordColumns, signed, unsigned};
@@ -30,6 +30,8 @@ pub struct NewHold {
     pub signal: Option<String>,
     /// The downstream whose breaker or limit it waits for.
     pub downstream: Option<String>,
+    /// The step that its slip is at, where the slip was read.
+    pub step: Option<String>,
 }
 
 impl NewHold {
@@ -44,6 +46,7 @@ impl NewHold {
             place: None,
             signal: None,
             downstream: None,
+            step: None,
         }
     }
 }
@@ -52,6 +55,8 @@ impl NewHold {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct ReleasedToken {
+    /// The token, with the hop at which it rested.
+    pub token: TokenId,
     /// The reason for which it rested.
     pub reason: HoldReason,
     /// The slip's record, as it was put to rest.
@@ -80,16 +85,16 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
     sqlx::query!(
         "insert into orchestrator.holds (
             job, branch, hop, reason, release_at, topic, key, value, headers, worker, place, signal,
-            downstream
+            downstream, step
          )
          select job, branch, hop, reason, now() + release_after_ms * interval '1 millisecond',
-                topic, key, value, headers, worker, place, signal, downstream
+                topic, key, value, headers, worker, place, signal, downstream, step
          from unnest(
             $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::bigint[],
             $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[], $11::integer[],
-            $12::text[], $13::text[]
+            $12::text[], $13::text[], $14::text[]
          ) as hold (job, branch, hop, reason, release_after_ms, topic, key, value, headers, worker, place, signal,
-            downstream)
+            downstream, step)
          on conflict (job, branch, hop) do nothing",
         &holds.iter().map(|hold| hold.token.job.uuid()).collect::<Vec<_>>(),
         &holds.iter().map(|hold| hold.token.branch.as_str()).collect::<Vec<_>>() as &[&str],
@@ -104,6 +109,7 @@ pub async fn insert(tx: &mut Tx, holds: &[NewHold]) -> Result<(), Error> {
         &holds.iter().map(|hold| hold.place.map(signed)).collect::<Vec<_>>() as &[Option<i32>],
         &holds.iter().map(|hold| hold.signal.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
         &holds.iter().map(|hold| hold.downstream.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
+        &holds.iter().map(|hold| hold.step.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
     )
     .execute(tx.raw())
     .await?;
@@ -136,7 +142,8 @@ pub async fn take_resting(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<Release
               and (hold.hop = word.hop and hold.reason = any($4) or hold.hop >= word.hop and hold.reason = $5)
             returning hold.job, hold.branch, hold.hop, hold.reason, hold.topic, hold.key, hold.value, hold.headers
          )
-         select taken.reason as "reason!", taken.topic as "topic!", taken.key as "key?", taken.value as "value?",
+         select taken.job as "job!", taken.branch as "branch!", taken.hop as "hop!", taken.reason as "reason!",
+                 taken.topic as "topic!", taken.key as "key?", taken.value as "value?",
                 taken.headers as "headers!", jobs.steps_total as "steps_total?"
          from taken left join orchestrator.jobs as jobs on jobs.job = taken.job
          order by taken.job, taken.branch, taken.hop"#,
@@ -153,9 +160,24 @@ pub async fn take_resting(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<Release
             let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             let record = Record { topic: row.topic, key: row.key, value: row.value, headers };
             let reason = HoldReason::read(&row.reason).ok_or_else(|| Error::Corrupt(row.reason))?;
-            Ok(ReleasedToken { reason, record, steps_total: row.steps_total.map(unsigned) })
+            let token = TokenId { job: JobId::new(row.job), branch: row.branch, hop: unsigned(row.hop) };
+            Ok(ReleasedToken { token, reason, record, steps_total: row.steps_total.map(unsigned) })
         })
         .collect()
+}
+
+/// The value of the record of a parked token; none where it does not rest at this hop, or is not parked.
+pub async fn parked_slip(pool: &Pool, token: &TokenId) -> Result<Option<Vec<u8>>, Error> {
+    let value = sqlx::query_scalar!(
+        "select value from orchestrator.holds
+         where job = $1 and branch = $2 and hop = $3 and reason = 'attention'",
+        token.job.uuid(),
+        token.branch,
+        signed(token.hop),
+    )
+    .fetch_optional(pool.raw())
+    .await?;
+    Ok(value.flatten())
 }
 
 /// The number of holds, by reason. More than `COUNTED_MAX` are not counted but estimated by Postgres' statistics, so

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::acceptances::Acceptance;
 use crate::cancels::CancelWish;
-use crate::columns::signed;
+use crate::columns::{signed, status_of};
 use crate::history::{self, Entry};
 use crate::retention::{FINAL, Needed, Retired};
 use crate::{Error, Pool, Role, Tx, partitions, retention};
@@ -127,9 +127,13 @@ const FORGOTTEN_ROWS_MAX: i64 = 5_000;
 /// The events of one batch about one job.
 struct Update<'a> {
     last: &'a ObservedEvent,
+    /// The time of the last event that tells of progress.
+    at_ms: i64,
     status: JobStatus,
     trace_id: Option<TraceId>,
     history: Vec<u8>,
+    /// The cursor at which the job stands still, if that is all that they tell.
+    stuck_at: Option<i64>,
 }
 
 /// The batch by job, each job's events in order, jobs sorted.
@@ -140,13 +144,20 @@ fn coalesce(events: &[ObservedEvent]) -> Vec<Update<'_>> {
         let place = *places.entry(observed.event.job).or_insert(updates.len());
         if place == updates.len() {
             let (trace_id, status) = (observed.trace_id, observed.event.status);
-            updates.push(Update { last: observed, status, trace_id, history: Vec::new() });
+            let stuck_at = observed.event.stuck_at();
+            let at_ms = observed.event.at_ms;
+            updates.push(Update { last: observed, at_ms, status, trace_id, history: Vec::new(), stuck_at });
+        } else {
+            updates[place].stuck_at = None;
         }
         let update = &mut updates[place];
         update.last = observed;
-        // A final status is the last one.
-        if !update.status.is_final() {
-            update.status = observed.event.status;
+        // That the job stands still changes nothing. A final status is the last one.
+        if observed.event.stuck_at().is_none() {
+            update.at_ms = observed.event.at_ms;
+            if !update.status.is_final() {
+                update.status = observed.event.status;
+            }
         }
         update.trace_id = update.trace_id.or(observed.trace_id);
         history::write(&mut update.history, observed.cursor, &observed.event);
@@ -162,6 +173,7 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
     if updates.is_empty() {
         return Ok(());
     }
+    let stuck = stuck_since(tx, &updates).await?;
     let last = || updates.iter().map(|update| &update.last.event);
     let overfull = sqlx::query_file_scalar!(
         "queries/project.sql",
@@ -176,16 +188,43 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         &updates.iter().map(|update| update.last.cursor).collect::<Vec<_>>(),
         &last().map(|e| signed(e.steps_total)).collect::<Vec<_>>(),
         &last().map(|e| e.accepted_at_ms).collect::<Vec<_>>(),
-        &last().map(|e| e.at_ms).collect::<Vec<_>>(),
+        &updates.iter().map(|update| update.at_ms).collect::<Vec<_>>(),
         &updates.iter().map(|update| update.trace_id.map(|id| id.to_string())).collect::<Vec<_>>()
             as &[Option<String>],
         &last().map(|e| e.retry_of.map(JobId::uuid)).collect::<Vec<_>>() as &[Option<Uuid>],
         &updates.iter().map(|update| update.history.as_slice()).collect::<Vec<_>>() as &[&[u8]],
         ROW_HISTORY_BYTES,
+        &stuck as &[Option<i64>],
     )
     .fetch_all(tx.raw())
     .await?;
     put_beside(tx, &updates, &overfull).await
+}
+
+/// In place of a time: the job has made progress since it was found to stand still.
+const NOT_STUCK: i64 = -1;
+
+/// Of each update that only tells that its job is stuck, since when it is, in milliseconds since the Unix epoch.
+async fn stuck_since(tx: &mut Tx, updates: &[Update<'_>]) -> Result<Vec<Option<i64>>, Error> {
+    let told: Vec<Uuid> =
+        updates.iter().filter(|update| update.stuck_at.is_some()).map(|update| update.last.event.job.uuid()).collect();
+    if told.is_empty() {
+        return Ok(vec![None; updates.len()]);
+    }
+    let rows = sqlx::query!("select job, cursor, status from orchestrator.jobs where job = any($1)", &told)
+        .fetch_all(tx.raw())
+        .await?;
+    let mut cursors = HashMap::new();
+    for row in rows.into_iter() {
+        if !status_of(&row.status)?.is_final() {
+            cursors.insert(row.job, row.cursor);
+        }
+    }
+    let since = |update: &Update<'_>| {
+        let (stuck_at, event) = (update.stuck_at?, &update.last.event);
+        Some(if cursors.get(&event.job.uuid()) == Some(&stuck_at) { event.at_ms } else { NOT_STUCK })
+    };
+    Ok(updates.iter().map(since).collect())
 }
 
 /// Stores the events of jobs whose rows take no more.

@@ -108,6 +108,8 @@ impl After {
 pub struct ParkedToken {
     pub job: JobId,
     pub flow: String,
+    /// The step that its slip is at; none for one that was parked before holds named their step.
+    pub step: Option<String>,
     pub correlation_id: String,
     /// Since when, in microseconds since the Unix epoch.
     pub at_us: i64,
@@ -117,6 +119,8 @@ pub struct ParkedToken {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParkedChoice {
     pub flow: Option<String>,
+    /// The step that its slip is at.
+    pub step: Option<String>,
     /// Parked at this time or later, in milliseconds since the Unix epoch.
     pub since_ms: Option<i64>,
     /// Parked before this time.
@@ -315,7 +319,7 @@ pub async fn forget_settled(pool: &Pool, rows_max: u32) -> Result<u64, Error> {
     Ok(deleted.rows_affected())
 }
 
-/// Parked tokens of a tenant, those that came last first; of one flow, or of all, and within this time.
+/// Parked tokens of a tenant, those that came last first: those that are chosen.
 pub async fn parked(
     pool: &Pool,
     tenant: &str,
@@ -324,19 +328,20 @@ pub async fn parked(
     tokens_max: u32,
 ) -> Result<Vec<ParkedToken>, Error> {
     let rows = sqlx::query!(
-        r#"select hold.job, job.flow, job.correlation_id,
+        r#"select hold.job, job.flow, hold.step, job.correlation_id,
                   (extract(epoch from held_at) * 1000000)::bigint as "at_us!"
            from orchestrator.holds hold join orchestrator.jobs job using (job)
            where hold.reason = 'attention' and job.tenant = $1
-             and ($2::text is null or job.flow = $2)
-             and ($3::bigint is null or held_at >= to_timestamp($3 / 1000.0))
-             and ($4::bigint is null or held_at < to_timestamp($4 / 1000.0))
-             and ($5::bigint is null
-                  or (held_at, hold.job) < (timestamptz 'epoch' + $5 * interval '1 microsecond', $6::uuid))
+             and case when ($2::text is null or job.flow = $2) and ($3::text is null or hold.step = $3) then true end
+             and ($4::bigint is null or held_at >= to_timestamp($4 / 1000.0))
+             and ($5::bigint is null or held_at < to_timestamp($5 / 1000.0))
+             and ($6::bigint is null
+                  or (held_at, hold.job) < (timestamptz 'epoch' + $6 * interval '1 microsecond', $7::uuid))
            order by held_at desc, hold.job desc
-           limit $7"#,
+           limit $8"#,
         tenant,
         choice.flow,
+        choice.step,
         choice.since_ms,
         choice.until_ms,
         after.map(After::at_us),
@@ -348,6 +353,7 @@ pub async fn parked(
     let tokens = rows.into_iter().map(|row| ParkedToken {
         job: JobId::new(row.job),
         flow: row.flow,
+        step: row.step,
         correlation_id: row.correlation_id,
         at_us: row.at_us,
     });

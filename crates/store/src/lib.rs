@@ -34,6 +34,7 @@ mod retention;
 pub mod signals;
 pub mod slot;
 pub mod unrelayed;
+pub mod watched;
 pub mod workers;
 
 pub use error::{Error, is_unavailable};

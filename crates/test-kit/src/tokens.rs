@@ -139,6 +139,17 @@ impl Tokens {
     }
 }
 
+impl Tokens {
+    /// Holds that no job was ever announced as stuck: what ends by itself, however late, is not.
+    ///
+    /// # Panics
+    /// When one was.
+    pub fn assert_none_stuck(&self) {
+        let stuck: Vec<_> = self.events.iter().filter(|event| event.kind == EventKind::JobStuck).collect();
+        assert!(stuck.is_empty(), "{} jobs were announced as stuck; the first: {:?}", stuck.len(), stuck[0]);
+    }
+}
+
 /// Reads back all topics of the prefix and holds the one-token invariant; returns what it read.
 ///
 /// # Panics

@@ -14,6 +14,7 @@ use service_kit::trace::Span;
 use crate::caller::Caller;
 use crate::request_info::RequestInfo;
 use crate::request_log::NotedRoute;
+use crate::server::Crowd;
 use crate::{request_log, spans};
 
 /// The header of the correlation id.
@@ -26,6 +27,8 @@ pub struct RequestContext {
     /// The correlation id: the caller's, or a new one. Echoed, stored, and sent on.
     pub correlation_id: String,
     pub caller: Caller,
+    /// Connections that wait for room, if this request could make some.
+    pub crowd: Option<Crowd>,
 }
 
 impl RequestContext {
@@ -56,7 +59,7 @@ fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids, ca
     let trace = span.carry_on(incoming, ids);
     let text = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
     let correlation_id = text.and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
-    RequestContext { trace, correlation_id, caller }
+    RequestContext { trace, correlation_id, caller, crowd: None }
 }
 
 /// Middleware: gives the request its [`RequestContext`], its trace id (for problems) and its span, echoes the
@@ -66,7 +69,8 @@ pub(crate) async fn carry(State((ids, anonymous)): State<(Ids, Caller)>, mut req
     let info = RequestInfo::of(&mut request).await;
     let incoming = incoming(request.headers());
     let span = spans::begin(info.as_ref(), incoming.as_ref());
-    let context = read(request.headers(), incoming, &span, &ids, anonymous);
+    let crowd = request.extensions().get::<Crowd>().cloned();
+    let context = RequestContext { crowd, ..read(request.headers(), incoming, &span, &ids, anonymous) };
     span.text("meanwhile.correlation_id", &context.correlation_id);
     let echo = HeaderValue::from_str(&context.correlation_id).ok();
     let (trace_id, noted) = (context.trace.context.trace_id, NotedRoute::default());

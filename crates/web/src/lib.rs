@@ -12,6 +12,7 @@ pub mod caller;
 pub mod context;
 pub mod frame;
 mod panic;
+pub mod prefer;
 pub mod problem;
 mod request_info;
 pub mod request_log;

@@ -7,8 +7,8 @@ use axum::RequestExt;
 
 /// Paths of probes and scrapers, which ask every few seconds: they get no log line and no span.
 const QUIET: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
-/// Below this, an address is a permit by itself: logs and traces do not tell it.
-const PERMITS: &str = "/v1/callbacks/";
+/// Below these, an address is a permit by itself: logs and traces do not tell it.
+const PERMITS: [&str; 2] = ["/v1/callbacks/", "/v1/progress/"];
 /// The parameter of a route that names a job.
 const JOB: &str = "job";
 const JOB_IN_ROUTE: &str = "{job}";
@@ -34,10 +34,9 @@ impl RequestInfo {
             Some(route) if route.contains(JOB_IN_ROUTE) => job_in_path(request).await,
             _ => None,
         };
-        let path = match request.uri().path() {
-            path if path.starts_with(PERMITS) => format!("{PERMITS}..."),
-            path => path.to_owned(),
-        };
+        let path = request.uri().path();
+        let permits = PERMITS.iter().find(|permits| path.starts_with(**permits));
+        let path = permits.map_or_else(|| path.to_owned(), |permits| format!("{permits}..."));
         Some(Self { method: request.method().clone(), route, path, job })
     }
 

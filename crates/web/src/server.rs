@@ -26,7 +26,8 @@ use crate::server::connection::Connection;
 /// The limits of a door and of each of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at once. At the limit the one that has been idle longest is closed, and new ones wait.
+    /// Connections at once. At the limit the one that has been idle longest is closed, or one whose request only waits
+    /// is answered before its time ([`Crowd`]), and new ones wait.
     pub connections_max: usize,
     /// The longest head of a request, with its URL; a longer one is answered with 431 (or 414).
     pub head_bytes_max: usize,
@@ -105,6 +106,18 @@ impl Server {
             connections.shutdown().await;
         }
         Ok(())
+    }
+}
+
+/// Connections that wait for room. HTTP/1 requests have it in their extensions: a handler that only waits can give its
+/// connection up. In HTTP/2 a request alone cannot.
+#[derive(Debug, Clone)]
+pub struct Crowd(Arc<Notify>);
+
+impl Crowd {
+    /// Returns once it is this request's turn to make room. Its answer has to say `Connection: close` then.
+    pub async fn wanted(&self) {
+        self.0.notified().await;
     }
 }
 

@@ -19,6 +19,7 @@ use crate::cancels::CancelRequest;
 use crate::downstreams::Permit;
 use crate::native::NativeCall;
 use crate::not_now::NotNow;
+use crate::progress::ProgressReporter;
 use crate::run_step::Runner;
 use crate::spans;
 
@@ -83,7 +84,10 @@ impl Runner {
         let span = spans::http(call, slip, trace);
         let attempt = span.carry_on(Some(trace.clone()), &self.ids);
         let sending = self.http.send(call, &attempt, &slip.correlation_id);
-        let answer = self.unless_cancelled(definition, slip, sending).await.unwrap_or(HttpAnswer::Aborted);
+        // A call that only asks, a poll or a `verify`, is no attempt of the step.
+        let (is_attempt, nobody) = (call.idempotency_key.is_some(), ProgressReporter::default());
+        let telling = self.telling((slip, trace), &nobody, is_attempt, sending);
+        let answer = self.unless_cancelled(definition, slip, telling).await.unwrap_or(HttpAnswer::Aborted);
         spans::answered(&span, &answer);
         let told = told_by(&answer);
         let excerpt = excerpt(definition, slip, &answer, &self.env);
@@ -103,8 +107,11 @@ impl Runner {
         let span = spans::native(&call.name, slip, trace);
         let attempt = span.carry_on(Some(trace.clone()), &self.ids);
         let what = format!("this worker does not have the native step `{}`", call.name);
-        let calling = span.run(self.natives.call(native_call(call, slip, &attempt, self.cancel_request(slip))));
-        let outcome = self.unless_cancelled(definition, slip, calling).await;
+        let reporter = ProgressReporter::new();
+        let call = native_call(call, slip, &attempt, self.cancel_request(slip), reporter.clone());
+        let calling = span.run(self.natives.call(call));
+        let telling = self.telling((slip, trace), &reporter, true, calling);
+        let outcome = self.unless_cancelled(definition, slip, telling).await;
         let outcome = outcome.unwrap_or_else(|| Some(self.aborted(definition, slip)));
         outcome.iter().for_each(|outcome| spans::attempted(&span, outcome));
         outcome.map(Attempted::from).ok_or(Missing { kind: MissingKind::Native, what })
@@ -133,7 +140,13 @@ impl Runner {
     }
 }
 
-fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace, cancel: CancelRequest) -> NativeCall {
+fn native_call(
+    call: PreparedNative,
+    slip: &Slip,
+    trace: &Trace,
+    cancel: CancelRequest,
+    progress: ProgressReporter,
+) -> NativeCall {
     NativeCall {
         name: call.name,
         input: call.input,
@@ -148,5 +161,6 @@ fn native_call(call: PreparedNative, slip: &Slip, trace: &Trace, cancel: CancelR
         correlation_id: slip.correlation_id.clone(),
         traceparent: trace.context.to_string(),
         cancel,
+        progress,
     }
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub session_timeout_ms: u64,
     /// The running time after which a step leaves its partition.
     pub detach_after_ms: u64,
+    /// The running time after which an attempt is told of on the topic of progress.
+    pub progress_after_ms: u64,
     /// The lease: the silence after which a worker with long calls counts as lost, once two questions have proved it.
     pub lease_ms: u64,
     /// Long calls per queue.
@@ -123,6 +125,10 @@ impl Config {
             calls_max: self.queue_long_calls_max,
             bytes_max: self.queue_long_calls_bytes_max,
         }
+    }
+
+    pub(crate) const fn progress_after(&self) -> Duration {
+        Duration::from_millis(self.progress_after_ms)
     }
 
     pub(crate) const fn transaction_timeout(&self) -> Duration {

@@ -8,7 +8,8 @@
 //! to Kafka), `session` (begin and end of the parts).
 //!
 //! Invariant: slips, holds and events leave only through the transactional producer; no module uses Postgres. The only
-//! other producer sends outcomes of long calls and signs of life (`long_calls`).
+//! other producers send outcomes of long calls and signs of life (`long_calls`), and progress, which may be lost
+//! (`progress`).
 //!
 //! A team's own worker binary, with native steps:
 //!
@@ -65,6 +66,7 @@ mod missing;
 mod native;
 mod not_now;
 mod pace;
+mod progress;
 mod pulse;
 mod ready;
 mod run_step;
@@ -112,6 +114,8 @@ use crate::long_calls::LongCalls;
 use crate::meters::Meters;
 use crate::native::Natives;
 pub use crate::native::{NativeCall, NativeError};
+pub use crate::progress::ProgressReporter;
+use crate::progress::ProgressTopic;
 use crate::run_step::Runner;
 use crate::session::{Ending, Session};
 use crate::topic_limits::TopicLimits;
@@ -176,6 +180,20 @@ impl WorkersBuilder {
         A: Future<Output = Result<Value, NativeError>> + Send + 'static,
     {
         self.natives.register(name.into(), function);
+        self
+    }
+
+    /// Has a call of this native step end where the function shows no sign of life for so long: neither a report of its
+    /// progress nor [`ProgressReporter::alive`]. It counts as timed out then: its outcome is unknown, and it is tried
+    /// again as the step's policy says. So a function that hangs is noticed long before a `timeout` of minutes.
+    ///
+    /// A function that blocks its thread cannot be ended: only where it waits (`await`) it is dropped.
+    ///
+    /// # Panics
+    /// No native step has this name.
+    #[must_use]
+    pub fn heartbeat(mut self, name: &str, longest_silence: Duration) -> Self {
+        self.natives.expect_heartbeat(name, longest_silence);
         self
     }
 
@@ -298,6 +316,8 @@ impl Workers {
             cancels: Arc::clone(cancels),
             breakers: Arc::clone(breakers),
             downstreams: Downstreams::new(settings.config.retries),
+            progress: ProgressTopic::new(&settings.bus, settings.config.progress_after())
+                .context("KAFKA_BROKERS cannot be used")?,
             leave_after: Duration::from_millis(settings.config.detach_after_ms),
             readiness,
             meters: Meters::default(),

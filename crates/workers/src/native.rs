@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 
 use crate::cancels::CancelRequest;
+use crate::progress::ProgressReporter;
 
 /// The call of a native step.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +46,8 @@ pub struct NativeCall {
     pub traceparent: String,
     /// Tells whether somebody wants the job cancelled.
     pub cancel: CancelRequest,
+    /// Takes what the function tells of its progress.
+    pub progress: ProgressReporter,
 }
 
 impl NativeCall {
@@ -116,10 +119,17 @@ impl NativeError {
 type Answer = Pin<Box<dyn Future<Output = Result<Value, NativeError>> + Send>>;
 type Function = Arc<dyn Fn(NativeCall) -> Answer + Send + Sync>;
 
+#[derive(Clone)]
+struct Registered {
+    function: Function,
+    /// The longest silence of a call.
+    heartbeat: Option<Duration>,
+}
+
 /// The functions of one worker binary, by name.
 #[derive(Clone, Default)]
 pub(crate) struct Natives {
-    functions: HashMap<String, Function>,
+    functions: HashMap<String, Registered>,
 }
 
 impl fmt::Debug for Natives {
@@ -135,16 +145,34 @@ impl Natives {
         A: Future<Output = Result<Value, NativeError>> + Send + 'static,
     {
         let function = move |call| -> Answer { Box::pin(function(call)) };
-        let before = self.functions.insert(name.clone(), Arc::new(function));
+        let registered = Registered { function: Arc::new(function), heartbeat: None };
+        let before = self.functions.insert(name.clone(), registered);
         assert!(before.is_none(), "two native steps are registered as `{name}`");
     }
 
-    /// Calls the function once. None when there is no such function. A panic is an unknown outcome.
+    pub(crate) fn expect_heartbeat(&mut self, name: &str, longest: Duration) {
+        let registered = self.functions.get_mut(name);
+        registered.unwrap_or_else(|| panic!("no native step is registered as `{name}`")).heartbeat = Some(longest);
+    }
+
+    /// Calls the function once. None when there is no such function. A panic is an unknown outcome, and so is a silence.
     pub(crate) async fn call(&self, call: NativeCall) -> Option<Outcome> {
-        let function = Arc::clone(self.functions.get(&call.name)?);
-        let timeout = Duration::from_millis(call.timeout_ms);
+        let Registered { function, heartbeat } = self.functions.get(&call.name)?.clone();
+        let (timeout, progress) = (Duration::from_millis(call.timeout_ms), call.progress.clone());
         let answer = AssertUnwindSafe(async move { function(call).await }).catch_unwind();
-        Some(match tokio::time::timeout(timeout, answer).await {
+        let in_time = tokio::time::timeout(timeout, answer);
+        let ended = match heartbeat {
+            None => in_time.await,
+            Some(longest) => tokio::select! {
+                biased;
+                ended = in_time => ended,
+                () = progress.is_silent_for(longest) => {
+                    let message = format!("no sign of life of the native step for {} ms", longest.as_millis());
+                    return Some(failed(code::TIMED_OUT, message, true, Effect::Unknown, None));
+                }
+            },
+        };
+        Some(match ended {
             Ok(Ok(Ok(output))) => Outcome::Succeeded { output },
             Ok(Ok(Err(error))) => error.into_outcome(),
             Ok(Err(panic)) => {
@@ -189,6 +217,7 @@ mod tests {
             correlation_id: "c".to_owned(),
             traceparent: String::new(),
             cancel: CancelRequest::default(),
+            progress: ProgressReporter::new(),
         }
     }
 
@@ -231,6 +260,28 @@ mod tests {
         natives.register("f".to_owned(), |_| std::future::pending());
         let outcome = natives.call(call("f")).await.unwrap();
         assert!(matches!(outcome, Outcome::Failed { effect: Effect::Unknown, retryable: true, .. }), "{outcome:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_native_step_that_hangs_ends_after_its_heartbeat_and_one_that_shows_itself_goes_on() {
+        let mut natives = Natives::default();
+        let second = Duration::from_secs(1);
+        natives.register("f".to_owned(), move |call: NativeCall| async move {
+            for _ in 0..5 {
+                tokio::time::sleep(second * 9).await;
+                if call.attempt == 1 {
+                    call.progress.alive();
+                }
+            }
+            Ok(Value::Null)
+        });
+        natives.expect_heartbeat("f", second * 10);
+        let call = |attempt| NativeCall { attempt, timeout_ms: 60_000, ..call("f") };
+        assert_eq!(natives.call(call(1)).await, Some(Outcome::Succeeded { output: Value::Null }));
+        let began = tokio::time::Instant::now();
+        let outcome = natives.call(call(2)).await.unwrap();
+        assert!(matches!(outcome, Outcome::Failed { effect: Effect::Unknown, retryable: true, .. }), "{outcome:?}");
+        assert_eq!(began.elapsed(), second * 10);
     }
 
     #[test]

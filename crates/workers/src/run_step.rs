@@ -38,6 +38,7 @@ use crate::long_calls::LongCalls;
 use crate::meters::Meters;
 use crate::native::{Natives, words_of};
 use crate::not_now::NotNow;
+use crate::progress::ProgressTopic;
 use crate::spans;
 use crate::step_time::StepTime;
 use crate::task::Task;
@@ -71,6 +72,7 @@ pub(crate) struct Runner {
     pub(crate) cancels: Arc<Cancels>,
     pub(crate) breakers: Arc<Breakers>,
     pub(crate) downstreams: Arc<Downstreams>,
+    pub(crate) progress: ProgressTopic,
     /// The running time after which a step leaves its partition.
     pub(crate) leave_after: Duration,
     pub(crate) readiness: Readiness,

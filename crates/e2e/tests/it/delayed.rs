@@ -20,7 +20,7 @@ async fn submit(stage: &mut Stage, flow: &str, query: &str, input: &Value) -> Jo
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_starts_when_its_time_has_come_and_a_cancelled_one_never() {
-    let _turn = beside_others();
+    let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let later = submit(&mut stage, "saga", "delay=3s", &small_order("c-1", json!({}))).await;
     let never = submit(&mut stage, "order", "delay=300d", &order("c-2", json!({}))).await;
@@ -28,7 +28,7 @@ async fn a_job_starts_when_its_time_has_come_and_a_cancelled_one_never() {
     eventually(PATIENCE, "its status says that it waits, and until when", async || {
         let status = client.status(&never.to_string()).await.ok()?;
         let until = status.steps.iter().find_map(|step| step.waiting_for.as_ref()?.until.clone());
-        (status.status == "waiting" && until.is_some()).then_some(())
+        (status.status == client::JobState::Waiting && until.is_some()).then_some(())
     })
     .await;
     client.cancel(&never.to_string(), Some("not wanted any more")).await.unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use client::Client;
 use flow::event::{EventKind, JobStatus};
+use flow::id::JobId;
 use flow::slip::HoldReason;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::chance::{Chance, TellSeed, seed};
-use crate::client::small_order;
+use crate::client::{send, small_order};
 use crate::load::pass;
 use crate::stage::{Left, PATIENCE, Stage};
 use crate::turn::{beside_others, nearly_alone};
@@ -138,5 +139,56 @@ async fn a_charge_whose_answer_is_lost_is_found_and_one_that_was_not_made_is_mad
             .clone()
             .find(|event| event.step.as_deref() == Some("charge") && event.kind == EventKind::StepSucceeded);
         assert_eq!((begun, done.unwrap().attempts), (calls, calls as u32), "each call is marked");
+    }
+}
+
+/// The flow `cash` without its `verify`, under the name `blind`.
+fn blind() -> tempfile::TempDir {
+    let (ours, folder) = (test_kit::repository().join("crates/e2e/flows"), tempfile::tempdir().unwrap());
+    let cash = std::fs::read_to_string(ours.join("cash.yaml")).unwrap();
+    let (before, after) = cash.split_once("    verify:\n").unwrap();
+    let (_, after) = after.split_once("      timeout: 10s\n").unwrap();
+    let flow = format!("{before}{after}").replace("flow: cash", "flow: blind");
+    std::fs::write(folder.path().join("blind.yaml"), flow).unwrap();
+    std::fs::copy(ours.join("saga.schema.json"), folder.path().join("saga.schema.json")).unwrap();
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_says_how_a_charge_has_ended_that_nobody_can_ask_about_and_nobody_pays_twice() {
+    let _turn = beside_others().await;
+    let flows = blind();
+    let mut stage = Stage::start_with(|builder| builder.flows(flows.path())).await;
+    let made = stage.submit("blind", &small_order("c-1", json!({ "payment": "timeout_after_effect:6000" }))).await;
+    let not_made = stage.submit("blind", &small_order("c-2", json!({ "payment": "timeout_before_effect:6000" }))).await;
+    let list = format!("{}/v1/dead-letters?step=charge", stage.system.api());
+    let http = test_kit::http_client();
+    test_kit::eventually(PATIENCE, "both are parked at their charge", async || {
+        let parked = send(http.get(&list)).await.body;
+        (parked["dead_letters"].as_array().unwrap().len() == 2).then_some(())
+    })
+    .await;
+    let url = stage.system.api();
+    let say = async |job: JobId, said: &[&str]| {
+        let job = job.to_string();
+        let arguments = [&["jobs", "retry", &job, "--url", &url], said].concat();
+        test_kit::meanwhile(&arguments, &[]).await
+    };
+    // The API may not have read the event yet that the list is ahead of.
+    for (job, said) in [(made, &["--succeeded", r#"{"id":"by hand"}"#][..]), (not_made, &["--failed"][..])] {
+        test_kit::eventually(PATIENCE, "the word is taken", async || say(job, said).await.ok()).await;
+    }
+    let ends = stage.ends_of([made, not_made]).await;
+    assert_eq!((ends[&made].status, ends[&not_made].status), (JobStatus::Succeeded, JobStatus::Failed));
+    let status = stage.status_at_end(made).await;
+    assert_eq!((&status["result"]["paid"], &status["steps"][1]["decided_by"]), (&json!("by hand"), &json!("default")));
+    assert_eq!(stage.status_at_end(not_made).await["compensation"]["undone"], json!(["reserve"]));
+    let late = say(made, &["--failed"]).await.unwrap_err();
+    assert!(format!("{late:#}").contains("outcome-known") || format!("{late:#}").contains("not parked"), "{late:#}");
+    let left = stage.finish().await;
+    assert_nobody_paid_twice(&left);
+    for job in [made, not_made] {
+        let resumed = left.tokens.events.iter().find(|event| event.job == job && event.kind == EventKind::JobResumed);
+        assert_eq!(resumed.unwrap().actor.as_deref(), Some("default"));
     }
 }

@@ -92,8 +92,8 @@ fn waits_cancels_and_progress_are_keyed_by_the_job() {
 
 #[test]
 fn an_operators_word_is_a_signal_that_names_the_hold_it_is_for() {
-    let resume =
-        Resume { token: TokenId { job: slip().job, branch: "b-1".into(), hop: 7 }, tenant: "acme".into(), at_ms: 5 };
+    let token = TokenId { job: slip().job, branch: "b-1".into(), hop: 7 };
+    let resume = Resume { token, tenant: "acme".into(), verdict: None, at_ms: 5 };
     let signal = Signal::from(resume.clone());
     let record = wait_record(&Topics::default(), &IDS, &Wait::Signal(signal.clone()), &trace()).unwrap();
     let id = format!("{JOB}:signal:meanwhile.resume:b-1:7");

@@ -5,11 +5,12 @@ use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
 use events::trace::Trace;
-use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
+use events::wait::{Alive, Outcome, Question, Resume, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
 use events::{
     DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
     decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
 };
+use flow::decide::{Said, Verdict, ruled};
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
 use flow::id::{JobId, TokenId};
@@ -249,6 +250,17 @@ fn signal(payload: Option<Value>) -> Wait {
     Wait::Signal(Signal { job: job(1), tenant: "acme".into(), name, id, payload, at_ms: 1_753_000_000_123 })
 }
 
+fn verdict() -> Verdict {
+    Verdict { said: Said::Succeeded(json!({"id": "C-1"})), by: "ann".into() }
+}
+
+/// An operator's word on how a step has ended.
+fn resume() -> Wait {
+    let token = TokenId { job: job(1), branch: "b-1".into(), hop: 4 };
+    let at_ms = 1_753_000_000_123;
+    Wait::Signal(Resume { token, tenant: "acme".into(), verdict: Some(verdict()), at_ms }.into())
+}
+
 const WORKER: &str = "host-1/0190a6f27c1e7cc0b1f1000000000009";
 
 fn held(slip: Slip, reason: HoldReason) -> Hold {
@@ -349,13 +361,16 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         ("undo", Any::Slip(failed_slip())),
         ("carrying", Any::Slip(carrying_slip())),
         ("resting", Any::Slip(resting())),
+        ("ruled", Any::Slip(ruled(slip(), &verdict()))),
         ("accepted", Any::JobEvent(event())),
         ("retrying", Any::JobEvent(retrying_event())),
         ("carrying", Any::JobEvent(carrying_event())),
+        ("stuck", Any::JobEvent(event().stuck(JobStatus::Running, 4_711, 1_753_000_900_123))),
         ("backoff", Any::Wait(hold(slip(), HoldReason::Backoff, Some(30_000)))),
         ("attention", Any::Wait(hold(failed_slip(), HoldReason::Attention, None))),
         ("signal", Any::Wait(signal(Some(json!({"approved": true}))))),
         ("bare-signal", Any::Wait(signal(None))),
+        ("verdict", Any::Wait(resume())),
         ("approval", Any::Wait(signal(Some(json!({"approved": true}))))),
         ("waiting", Any::Wait(waiting())),
         ("running", Any::Wait(running())),

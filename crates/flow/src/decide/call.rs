@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::request::{headers, refused, scope, unevaluable};
 use super::time_left::{deadline_error, is_past, step_deadline_error, time_left_ms};
 use super::token::{Token, expression_error};
-use super::{Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, body, completion, doubt, pause};
+use super::{
+    Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, Verdict, body, completion, doubt, pause,
+};
 use crate::definition::{Action, Call, Definition, StepKind};
 use crate::expression::{Evaluation, ExpressionError, Scope};
 use crate::slip::{Phase, ReleasedBy, Slip};
@@ -18,6 +20,9 @@ use crate::slip::{Phase, ReleasedBy, Slip};
 /// A job can be parked at a step whose `when` could not be evaluated. Sent on by an operator, in a visit of its own, it
 /// is looked at again.
 pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> Prepared {
+    if let Some(verdict) = Verdict::of(slip) {
+        return Prepared::Outcome(verdict.outcome());
+    }
     if slip.phase == Phase::Forward
         && slip.visit > 1
         && let Some(step) = definition.step(&slip.step)
@@ -42,7 +47,7 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     let step = definition.step(&slip.step);
     match step.map(|step| &step.kind) {
         Some(StepKind::Sleep(sleep)) if slip.phase == Phase::Forward => {
-            let scope = Scope { input: &slip.input, slip: Some(slip), step: None, env: None, more: None };
+            let scope = Scope { input: &slip.input, slip: Some(slip), step: None, env: None, more: &[] };
             return pause::sleep(sleep, slip, &Evaluation::new(scope), now_ms);
         }
         Some(StepKind::Wait(wait)) if slip.phase == Phase::Forward => return pause::wait(wait, slip),
@@ -56,13 +61,15 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
     if let Some(prepared) = completion::resumed(step, slip, env, timeout_ms) {
         return prepared;
     }
-    let callback = match completion::callback(step, action, slip, env, now_ms) {
-        Ok(callback) => callback,
-        Err(missing) => return Prepared::Missing(missing),
+    let callback = completion::callback(step, action, slip, env, now_ms);
+    let (callback, progress) = match (callback, completion::progress(step, action, slip, env, now_ms)) {
+        (Ok(callback), Ok(progress)) => (callback, progress),
+        (Err(missing), _) | (_, Err(missing)) => return Prepared::Missing(missing),
     };
     let forward_key =
         Slip { phase: Phase::Forward, input: Value::Null, done: Vec::new(), ..slip.clone() }.idempotency_key();
-    let scope = scope(slip, &forward_key, env, Some(("callback", &callback)));
+    let more = [("callback", &callback), ("progress", &progress)];
+    let scope = scope(slip, &forward_key, env, &more);
     call(action, slip, timeout_ms, &Evaluation::new(scope)).unwrap_or_else(|error| unevaluable(&error))
 }
 

@@ -47,13 +47,8 @@ fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i6
     let response = json!({ "status": status, "body": body });
     let key = slip.idempotency_key();
     let step = StepScope { idempotency_key: &key, attempt: slip.attempt };
-    let scope = Scope {
-        input: &slip.input,
-        slip: Some(slip),
-        step: Some(step),
-        env: None,
-        more: Some(("response", &response)),
-    };
+    let scope =
+        Scope { input: &slip.input, slip: Some(slip), step: Some(step), env: None, more: &[("response", &response)] };
     Some(match verify.done_when.render(&Evaluation::new(scope)) {
         Ok(Value::Bool(true)) => Outcome::Succeeded { output: body },
         Ok(Value::Bool(false)) if doubt.settled => Outcome::NotDone,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Effect, Env, HttpCall, Missing, MissingKind, Outcome, Prepared, StepError, code, request, words};
-use crate::callback::{self, Permit};
+use crate::callback::{self, Permit, Purpose};
 use crate::definition::{Action, Call, Completion, Definition, HEADERS_READ, Poll, PollUrl, Step};
 use crate::expression::{Evaluation, ExpressionError, LINK_BYTES_MAX, follow};
 use crate::slip::{Phase, Released, ReleasedBy, Slip};
@@ -106,7 +106,8 @@ fn look(
     timeout_ms: u64,
 ) -> Result<HttpCall, ExpressionError> {
     let key = slip.idempotency_key();
-    let evaluation = Evaluation::new(request::scope(slip, &key, env, Some(("response", response))));
+    let more = [("response", response)];
+    let evaluation = Evaluation::new(request::scope(slip, &key, env, &more));
     let url = match (&poll.url, step.action(Phase::Forward).map(|action| &action.call)) {
         (PollUrl::Formed(url), _) => url.render(&evaluation)?,
         (PollUrl::Link(link), Some(Call::Http(http))) => follow(link, &http.url.render(&evaluation)?, &evaluation)?,
@@ -155,7 +156,27 @@ const fn accepted(response: Value, retry_after_ms: Option<u64>) -> Outcome {
 /// one.
 pub(super) fn callback(step: &Step, action: &Action, slip: &Slip, env: &Env, now_ms: i64) -> Result<Value, Missing> {
     let Some(callback) = step.callback().filter(|_| slip.phase == Phase::Forward) else { return Ok(Value::Null) };
-    let longest_ms = i64::try_from(action.timeout_ms.saturating_add(callback.timeout_ms)).unwrap_or(i64::MAX);
+    url(Purpose::Callback, slip, action.timeout_ms.saturating_add(callback.timeout_ms), env, now_ms)
+}
+
+/// The URL for reports of progress, for a request that uses it, as `progress` sees it. It is missing where this worker
+/// cannot make one.
+pub(super) fn progress(step: &Step, action: &Action, slip: &Slip, env: &Env, now_ms: i64) -> Result<Value, Missing> {
+    let is_told = matches!(&action.call, Call::Http(http) if http.tells_progress);
+    if !is_told || slip.phase != Phase::Forward {
+        return Ok(Value::Null);
+    }
+    let later_ms = match step.completion() {
+        Some(Completion::Callback(callback)) => callback.timeout_ms,
+        Some(Completion::Poll(poll)) => poll.timeout_ms,
+        None => 0,
+    };
+    url(Purpose::Progress, slip, action.timeout_ms.saturating_add(later_ms), env, now_ms)
+}
+
+/// The same URL for all attempts of a round.
+fn url(purpose: Purpose, slip: &Slip, longest_ms: u64, env: &Env, now_ms: i64) -> Result<Value, Missing> {
+    let longest_ms = i64::try_from(longest_ms).unwrap_or(i64::MAX);
     let lives = now_ms.saturating_sub(slip.accepted_at_ms).max(0) / LIFE_MS + 1;
     let permit = Permit {
         job: slip.job,
@@ -165,7 +186,7 @@ pub(super) fn callback(step: &Step, action: &Action, slip: &Slip, env: &Env, now
         round: Kept::of(slip).round,
         end_ms: slip.accepted_at_ms.saturating_add(lives * LIFE_MS).saturating_add(longest_ms),
     };
-    match env.callbacks.url(&permit) {
+    match env.callbacks.url_for(purpose, &permit) {
         Some(url) => Ok(json!({ "url": url })),
         None => {
             let what =
@@ -250,7 +271,7 @@ fn is_over(poll: &Poll, slip: &Slip, response: &Value) -> Result<bool, Expressio
         slip: Some(slip),
         step: None,
         env: None,
-        more: Some(("response", response)),
+        more: &[("response", response)],
     };
     match poll.until.render(&Evaluation::new(scope))? {
         Value::Bool(is_over) => Ok(is_over),

@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 
 use super::time_left::time_left_ms;
-use super::{Effect, Env, HttpCall, Outcome, Prepared, StepError, code, completion, request};
+use super::{Effect, Env, HttpCall, Outcome, Prepared, StepError, Verdict, code, completion, request};
 use crate::definition::{Definition, Step, Verify};
 use crate::expression::Evaluation;
 use crate::slip::{Failure, Phase, Slip};
@@ -84,7 +84,7 @@ pub fn asks_first(definition: &Definition, slip: &Slip) -> bool {
 /// The slip as another worker gets it, if this one is lost while it makes the call: it may have been begun.
 pub fn lost(definition: &Definition, slip: &Slip) -> Slip {
     let slip = super::redelivered(slip.clone());
-    if !marks_first(definition, &slip) {
+    if !marks_first(definition, &slip) || Verdict::of(&slip).is_some() {
         return slip;
     }
     // An operator's word holds for one call.
@@ -142,7 +142,7 @@ pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i
     };
     let key = slip.idempotency_key();
     let timeout_ms = time_left_ms(verify.timeout_ms, slip, now_ms);
-    let evaluation = Evaluation::new(request::scope(slip, &key, env, None));
+    let evaluation = Evaluation::new(request::scope(slip, &key, env, &[]));
     let request = verify.http.url.render(&evaluation).and_then(|url| {
         let headers = request::headers(&verify.http.headers, &evaluation)?;
         let method = verify.http.method.clone();

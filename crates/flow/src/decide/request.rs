@@ -6,7 +6,7 @@ use crate::slip::Slip;
 use serde_json::Value;
 
 /// All that a request may use. `key`: the idempotency key under which the step is done.
-pub(super) fn scope<'a>(slip: &'a Slip, key: &'a str, env: &'a Env, more: Option<(&'a str, &'a Value)>) -> Scope<'a> {
+pub(super) fn scope<'a>(slip: &'a Slip, key: &'a str, env: &'a Env, more: &'a [(&'a str, &'a Value)]) -> Scope<'a> {
     let step = Some(StepScope { idempotency_key: key, attempt: slip.attempt + 1 });
     Scope { input: &slip.input, slip: Some(slip), step, env: Some(env), more }
 }

@@ -1,6 +1,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::event::{EventKind, JobStatus};
 use crate::slip::HoldReason;
 
 use super::*;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::backoff::{IN_PROCESS_BELOW_MS, delay_ms};
 use super::time_left::{deadline_error, is_past, rested, time_left_ms};
-use super::{Decision, Effect, NewJob, Next, StepError, code, doubt};
+use super::{Decision, Effect, NewJob, Next, StepError, VERDICTS, code, doubt};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
@@ -98,6 +98,8 @@ impl<'a> Token<'a> {
         let mut slip = Slip { search: None, attempt_uncertain, ..slip.clone() };
         // A pass is for one attempt.
         slip.released.take_if(|released| released.by == ReleasedBy::Breaker);
+        // A verdict is for one outcome.
+        slip.requires.retain(|word| word != VERDICTS);
         Self { definition, slip, events: Vec::new(), now_ms, is_probe }
     }
 
@@ -336,7 +338,7 @@ impl<'a> Token<'a> {
     }
 
     fn render(&self, template: &Template) -> Result<Value, ExpressionError> {
-        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, more: None };
+        let scope = Scope { input: &self.slip.input, slip: Some(&self.slip), step: None, env: None, more: &[] };
         template.render(&Evaluation::new(scope))
     }
 

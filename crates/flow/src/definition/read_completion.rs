@@ -7,14 +7,20 @@ use super::read_value::{headers, required, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
 use super::{Action, Call, Callback, Completion, Poll, key};
-use crate::expression::{Expression, Template, UrlTemplate};
+use crate::expression::{Template, UrlTemplate};
 
 /// The name under which a request has the URL of its callback.
 const CALLBACK_URL: &str = "callback.url";
+/// The name under which it has the URL for reports of progress.
+pub(super) const PROGRESS_URL: &str = "progress.url";
 
 /// The names that the request of a step sees.
 pub(super) fn roots(fields: &Fields<'_>) -> &'static [&'static str] {
-    if fields.get("callback").is_some() { visible::CALL_WITH_CALLBACK } else { visible::CALL }
+    match (fields.get("http"), fields.get("callback")) {
+        (_, Some(_)) => visible::CALL_WITH_CALLBACK,
+        (Some(_), None) => visible::REQUEST,
+        (None, None) => visible::CALL,
+    }
 }
 
 /// The longest time after which a call may still have its effect: work that was accepted may be done late.
@@ -57,10 +63,7 @@ fn callback(reader: &mut Reader<'_>, node: &Node) -> Option<Callback> {
 /// Reports a step that waits for a call of a URL that it tells nobody.
 pub(super) fn check_told(reader: &mut Reader<'_>, fields: &Fields<'_>, action: &Action) {
     let Call::Http(http) = &action.call else { return };
-    let is_url = |expression: &Expression| expression.paths().any(|path| path == CALLBACK_URL || path == "callback");
-    let templates = http.headers.iter().map(|(_, template)| template).chain(&http.body);
-    let told = http.url.expressions().any(is_url) || templates.flat_map(Template::expressions).any(is_url);
-    if fields.get("callback").is_some() && !told {
+    if fields.get("callback").is_some() && !http.uses(CALLBACK_URL) {
         reader.problem(fields.place_of("callback"), "the request does not tell where to call back").expected =
             Some("`{{ callback.url }}` in its `url`, `headers` or `body`".to_owned());
     }

@@ -173,7 +173,9 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
         reader.problem(fields.place_of("retry_on"), format!("{status} stands in both `fail_on` and `retry_on`"));
     }
     let expose = fields.get("expose").and_then(|node| reader.bool(node, "`expose`")).unwrap_or(false);
-    Some(Http { method: method?, url: url?, headers, body, fail_on, retry_on, expose })
+    let (method, url) = (method?, url?);
+    let http = Http { method, url, headers, body, tells_progress: false, fail_on, retry_on, expose };
+    Some(Http { tells_progress: http.uses(read_completion::PROGRESS_URL), ..http })
 }
 
 /// Refuses a body that its content type cannot hold, as far as that is known before a job runs.

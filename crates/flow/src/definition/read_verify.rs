@@ -23,7 +23,8 @@ pub(super) fn verify(
             Some("`idempotent: false` beside it, or neither".to_owned());
     }
     let fields = reader.fields(node, "`verify`", key::VERIFY)?;
-    let http = required(reader, &fields, "`verify`", "http").and_then(|node| http(reader, node, sent));
+    let asks = Visible { roots: visible::CALL, ..*sent };
+    let http = required(reader, &fields, "`verify`", "http").and_then(|node| http(reader, node, &asks));
     let decides = Visible { roots: visible::ANSWER, ..*sent };
     let done_when = required(reader, &fields, "`verify`", "done_when")
         .and_then(|node| condition(reader, node, "`done_when`", &decides));
@@ -45,7 +46,8 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
     let headers = fields.get("headers").map(|node| headers(reader, node, visible)).unwrap_or_default();
     let retry_on = fields.get("retry_on").map(|node| statuses(reader, node, "`retry_on`")).unwrap_or_default();
     let (method, url) = (method?.to_owned(), url?);
-    Some(Http { method, url, headers, body: None, fail_on: Vec::new(), retry_on, expose: false })
+    let (body, tells_progress) = (None, false);
+    Some(Http { method, url, headers, body, tells_progress, fail_on: Vec::new(), retry_on, expose: false })
 }
 
 /// A template that is exactly one expression.

@@ -1,6 +1,6 @@
 //! A step of a flow, compiled.
 
-use crate::expression::{Template, UrlTemplate};
+use crate::expression::{Expression, Template, UrlTemplate};
 use crate::slip::Phase;
 
 use super::completion::{Callback, Completion, Poll};
@@ -249,12 +249,24 @@ pub struct Http {
     /// Names in lower case.
     pub(crate) headers: Vec<(String, Template)>,
     pub(crate) body: Option<Template>,
+    /// True if it tells where to report progress (`{{ progress.url }}`).
+    pub(crate) tells_progress: bool,
     /// Statuses that are permanent failures whatever the defaults say.
     pub fail_on: Vec<u16>,
     /// Statuses that are worth another attempt whatever the defaults say.
     pub retry_on: Vec<u16>,
     /// True: a 4xx of this step may be shown to the job's caller as it is.
     pub expose: bool,
+}
+
+impl Http {
+    /// True if the request uses this field of `callback` or `progress`, as `callback.url`.
+    pub(super) fn uses(&self, path: &str) -> bool {
+        let root = path.split('.').next().unwrap_or(path);
+        let uses = |expression: &Expression| expression.paths().any(|known| known == path || known == root);
+        let templates = self.headers.iter().map(|(_, template)| template).chain(&self.body);
+        self.url.expressions().any(uses) || templates.flat_map(Template::expressions).any(uses)
+    }
 }
 
 /// A native step to be called.

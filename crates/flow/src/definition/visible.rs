@@ -11,8 +11,8 @@ use crate::nearest::nearest;
 const JOB: &[&str] = &["id", "correlation_id", "tenant", "flow"];
 /// The fields of `step.*`.
 const STEP: &[&str] = &["id", "idempotency_key", "visit", "attempt"];
-/// The fields of `callback.*`.
-const CALLBACK: &[&str] = &["url"];
+/// The fields of `callback.*` and `progress.*`.
+const ADDRESS: &[&str] = &["url"];
 /// The fields of `response.*`.
 const RESPONSE: &[&str] = &["status", "body"];
 /// The fields of the answer that accepted the work.
@@ -27,8 +27,11 @@ pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "
 
 /// The outermost names of what decides about an answer.
 pub(super) const ANSWER: &[&str] = &["input", "steps", "step", "job", "response"];
+/// The outermost names of a step's own request, which may tell where to report progress.
+pub(super) const REQUEST: &[&str] = &["input", "steps", "env", "secrets", "step", "job", "progress"];
 /// The outermost names of a request that tells where to call back.
-pub(super) const CALL_WITH_CALLBACK: &[&str] = &["input", "steps", "env", "secrets", "step", "job", "callback"];
+pub(super) const CALL_WITH_CALLBACK: &[&str] =
+    &["input", "steps", "env", "secrets", "step", "job", "progress", "callback"];
 /// The outermost names of a poll's request: `response` is the answer that accepted the work.
 pub(super) const POLL: &[&str] = &["input", "steps", "env", "secrets", "step", "job", "response"];
 /// The outermost names of a poll's `until`: `response` is the answer to the poll.
@@ -113,6 +116,8 @@ impl Visible<'_> {
     fn unknown_root(&self, reader: &mut Reader<'_>, place: Place, root: &str) {
         let message = if root == "callback" {
             "`callback` is not known here: only the request of a step with `callback` has it".to_owned()
+        } else if root == "progress" {
+            "`progress` is not known here: only the request of a step has it".to_owned()
         } else if CALL.contains(&root) {
             format!("`{root}` is not known here: only what is sent by a worker may use it")
         } else {
@@ -167,7 +172,7 @@ fn known_fields(root: &str) -> Option<&'static [&'static str]> {
     match root {
         "job" => Some(JOB),
         "step" => Some(STEP),
-        "callback" => Some(CALLBACK),
+        "callback" | "progress" => Some(ADDRESS),
         "response" => Some(RESPONSE),
         _ => None,
     }

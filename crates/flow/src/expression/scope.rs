@@ -21,8 +21,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) step: Option<StepScope<'a>>,
     /// `env` and `secrets`
     pub(crate) env: Option<&'a crate::decide::Env>,
-    /// One more name, known in this place only: `callback`, `response`.
-    pub(crate) more: Option<(&'a str, &'a Json)>,
+    /// More names, known in this place only: `callback` and `progress`, or `response`.
+    pub(crate) more: &'a [(&'a str, &'a Json)],
 }
 
 /// `step.*`
@@ -74,10 +74,10 @@ impl<'a> Evaluation<'a> {
             "step" => self.step(self.scope.slip?, self.scope.step?),
             "env" => self.texts("env", &self.scope.env?.vars),
             "secrets" => self.texts("secrets", &self.scope.env?.secrets),
-            name => match self.scope.more {
-                Some((known, value)) if known == name => wrap(value, known, &self.misses),
-                Some(_) | None => return None,
-            },
+            name => {
+                let (known, value) = self.scope.more.iter().find(|(known, _)| *known == name)?;
+                wrap(value, known, &self.misses)
+            }
         };
         self.roots.borrow_mut().insert(name.to_owned(), value.clone());
         Some(value)

@@ -9,7 +9,7 @@ fn evaluate_with<T>(input: &Value, evaluate: impl FnOnce(&Evaluation<'_>) -> T) 
     let vars = [("A", "https://a.example"), ("BAD", "a.example"), ("SLASH", "http://a.example/base/")];
     let vars: BTreeMap<String, String> = vars.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
     let env = Env { vars, ..Env::default() };
-    evaluate(&Evaluation::new(Scope { input, slip: None, step: None, env: Some(&env), more: None }))
+    evaluate(&Evaluation::new(Scope { input, slip: None, step: None, env: Some(&env), more: &[] }))
 }
 
 fn render(text: &str, input: &Value) -> Result<Value, String> {

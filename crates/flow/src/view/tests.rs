@@ -177,3 +177,19 @@ fn the_acceptance_is_shown_before_kafka_has_it() {
     }
     assert_eq!(view, run.view);
 }
+
+#[test]
+fn a_job_is_stuck_until_its_next_event_and_is_not_if_it_has_gone_on_since() {
+    let mut run = Run::start();
+    let last = run.events.last().unwrap().clone();
+    let stuck = |at: i64| JobEvent::stuck(last.clone(), JobStatus::Accepted, at, NOW_MS + 900_000);
+    let before = run.view.clone();
+    assert!(run.view.apply(3, &stuck(0)));
+    let expected = JobView { cursor: 3, stuck_since_ms: Some(NOW_MS + 900_000), ..before.clone() };
+    assert_eq!(run.view, expected, "nothing else changes");
+    assert!(!run.view.apply(3, &stuck(3)), "a repetition");
+    assert!(run.view.apply(4, &last));
+    assert_eq!(run.view.stuck_since_ms, None, "an event shows that it goes on");
+    assert!(run.view.apply(5, &stuck(3)));
+    assert_eq!((run.view.stuck_since_ms, run.view.updated_at_ms), (None, before.updated_at_ms), "it has gone on");
+}

@@ -169,6 +169,7 @@ impl Ledger {
             | EventKind::JobCompensating
             | EventKind::JobParked
             | EventKind::JobResumed
+            | EventKind::JobStuck
             | EventKind::Other(_) => {}
         }
         assert_eq!(event.status.is_final(), account.ended.is_some(), "{event:?}");

@@ -33,7 +33,7 @@ pub(crate) struct Filter {
     pub(super) topic: Option<String>,
     /// The flow that they are about.
     pub(super) flow: Option<String>,
-    /// The step that a record is about.
+    /// The step that a record is about, or that a job is parked at.
     pub(super) step: Option<String>,
     /// RFC 3339.
     pub(super) since: Option<String>,
@@ -68,6 +68,7 @@ impl Filter {
         }
         Ok(Some(ParkedChoice {
             flow: self.flow.clone(),
+            step: self.step.clone(),
             since_ms: time("since", self.since.as_deref())?,
             until_ms: time("until", self.until.as_deref())?,
         }))
@@ -154,17 +155,25 @@ impl Listing {
 fn entry_document(api: &Api, entry: &Entry) -> Value {
     match entry {
         Entry::Letter(letter) => document(letter),
-        Entry::Parked(token) => json!({
-            "id": token.job.to_string(),
-            "kind": "job",
-            "class": PARKED,
-            "flow": token.flow,
-            "correlation_id": token.correlation_id,
-            "at": rfc3339(token.at_us / 1_000),
-            "status": "open",
-            "links": { "job": format!("{}/v1/jobs/{}", api.public_url.prefix(), token.job) },
-        }),
+        Entry::Parked(token) => parked_document(api, token),
     }
+}
+
+fn parked_document(api: &Api, token: &ParkedToken) -> Value {
+    let mut document = json!({
+        "id": token.job.to_string(),
+        "kind": "job",
+        "class": PARKED,
+        "flow": token.flow,
+        "correlation_id": token.correlation_id,
+        "at": rfc3339(token.at_us / 1_000),
+        "status": "open",
+        "links": { "job": format!("{}/v1/jobs/{}", api.public_url.prefix(), token.job) },
+    });
+    if let Some(step) = &token.step {
+        document["step"] = step.as_str().into();
+    }
+    document
 }
 
 /// A dead letter without its record.

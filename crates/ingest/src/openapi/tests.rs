@@ -49,9 +49,12 @@ fn router() -> Router {
         reader: Reader::new(Registry::new("http://127.0.0.1:1", None).unwrap()),
         records: SingleRecords::new(&bus::Settings::new("127.0.0.1:1", "http://127.0.0.1:1")).unwrap(),
         catalog: Catalog::default(),
-        cancels: crate::cancels::Cancels::default(),
+        cancels: crate::cancels::Cancels::new(RecentJobs::new(1, 1)),
         recent: RecentJobs::new(1, 1),
+        leaving: service_kit::CancellationToken::new(),
         projected: crate::projected::Projected::default(),
+        reports: crate::progress::Reports::default(),
+        reports_out: crate::report::ReportsOut::new(&bus::Settings::new("127.0.0.1:1", "")).unwrap(),
         pool,
         readiness: readiness.clone(),
         planner: OnceLock::new(),
@@ -128,10 +131,13 @@ fn the_words_of_the_document_are_those_of_the_code() {
 fn settings_are_told() {
     let mut config = config();
     (config.idempotency_key_required, config.idempotency_retention_h, config.body_bytes_max) = (true, 7, 4_096);
+    config.wait_max_s = 17;
     let document = document(&config, &[]);
     let key = &document["components"]["parameters"]["Idempotency-Key"];
     assert_eq!(key["required"], true);
     assert!(key["description"].as_str().unwrap().contains("remembered for 7 hours"), "{key}");
+    let prefer = &document["components"]["parameters"]["Prefer"]["description"];
+    assert!(prefer.as_str().unwrap().ends_with("The longest wait is 17 s."), "{prefer}");
     let body = &document["paths"][SUBMIT]["post"]["requestBody"]["description"];
     assert!(body.as_str().unwrap().contains("4096 bytes"), "{body}");
 }

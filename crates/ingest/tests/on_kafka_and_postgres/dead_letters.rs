@@ -3,10 +3,15 @@
 use axum::http::Method;
 use events::dead_letter::{self, Failure, burial};
 use events::{Inbound, Record};
+use flow::event::{EventKind, JobStatus};
+use flow::id::TokenId;
+use flow::slip::HoldReason;
 use serde_json::{Value, json};
 use store::Role;
 use store::dead_letters::{DeadLetter, Original, index};
-use test_kit::Ground;
+use store::holds::{NewHold, insert};
+use store::jobs::{ObservedEvent, project};
+use test_kit::{Ground, sample_event, sample_job};
 
 use crate::stage::{Answer, Stage, trace_of};
 
@@ -234,5 +239,32 @@ async fn one_whose_record_kafka_does_not_keep_is_told_apart() {
     assert_eq!((shown.status, &shown.json["record"]), (200, &Value::Null), "{}", shown.text);
     let answer = redrive(&stage, &format!("{partition}-4711"), &json!({})).await;
     assert_eq!((answer.status, answer.problem()), (410, "gone"), "{}", answer.text);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parked_jobs_name_their_step_and_are_chosen_by_it() {
+    let stage = Stage::new().await;
+    let (ground, api) = (&stage.ground, &stage.ingest.api);
+    let pool = ground.pool(Role::Orchestrator);
+    let mut parked = vec![];
+    for step in [Some("charge"), Some("ship"), None] {
+        let job = sample_job();
+        let token = TokenId { job, branch: String::new(), hop: 2 };
+        let hold = NewHold::new(token, HoldReason::Attention, Record { topic: "t".to_owned(), ..Record::default() });
+        let event = sample_event(job, EventKind::JobParked, JobStatus::NeedsAttention, 1);
+        let mut tx = pool.begin().await.unwrap();
+        project(&mut tx, &[ObservedEvent { partition: 0, cursor: 1, trace_id: None, event }]).await.unwrap();
+        insert(&mut tx, &[NewHold { step: step.map(str::to_owned), ..hold }]).await.unwrap();
+        tx.commit().await.unwrap();
+        parked.insert(0, job.to_string());
+    }
+    let all = api.get("/v1/dead-letters?class=parked").await;
+    assert_eq!(ids(&all), parked.iter().collect::<Vec<_>>());
+    let steps: Vec<&Value> = (0..3).map(|at| &all.json["dead_letters"][at]["step"]).collect();
+    assert_eq!(steps, [&Value::Null, &json!("ship"), &json!("charge")]);
+    assert_eq!(ids(&api.get("/v1/dead-letters?step=ship").await), [&parked[1]]);
+    assert_eq!(ids(&api.get("/v1/dead-letters?class=parked&flow=order&step=charge").await), [&parked[2]]);
+    assert!(ids(&api.get("/v1/dead-letters?flow=other&step=charge").await).is_empty());
     stage.ingest.stop().await;
 }

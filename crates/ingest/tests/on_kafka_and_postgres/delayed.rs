@@ -49,7 +49,7 @@ async fn a_start_that_cannot_be_understood_is_refused_and_one_that_is_over_is_no
         ("dealy=1h", "unknown field `dealy`"),
     ] {
         let answer = ingest.api.post(&format!("/v1/flows/order/jobs?{query}"), &[], INPUT).await;
-        assert_eq!(answer.problem(), (400, "bad-request"), "{query}");
+        assert_eq!((answer.status, answer.problem()), (400, "bad-request"), "{query}");
         let detail = answer.json["detail"].as_str().unwrap_or_default();
         assert!(detail.contains(wanted), "{query}: {detail}");
     }

@@ -105,3 +105,36 @@ async fn pages_go_on_and_what_is_malformed_is_refused() {
     }
     stage.ingest.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stuck_jobs_are_listed_by_themselves_and_their_status_says_since_when() {
+    let stage = Stage::new().await;
+    let (ground, api) = (&stage.ground, &stage.ingest.api);
+    let mut jobs = vec![];
+    for number in 0..3 {
+        let job = submit(&stage, "ada", &number.to_string()).await;
+        let accepted = accepted_event(ground, &job).await;
+        let (_, cursor) = ground.tell(&accepted).await;
+        project_one(ground, cursor, accepted.clone()).await;
+        let event = accepted.stuck(JobStatus::Accepted, cursor, 1_753_000_000_000);
+        if number > 0 {
+            let (_, cursor) = ground.tell(&event).await;
+            project_one(ground, cursor, event).await;
+            jobs.insert(0, job);
+        }
+    }
+    let found = api.get("/v1/jobs?stuck=true").await;
+    assert_eq!(ids(&found), jobs.iter().collect::<Vec<_>>());
+    let since = json!("2025-07-20T08:26:40.000Z");
+    assert_eq!((&found.json["jobs"][0]["stuck_since"], &found.json["jobs"][0]["status"]), (&since, &json!("accepted")));
+    assert_eq!(ids(&api.get("/v1/jobs?stuck=true&flow=plain").await), Vec::<&str>::new());
+    let page = api.get("/v1/jobs?stuck=true&limit=1").await;
+    let next = page.json["next"].as_str().unwrap();
+    assert_eq!(ids(&api.get(&format!("/v1/jobs?stuck=true&limit=1&cursor={next}")).await), [&jobs[1]]);
+    test_kit::eventually(crate::stage::PATIENCE, "the status says so", async || {
+        let status = api.get(&format!("/v1/jobs/{}", jobs[0])).await.json;
+        (status["stuck_since"] == since && status["status"] == "accepted").then_some(())
+    })
+    .await;
+    stage.ingest.stop().await;
+}

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 mod asyncapi;
+mod batch;
 mod breakers;
 mod callback;
 mod cancel;
@@ -15,6 +16,7 @@ mod faults;
 mod keys;
 mod list_jobs;
 mod metrics;
+mod progress;
 mod refuse;
 mod retire;
 mod retry;
@@ -23,3 +25,4 @@ mod signal;
 mod stage;
 mod status;
 mod submit;
+mod wait;

@@ -1,11 +1,15 @@
 //! Once more: a parked job's token is named to the orchestrator, a finished job starts anew.
 
 use events::wait::Wait;
-use events::{decode_slip, decode_wait};
+use events::{decode_slip, decode_wait, slip_record};
+use flow::decide::{Said, Verdict};
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::TokenId;
+use flow::slip::{HoldReason, Slip};
 use serde_json::json;
-use test_kit::eventually;
+use store::Role;
+use store::holds::{NewHold, insert};
+use test_kit::{TEST_TRACE, eventually, sample_slip};
 
 use crate::stage::{Answer, INPUT, PATIENCE, PREFIX, Stage, accepted_event};
 
@@ -21,6 +25,22 @@ async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) -> String {
     })
     .await;
     job
+}
+
+/// Does the orchestrator's work: the token rests, at a step of which it is unknown how it has ended, or known.
+async fn rest(stage: &Stage, job: &str, hop: u32, attempt_uncertain: bool) {
+    let job = job.parse().unwrap();
+    let slip = Slip { attempt_uncertain, ..sample_slip(job, hop) };
+    let ground = &stage.ground;
+    let record = slip_record(&ground.topics, &ground.writers, "default", &slip, &TEST_TRACE).unwrap();
+    let hold = NewHold::new(slip.token(), HoldReason::Attention, record);
+    let mut tx = ground.pool(Role::Orchestrator).begin().await.unwrap();
+    insert(&mut tx, &[hold]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn rule(stage: &Stage, job: &str, body: &str) -> Answer {
+    stage.ingest.api.post(&format!("/v1/jobs/{job}/retry"), &[], body).await
 }
 
 async fn retry(stage: &Stage, job: &str, headers: &[(&str, &str)]) -> Answer {
@@ -126,5 +146,63 @@ async fn a_job_under_way_one_that_nobody_knows_and_one_whose_input_is_gone_are_t
     let answer = retry(&stage, &ended, &[]).await;
     assert_eq!((answer.status, answer.problem()), (410, "gone"), "{}", answer.text);
     assert_eq!(stage.ground.outbox(&stage.ground.topics.waits()).len(), 0);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_says_how_a_step_of_unknown_outcome_has_ended() {
+    let stage = Stage::new().await;
+    let job = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
+    let done = r#"{"outcome":"succeeded","output":{"id":"C-1"}}"#;
+    let early = rule(&stage, &job, done).await;
+    assert_eq!((early.status, early.problem()), (503, "not-ready"), "its token is on its way: {}", early.text);
+    rest(&stage, &job, 4, true).await;
+    for (wrong, why) in [
+        (r#"{"outcome":"done"}"#, "`outcome`"),
+        (r#"{"output":1}"#, "`outcome` is missing"),
+        (r#"{"outcome":"failed","output":1}"#, "no `output`"),
+        (r#"{"outcome":"failed","step":"charge"}"#, "`step`"),
+        ("[]", "no object"),
+    ] {
+        let answer = rule(&stage, &job, wrong).await;
+        assert_eq!((answer.status, answer.problem()), (400, "bad-request"), "{wrong}");
+        assert!(answer.json["detail"].as_str().unwrap().contains(why), "{}", answer.text);
+    }
+    let large = format!(r#"{{"outcome":"succeeded","output":"{}"}}"#, "x".repeat(70_000));
+    assert_eq!(rule(&stage, &job, &large).await.problem(), "payload-too-large");
+    assert_eq!(stage.ground.outbox(&stage.ground.topics.waits()).len(), 0);
+    for body in [done, done, r#"{"outcome":"failed"}"#, r#"{"outcome":"succeeded"}"#] {
+        let answer = rule(&stage, &job, body).await;
+        assert_eq!((answer.job(), &answer.json["status"]), (job.clone(), &json!("needs_attention")), "{body}");
+    }
+    let mut said = vec![];
+    for record in stage.ground.outbox(&stage.ground.topics.waits()) {
+        let wait = stage.ground.reader.read(record.value.as_deref(), decode_wait).await.unwrap();
+        let Wait::Signal(signal) = wait else { panic!("{wait:?}") };
+        let resume = signal.as_resume().unwrap().unwrap();
+        assert_eq!((resume.token.job.to_string(), resume.token.hop), (job.clone(), 4));
+        let Verdict { said: word, by } = resume.verdict.unwrap();
+        assert_eq!(by, "default");
+        said.push(word);
+    }
+    let [first, last] = [json!({ "id": "C-1" }), json!(null)].map(Said::Succeeded);
+    assert_eq!(said, [first.clone(), first, Said::Failed, last]);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_outcome_is_known_or_nothing_is_parked_a_callers_word_on_it_is_refused() {
+    let stage = Stage::new().await;
+    let known = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
+    rest(&stage, &known, 4, false).await;
+    let waiting = job_that(&stage, EventKind::StepRetrying, JobStatus::Waiting).await;
+    let ended = job_that(&stage, EventKind::JobFailed, JobStatus::Failed).await;
+    for (job, why) in [(known, "it is known"), (waiting, "waiting"), (ended, "failed")] {
+        let answer = rule(&stage, &job, r#"{"outcome":"failed"}"#).await;
+        assert_eq!((answer.status, answer.problem()), (409, "outcome-known"), "{}", answer.text);
+        assert!(answer.json["detail"].as_str().unwrap().contains(why), "{}", answer.text);
+    }
+    assert_eq!(stage.ground.outbox(&stage.ground.topics.waits()).len(), 0);
+    assert_eq!(stage.jobs_stored(), 3, "nothing starts anew");
     stage.ingest.stop().await;
 }

@@ -134,7 +134,10 @@ impl Ingest {
         let readiness = process.readiness.clone();
         let health = health::router(readiness.clone(), Metrics::install().unwrap());
         let task = tokio::spawn(ingest::run(settings, Door { listener, health }, process, shutdown.clone()));
-        let api = Api { url: format!("http://{address}"), client: http_client() };
+        // Its addresses are those behind a proxy: there is nothing to be found where it redirects to.
+        drop(http_client());
+        let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let api = Api { url: format!("http://{address}"), client: client.build().unwrap() };
         Self { api, address, readiness, shutdown, task }
     }
 

@@ -49,6 +49,9 @@ pub(crate) struct ListArgs {
     /// Accepted before this time
     #[arg(long)]
     pub(crate) until: Option<String>,
+    /// Only those that make no progress, although nothing that they wait for is known
+    #[arg(long)]
+    pub(crate) stuck: bool,
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
@@ -116,12 +119,22 @@ pub(crate) struct ShowArgs {
 
 /// `meanwhile jobs retry`
 #[derive(Debug, Args)]
+#[command(after_help = "Where a job is parked because nobody knows how a step has ended, find out, and say it:\n\
+                        \x20          meanwhile jobs retry ID --succeeded '{\"id\": \"C-1\"}'\n\
+                        \x20          meanwhile jobs retry ID --failed\n\
+                        Without either the step is run once more.")]
 pub(crate) struct RetryArgs {
     /// The job's id
     pub(crate) job: String,
     /// The Idempotency-Key: requests with the same key start a finished job anew once
     #[arg(long)]
     pub(crate) key: Option<String>,
+    /// The step that the job is parked at was done, with this output: JSON, @FILE, or - for standard input
+    #[arg(long, value_name = "OUTPUT", conflicts_with_all = ["key", "failed"])]
+    pub(crate) succeeded: Option<String>,
+    /// The step that the job is parked at was not done
+    #[arg(long, conflicts_with = "key")]
+    pub(crate) failed: bool,
     /// Show the timeline of the job that runs now until it ends; the exit code is 0 when that one succeeded
     #[arg(long, short)]
     pub(crate) follow: bool,

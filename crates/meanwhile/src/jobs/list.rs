@@ -48,6 +48,7 @@ fn choice(args: &ListArgs, now_ms: i64) -> anyhow::Result<JobChoice> {
         correlation_id: args.correlation_id.clone(),
         since: time(&args.since)?,
         until: time(&args.until)?,
+        stuck: args.stuck,
     })
 }
 
@@ -149,6 +150,7 @@ mod tests {
             correlation_id: String::new(),
             created_at: "2026-01-05T09:30:00.000Z".to_owned(),
             updated_at: "2026-01-05T09:31:00.000Z".to_owned(),
+            stuck_since: None,
             trace_id: None,
             retry_of: None,
         };

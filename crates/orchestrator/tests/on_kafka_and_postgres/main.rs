@@ -16,3 +16,4 @@ mod projection;
 mod resume;
 mod signals;
 mod stage;
+mod stuck;

@@ -1,10 +1,11 @@
 //! An operator's word: the parked token that it names goes on, once, with the event that says so.
 
 use events::wait::{Resume, Signal, Wait};
-use events::{Inbound, decode_event, slip_record, wait_record};
+use events::{Inbound, decode_event, decode_slip, slip_record, wait_record};
+use flow::decide::{Said, VERDICTS, Verdict};
 use flow::event::{EventKind, JobStatus};
 use flow::id::{JobId, TokenId};
-use flow::slip::{Hold, HoldReason};
+use flow::slip::{Hold, HoldReason, ReleasedBy, Slip};
 use serde_json::json;
 use test_kit::{Ground, TEST_TRACE, sample_event, sample_job, sample_slip};
 
@@ -25,7 +26,12 @@ async fn rest(ground: &Ground, job: JobId, hop: u32, reason: HoldReason, release
 }
 
 async fn say(ground: &Ground, job: JobId, hop: u32) {
-    let resume = Resume { token: TokenId { job, branch: String::new(), hop }, tenant: "default".to_owned(), at_ms: 1 };
+    rule(ground, job, hop, None).await;
+}
+
+async fn rule(ground: &Ground, job: JobId, hop: u32, verdict: Option<Verdict>) {
+    let token = TokenId { job, branch: String::new(), hop };
+    let resume = Resume { token, tenant: "default".to_owned(), verdict, at_ms: 1 };
     send(ground, Wait::Signal(resume.into())).await;
 }
 
@@ -140,5 +146,44 @@ async fn a_word_that_names_nothing_and_a_signal_that_nobody_knows_are_kept_as_de
     until_taken_in(&ground, &ground.topics.waits(), 2).await;
     let class = |record: &Inbound| events::dead_letter::burial(record).unwrap().failure.class;
     assert_eq!(refused(&ground).iter().map(class).collect::<Vec<_>>(), ["unreadable", "unsupported"]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verdict_goes_on_with_the_slip_where_the_outcome_is_unknown_and_only_there() {
+    let ground = Ground::new().await;
+    let (unknown, known) = (sample_job(), sample_job());
+    for (job, attempt_uncertain) in [(unknown, true), (known, false)] {
+        let slip = Slip { attempt_uncertain, ..sample_slip(job, 4) };
+        let (queue, reason) = ("default".to_owned(), HoldReason::Attention);
+        let hold = Hold { slip, queue, reason, release_after_ms: None, signal: None, limit: None };
+        send(&ground, Wait::Hold(hold)).await;
+    }
+    let verdict = Verdict { said: Said::Succeeded(json!({ "id": "C-1" })), by: "ann".to_owned() };
+    for job in [known, unknown, unknown] {
+        rule(&ground, job, 4, Some(verdict.clone())).await;
+    }
+    // Too late: the first word for a token counts.
+    say(&ground, unknown, 4).await;
+    let running = start(&ground);
+    until_taken_in(&ground, &ground.topics.waits(), 6).await;
+    assert_eq!(ground.sql("select job from orchestrator.holds"), known.to_string(), "it stays where it was");
+    let sent = ground.outbox(&ground.topics.steps("default"));
+    let [record] = &sent[..] else { panic!("{sent:?}") };
+    let slip = ground.reader.read(record.value.as_deref(), decode_slip).await.unwrap();
+    let released = slip.released.clone().unwrap();
+    assert_eq!((slip.job, released.by, released.payload), (unknown, ReleasedBy::Operator, Some(verdict.to_json())));
+    assert_eq!(slip.requires, [VERDICTS], "a worker that does not know of it would make the call again");
+    let events = ground.outbox(&ground.topics.events());
+    assert_eq!(events.len(), 1);
+    let event = ground.reader.read(events[0].value.as_deref(), decode_event).await.unwrap();
+    assert_eq!((event.kind, event.actor.as_deref()), (EventKind::JobResumed, Some("ann")));
+    assert_eq!(event.data, Some(json!({ "outcome": "succeeded" })));
+    // A plain word sends the other one on, as it is.
+    say(&ground, known, 4).await;
+    until(&ground, "select count(*) from orchestrator.holds", "0").await;
+    let sent = ground.outbox(&ground.topics.steps("default"));
+    let slip = ground.reader.read(sent[1].value.as_deref(), decode_slip).await.unwrap();
+    assert_eq!((slip.job, slip.released, slip.requires), (known, None, vec![]));
     running.stop().await;
 }

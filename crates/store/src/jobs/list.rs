@@ -1,7 +1,7 @@
 //! Lists of jobs, newest first.
 //!
-//! Invariant: no list reads a table as a whole. A correlation id and an ordering key are found by index; anything else
-//! is chosen among the acceptances of a time, which are walked by their primary key, a bounded number for each page.
+//! Invariant: no list reads a table as a whole. A correlation id, an ordering key and stuck jobs are found by index;
+//! anything else is chosen among the acceptances of a time, which are walked by their primary key, a bounded number for each page.
 
 use events::trace::TraceId;
 use flow::event::{JobEvent, JobStatus};
@@ -25,6 +25,8 @@ pub struct JobChoice {
     pub since_ms: Option<i64>,
     /// Accepted before this time.
     pub until_ms: Option<i64>,
+    /// Those that are stuck, and no others.
+    pub is_stuck: bool,
 }
 
 /// A job in a list.
@@ -34,6 +36,8 @@ pub struct ListedJob {
     /// As the projection has it: `accepted` until it has seen an event.
     pub status: JobStatus,
     pub updated_at_ms: i64,
+    /// Since when it is known to be stuck; none: it is not.
+    pub stuck_since_ms: Option<i64>,
     pub steps_total: u32,
     pub trace_id: Option<TraceId>,
     /// The last event of a step.
@@ -61,6 +65,7 @@ struct Row {
     accepted_at_ms: i64,
     status: Option<String>,
     updated_at_ms: Option<i64>,
+    stuck_since_ms: Option<i64>,
     lines: Option<Vec<u8>>,
 }
 
@@ -78,10 +83,12 @@ impl Row {
         };
         let steps_total = unsigned(self.steps_total);
         let entries = history::read(&self.lines.unwrap_or_default(), &facts, steps_total)?;
-        let last = entries.into_iter().rev().map(|entry| entry.event).find(|event| event.step.is_some());
+        let of_step = |event: &JobEvent| event.step.is_some() && event.stuck_at().is_none();
+        let last = entries.into_iter().rev().map(|entry| entry.event).find(of_step);
         Ok(ListedJob {
             status: self.status.as_deref().map_or(Ok(JobStatus::Accepted), status_of)?,
             updated_at_ms: self.updated_at_ms.unwrap_or(self.accepted_at_ms),
+            stuck_since_ms: self.stuck_since_ms,
             steps_total,
             trace_id: trace_of(self.trace_id.as_deref())?,
             last,
@@ -117,6 +124,7 @@ pub async fn list(
         choice.flow,
         statuses.as_deref() as Option<&[String]>,
         i64::from(looked_max),
+        choice.is_stuck,
     )
     .fetch_all(pool.raw())
     .await?;
@@ -132,6 +140,7 @@ pub async fn list(
         choice.correlation_id,
         choice.key,
         i64::from(looked_max),
+        choice.is_stuck,
     )
     .fetch_optional(pool.raw())
     .await?;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
-use store::holds::{NewHold, Released, ReleasedToken, count_by_reason, insert, take_resting};
+use store::holds::{NewHold, Released, ReleasedToken, count_by_reason, insert, parked_slip, take_resting};
 use store::lanes::release_due;
 use store::{Pool, Role};
 
@@ -123,10 +123,18 @@ async fn a_token_at_rest_is_taken_once_however_often_it_is_called() {
     assert_eq!(call(waiting, 1).await, [], "a late word must not cut the back-off of a later attempt short");
     assert_eq!(call(looking, 8).await, []);
     assert_eq!(call(running, 1).await, [], "its call is under way");
-    let taken = |reason, value| [ReleasedToken { reason, record: record(value), steps_total: None }];
-    assert_eq!(call(parked, 4).await, taken(HoldReason::Attention, "parked"));
-    assert_eq!(call(waiting, 2).await, taken(HoldReason::Backoff, "waiting"));
-    assert_eq!(call(looking, 4).await, taken(HoldReason::MissingStep, "looking"), "it looked again since");
+    let taken = |job, hop, reason, value| {
+        let token = TokenId { job, branch: String::new(), hop };
+        [ReleasedToken { token, reason, record: record(value), steps_total: None }]
+    };
+    let at = |hop| TokenId { job: parked, branch: String::new(), hop };
+    assert_eq!(parked_slip(&pool, &at(4)).await.unwrap().as_deref(), Some(&b"parked"[..]));
+    assert_eq!(parked_slip(&pool, &at(3)).await.unwrap(), None, "another rest");
+    let waiting_token = TokenId { job: waiting, branch: String::new(), hop: 2 };
+    assert_eq!(parked_slip(&pool, &waiting_token).await.unwrap(), None, "it waits for a time");
+    assert_eq!(call(parked, 4).await, taken(parked, 4, HoldReason::Attention, "parked"));
+    assert_eq!(call(waiting, 2).await, taken(waiting, 2, HoldReason::Backoff, "waiting"));
+    assert_eq!(call(looking, 4).await, taken(looking, 7, HoldReason::MissingStep, "looking"), "it looked again since");
     for (job, hop) in [(parked, 4), (waiting, 2), (looking, 4)] {
         assert_eq!(call(job, hop).await, []);
     }

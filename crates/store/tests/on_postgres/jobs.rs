@@ -142,3 +142,49 @@ async fn acceptance_and_projection_come_in_one_answer() {
     assert_eq!(stored.projection.unwrap().summary.job, id);
     assert_eq!(get(&ingest, "acme", job()).await.unwrap(), None);
 }
+
+/// The word that the job stands still at this cursor.
+fn stuck(cursor: i64, job: JobId, at: i64) -> ObservedEvent {
+    let last = event(job, EventKind::StepSucceeded, JobStatus::Running, 5);
+    ObservedEvent {
+        event: last.stuck(JobStatus::Running, at, 1_700_000_009_000),
+        ..seen(cursor, job, EventKind::JobStuck, JobStatus::Running, 5)
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_stuck_from_the_word_that_says_so_to_its_next_event_and_never_if_it_has_gone_on() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Orchestrator);
+    let row = async |job: JobId| {
+        let sql = format!(
+            "select concat_ws(' ', status, cursor, extract(epoch from updated_at) * 1000 - 1700000000000, stuck_since is not null)
+             from orchestrator.jobs where job = '{}'",
+            job.uuid()
+        );
+        let row: String =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut database.superuser().await).await.unwrap();
+        row.replace(".000000", "")
+    };
+    let (one, other, ended) = (job(), job(), job());
+    for job in [one, other, ended] {
+        apply(&pool, &[seen(3, job, EventKind::StepRetrying, JobStatus::Waiting, 1)]).await;
+    }
+    apply(&pool, &[stuck(5, one, 3)]).await;
+    assert_eq!(row(one).await, "waiting 5 1 t", "the word changes nothing else");
+    assert_eq!(store::watched::count_stuck(&pool).await.unwrap(), 1);
+    apply(&pool, &[seen(7, one, EventKind::StepSucceeded, JobStatus::Running, 2)]).await;
+    assert_eq!(row(one).await, "running 7 2 f");
+    apply(&pool, &[stuck(8, one, 3)]).await;
+    assert_eq!(row(one).await, "running 8 2 f", "it has gone on since then");
+
+    let on = seen(4, other, EventKind::StepSucceeded, JobStatus::Running, 2);
+    apply(&pool, &[on.clone(), stuck(5, other, 3)]).await;
+    assert_eq!(row(other).await, "running 5 2 f", "it has gone on in the same batch");
+    apply(&pool, &[stuck(6, other, 5), ObservedEvent { cursor: 7, ..on }]).await;
+    assert_eq!(row(other).await, "running 7 2 f");
+
+    apply(&pool, &[seen(4, ended, EventKind::JobFailed, JobStatus::Failed, 2)]).await;
+    apply(&pool, &[stuck(5, ended, 4)]).await;
+    assert_eq!(row(ended).await, "failed 5 2 f");
+}

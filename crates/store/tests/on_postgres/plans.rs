@@ -54,8 +54,11 @@ fn arguments(query: &str, parameters: usize) -> String {
     let ids = format!("'{}', '{}'", uuid::Uuid::nil(), uuid::Uuid::max());
     match parameters {
         0 => String::new(),
-        9 if is_list(query) => format!("('default', {ids}, 50, 'c', 'k', 'order', null, 10000)"),
-        5 if is_list(query) => format!("({ids}, 'c', 'k', 10000)"),
+        10 if is_list(query) => format!("('default', {ids}, 50, 'c', 'k', 'order', null, 10000, false)"),
+        6 if is_list(query) => format!("({ids}, 'c', 'k', 10000, false)"),
+        2 if query.contains("walked_to") => {
+            "(max(uuid), 5000)".replace("max(uuid)", &format!("'{}'", uuid::Uuid::max()))
+        }
         _ => format!("({})", vec!["null"; parameters].join(", ")),
     }
 }

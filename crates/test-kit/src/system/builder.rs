@@ -14,6 +14,14 @@ use crate::registry::Registry;
 use crate::role::Role;
 use crate::shared;
 
+/// Settings by which every system is held to more.
+const HELD_TO: [(&str, &str); 2] = [
+    // The invariant is read back from all slips, those that are done with too.
+    ("MEANWHILE__WORKERS__TRIM_INTERVAL_MS", "0"),
+    // As short as faults last: none of them may make a job look stuck.
+    ("MEANWHILE__ORCHESTRATOR__STUCK_AFTER_MS", "5000"),
+];
+
 /// The parts to start.
 #[derive(Debug, Default)]
 pub struct TestSystemBuilder {
@@ -138,9 +146,8 @@ impl TestSystemBuilder {
             ("KAFKA_BROKERS".to_owned(), brokers.clone()),
             ("SCHEMA_REGISTRY_URL".to_owned(), registry_url.clone()),
             ("MEANWHILE__TOPICS__PREFIX".to_owned(), prefix.clone()),
-            // The invariant is read back from all slips, those that are done with too.
-            ("MEANWHILE__WORKERS__TRIM_INTERVAL_MS".to_owned(), "0".to_owned()),
         ];
+        variables.extend(HELD_TO.map(|(name, value)| (name.to_owned(), value.to_owned())));
         variables.extend(self.variables);
         let mut system = TestSystem {
             roles: vec![],

@@ -1,10 +1,11 @@
-//! The documentation page that a problem's type URI resolves to.
+//! The documentation that a problem's type URI resolves to: a page for people, JSON for programs that ask for it.
 
-use axum::Router;
 use axum::extract::Path;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
 
 use super::{CATALOGUE, Entry, Kind, Problem};
 
@@ -43,15 +44,43 @@ pub fn index() -> String {
 
 /// `GET /problems` and `GET /problems/{name}`.
 pub fn router() -> Router {
-    Router::new().route("/problems", get(async || Html(index()))).route("/problems/{name}", get(show))
+    Router::new().route("/problems", get(list)).route("/problems/{name}", get(show))
 }
 
-async fn show(Path(name): Path<String>) -> Response {
+async fn list(headers: HeaderMap) -> Response {
+    let problems = || json!({ "problems": CATALOGUE.iter().map(document_of).collect::<Vec<_>>() });
+    either(&headers, problems, index)
+}
+
+async fn show(Path(name): Path<String>, headers: HeaderMap) -> Response {
     match Kind::parse(&name) {
-        Some(kind) => Html(page(kind.entry())).into_response(),
+        Some(kind) => either(&headers, || document_of(kind.entry()), || page(kind.entry())),
         None => (StatusCode::NOT_FOUND, Problem::new(Kind::NotFound, format!("There is no problem `{name}`.")))
             .into_response(),
     }
+}
+
+/// The page, unless the caller takes JSON and no HTML.
+fn either(headers: &HeaderMap, json: impl FnOnce() -> Value, page: impl FnOnce() -> String) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let accepted = accepted.flat_map(|list| list.split(',')).filter_map(|range| range.split(';').next());
+    let (mut takes_json, mut takes_html) = (false, false);
+    for range in accepted {
+        let range = range.trim().to_ascii_lowercase();
+        takes_json |= range == "application/json" || range == super::MEDIA_TYPE;
+        takes_html |= range == "text/html";
+    }
+    let mut response = match takes_json && !takes_html {
+        true => Json(json()).into_response(),
+        false => Html(page()).into_response(),
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+fn document_of(entry: &Entry) -> Value {
+    let Entry { name, status, title, remediation, .. } = entry;
+    json!({ "name": name, "status": status, "title": title, "remediation": remediation })
 }
 
 fn document(title: &str, body: &str) -> String {
@@ -75,6 +104,8 @@ fn marked_up(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt;
+
     use super::*;
 
     #[test]
@@ -86,6 +117,32 @@ mod tests {
             assert_eq!(entry.remediation.matches('`').count() % 2, 0, "{}", entry.name);
             assert!(!page.contains('`'), "{}", entry.name);
             assert!(list.contains(&format!("\"problems/{}\"", entry.name)), "{}", entry.name);
+        }
+    }
+
+    #[tokio::test]
+    async fn programs_get_json_and_browsers_the_page() {
+        let ask = async |path: &str, accept: &str| {
+            let request = axum::extract::Request::get(path).header("accept", accept).body(axum::body::Body::empty());
+            let response = router().oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(response.headers()["vary"], "accept");
+            let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+            (
+                kind,
+                String::from_utf8(axum::body::to_bytes(response.into_body(), 100_000).await.unwrap().into()).unwrap(),
+            )
+        };
+        for browser in ["*/*", "", "text/html,application/json;q=0.9"] {
+            let (kind, page) = ask("/problems/gone", browser).await;
+            assert!(kind.starts_with("text/html") && page.starts_with("<!doctype html>"), "{browser}");
+        }
+        for program in ["application/json", "application/problem+json; q=1, */*;q=0.1"] {
+            let (kind, text) = ask("/problems/gone", program).await;
+            let document: Value = serde_json::from_str(&text).unwrap();
+            assert!(kind == "application/json" && document["status"] == 410, "{program}: {text}");
+            let (_, text) = ask("/problems", program).await;
+            let all: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(all["problems"].as_array().unwrap().len(), CATALOGUE.len());
         }
     }
 }

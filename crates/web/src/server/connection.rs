@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::Version;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -23,9 +24,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt;
 
-use super::Server;
 use super::activity::{Activity, Answering, End};
 use super::wire::Wire;
+use super::{Crowd, Server};
 use crate::arrival::Patience;
 
 /// The parts that all connections of a door share. Cheap to clone.
@@ -72,7 +73,12 @@ impl Connection {
         // One for all requests: every clone of a token takes a lock that all connections share.
         let patience = Arc::new(Patience { body_timeout, leaving: self.shutdown.clone() });
         let service = service_fn(|request: axum::http::Request<Incoming>| {
-            respond(self.router.clone(), Arc::clone(&patience), activity.request(), request.map(Body::new))
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Arc::clone(&patience));
+            if request.version() <= Version::HTTP_11 {
+                request.extensions_mut().insert(Crowd(Arc::clone(&self.crowded)));
+            }
+            respond(self.router.clone(), activity.request(), request)
         });
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(wire, service));
         let (mut stopping, mut leaving) = (pin!(self.shutdown.cancelled()), false);
@@ -129,13 +135,7 @@ fn poll_crowded<'a>(
     place.as_pin_mut().map_or(Poll::Pending, |place| place.poll(cx))
 }
 
-async fn respond(
-    router: Router,
-    patience: Arc<Patience>,
-    answering: Answering,
-    mut request: Request,
-) -> Result<Response, Infallible> {
-    request.extensions_mut().insert(patience);
+async fn respond(router: Router, answering: Answering, request: Request) -> Result<Response, Infallible> {
     let response = router.oneshot(request).await?;
     Ok(response.map(|body| Body::new(Answer { body, _answering: answering })))
 }

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::routing::{get, post};
 use serde_json::Value;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::caller::Caller;
+use crate::context::RequestContext;
 use crate::frame::Frame;
 
 /// What a connection may hold on its way.
@@ -58,8 +60,15 @@ impl Door {
             wait.notified().await;
             "done"
         };
+        let count = Arc::clone(&begun);
+        let waits = async move |Extension(context): Extension<RequestContext>| {
+            count.fetch_add(1, Ordering::SeqCst);
+            context.crowd.unwrap().wanted().await;
+            ([("connection", "close")], "room")
+        };
         let routes = Router::new()
             .route("/slow", get(slow))
+            .route("/waits", get(waits))
             .route("/large", get(async || vec![b'x'; 10 * WIRE_BYTES]))
             .route("/missing", get(async || axum::http::StatusCode::NOT_FOUND))
             .route("/jobs", post(async |body: Bytes| body.len().to_string()));
@@ -240,6 +249,26 @@ async fn at_the_limit_the_connection_that_was_idle_longest_makes_room() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     door.go.notify_one();
     until(&mut busy, "done").await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    door.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_limit_a_request_that_only_waits_makes_room_too() {
+    let door = Door::open(Limits { connections_max: 2, ..Limits::default() });
+    let began = Instant::now();
+    let (mut first, mut second) = (door.call(), door.call());
+    first.write_all(b"GET /waits HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    door.begins(1).await;
+    second.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let answer = rest(&mut first).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("room"), "{answer}");
+    let mut third = door.call();
+    third.write_all((post_of(2) + "hi").as_bytes()).await.unwrap();
+    let answer = until(&mut third, "\r\n\r\n2").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    door.go.notify_one();
+    until(&mut second, "done").await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     door.leave().await;
 }

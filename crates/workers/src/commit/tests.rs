@@ -154,6 +154,7 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
         cancels,
         breakers: Breakers::new(Config::default().breakers).0,
         downstreams: Downstreams::new(Config::default().retries),
+        progress: crate::progress::ProgressTopic::new(bus, Duration::MAX).unwrap(),
         leave_after: Duration::MAX,
         readiness,
         registry_missed: Arc::default(),

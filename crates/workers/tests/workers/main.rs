@@ -11,6 +11,7 @@ mod http;
 mod metrics;
 mod missing;
 mod moves;
+mod progress;
 mod redelivered;
 mod rounds;
 mod stage;

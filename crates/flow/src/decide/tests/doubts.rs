@@ -285,3 +285,68 @@ fn failed_asking_for(_: &Definition, after_ms: u64) -> Outcome {
         other => other,
     }
 }
+
+/// The slip of a charge that an operator is asked about, with this word.
+fn ruled_on(flow: &Definition, said: Said) -> Slip {
+    let parked = held(&next(flow, &slip_at(flow, "charge"), HttpAnswer::TimedOut));
+    assert_eq!(parked.0, HoldReason::Attention);
+    assert!(awaits_verdict(&parked.2));
+    ruled(parked.2, &Verdict { said, by: "ann".to_owned() })
+}
+
+/// What follows from a verdict: nothing is called.
+#[track_caller]
+fn by_verdict(flow: &Definition, slip: &Slip) -> Decision {
+    assert_eq!(lost(flow, slip).released, slip.released, "it holds through the loss of a worker");
+    match prepare(flow, slip, &env(), NOW_MS) {
+        Prepared::Outcome(outcome) => advance(flow, slip, outcome, NOW_MS),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_operator_says_that_it_was_done_and_with_what_and_the_job_goes_on_by_that() {
+    let flow = without_verify();
+    let slip = ruled_on(&flow, Said::Succeeded(json!({ "id": "c-9" })));
+    let done = by_verdict(&flow, &slip);
+    assert_eq!((kinds(&done), done.events[0].actor.as_deref()), (vec![EventKind::StepSucceeded], Some("ann")));
+    let Next::Step { slip, .. } = done.next else { panic!("{done:?}") };
+    assert_eq!((slip.step.as_str(), slip.released, slip.requires), ("ship", None, vec![]));
+    assert_eq!((slip.done[0].output.clone(), slip.done[0].uncertain), (Some(json!({ "id": "c-9" })), false));
+}
+
+#[test]
+fn an_operator_says_that_it_was_not_done_and_there_is_nothing_to_undo() {
+    let flow = without_verify();
+    let failed = by_verdict(&flow, &ruled_on(&flow, Said::Failed));
+    assert_eq!(kinds(&failed), [EventKind::StepFailed, EventKind::JobFailed]);
+    assert_eq!(failed.events[0].actor.as_deref(), Some("ann"));
+    let parks = flow_that_parks();
+    let again = held(&by_verdict(&parks, &ruled_on(&parks, Said::Failed)));
+    assert_eq!((again.0, again.2.visit), (HoldReason::Attention, 2), "a visit of its own");
+    assert!(!awaits_verdict(&again.2) && again.2.requires.is_empty());
+    assert!(marks_first(&parks, &again.2), "sent on, it is called");
+}
+
+fn flow_that_parks() -> Definition {
+    let start = PAY.find("    verify:").unwrap();
+    let end = PAY.find("    timeout:").unwrap();
+    flow(&format!("{}{}on_failure: park\n", &PAY[..start], &PAY[end..]))
+}
+
+#[test]
+fn a_cancel_comes_before_a_verdict_and_words_that_are_none_count_for_nothing() {
+    let flow = without_verify();
+    let slip = ruled_on(&flow, Said::Failed);
+    let back = advance(&flow, &slip, Outcome::Cancelled, NOW_MS);
+    let Next::Step { slip: undo, .. } = back.next else { panic!("{back:?}") };
+    assert_eq!((undo.step.as_str(), undo.phase, undo.requires), ("charge", Phase::Undo, vec![]));
+    for payload in [json!(null), json!({ "outcome": "done", "by": "a" }), json!({ "outcome": "succeeded", "by": "a" })]
+    {
+        assert_eq!(Verdict::from_json(&payload), None, "{payload}");
+    }
+    for said in [Said::Failed, Said::Succeeded(json!(null)), Said::Succeeded(json!([1]))] {
+        let verdict = Verdict { said, by: "a".to_owned() };
+        assert_eq!(Verdict::from_json(&verdict.to_json()), Some(verdict));
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Decision, Effect, EventKind, HoldReason, JobEvent, JobStatus, Next, StepError, Token, code};
-use crate::decide::Rest;
+use crate::decide::{Rest, Verdict};
 use crate::definition::OnTimeout;
 use crate::slip::{Hold, Released, ReleasedBy};
 
@@ -107,8 +107,12 @@ impl Token<'_> {
         StepError { code: code::TIMED_OUT.to_owned(), message, status: None }
     }
 
-    /// The person whose signal released the token, if the step asks for a decision.
+    /// The operator who has said how the step ended, or the person whose signal released the token, if the step asks
+    /// for a decision.
     pub(super) fn decided_by(&self) -> Option<String> {
+        if let Some(verdict) = Verdict::of(&self.slip) {
+            return Some(verdict.by);
+        }
         self.definition.step(&self.slip.step)?.wait()?.approve.as_ref()?;
         let released = self.slip.released.as_ref().filter(|released| released.by == ReleasedBy::Signal)?;
         released.payload.as_ref()?.get("by")?.as_str().map(str::to_owned)

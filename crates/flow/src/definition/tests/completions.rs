@@ -79,3 +79,28 @@ fn the_published_schema_names_their_keys() {
         assert_eq!(known.keys().collect::<Vec<_>>(), keys, "{name}");
     }
 }
+
+#[test]
+fn only_the_request_of_a_step_tells_where_to_report_progress() {
+    let plain = "{ method: DELETE, url: 'http://x/a' }";
+    let asked = "{ method: DELETE, url: 'http://x/{{ progress.url }}' }";
+    let unknown = "`progress` is not known here: only the request of a step has it";
+    for (step, expected) in [
+        (format!("    http: {asked}\n"), vec![]),
+        (format!("    http: {plain}\n    compensate: {{ http: {asked} }}\n"), vec![format!("5: {unknown}")]),
+        ("    native: f\n    with: { to: '{{ progress.url }}' }\n".to_owned(), vec![format!("5: {unknown}")]),
+        (
+            format!(
+                "    http: {asked}\n    idempotent: false\n    \
+                 verify: {{ http: {{ url: 'http://x/{{{{ progress.url }}}}' }}, done_when: '{{{{ response.status == 200 }}}}' }}\n"
+            ),
+            vec![format!("6: {unknown}")],
+        ),
+        (
+            "    http: { method: PUT, url: 'http://x', body: '{{ progress.uri }}' }\n".to_owned(),
+            vec!["4: `progress` has no `uri`".to_owned()],
+        ),
+    ] {
+        assert_eq!(told(&step), expected, "{step}");
+    }
+}

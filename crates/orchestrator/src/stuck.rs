@@ -1,0 +1,221 @@
+//! Jobs that stand still: one without an event for long, which does not rest in a hold, is announced as stuck.
+//!
+//! All that takes long is a hold: an attempt of more than some seconds, a pause, a wait, a turn. Any other token is on
+//! its way, and moves within moments once its turn in the queue has come. So the search asks first whether anything is
+//! late by itself. A job is stuck only if it has stood still for long after all of this was so: the relay had sent what
+//! it had in the outbox (proved by an echo, a record that goes the same way), the workers had taken all slips of that
+//! time from the queues, and their events and holds were in Postgres. An outage of any of them, or a queue that is
+//! behind, makes no job stuck; nor does a clock that is wrong, since times are Postgres' own.
+//!
+//! Any number of orchestrators may run this at once; each job is announced once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use bus::admin::Admin;
+use bus::{Backlog, TopicPartition, Waiting};
+use events::{Writer, cancel_tombstone};
+use flow::id::JobId;
+use service_kit::due::{Pace, when_due};
+use service_kit::error_chain;
+use service_kit::health::Readiness;
+use service_kit::identity::{Clock, Ids};
+use store::offsets::positions;
+use store::watched::{self, LookMax, StuckJob};
+use store::{Pool, outbox};
+use tokio::sync::{Mutex, Notify};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::trace::cause;
+
+/// Looks within the time after which a job is stuck.
+const LOOKS: u32 = 4;
+/// The pauses between looks.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
+/// The pause between attempts while Postgres is down.
+const RETRY: Duration = Duration::from_secs(5);
+/// The pause between two parts of a look.
+const PART: Duration = Duration::from_millis(10);
+/// Jobs of one part of a look.
+const JOBS_MAX: u32 = 5_000;
+/// Jobs that are announced in one transaction.
+const ANNOUNCED_MAX: u32 = 100;
+/// The time in which the projection has to come to where the topics ended, and the pause between looks at it.
+const CATCH_UP: (Duration, Duration) = (Duration::from_secs(20), Duration::from_millis(250));
+
+/// The search's tools.
+pub(crate) struct Search {
+    pub(crate) pool: Pool,
+    pub(crate) admin: Admin,
+    pub(crate) backlog: Backlog,
+    pub(crate) writer: Writer,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    pub(crate) stuck_after: Duration,
+    pub(crate) readiness: Readiness,
+    pub(crate) queues: Mutex<Queues>,
+}
+
+/// How far the queues are done.
+#[derive(Default)]
+pub(crate) struct Queues {
+    /// Their ends, and the time at which they were those.
+    noted: Option<(i64, BTreeMap<TopicPartition, i64>)>,
+    /// The slips that there were at this time are done.
+    done_ms: Option<i64>,
+}
+
+impl Queues {
+    /// Takes in a look of that time.
+    fn saw(&mut self, waiting: &[Waiting], now_ms: i64) {
+        if let Some((noted_ms, ends)) = &self.noted {
+            if waiting.iter().any(|queue| has_below(queue, ends)) {
+                return;
+            }
+            self.done_ms = Some(*noted_ms);
+        }
+        self.noted = Some((now_ms, waiting.iter().map(|queue| (queue.place.clone(), queue.end)).collect()));
+    }
+}
+
+/// True if a record that waits lies below this end.
+fn has_below(waiting: &Waiting, ends: &BTreeMap<TopicPartition, i64>) -> bool {
+    let end = ends.get(&waiting.place).copied().unwrap_or(0);
+    waiting.first.is_some_and(|first| first < end)
+}
+
+impl Search {
+    pub(crate) fn new(
+        (bus, pool, writer, (clock, ids)): (&bus::Settings, Pool, Writer, (Clock, Ids)),
+        stuck_after: Duration,
+        readiness: &Readiness,
+    ) -> Result<Self, bus::Error> {
+        let backlog = Backlog::new(bus, &format!("{}-workers", writer.topics.prefix()))?;
+        let (admin, readiness) = (Admin::new(bus)?, readiness.clone());
+        let queues = Mutex::default();
+        Ok(Self { pool, admin, backlog, writer, clock, ids, stuck_after, readiness, queues })
+    }
+
+    fn pause(&self) -> Duration {
+        (self.stuck_after / LOOKS).clamp(PAUSE.0, PAUSE.1)
+    }
+}
+
+/// Runs until shutdown. No job waits for this work.
+pub(crate) async fn run(search: &Search, shutdown: &CancellationToken) {
+    if search.stuck_after.is_zero() {
+        return;
+    }
+    let never = Notify::new();
+    let pace =
+        Pace { dependency: "postgres", readiness: &search.readiness, interval_max: search.pause(), retry: RETRY };
+    // A look may wait for the projection; nothing is lost if it ends in between.
+    shutdown.run_until_cancelled(when_due(pace, &never, shutdown, || search.look())).await;
+}
+
+impl Search {
+    /// One part of a look. Returns the time until the next one, if that is soon.
+    async fn look(&self) -> Result<Option<Duration>, store::Error> {
+        let stuck_after_ms = ms(self.stuck_after);
+        let max = LookMax { jobs: JOBS_MAX, stuck_after_ms, again_after_ms: ms(self.pause()) };
+        let found = watched::look(&self.pool, max).await?;
+        if found.is_ripe {
+            match self.up_to_date_as_of().await {
+                Ok(Some(as_of_ms)) => self.announce(as_of_ms).await?,
+                Ok(None) => {}
+                // Kafka's absence does no harm: the next look tries again.
+                Err(error) => tracing::debug!(error = error_chain(&*error), "jobs that stand still are not judged"),
+            }
+        }
+        Ok(found.has_more.then_some(PART))
+    }
+
+    /// The time up to which everything that was on its way has come to its end, in milliseconds since the Unix epoch by
+    /// Postgres' clock; none while that cannot be said. Read in the order in which tokens go, so that none passes by.
+    async fn up_to_date_as_of(&self) -> anyhow::Result<Option<i64>> {
+        let topics = &self.writer.topics;
+        let relayed_ms = self.relayed_ms().await?;
+        let done_ms = self.done_ms().await?;
+        let Some((relayed_ms, done_ms)) = relayed_ms.zip(done_ms) else { return Ok(None) };
+        let told = [topics.events(), topics.waits()];
+        let ends = self.admin.end_offsets(&told).await.context("the ends of events and holds")?;
+        let deadline = Instant::now() + CATCH_UP.0;
+        while !self.is_projected(&ends).await? {
+            if Instant::now() > deadline {
+                return Ok(None);
+            }
+            tokio::time::sleep(CATCH_UP.1).await;
+        }
+        Ok(Some(relayed_ms.min(done_ms)))
+    }
+
+    /// The time whose slips the workers have taken from the queues, as of the last looks; none while it is not known.
+    async fn done_ms(&self) -> anyhow::Result<Option<i64>> {
+        let now_ms = watched::now_ms(&self.pool).await?;
+        let waiting = self.backlog.look(&self.writer.topics.steps("")).await.context("the queues")?;
+        let mut queues = self.queues.lock().await;
+        queues.saw(&waiting, now_ms);
+        Ok(queues.done_ms)
+    }
+
+    /// The time up to which the relay has sent all that was committed; none while it is not known. Sends another echo,
+    /// unless one is on its way that is younger than the time after which a job is stuck.
+    async fn relayed_ms(&self) -> anyhow::Result<Option<i64>> {
+        let last = watched::echo(&self.pool).await?;
+        let sent_at_ms = last.sent_at_ms.unwrap_or(i64::MIN);
+        let age_ms = watched::now_ms(&self.pool).await?.saturating_sub(sent_at_ms);
+        if last.is_heard || age_ms >= i64::try_from(ms(self.stuck_after)).unwrap_or(i64::MAX) {
+            let echo = JobId::new(self.ids.uuid());
+            // A tombstone of a cancel that nobody has asked for: it means nothing to all who read it.
+            let record = cancel_tombstone(&self.writer.topics, echo, &cause(&[], echo));
+            let mut tx = self.pool.begin().await?;
+            watched::send_echo(&mut tx, echo).await?;
+            outbox::append(&mut tx, &[record]).await?;
+            tx.commit().await?;
+        }
+        Ok(last.is_heard.then_some(sent_at_ms))
+    }
+
+    /// True if all that lies below these ends is in Postgres. What lies there may be no records, but the marks of
+    /// transactions.
+    async fn is_projected(&self, ends: &BTreeMap<TopicPartition, i64>) -> anyhow::Result<bool> {
+        let places: Vec<TopicPartition> = ends.keys().cloned().collect();
+        let next = positions(&self.pool, &places).await?;
+        let behind = places.into_iter().zip(next).map(|(place, next)| (place, next.unwrap_or(0)));
+        let behind: BTreeMap<_, _> =
+            behind.filter(|(place, next)| ends.get(place).is_some_and(|end| next < end)).collect();
+        if behind.is_empty() {
+            return Ok(true);
+        }
+        let unread = self.backlog.look_from(behind).await.context("what is not projected")?;
+        Ok(!unread.iter().any(|unread| has_below(unread, ends)))
+    }
+
+    async fn announce(&self, as_of_ms: i64) -> Result<(), store::Error> {
+        let since_ms = as_of_ms.saturating_sub(i64::try_from(ms(self.stuck_after)).unwrap_or(i64::MAX));
+        let mut tx = self.pool.begin().await?;
+        let stuck = watched::take_stuck(&mut tx, since_ms, ANNOUNCED_MAX).await?;
+        let now_ms = self.clock.now_ms();
+        let mut records = Vec::with_capacity(stuck.len());
+        for job in &stuck {
+            let event = job.last.clone().stuck(job.status, job.cursor, now_ms);
+            // It is smaller than the event before.
+            records.extend(self.writer.event(&event, &cause(&[], job.facts.job)).ok());
+        }
+        outbox::append(&mut tx, &records).await?;
+        tx.commit().await?;
+        for StuckJob { facts, status, last, .. } in &stuck {
+            let (status, step) = (status.as_str(), last.step.as_deref().unwrap_or_default());
+            let silent_ms = now_ms.saturating_sub(last.at_ms);
+            let (flow, tenant) = (facts.flow.as_str(), facts.tenant.as_str());
+            tracing::warn!(job.id = %facts.job, flow, step, tenant, status, silent_ms, "job stuck");
+        }
+        Ok(())
+    }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
