@@ -33,6 +33,7 @@ mod time_left;
 mod token;
 mod words;
 
+pub use answer::HttpAnswer;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use classify::classify;
@@ -118,46 +119,6 @@ pub struct NativeCall {
     pub idempotency_key: String,
     /// True when the function is to undo.
     pub undo: bool,
-}
-
-/// The answer to an HTTP request, or why there is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HttpAnswer {
-    /// An answer came.
-    Response {
-        /// Its status.
-        status: u16,
-        /// Its `Retry-After` header, as it stands.
-        retry_after: Option<String>,
-        /// Its `Content-Type` header, as it stands.
-        content_type: Option<String>,
-        /// Those of its headers that a flow can read ([`HEADERS_READ`](crate::definition::HEADERS_READ)), by their names on the wire.
-        headers: Vec<(&'static str, String)>,
-        /// Its body, without any content coding.
-        body: Vec<u8>,
-    },
-    /// A 2xx came whose body has a content coding that cannot be undone: the step was done, its output is lost.
-    Undecodable {
-        status: u16,
-        /// The reason.
-        cause: String,
-    },
-    /// A 2xx came whose body is over the limit: the step was done, its output is lost.
-    TooLarge {
-        status: u16,
-        /// The limit, in bytes.
-        limit_bytes: u64,
-    },
-    /// No answer within the time.
-    TimedOut,
-    /// No connection was made: the other side has seen nothing.
-    ConnectFailed(String),
-    /// The connection broke after the request may have been sent.
-    ConnectionLost(String),
-    /// The request cannot be sent as it is (a URL or header that is not one).
-    Unsendable(String),
-    /// The worker broke the attempt off.
-    Aborted,
 }
 
 /// The failure of an attempt.

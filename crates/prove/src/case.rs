@@ -283,10 +283,14 @@ fn outcome(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, name: &CallNam
             let after_ms = duration(reader, &fields, "after");
             let retry_after_ms = duration(reader, &fields, "retry_after");
             let output = fields.get("output").or_else(|| fields.get("body")).map_or(Value::Null, Node::to_json);
-            let headers = fields.get("headers").map(|node| headers(reader, node)).unwrap_or_default();
+            let of_answer = fields.get("headers").map(|node| headers(reader, node)).unwrap_or_default();
             let answer = match (fields.get("status"), fields.get("outcome")) {
                 (Some(node), _) => {
-                    Answer::Http(with_headers(response(status(reader, node)?, retry_after_ms, &output), headers))
+                    let mut answer = response(status(reader, node)?, retry_after_ms, &output);
+                    if let HttpAnswer::Response { headers, .. } = &mut answer {
+                        *headers = of_answer;
+                    }
+                    Answer::Http(answer)
                 }
                 (None, Some(node)) => by_word(reader.word(node, "`outcome`", &WORDS)?, is_native, output),
                 (None, None) => by_word("succeeds", is_native, output),
@@ -310,15 +314,6 @@ fn headers(reader: &mut Reader<'_>, node: &Node) -> Vec<(&'static str, String)> 
     let Some(fields) = reader.fields(node, "`headers`", &known) else { return Vec::new() };
     let value = |name| Some((name, reader.text(fields.get(name)?, "a header")?.to_owned()));
     known.into_iter().filter_map(value).collect()
-}
-
-fn with_headers(answer: HttpAnswer, of: Vec<(&'static str, String)>) -> HttpAnswer {
-    match answer {
-        HttpAnswer::Response { status, retry_after, content_type, body, .. } => {
-            HttpAnswer::Response { status, retry_after, content_type, headers: of, body }
-        }
-        other => other,
-    }
 }
 
 fn response(status: u16, retry_after_ms: Option<u64>, body: &Value) -> HttpAnswer {

@@ -1,13 +1,54 @@
-//! The meaning of an HTTP answer.
+//! An HTTP answer, and its meaning.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
 use super::words::reason;
-use super::{Effect, HttpAnswer, Outcome, StepError, code, completion, output};
+use super::{Effect, Outcome, StepError, code, completion, output};
 use crate::definition::{Call, Definition, Http};
 use crate::slip::{Phase, Slip};
+
+/// The answer to an HTTP request, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HttpAnswer {
+    /// An answer came.
+    Response {
+        /// Its status.
+        status: u16,
+        /// Its `Retry-After` header, as it stands.
+        retry_after: Option<String>,
+        /// Its `Content-Type` header, as it stands.
+        content_type: Option<String>,
+        /// Those of its headers that a flow can read ([`HEADERS_READ`](crate::definition::HEADERS_READ)), by their
+        /// names on the wire.
+        headers: Vec<(&'static str, String)>,
+        /// Its body, without any content coding.
+        body: Vec<u8>,
+    },
+    /// A 2xx came whose body has a content coding that cannot be undone: the step was done, its output is lost.
+    Undecodable {
+        status: u16,
+        /// The reason.
+        cause: String,
+    },
+    /// A 2xx came whose body is over the limit: the step was done, its output is lost.
+    TooLarge {
+        status: u16,
+        /// The limit, in bytes.
+        limit_bytes: u64,
+    },
+    /// No answer within the time.
+    TimedOut,
+    /// No connection was made: the other side has seen nothing.
+    ConnectFailed(String),
+    /// The connection broke after the request may have been sent.
+    ConnectionLost(String),
+    /// The request cannot be sent as it is (a URL or header that is not one).
+    Unsendable(String),
+    /// The worker broke the attempt off.
+    Aborted,
+}
 
 /// The outcome that an answer to a call means, before the step's poll has its say.
 pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Outcome {

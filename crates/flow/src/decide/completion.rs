@@ -119,9 +119,9 @@ fn look(
     Ok(HttpCall { method: "GET".to_owned(), url, headers, body: None, timeout_ms, idempotency_key: None })
 }
 
-/// Adds to the acceptance of a step that polls the host that it is going to ask. One whose request cannot be formed from
-/// the answer fails at once. To be called with what [`classify`](super::classify) gives, where the surroundings are
-/// known.
+/// Adds to the acceptance of a step that polls the host that it is going to ask. One whose request cannot be formed
+/// from the answer fails at once. To be called with what [`classify`](super::classify) gives, where the surroundings
+/// are known.
 pub fn poll_host(definition: &Definition, slip: &Slip, outcome: Outcome, env: &Env) -> Outcome {
     let Outcome::Accepted { response, retry_after_ms, .. } = &outcome else { return outcome };
     let Some(step) = definition.step(&slip.step) else { return outcome };

@@ -68,8 +68,8 @@ fn a_case_gives_the_headers_that_a_poll_follows() {
     let differences = |location: &str, expect: &str| -> String {
         let accepted = format!("{{ status: 202, headers: {{ location: '{location}' }} }}");
         let cases = format!(
-            "cases:\n  - case: c\n    given: {{ steps: {{ print: 202, deliver: [{accepted}, {{ body: {{ state: done, by: \
-             ann }} }}] }}, callbacks: [{{ step: print }}] }}\n    expect: {expect}\n"
+            "cases:\n  - case: c\n    given: {{ steps: {{ print: 202, deliver: [{accepted}, {{ body: {{ state: done, \
+             by: ann }} }}] }}, callbacks: [{{ step: print }}] }}\n    expect: {expect}\n"
         );
         let file = read_cases("f.test.yaml", &cases, &flow)
             .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()));
