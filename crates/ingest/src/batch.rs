@@ -4,6 +4,7 @@
 //! Each item is accepted, or refused with its problem, by itself, in the transactions of the group commit. With
 //! `?atomic=true` all are stored in one transaction, or none.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use events::command::start_after_ms;
 use flow::definition::Definition;
 use flow::id::JobId;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -79,6 +81,8 @@ struct Batch {
     context: RequestContext,
     /// The address at which the caller reaches the API, without a slash at its end.
     public_url: String,
+    /// By idempotency key.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// `POST /v1/flows/{flow}/jobs:batch`
@@ -97,7 +101,7 @@ pub(crate) async fn submit(
     };
     let form = form(&request)?;
     let public_url = api.public_url.for_request(request.headers());
-    let batch = Arc::new(Batch { api, definition, context, public_url });
+    let batch = Arc::new(Batch { api, definition, context, public_url, turns: Mutex::default() });
     if form == Form::Lines && !whole.atomic {
         return Ok(stream_answers(batch, request.into_body()));
     }
@@ -213,6 +217,11 @@ impl Batch {
             self.api.check_capacity().map_err(|full| submit::no_room(&full))?;
             let acceptance = self.plan(item?)?;
             let job = acceptance.acceptance.job;
+            let turn = acceptance.idempotency.as_ref().map(|own| self.turn(&own.key));
+            let _turn = match turn {
+                Some(turn) => Some(turn.lock_owned().await),
+                None => None,
+            };
             let outcome = self.api.acceptor.accept(acceptance).await.map_err(submit::refused)?;
             self.stored(job, outcome)
         };
@@ -245,6 +254,11 @@ impl Batch {
         }
         let answers = stored.into_iter().flatten().enumerate();
         Ok(answers.map(|(index, (job, is_replayed))| self.accepted(index, job, is_replayed)).collect())
+    }
+
+    /// Items with the same key take turns, so that a later one finds the job of the first.
+    fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.turns.lock().entry(key.to_owned()).or_default())
     }
 
     fn plan(&self, item: &[u8]) -> Result<NewAcceptance, Problem> {

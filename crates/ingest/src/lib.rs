@@ -245,7 +245,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
     tasks.spawn("progress tail", async move {
         let tools = (&of_api.reader, &of_api.ids);
-        progress::follow(&of_api.reports, tools, (&bus, &topics.progress()), &until).await
+        progress::follow((&of_api.reports, &of_api.recent), tools, (&bus, &topics.progress()), &until).await
     });
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
@@ -293,10 +293,12 @@ fn learn(catalog: &Catalog, record: &Inbound) {
 async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
         for record in records {
-            if let Some(job) = recent::ended(&record) {
-                api.reports.forget(job);
-            }
+            let ended = recent::ended(&record);
             api.recent.saw(record);
+            if let Some(job) = ended {
+                api.reports.forget(job);
+                api.reports_out.forget(job);
+            }
         }
     }
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }

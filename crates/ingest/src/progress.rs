@@ -17,6 +17,8 @@ use service_kit::identity::Ids;
 use service_kit::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 
+use crate::recent::RecentJobs;
+
 /// Jobs of which reports are kept. With the bounds below they take 20 MiB at most.
 const JOBS_MAX: usize = 10_000;
 /// Steps of one job of which reports are kept: the latest.
@@ -73,19 +75,25 @@ impl Reports {
         self.kept.lock().by_job.remove(&job);
     }
 
-    /// Reads records and notes what they say.
-    pub(crate) async fn learn(&self, reader: &Reader, records: &[Inbound]) {
+    /// Reads records, notes what they say, and wakes those who wait for a change of their jobs.
+    pub(crate) async fn learn(&self, reader: &Reader, recent: &RecentJobs, records: &[Inbound]) {
         for record in records {
             match reader.read(record.value.as_deref(), decode_progress).await {
-                Ok(progress) => self.note(record.offset, progress),
+                Ok(progress) => {
+                    let job = progress.job;
+                    if self.note(record.offset, progress) {
+                        recent.changed(job);
+                    }
+                }
                 Err(error) => tracing::debug!(offset = record.offset, %error, "unreadable progress skipped"),
             }
         }
     }
 
-    fn note(&self, offset: i64, progress: Progress) {
+    /// Returns whether the record says anything new.
+    fn note(&self, offset: i64, progress: Progress) -> bool {
         let job = progress.job;
-        let Some(report) = report_of(progress) else { return };
+        let Some(report) = report_of(progress) else { return false };
         let mut kept = self.kept.lock();
         let kept = &mut *kept;
         let known = kept.by_job.entry(job).or_insert_with(|| {
@@ -93,7 +101,7 @@ impl Reports {
             OfJob { offset: -1, reports: Vec::new() }
         });
         if offset <= known.offset {
-            return;
+            return false;
         }
         let is_news = match known.reports.iter_mut().find(|known| known.step == report.step) {
             Some(known) => known.merge(report),
@@ -109,9 +117,10 @@ impl Reports {
             known.offset = offset;
         }
         while kept.by_job.len() > self.jobs_max || kept.order.len() > 2 * self.jobs_max {
-            let Some(oldest) = kept.order.pop_front() else { return };
+            let Some(oldest) = kept.order.pop_front() else { break };
             kept.by_job.remove(&oldest);
         }
+        is_news
     }
 }
 
@@ -136,7 +145,7 @@ fn report_of(progress: Progress) -> Option<Report> {
 /// # Errors
 /// None; the shape is that of [`service_kit::tasks::Tasks::spawn`].
 pub(crate) async fn follow(
-    reports: &Reports,
+    (reports, recent): (&Reports, &RecentJobs),
     (reader, ids): (&Reader, &Ids),
     (bus, topic): (&bus::Settings, &str),
     shutdown: &CancellationToken,
@@ -152,9 +161,9 @@ pub(crate) async fn follow(
             match begin.await {
                 Ok((records, mut tail)) => {
                     backoff.reset();
-                    reports.learn(reader, &records).await;
+                    reports.learn(reader, recent, &records).await;
                     while let Some(records) = tail.next().await {
-                        reports.learn(reader, &records).await;
+                        reports.learn(reader, recent, &records).await;
                     }
                 }
                 Err(error) => tracing::debug!(%error, "progress cannot be read; retrying"),

@@ -1,7 +1,7 @@
 //! The way of services' reports to Kafka: of those that come close together, the last one is sent.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bus::{LossyProducer, Record};
 use flow::callback::Permit;
@@ -22,7 +22,7 @@ pub(crate) struct Told {
 pub(crate) struct ReportsOut {
     producer: LossyProducer,
     /// What waits for the end of its step's interval, by job and step.
-    steps: Mutex<HashMap<(JobId, String), Option<Told>>>,
+    steps: Mutex<BTreeMap<(JobId, String), Option<Told>>>,
 }
 
 impl ReportsOut {
@@ -69,6 +69,15 @@ impl ReportsOut {
         waiting
     }
 
+    /// The job has ended: what waits is not sent, and the next report of it is looked at anew.
+    pub(crate) fn forget(&self, job: JobId) {
+        let mut steps = self.steps.lock();
+        while let Some((key, _)) = steps.range((job, String::new())..).next().filter(|((of, _), _)| *of == job) {
+            let key = key.clone();
+            steps.remove(&key);
+        }
+    }
+
     pub(crate) fn send(&self, record: &Record) {
         self.producer.send(record);
     }
@@ -100,6 +109,13 @@ mod tests {
         assert_eq!(out.take_or_close(&permit), Some(told(3, Some("two"))));
         assert_eq!(out.take_or_close(&permit), None);
         assert!(out.steps.lock().is_empty(), "the interval is over");
+        let of_other = Permit { job: "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8e".parse().unwrap(), ..permit.clone() };
+        assert!(out.opens(&permit) && out.opens(&Permit { step: "two".to_owned(), ..permit.clone() }));
+        assert!(out.opens(&of_other));
+        out.forget(job);
+        assert_eq!(out.add(&permit, told(4, None)), Some(told(4, None)), "the job is looked at anew");
+        assert_eq!(out.add(&of_other, told(4, None)), None);
+        out.forget(of_other.job);
         for number in 0..STEPS_MAX {
             assert!(out.opens(&Permit { step: number.to_string(), ..permit.clone() }));
         }

@@ -62,11 +62,26 @@ fn calls(stage: &Stage) -> usize {
     stage.shop.log_after(Trade::Payment, 0).iter().filter(|line| line.op == Op::CreateCalled).count()
 }
 
+/// Jobs that end by what another downstream says. Returns their times as text.
+async fn of_another_downstream(stage: &mut Stage) -> String {
+    let mut others = Vec::new();
+    for number in 0..20 {
+        let input = small_order(&format!("o-{number}"), json!({ "inventory": "out_of_stock" }));
+        others.push(stage.submit("saga", &input).await);
+    }
+    let ends = stage.ends_of(others).await;
+    assert!(ends.values().all(|end| end.status == JobStatus::Failed), "another downstream says no: {ends:?}");
+    let mut times_ms: Vec<i64> = ends.values().map(|end| end.at_ms - end.accepted_at_ms).collect();
+    times_ms.sort_unstable();
+    format!("median {} ms, longest {} ms", times_ms[times_ms.len() / 2], times_ms[times_ms.len() - 1])
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go_on() {
     let _turn = nearly_alone().await;
     let jobs = std::env::var("E2E_BREAKER_JOBS").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
     let mut stage = start(if jobs > JOBS_DEFAULT { 10 } else { 2 }).await;
+    let before_that = of_another_downstream(&mut stage).await;
     let mut waiting = Vec::new();
     for number in 0..jobs {
         waiting.push(stage.submit("saga", &small_order(&format!("c-{number}"), json!({ "payment": "error" }))).await);
@@ -88,13 +103,8 @@ async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go
         stage.system.role(role).restart().unwrap();
         stage.system.role(role).wait_until_ready().await.unwrap();
     }
-    let mut others = Vec::new();
-    for number in 0..20 {
-        let input = small_order(&format!("o-{number}"), json!({ "inventory": "out_of_stock" }));
-        others.push(stage.submit("saga", &input).await);
-    }
-    let ends = stage.ends_of(others).await;
-    assert!(ends.values().all(|end| end.status == JobStatus::Failed), "another downstream says no: {ends:?}");
+    let meanwhile = of_another_downstream(&mut stage).await;
+    eprintln!("jobs of another downstream: {before_that} before, {meanwhile} meanwhile");
     let probes = calls(&stage) - before;
     let pauses = since.elapsed().as_millis() / PAUSE.as_millis();
     eprintln!("{probes} calls in {:?}, in which {jobs} jobs waited", since.elapsed());

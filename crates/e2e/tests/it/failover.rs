@@ -62,13 +62,15 @@ async fn survive(fault: Fault) {
         Fault::Asynchronous => {
             let mut standby = postgres.standby(false).await.unwrap();
             standby.cut_off().await.unwrap();
-            pass(Duration::from_millis(200) + chance.ms_below(800)).await;
-            postgres.fail_over(standby).await.unwrap();
+            ahead(&mut stage).await;
+            pass(chance.ms_below(800)).await;
+            stage.system.postgres().fail_over(standby).await.unwrap();
         }
         Fault::Backup => {
             let backup = postgres.base_backup().await.unwrap();
-            pass(Duration::from_secs(1) + chance.ms_below(2_000)).await;
-            postgres.restore(backup).await.unwrap();
+            ahead(&mut stage).await;
+            pass(chance.ms_below(2_000)).await;
+            stage.system.postgres().restore(backup).await.unwrap();
         }
     }
     let told = stage.system.run(&["relay", "recover"]).await.unwrap();
@@ -88,6 +90,12 @@ async fn survive(fault: Fault) {
     } else {
         stage.finish_but_for(&named).await;
     }
+}
+
+/// Waits until Kafka knows of a job that was accepted now.
+async fn ahead(stage: &mut Stage) {
+    let job = stage.submit("saga", &small_order("c-1", json!({}))).await;
+    stage.end_of(job).await;
 }
 
 /// The jobs of which Kafka knows what Postgres does not.

@@ -202,7 +202,7 @@ async fn cancel(client: &Client, job: JobId) {
         loop {
             match client.cancel(&job.to_string(), Some("chance")).await {
                 Ok(()) => return,
-                Err(client::Error::Problem(problem)) if problem.status == 409 => return,
+                Err(client::Error::Problem(problem)) if matches!(problem.status, 404 | 409) => return,
                 Err(error) if error.may_pass() => pass(AGAIN).await,
                 Err(error) => panic!("{job}: {error}"),
             }
@@ -217,8 +217,8 @@ pub(crate) async fn signal(client: &Client, job: JobId, name: &str, payload: &st
         loop {
             match client.signal(&job.to_string(), name, Some(payload.to_owned()), Some("once")).await {
                 Ok(_) => return,
-                // It has come, and the job is over.
-                Err(client::Error::Problem(problem)) if problem.status == 409 => return,
+                // It has come and the job is over, or the job is lost with a server, which the books do not forgive.
+                Err(client::Error::Problem(problem)) if matches!(problem.status, 404 | 409) => return,
                 Err(error) if error.may_pass() => pass(AGAIN).await,
                 Err(error) => panic!("{job}: {error}"),
             }

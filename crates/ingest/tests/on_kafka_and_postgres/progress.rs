@@ -21,7 +21,8 @@ struct Reporting {
 }
 
 async fn reporting() -> Reporting {
-    let stage = Stage::new().await;
+    // A wait that nothing ends is longer than any test.
+    let stage = Stage::with(|config| config.wait_max_s = 1_000).await;
     let job = stage.ingest.api.order(&[], INPUT).await.job();
     let accepted = accepted_event(&stage.ground, &job).await;
     stage.ground.tell(&accepted).await;
@@ -93,6 +94,17 @@ async fn a_status_and_its_tag_change_with_a_report_and_no_caller_is_given_an_old
     let tag = answer.header("etag").to_owned();
     assert!(tag.ends_with(&format!("-p{offset}\"")), "{tag}");
     assert_eq!(api.get_with(&status, &[("if-none-match", &tag)]).await.status, 304);
+    // A report wakes whoever waits for a change, or the answer has it already.
+    let (mut tag, mut offset) = (tag, offset);
+    for percent in [40, 50, 60] {
+        let (api, path, known) = (api.clone(), format!("{status}?wait=900"), tag.clone());
+        let waiting = tokio::spawn(async move { api.get_with(&path, &[("if-none-match", &known)]).await });
+        tokio::task::yield_now().await;
+        offset = reporting.tell(&reporting.progress(PERCENT, Some(percent))).await;
+        let woken = waiting.await.unwrap();
+        assert_eq!((woken.status, &woken.json["progress"]["percent"]), (200, &json!(percent / 2)), "{}", woken.text);
+        woken.header("etag").clone_into(&mut tag);
+    }
     // Another process has shown a later report: the caller keeps that.
     let later = tag.replace(&format!("-p{offset}"), &format!("-p{}", offset + 5));
     let kept = api.get_with(&status, &[("if-none-match", &later)]).await;
