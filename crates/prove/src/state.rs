@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use flow::decide::code;
 use flow::event::JobStatus;
 use flow::slip::{Phase, Slip};
+use serde_json::Value;
 
 /// A state of a job.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ impl State {
         let slip = &self.slip;
         let cancelled = slip.failure.as_ref().is_some_and(|failure| failure.code == code::CANCELLED);
         let mut key = format!(
-            "{class} {:?} {} {:?} {} {} {} {} {} {} {:?} {:?} {:?} {cancelled}",
+            "{class} {:?} {} {:?} {} {} {} {} {} {} {:?} {:?} {cancelled}",
             self.rest,
             slip.step,
             slip.phase,
@@ -55,10 +56,9 @@ impl State {
             self.made,
             slip.deadline_ms.is_some(),
             slip.released.as_ref().map(|released| released.by),
-            slip.step_state,
             slip.step_left_ms,
         );
-        key.extend(slip.step_state.iter().map(|kept| format!(" {kept}")));
+        key.extend(slip.step_state.clone().map(|kept| format!(" {}", with_few_rounds(kept))));
         // Of the visits after the first, one stands for all.
         let mut parts: Vec<String> = Vec::new();
         for done in &slip.done {
@@ -87,4 +87,12 @@ impl State {
     pub(crate) fn stands_here(&self) -> bool {
         self.stands.iter().any(|(step, _)| *step == self.slip.step)
     }
+}
+
+/// Of the rounds of a callback after the first, one stands for all.
+fn with_few_rounds(mut kept: Value) -> Value {
+    if let Some(round) = kept.pointer_mut("/completion/round") {
+        *round = round.as_u64().unwrap_or_default().min(2).into();
+    }
+    kept
 }

@@ -90,7 +90,7 @@ fn work_that_must_not_be_asked_for_twice_is_proved_with_its_callback_and_its_que
         let (print, _) = text.split_once("  - id: deliver").unwrap();
         format!("{print}    idempotent: false\n{more}")
     };
-    assert_eq!(found(&proved(&once(""))), Vec::<String>::new(), "an operator decides");
+    assert!(proved(&once("")).is_proved(), "an operator decides");
     let verify = "    verify: { http: { url: 'http://print/x' }, done_when: '{{ response.status == 200 }}' }\n";
-    assert_eq!(found(&proved(&once(verify))), Vec::<String>::new());
+    assert!(proved(&once(verify)).is_proved());
 }
