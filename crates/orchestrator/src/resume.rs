@@ -2,7 +2,7 @@
 //! parked job an event says so; one that waits for a time goes on as it would then. A signal may say how a step of
 //! unknown outcome has ended: its slip says so too, and the worker does not call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bus::{Reader, Record, RegistryError, Unreadable};
 use events::wait::Resume;
@@ -15,7 +15,7 @@ use flow::slip::HoldReason;
 use inbox::Error;
 use service_kit::identity::Clock;
 use store::Tx;
-use store::holds::{NewHold, ReleasedToken, insert, take_resting};
+use store::holds::{ReleasedToken, lock_parked_slip, take_resting};
 
 use crate::trace::cause;
 
@@ -58,22 +58,19 @@ impl Resumer<'_> {
     /// for one token the first counts.
     pub(crate) async fn resume(&self, tx: &mut Tx, words: &[Resume]) -> Result<Resumed, Error> {
         let mut resumed = Resumed::default();
-        let mut verdicts: HashMap<&TokenId, Option<&Verdict>> = HashMap::new();
-        for word in words {
-            verdicts.entry(&word.token).or_insert(word.verdict.as_ref());
-        }
-        let tokens: Vec<TokenId> = words.iter().map(|word| word.token.clone()).collect();
-        for mut taken in take_resting(tx, &tokens).await? {
-            let verdict = verdicts.get(&taken.token).copied().flatten();
+        let (mut named, mut tokens, mut ruled) = (HashSet::new(), Vec::new(), HashMap::new());
+        for Resume { token, verdict, .. } in words.iter().filter(|word| named.insert(&word.token)) {
             if let Some(verdict) = verdict {
-                match self.ruled(&taken, verdict).await? {
-                    Some(value) => taken.record.value = Some(value),
-                    None => {
-                        rest_again(tx, taken).await?;
-                        continue;
-                    }
-                }
+                let Some(value) = self.ruled(tx, token, verdict).await? else { continue };
+                ruled.insert(token, (verdict, value));
             }
+            tokens.push(token.clone());
+        }
+        for mut taken in take_resting(tx, &tokens).await? {
+            let verdict = ruled.remove(&taken.token).map(|(verdict, value)| {
+                taken.record.value = Some(value);
+                verdict
+            });
             let is_parked = taken.reason == HoldReason::Attention;
             // The event comes first, so that a reader of the moved job has read the cause.
             match if is_parked { self.event(&taken, verdict).await? } else { None } {
@@ -88,16 +85,21 @@ impl Resumer<'_> {
         Ok(resumed)
     }
 
-    /// The slip with the verdict. None where its step's outcome is known, or where the slip says what this version does
-    /// not know: then the word has no effect.
-    async fn ruled(&self, taken: &ReleasedToken, verdict: &Verdict) -> Result<Option<Vec<u8>>, RegistryError> {
-        let slip = match self.reader.read(taken.record.value.as_deref(), decode_slip).await {
-            Ok(slip) => slip,
-            Err(Unreadable::Never(_) | Unreadable::Newer(_)) => return Ok(None),
-            Err(Unreadable::NotNow(error)) => return Err(error),
+    /// The slip of a parked token with the verdict. None where the token is not parked at this hop, where its step's
+    /// outcome is known, or where the slip says what this version does not know: then the word has no effect.
+    async fn ruled(&self, tx: &mut Tx, token: &TokenId, verdict: &Verdict) -> Result<Option<Vec<u8>>, Error> {
+        let Some(parked) = lock_parked_slip(tx, token).await? else { return Ok(None) };
+        let slip = match self.reader.read(Some(&parked), decode_slip).await {
+            Ok(slip) => Some(slip).filter(awaits_verdict),
+            Err(Unreadable::Never(_) | Unreadable::Newer(_)) => None,
+            Err(Unreadable::NotNow(error)) => return Err(error.into()),
         };
-        let is_open = taken.reason == HoldReason::Attention && awaits_verdict(&slip);
-        Ok(is_open.then(|| encode_slip(&self.writer.ids, &ruled(slip, verdict)).ok()).flatten())
+        let value = slip.and_then(|slip| encode_slip(&self.writer.ids, &ruled(slip, verdict)).ok());
+        if value.is_none() {
+            let job = token.job;
+            tracing::warn!(job.id = %job, "a verdict has no effect: the step's outcome is known, or the slip is not");
+        }
+        Ok(value)
     }
 
     /// None for a slip that cannot be read: it goes on without an event, and the workers decide about it.
@@ -114,15 +116,11 @@ impl Resumer<'_> {
         let trace = cause(&taken.record.headers, slip.job);
         // A projection that lags learns the flow's length later, from the job's own events.
         let event = resumed(&slip, taken.steps_total.unwrap_or_default(), self.clock.now_ms());
-        let event = verdict.map_or_else(|| event.clone(), |verdict| verdict.told_by(event.clone()));
+        let event = match verdict {
+            Some(verdict) => verdict.told_by(event),
+            None => event,
+        };
         let record = self.writer.event(&event, &trace).ok();
         Ok(record.map(|record| (event, trace.context.trace_id.to_string(), record)))
     }
-}
-
-/// The token stays where it was.
-async fn rest_again(tx: &mut Tx, taken: ReleasedToken) -> Result<(), store::Error> {
-    let ReleasedToken { token, reason, record, .. } = taken;
-    tracing::warn!(job.id = %token.job, "a verdict has no effect: the step's outcome is known, or the slip is not");
-    insert(tx, &[NewHold::new(token, reason, record)]).await
 }

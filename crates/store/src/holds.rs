@@ -180,6 +180,21 @@ pub async fn parked_slip(pool: &Pool, token: &TokenId) -> Result<Option<Vec<u8>>
     Ok(value.flatten())
 }
 
+/// [`parked_slip`], of a token that nobody else takes before the caller's transaction ends.
+pub async fn lock_parked_slip(tx: &mut Tx, token: &TokenId) -> Result<Option<Vec<u8>>, Error> {
+    let value = sqlx::query_scalar!(
+        "select value from orchestrator.holds
+         where job = $1 and branch = $2 and hop = $3 and reason = 'attention'
+         for update",
+        token.job.uuid(),
+        token.branch,
+        signed(token.hop),
+    )
+    .fetch_optional(tx.raw())
+    .await?;
+    Ok(value.flatten())
+}
+
 /// The number of holds, by reason. More than `COUNTED_MAX` are not counted but estimated by Postgres' statistics, so
 /// that the answer does not take longer the more there are. Reasons of a later version are left out.
 pub async fn count_by_reason(pool: &Pool) -> Result<Vec<(HoldReason, u64)>, Error> {

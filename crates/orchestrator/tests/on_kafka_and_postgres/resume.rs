@@ -167,7 +167,8 @@ async fn a_verdict_goes_on_with_the_slip_where_the_outcome_is_unknown_and_only_t
     say(&ground, unknown, 4).await;
     let running = start(&ground);
     until_taken_in(&ground, &ground.topics.waits(), 6).await;
-    assert_eq!(ground.sql("select job from orchestrator.holds"), known.to_string(), "it stays where it was");
+    let rests = "select job, reason, step from orchestrator.holds";
+    assert_eq!(ground.sql(rests), format!("{known}|attention|s"), "it stays as it was");
     let sent = ground.outbox(&ground.topics.steps("default"));
     let [record] = &sent[..] else { panic!("{sent:?}") };
     let slip = ground.reader.read(record.value.as_deref(), decode_slip).await.unwrap();
