@@ -150,27 +150,17 @@ impl Secrets {
         self.0.is_empty()
     }
 
-    /// The text of a callback's permit; see [`Secrets::sign_for`].
-    pub fn sign(&self, permit: &Permit) -> Option<String> {
-        self.sign_for(Purpose::Callback, permit)
-    }
-
     /// The text of a permit, as it stands in a URL; none without a secret.
-    pub fn sign_for(&self, purpose: Purpose, permit: &Permit) -> Option<String> {
+    pub fn sign(&self, purpose: Purpose, permit: &Permit) -> Option<String> {
         let mut bytes = permit.to_bytes();
         let mac = mac(self.0.first()?, purpose, &bytes).finalize().into_bytes();
         bytes.extend(mac);
         Some(URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The permit of a callback; see [`Secrets::verify_for`].
-    pub fn verify(&self, text: &str) -> Option<Permit> {
-        self.verify_for(Purpose::Callback, text)
-    }
-
     /// The permit of a text that was signed for this purpose with one of these secrets. The comparison takes the same
     /// time wherever a MAC differs.
-    pub fn verify_for(&self, purpose: Purpose, text: &str) -> Option<Permit> {
+    pub fn verify(&self, purpose: Purpose, text: &str) -> Option<Permit> {
         if text.len() > TEXT_BYTES_MAX {
             return None;
         }
@@ -182,14 +172,9 @@ impl Secrets {
 }
 
 impl Callbacks {
-    /// The URL for a permit; none where the address or the secrets are not known.
-    pub fn url(&self, permit: &Permit) -> Option<String> {
-        self.url_for(Purpose::Callback, permit)
-    }
-
     /// The URL for a permit of this purpose; none where the address or the secrets are not known.
-    pub fn url_for(&self, purpose: Purpose, permit: &Permit) -> Option<String> {
-        let text = self.secrets.sign_for(purpose, permit).filter(|_| !self.api_url.is_empty())?;
+    pub fn url(&self, purpose: Purpose, permit: &Permit) -> Option<String> {
+        let text = self.secrets.sign(purpose, permit).filter(|_| !self.api_url.is_empty())?;
         Some(format!("{}{}{text}", self.api_url, purpose.path()))
     }
 }
@@ -231,36 +216,39 @@ mod tests {
 
     #[test]
     fn a_permit_is_read_as_it_was_signed_also_by_a_secret_that_is_going() {
-        let text = secrets(&[OLD]).sign(&permit()).unwrap();
-        assert_eq!(secrets(&[OLD]).verify(&text), Some(permit()));
-        assert_eq!(secrets(&[NEW, OLD]).verify(&text), Some(permit()));
-        assert_eq!(secrets(&[NEW]).verify(&text), None);
-        assert_eq!(secrets(&[NEW, OLD]).sign(&permit()), secrets(&[NEW]).sign(&permit()));
+        let text = secrets(&[OLD]).sign(Purpose::Callback, &permit()).unwrap();
+        assert_eq!(secrets(&[OLD]).verify(Purpose::Callback, &text), Some(permit()));
+        assert_eq!(secrets(&[NEW, OLD]).verify(Purpose::Callback, &text), Some(permit()));
+        assert_eq!(secrets(&[NEW]).verify(Purpose::Callback, &text), None);
+        assert_eq!(
+            secrets(&[NEW, OLD]).sign(Purpose::Callback, &permit()),
+            secrets(&[NEW]).sign(Purpose::Callback, &permit())
+        );
         assert_eq!(permit().signal(), "callback:charge:2:1");
     }
 
     #[test]
     fn no_changed_bit_and_no_cut_is_accepted() {
         let secrets = secrets(&[OLD]);
-        let text = secrets.sign(&permit()).unwrap();
+        let text = secrets.sign(Purpose::Callback, &permit()).unwrap();
         let bytes = URL_SAFE_NO_PAD.decode(&text).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(secrets.verify(&URL_SAFE_NO_PAD.encode(&changed)), None, "bit {bit}");
+            assert_eq!(secrets.verify(Purpose::Callback, &URL_SAFE_NO_PAD.encode(&changed)), None, "bit {bit}");
         }
         for length in 0..bytes.len() {
-            assert_eq!(secrets.verify(&URL_SAFE_NO_PAD.encode(&bytes[..length])), None);
+            assert_eq!(secrets.verify(Purpose::Callback, &URL_SAFE_NO_PAD.encode(&bytes[..length])), None);
         }
         for text in ["", "a", "not base64 at all", &"A".repeat(2_000), &format!("{text}=")] {
-            assert_eq!(secrets.verify(text), None);
+            assert_eq!(secrets.verify(Purpose::Callback, text), None);
         }
     }
 
     #[test]
     fn without_a_secret_nothing_is_signed_and_a_short_one_is_refused() {
-        assert_eq!(Secrets::default().sign(&permit()), None);
-        assert_eq!(Callbacks::default().url(&permit()), None);
+        assert_eq!(Secrets::default().sign(Purpose::Callback, &permit()), None);
+        assert_eq!(Callbacks::default().url(Purpose::Callback, &permit()), None);
         assert_eq!(
             Secrets::new(vec!["short".to_owned()]).unwrap_err().to_string(),
             "a secret has 5 bytes of at least 32"
@@ -272,17 +260,17 @@ mod tests {
     fn a_permit_to_tell_of_progress_ends_no_step_and_the_reverse() {
         let secrets = secrets(&[OLD]);
         for (purpose, other) in [(Purpose::Callback, Purpose::Progress), (Purpose::Progress, Purpose::Callback)] {
-            let text = secrets.sign_for(purpose, &permit()).unwrap();
-            assert_eq!(secrets.verify_for(purpose, &text), Some(permit()));
-            assert_eq!(secrets.verify_for(other, &text), None);
+            let text = secrets.sign(purpose, &permit()).unwrap();
+            assert_eq!(secrets.verify(purpose, &text), Some(permit()));
+            assert_eq!(secrets.verify(other, &text), None);
         }
     }
 
     #[test]
     fn the_url_is_the_apis() {
         let callbacks = Callbacks { api_url: "http://api".to_owned(), secrets: secrets(&[OLD]) };
-        let url = callbacks.url(&permit()).unwrap();
+        let url = callbacks.url(Purpose::Callback, &permit()).unwrap();
         let text = url.strip_prefix("http://api/v1/callbacks/").unwrap();
-        assert_eq!(callbacks.secrets.verify(text), Some(permit()));
+        assert_eq!(callbacks.secrets.verify(Purpose::Callback, text), Some(permit()));
     }
 }

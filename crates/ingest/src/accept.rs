@@ -77,6 +77,12 @@ pub(crate) enum Error {
     Closed,
 }
 
+impl From<Arc<store::Error>> for Error {
+    fn from(error: Arc<store::Error>) -> Self {
+        if error.is_row_error() { Self::Refused(error) } else { Self::Unavailable(error) }
+    }
+}
+
 type Reply = oneshot::Sender<Result<Accepted, Error>>;
 type PendingKey = (String, String, String);
 
@@ -203,10 +209,7 @@ impl Acceptor {
             Ok(outcomes)
         };
         let outcome = tokio::time::timeout(COMMIT_TIMEOUT, storing).await.map_err(|_| Error::TooSlow)?;
-        outcome.map_err(|error: store::Error| match error.is_row_error() {
-            true => Error::Refused(Arc::new(error)),
-            false => Error::Unavailable(Arc::new(error)),
-        })
+        outcome.map_err(|error: store::Error| Arc::new(error).into())
     }
 
     /// Room for a request, unless the budget is spent.
@@ -230,6 +233,11 @@ impl Acceptor {
         }
         Ok(Some(Reservation { keys: Arc::clone(&self.pending_keys), key }))
     }
+}
+
+/// Counts a job that was accepted.
+pub(crate) fn count(flow: &str) {
+    metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow.to_owned()).increment(1);
 }
 
 /// Commits groups, and beside that tells a relay that polls of them. No caller waits for that.
@@ -285,16 +293,11 @@ async fn commit_one_group(pool: &Pool, readiness: &Readiness, batch: &[NewAccept
         }
         Err(error) if error.is_row_error() && batch.len() > 1 => one_by_one(pool, batch).await,
         Err(error) => {
-            let row_error = error.is_row_error();
-            if !row_error {
+            if !error.is_row_error() {
                 readiness.missing("postgres", &error);
             }
             let error = Arc::new(error);
-            let outcome = || match row_error {
-                true => Err(Error::Refused(Arc::clone(&error))),
-                false => Err(Error::Unavailable(Arc::clone(&error))),
-            };
-            batch.iter().map(|_| outcome()).collect()
+            batch.iter().map(|_| Err(Arc::clone(&error).into())).collect()
         }
     }
 }
@@ -310,8 +313,7 @@ async fn one_by_one(pool: &Pool, batch: &[NewAcceptance]) -> Vec<Result<Accepted
         };
         outcomes.push(match outcome {
             Ok(accepted) => accepted.into_iter().next().ok_or(Error::Closed),
-            Err(error) if error.is_row_error() => Err(Error::Refused(Arc::new(error))),
-            Err(error) => Err(Error::Unavailable(Arc::new(error))),
+            Err(error) => Err(Arc::new(error).into()),
         });
     }
     outcomes

@@ -14,7 +14,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::command::start_after_ms;
 use flow::definition::Definition;
 use flow::id::JobId;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
@@ -31,7 +30,8 @@ use web::problem::{Kind, Problem};
 
 use crate::plan::JobRequest;
 use crate::state::Api;
-use crate::{answer, idempotency, spans, submit};
+use crate::submit::Start;
+use crate::{accept, answer, idempotency, spans, submit};
 
 /// The path, for the frame, which takes larger bodies here.
 pub(crate) const PATH: &str = "/v1/flows/{flow}/jobs:batch";
@@ -189,11 +189,7 @@ async fn read_whole(form: Form, body: Body) -> Result<Vec<Bytes>, Problem> {
             lines.map(|line| body.slice_ref(line)).collect()
         }
         Form::Array => {
-            let items: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| {
-                Problem::new(Kind::InvalidJson, format!("{error}."))
-                    .with("line", error.line())
-                    .with("column", error.column())
-            })?;
+            let items: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| submit::bad_json(&error))?;
             items.iter().map(|item| body.slice_ref(item.get().as_bytes())).collect()
         }
     };
@@ -238,22 +234,24 @@ impl Batch {
     async fn accept_all(&self, items: &[Bytes]) -> Result<Vec<Value>, Problem> {
         self.api.check_capacity().map_err(|full| submit::no_room(&full))?;
         let planned: Vec<_> = items.iter().map(|item| self.plan(item)).collect();
-        let bad = |(index, planned): (usize, &Result<_, Problem>)| Some(self.refused(index, planned.as_ref().err()?));
-        let refused: Vec<Value> = planned.iter().enumerate().filter_map(bad).collect();
-        if !refused.is_empty() {
-            return Err(not_accepted(refused));
-        }
-        let acceptances: Vec<NewAcceptance> = planned.into_iter().flatten().collect();
+        let acceptances: Vec<NewAcceptance> = self.all_or_none(planned)?;
         let jobs: Vec<JobId> = acceptances.iter().map(|acceptance| acceptance.acceptance.job).collect();
         let outcomes = self.api.acceptor.accept_all(&self.api.pool, acceptances).await.map_err(submit::refused)?;
         let stored: Vec<_> = jobs.into_iter().zip(outcomes).map(|(job, outcome)| self.stored(job, outcome)).collect();
-        let bad = |(index, stored): (usize, &Result<_, Problem>)| Some(self.refused(index, stored.as_ref().err()?));
-        let refused: Vec<Value> = stored.iter().enumerate().filter_map(bad).collect();
-        if !refused.is_empty() {
-            return Err(not_accepted(refused));
-        }
-        let answers = stored.into_iter().flatten().enumerate();
+        let answers = self.all_or_none(stored)?.into_iter().enumerate();
         Ok(answers.map(|(index, (job, is_replayed))| self.accepted(index, job, is_replayed)).collect())
+    }
+
+    /// What is known of all items, or the problem that names those of which it is not.
+    fn all_or_none<T>(&self, of_items: Vec<Result<T, Problem>>) -> Result<Vec<T>, Problem> {
+        let (mut good, mut refused) = (Vec::with_capacity(of_items.len()), Vec::new());
+        for (index, of_item) in of_items.into_iter().enumerate() {
+            match of_item {
+                Ok(of_item) => good.push(of_item),
+                Err(problem) => refused.push(self.refused(index, &problem)),
+            }
+        }
+        if refused.is_empty() { Ok(good) } else { Err(not_accepted(refused)) }
     }
 
     /// Items with the same key take turns, so that a later one finds the job of the first.
@@ -275,8 +273,7 @@ impl Batch {
             }
             None => {}
         }
-        let start_after_ms = start_after_ms(item.delay.as_deref(), item.start_at.as_deref(), now_ms)
-            .map_err(|error| Problem::new(Kind::BadRequest, format!("{error}.")))?;
+        let start_after_ms = Start { delay: item.delay, start_at: item.start_at }.after_ms(now_ms)?;
         let correlation_id = item.correlation_id.as_deref().and_then(clean_correlation_id);
         let span = spans::item(self.definition.name(), &self.context.trace);
         let request = JobRequest {
@@ -299,8 +296,7 @@ impl Batch {
     fn stored(&self, job: JobId, outcome: Accepted) -> Result<(JobId, bool), Problem> {
         match outcome {
             Accepted::New => {
-                let flow = self.definition.name().to_owned();
-                metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow).increment(1);
+                accept::count(self.definition.name());
                 Ok((job, false))
             }
             Accepted::Replayed { job, same_fingerprint: true } => Ok((job, true)),

@@ -91,7 +91,7 @@ pub(crate) fn permit(api: &Api, purpose: Purpose, text: &str) -> Result<Permit, 
     }
     let now_ms = api.clock.now_ms();
     api.callback_secrets
-        .verify_for(purpose, text)
+        .verify(purpose, text)
         .filter(|permit| permit.end_ms > now_ms)
         .ok_or_else(|| Problem::new(unknown(purpose), "This is no address that a step was given, or it is too old."))
 }

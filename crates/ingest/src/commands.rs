@@ -19,10 +19,10 @@ use store::{Tx, outbox};
 use web::caller::Caller;
 use web::context::clean_correlation_id;
 
-use crate::idempotency;
 use crate::plan::{BadInput, JobRequest, Planner};
 use crate::spans;
 use crate::state::Api;
+use crate::{accept, idempotency};
 
 /// The most schema violations in one reason.
 const VIOLATIONS_MAX: usize = 5;
@@ -174,7 +174,7 @@ fn log_accepted(accepted: &Acceptance) {
     let Acceptance { facts: JobFacts { job, tenant, flow, .. }, trace_id, .. } = accepted;
     let trace_id = trace_id.map(|id| id.to_string());
     tracing::info!(job.id = %job, flow, tenant, trace_id, "command accepted");
-    metrics::counter!("meanwhile_jobs_accepted_total", "flow" => flow.clone()).increment(1);
+    accept::count(flow);
 }
 
 fn log_refused(record: &RefusedRecord) {

@@ -263,7 +263,11 @@ async fn look_back(
     let begins: HashMap<i32, i64> = logs.iter().map(|(place, (begin, _))| (place.partition, *begin)).collect();
     let lag = |(place, (_, end)): (&TopicPartition, &(i64, i64))| end - projected.get(&place.partition).unwrap_or(&0);
     let back = logs.iter().map(lag).max().unwrap_or(0).clamp(BACKLOG_OFFSETS, BACKLOG_OFFSETS_MAX);
-    let saw = |records: Vec<Inbound>| records.into_iter().for_each(|record| recent.saw(record));
+    let saw = |records: Vec<Inbound>| {
+        for record in records {
+            recent.saw(record);
+        }
+    };
     let (starts, _) = Table::stream_recent(bus, topic, back, saw).await?;
     let starts = starts.into_iter().zip(0..).map(|(start, partition)| (partition, start));
     // Events that are not on Kafka any more are not waited for: nobody can read them.
@@ -293,9 +297,7 @@ fn learn(catalog: &Catalog, record: &Inbound) {
 async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
         for record in records {
-            let ended = recent::ended(&record);
-            api.recent.saw(record);
-            if let Some(job) = ended {
+            if let Some(job) = api.recent.saw(record) {
                 api.reports.forget(job);
                 api.reports_out.forget(job);
             }

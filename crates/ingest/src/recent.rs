@@ -129,9 +129,10 @@ impl RecentJobs {
         Self { jobs_max, bytes_max, seen: Arc::default() }
     }
 
-    /// Takes in one event from the tail, and wakes those who wait for it. A record without a job in its key is ignored.
-    pub(crate) fn saw(&self, record: Inbound) {
-        let Some(job) = job_of(&record) else { return };
+    /// Takes in one event from the tail, and wakes those who wait for it. Returns the job if this is its end. A record
+    /// without a job in its key is ignored.
+    pub(crate) fn saw(&self, record: Inbound) -> Option<JobId> {
+        let job = job_of(&record)?;
         let kind = record.header_text(header::CE_TYPE).and_then(EventKind::parse);
         let is_end = kind.is_some_and(EventKind::ends_job);
         let mut seen = self.seen.lock();
@@ -152,6 +153,7 @@ impl RecentJobs {
         }
         seen.fit(self.jobs_max, self.bytes_max, forgotten_max);
         seen.waiters.wake(job, is_end);
+        is_end.then_some(job)
     }
 
     /// A place among those that wait for this job; none where `waiters_max` wait already.
@@ -194,13 +196,6 @@ impl RecentJobs {
 
 fn job_of(record: &Inbound) -> Option<JobId> {
     std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
-}
-
-/// The job whose last event this is, as its header tells.
-pub(crate) fn ended(record: &Inbound) -> Option<JobId> {
-    let kind = record.header_text(header::CE_TYPE)?;
-    let ends = [EventKind::JobSucceeded, EventKind::JobFailed, EventKind::JobCancelled];
-    ends.iter().any(|end| end.as_str() == kind).then(|| job_of(record)).flatten()
 }
 
 impl RecentJob {

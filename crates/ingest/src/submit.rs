@@ -54,13 +54,13 @@ pub(crate) async fn submit_to(
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Start {
-    delay: Option<String>,
+    pub(crate) delay: Option<String>,
     /// RFC 3339.
-    start_at: Option<String>,
+    pub(crate) start_at: Option<String>,
 }
 
 impl Start {
-    fn after_ms(&self, now_ms: i64) -> Result<Option<u64>, Problem> {
+    pub(crate) fn after_ms(&self, now_ms: i64) -> Result<Option<u64>, Problem> {
         start_after_ms(self.delay.as_deref(), self.start_at.as_deref(), now_ms)
             .map_err(|error| Problem::new(Kind::BadRequest, format!("{error}.")))
     }
@@ -203,7 +203,7 @@ pub(crate) async fn store_job(
     let acceptance = api.planner()?.plan(definition, request).map_err(schema_violation)?;
     match api.acceptor.accept(acceptance).await.map_err(refused)? {
         Accepted::New => {
-            metrics::counter!("meanwhile_jobs_accepted_total", "flow" => definition.name().to_owned()).increment(1);
+            accept::count(definition.name());
             Ok(Stored { flow: definition.name().to_owned(), origin: own, replayed: false })
         }
         Accepted::Replayed { job, same_fingerprint: true } => {
@@ -246,9 +246,12 @@ pub(crate) fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Pro
         };
         return Err(Problem::new(Kind::UnsupportedMediaType, detail));
     }
-    serde_json::from_slice(body).map_err(|error| {
-        Problem::new(Kind::InvalidJson, format!("{error}.")).with("line", error.line()).with("column", error.column())
-    })
+    serde_json::from_slice(body).map_err(|error| bad_json(&error))
+}
+
+/// The problem of a body that is no JSON, with its place.
+pub(crate) fn bad_json(error: &serde_json::Error) -> Problem {
+    Problem::new(Kind::InvalidJson, format!("{error}.")).with("line", error.line()).with("column", error.column())
 }
 
 /// `application/json` or any `+json`, whatever its parameters.

@@ -122,16 +122,15 @@ fn look(
 /// Adds to the acceptance of a step that polls the host that it is going to ask. One whose request cannot be formed
 /// from the answer fails at once. To be called with what [`classify`](super::classify) gives, where the surroundings
 /// are known.
-pub fn poll_host(definition: &Definition, slip: &Slip, outcome: Outcome, env: &Env) -> Outcome {
-    let Outcome::Accepted { response, retry_after_ms, .. } = &outcome else { return outcome };
+pub fn poll_host(definition: &Definition, slip: &Slip, mut outcome: Outcome, env: &Env) -> Outcome {
+    let Outcome::Accepted { response, host, .. } = &mut outcome else { return outcome };
     let Some(step) = definition.step(&slip.step) else { return outcome };
     let Some(poll) = step.poll() else { return outcome };
     match look(step, poll, response, slip, env, 0) {
-        Ok(call) => Outcome::Accepted {
-            response: response.clone(),
-            retry_after_ms: *retry_after_ms,
-            host: super::host_of(&call.url),
-        },
+        Ok(call) => {
+            *host = super::host_of(&call.url);
+            outcome
+        }
         // Another worker has it.
         Err(error) if error.not_configured().is_some() => outcome,
         Err(error) => {
@@ -186,7 +185,7 @@ fn url(purpose: Purpose, slip: &Slip, longest_ms: u64, env: &Env, now_ms: i64) -
         round: Kept::of(slip).round,
         end_ms: slip.accepted_at_ms.saturating_add(lives * LIFE_MS).saturating_add(longest_ms),
     };
-    match env.callbacks.url_for(purpose, &permit) {
+    match env.callbacks.url(purpose, &permit) {
         Some(url) => Ok(json!({ "url": url })),
         None => {
             let what =

@@ -18,7 +18,7 @@ steps:
     Definition::parse_yaml("t.yaml", text, &mut |_| Err(String::new())).unwrap()
 }
 
-fn new_job() -> NewJob {
+pub(super) fn new_job() -> NewJob {
     NewJob {
         job: JobId::new(Uuid::from_u128(7)),
         tenant: "default".to_owned(),

@@ -1,7 +1,7 @@
 //! Services that accept the work with a 202. Their callbacks come early, late, twice or never, and tell of failures,
 //! too; their polls find the work done, not yet, or nothing.
 
-use flow::callback::{Callbacks, SECRET_BYTES_MIN, Secrets};
+use flow::callback::{Callbacks, Purpose, SECRET_BYTES_MIN, Secrets};
 use flow::decide::{Env, HttpAnswer, HttpCall, NativeCall, Outcome, classify, code};
 use flow::id::JobId;
 use flow::slip::{Phase, Released, ReleasedBy, Slip};
@@ -82,7 +82,7 @@ impl World {
     fn call_back(&mut self, slip: &Slip, url: &Option<String>, payload: Value) {
         let Some(url) = url else { return };
         let text = url.strip_prefix("http://api/v1/callbacks/").expect("it is the API's");
-        let permit = env().callbacks.secrets.verify(text).expect("it certifies itself");
+        let permit = env().callbacks.secrets.verify(Purpose::Callback, text).expect("it certifies itself");
         assert_eq!((permit.job, &permit.step, permit.visit), (slip.job, &slip.step, slip.visit));
         assert!(permit.end_ms > self.now_ms);
         let times = if self.is_calm() { 1 } else { [0, 1, 1, 1, 2][self.chance.below(5)] };

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use events::decode_wait;
 use events::wait::{Signal, Wait};
-use flow::callback::Permit;
+use flow::callback::{Permit, Purpose};
 use flow::event::{EventKind, JobEvent, JobStatus};
 use serde_json::{Value, json};
 use test_kit::eventually;
@@ -22,7 +22,7 @@ async fn stage() -> (Stage, Permit) {
 }
 
 fn path(permit: &Permit) -> String {
-    format!("/v1/callbacks/{}", callback_secrets().sign(permit).unwrap())
+    format!("/v1/callbacks/{}", callback_secrets().sign(Purpose::Callback, permit).unwrap())
 }
 
 async fn call(stage: &Stage, path: &str, media_type: &str, body: &str) -> Answer {

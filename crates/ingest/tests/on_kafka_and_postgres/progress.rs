@@ -32,7 +32,7 @@ async fn reporting() -> Reporting {
 }
 
 fn path(permit: &Permit) -> String {
-    format!("/v1/progress/{}", callback_secrets().sign_for(Purpose::Progress, permit).unwrap())
+    format!("/v1/progress/{}", callback_secrets().sign(Purpose::Progress, permit).unwrap())
 }
 
 impl Reporting {
@@ -155,7 +155,7 @@ async fn a_guessed_changed_or_old_address_is_none_and_what_cannot_be_read_is_ref
     let reporting = reporting().await;
     let permit = &reporting.permit;
     let good = path(permit);
-    let callback = format!("/v1/progress/{}", callback_secrets().sign(permit).unwrap());
+    let callback = format!("/v1/progress/{}", callback_secrets().sign(Purpose::Callback, permit).unwrap());
     let old = path(&Permit { end_ms: 1, ..permit.clone() });
     let nobodys = path(&Permit { job: "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d".parse().unwrap(), ..permit.clone() });
     let others = path(&Permit { tenant: "other".to_owned(), ..permit.clone() });

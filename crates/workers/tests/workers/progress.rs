@@ -139,7 +139,7 @@ steps:
     assert_eq!(requests[0].body, requests[1].body);
     let body = requests[0].json();
     let text = body["tell"].as_str().unwrap().strip_prefix("http://api/v1/progress/").unwrap();
-    let permit = secrets.verify_for(Purpose::Progress, text).unwrap();
+    let permit = secrets.verify(Purpose::Progress, text).unwrap();
     assert_eq!((permit.job, permit.step.as_str(), permit.visit, permit.round), (job, "one", 1, 0));
     running.stop().await;
     stage.tokens().await;

@@ -1,5 +1,6 @@
 //! Steps whose answer only accepts the work, of services that take no call twice.
 
+use super::completions::{answer, resting};
 use super::*;
 use crate::callback::{Callbacks, SECRET_BYTES_MIN, Secrets};
 use crate::slip::{Released, ReleasedBy};
@@ -44,22 +45,9 @@ fn worker() -> Env {
     Env { callbacks: Callbacks { api_url: "http://api".to_owned(), secrets }, ..env() }
 }
 
-fn answer(status: u16, body: &Value) -> HttpAnswer {
-    let (retry_after, content_type) = (None, Some("application/json".to_owned()));
-    HttpAnswer::Response { status, retry_after, content_type, headers: Vec::new(), body: body.to_string().into_bytes() }
-}
-
 fn answered(flow: &Definition, slip: &Slip, answer: HttpAnswer) -> Decision {
     let now_ms = NOW_MS;
     advance(flow, slip, classify(flow, slip, answer, now_ms), now_ms)
-}
-
-#[track_caller]
-fn resting(decision: &Decision) -> Hold {
-    match &decision.next {
-        Next::Hold(hold) => hold.clone(),
-        other => panic!("{other:?}"),
-    }
 }
 
 /// The slip once something has released it.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::callback::{Callbacks, Permit, SECRET_BYTES_MIN, Secrets};
+use crate::callback::{Callbacks, Permit, Purpose, SECRET_BYTES_MIN, Secrets};
 use crate::slip::{Released, ReleasedBy};
 
 const COMPLETED: &str = r#"
@@ -34,7 +34,7 @@ fn worker() -> Env {
     Env { callbacks, secrets: [("T".to_owned(), "t".to_owned())].into(), ..env() }
 }
 
-fn answer(status: u16, body: &Value) -> HttpAnswer {
+pub(super) fn answer(status: u16, body: &Value) -> HttpAnswer {
     let (retry_after, content_type) = (None, Some("application/json".to_owned()));
     HttpAnswer::Response { status, retry_after, content_type, headers: Vec::new(), body: body.to_string().into_bytes() }
 }
@@ -47,7 +47,7 @@ fn answered(slip: &Slip, answer: HttpAnswer, now_ms: i64) -> Decision {
 }
 
 #[track_caller]
-fn resting(decision: &Decision) -> Hold {
+pub(super) fn resting(decision: &Decision) -> Hold {
     match &decision.next {
         Next::Hold(hold) => hold.clone(),
         other => panic!("{other:?}"),
@@ -86,7 +86,7 @@ fn call(slip: &Slip) -> HttpCall {
 fn told(slip: &Slip) -> Permit {
     let body: Value = serde_json::from_slice(&call(slip).body.unwrap()).unwrap();
     let text = body["to"].as_str().unwrap().strip_prefix("http://api/v1/callbacks/").unwrap();
-    worker().callbacks.secrets.verify(text).unwrap()
+    worker().callbacks.secrets.verify(Purpose::Callback, text).unwrap()
 }
 
 fn print() -> Slip {

@@ -1,12 +1,11 @@
 use serde_json::json;
-use uuid::Uuid;
 
 use super::*;
-use crate::decide::{self, NewJob, Next, Outcome, Rest, StepError};
+use crate::decide::{self, Next, Outcome, Rest, StepError};
 use crate::definition::Definition;
 use crate::event::JobEvent;
-use crate::id::JobId;
 use crate::slip::Slip;
+use crate::view::tests::new_job;
 
 const NOW_MS: i64 = 1_000;
 
@@ -22,16 +21,7 @@ impl Run {
         let text = "flow: t\nsteps:\n  - { id: a, native: f, retry: { attempts: 2, backoff: 1h..2h } }\n\
                     \x20 - { id: b, native: f }\n";
         let definition = Definition::parse_yaml("t.yaml", text, &mut |_| Err(String::new())).unwrap();
-        let job = NewJob {
-            job: JobId::new(Uuid::from_u128(7)),
-            tenant: "default".to_owned(),
-            key: "k".to_owned(),
-            input: json!({}),
-            correlation_id: "c".to_owned(),
-            priority: 1,
-            retry_of: None,
-        };
-        let decision = decide::start(&definition, job, NOW_MS);
+        let decision = decide::start(&definition, new_job(), NOW_MS);
         let mut run = Self { definition, events: Vec::new(), slip: None };
         run.take(decision);
         run
