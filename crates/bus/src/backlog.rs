@@ -143,21 +143,45 @@ impl Backlog {
         self.look_at(Looked::Offsets(offsets)).await
     }
 
+    /// The ends of all that is written in the topics whose names begin so: records of transactions that are not over
+    /// lie below them, too. ([`Waiting::end`] lies behind such a record only once its transaction is over.)
+    pub async fn written(&self, starts: &[String]) -> Result<BTreeMap<TopicPartition, i64>, Error> {
+        let (shared, starts) = (Arc::clone(&self.0), starts.to_vec());
+        patiently(move || {
+            shared.positions.look(|positions| {
+                let mut ends = BTreeMap::new();
+                for start in &starts {
+                    for place in places(positions, start)? {
+                        let (_, end) = positions.fetch_watermarks(&place.topic, place.partition, REQUEST_TIMEOUT)?;
+                        ends.insert(place, end);
+                    }
+                }
+                Ok(ends)
+            })
+        })
+        .await
+    }
+
     async fn look_at(&self, looked_at: Looked) -> Result<Vec<Waiting>, Error> {
         let shared = Arc::clone(&self.0);
-        let looked = tokio::task::spawn_blocking(move || {
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                match shared.reader.look(|reader| shared.look(reader, &looked_at)) {
-                    Err(error) if error.is_transient() && Instant::now() < deadline => {
-                        std::thread::sleep(RETRY_INTERVAL);
-                    }
-                    found => break found,
-                }
-            }
-        });
-        looked.await.unwrap_or_else(|error| Err(Error::refused(format!("a look did not end: {error}"))))
+        patiently(move || shared.reader.look(|reader| shared.look(reader, &looked_at))).await
     }
+}
+
+/// Looks, for as long as a leader is being found.
+async fn patiently<T: Send + 'static>(look: impl Fn() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    let looked = tokio::task::spawn_blocking(move || {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match look() {
+                Err(error) if error.is_transient() && Instant::now() < deadline => {
+                    std::thread::sleep(RETRY_INTERVAL);
+                }
+                found => break found,
+            }
+        }
+    });
+    looked.await.unwrap_or_else(|error| Err(Error::refused(format!("a look did not end: {error}"))))
 }
 
 impl Shared {

@@ -72,6 +72,8 @@ impl Service for Orchestrator {
         jobs::project(tx, &taken_in.events).await?;
         watched::add(tx, &self.late(&taken_in.events)).await?;
         watched::hear(tx, &taken_in.tombstones).await?;
+        let rested = taken_in.holds.iter().map(|hold| hold.token.job).chain(taken_in.long_calls.rested());
+        watched::rest(tx, &rested.collect::<Vec<_>>()).await?;
         holds::insert(tx, &taken_in.holds).await?;
         taken_in.long_calls.write(tx).await?;
         // Written after the holds: a resumed token may be one of them.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use events::lane::turn_headers;
 use events::wait::{Alive, Outcome, Question, RunningCall};
-use flow::id::TokenId;
+use flow::id::{JobId, TokenId};
 use store::holds::NewHold;
 use store::lanes::NewTurn;
 use store::workers::News;
@@ -93,6 +93,14 @@ impl LongCalls {
     /// True if there is a new hold that is released at a time.
     pub(crate) fn has_new_due(&self) -> bool {
         self.rounds.iter().flat_map(|round| &round.holders).any(|hold| hold.release_after_ms.is_some())
+    }
+
+    /// The jobs whose tokens come to rest by these records.
+    pub(crate) fn rested(&self) -> impl Iterator<Item = JobId> {
+        self.rounds.iter().flat_map(|round| {
+            let turns = round.turns.iter().map(|turn| &turn.hold);
+            round.holders.iter().chain(turns).map(|hold| hold.token.job)
+        })
     }
 
     /// Writes all records, as part of the caller's transaction.

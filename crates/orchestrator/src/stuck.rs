@@ -4,8 +4,10 @@
 //! its way, and moves within moments once its turn in the queue has come. So the search asks first whether anything is
 //! late by itself. A job is stuck only if it has stood still for long after all of this was so: the relay had sent what
 //! it had in the outbox (proved by an echo, a record that goes the same way), the workers had taken all slips of that
-//! time from the queues, and their events and holds were in Postgres. An outage of any of them, or a queue that is
-//! behind, makes no job stuck; nor does a clock that is wrong, since times are Postgres' own.
+//! time from the queues, and their events and holds were in Postgres. What is written counts from the moment it is, not
+//! only once its transaction is over: the parts of one transaction can be read at different times. A token that comes
+//! to rest has moved, though no event tells so: it may go on before the next look. An outage of any of them, or a queue
+//! that is behind, makes no job stuck; nor does a clock that is wrong, since times are Postgres' own.
 //!
 //! Any number of orchestrators may run this at once; each job is announced once.
 
@@ -13,7 +15,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::admin::Admin;
 use bus::{Backlog, TopicPartition, Waiting};
 use events::{Writer, cancel_tombstone};
 use flow::id::JobId;
@@ -48,7 +49,6 @@ const CATCH_UP: (Duration, Duration) = (Duration::from_secs(20), Duration::from_
 /// The search's tools.
 pub(crate) struct Search {
     pub(crate) pool: Pool,
-    pub(crate) admin: Admin,
     pub(crate) backlog: Backlog,
     pub(crate) writer: Writer,
     pub(crate) clock: Clock,
@@ -68,22 +68,25 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// Takes in a look of that time.
-    fn saw(&mut self, waiting: &[Waiting], now_ms: i64) {
-        if let Some((noted_ms, ends)) = &self.noted {
-            if waiting.iter().any(|queue| has_below(queue, ends)) {
+    /// Takes in a look, and the ends that there were at that time, before it.
+    fn saw(&mut self, waiting: &[Waiting], (now_ms, ends): (i64, BTreeMap<TopicPartition, i64>)) {
+        if let Some((noted_ms, noted)) = &self.noted {
+            if !is_past(waiting, noted) {
                 return;
             }
             self.done_ms = Some(*noted_ms);
         }
-        self.noted = Some((now_ms, waiting.iter().map(|queue| (queue.place.clone(), queue.end)).collect()));
+        self.noted = Some((now_ms, ends));
     }
 }
 
-/// True if a record that waits lies below this end.
-fn has_below(waiting: &Waiting, ends: &BTreeMap<TopicPartition, i64>) -> bool {
-    let end = ends.get(&waiting.place).copied().unwrap_or(0);
-    waiting.first.is_some_and(|first| first < end)
+/// True if no record below these ends waits, or may come: all transactions that had written there are over.
+fn is_past(waiting: &[Waiting], ends: &BTreeMap<TopicPartition, i64>) -> bool {
+    let past = |(place, end): (&TopicPartition, &i64)| {
+        let found = waiting.iter().find(|waiting| waiting.place == *place);
+        found.is_some_and(|found| found.end >= *end && found.first.is_none_or(|first| first >= *end))
+    };
+    ends.iter().all(past)
 }
 
 impl Search {
@@ -93,9 +96,8 @@ impl Search {
         readiness: &Readiness,
     ) -> Result<Self, bus::Error> {
         let backlog = Backlog::new(bus, &format!("{}-workers", writer.topics.prefix()))?;
-        let (admin, readiness) = (Admin::new(bus)?, readiness.clone());
-        let queues = Mutex::default();
-        Ok(Self { pool, admin, backlog, writer, clock, ids, stuck_after, readiness, queues })
+        let (readiness, queues) = (readiness.clone(), Mutex::default());
+        Ok(Self { pool, backlog, writer, clock, ids, stuck_after, readiness, queues })
     }
 
     fn pause(&self) -> Duration {
@@ -140,7 +142,7 @@ impl Search {
         let done_ms = self.done_ms().await?;
         let Some((relayed_ms, done_ms)) = relayed_ms.zip(done_ms) else { return Ok(None) };
         let told = [topics.events(), topics.waits()];
-        let ends = self.admin.end_offsets(&told).await.context("the ends of events and holds")?;
+        let ends = self.backlog.written(&told).await.context("the ends of events and holds")?;
         let deadline = Instant::now() + CATCH_UP.0;
         while !self.is_projected(&ends).await? {
             if Instant::now() > deadline {
@@ -154,9 +156,11 @@ impl Search {
     /// The time whose slips the workers have taken from the queues, as of the last looks; none while it is not known.
     async fn done_ms(&self) -> anyhow::Result<Option<i64>> {
         let now_ms = watched::now_ms(&self.pool).await?;
-        let waiting = self.backlog.look(&self.writer.topics.steps("")).await.context("the queues")?;
+        let steps = self.writer.topics.steps("");
+        let ends = self.backlog.written(std::slice::from_ref(&steps)).await.context("the ends of the queues")?;
+        let waiting = self.backlog.look(&steps).await.context("the queues")?;
         let mut queues = self.queues.lock().await;
-        queues.saw(&waiting, now_ms);
+        queues.saw(&waiting, (now_ms, ends));
         Ok(queues.done_ms)
     }
 
@@ -183,14 +187,16 @@ impl Search {
     async fn is_projected(&self, ends: &BTreeMap<TopicPartition, i64>) -> anyhow::Result<bool> {
         let places: Vec<TopicPartition> = ends.keys().cloned().collect();
         let next = positions(&self.pool, &places).await?;
-        let behind = places.into_iter().zip(next).map(|(place, next)| (place, next.unwrap_or(0)));
+        let next = places.into_iter().zip(next).map(|(place, next)| (place, next.unwrap_or(0)));
         let behind: BTreeMap<_, _> =
-            behind.filter(|(place, next)| ends.get(place).is_some_and(|end| next < end)).collect();
+            next.filter(|(place, next)| ends.get(place).is_some_and(|end| next < end)).collect();
         if behind.is_empty() {
             return Ok(true);
         }
+        let to = ends.iter().filter(|(place, _)| behind.contains_key(place));
+        let to = to.map(|(place, end)| (place.clone(), *end)).collect();
         let unread = self.backlog.look_from(behind).await.context("what is not projected")?;
-        Ok(!unread.iter().any(|unread| has_below(unread, ends)))
+        Ok(is_past(&unread, &to))
     }
 
     async fn announce(&self, as_of_ms: i64) -> Result<(), store::Error> {
@@ -218,4 +224,37 @@ impl Search {
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_are_done_once_no_slip_of_that_time_waits_or_is_in_a_transaction() {
+        let place = |partition| TopicPartition::new("t.steps.q", partition);
+        let ends = || BTreeMap::from([(place(0), 10), (place(1), 0)]);
+        let waiting = |partition, end, first: Option<i64>| Waiting {
+            place: place(partition),
+            offset: 0,
+            metadata: String::new(),
+            end,
+            records: u64::from(first.is_some()),
+            first,
+            oldest_ms: None,
+        };
+        let mut queues = Queues::default();
+        queues.saw(&[], (1, ends()));
+        assert_eq!(queues.done_ms, None);
+        for (looked, why) in [
+            (vec![waiting(0, 10, Some(9)), waiting(1, 0, None)], "a slip waits"),
+            (vec![waiting(0, 9, None), waiting(1, 0, None)], "a transaction is not over"),
+            (vec![waiting(1, 0, None)], "nobody knows of a partition"),
+        ] {
+            queues.saw(&looked, (2, ends()));
+            assert_eq!(queues.done_ms, None, "{why}");
+        }
+        queues.saw(&[waiting(0, 12, Some(10)), waiting(1, 5, Some(0))], (3, ends()));
+        assert_eq!(queues.done_ms, Some(1), "what waits came later");
+    }
 }

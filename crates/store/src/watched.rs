@@ -70,6 +70,21 @@ pub async fn add(tx: &mut Tx, jobs: &[JobId]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Tokens of these jobs have come to rest, as part of the caller's transaction: the time for which they stand still
+/// begins anew, even if they go on before the next look.
+pub async fn rest(tx: &mut Tx, jobs: &[JobId]) -> Result<(), Error> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update orchestrator.watched set since = null where job = any($1) and since is not null",
+        &uuids(jobs),
+    )
+    .execute(tx.raw())
+    .await?;
+    Ok(())
+}
+
 /// Walks on over jobs that were accepted `stuck_after_ms` ago or earlier, and looks at the watched ones that are due.
 pub async fn look(pool: &Pool, max: LookMax) -> Result<Look, Error> {
     let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);

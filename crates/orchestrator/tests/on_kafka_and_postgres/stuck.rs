@@ -143,3 +143,25 @@ async fn a_job_whose_acceptance_comes_late_is_found_and_one_that_comes_to_rest_m
     assert_eq!(announced(&ground, &mut relayed, 1).await.job, late);
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_comes_to_rest_and_goes_on_has_moved_though_no_event_tells_so() {
+    let ground = Ground::new().await;
+    // Long enough for nothing to be announced.
+    let running = start_with(&ground, |config| config.stuck_after_ms = 60_000);
+    let job = under_way(&ground).await;
+    until(&ground, "select status from orchestrator.jobs", "running").await;
+    let stood = "insert into orchestrator.watched (job, due_at, cursor, since) \
+                 select job, now() + interval '1 hour', cursor, now() - interval '30 seconds' from orchestrator.jobs";
+    ground.sql(stood);
+    let slip = sample_slip(job, 2);
+    let (queue, reason) = ("default".to_owned(), HoldReason::Backoff);
+    let hold = Hold { slip, queue, reason, release_after_ms: Some(0), signal: None, limit: None };
+    let record = wait_record(&ground.topics, &ground.writers, &Wait::Hold(hold), &TEST_TRACE).unwrap();
+    ground.send(&record).await;
+    until_taken_in(&ground, &ground.topics.waits(), 1).await;
+    until(&ground, "select count(*) from orchestrator.holds", "0").await;
+    assert_eq!(ground.outbox(&ground.topics.steps("default")).len(), 1, "it is on its way again");
+    assert_eq!(ground.sql("select since is null from orchestrator.watched"), "t");
+    running.stop().await;
+}
