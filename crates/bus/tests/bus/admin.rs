@@ -1,5 +1,7 @@
 //! Administration.
 
+use std::collections::BTreeMap;
+
 use bus::{Error, Producer, TopicPartition};
 
 use crate::kit::{Cluster, Watched, committed_or_beginning, numbered, record};
@@ -63,11 +65,21 @@ async fn offsets_that_were_lost_are_not_made_anew_unasked() {
     assert_eq!(cluster.admin.commit_initial_offsets(&group, &topics).await.unwrap(), 0);
 }
 
+/// Waits until all that is written may be read: Kafka makes that so soon after a commit, not with it. Returns the ends.
+async fn until_readable(cluster: &Cluster) -> BTreeMap<TopicPartition, i64> {
+    loop {
+        let ends = cluster.admin.end_offsets(&[cluster.topic()]).await.unwrap();
+        if ends.values().sum::<i64>() >= cluster.written().await {
+            return ends;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ends_are_told_of_the_partitions_that_answer_whatever_the_others_do() {
     let cluster = Cluster::shared().await;
     cluster.commit(numbered("r", 30)).await;
-    let all = cluster.admin.end_offsets(&[cluster.topic()]).await.unwrap();
+    let all = until_readable(&cluster).await;
     let mut places: Vec<TopicPartition> = all.keys().cloned().collect();
     places.insert(0, TopicPartition::new(cluster.topic(), 77));
     places.insert(3, TopicPartition::new("no-such-topic", 0));
@@ -81,6 +93,7 @@ async fn lag_counts_from_the_groups_offset_and_trimming_moves_the_start() {
     let topics = [cluster.topic()];
     cluster.admin.commit_initial_offsets(&cluster.group(), &topics).await.unwrap();
     cluster.commit(numbered("r", 100)).await;
+    until_readable(&cluster).await;
     let lag = cluster.admin.lag(&cluster.group(), &topics).await.unwrap();
     let total: i64 = lag.values().sum();
     assert!((100..=112).contains(&total), "records, and a marker per partition at most twice: {total}");
