@@ -27,6 +27,8 @@ pub struct Config {
     pub wait_max_s: u64,
     /// Requests that may wait for jobs at once; 0: none.
     pub waiters_max: usize,
+    /// The longest time for which a slip may wait in a queue that takes new jobs, in seconds; 0: for ever.
+    pub queue_age_max_s: u64,
     /// Jobs whose freshest state is kept in memory.
     pub recent_jobs_max: usize,
     /// Database connections.
