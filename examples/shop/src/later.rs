@@ -1,5 +1,5 @@
 //! Work that is accepted with 202 and done later: the `later` member of a body. Its end is told at the address in
-//! `callback`, if there is one, and can be read at `Location`, which is
+//! `callback`, and how far it is at the one in `progress`, if there is one. It can be read at `Location`, which is
 //! `.../{idempotency key}`.
 
 use std::time::Duration;
@@ -13,10 +13,14 @@ use serde_json::{Value, json};
 use crate::Shared;
 use crate::answer::Answer;
 use crate::book::Wish;
+use crate::request::ToldAt;
+use crate::trade::Trade;
 
 /// The pause between two attempts to call back, and their number: some minutes.
 const AGAIN: Duration = Duration::from_millis(250);
 const ATTEMPTS_MAX: u32 = 720;
+/// Percent.
+const HALF: u8 = 50;
 /// The longest time that a caller may ask for.
 const WAIT_MS_MAX: u64 = 120_000;
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -72,7 +76,7 @@ pub(crate) struct Work {
     pub(crate) key: String,
     pub(crate) wish: Wish,
     pub(crate) traceparent: String,
-    pub(crate) callback: Option<String>,
+    pub(crate) told_at: ToldAt,
 }
 
 impl Work {
@@ -81,7 +85,7 @@ impl Work {
     pub(crate) async fn accept(self, later: Later) -> Response {
         let location = format!("/{}/{}", self.book.lock().trade.plural(), self.key);
         let answer = (StatusCode::ACCEPTED, [(LOCATION, location)], Json(json!({ "key": self.key }))).into_response();
-        let number = self.book.lock().take(&self.key, self.callback.as_deref());
+        let number = self.book.lock().take(&self.key, self.told_at.callback.as_deref());
         let Some(number) = number else { return answer };
         match later {
             Later::Early => self.end_well(1).await,
@@ -106,7 +110,7 @@ impl Work {
     }
 
     async fn end_after(self, wait: Duration, times: u32) {
-        tokio::time::sleep(wait).await;
+        tokio::join!(tokio::time::sleep(wait), self.report());
         self.end_well(times).await;
     }
 
@@ -124,9 +128,21 @@ impl Work {
         self.book.lock().create(&self.key, &self.wish, &self.traceparent)
     }
 
+    /// Tells that it is half done. Nobody has to hear it.
+    async fn report(&self) {
+        let Some(url) = &self.told_at.progress else { return };
+        let message = match self.book.lock().trade {
+            Trade::Inventory => "it is on the shelf, the box is being packed",
+            Trade::Payment => "the bank is asked",
+            Trade::Shipping => "it is on its way",
+        };
+        let report = json!({ "percent": HALF, "message": message });
+        drop(self.client.put(url).json(&report).send().await);
+    }
+
     /// Calls back until somebody has heard it.
     async fn tell(&self, query: &str, body: Option<(&str, Value)>) {
-        let Some(url) = &self.callback else { return };
+        let Some(url) = &self.told_at.callback else { return };
         for _ in 0..ATTEMPTS_MAX {
             let mut request = self.client.post(format!("{url}{query}"));
             if let Some((media_type, body)) = &body {
