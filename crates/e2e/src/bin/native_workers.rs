@@ -1,6 +1,7 @@
 //! Workers with a native step, as a team would build them: it reserves stock at the shop, tells of its progress, and
 //! sometimes hangs.
 
+use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -16,8 +17,16 @@ const SIGN_EVERY: Duration = Duration::from_millis(500);
 static CLIENT: LazyLock<Client> = LazyLock::new(|| Client::builder().no_proxy().build().unwrap_or_default());
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    Workers::builder().native("reserve", reserve).heartbeat("reserve", SILENCE_MAX).build().serve().await
+#[expect(clippy::print_stderr, reason = "the last words of a process: tests look for them")]
+async fn main() -> ExitCode {
+    let workers = Workers::builder().native("reserve", reserve).heartbeat("reserve", SILENCE_MAX).build();
+    match workers.serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// `with`: the `url` of the shop's inventory, the `body` of the reservation, and whether the first attempt `hangs`.
