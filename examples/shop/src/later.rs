@@ -88,9 +88,9 @@ impl Work {
         let number = self.book.lock().take(&self.key, self.told_at.callback.as_deref());
         let Some(number) = number else { return answer };
         match later {
-            Later::Early => self.end_well(1).await,
+            Later::Early => self.end_and_tell().await,
             Later::Unanswered(wait) => {
-                self.end_well(1).await;
+                self.end_and_tell().await;
                 tokio::time::sleep(wait).await;
             }
             Later::Silent => drop(self.do_it()),
@@ -107,6 +107,12 @@ impl Work {
             })),
         }
         answer
+    }
+
+    /// Goes on when the caller has given its request up, and this is dropped.
+    #[expect(clippy::disallowed_methods, reason = "it ends at shutdown, and an example needs no more")]
+    async fn end_and_tell(self) {
+        drop(tokio::spawn(async move { self.end_well(1).await }).await);
     }
 
     async fn end_after(self, wait: Duration, times: u32) {

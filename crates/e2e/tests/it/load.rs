@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const CALLERS: u64 = 48;
 /// Ordering keys: most jobs have one of their own, some share one.
 const CUSTOMERS: u64 = 20_000;
+/// Only ends a test that hangs: longer than the flows of `later` wait for a callback that was lost.
+const CALLBACKS_WITHIN: Duration = Duration::from_secs(480);
 /// Steps that are so long, ms, keep many jobs in flight with little work; well below the flow's time-out.
 const SLOW_MS_MAX: u64 = 8_000;
 /// Steps that are so short, ms, keep everything moving.
@@ -196,7 +198,7 @@ impl Load {
         let deeds = match self.operators.take() {
             Some(operators) => {
                 let all = async || (self.counts.in_flight() == 0).then_some(());
-                eventually(PATIENCE, "every job ends, with the operators' help", all).await;
+                eventually(CALLBACKS_WITHIN, "every job ends, with the operators' help", all).await;
                 operators.end().await
             }
             None => Arc::default(),
