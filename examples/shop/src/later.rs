@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::HeaderName};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Shared;
 use crate::answer::Answer;
 use crate::book::Wish;
-use crate::request::ToldAt;
 use crate::trade::Trade;
 
 /// The pause between two attempts to call back, and their number: some minutes.
@@ -24,6 +24,17 @@ const HALF: u8 = 50;
 /// The longest time that a caller may ask for.
 const WAIT_MS_MAX: u64 = 120_000;
 const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Where a caller wants to be told of work that is accepted now and done later.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ToldAt {
+    /// Its end.
+    #[serde(default)]
+    pub(crate) callback: Option<String>,
+    /// How far it is.
+    #[serde(default)]
+    pub(crate) progress: Option<String>,
+}
 
 /// When and how accepted work ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

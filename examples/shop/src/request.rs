@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::Shared;
 use crate::answer::Answer;
 use crate::book::{NAME_CHARS_MAX, Wish};
-use crate::later::Later;
+use crate::later::{Later, ToldAt};
 use crate::simulate::Simulate;
 use crate::trade::Trade;
 
@@ -53,18 +53,7 @@ struct Body {
     told_at: ToldAt,
 }
 
-/// Where a caller wants to be told of work that is accepted now and done later.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct ToldAt {
-    /// Its end.
-    #[serde(default)]
-    pub(crate) callback: Option<String>,
-    /// How far it is.
-    #[serde(default)]
-    pub(crate) progress: Option<String>,
-}
-
-/// The end of such work, and where it is told.
+/// The end of work that is accepted now and done later, and where it is told.
 pub(crate) type Ends = Option<(Later, ToldAt)>;
 
 pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish, Ends), (u16, String)> {
