@@ -30,6 +30,7 @@ mod leaderless;
 mod limits;
 mod load;
 mod missing_queue;
+mod operators;
 mod outcomes;
 mod pauses;
 mod polling;
