@@ -123,8 +123,12 @@ impl Backpressure {
             gauge!(SHEDDING, "queue" => name.clone()).set(if is { 1.0 } else { 0.0 });
             let Behind { age_s, slips, pace } = queue.now;
             match (was, is) {
-                (false, true) => tracing::warn!(queue = name, age_s, slips, pace, "a queue is behind; jobs for it are refused"),
-                (true, false) => tracing::info!(queue = name, age_s, slips, pace, "a queue has caught up; jobs for it are taken"),
+                (false, true) => {
+                    tracing::warn!(queue = name, age_s, slips, pace, "a queue is behind; jobs for it are refused")
+                }
+                (true, false) => {
+                    tracing::info!(queue = name, age_s, slips, pace, "a queue has caught up; jobs for it are taken")
+                }
                 _ => {}
             }
             if is {

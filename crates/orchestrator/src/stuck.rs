@@ -61,22 +61,23 @@ pub(crate) struct Search {
 /// How far the queues are done.
 #[derive(Default)]
 pub(crate) struct Queues {
-    /// Their ends, and the time at which they were those.
+    /// Their ends once all that was committed up to this time had been sent to them.
     noted: Option<(i64, BTreeMap<TopicPartition, i64>)>,
-    /// The slips that there were at this time are done.
+    /// The slips that were committed up to this time are done.
     done_ms: Option<i64>,
 }
 
 impl Queues {
-    /// Takes in a look, and the ends that there were at that time, before it.
-    fn saw(&mut self, waiting: &[Waiting], (now_ms, ends): (i64, BTreeMap<TopicPartition, i64>)) {
+    /// Takes in a look, and the ends before it. They tell of a time only once the relay has sent what there was at that
+    /// time: a slip may be in the outbox for long.
+    fn saw(&mut self, waiting: &[Waiting], relayed_ms: Option<i64>, ends: BTreeMap<TopicPartition, i64>) {
         if let Some((noted_ms, noted)) = &self.noted {
             if !is_past(waiting, noted) {
                 return;
             }
             self.done_ms = Some(*noted_ms);
         }
-        self.noted = Some((now_ms, ends));
+        self.noted = relayed_ms.map(|relayed_ms| (relayed_ms, ends));
     }
 }
 
@@ -139,8 +140,7 @@ impl Search {
     async fn up_to_date_as_of(&self) -> anyhow::Result<Option<i64>> {
         let topics = &self.writer.topics;
         let relayed_ms = self.relayed_ms().await?;
-        let done_ms = self.done_ms().await?;
-        let Some((relayed_ms, done_ms)) = relayed_ms.zip(done_ms) else { return Ok(None) };
+        let Some(done_ms) = self.done_ms(relayed_ms).await? else { return Ok(None) };
         let told = [topics.events(), topics.waits()];
         let ends = self.backlog.written(&told).await.context("the ends of events and holds")?;
         let deadline = Instant::now() + CATCH_UP.0;
@@ -150,17 +150,17 @@ impl Search {
             }
             tokio::time::sleep(CATCH_UP.1).await;
         }
-        Ok(Some(relayed_ms.min(done_ms)))
+        Ok(Some(done_ms))
     }
 
     /// The time whose slips the workers have taken from the queues, as of the last looks; none while it is not known.
-    async fn done_ms(&self) -> anyhow::Result<Option<i64>> {
-        let now_ms = watched::now_ms(&self.pool).await?;
+    /// `relayed_ms`: what was committed up to then is in the queues.
+    async fn done_ms(&self, relayed_ms: Option<i64>) -> anyhow::Result<Option<i64>> {
         let steps = self.writer.topics.steps("");
         let ends = self.backlog.written(std::slice::from_ref(&steps)).await.context("the ends of the queues")?;
         let waiting = self.backlog.look(&steps).await.context("the queues")?;
         let mut queues = self.queues.lock().await;
-        queues.saw(&waiting, (now_ms, ends));
+        queues.saw(&waiting, relayed_ms, ends);
         Ok(queues.done_ms)
     }
 
@@ -244,17 +244,18 @@ mod tests {
             oldest_ms: None,
         };
         let mut queues = Queues::default();
-        queues.saw(&[], (1, ends()));
-        assert_eq!(queues.done_ms, None);
+        queues.saw(&[], None, ends());
+        queues.saw(&[], Some(1), ends());
+        assert_eq!(queues.done_ms, None, "what the relay had not sent is in no queue");
         for (looked, why) in [
             (vec![waiting(0, 10, Some(9)), waiting(1, 0, None)], "a slip waits"),
             (vec![waiting(0, 9, None), waiting(1, 0, None)], "a transaction is not over"),
             (vec![waiting(1, 0, None)], "nobody knows of a partition"),
         ] {
-            queues.saw(&looked, (2, ends()));
+            queues.saw(&looked, Some(2), ends());
             assert_eq!(queues.done_ms, None, "{why}");
         }
-        queues.saw(&[waiting(0, 12, Some(10)), waiting(1, 5, Some(0))], (3, ends()));
-        assert_eq!(queues.done_ms, Some(1), "what waits came later");
+        queues.saw(&[waiting(0, 12, Some(10)), waiting(1, 5, Some(0))], None, ends());
+        assert_eq!((queues.done_ms, queues.noted), (Some(1), None), "what waits came later");
     }
 }
