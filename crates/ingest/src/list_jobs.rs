@@ -65,7 +65,7 @@ impl Filter {
     }
 }
 
-fn statuses(text: &str) -> Result<Vec<JobStatus>, Problem> {
+pub(crate) fn statuses(text: &str) -> Result<Vec<JobStatus>, Problem> {
     let status = |word: &str| {
         JobStatus::parse(word.trim()).ok_or_else(|| {
             let known = JobStatus::ALL.map(|status| format!("`{}`", status.as_str())).join(", ");
@@ -145,14 +145,14 @@ fn step<'a>(job: &'a ListedJob, definition: Option<&'a Definition>) -> Option<&'
 }
 
 /// The bytes of a cursor that say of which tenant it is.
-const TENANT_BYTES: usize = 8;
+pub(crate) const TENANT_BYTES: usize = 8;
 
 /// The place in a tenant's list after a job.
 fn cursor(tenant: &str, job: JobId) -> String {
     BASE64.encode([&digest(tenant)[..], job.uuid().as_bytes()].concat())
 }
 
-fn digest(tenant: &str) -> [u8; TENANT_BYTES] {
+pub(crate) fn digest(tenant: &str) -> [u8; TENANT_BYTES] {
     let digest = Sha256::digest(tenant.as_bytes());
     std::array::from_fn(|at| digest[at])
 }
