@@ -18,6 +18,7 @@ use web::problem::{Kind, Problem};
 mod cursor;
 mod feed;
 mod inbox;
+mod item;
 mod job;
 mod log;
 mod page;

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
-use crate::list_jobs::{TENANT_BYTES, digest};
+use crate::query::{TENANT_BYTES, digest};
 
 /// The first byte of a cursor: its form.
 const FORM: u8 = 1;

@@ -11,8 +11,8 @@ use flow::id::JobId;
 use web::caller::Caller;
 use web::problem::{Kind, Problem};
 
-use super::feed::{End, Item};
 use super::inbox::{News, Next};
+use super::item::{End, Item};
 use super::record::Seen;
 use super::{Inbox, Place};
 use crate::answer;

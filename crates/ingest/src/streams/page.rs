@@ -7,7 +7,7 @@ use serde_json::json;
 use web::context::RequestContext;
 use web::problem::Problem;
 
-use super::feed::{End, Item};
+use super::item::{End, Item};
 use super::tenant::TenantSource;
 use crate::answer;
 use crate::job_lookup::behind;

@@ -20,7 +20,7 @@ use super::job::JobSource;
 use super::tenant::{Choice, TenantSource};
 use super::{page, socket, sse};
 use crate::job_lookup::BEFORE_THE_FIRST_EVENT;
-use crate::list_jobs::statuses;
+use crate::query::statuses;
 use crate::state::Api;
 use crate::wait::{WaitQuery, seconds};
 

@@ -7,7 +7,8 @@ use axum::response::Response;
 use tokio::time::timeout;
 
 use super::dropped;
-use super::feed::{End, Feed, Item};
+use super::feed::Feed;
+use super::item::{End, Item};
 
 /// Clients have nothing to say: their messages are small, or none.
 const RECEIVED_BYTES_MAX: usize = 4 * 1024;

@@ -11,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::json;
 
-use super::feed::{End, Feed, Item};
+use super::feed::Feed;
+use super::item::{End, Item};
 
 /// The media type.
 pub(super) const MEDIA_TYPE: &str = "text/event-stream";

@@ -1,5 +1,5 @@
-//! The events of all jobs of a tenant, from a cursor on: from the log of this process, or first from Kafka where the log
-//! does not go back so far.
+//! The events of all jobs of a tenant, from a cursor on: from the log of this process, or first from Kafka where the
+//! log does not go back so far.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use web::problem::{Kind, Problem};
 
 use super::cursor::Cursor;
-use super::feed::{End, Item};
+use super::item::{End, Item};
 use super::log::Overrun;
 use super::record::{Seen, Told};
 use super::{Place, dropped, too_many};
@@ -40,7 +40,7 @@ impl Choice {
 /// Where the next events are.
 enum Way {
     /// On Kafka, up to this cursor at least.
-    Past { past: Past, reach: Cursor, _turn: OwnedSemaphorePermit },
+    Past { past: Box<Past>, reach: Cursor, _turn: OwnedSemaphorePermit },
     /// In the log, from this place on.
     Log { place: u64, end: watch::Receiver<u64> },
 }
@@ -161,7 +161,7 @@ async fn way(api: &Api, cursor: &Cursor) -> Result<Way, Problem> {
         let detail = "Events behind this cursor are not kept any more.";
         Problem::new(Kind::Gone, detail).with_remediation("Begin without a cursor; `GET /v1/jobs` lists what there is.")
     })?;
-    Ok(Way::Past { past, reach, _turn: turn })
+    Ok(Way::Past { past: Box::new(past), reach, _turn: turn })
 }
 
 fn unreadable(error: &bus::Error) -> Problem {
