@@ -17,10 +17,10 @@ use web::problem::{Kind, Problem};
 
 mod cursor;
 mod feed;
-mod inbox;
 mod item;
 mod job;
 mod log;
+mod mailbox;
 mod page;
 mod record;
 mod routes;
@@ -31,8 +31,8 @@ mod tenant;
 pub(crate) use routes::{of_all, of_job};
 
 use self::cursor::Cursor;
-use self::inbox::Inbox;
 use self::log::{Log, Overrun};
+use self::mailbox::Mailbox;
 pub(crate) use self::record::Seen;
 use crate::config::Config;
 
@@ -50,7 +50,7 @@ pub(crate) struct Streams {
     streams_bytes_max: usize,
     log_bytes_max: usize,
     hub: Mutex<Hub>,
-    /// The bytes that wait in all inboxes.
+    /// The bytes that wait in all mailboxes.
     waiting_bytes: Arc<AtomicUsize>,
     /// The end of the log, told once for each batch of the tail.
     log_end: watch::Sender<u64>,
@@ -63,7 +63,7 @@ pub(crate) struct Streams {
 #[derive(Default)]
 struct Hub {
     open: usize,
-    by_job: HashMap<JobId, Vec<Arc<Inbox>>>,
+    by_job: HashMap<JobId, Vec<Arc<Mailbox>>>,
     log: Log,
 }
 
@@ -90,15 +90,15 @@ impl Streams {
         if !hub.log.push(&seen, self.log_bytes_max) {
             return;
         }
-        let Some(inboxes) = hub.by_job.get(&seen.job) else { return };
-        let is_slow = |inbox: &&Arc<Inbox>| !inbox.push(Arc::clone(&seen), self.stream_bytes_max);
-        let slow: Vec<Arc<Inbox>> = inboxes.iter().filter(is_slow).cloned().collect();
-        for inbox in slow {
-            hub.drop_slow(seen.job, &inbox, "slow");
+        let Some(mailboxes) = hub.by_job.get(&seen.job) else { return };
+        let is_slow = |mailbox: &&Arc<Mailbox>| !mailbox.push(Arc::clone(&seen), self.stream_bytes_max);
+        let slow: Vec<Arc<Mailbox>> = mailboxes.iter().filter(is_slow).cloned().collect();
+        for mailbox in slow {
+            hub.drop_slow(seen.job, &mailbox, "slow");
         }
         while self.waiting_bytes.load(Ordering::Relaxed) > self.streams_bytes_max {
-            let all = hub.by_job.iter().flat_map(|(job, inboxes)| inboxes.iter().map(|inbox| (*job, inbox)));
-            let Some((job, largest)) = all.max_by_key(|(_, inbox)| inbox.bytes()) else { break };
+            let all = hub.by_job.iter().flat_map(|(job, mailboxes)| mailboxes.iter().map(|mailbox| (*job, mailbox)));
+            let Some((job, largest)) = all.max_by_key(|(_, mailbox)| mailbox.bytes()) else { break };
             let largest = Arc::clone(largest);
             hub.drop_slow(job, &largest, "no-room");
         }
@@ -120,23 +120,23 @@ impl Streams {
     /// Tells the streams of a job of a report of progress; `text` makes its JSON where there are any.
     pub(crate) fn reported(&self, job: JobId, text: impl FnOnce() -> String) {
         let hub = self.hub.lock();
-        let Some(inboxes) = hub.by_job.get(&job) else { return };
+        let Some(mailboxes) = hub.by_job.get(&job) else { return };
         let text: Arc<str> = text().into();
-        inboxes.iter().for_each(|inbox| inbox.push_progress(&text));
+        mailboxes.iter().for_each(|mailbox| mailbox.push_progress(&text));
     }
 
-    /// A place for one more stream of a job. What the tail sees from now on comes into its inbox.
-    fn enter_job(self: &Arc<Self>, job: JobId) -> Result<(Place, Arc<Inbox>), Problem> {
+    /// A place for one more stream of a job. What the tail sees from now on comes into its mailbox.
+    fn enter_job(self: &Arc<Self>, job: JobId) -> Result<(Place, Arc<Mailbox>), Problem> {
         let mut hub = self.room()?;
-        let inbox = Arc::new(Inbox::new(Arc::clone(&self.waiting_bytes)));
-        hub.by_job.entry(job).or_default().push(Arc::clone(&inbox));
-        Ok((Place { streams: Arc::clone(self), inbox: Some((job, Arc::clone(&inbox))) }, inbox))
+        let mailbox = Arc::new(Mailbox::new(Arc::clone(&self.waiting_bytes)));
+        hub.by_job.entry(job).or_default().push(Arc::clone(&mailbox));
+        Ok((Place { streams: Arc::clone(self), mailbox: Some((job, Arc::clone(&mailbox))) }, mailbox))
     }
 
     /// A place for one more stream of all jobs.
     fn enter(self: &Arc<Self>) -> Result<Place, Problem> {
         drop(self.room()?);
-        Ok(Place { streams: Arc::clone(self), inbox: None })
+        Ok(Place { streams: Arc::clone(self), mailbox: None })
     }
 
     /// The place is taken when this returns.
@@ -179,18 +179,18 @@ impl Streams {
 
 impl Hub {
     /// Ends a stream that does not keep up. It has its place no more, whatever its connection does.
-    fn drop_slow(&mut self, job: JobId, inbox: &Arc<Inbox>, reason: &'static str) {
-        inbox.drop_all();
-        self.leave(job, inbox);
+    fn drop_slow(&mut self, job: JobId, mailbox: &Arc<Mailbox>, reason: &'static str) {
+        mailbox.drop_all();
+        self.leave(job, mailbox);
         dropped(reason);
     }
 
-    fn leave(&mut self, job: JobId, inbox: &Arc<Inbox>) {
-        let Some(inboxes) = self.by_job.get_mut(&job) else { return };
-        let before = inboxes.len();
-        inboxes.retain(|known| !Arc::ptr_eq(known, inbox));
-        let is_gone = inboxes.len() < before;
-        if inboxes.is_empty() {
+    fn leave(&mut self, job: JobId, mailbox: &Arc<Mailbox>) {
+        let Some(mailboxes) = self.by_job.get_mut(&job) else { return };
+        let before = mailboxes.len();
+        mailboxes.retain(|known| !Arc::ptr_eq(known, mailbox));
+        let is_gone = mailboxes.len() < before;
+        if mailboxes.is_empty() {
             self.by_job.remove(&job);
         }
         if is_gone {
@@ -218,14 +218,14 @@ fn too_many(detail: &str) -> Problem {
 /// A stream's place among all. It is given back when this is dropped, with the stream.
 struct Place {
     streams: Arc<Streams>,
-    inbox: Option<(JobId, Arc<Inbox>)>,
+    mailbox: Option<(JobId, Arc<Mailbox>)>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut hub = self.streams.hub.lock();
-        match &self.inbox {
-            Some((job, inbox)) => hub.leave(*job, inbox),
+        match &self.mailbox {
+            Some((job, mailbox)) => hub.leave(*job, mailbox),
             None => hub.left(),
         }
         drop(hub);

@@ -1,6 +1,6 @@
 //! The events of one job: first its past, then what the tail sees.
 //!
-//! The inbox is open before the past is read, so that nothing falls between the two. The cursor decides what of both is
+//! The mailbox is open before the past is read, so that nothing falls between the two. The cursor decides what of both is
 //! sent: events up to it are passed over, also those that this instance sees later than another one did.
 
 use std::collections::VecDeque;
@@ -11,10 +11,10 @@ use flow::id::JobId;
 use web::caller::Caller;
 use web::problem::{Kind, Problem};
 
-use super::inbox::{News, Next};
 use super::item::{End, Item};
+use super::mailbox::{News, Next};
 use super::record::Seen;
-use super::{Inbox, Place};
+use super::{Mailbox, Place};
 use crate::answer;
 use crate::job_lookup::find;
 use crate::state::Api;
@@ -38,12 +38,12 @@ enum Stage {
 pub(super) struct JobSource {
     caller: Caller,
     job: JobId,
-    inbox: Arc<Inbox>,
+    mailbox: Arc<Mailbox>,
     _place: Place,
     after: i64,
     page: VecDeque<(i64, String)>,
     stage: Stage,
-    /// Taken from the inbox, and not sent yet.
+    /// Taken from the mailbox, and not sent yet.
     current: Option<Arc<Seen>>,
 }
 
@@ -53,9 +53,9 @@ impl JobSource {
     pub(super) async fn open(api: &Api, caller: &Caller, text: &str, after: i64) -> Result<Self, Problem> {
         let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
         let job: JobId = text.parse().map_err(|_| unknown())?;
-        let (place, inbox) = api.streams.enter_job(job)?;
+        let (place, mailbox) = api.streams.enter_job(job)?;
         let (caller, page) = (caller.clone(), VecDeque::new());
-        let mut source = Self { caller, job, inbox, _place: place, after, page, stage: Stage::Past, current: None };
+        let mut source = Self { caller, job, mailbox, _place: place, after, page, stage: Stage::Past, current: None };
         source.read_past(api).await?;
         Ok(source)
     }
@@ -99,7 +99,7 @@ impl JobSource {
                 Stage::Live => {}
             }
             if self.current.is_none() {
-                match self.inbox.next() {
+                match self.mailbox.next() {
                     Next::Dropped => return Some(Item::End(End::Slow)),
                     Next::Nothing => return None,
                     Next::News(News::Progress(text)) => return Some(Item::Progress(text)),
@@ -129,13 +129,13 @@ impl JobSource {
 
     /// Returns once there may be something more.
     pub(super) async fn news(&self) {
-        self.inbox.filled().await;
+        self.mailbox.filled().await;
     }
 
     /// Returns once the stream was dropped, as it does not keep up.
     pub(super) async fn dropped(&self) {
-        while !self.inbox.is_dropped() {
-            self.inbox.filled().await;
+        while !self.mailbox.is_dropped() {
+            self.mailbox.filled().await;
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum News {
     Progress(Arc<str>),
 }
 
-/// The next thing in an inbox.
+/// The next thing in an mailbox.
 pub(super) enum Next {
     News(News),
     Nothing,
@@ -32,10 +32,10 @@ struct State {
 }
 
 /// Of one stream. The hub fills it, the stream empties it.
-pub(super) struct Inbox {
+pub(super) struct Mailbox {
     state: Mutex<State>,
     told: Notify,
-    /// The bytes in all inboxes of the process.
+    /// The bytes in all mailboxes of the process.
     sum: Arc<AtomicUsize>,
 }
 
@@ -48,7 +48,7 @@ impl News {
     }
 }
 
-impl Inbox {
+impl Mailbox {
     pub(super) fn new(sum: Arc<AtomicUsize>) -> Self {
         Self { state: Mutex::default(), told: Notify::new(), sum }
     }
@@ -103,7 +103,7 @@ impl Inbox {
         Next::News(news)
     }
 
-    /// Returns once there may be something that [`Inbox::next`] has not returned.
+    /// Returns once there may be something that [`Mailbox::next`] has not returned.
     pub(super) async fn filled(&self) {
         self.told.notified().await;
     }
@@ -113,7 +113,7 @@ impl Inbox {
     }
 }
 
-impl Drop for Inbox {
+impl Drop for Mailbox {
     fn drop(&mut self) {
         self.sum.fetch_sub(self.state.get_mut().bytes, Ordering::Relaxed);
     }
