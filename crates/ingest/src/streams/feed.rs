@@ -83,11 +83,17 @@ impl Feed {
         Some(item)
     }
 
-    /// Returns once the client is found to be too slow, while something is being sent to it.
-    pub(super) async fn slow(&self) {
-        match &self.source {
-            Source::Job(source) => source.dropped().await,
-            Source::Tenant(_) => std::future::pending().await,
+    /// Returns once the client is found to be too slow, or the process leaves, while something is being sent to it.
+    pub(super) async fn over(&self) {
+        let slow = async {
+            match &self.source {
+                Source::Job(source) => source.dropped().await,
+                Source::Tenant(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = slow => {}
+            () = self.api.leaving.cancelled() => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The events of one job: first its past, then what the tail sees.
 //!
-//! The mailbox is open before the past is read, so that nothing falls between the two. The cursor decides what of both is
-//! sent: events up to it are passed over, also those that this instance sees later than another one did.
+//! The mailbox is open before the past is read, so that nothing falls between the two. The cursor decides what of both
+//! is sent: events up to it are passed over, also those that this instance sees later than another one did.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -64,7 +64,7 @@ async fn send(socket: &mut WebSocket, feed: &Feed, message: Message) -> bool {
     let sent = tokio::select! {
         biased;
         sent = &mut sending => Some(sent),
-        () = feed.slow() => None,
+        () = feed.over() => None,
     };
     match sent {
         Some(Ok(sent)) => sent.is_ok(),
