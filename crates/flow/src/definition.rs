@@ -62,6 +62,7 @@ struct Compiled {
     key: Option<Template>,
     deadline_ms: Option<u64>,
     on_failure: OnFailure,
+    priority: Priority,
     steps: Vec<Step>,
     result: Option<Template>,
     document: Value,
@@ -85,6 +86,31 @@ pub enum OnFailure {
     Compensate,
     /// Wait for an operator.
     Park,
+}
+
+/// Whose new jobs are refused first where there is too much work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// They can wait.
+    Bulk,
+    #[default]
+    Normal,
+    /// They are refused last.
+    Urgent,
+}
+
+impl Priority {
+    /// All, from the lowest.
+    pub const ALL: [Self; 3] = [Self::Bulk, Self::Normal, Self::Urgent];
+
+    /// The word in flow files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bulk => "bulk",
+            Self::Normal => "normal",
+            Self::Urgent => "urgent",
+        }
+    }
 }
 
 /// One violation of the flow's input schema.
@@ -173,6 +199,11 @@ impl Definition {
     /// The policy for a step that failed for good.
     pub fn on_failure(&self) -> OnFailure {
         self.0.on_failure
+    }
+
+    /// The priority of its jobs.
+    pub fn priority(&self) -> Priority {
+        self.0.priority
     }
 
     /// The steps, in order; at least one.

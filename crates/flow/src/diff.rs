@@ -141,7 +141,7 @@ fn key(old: &Definition, new: &Definition) -> Option<Change> {
     (before != after).then(|| Change::breaking("key", format!("{} -> {}", shown(before), shown(after)), why))
 }
 
-/// `deadline` and `on_failure`: how a job may end.
+/// `deadline` and `on_failure`: how a job may end; `priority`: whether it may begin.
 fn ends(old: &Definition, new: &Definition) -> Vec<Change> {
     let mut changes = Vec::new();
     let (before, after) = (old.deadline_ms(), new.deadline_ms());
@@ -168,6 +168,11 @@ fn ends(old: &Definition, new: &Definition) -> Vec<Change> {
             "a job that fails is undone and ends, where it waited for an operator",
         )),
         (OnFailure::Compensate, OnFailure::Compensate) | (OnFailure::Park, OnFailure::Park) => {}
+    }
+    let (before, after) = (old.priority(), new.priority());
+    if before != after {
+        let what = format!("{} -> {}", before.as_str(), after.as_str());
+        changes.push(Change::fine("priority", what, "new jobs are refused earlier or later where a queue is behind"));
     }
     changes
 }

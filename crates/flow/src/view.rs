@@ -200,16 +200,23 @@ impl JobView {
     /// The job's progress.
     pub fn progress(&self) -> Progress {
         let over = |step: &&StepView| matches!(step.status, StepStatus::Succeeded | StepStatus::Skipped);
+        if self.status == JobStatus::Succeeded {
+            // It may have jumped over some.
+            return Progress { done: self.steps_total, total: self.steps_total, percent: 100 };
+        }
         let done = u32::try_from(self.steps.iter().filter(over).count()).unwrap_or(u32::MAX);
         let reported: u64 = self.steps.iter().filter(|step| !over(step)).map(StepView::reported_percent).sum();
         let percent = (u64::from(done) * 100 + reported) / u64::from(self.steps_total.max(1));
         Progress { done, total: self.steps_total, percent: u8::try_from(percent.min(100)).unwrap_or(100) }
     }
 
-    /// The steps in the flow's order, with those that no event has spoken of yet as pending.
+    /// The steps in the flow's order. Those that no event has spoken of are pending; where the job has succeeded without
+    /// them, skipped.
     pub fn steps_of(&self, definition: &Definition) -> Vec<StepView> {
         let known = |id: &str| self.steps.iter().find(|step| step.id == id).cloned();
-        definition.steps().iter().map(|step| known(&step.id).unwrap_or_else(|| StepView::pending(&step.id))).collect()
+        let status = if self.status == JobStatus::Succeeded { StepStatus::Skipped } else { StepStatus::Pending };
+        let unknown = |id: &str| StepView { status, ..StepView::pending(id) };
+        definition.steps().iter().map(|step| known(&step.id).unwrap_or_else(|| unknown(&step.id))).collect()
     }
 
     /// The whole state machine: what each event changes.

@@ -210,7 +210,7 @@ impl Batch {
             if index >= ITEMS_MAX {
                 return Err(Problem::new(Kind::PayloadTooLarge, format!("{} The rest was not read.", too_many())));
             }
-            self.api.check_capacity().map_err(|full| submit::no_room(&full))?;
+            self.api.check_capacity(&self.definition)?;
             let acceptance = self.plan(item?)?;
             let job = acceptance.acceptance.job;
             let turn = acceptance.idempotency.as_ref().map(|own| self.turn(&own.key));
@@ -232,7 +232,7 @@ impl Batch {
     /// # Errors
     /// Nothing is stored: some items cannot be (422), or Postgres did not answer.
     async fn accept_all(&self, items: &[Bytes]) -> Result<Vec<Value>, Problem> {
-        self.api.check_capacity().map_err(|full| submit::no_room(&full))?;
+        self.api.check_capacity(&self.definition)?;
         let planned: Vec<_> = items.iter().map(|item| self.plan(item)).collect();
         let acceptances: Vec<NewAcceptance> = self.all_or_none(planned)?;
         let jobs: Vec<JobId> = acceptances.iter().map(|acceptance| acceptance.acceptance.job).collect();

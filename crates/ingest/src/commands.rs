@@ -94,7 +94,7 @@ impl Service for Commands {
 
     async fn read(&mut self, batch: &RecordBatch) -> Result<Understood, inbox::Error> {
         // Without room, commands wait in their topic.
-        self.api.check_capacity()?;
+        self.api.check_room()?;
         let mut understood = Understood::default();
         let mut has_looked = false;
         for record in batch.parts.iter().flat_map(|part| &part.records) {

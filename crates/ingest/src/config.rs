@@ -37,6 +37,8 @@ pub struct Config {
     pub stream_log_bytes_max: usize,
     /// A stream that has nothing to tell for so many seconds says that it is still there.
     pub stream_heartbeat_s: u64,
+    /// The longest time for which a slip may wait in a queue that takes new jobs, in seconds; 0: for ever.
+    pub queue_age_max_s: u64,
     /// Jobs whose freshest state is kept in memory.
     pub recent_jobs_max: usize,
     /// Database connections.

@@ -31,6 +31,7 @@ use web::server::Server;
 mod accept;
 mod answer;
 mod asyncapi;
+mod backpressure;
 mod batch;
 mod breakers;
 mod callback;
@@ -68,6 +69,7 @@ mod wait;
 mod waiters;
 
 use crate::accept::Acceptor;
+use crate::backpressure::Backpressure;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
 use crate::plan::Planner;
@@ -165,6 +167,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         pool,
         readiness,
         dev_capacity: settings.bus.dev_capacity(&settings.topics),
+        backpressure: Backpressure::new(settings.config.queue_age_max_s),
         planner: OnceLock::new(),
     });
     let mut tasks = Tasks::new(shutdown.clone());
@@ -252,6 +255,9 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         until.run_until_cancelled(following).await;
         Ok(())
     });
+    let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
+    let of_queues = topics.clone();
+    tasks.spawn("backpressure", async move { of_api.backpressure.watch(&bus, &of_queues, &until).await });
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
     tasks.spawn("progress tail", async move {
         let tools = (&of_api.reader, &of_api.ids);

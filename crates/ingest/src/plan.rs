@@ -95,7 +95,7 @@ impl Planner {
             key,
             input: request.input,
             correlation_id: request.correlation_id,
-            priority: 1,
+            priority: definition.priority() as u8,
             retry_of: request.retry_of,
         };
         let decision = match request.start_after_ms {

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use flow::callback::Secrets;
+use flow::definition::Definition;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
+use crate::backpressure::Backpressure;
 use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -49,6 +51,8 @@ pub(crate) struct Api {
     pub(crate) readiness: Readiness,
     /// The room of the broker in this process (`meanwhile dev`); none with a real Kafka, which keeps unread records.
     pub(crate) dev_capacity: Option<DevCapacity>,
+    /// The queues that are behind.
+    pub(crate) backpressure: Backpressure,
     /// Cancelled at shutdown: then no request waits for a job any longer.
     pub(crate) leaving: CancellationToken,
     /// Set once the flows are loaded and the schema ids are known.
@@ -76,8 +80,23 @@ impl Api {
         })
     }
 
+    /// # Errors
+    /// The problem 503 while too much of earlier jobs is not done: records of this process's broker, or slips of one of
+    /// the flow's queues.
+    pub(crate) fn check_capacity(&self, flow: &Definition) -> Result<(), Problem> {
+        self.check_room().map_err(|full| no_room(&full))?;
+        self.backpressure.check(flow)
+    }
+
     /// Refuses new jobs while too many records of earlier ones are unread.
-    pub(crate) fn check_capacity(&self) -> Result<(), OverCapacity> {
+    pub(crate) fn check_room(&self) -> Result<(), OverCapacity> {
         self.dev_capacity.as_ref().map_or(Ok(()), |capacity| capacity.check(Writes::NewJobs))
     }
+}
+
+fn no_room(full: &OverCapacity) -> Problem {
+    let remediation = "Send the same request again after the time in `Retry-After`. Where it stays like this, \
+                       something stands still: mend it, restart `meanwhile dev`, or set KAFKA_BROKERS to a real Kafka.";
+    let detail = format!("No new jobs for the moment: {full}.");
+    Problem::new(Kind::TemporaryReducedCapacity, detail).with_remediation(remediation).retry_after_s(1)
 }

@@ -193,7 +193,7 @@ pub(crate) async fn store_job(
     request: JobRequest,
 ) -> Result<Stored, Problem> {
     caller.require(Scope::JobsSubmit)?;
-    api.check_capacity().map_err(|over| no_room(&over))?;
+    api.check_capacity(definition)?;
     let own = Origin {
         job: request.job,
         correlation_id: Some(request.correlation_id.clone()),
@@ -277,13 +277,6 @@ pub(crate) fn violations(what: &str, errors: Vec<InputError>) -> Problem {
         _ => format!("{what} violates the flow's schema in {count} places."),
     };
     Problem::new(Kind::SchemaViolation, detail).with("errors", told)
-}
-
-pub(crate) fn no_room(full: &bus::OverCapacity) -> Problem {
-    let remediation = "Send the same request again after the time in `Retry-After`. Where it stays like this, \
-                       something stands still: mend it, restart `meanwhile dev`, or set KAFKA_BROKERS to a real Kafka.";
-    let detail = format!("No new jobs for the moment: {full}.");
-    Problem::new(Kind::TemporaryReducedCapacity, detail).with_remediation(remediation).retry_after_s(1)
 }
 
 pub(crate) fn refused(error: accept::Error) -> Problem {

@@ -52,6 +52,7 @@ pub fn main(workers: Workers) -> ExitCode {
 
 /// [`main`] with other arguments; the first is the program's name.
 pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>, workers: Workers) -> ExitCode {
+    end_with_the_reader();
     let cli = Cli::parse_from(arguments);
     service_kit::tls::install_ring();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -62,6 +63,18 @@ pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone
         Ok(code) => code,
         Err(error) => failed(&error),
     }
+}
+
+/// Whoever reads our output may have enough of it (`| head`): then the command ends, and says nothing.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panicked| {
+        let said = panicked.payload_as_str().unwrap_or_default();
+        if said.contains("failed printing to std") && said.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        usual(panicked);
+    }));
 }
 
 /// Runs the command. A thread that hangs, in a client of Kafka say, does not keep the process from ending.

@@ -17,6 +17,7 @@ use crate::world::World;
 
 mod completions;
 mod notes;
+mod parked;
 mod reach;
 mod rests;
 
@@ -132,10 +133,7 @@ impl<'w> Walk<'w> {
                 let step = state.slip.step.clone();
                 self.note(Kind::NeverEnds, Part::Step(step), id, None, String::new());
             }
-            Rest::Parked => {
-                let resumed = State { rest: Rest::Ready, made: false, ..state.clone() };
-                self.turn(id, state, What::Resumed, resumed);
-            }
+            Rest::Parked => self.expand_parked(id, state),
             Rest::Waiting { ends } => self.expand_waiting(id, state, ends),
             Rest::Ready => self.expand_ready(id, state),
         }

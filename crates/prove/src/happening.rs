@@ -83,6 +83,10 @@ pub(crate) enum What {
     Cancelled,
     /// An operator sends a parked job on.
     Resumed,
+    /// An operator says that the step was done, with the step's output of this number.
+    RuledDone { output: usize },
+    /// An operator says that the step was not done.
+    RuledNotDone,
 }
 
 impl What {
@@ -91,6 +95,7 @@ impl What {
         match self {
             Self::Succeeds { output }
             | Self::SaidDone { output }
+            | Self::RuledDone { output }
             | Self::Signalled { output }
             | Self::Polled { output } => Some(*output),
             _ => None,

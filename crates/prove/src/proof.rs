@@ -210,7 +210,10 @@ fn words(found: &Found, step: &str) -> (String, String) {
     match found.kind {
         Kind::EffectStands => (
             format!("what `{step}` did may stand after the job has ended badly, and nothing undoes it"),
-            format!("a `compensate` for `{step}`; if it needs none: --accept effect-stands:{step}"),
+            format!(
+                "a `compensate` for `{step}`, and, where a call may still be under way, a `settle` of at least its \
+                 longest time; if it needs none: --accept effect-stands:{step}"
+            ),
         ),
         Kind::CompensationFails => (format!("the undo of `{step}` cannot be called: {detail}"), fallback.to_owned()),
         Kind::ResultFails => (
@@ -222,13 +225,16 @@ fn words(found: &Found, step: &str) -> (String, String) {
         Kind::RunsTwice => (
             format!("`{step}` is not idempotent, and may be called again after it was done, without an operator"),
             format!(
-                "a service that honours `Idempotency-Key`, and no `idempotent: false`; to live with it: --accept \
-                 runs-twice:{step}"
+                "a `settle` of at least the step's longest time, or a service that honours `Idempotency-Key` and no \
+                 `idempotent: false`; to live with it: --accept runs-twice:{step}"
             ),
         ),
         Kind::NeverEnds => (
             format!("a job that rests at `{step}` cannot end, whatever is done about it"),
-            format!("a call of `{step}`, or of its `compensate`, that can be evaluated"),
+            format!(
+                "a `timeout` for a `wait`, or a `deadline` of the flow; for a call: one of `{step}`, and of its \
+                 `compensate`, that can be evaluated"
+            ),
         ),
         Kind::BranchNeverTaken => (String::new(), String::new()),
     }

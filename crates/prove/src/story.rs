@@ -131,6 +131,8 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::DeadlinePasses => "the job's deadline passes".to_owned(),
         What::DeadlineFound => format!("{name} is not called, since the deadline has passed"),
         What::Cancelled => format!("somebody cancels the job before {name} is called"),
+        What::RuledDone { output } => with_chosen(world, id, *output, format!("an operator says that {name} was done")),
+        What::RuledNotDone => format!("an operator says that {name} was not done"),
         What::Resumed => "an operator sends the job on".to_owned(),
     }
 }

@@ -37,6 +37,8 @@ impl Happening {
                 | What::CannotTell
                 | What::SaidNotDone { late: true }
                 | What::Resumed
+                | What::RuledDone { .. }
+                | What::RuledNotDone
         );
         if rare || self.is_late { RARE } else { 1 }
     }

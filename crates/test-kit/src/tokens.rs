@@ -36,6 +36,8 @@ pub struct Tokens {
     pub events: Vec<JobEvent>,
     /// The number of records on `dead-letters`.
     pub dead_letters: usize,
+    /// Those of them that were commands: no job was lost with them.
+    pub dead_commands: usize,
     /// By topic and bytes: where something lies that is none of the above, and why it cannot be read. A record that was
     /// set aside while the registry was away, and sent again, is one.
     pub unreadable: BTreeMap<(String, Option<Vec<u8>>), String>,
@@ -76,7 +78,14 @@ impl Tokens {
             let event = reader.read(record.value.as_deref(), decode_event).await;
             tokens.events.extend(readable(event, &record, &mut tokens.unreadable));
         }
-        tokens.dead_letters = read_topic(brokers, &topics.dead_letters()).await?.len();
+        let letters = read_topic(brokers, &topics.dead_letters()).await?;
+        let commands = topics.commands();
+        let is_command = |letter: &&Inbound| {
+            let failed = letter.headers.iter().find(|(name, _)| name == header::FAILURE_TOPIC);
+            failed.is_some_and(|(_, topic)| topic.as_deref() == Some(commands.as_bytes()))
+        };
+        tokens.dead_letters = letters.len();
+        tokens.dead_commands = letters.iter().filter(is_command).count();
         Ok(tokens)
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct Downstreams {
 pub(crate) struct Share {
     mine: AtomicUsize,
     all: AtomicUsize,
+    /// Counts of all partitions that were begun.
+    counts: AtomicUsize,
 }
 
 impl Share {
@@ -63,8 +65,16 @@ impl Share {
         let _ = self.mine.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    pub(crate) fn know_all(&self, partitions: usize) {
-        self.all.store(partitions, Ordering::Relaxed);
+    /// The number of a count that begins now.
+    pub(crate) fn begin_count(&self) -> usize {
+        self.counts.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The end of a count. Only the one that was begun last says anything: Kafka may answer the others later.
+    pub(crate) fn know_all(&self, count: usize, partitions: usize) {
+        if self.counts.load(Ordering::Relaxed) == count {
+            self.all.store(partitions, Ordering::Relaxed);
+        }
     }
 
     fn part(&self) -> f64 {
@@ -213,12 +223,22 @@ mod tests {
     fn downstreams(mine: usize, all: usize) -> Arc<Downstreams> {
         let downstreams = Downstreams::new(RetryConfig { window_s: 10, share_percent: 20, calls_min: 5 });
         downstreams.share.got(mine);
-        downstreams.share.know_all(all);
+        downstreams.share.know_all(downstreams.share.begin_count(), all);
         downstreams
     }
 
     async fn enter(downstreams: &Arc<Downstreams>, limits: Limits, is_retry: bool) -> Result<Permit, u64> {
         downstreams.enter("payment", limits, is_retry).await
+    }
+
+    #[test]
+    fn of_counts_that_end_out_of_order_the_one_begun_last_is_known() {
+        let share = Share::default();
+        share.got(2);
+        let (first, last) = (share.begin_count(), share.begin_count());
+        share.know_all(last, 8);
+        share.know_all(first, 2);
+        assert!((share.part() - 0.25).abs() < f64::EPSILON);
     }
 
     #[tokio::test]
@@ -259,7 +279,7 @@ mod tests {
                 assert_eq!(enter(&downstreams, limits, false).await.expect_err("no share"), NO_SHARE_REST_MS);
             }
             downstreams.share.got(3);
-            downstreams.share.know_all(6);
+            downstreams.share.know_all(downstreams.share.begin_count(), 6);
             for _ in 0..20 {
                 assert!(enter(&downstreams, limits, false).await.is_ok(), "{mine} of {all} at first");
             }

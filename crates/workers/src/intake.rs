@@ -76,7 +76,10 @@ impl Intake {
     fn learn_share(&self) {
         let topics = topics_of(&self.runner, &self.queues.borrow());
         let runner = Arc::clone(&self.runner);
-        self.runtime.spawn(async move { runner.limits.count_partitions(&topics, runner.downstreams.share()).await });
+        let count = runner.downstreams.share().begin_count();
+        self.runtime.spawn(async move {
+            runner.limits.count_partitions(&topics, runner.downstreams.share(), count).await;
+        });
     }
 
     /// Waits until all lanes are known that earlier owners of partitions left held.

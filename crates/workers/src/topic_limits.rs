@@ -30,15 +30,15 @@ impl TopicLimits {
         self.admin.ends_of(places, timeout).await
     }
 
-    /// Counts the partitions of these topics. Until Kafka answers the last count stays.
-    pub(crate) async fn count_partitions(&self, topics: &[String], share: &Share) {
+    /// Counts the partitions of these topics. Until Kafka answers the last count stays. `count`: its number.
+    pub(crate) async fn count_partitions(&self, topics: &[String], share: &Share, count: usize) {
         let mut all = 0;
         for topic in topics {
             let count = || self.admin.partitions(topic);
             let partitions = until_ok("kafka", &self.readiness, &self.ids, &CancellationToken::new(), count).await;
             all += partitions.flatten().unwrap_or_default();
         }
-        share.know_all(all);
+        share.know_all(count, all);
     }
 
     /// Looks the topic up anew when it is next asked for: it may be gone.

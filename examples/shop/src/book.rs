@@ -236,7 +236,8 @@ impl Book {
             told["state"] = json!(word);
             told
         };
-        match (&self.entries.get(key)?.standing, self.taken.contains_key(key)) {
+        let is_under_way = self.taken.get(key).is_some_and(|taken| taken.under_way);
+        match (&self.entries.get(key)?.standing, is_under_way) {
             (Standing::Done(answer, _), _) => Some(state("done", &answer.body)),
             (Standing::Refused(answer), _) => Some(state("refused", &answer.body)),
             (Standing::Undone | Standing::Barred, _) => Some(json!({ "state": "undone" })),

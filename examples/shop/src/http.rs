@@ -54,9 +54,9 @@ async fn create(Held(service): Held<Service>, headers: HeaderMap, body: Bytes) -
     if let Some(answer) = arrive(&service, &key, &wish, &traceparent).await {
         return respond(&answer);
     }
-    if let Some((later, callback)) = later {
+    if let Some((later, told_at)) = later {
         let Service { book, client, .. } = service;
-        return Work { book, client, key, wish, traceparent, callback }.accept(later).await;
+        return Work { book, client, key, wish, traceparent, told_at }.accept(later).await;
     }
     if let Simulate::Slow(wait) = wish.simulate {
         tokio::time::sleep(wait).await;

@@ -1,5 +1,5 @@
 //! Work that is accepted with 202 and done later: the `later` member of a body. Its end is told at the address in
-//! `callback`, if there is one, and can be read at `Location`, which is
+//! `callback`, and how far it is at the one in `progress`, if there is one. It can be read at `Location`, which is
 //! `.../{idempotency key}`.
 
 use std::time::Duration;
@@ -8,18 +8,33 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::HeaderName};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Shared;
 use crate::answer::Answer;
 use crate::book::Wish;
+use crate::trade::Trade;
 
 /// The pause between two attempts to call back, and their number: some minutes.
 const AGAIN: Duration = Duration::from_millis(250);
 const ATTEMPTS_MAX: u32 = 720;
+/// Percent.
+const HALF: u8 = 50;
 /// The longest time that a caller may ask for.
 const WAIT_MS_MAX: u64 = 120_000;
 const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Where a caller wants to be told of work that is accepted now and done later.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct ToldAt {
+    /// Its end.
+    #[serde(default)]
+    pub(crate) callback: Option<String>,
+    /// How far it is.
+    #[serde(default)]
+    pub(crate) progress: Option<String>,
+}
 
 /// When and how accepted work ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +87,7 @@ pub(crate) struct Work {
     pub(crate) key: String,
     pub(crate) wish: Wish,
     pub(crate) traceparent: String,
-    pub(crate) callback: Option<String>,
+    pub(crate) told_at: ToldAt,
 }
 
 impl Work {
@@ -81,12 +96,12 @@ impl Work {
     pub(crate) async fn accept(self, later: Later) -> Response {
         let location = format!("/{}/{}", self.book.lock().trade.plural(), self.key);
         let answer = (StatusCode::ACCEPTED, [(LOCATION, location)], Json(json!({ "key": self.key }))).into_response();
-        let number = self.book.lock().take(&self.key, self.callback.as_deref());
+        let number = self.book.lock().take(&self.key, self.told_at.callback.as_deref());
         let Some(number) = number else { return answer };
         match later {
-            Later::Early => self.end_well(1).await,
+            Later::Early => self.end_and_tell().await,
             Later::Unanswered(wait) => {
-                self.end_well(1).await;
+                self.end_and_tell().await;
                 tokio::time::sleep(wait).await;
             }
             Later::Silent => drop(self.do_it()),
@@ -105,8 +120,14 @@ impl Work {
         answer
     }
 
+    /// Goes on when the caller has given its request up, and this is dropped.
+    #[expect(clippy::disallowed_methods, reason = "it ends at shutdown, and an example needs no more")]
+    async fn end_and_tell(self) {
+        drop(tokio::spawn(async move { self.end_well(1).await }).await);
+    }
+
     async fn end_after(self, wait: Duration, times: u32) {
-        tokio::time::sleep(wait).await;
+        tokio::join!(tokio::time::sleep(wait), self.report());
         self.end_well(times).await;
     }
 
@@ -124,9 +145,21 @@ impl Work {
         self.book.lock().create(&self.key, &self.wish, &self.traceparent)
     }
 
+    /// Tells that it is half done. Nobody has to hear it.
+    async fn report(&self) {
+        let Some(url) = &self.told_at.progress else { return };
+        let message = match self.book.lock().trade {
+            Trade::Inventory => "it is on the shelf, the box is being packed",
+            Trade::Payment => "the bank is asked",
+            Trade::Shipping => "it is on its way",
+        };
+        let report = json!({ "percent": HALF, "message": message });
+        drop(self.client.put(url).json(&report).send().await);
+    }
+
     /// Calls back until somebody has heard it.
     async fn tell(&self, query: &str, body: Option<(&str, Value)>) {
-        let Some(url) = &self.callback else { return };
+        let Some(url) = &self.told_at.callback else { return };
         for _ in 0..ATTEMPTS_MAX {
             let mut request = self.client.post(format!("{url}{query}"));
             if let Some((media_type, body)) = &body {

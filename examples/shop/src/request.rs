@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::Shared;
 use crate::answer::Answer;
 use crate::book::{NAME_CHARS_MAX, Wish};
-use crate::later::Later;
+use crate::later::{Later, ToldAt};
 use crate::simulate::Simulate;
 use crate::trade::Trade;
 
@@ -49,12 +49,12 @@ struct Body {
     simulate: Option<String>,
     #[serde(default)]
     later: Option<String>,
-    #[serde(default)]
-    callback: Option<String>,
+    #[serde(flatten)]
+    told_at: ToldAt,
 }
 
 /// The end of work that is accepted now and done later, and where it is told.
-pub(crate) type Ends = Option<(Later, Option<String>)>;
+pub(crate) type Ends = Option<(Later, ToldAt)>;
 
 pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(String, Wish, Ends), (u16, String)> {
     let key = header(headers, "idempotency-key").trim_matches('"').to_owned();
@@ -80,7 +80,7 @@ pub(crate) fn read(trade: Trade, headers: &HeaderMap, body: &[u8]) -> Result<(St
     let simulate = Simulate::parse(body.simulate.as_deref().unwrap_or_default()).map_err(|detail| (422, detail))?;
     let later = body.later.filter(|text| !text.is_empty());
     let later = later.map(|text| Later::parse(&text)).transpose().map_err(|detail| (422, detail))?;
-    let ends = later.map(|later| (later, body.callback));
+    let ends = later.map(|later| (later, body.told_at));
     Ok((key, Wish { order: body.order, sku, amount, simulate }, ends))
 }
 

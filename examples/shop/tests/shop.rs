@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use shop::{EntryState, Op, Outcome, PerService, Shop, State, Trade, audit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 struct Test {
@@ -51,6 +51,12 @@ impl Test {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         Answer { status, head: head.to_owned(), body: serde_json::from_str(body).unwrap_or_default() }
+    }
+
+    /// Asks for a reservation that is told of at this address.
+    async fn reserve_later(&self, key: &str, progress: &str) -> Answer {
+        let body = json!({ "order": key, "sku": "tea", "later": "after:10", "progress": progress });
+        self.call("POST", Trade::Inventory, "/reservations", key, Some(body)).await
     }
 
     async fn reserve(&self, key: &str, order: &str, simulate: &str) -> Answer {
@@ -275,4 +281,28 @@ async fn an_address_in_use_is_said_with_the_flag_to_change() {
     let listen = PerService { payment: taken.clone(), ..PerService::any_port() };
     let error = Shop::start(listen, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains(&taken) && error.contains("--payment"), "{error}");
+}
+
+#[tokio::test]
+async fn accepted_work_tells_how_far_it_is_and_is_done_though_nobody_hears_it() {
+    let (test, listener) = (Test::start().await, TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let url = format!("http://{}/progress", listener.local_addr().unwrap());
+    assert_eq!(test.reserve_later("told", &url).await.status, StatusCode::ACCEPTED);
+    let (mut connection, _) = listener.accept().await.unwrap();
+    let mut report = String::new();
+    while !report.ends_with('}') {
+        let mut bytes = [0; 1024];
+        let length = connection.read(&mut bytes).await.unwrap();
+        report.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+    }
+    let (head, body) = report.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("PUT /progress "), "{head}");
+    let body: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body, json!({ "percent": 50, "message": "it is on the shelf, the box is being packed" }));
+    // No answer, and nobody who listens.
+    drop((connection, listener));
+    assert_eq!(test.reserve_later("untold", &url).await.status, StatusCode::ACCEPTED);
+    while test.shop.states().inventory.entries.len() < 2 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
 use crate::client::small_order;
+use crate::operators::{Deeds, Door, Operators};
 use crate::stage::{PATIENCE, Stage};
 
 /// The pause between two attempts of a caller.
@@ -26,6 +27,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const CALLERS: u64 = 48;
 /// Ordering keys: most jobs have one of their own, some share one.
 const CUSTOMERS: u64 = 20_000;
+/// Only ends a test that hangs: longer than the flows of `later` wait for a callback that was lost.
+const CALLBACKS_WITHIN: Duration = Duration::from_secs(480);
 /// Steps that are so long, ms, keep many jobs in flight with little work; well below the flow's time-out.
 const SLOW_MS_MAX: u64 = 8_000;
 /// Steps that are so short, ms, keep everything moving.
@@ -51,6 +54,24 @@ fn draw_later(chance: &mut Chance) -> (&'static str, Value) {
     }
 }
 
+/// Jobs with a native step, a step with a time of its own, and others with another way on; and charges that nobody but
+/// a person can tell the end of.
+fn draw_by_hand(chance: &mut Chance) -> (&'static str, Value) {
+    let customer = format!("c-{}", chance.below(CUSTOMERS));
+    let mut word = |words: &[&str]| words[chance.below(words.len() as u64) as usize].to_owned();
+    if word(&["native", "native", "blind"]) == "blind" {
+        let payment =
+            word(&["slow:200", "slow:200", "timeout_after_effect:4000", "timeout_before_effect:4000", "declined"]);
+        return ("blind", small_order(&customer, json!({ "payment": payment })));
+    }
+    let inventory = word(&["slow:100", "slow:4000", "flaky:2"]);
+    // The last ones do not end within the time of the step.
+    let payment = word(&["slow:100", "slow:100", "slow:100", "flaky:30", "timeout_after_effect:4000"]);
+    let mut order = small_order(&customer, json!({ "inventory": inventory, "payment": payment }));
+    order["hangs"] = (word(&["", "", "", "", "hangs"]) == "hangs").into();
+    ("native", order)
+}
+
 /// What a load is made of.
 #[derive(Debug, Clone, Copy)]
 struct Mix {
@@ -67,6 +88,7 @@ pub(crate) struct Load {
     callers: JoinSet<()>,
     watcher: tokio::task::JoinHandle<()>,
     stop: CancellationToken,
+    operators: Option<Operators>,
 }
 
 #[derive(Debug)]
@@ -139,12 +161,14 @@ impl Load {
                 }
             }
         });
+        let operators = mix.is_whole.then(|| Operators::start(stage, seed));
+        let door = Door::of(stage);
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             let chance = Chance::new(seed.wrapping_mul(1_000).wrapping_add(caller));
-            callers.spawn(call(counts.clone(), stop.clone(), stage.system.client(), chance, mix));
+            callers.spawn(call(counts.clone(), stop.clone(), (stage.system.client(), door.clone()), chance, mix));
         }
-        Self { counts, callers, watcher, stop }
+        Self { counts, callers, watcher, stop, operators }
     }
 
     /// Waits until at least so many jobs are in flight.
@@ -161,28 +185,51 @@ impl Load {
     }
 
     /// Submits no more; the jobs that were accepted are the stage's to wait for. Returns how many they are.
-    pub(crate) async fn end(mut self, stage: &mut Stage) -> usize {
+    pub(crate) async fn end(self, stage: &mut Stage) -> usize {
+        self.end_whole(stage).await.0
+    }
+
+    /// The same, and what operators have done: they go on until every job has ended.
+    pub(crate) async fn end_whole(mut self, stage: &mut Stage) -> (usize, Arc<Deeds>) {
         self.stop.cancel();
         while let Some(caller) = self.callers.join_next().await {
             caller.unwrap();
         }
+        let deeds = match self.operators.take() {
+            Some(operators) => {
+                let all = async || (self.counts.in_flight() == 0).then_some(());
+                eventually(CALLBACKS_WITHIN, "every job ends, with the operators' help", all).await;
+                operators.end().await
+            }
+            None => Arc::default(),
+        };
         self.watcher.abort();
         let accepted = std::mem::take(&mut *self.counts.accepted());
         stage.system.note_accepted(accepted.iter().copied());
-        accepted.len()
+        (accepted.len(), deeds)
     }
 }
 
-async fn call(counts: Arc<Counts>, stop: CancellationToken, client: Client, mut chance: Chance, mix: Mix) {
+async fn call(
+    counts: Arc<Counts>,
+    stop: CancellationToken,
+    (client, door): (Client, Door),
+    mut chance: Chance,
+    mix: Mix,
+) {
     loop {
         let Some(room) = stop.run_until_cancelled(counts.room.acquire()).await else { return };
         room.unwrap().forget();
-        let (flow, input) = match mix.is_whole && chance.below(100) < 30 {
-            true => draw_later(&mut chance),
-            false => draw(&mut chance, mix.slow_ms_max),
+        let (flow, input) = match chance.below(100) {
+            0..30 if mix.is_whole => draw_later(&mut chance),
+            30..50 if mix.is_whole => draw_by_hand(&mut chance),
+            _ => draw(&mut chance, mix.slow_ms_max),
         };
         let key = uuid::Uuid::now_v7().to_string();
-        let job = test_kit::submit(&client, flow, &key, &input).await.unwrap();
+        let job = match mix.is_whole && flow == "saga" && chance.below(20) == 0 {
+            true => door.submit_misspelt(&key, &input).await,
+            false => test_kit::submit(&client, flow, &key, &input).await.unwrap(),
+        };
         counts.accepted().push(job);
         if flow == "consent" {
             // Often before the job waits for it, sometimes after.

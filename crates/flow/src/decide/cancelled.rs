@@ -1,5 +1,6 @@
 //! Slips whose call may have been made without an outcome, and those for which none is to be made.
 
+use super::Verdict;
 use crate::slip::{Phase, ReleasedBy, Slip};
 
 /// A slip that may have been taken before, by a worker that stopped without a commit: what lay in a partition when
@@ -24,7 +25,11 @@ pub fn is_cancellable(slip: &Slip) -> bool {
 
 /// True if no further attempt is to be made for this slip. `is_wanted`: somebody wants its job cancelled, as far as the
 /// caller knows. A slip that a cancel has released says so itself.
+///
+/// A slip that tells how its step has ended (a callback, a verdict) tells that first: else an output that was accepted
+/// would be lost, and what was done be undone without it. The step after that one is not called.
 pub fn is_cancelled(slip: &Slip, is_wanted: bool) -> bool {
-    let says_so = slip.released.as_ref().is_some_and(|released| released.by == ReleasedBy::Cancel);
-    is_cancellable(slip) && (is_wanted || says_so)
+    let released_by = slip.released.as_ref().map(|released| &released.by);
+    let tells = released_by == Some(&ReleasedBy::Signal) || Verdict::of(slip).is_some();
+    is_cancellable(slip) && !tells && (is_wanted || released_by == Some(&ReleasedBy::Cancel))
 }

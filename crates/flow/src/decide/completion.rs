@@ -288,7 +288,10 @@ pub(super) fn judged(definition: &Definition, slip: &Slip, outcome: Outcome) -> 
         Outcome::Failed { retryable: true, retry_after_ms, ref error, .. } if polls && error.code != code::ABORTED => {
             Outcome::NotYet { retry_after_ms }
         }
-        Outcome::Failed { error, retryable, retry_after_ms, .. } if polls => {
+        Outcome::Failed { mut error, retryable, retry_after_ms, .. } if polls => {
+            if let Some(status) = error.status {
+                error.message = format!("its poll was answered {status}, where the answer of the call had accepted it");
+            }
             Outcome::Failed { error, retryable, effect: Effect::Unknown, retry_after_ms }
         }
         other => other,

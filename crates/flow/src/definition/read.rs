@@ -6,7 +6,7 @@ use super::node::Node;
 use super::read_value::{required, template, text_template};
 use super::reader::Reader;
 use super::visible::{self, Visible};
-use super::{Compiled, OnFailure, ResolveRef, Route, input, key, limit, read_rest, read_step};
+use super::{Compiled, OnFailure, Priority, ResolveRef, Route, input, key, limit, read_rest, read_step};
 
 /// Reads the whole document; none when something is wrong with it.
 pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Option<Compiled> {
@@ -22,6 +22,8 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         fields.get("deadline").and_then(|node| reader.duration_ms(node, "`deadline`", 1..=limit::DEADLINE_MS_MAX));
     let on_failure =
         fields.get("on_failure").and_then(|node| reader.word(node, "`on_failure`", &["compensate", "park"]));
+    let words = Priority::ALL.map(Priority::as_str);
+    let priority = fields.get("priority").and_then(|node| reader.word(node, "`priority`", &words));
     let steps = match required(reader, &fields, "the flow", "steps") {
         Some(node) => read_step::steps(reader, node),
         None => Vec::new(),
@@ -38,6 +40,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     }
     let version = super::version_of(&document);
     let on_failure = if on_failure == Some("park") { OnFailure::Park } else { OnFailure::Compensate };
+    let priority = Priority::ALL.into_iter().find(|one| priority == Some(one.as_str())).unwrap_or_default();
     Some(Compiled {
         name: name?,
         summary,
@@ -47,6 +50,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         key,
         deadline_ms,
         on_failure,
+        priority,
         steps,
         result,
         document,

@@ -316,7 +316,7 @@ fn the_output_of_a_step_that_may_be_skipped_needs_a_fallback() {
         "  - id: c\n    http: { method: GET, url: \"{{ env.A }}/{{ steps.a.output.id }}\" }\n",
         "  - id: c\n    http: { method: GET, url: \"{{ env.A }}\", headers: { x-a: \"{{ steps.a.output.id }}\" } }\n",
     ] {
-        refused(&flow(reading), &[absent, "a fallback, or the same `when`", "| default(none) }}"]);
+        refused(&flow(reading), &[absent, "a fallback, or the same `when`", "| default(none)"]);
     }
     for reading in [
         "result: \"{{ steps.a.output.id | default(none) }}\"\n",

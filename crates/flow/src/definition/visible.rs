@@ -100,7 +100,7 @@ impl Visible<'_> {
             if !self.roots.contains(&root) {
                 self.unknown_root(reader, place, root);
             } else if root == "steps" {
-                self.check_step(reader, place, expression, first, second);
+                self.check_step(reader, place, expression, path, (first, second));
             } else if root == "response" && self.roots == POLL {
                 check_field(reader, place, root, first, ACCEPTED);
                 if first == Some("headers") {
@@ -131,8 +131,8 @@ impl Visible<'_> {
         reader: &mut Reader<'_>,
         place: Place,
         expression: &Expression,
-        step: Option<&str>,
-        field: Option<&str>,
+        path: &str,
+        (step, field): (Option<&str>, Option<&str>),
     ) {
         let Some(step) = step else {
             reader.problem(place, "`steps` must be followed by a step's id").expected =
@@ -152,7 +152,7 @@ impl Visible<'_> {
             let message = format!("`steps.{step}.output` is absent {absent}");
             let problem = reader.problem(place, message);
             problem.expected = Some("a fallback, or the same `when`".to_owned());
-            problem.hint = Some(format!("{{{{ {} | default(none) }}}}", expression.source()));
+            problem.hint = Some(with_fallback(expression.source(), path, "none"));
         }
         if field.is_some_and(|field| field != "output") {
             let message = format!("a step has no `{}`", field.unwrap_or_default());
@@ -163,8 +163,17 @@ impl Visible<'_> {
                 format!("`steps.{step}.output` may be absent when `{step}` is undone: its outcome may be unknown");
             let problem = reader.problem(place, message);
             problem.expected = Some("a fallback".to_owned());
-            problem.hint = Some(format!("{{{{ {} | default(step.idempotency_key) }}}}", expression.source()));
+            problem.hint = Some(with_fallback(expression.source(), path, "step.idempotency_key"));
         }
+    }
+}
+
+/// The expression with a fallback for the value that may be absent, and for nothing else.
+fn with_fallback(source: &str, path: &str, fallback: &str) -> String {
+    let guarded = format!("{path} | default({fallback})");
+    match source.trim() == path {
+        true => format!("{{{{ {guarded} }}}}"),
+        false => format!("{{{{ {} }}}}", source.trim().replacen(path, &format!("({guarded})"), 1)),
     }
 }
 

@@ -89,6 +89,16 @@ fn a_job_that_succeeds_is_seen_to_progress() {
 }
 
 #[test]
+fn steps_that_a_job_has_jumped_over_were_not_needed() {
+    let mut run = Run::start();
+    let mut over = run.decision.events[0].clone();
+    (over.kind, over.status, over.hop, over.index) = (EventKind::JobSucceeded, JobStatus::Succeeded, 9, 9);
+    assert!(run.view.apply(9, &over));
+    assert_eq!(run.view.progress(), Progress { done: 2, total: 2, percent: 100 });
+    assert!(run.view.steps_of(&run.definition).iter().all(|step| step.status == StepStatus::Skipped));
+}
+
+#[test]
 fn a_held_attempt_says_when_the_next_one_comes_and_is_over_when_the_job_goes_back() {
     let mut run = Run::start();
     run.step(ok());

@@ -1,6 +1,6 @@
 //! Cancels: asked for at any moment, heeded by workers that know of them, and by the keeper of holds.
 
-use flow::decide::{broken_off, is_cancellable, is_cancelled, resumed};
+use flow::decide::{broken_off, is_cancellable, is_cancelled};
 use flow::id::JobId;
 use flow::slip::{HoldReason, Phase, Released, ReleasedBy, Slip};
 
@@ -48,20 +48,5 @@ impl World {
             let released = Some(Released { by: ReleasedBy::Cancel, payload: None });
             self.send(Slip { released, ..hold.slip }, &hold.queue);
         }
-    }
-
-    /// An operator sends a parked job on, and sometimes wants it cancelled instead.
-    pub(crate) fn act_as_operator(&mut self) {
-        let parked = self.holds.iter().find(|(_, (hold, _))| hold.reason == HoldReason::Attention);
-        let Some(identity) = parked.map(|(identity, _)| *identity) else { return };
-        let Some((hold, _)) = self.holds.remove(&identity) else { return };
-        self.tally.operator_acts += 1;
-        if self.chance.percent(20) {
-            self.cancel(hold.slip.job);
-        }
-        let steps_total = u32::try_from(self.definition.steps().len()).expect("a flow has few steps");
-        let event = resumed(&hold.slip, steps_total, self.now_ms);
-        self.ledger.resumed(&event);
-        self.send(hold.slip, &hold.queue);
     }
 }

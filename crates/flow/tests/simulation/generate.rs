@@ -1,6 +1,8 @@
 //! Random flows.
 
+use flow::decide::NewJob;
 use flow::definition::Definition;
+use flow::id::JobId;
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
@@ -29,6 +31,19 @@ pub(crate) fn definition(chance: &mut Chance, late: bool) -> Definition {
         false => json!({ "last": format!("{{{{ steps.s{}.output | default(none) }}}}", count - 1) }),
     };
     Definition::from_document(&document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
+}
+
+/// A job of such a flow.
+pub(crate) fn new_job(job: JobId) -> NewJob {
+    NewJob {
+        job,
+        tenant: "default".to_owned(),
+        key: "key".to_owned(),
+        input: json!({ "yes": true, "no": false }),
+        correlation_id: "simulated".to_owned(),
+        priority: 1,
+        retry_of: None,
+    }
 }
 
 /// A step that sleeps, or waits for a signal: with a bound or without one, in vain for good or not.

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flow::decide::{Decision, Next};
+use flow::decide::{Decision, Next, Said};
 use flow::definition::{Definition, OnFailure, OnTimeout};
 use flow::event::{EventKind, JobEvent};
 use flow::id::JobId;
 use flow::slip::{Hold, Phase, Slip};
 use flow::view::JobView;
 
+use crate::operator::OPERATOR;
 use crate::service::{Service, Told};
 
 /// How a job went on from a step.
@@ -30,8 +31,10 @@ struct Account {
     probes: BTreeMap<String, u32>,
     /// Keys of steps that must not be repeated before `verify`, or an operator, says so.
     barred: BTreeSet<String>,
-    /// Steps that an operator has sent on.
+    /// Steps that an operator has sent on without a word on their end.
     sent_on: BTreeSet<String>,
+    /// An operator's word that the token carries: its hop then, the key of the step, and whether it was done.
+    verdict: Option<(u32, String, bool)>,
     /// Hops that were given away.
     hops: BTreeSet<u32>,
     compensated: Vec<String>,
@@ -64,6 +67,8 @@ impl Ledger {
     pub(crate) fn called(&mut self, slip: &Slip, key: &str) {
         let account = self.accounts.entry(slip.job).or_default();
         if slip.phase == Phase::Forward {
+            let open = account.verdict.as_ref().filter(|(hop, of, _)| slip.hop >= *hop && of == key);
+            assert!(open.is_none(), "{key} is called although an operator has said how it ended");
             account.keys_by_step.entry(slip.step.clone()).or_default().insert(key.to_owned());
         }
         if slip.pass().is_some_and(|pass| pass.is_probe) {
@@ -79,6 +84,7 @@ impl Ledger {
         for told in told {
             account.attempt(from, *told, step.is_none_or(|step| step.is_idempotent()));
         }
+        account.obey(from, told, decision);
         let policy = step.and_then(|step| step.retry(from.phase));
         let made = account.attempts.get(&from.idempotency_key()).copied().unwrap_or(0);
         let probes = account.probes.get(&from.idempotency_key()).copied().unwrap_or(0);
@@ -127,6 +133,16 @@ impl Ledger {
         account.barred.clear();
         account.told.push((event.step.clone().unwrap_or_default(), Told::SentOn));
         account.sent_on.extend(event.step.clone());
+        self.heard(event);
+    }
+
+    /// An operator has said how the step ended that the job is parked at, and the job goes on.
+    pub(crate) fn ruled(&mut self, event: &JobEvent, said: &Said) {
+        let account = self.accounts.entry(event.job).or_default();
+        assert!(account.verdict.is_none(), "a verdict upon a verdict");
+        let key = format!("{}:{}:{}", event.job, event.step.clone().unwrap_or_default(), event.visit);
+        account.verdict = Some((event.hop, key, matches!(said, Said::Succeeded(_))));
+        account.attempts.clear();
         self.heard(event);
     }
 
@@ -210,15 +226,19 @@ impl Ledger {
 
     /// What must not be repeated was done once at most, but for what an operator has sent on without knowing.
     fn never_twice(&self, account: &Account, service: &Service) {
+        let loops = self.definition.steps().iter().any(|step| self.leads_back(&step.id).is_some());
         for (id, keys) in &account.keys_by_step {
             let step = self.definition.step(id).expect("it was called");
             if step.is_idempotent() || (step.verify().is_none() && account.sent_on.contains(id)) {
                 continue;
             }
+            let times = |key: &String| service.times.get(key).copied().unwrap_or(0);
             for key in keys {
-                let times = service.times.get(key).copied().unwrap_or(0);
-                assert!(times <= 1, "{key} was done {times} times");
+                assert!(times(key) <= 1, "{key} was done {} times", times(key));
             }
+            // A visit that an operator, `verify` or a refusal calls not done is followed by another one.
+            let all: u32 = keys.iter().map(times).sum();
+            assert!(loops || all <= 1, "{id} was done {all} times");
         }
     }
 
@@ -273,12 +293,38 @@ impl Ledger {
 }
 
 impl Account {
+    /// What an operator has said is what the job goes by: once, and unless it is cancelled meanwhile.
+    fn obey(&mut self, from: &Slip, told: &[Told], decision: &Decision) {
+        let is_ruled = told.iter().any(|told| matches!(told, Told::RuledDone | Told::RuledNotDone));
+        let is_over = decision.events.iter().any(|event| event.kind != EventKind::StepRetrying);
+        if !is_ruled {
+            // Whatever else ends the visit: it was not looked at.
+            self.verdict.take_if(|_| is_over);
+            return;
+        }
+        let (_, key, is_done) = self.verdict.take().expect("a verdict counts once");
+        assert_eq!(key, from.idempotency_key(), "a verdict is about one visit");
+        let told_of = |kind| {
+            let of_step = |event: &&JobEvent| event.kind == kind && event.step.as_ref() == Some(&from.step);
+            decision.events.iter().find(of_step)
+        };
+        if is_done {
+            let event = told_of(EventKind::StepSucceeded).expect("an operator has said that it was done");
+            assert_eq!(event.actor.as_deref(), Some(OPERATOR));
+        } else {
+            assert!(told_of(EventKind::StepSucceeded).is_none(), "an operator has said that it was not done");
+            let failed = told_of(EventKind::StepFailed).or(told_of(EventKind::StepSkipped));
+            assert!(failed.is_some(), "an operator has said that it was not done");
+        }
+    }
+
     fn attempt(&mut self, slip: &Slip, told: Told, idempotent: bool) {
         if slip.phase == Phase::Forward {
             self.told.push((slip.step.clone(), told));
         }
         match told {
             Told::SaidNotDone => drop(self.barred.remove(&slip.idempotency_key())),
+            Told::RuledDone | Told::RuledNotDone => {}
             Told::Redelivered | Told::SaidDone | Told::Completed | Told::CalledBackFailed | Told::InVain => {}
             _ => self.made(slip, told, idempotent),
         }
@@ -305,10 +351,14 @@ impl Account {
             Told::Accepted => (true, perhaps),
             Told::CalledBackFailed => (perhaps && before, true),
             Told::Unknown => (true, true),
-            Told::Succeeded | Told::Done | Told::Redelivered | Told::Completed | Told::InVain | Told::SaidDone => {
-                (true, before)
-            }
-            Told::RuledOut | Told::SaidNotDone => (false, true),
+            Told::Succeeded
+            | Told::Done
+            | Told::Redelivered
+            | Told::Completed
+            | Told::InVain
+            | Told::SaidDone
+            | Told::RuledDone => (true, before),
+            Told::RuledOut | Told::SaidNotDone | Told::RuledNotDone => (false, true),
             Told::SentOn => (perhaps, perhaps || before),
             Told::Unsent | Told::Refused | Told::Nothing => (perhaps, true),
         });

@@ -16,6 +16,7 @@ mod late;
 mod ledger;
 mod losses;
 mod once;
+mod operator;
 mod service;
 mod signals;
 mod tally;

@@ -36,6 +36,9 @@ pub(crate) enum Told {
     /// Not an attempt: it was asked whether it was done.
     SaidDone,
     SaidNotDone,
+    /// Not an attempt: an operator says so.
+    RuledDone,
+    RuledNotDone,
     /// Not an attempt: an operator has sent it on, and a late callback counts for the calls before that, too.
     SentOn,
 }
@@ -105,6 +108,11 @@ impl Service {
         let timeout_ms = usize::try_from(call.timeout_ms).expect("a time-out is short");
         let after_ms = i64::try_from(chance.below(timeout_ms + 1)).expect("a time-out is short");
         self.late.push((call.idempotency_key.clone(), now_ms + after_ms));
+    }
+
+    /// True if a call under this key may arrive still.
+    pub(crate) fn is_on_its_way(&self, key: &str) -> bool {
+        self.late.iter().any(|(late, _)| late == key)
     }
 
     /// What was late arrives.

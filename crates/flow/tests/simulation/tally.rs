@@ -40,10 +40,14 @@ pub(crate) struct Tally {
     pub(crate) called_back: u64,
     pub(crate) looks: u64,
     pub(crate) fallen_back: u64,
+    pub(crate) ruled_done: u64,
+    pub(crate) ruled_not_done: u64,
+    pub(crate) words_too_late: u64,
+    pub(crate) buried: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 35] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 39] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -80,6 +84,10 @@ impl Tally {
             ("meet a callback", self.called_back),
             ("poll", self.looks),
             ("fall back", self.fallen_back),
+            ("rule that it was done", self.ruled_done),
+            ("rule that it was not done", self.ruled_not_done),
+            ("say a word too late", self.words_too_late),
+            ("bury and redrive", self.buried),
         ]
     }
 }
@@ -122,6 +130,10 @@ impl Sum for Tally {
             called_back: a.called_back + b.called_back,
             looks: a.looks + b.looks,
             fallen_back: a.fallen_back + b.fallen_back,
+            ruled_done: a.ruled_done + b.ruled_done,
+            ruled_not_done: a.ruled_not_done + b.ruled_not_done,
+            words_too_late: a.words_too_late + b.words_too_late,
+            buried: a.buried + b.buried,
         })
     }
 }

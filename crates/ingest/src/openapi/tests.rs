@@ -61,6 +61,7 @@ fn router() -> Router {
         readiness: readiness.clone(),
         planner: OnceLock::new(),
         dev_capacity: None,
+        backpressure: crate::backpressure::Backpressure::new(0),
     };
     let health = health::router(readiness, Metrics::install().unwrap());
     crate::http::router(Arc::new(api), health)

@@ -55,6 +55,9 @@ pub(crate) struct ListArgs {
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
+    /// Go on where an earlier list ended: it tells the cursor
+    #[arg(long)]
+    pub(crate) cursor: Option<String>,
     /// Show JSON in place of a table
     #[arg(long)]
     pub(crate) json: bool,

@@ -22,7 +22,7 @@ pub(crate) async fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     let now_ms = process::Process::system("jobs").clock.now_ms();
     let client = Client::new(&args.api.url)?;
     let choice = choice(&args, now_ms)?;
-    let document = read(&client, &choice, args.limit).await?;
+    let document = read(&client, &choice, args.cursor.as_deref(), args.limit).await?;
     if args.json {
         println!("{document:#}");
         return Ok(ExitCode::SUCCESS);
@@ -33,8 +33,8 @@ pub(crate) async fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     } else {
         print!("{}", shown(&jobs, now_ms));
     }
-    if let (Some(_), Some(to)) = (next, looked_back_to) {
-        println!("... looked back to {to}; for more: --limit, or --until {to}");
+    if let (Some(next), Some(to)) = (next, looked_back_to) {
+        println!("... looked back to {to}; for more: --limit, or --cursor {next}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -71,9 +71,9 @@ fn time(text: &str, now_ms: i64) -> anyhow::Result<String> {
 }
 
 /// As many as are wanted, page by page, as one answer of the API.
-async fn read(client: &Client, choice: &JobChoice, limit: u32) -> anyhow::Result<Value> {
+async fn read(client: &Client, choice: &JobChoice, cursor: Option<&str>, limit: u32) -> anyhow::Result<Value> {
     let mut jobs = Vec::new();
-    let (mut next, mut looked_back_to) = (Value::Null, Value::Null);
+    let (mut next, mut looked_back_to) = (json!(cursor), Value::Null);
     for _ in 0..PAGES_MAX {
         let left = limit.saturating_sub(u32::try_from(jobs.len()).unwrap_or(u32::MAX));
         if left == 0 {

@@ -77,11 +77,11 @@ impl Walk<'_> {
 }
 
 /// True if this visit has had its effect.
-fn stands(state: &State) -> bool {
+pub(super) fn stands(state: &State) -> bool {
     state.stands.iter().any(|(step, visit)| *step == state.slip.step && *visit == state.slip.visit)
 }
 
-fn outputs<'w>(world: &'w World, state: &State) -> &'w [Value] {
+pub(super) fn outputs<'w>(world: &'w World, state: &State) -> &'w [Value] {
     let outputs = world.index_of(&state.slip.step).and_then(|index| world.domain.outputs.get(index));
     outputs.map(Vec::as_slice).unwrap_or_default()
 }

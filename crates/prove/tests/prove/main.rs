@@ -8,6 +8,7 @@ mod examples;
 mod findings;
 mod rests;
 mod values;
+mod verdicts;
 
 use prove::{FlowFile, Options, Proof, prove};
 

@@ -35,6 +35,7 @@ pub struct TestSystemBuilder {
     lines: bool,
     clocks: bool,
     callbacks: bool,
+    programs: BTreeMap<Role, PathBuf>,
 }
 
 impl TestSystemBuilder {
@@ -43,6 +44,13 @@ impl TestSystemBuilder {
     pub fn role(mut self, role: Role, processes: u32) -> Self {
         self.roles.retain(|(known, _)| *known != role);
         self.roles.push((role, processes));
+        self
+    }
+
+    /// Another program for the processes of a role.
+    #[must_use]
+    pub fn program(mut self, role: Role, program: impl Into<PathBuf>) -> Self {
+        self.programs.insert(role, program.into());
         self
     }
 
@@ -168,6 +176,7 @@ impl TestSystemBuilder {
             lines,
             clocks: self.clocks,
             callbacks: self.callbacks,
+            programs: self.programs,
         };
         system.prepare(&self.flows).await?;
         for role in Role::ALL {

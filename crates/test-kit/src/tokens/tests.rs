@@ -39,6 +39,7 @@ fn sound() -> Tokens {
             event(EventKind::JobSucceeded, JobStatus::Succeeded, 2, 1),
         ],
         dead_letters: 0,
+        dead_commands: 0,
         unreadable: BTreeMap::new(),
     }
 }

@@ -67,7 +67,9 @@ fn called_back(slip: &Slip, payload: Value) -> Decision {
 #[track_caller]
 fn released(slip: &Slip, by: ReleasedBy, payload: Option<Value>) -> Decision {
     let flow = completed();
+    let is_told = by == ReleasedBy::Signal;
     let slip = Slip { released: Some(Released { by, payload }), ..slip.clone() };
+    assert_eq!(is_cancelled(&slip, true), !is_told, "what a callback says counts before a cancel");
     match prepare(&flow, &slip, &worker(), NOW_MS) {
         Prepared::Outcome(outcome) => advance(&flow, &slip, outcome, NOW_MS),
         other => panic!("{other:?}"),

@@ -335,9 +335,15 @@ fn flow_that_parks() -> Definition {
 }
 
 #[test]
-fn a_cancel_comes_before_a_verdict_and_words_that_are_none_count_for_nothing() {
+fn a_verdict_comes_before_a_cancel_and_words_that_are_none_count_for_nothing() {
     let flow = without_verify();
     let slip = ruled_on(&flow, Said::Failed);
+    assert!(!is_cancelled(&slip, true), "else what it says would be lost");
+    let Next::Step { slip: next, .. } = by_verdict(&flow, &ruled_on(&flow, Said::Succeeded(json!(null)))).next else {
+        panic!("it goes on")
+    };
+    assert!(is_cancelled(&next, true));
+    // As earlier versions have it.
     let back = advance(&flow, &slip, Outcome::Cancelled, NOW_MS);
     let Next::Step { slip: undo, .. } = back.next else { panic!("{back:?}") };
     assert_eq!((undo.step.as_str(), undo.phase, undo.requires), ("charge", Phase::Undo, vec![]));

@@ -45,7 +45,7 @@ pub(crate) fn all() -> [Story; 6] {
         "qty": 1,
         "amount_cents": 4_900,
         "address": "1 Main Street",
-        "simulate": { "payment": "timeout_after_effect" },
+        "simulate": { "payment": "timeout_after_effect", "partner": "after:1200" },
     });
     [
         Story::new("An order like any other", json!({}), true),
@@ -60,7 +60,7 @@ pub(crate) fn all() -> [Story; 6] {
             decision: Some(r#"{"decision": "approved", "by": "ann", "comment": "a good customer"}"#),
         },
         Story {
-            title: "A partner sends it: it answers 202 and calls back\n   \
+            title: "A partner sends it: it answers 202, tells how far it is, and calls back\n   \
                     (and the cash register's answer is lost: it is asked, for it must not be paid twice)",
             route: "dropships",
             order: sent_by_a_partner,
