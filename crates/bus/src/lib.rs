@@ -47,7 +47,7 @@ pub use registry::{BasicAuth, Registry, RegistryError, until_available};
 pub use settings::Settings;
 pub use single::SingleRecords;
 pub use subjects::register_subjects;
-pub use table::{Table, TableTail};
+pub use table::{Past, Table, TableTail};
 pub use tail::Tail;
 pub use topic_limits::{Misfit, TopicLimits};
 pub use transaction::{Interrupt, TopicLook, TransactionalProducer, TxError, Undelivered};

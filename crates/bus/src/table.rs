@@ -141,6 +141,49 @@ impl TableTail {
     }
 }
 
+/// A part of a topic: from given offsets to the ends at the time of its begin. Dropping it ends it.
+#[derive(Debug)]
+pub struct Past {
+    tail: TableTail,
+    ended: BTreeSet<i32>,
+}
+
+impl Past {
+    /// Begins at these offsets, by partition; none where one of them is not in the log any more. A partition that is
+    /// not named is read from its beginning. Waits for Kafka as long as it takes.
+    ///
+    /// # Errors
+    /// Kafka refuses.
+    pub async fn open(settings: &Settings, topic: &str, starts: Vec<i64>) -> Result<Option<Self>, Error> {
+        let offsets = admin::Admin::new(settings)?.offsets(&[topic.to_owned()]).await?;
+        let mut begins = offsets.values();
+        let mut known = Vec::with_capacity(offsets.len());
+        for (place, (begin, end)) in begins.by_ref().enumerate() {
+            match starts.get(place) {
+                Some(start) if start < begin => return Ok(None),
+                Some(start) => known.push(Start::Offset((*start).min(*end))),
+                None => known.push(Start::Beginning),
+            }
+        }
+        Ok(Some(Self { tail: Table::open(settings, topic, known)?, ended: BTreeSet::new() }))
+    }
+
+    /// The next records, in order per partition; none at the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// The reader has ended: the log was trimmed past it.
+    pub async fn next(&mut self) -> Result<Option<Vec<Inbound>>, Error> {
+        while self.ended.len() < self.tail.partitions {
+            match self.tail.messages.recv().await {
+                Some(Message::Records(records)) => return Ok(Some(records)),
+                Some(Message::End { partition, .. }) => drop(self.ended.insert(partition)),
+                None => return Err(Error::refused(format!("the reader of {} has ended", self.tail.topic))),
+            }
+        }
+        Ok(None)
+    }
+}
+
 #[derive(Debug)]
 enum Message {
     Records(Vec<Inbound>),

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Blocks that must be there at least; fewer means that they are not found.
 const BLOCKS_MIN: usize = 7;
-/// Jobs that the documents submit: one that is looked at, two that are waited for, one from kcat, a batch of three, and
-/// one that is approved.
-const CHARGES: usize = 8;
+/// Jobs that the documents submit: one that is looked at, two that are waited for, two whose events are read as they
+/// happen, one from kcat, a batch of three, and one that is approved.
+const CHARGES: usize = 10;
 
 /// README.md, then the pages of docs/ by name.
 fn documents() -> Vec<String> {

@@ -27,6 +27,16 @@ pub struct Config {
     pub wait_max_s: u64,
     /// Requests that may wait for jobs at once; 0: none.
     pub waiters_max: usize,
+    /// Streams of events that may be open at once.
+    pub streams_max: usize,
+    /// Bytes of events that may wait for one stream of a job.
+    pub stream_bytes_max: usize,
+    /// Bytes of events that may wait for all of these.
+    pub streams_bytes_max: usize,
+    /// Bytes of the latest events of all jobs that are kept for streams of all jobs.
+    pub stream_log_bytes_max: usize,
+    /// A stream that has nothing to tell for so many seconds says that it is still there.
+    pub stream_heartbeat_s: u64,
     /// The longest time for which a slip may wait in a queue that takes new jobs, in seconds; 0: for ever.
     pub queue_age_max_s: u64,
     /// Jobs whose freshest state is kept in memory.

@@ -9,8 +9,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, report, result,
-    retry, signal, status, submit,
+    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, list_jobs, openapi, report, result, retry,
+    signal, status, streams, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -30,7 +30,8 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/jobs", get(list_jobs::list))
         .route("/v1/jobs/{job}", get(status::show).delete(cancel::cancel))
         .route("/v1/jobs/{job}/result", get(result::show))
-        .route("/v1/jobs/{job}/events", get(history::show))
+        .route("/v1/jobs/{job}/events", get(streams::of_job))
+        .route("/v1/events", get(streams::of_all))
         .route("/v1/dead-letters", get(dead_letters::list))
         .route("/v1/dead-letters:redrive", post(dead_letters::redrive_many))
         .route("/v1/dead-letters/{id}", get(dead_letters::show).delete(dead_letters::drop))

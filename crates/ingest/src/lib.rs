@@ -5,7 +5,7 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
-//! then one file per verb: `status`, `result`, `history`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
+//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -42,7 +42,6 @@ mod commands;
 pub mod config;
 mod dead_letters;
 mod flows;
-mod history;
 mod http;
 mod idempotency;
 mod in_time;
@@ -63,6 +62,7 @@ mod spans;
 mod state;
 mod status;
 mod stored;
+mod streams;
 mod submit;
 mod upkeep;
 mod wait;
@@ -78,6 +78,7 @@ use crate::projected::Projected;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
 use crate::state::Api;
+use crate::streams::{Seen, Streams};
 
 /// Kafka may delay a fetch on the events topic by this time. A status may lag behind as much at low load.
 const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
@@ -148,6 +149,8 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     let api = Arc::new(Api {
         projected: Projected::default(),
         reports: Reports::default(),
+        streams: Streams::new(&settings.config),
+        bus: settings.bus.clone(),
         reports_out: ReportsOut::new(&settings.bus)?,
         config: settings.config.clone(),
         public_url: PublicUrl::new(&settings.public_url),
@@ -181,6 +184,13 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     });
     let topics = settings.topics.clone();
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
+    let streams = Arc::clone(&api.streams);
+    let leaving = shutdown.clone();
+    tasks.spawn("streams", async move {
+        leaving.cancelled().await;
+        streams.until_all_left().await;
+        Ok(())
+    });
     tasks.spawn("upkeep", upkeep::run(api, topics, shutdown));
     tasks.join().await
 }
@@ -200,7 +210,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let projected = || store::offsets::projected(&api.pool, &events_topic);
     let Some(projected) = until_ok("postgres", readiness, ids, &shutdown, projected).await else { return Ok(()) };
     let projected = projected.into_iter().collect();
-    let look_back = || look_back(&settings.bus, &events_topic, &projected, &api.recent);
+    let look_back = || look_back(&settings.bus, &events_topic, &projected, (&api.recent, &api.streams));
     if until_ok("kafka", readiness, ids, &shutdown, look_back).await.is_none() {
         return Ok(());
     }
@@ -251,7 +261,8 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
     tasks.spawn("progress tail", async move {
         let tools = (&of_api.reader, &of_api.ids);
-        progress::follow((&of_api.reports, &of_api.recent), tools, (&bus, &topics.progress()), &until).await
+        progress::follow((&of_api.reports, &of_api.recent, &of_api.streams), tools, (&bus, &topics.progress()), &until)
+            .await
     });
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
@@ -263,7 +274,7 @@ async fn look_back(
     bus: &bus::Settings,
     topic: &str,
     projected: &HashMap<i32, i64>,
-    recent: &RecentJobs,
+    (recent, streams): (&RecentJobs, &Streams),
 ) -> Result<(), bus::Error> {
     let logs = Admin::new(bus)?.offsets(&[topic.to_owned()]).await?;
     let begins: HashMap<i32, i64> = logs.iter().map(|(place, (begin, _))| (place.partition, *begin)).collect();
@@ -271,11 +282,13 @@ async fn look_back(
     let back = logs.iter().map(lag).max().unwrap_or(0).clamp(BACKLOG_OFFSETS, BACKLOG_OFFSETS_MAX);
     let saw = |records: Vec<Inbound>| {
         for record in records {
+            streams.saw(Seen::of(&record));
             recent.saw(record);
         }
     };
     let (starts, _) = Table::stream_recent(bus, topic, back, saw).await?;
     let starts = starts.into_iter().zip(0..).map(|(start, partition)| (partition, start));
+    streams.begun_at(starts.clone());
     // Events that are not on Kafka any more are not waited for: nobody can read them.
     recent.begun_at(starts.filter(|(partition, start)| begins.get(partition) != Some(start)).collect());
     Ok(())
@@ -303,11 +316,16 @@ fn learn(catalog: &Catalog, record: &Inbound) {
 async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
         for record in records {
-            if let Some(job) = api.recent.saw(record) {
+            let seen = Seen::of(&record);
+            let ended = api.recent.saw(record);
+            // Whoever opens a stream in between finds the event among the recent ones.
+            api.streams.saw(seen);
+            if let Some(job) = ended {
                 api.reports.forget(job);
                 api.reports_out.forget(job);
             }
         }
+        api.streams.saw_all();
     }
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
 }

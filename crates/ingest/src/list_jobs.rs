@@ -15,7 +15,6 @@ use flow::id::JobId;
 use flow::slip::Phase;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use store::jobs::{JobChoice, ListedJob};
 use web::caller::Scope;
 use web::context::RequestContext;
@@ -23,7 +22,7 @@ use web::problem::{Kind, Problem};
 
 use crate::answer;
 use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::query::{self, time};
+use crate::query::{self, TENANT_BYTES, digest, statuses, time};
 use crate::state::Api;
 
 /// Jobs of one answer, where the caller asks for no other number, and at most.
@@ -63,17 +62,6 @@ impl Filter {
             is_stuck: self.stuck,
         })
     }
-}
-
-fn statuses(text: &str) -> Result<Vec<JobStatus>, Problem> {
-    let status = |word: &str| {
-        JobStatus::parse(word.trim()).ok_or_else(|| {
-            let known = JobStatus::ALL.map(|status| format!("`{}`", status.as_str())).join(", ");
-            let detail = format!("`status` is one or more of {known}, with commas between them, not `{word}`.");
-            Problem::new(Kind::BadRequest, detail)
-        })
-    };
-    text.split(',').map(status).collect()
 }
 
 /// `GET /v1/jobs`
@@ -144,17 +132,9 @@ fn step<'a>(job: &'a ListedJob, definition: Option<&'a Definition>) -> Option<&'
     event.step.as_deref()
 }
 
-/// The bytes of a cursor that say of which tenant it is.
-const TENANT_BYTES: usize = 8;
-
 /// The place in a tenant's list after a job.
 fn cursor(tenant: &str, job: JobId) -> String {
     BASE64.encode([&digest(tenant)[..], job.uuid().as_bytes()].concat())
-}
-
-fn digest(tenant: &str) -> [u8; TENANT_BYTES] {
-    let digest = Sha256::digest(tenant.as_bytes());
-    std::array::from_fn(|at| digest[at])
 }
 
 /// The job that a cursor of this tenant names, or the problem 400.
@@ -183,15 +163,6 @@ mod tests {
         for (tenant, text) in [("other", text.as_str()), ("acme", JOB), ("acme", "AAAA"), ("acme", "?"), ("acme", "")] {
             let problem = parse_cursor(tenant, text).unwrap_err();
             assert_eq!(problem.kind(), Kind::BadRequest, "{tenant} {text}");
-        }
-    }
-
-    #[test]
-    fn statuses_are_words_of_this_version() {
-        let both = [JobStatus::Failed, JobStatus::NeedsAttention];
-        assert_eq!(statuses("failed, needs_attention").unwrap(), both);
-        for wrong in ["", "failed,", "done"] {
-            assert_eq!(statuses(wrong).unwrap_err().kind(), Kind::BadRequest, "{wrong}");
         }
     }
 }

@@ -28,8 +28,13 @@ const PROBLEMS: &str = "x-problems";
 /// Headers that every request may have.
 const REQUEST_HEADERS: &[&str] = &["X-Correlation-ID", "traceparent", "tracestate"];
 /// Problems that say when to come again.
-const TEMPORARY: &[Kind] =
-    &[Kind::NotFinished, Kind::IdempotencyKeyInUse, Kind::NotReady, Kind::TemporaryReducedCapacity];
+const TEMPORARY: &[Kind] = &[
+    Kind::NotFinished,
+    Kind::IdempotencyKeyInUse,
+    Kind::NotReady,
+    Kind::TemporaryReducedCapacity,
+    Kind::TooManyStreams,
+];
 
 /// `GET /openapi.json`
 pub(crate) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {

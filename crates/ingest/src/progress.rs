@@ -9,15 +9,18 @@ use std::time::Duration;
 use bus::{Inbound, Reader, Table, Tail};
 use events::decode_progress;
 use events::progress::{PERCENT, Progress, STARTED, short_message};
+use events::time::rfc3339;
 use flow::id::JobId;
 use flow::slip::Phase;
 use flow::view::{Begun, Report};
 use parking_lot::Mutex;
+use serde_json::json;
 use service_kit::identity::Ids;
 use service_kit::retry::Backoff;
 use tokio_util::sync::CancellationToken;
 
 use crate::recent::RecentJobs;
+use crate::streams::Streams;
 
 /// Jobs of which reports are kept. With the bounds below they take 20 MiB at most.
 const JOBS_MAX: usize = 10_000;
@@ -30,6 +33,9 @@ const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(50);
 /// At its start the process reads this many offsets back in each partition, so that a status after a restart knows what
 /// the one before had shown.
 const LOOK_BACK_OFFSETS: i64 = 2_000;
+
+/// Those who are told of reports.
+type Told<'a> = (&'a RecentJobs, &'a Streams);
 
 /// The reports of jobs that have not ended, bounded in number. The jobs that were heard of first are forgotten first.
 pub(crate) struct Reports {
@@ -76,12 +82,14 @@ impl Reports {
     }
 
     /// Reads records, notes what they say, and wakes those who wait for a change of their jobs.
-    pub(crate) async fn learn(&self, reader: &Reader, recent: &RecentJobs, records: &[Inbound]) {
+    pub(crate) async fn learn(&self, reader: &Reader, (recent, streams): Told<'_>, records: &[Inbound]) {
         for record in records {
             match reader.read(record.value.as_deref(), decode_progress).await {
                 Ok(progress) => {
                     let job = progress.job;
-                    if self.note(record.offset, progress) {
+                    let text = || text(&progress);
+                    if self.note(record.offset, progress.clone()) {
+                        streams.reported(job, text);
                         recent.changed(job);
                     }
                 }
@@ -124,6 +132,22 @@ impl Reports {
     }
 }
 
+/// A report as streams of its job have it.
+fn text(progress: &Progress) -> String {
+    let Progress { step, visit, attempt, percent, message, at_ms, .. } = progress;
+    let mut body = json!({ "type": "progress", "at": rfc3339(*at_ms), "step": step, "visit": visit });
+    if progress.kind == STARTED {
+        body["attempt"] = (*attempt).into();
+    }
+    if let Some(percent) = percent {
+        body["percent"] = (*percent).min(100).into();
+    }
+    if let Some(message) = message.as_deref().and_then(short_message) {
+        body["message"] = message.into();
+    }
+    body.to_string()
+}
+
 /// What a record says of a step on its way forward; none where it says nothing that is shown.
 fn report_of(progress: Progress) -> Option<Report> {
     let Progress { kind, step, phase, branch, hop, visit, attempt, percent, message, at_ms, .. } = progress;
@@ -145,7 +169,7 @@ fn report_of(progress: Progress) -> Option<Report> {
 /// # Errors
 /// None; the shape is that of [`service_kit::tasks::Tasks::spawn`].
 pub(crate) async fn follow(
-    (reports, recent): (&Reports, &RecentJobs),
+    (reports, recent, streams): (&Reports, &RecentJobs, &Streams),
     (reader, ids): (&Reader, &Ids),
     (bus, topic): (&bus::Settings, &str),
     shutdown: &CancellationToken,
@@ -161,9 +185,9 @@ pub(crate) async fn follow(
             match begin.await {
                 Ok((records, mut tail)) => {
                     backoff.reset();
-                    reports.learn(reader, recent, &records).await;
+                    reports.learn(reader, (recent, streams), &records).await;
                     while let Some(records) = tail.next().await {
-                        reports.learn(reader, recent, &records).await;
+                        reports.learn(reader, (recent, streams), &records).await;
                     }
                 }
                 Err(error) => tracing::debug!(%error, "progress cannot be read; retrying"),

@@ -194,7 +194,8 @@ impl RecentJobs {
     }
 }
 
-fn job_of(record: &Inbound) -> Option<JobId> {
+/// The job that a record is about, by its key.
+pub(crate) fn job_of(record: &Inbound) -> Option<JobId> {
     std::str::from_utf8(record.key.as_deref()?).ok()?.parse().ok()
 }
 

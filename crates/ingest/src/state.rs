@@ -1,6 +1,6 @@
 //! The state that the HTTP handlers, the Kafka door and the upkeep share.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use flow::callback::Secrets;
@@ -21,6 +21,7 @@ use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
+use crate::streams::Streams;
 
 pub(crate) struct Api {
     pub(crate) config: Config,
@@ -38,6 +39,10 @@ pub(crate) struct Api {
     pub(crate) cancels: Cancels,
     pub(crate) recent: RecentJobs,
     pub(crate) projected: Projected,
+    /// Streams of events.
+    pub(crate) streams: Arc<Streams>,
+    /// Kafka, for streams that go on from earlier times.
+    pub(crate) bus: bus::Settings,
     /// What steps under way tell of themselves.
     pub(crate) reports: Reports,
     /// The way of services' reports to Kafka.

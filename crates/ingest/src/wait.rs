@@ -27,7 +27,7 @@ use crate::state::Api;
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct WaitQuery {
     #[serde(default, deserialize_with = "seconds")]
-    wait: Option<u64>,
+    pub(crate) wait: Option<u64>,
 }
 
 /// The wait that the URL asks for, or the problem 400.
@@ -36,7 +36,7 @@ pub(crate) fn wait_query(query: Result<Query<WaitQuery>, QueryRejection>) -> Res
 }
 
 /// `wait=` is none.
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(crate) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
     match text.as_str() {
         "" => Ok(None),
@@ -117,8 +117,13 @@ impl Asked {
         web::prefer::vary(answer)
     }
 
+    /// True if the request is one that waits.
+    pub(crate) const fn waits(&self) -> bool {
+        self.wait.is_some()
+    }
+
     /// Returns true once this has come about, false when the wait is over.
-    async fn in_time(&mut self, api: &Api, coming: impl Future<Output = ()>) -> bool {
+    pub(crate) async fn in_time(&mut self, api: &Api, coming: impl Future<Output = ()>) -> bool {
         let crowd = self.crowd.as_ref();
         let crowded = async {
             match crowd {

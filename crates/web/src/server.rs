@@ -112,12 +112,16 @@ impl Server {
 /// Connections that wait for room. HTTP/1 requests have it in their extensions: a handler that only waits can give its
 /// connection up. In HTTP/2 a request alone cannot.
 #[derive(Debug, Clone)]
-pub struct Crowd(Arc<Notify>);
+pub struct Crowd {
+    line: Arc<Notify>,
+    /// Whoever holds this holds the connection's place, also after the connection has become another protocol's.
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
 
 impl Crowd {
     /// Returns once it is this request's turn to make room. Its answer has to say `Connection: close` then.
     pub async fn wanted(&self) {
-        self.0.notified().await;
+        self.line.notified().await;
     }
 }
 

@@ -54,6 +54,8 @@ fn router() -> Router {
         leaving: service_kit::CancellationToken::new(),
         projected: crate::projected::Projected::default(),
         reports: crate::progress::Reports::default(),
+        streams: crate::streams::Streams::new(&config()),
+        bus: bus::Settings::new("127.0.0.1:1", ""),
         reports_out: crate::reports_out::ReportsOut::new(&bus::Settings::new("127.0.0.1:1", "")).unwrap(),
         pool,
         readiness: readiness.clone(),

@@ -205,6 +205,15 @@ impl Api {
         self.post("/v1/flows/order/jobs", headers, body).await
     }
 
+    /// The answer's head; its body is read by and by.
+    pub(crate) async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.client.get(format!("{}{path}", self.url)).timeout(PATIENCE);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
     /// None when the connection broke.
     pub(crate) async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Option<Answer> {
         let mut request = self.client.request(method.clone(), format!("{}{path}", self.url)).body(body.to_owned());

@@ -15,7 +15,7 @@ use test_kit::{Ground, TEST_TRACE, eventually};
 use crate::stage::{Answer, INPUT, Ingest, PATIENCE, PREFIX, Stage, accepted_event, ground};
 
 /// Does the orchestrator's work.
-async fn project_one(ground: &Ground, at: (i32, i64), event: &JobEvent) {
+pub(crate) async fn project_one(ground: &Ground, at: (i32, i64), event: &JobEvent) {
     let observed = ObservedEvent { partition: at.0, cursor: at.1, trace_id: None, event: event.clone() };
     let pool = ground.pool(Role::Orchestrator);
     let mut tx = pool.begin().await.unwrap();

@@ -71,7 +71,7 @@ fn applied(answer: &Answer) -> (u16, &str, &str) {
 }
 
 /// Locks every table that tells of jobs, for as long as this runs.
-async fn while_the_database_is_locked<T>(ground: &Ground, work: impl Future<Output = T>) -> T {
+pub(crate) async fn while_the_database_is_locked<T>(ground: &Ground, work: impl Future<Output = T>) -> T {
     let tables = "orchestrator.jobs, orchestrator.offsets, ingest.acceptances";
     let lock = format!("begin; lock table {tables} in access exclusive mode; select pg_sleep(120)");
     let url = ground.database_url.clone();

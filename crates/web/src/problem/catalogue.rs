@@ -117,6 +117,8 @@ catalogue! {
         "Send it again with the same Idempotency-Key. If the problem stays, give the operator the `trace_id`."
     NotReady 503 "not-ready" "Something that this service needs is missing"
         "It recovers by itself once the named dependencies are reachable; see `dependencies`."
+    TooManyStreams 503 "too-many-streams" "There is no room for another stream of events"
+        "Connect again after the time in `Retry-After`, or ask for pages with `Accept: application/json`."
     TemporaryReducedCapacity 503 "temporary-reduced-capacity" "No new jobs for the moment"
         "Send the same request again, with the same Idempotency-Key, after the time in `Retry-After`."
 }

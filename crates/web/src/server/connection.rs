@@ -48,12 +48,13 @@ impl Connection {
     }
 
     /// Serves a connection to its end. It has its place until then.
-    pub(super) async fn run<I>(self, io: I, _place: Option<OwnedSemaphorePermit>)
+    pub(super) async fn run<I>(self, io: I, place: Option<OwnedSemaphorePermit>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = Arc::new(Mutex::new(io));
-        let end = self.answer(Arc::clone(&io)).await;
+        let place = place.map(Arc::new);
+        let end = self.answer(Arc::clone(&io), place.as_ref()).await;
         let (Some(End::LateHead), Some(io)) = (end, Arc::into_inner(io)) else { return };
         let mut io = io.into_inner();
         let answer = self.server.refuse_late_head();
@@ -63,7 +64,7 @@ impl Connection {
     }
 
     /// Answers requests until the other side or a limit ends the connection; a limit is returned.
-    async fn answer<I>(&self, io: Arc<Mutex<I>>) -> Option<End>
+    async fn answer<I>(&self, io: Arc<Mutex<I>>, place: Option<&Arc<OwnedSemaphorePermit>>) -> Option<End>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -76,13 +77,13 @@ impl Connection {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Arc::clone(&patience));
             if request.version() <= Version::HTTP_11 {
-                request.extensions_mut().insert(Crowd(Arc::clone(&self.crowded)));
+                request.extensions_mut().insert(Crowd { line: Arc::clone(&self.crowded), _place: place.cloned() });
             }
             respond(self.router.clone(), activity.request(), request)
         });
         let mut serving = pin!(self.builder.serve_connection_with_upgrades(wire, service));
         let (mut stopping, mut leaving) = (pin!(self.shutdown.cancelled()), false);
-        let mut place = pin!(None);
+        let mut turn = pin!(None);
         // Requests do not move it: a connection that is busy would otherwise set a timer for each of them.
         let mut look = pin!(sleep_until(activity.next_look(&self.server.limits)));
         loop {
@@ -107,7 +108,7 @@ impl Connection {
                     }
                     look.as_mut().reset(activity.next_look(&self.server.limits));
                 }
-                () = poll_fn(|cx| poll_crowded(&activity, &self.crowded, place.as_mut(), cx)) => return Some(End::Idle),
+                () = poll_fn(|cx| poll_crowded(&activity, &self.crowded, turn.as_mut(), cx)) => return Some(End::Idle),
             }
         }
     }

@@ -1,0 +1,122 @@
+//! What a stream sends next, whatever its form.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use web::context::RequestContext;
+use web::server::Crowd;
+
+use super::dropped;
+use super::item::{End, Item};
+use super::job::JobSource;
+use super::tenant::TenantSource;
+use crate::state::Api;
+
+/// The source of a stream's events.
+pub(super) enum Source {
+    Job(JobSource),
+    Tenant(TenantSource),
+}
+
+/// One open stream.
+pub(super) struct Feed {
+    api: Arc<Api>,
+    source: Source,
+    crowd: Option<Crowd>,
+    heartbeat: Duration,
+    heartbeat_at: Instant,
+    is_over: bool,
+}
+
+impl Feed {
+    pub(super) fn new(api: Arc<Api>, context: &RequestContext, source: Source) -> Self {
+        let heartbeat = Duration::from_secs(api.config.stream_heartbeat_s.max(1));
+        let heartbeat_at = Instant::now() + heartbeat;
+        Self { api, source, crowd: context.crowd.clone(), heartbeat, heartbeat_at, is_over: false }
+    }
+
+    /// True if there is nothing to send, now or ever.
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(&self.source, Source::Job(source) if source.is_finished())
+    }
+
+    /// The next thing; none after the end. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Item> {
+        if self.is_over {
+            return None;
+        }
+        let api = Arc::clone(&self.api);
+        let next = async {
+            loop {
+                if let Some(item) = self.source.ready(&self.api).await {
+                    return item;
+                }
+                let crowded = async {
+                    match &self.crowd {
+                        Some(crowd) => crowd.wanted().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = self.source.news() => {}
+                    () = sleep_until(self.heartbeat_at) => return Item::Heartbeat { cursor: self.source.moved() },
+                    () = crowded => return Item::End(End::Crowded),
+                }
+            }
+        };
+        let item = tokio::select! {
+            biased;
+            () = api.leaving.cancelled() => Item::End(End::Leaving),
+            item = next => item,
+        };
+        self.heartbeat_at = Instant::now() + self.heartbeat;
+        if let Item::End(end) = &item {
+            self.is_over = true;
+            match end {
+                // Whoever drops it for that counts it.
+                End::Finished | End::Slow => {}
+                End::Leaving | End::Crowded | End::Failed(_) => dropped(end.reason().0),
+            }
+        }
+        Some(item)
+    }
+
+    /// Returns once the client is found to be too slow, or the process leaves, while something is being sent to it.
+    pub(super) async fn over(&self) {
+        let slow = async {
+            match &self.source {
+                Source::Job(source) => source.dropped().await,
+                Source::Tenant(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = slow => {}
+            () = self.api.leaving.cancelled() => {}
+        }
+    }
+}
+
+impl Source {
+    async fn ready(&mut self, api: &Api) -> Option<Item> {
+        match self {
+            Self::Job(source) => source.ready(api).await,
+            Self::Tenant(source) => source.ready(api).await,
+        }
+    }
+
+    async fn news(&mut self) {
+        match self {
+            Self::Job(source) => source.news().await,
+            Self::Tenant(source) => source.news().await,
+        }
+    }
+
+    fn moved(&mut self) -> Option<String> {
+        match self {
+            Self::Job(_) => None,
+            Self::Tenant(source) => source.moved(),
+        }
+    }
+}
