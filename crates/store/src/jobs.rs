@@ -15,7 +15,7 @@ use crate::cancels::CancelWish;
 use crate::columns::{signed, status_of};
 use crate::history::{self, Entry};
 use crate::retention::{FINAL, Needed, Retired};
-use crate::{Error, Pool, Role, Tx, partitions, retention};
+use crate::{Error, Pool, Role, Tx, partitions, retention, statistics};
 
 mod list;
 mod read;
@@ -174,6 +174,8 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         return Ok(());
     }
     let stuck = stuck_since(tx, &updates).await?;
+    let marks = statistics::record(tx, events).await?;
+    let mark = |update: &Update<'_>| marks.get(&update.last.event.job).copied().unwrap_or_default();
     let last = || updates.iter().map(|update| &update.last.event);
     let overfull = sqlx::query_file_scalar!(
         "queries/project.sql",
@@ -195,6 +197,8 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         &updates.iter().map(|update| update.history.as_slice()).collect::<Vec<_>>() as &[&[u8]],
         ROW_HISTORY_BYTES,
         &stuck as &[Option<i64>],
+        &updates.iter().map(|update| mark(update).step_since_ms).collect::<Vec<_>>() as &[Option<i64>],
+        &updates.iter().map(|update| mark(update).begun_ms).collect::<Vec<_>>() as &[Option<i64>],
     )
     .fetch_all(tx.raw())
     .await?;

@@ -33,6 +33,7 @@ pub mod relayed;
 mod retention;
 pub mod signals;
 pub mod slot;
+pub mod statistics;
 pub mod unrelayed;
 pub mod watched;
 pub mod workers;
