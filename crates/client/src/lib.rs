@@ -21,6 +21,7 @@ mod dead_letters;
 mod error;
 mod job;
 mod jobs;
+mod stats;
 
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub use job::{
     WaitingFor,
 };
 pub use jobs::{JobChoice, Jobs, ListedJob};
+pub use stats::{Durations, FlowStats, JobCounts, StepCounts};
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

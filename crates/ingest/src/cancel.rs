@@ -52,7 +52,7 @@ pub(crate) async fn cancel(
     let Query(query) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let reason = reason(query, &headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
     match job.view.status {
-        JobStatus::Cancelled => Ok(Json(status::document(&api, &job)).into_response()),
+        JobStatus::Cancelled => Ok(Json(status::document(&api, &job, None)).into_response()),
         JobStatus::Succeeded | JobStatus::Failed => {
             let detail = format!("The job has {}: it cannot be cancelled any more.", job.view.status.as_str());
             Err(Problem::new(Kind::AlreadyFinished, detail).with_job(job.view.job))

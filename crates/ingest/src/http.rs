@@ -10,7 +10,7 @@ use web::problem;
 use crate::state::Api;
 use crate::{
     asyncapi, batch, breakers, callback, cancel, dead_letters, flows, history, list_jobs, openapi, report, result,
-    retry, signal, status, submit,
+    retry, signal, stats, status, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -25,6 +25,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
     let routes = Router::new()
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))
+        .route("/v1/flows/{flow}/stats", get(stats::show))
         .route("/v1/flows/{flow}/jobs", post(submit::submit_to))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))

@@ -21,9 +21,9 @@ use web::caller::{Caller, Scope};
 use web::problem::{Kind, Problem};
 
 use crate::answer::{self, AcceptedInfo};
-use crate::in_time;
 use crate::recent::{Known, RecentJob};
 use crate::state::Api;
+use crate::{estimates, in_time};
 
 /// The cursor of a job without any event yet: before the first offset.
 pub(crate) const BEFORE_THE_FIRST_EVENT: i64 = -1;
@@ -115,7 +115,9 @@ pub(crate) fn behind(job: JobId) -> Problem {
 
 /// The answer 202 to what was asked of a job. It shows the job as it was before: its events will report what comes of
 /// it.
-pub(crate) fn as_it_was(api: &Api, JobState { view, trace_id, .. }: JobState) -> Response {
+pub(crate) fn as_it_was(api: &Api, job: JobState) -> Response {
+    let retry_after_s = estimates::ask_again_s(api, estimates::of_job(api, &job));
+    let JobState { view, trace_id, .. } = job;
     let info = AcceptedInfo {
         prefix: api.public_url.prefix(),
         job: view.job,
@@ -125,7 +127,7 @@ pub(crate) fn as_it_was(api: &Api, JobState { view, trace_id, .. }: JobState) ->
         trace: answer::Trace { id: trace_id, url: None },
         retry_of: None,
     };
-    answer::accepted(info, api.config.retry_after_s)
+    answer::accepted(info, retry_after_s)
 }
 
 /// The job as Postgres has it, or the problem 503.

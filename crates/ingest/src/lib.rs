@@ -24,6 +24,7 @@ use service_kit::config::{ConfigError, Sources, load};
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use web::problem::PublicUrl;
 use web::server::Server;
@@ -40,6 +41,8 @@ mod catalog;
 mod commands;
 pub mod config;
 mod dead_letters;
+mod estimate;
+mod estimates;
 mod flows;
 mod history;
 mod http;
@@ -49,6 +52,7 @@ mod job_lookup;
 mod list_jobs;
 pub mod openapi;
 mod plan;
+mod polls;
 mod progress;
 mod projected;
 mod query;
@@ -60,6 +64,7 @@ mod retry;
 mod signal;
 mod spans;
 mod state;
+mod stats;
 mod status;
 mod stored;
 mod submit;
@@ -70,7 +75,9 @@ mod waiters;
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
+use crate::estimates::Estimates;
 use crate::plan::Planner;
+use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
@@ -145,6 +152,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     let api = Arc::new(Api {
         projected: Projected::default(),
+        estimates: Estimates::default(),
+        polls: Polls::default(),
+        whole_batches: Arc::new(Semaphore::new(batch::room_kib(settings.config.whole_batches_bytes_max))),
         reports: Reports::default(),
         reports_out: ReportsOut::new(&settings.bus)?,
         config: settings.config.clone(),
@@ -178,6 +188,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     });
     let topics = settings.topics.clone();
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
+    tasks.spawn("estimates", estimates::keep(Arc::clone(&api), shutdown.clone()));
     tasks.spawn("upkeep", upkeep::run(api, topics, shutdown));
     tasks.join().await
 }

@@ -1,12 +1,13 @@
 //! The state that the HTTP handlers, the Kafka door and the upkeep share.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use flow::callback::Secrets;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use web::problem::{Kind, Problem, PublicUrl};
 
@@ -14,7 +15,9 @@ use crate::accept::Acceptor;
 use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::estimates::Estimates;
 use crate::plan::Planner;
+use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
@@ -36,6 +39,12 @@ pub(crate) struct Api {
     pub(crate) cancels: Cancels,
     pub(crate) recent: RecentJobs,
     pub(crate) projected: Projected,
+    /// How long flows' jobs take.
+    pub(crate) estimates: Estimates,
+    /// Who has asked for which job, and how often.
+    pub(crate) polls: Polls,
+    /// The room for batches that are read whole, in KiB.
+    pub(crate) whole_batches: Arc<Semaphore>,
     /// What steps under way tell of themselves.
     pub(crate) reports: Reports,
     /// The way of services' reports to Kafka.

@@ -11,8 +11,8 @@ use web::request_log::JobInfo;
 
 use crate::answer::{self, AcceptedInfo};
 use crate::job_lookup::JobState;
-use crate::result;
 use crate::state::Api;
+use crate::{estimates, result};
 
 /// Set on the answer to a repeated request.
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -63,7 +63,8 @@ impl Stored {
             trace: answer::Trace { id: trace_id, url },
             retry_of: origin.retry_of,
         };
-        let mut response = answer::accepted(info, api.config.retry_after_s);
+        let retry_after_s = estimates::of_new(api, &caller.tenant, &self.flow);
+        let mut response = answer::accepted(info, retry_after_s);
         if self.replayed {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
