@@ -17,6 +17,7 @@
 #![warn(missing_docs)]
 
 mod breakers;
+mod bulk;
 mod dead_letters;
 mod error;
 mod job;
@@ -34,6 +35,7 @@ use tokio::time::Instant;
 use url::form_urlencoded::Serializer;
 
 pub use breakers::{Breaker, BreakerOrder};
+pub use bulk::{BulkOrder, DoneInBulk};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{

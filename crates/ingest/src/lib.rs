@@ -49,6 +49,7 @@ mod http;
 mod idempotency;
 mod in_time;
 mod job_lookup;
+mod jobs_in_bulk;
 mod list_jobs;
 pub mod openapi;
 mod plan;

@@ -46,14 +46,24 @@ pub(crate) async fn retry(
     if let Some(said) = said(&headers, &body).map_err(|problem| problem.with_job(job.view.job))? {
         return rule(&api, job, &context, said).await;
     }
+    one(&api, job, context, &headers).await
+}
+
+/// Sends the job on, or starts it anew.
+pub(crate) async fn one(
+    api: &Api,
+    job: JobState,
+    context: RequestContext,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     match job.view.status {
-        JobStatus::NeedsAttention => resume(&api, job, &context).await,
+        JobStatus::NeedsAttention => resume(api, job, &context).await,
         // The status says why it waits: for another attempt, or for what is missing.
         JobStatus::Waiting | JobStatus::Compensating if !job.view.waiting.is_empty() => {
-            resume(&api, job, &context).await
+            resume(api, job, &context).await
         }
         JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {
-            start_anew(&api, &job.view, context, &headers).await
+            start_anew(api, &job.view, context, headers).await
         }
         status @ (JobStatus::Accepted
         | JobStatus::Running

@@ -6,6 +6,7 @@
 mod asyncapi;
 mod batch;
 mod breakers;
+mod bulk;
 mod callback;
 mod cancel;
 mod commands;
