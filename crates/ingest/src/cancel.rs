@@ -22,9 +22,10 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::job_lookup::{JobState, as_it_was, find};
+use crate::job_lookup::{JobState, find};
 use crate::state::Api;
 use crate::status;
+use crate::stored::as_it_was;
 use crate::submit::{parse_body, unreadable};
 
 /// The longest reason, in bytes.

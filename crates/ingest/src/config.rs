@@ -54,6 +54,11 @@ impl Config {
         (!self.trace_url.is_empty()).then(|| self.trace_url.replace(TRACE_ID, trace_id))
     }
 
+    /// Requests for one job that a caller may make in a second, and at once.
+    pub(crate) const fn polls(&self) -> (u32, u32) {
+        (self.polls_per_s, self.polls_burst)
+    }
+
     /// The caller of an HTTP request without credentials.
     pub(crate) fn anonymous_caller(&self) -> Caller {
         Caller::unrestricted(&self.default_tenant)

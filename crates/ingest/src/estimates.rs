@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use store::Pool;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::estimate::{Expected, left_ms, retry_after_s};
-use crate::job_lookup::JobState;
-use crate::state::Api;
+use crate::catalog::Catalog;
+use crate::estimate::Expected;
 
 /// Flows that are kept in mind.
 const FLOWS_MAX: usize = 1_000;
@@ -76,50 +76,33 @@ impl Estimates {
     }
 }
 
-/// The time until a job's end, in milliseconds; none where nothing is known of it.
-pub(crate) fn of_job(api: &Api, job: &JobState) -> Option<f64> {
-    let view = &job.view;
-    if view.status.is_final() || job.cancel.is_some() {
-        return None;
-    }
-    let expected = api.estimates.of(&view.tenant, &view.flow)?;
-    let definition = api.catalog.version(&view.flow, &view.version)?;
-    left_ms((view, &job.events), &definition, &expected, api.clock.now_ms())
-}
-
-/// The value of `Retry-After` for a job that has so much time left.
-pub(crate) fn ask_again_s(api: &Api, left_ms: Option<f64>) -> u64 {
-    retry_after_s(left_ms, (api.config.retry_after_s, api.config.retry_after_max_s))
-}
-
-/// The value of `Retry-After` for a job that begins now.
-pub(crate) fn of_new(api: &Api, tenant: &str, flow: &str) -> u64 {
-    ask_again_s(api, api.estimates.of(tenant, flow).and_then(|expected| expected.job_ms()))
-}
-
 /// Runs until shutdown.
-pub(crate) async fn keep(api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn keep(
+    estimates: &Estimates,
+    (pool, catalog): (&Pool, &Catalog),
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
     let reading = async {
         loop {
-            for name in api.estimates.due(Instant::now()) {
-                let expected = read(&api, &name).await;
-                api.estimates.learn(&name, expected, Instant::now());
+            for name in estimates.due(Instant::now()) {
+                let expected = read(pool, catalog, &name).await;
+                estimates.learn(&name, expected, Instant::now());
             }
             tokio::time::sleep(PAUSE).await;
             // A timeout is no error: it is time to look again.
-            tokio::time::timeout(READ_EVERY - PAUSE, api.estimates.asked.notified()).await.ok();
+            tokio::time::timeout(READ_EVERY - PAUSE, estimates.asked.notified()).await.ok();
         }
     };
     shutdown.run_until_cancelled(reading).await;
     Ok(())
 }
 
-async fn read(api: &Api, (tenant, flow): &Name) -> Option<Expected> {
-    let definition = api.catalog.active(flow)?;
+async fn read(pool: &Pool, catalog: &Catalog, (tenant, flow): &Name) -> Option<Expected> {
+    let definition = catalog.active(flow)?;
     let steps: Vec<String> =
         std::iter::once(String::new()).chain(definition.steps().iter().map(|step| step.id.clone())).collect();
     let limits = (MINUTES_MAX, ENDS_ENOUGH);
-    let reading = store::statistics::latest(&api.pool, (tenant, flow), &steps, limits);
+    let reading = store::statistics::latest(pool, (tenant, flow), &steps, limits);
     match tokio::time::timeout(READ_TIMEOUT, reading).await {
         Ok(Ok(steps)) => Some(Expected::of(steps)),
         Ok(Err(error)) => {

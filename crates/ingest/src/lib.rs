@@ -43,6 +43,7 @@ pub mod config;
 mod dead_letters;
 mod estimate;
 mod estimates;
+mod expiry;
 mod flows;
 mod history;
 mod http;
@@ -69,6 +70,7 @@ mod stats;
 mod status;
 mod stored;
 mod submit;
+mod time_left;
 mod upkeep;
 mod wait;
 mod waiters;
@@ -189,7 +191,10 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     });
     let topics = settings.topics.clone();
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
-    tasks.spawn("estimates", estimates::keep(Arc::clone(&api), shutdown.clone()));
+    let (of_api, until) = (Arc::clone(&api), shutdown.clone());
+    tasks.spawn("estimates", async move {
+        estimates::keep(&of_api.estimates, (&of_api.pool, &of_api.catalog), &until).await
+    });
     tasks.spawn("upkeep", upkeep::run(api, topics, shutdown));
     tasks.join().await
 }

@@ -15,8 +15,6 @@ use tokio::time::Instant;
 use web::caller::Caller;
 use web::problem::{Kind, Problem};
 
-use crate::state::Api;
-
 /// Jobs of either half that are kept in mind; each takes some 50 bytes.
 const JOBS_MAX: usize = 50_000;
 
@@ -59,23 +57,24 @@ impl Polls {
         halves.young.insert(name, whole_at);
         Ok(())
     }
-}
 
-/// The problem 429 for a caller who has asked for this job too often.
-pub(crate) fn check(api: &Api, caller: &Caller, job: &str) -> Result<(), Problem> {
-    let (per_s, burst) = (api.config.polls_per_s, api.config.polls_burst);
-    let Some(every) = Duration::from_secs(1).checked_div(per_s) else { return Ok(()) };
-    let Ok(job) = job.parse::<JobId>() else { return Ok(()) };
-    api.polls.take((&caller.tenant, job), (burst, every), Instant::now()).map_err(|left| {
-        metrics::counter!("meanwhile_polls_refused_total").increment(1);
-        let detail = format!("The job was asked for too often: {per_s} times a second, {burst} at once.");
-        let remediation = "Ask again after the time in `Retry-After`, or let an answer wait for a change (`?wait=30`).";
-        Problem::new(Kind::QuotaExceeded, detail)
-            .with_remediation(remediation)
-            .with("violated-policies", json!(["polls"]))
-            .with_job(job)
-            .retry_after_s(left.as_secs_f64().ceil().max(1.0) as u64)
-    })
+    /// The problem 429 for a caller who has asked for this job too often: more than `per_s` times a second, beyond the
+    /// first `burst`.
+    pub(crate) fn check(&self, caller: &Caller, job: &str, (per_s, burst): (u32, u32)) -> Result<(), Problem> {
+        let Some(every) = Duration::from_secs(1).checked_div(per_s) else { return Ok(()) };
+        let Ok(job) = job.parse::<JobId>() else { return Ok(()) };
+        self.take((&caller.tenant, job), (burst, every), Instant::now()).map_err(|left| {
+            metrics::counter!("meanwhile_polls_refused_total").increment(1);
+            let detail = format!("The job was asked for too often: {per_s} times a second, {burst} at once.");
+            let remediation =
+                "Ask again after the time in `Retry-After`, or let an answer wait for a change (`?wait=30`).";
+            Problem::new(Kind::QuotaExceeded, detail)
+                .with_remediation(remediation)
+                .with("violated-policies", json!(["polls"]))
+                .with_job(job)
+                .retry_after_s(left.as_secs_f64().ceil().max(1.0) as u64)
+        })
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use web::problem::{Kind, Problem};
 use crate::job_lookup::JobState;
 use crate::state::Api;
 use crate::wait::{Asked, Until, WaitQuery, wait_query};
-use crate::{answer, estimates, polls};
+use crate::{answer, expiry, time_left};
 
 /// The result of a job that succeeded, or the problem that says why there is none (yet). It can be waited for.
 pub(crate) async fn show(
@@ -26,7 +26,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    polls::check(&api, &context.caller, &job)?;
+    api.polls.check(&context.caller, &job, api.config.polls())?;
     let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
     drop(headers);
     let ended = |job: &JobState| job.view.status.is_final();
@@ -42,7 +42,12 @@ pub(crate) fn of(api: &Api, job: JobState) -> Result<Response, Problem> {
     let not_finished = |detail: &str| not_finished(api, &job, detail);
     let JobState { view, trace_id, .. } = &job;
     match view.status {
-        JobStatus::Succeeded => Ok(Json(&view.result).into_response()),
+        JobStatus::Succeeded => {
+            expiry::check(api, view)?;
+            let mut response = Json(&view.result).into_response();
+            response.headers_mut().extend(expiry::sunset(api, view).map(|at| (expiry::SUNSET, at)));
+            Ok(response)
+        }
         JobStatus::Failed | JobStatus::Cancelled => {
             let definition = api.catalog.version(&view.flow, &view.version);
             Err(answer::failed(view, trace_id.as_deref(), definition.as_ref()))
@@ -74,6 +79,6 @@ fn made_ms(job: JobId) -> Option<i64> {
 }
 
 fn not_finished(api: &Api, job: &JobState, detail: &str) -> Problem {
-    let retry_after_s = estimates::ask_again_s(api, estimates::of_job(api, job));
+    let retry_after_s = time_left::ask_again_s(api, time_left::of_job(api, job));
     Problem::new(Kind::NotFinished, detail).with_job(job.view.job).retry_after_s(retry_after_s)
 }

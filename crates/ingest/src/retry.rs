@@ -27,10 +27,11 @@ use web::context::{CORRELATION_ID, RequestContext};
 use web::problem::{Kind, Problem};
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::job_lookup::{JobState, as_it_was, find, stored};
+use crate::job_lookup::{JobState, find, stored};
 use crate::plan::JobRequest;
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
+use crate::stored::as_it_was;
 use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
 
 /// `POST /v1/jobs/{id}/retry`

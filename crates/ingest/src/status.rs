@@ -8,6 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use events::time::rfc3339;
 use serde_json::Value;
 use web::context::RequestContext;
 use web::problem::Problem;
@@ -15,7 +16,7 @@ use web::problem::Problem;
 use crate::job_lookup::{JobState, behind};
 use crate::state::Api;
 use crate::wait::{Asked, Until, WaitQuery, wait_query};
-use crate::{answer, estimates, polls};
+use crate::{answer, expiry, time_left};
 
 /// Behind the cursor in an entity tag: the status says that a cancel was asked for, of which no event tells.
 const CANCEL: &str = "-cancel";
@@ -31,7 +32,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    polls::check(&api, &context.caller, &job)?;
+    api.polls.check(&context.caller, &job, api.config.polls())?;
     let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
     let known = Known::of(&headers);
     drop(headers);
@@ -67,7 +68,7 @@ fn answer_of(api: &Api, job: &JobState, known: &Known, minimal: bool) -> Result<
     // Reports are lossy, and another process may have shown a later one. Then the caller keeps that.
     let newest = known.covering(own);
     let unchanged = newest.is_some() || known.is_any;
-    let left_ms = estimates::of_job(api, job);
+    let left_ms = time_left::of_job(api, job);
     let mut response = match unchanged {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => Json(document(api, job, left_ms)).into_response(),
@@ -79,7 +80,7 @@ fn answer_of(api: &Api, job: &JobState, known: &Known, minimal: bool) -> Result<
     // A cache may keep it, and has to ask each time: the answer is 304 while nothing has happened.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if !view.status.is_final() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(estimates::ask_again_s(api, left_ms)));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(time_left::ask_again_s(api, left_ms)));
     }
     Ok(response)
 }
@@ -120,6 +121,9 @@ pub(crate) fn document(api: &Api, job: &JobState, left_ms: Option<f64>) -> Value
     let trace = answer::Trace { id: job.trace_id.clone(), url };
     let cancel = job.cancel.as_ref();
     let mut document = answer::status(api.public_url.prefix(), &job.view, (&trace, cancel), definition.as_ref());
+    if let Some(expires_ms) = expiry::at_ms(api, &job.view) {
+        document["result_expires_at"] = rfc3339(expires_ms).into();
+    }
     if let Some(left_ms) = left_ms {
         // To the tenth of a second.
         document["eta_s"] = ((left_ms / 100.0).round() / 10.0).into();

@@ -6,6 +6,7 @@
 
 mod breakers;
 mod brokers;
+mod bulk;
 mod callbacks;
 mod cancel;
 mod chance;
@@ -17,6 +18,7 @@ mod dashboards;
 mod dead_letters;
 mod delayed;
 mod dev_mode;
+mod eta;
 mod failover;
 mod faults;
 mod flows_diff;

@@ -14,7 +14,7 @@ steps:
 "#;
 
 fn definition() -> Definition {
-    Definition::parse(FLOW).unwrap()
+    Definition::parse_yaml("order.yaml", FLOW, &mut |name| Err(name.to_owned())).unwrap()
 }
 
 fn counts(succeeded: u64, skipped: u64, ms: impl IntoIterator<Item = u64>) -> Counts {
