@@ -1,6 +1,6 @@
-//! What is no longer needed goes: days of the projection, cancels of jobs that have ended, statistics of yesterday, dead
-//! letters whose records Kafka has dropped, and records of `meanwhile.waits` that were taken in. And partitions are made
-//! for the days to come.
+//! What is no longer needed goes: days of the projection, cancels of jobs that have ended, statistics of yesterday,
+//! dead letters whose records Kafka has dropped, and records of `meanwhile.waits` that were taken in. And partitions
+//! are made for the days to come.
 
 use std::time::Duration;
 

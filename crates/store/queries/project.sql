@@ -1,6 +1,6 @@
--- $1-$15 and $17-$19: one row per job. Appended to a job that is there, unless its cursor is already as far. $16: the bytes
--- of history from which on a row takes no more of it. $17: since when the job is stuck, if that is all that its event
--- tells; below zero: it tells so, and is wrong. Returned are the jobs whose events the caller must put elsewhere.
+-- $1-$15 and $17-$19: one row per job. Appended to a job that is there, unless its cursor is already as far. $16: the
+-- bytes of history from which on a row takes no more of it. $17: since when the job is stuck, if that is all that its
+-- event tells; below zero: it tells so, and is wrong. Returned are the jobs whose events the caller must put elsewhere.
 with written as (
     insert into orchestrator.jobs as job (
         job, tenant, flow, version, key, correlation_id, status, cursor_partition, cursor, steps_total,

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use events::time::DAY_MS;
 use events::trace::TraceId;
-use flow::event::{JobEvent, JobStatus};
+use flow::event::JobStatus;
 use flow::id::JobId;
 use uuid::Uuid;
 
@@ -20,21 +20,9 @@ use crate::{Error, Pool, Role, Tx, partitions, retention, statistics};
 mod list;
 mod read;
 
+pub use crate::observed::ObservedEvent;
 pub use list::{JobChoice, JobPage, ListedJob, list};
 pub use read::get;
-
-/// An event as it was read from the events topic.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ObservedEvent {
-    /// The partition that it was read from.
-    pub partition: i32,
-    /// Its offset there: the job's cursor after it.
-    pub cursor: i64,
-    /// The trace that the record's `traceparent` names.
-    pub trace_id: Option<TraceId>,
-    /// The event.
-    pub event: JobEvent,
-}
 
 /// A job as its events tell it, up to a cursor.
 #[derive(Debug, Clone, PartialEq)]

@@ -23,6 +23,7 @@ pub mod jobs;
 pub mod lanes;
 pub mod letters;
 mod migrate;
+mod observed;
 pub mod offsets;
 pub mod outbox;
 mod partitions;

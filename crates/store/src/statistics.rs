@@ -8,7 +8,7 @@ use events::time::HOUR_MS;
 use flow::id::JobId;
 use uuid::Uuid;
 
-use crate::jobs::ObservedEvent;
+use crate::observed::ObservedEvent;
 use crate::{Error, Pool, Tx};
 
 mod histogram;

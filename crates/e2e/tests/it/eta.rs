@@ -82,7 +82,7 @@ async fn the_error_of_the_estimate_at_a_steady_load() {
     parts.sort_by(f64::total_cmp);
     let part = |quantile: f64| parts[((parts.len() - 1) as f64 * quantile) as usize] * 100.0;
     eprintln!(
-        "{} answers about {} jobs: error {:.0} % at p50, {:.0} % at p90, {:.0} % at p99 of the time left; {} % ended early",
+        "{} answers about {} jobs: error {:.0} % at p50, {:.0} % at p90, {:.0} % at p99; {} % ended early",
         parts.len(),
         watched.len(),
         part(0.5),

@@ -31,7 +31,9 @@ async fn watch(client: reqwest::Client, submit_at: String, ask_at: String, numbe
     loop {
         let seen = send(client.get(format!("{ask_at}/v1/jobs/{job}"))).await;
         assert_eq!(seen.status, 200, "right after the 202: {seen:?}");
-        let now: i64 = seen.header("etag").trim_matches('"').parse().unwrap();
+        // Where the machine is slow, attempts tell of their progress behind the cursor.
+        let tag = seen.header("etag").trim_matches('"').split("-p").next().unwrap();
+        let now: i64 = tag.parse().unwrap();
         assert!(now >= cursor, "the cursor went from {cursor} back to {now}: {seen:?}");
         let status = seen.body["status"].as_str().unwrap();
         assert!(rank(status) >= reached, "from rank {reached} back to {status}");

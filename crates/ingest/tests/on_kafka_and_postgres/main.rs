@@ -20,6 +20,7 @@ mod metrics;
 mod polls;
 mod progress;
 mod refuse;
+mod result_ttl;
 mod retire;
 mod retry;
 mod routes;

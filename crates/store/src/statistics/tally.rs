@@ -7,7 +7,7 @@ use flow::id::JobId;
 use flow::slip::{HoldReason, Phase};
 
 use super::Histogram;
-use crate::jobs::ObservedEvent;
+use crate::observed::ObservedEvent;
 
 const MINUTE_MS: i64 = 60_000;
 
