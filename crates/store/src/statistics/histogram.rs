@@ -18,7 +18,7 @@ pub struct Histogram {
 fn bin_of(ms: u64) -> usize {
     let ms = ms.max(1);
     let octave = u64::from(ms.ilog2());
-    let within = (u128::from(ms) * u128::from(PER_OCTAVE) >> octave) as u64 - PER_OCTAVE;
+    let within = ((u128::from(ms) * u128::from(PER_OCTAVE)) >> octave) as u64 - PER_OCTAVE;
     usize::try_from(octave * PER_OCTAVE + within).unwrap_or(BINS).min(BINS - 1)
 }
 
