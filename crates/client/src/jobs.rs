@@ -1,24 +1,31 @@
 //! Lists of jobs.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{Client, Error, JobState};
 
 /// The choice of jobs; what is none chooses all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the parameters of the API, under their names there")]
 pub struct JobChoice {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub flow: Option<String>,
     /// One state, or several with commas between them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
     /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// Those that are stuck, and no others.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stuck: bool,
 }
 

@@ -17,10 +17,12 @@
 #![warn(missing_docs)]
 
 mod breakers;
+mod bulk;
 mod dead_letters;
 mod error;
 mod job;
 mod jobs;
+mod stats;
 
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ use tokio::time::Instant;
 use url::form_urlencoded::Serializer;
 
 pub use breakers::{Breaker, BreakerOrder};
+pub use bulk::{BulkOrder, DoneInBulk};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, Problem};
 pub use job::{
@@ -40,6 +43,7 @@ pub use job::{
     WaitingFor,
 };
 pub use jobs::{JobChoice, Jobs, ListedJob};
+pub use stats::{Durations, FlowStats, JobCounts, StepCounts};
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

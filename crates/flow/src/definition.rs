@@ -65,6 +65,7 @@ struct Compiled {
     priority: Priority,
     steps: Vec<Step>,
     result: Option<Template>,
+    result_ttl_ms: Option<u64>,
     document: Value,
     version: String,
     hints: Vec<Hint>,
@@ -264,6 +265,11 @@ impl Definition {
             1..=limit::KEY_BYTES_MAX => Ok(key),
             length => Err(KeyError(format!("it has {length} bytes of at most {}", limit::KEY_BYTES_MAX))),
         }
+    }
+
+    /// For so long the result of a job is given to callers after its end; none: for as long as the job is kept.
+    pub fn result_ttl_ms(&self) -> Option<u64> {
+        self.0.result_ttl_ms
     }
 
     pub(crate) fn result(&self) -> Option<&Template> {

@@ -108,6 +108,7 @@ pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     changes.extend(ends(old, new));
     changes.extend(steps::changes(old, new));
     changes.extend(result::changes(old, new));
+    changes.extend(result_ttl(old, new));
     if old.summary() != new.summary() {
         changes.push(Change::fine("summary", "worded differently", "it is for people"));
     }
@@ -175,6 +176,19 @@ fn ends(old: &Definition, new: &Definition) -> Vec<Change> {
         changes.push(Change::fine("priority", what, "new jobs are refused earlier or later where a queue is behind"));
     }
     changes
+}
+
+fn result_ttl(old: &Definition, new: &Definition) -> Option<Change> {
+    let (before, after) = (old.result_ttl_ms(), new.result_ttl_ms());
+    let shown = |ttl: Option<u64>| ttl.map_or_else(|| "none".to_owned(), duration);
+    let what = format!("{} -> {}", shown(before), shown(after));
+    match (before.unwrap_or(u64::MAX), after.unwrap_or(u64::MAX)) {
+        (before, after) if after < before => {
+            Some(Change::breaking("result_ttl", what, "results that callers still got may now be gone (410)"))
+        }
+        (before, after) if after > before => Some(Change::fine("result_ttl", what, "results are there for longer")),
+        _ => None,
+    }
 }
 
 /// A value in a message: compact, and cut where it is long.

@@ -12,7 +12,7 @@ use axum::Extension;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flow::definition::Definition;
 use flow::id::JobId;
@@ -22,6 +22,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use store::acceptances::{Accepted, NewAcceptance};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 use tokio_util::io::StreamReader;
 use web::caller::Scope;
@@ -105,6 +106,7 @@ pub(crate) async fn submit(
     if form == Form::Lines && !whole.atomic {
         return Ok(stream_answers(batch, request.into_body()));
     }
+    let _room = room(&batch.api, request.headers())?;
     let items = read_whole(form, request.into_body()).await?;
     let answers = match whole.atomic {
         true => batch.accept_all(&items).await?,
@@ -174,6 +176,28 @@ fn unreadable(error: &LinesCodecError, line_bytes_max: usize) -> Problem {
             Problem::new(Kind::BadRequest, format!("The body ended before its time: {error}. Its rest was not read."))
         }
     }
+}
+
+/// The unit in which room is given.
+const KIB: usize = 1_024;
+
+/// The room for all batches that are read whole, in KiB: that of one at least.
+pub(crate) fn room_kib(bytes_max: usize) -> usize {
+    (bytes_max.max(WHOLE_BYTES_MAX) / KIB).min(Semaphore::MAX_PERMITS)
+}
+
+/// Takes the room that the body will need, before anything of it is read, until it is stored.
+fn room(api: &Api, headers: &HeaderMap) -> Result<OwnedSemaphorePermit, Problem> {
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let bytes = told.unwrap_or(WHOLE_BYTES_MAX).min(WHOLE_BYTES_MAX);
+    let kib = u32::try_from(bytes.div_ceil(KIB).max(1)).unwrap_or(u32::MAX);
+    Arc::clone(&api.whole_batches).try_acquire_many_owned(kib).map_err(|_| {
+        metrics::counter!("meanwhile_batches_refused_total").increment(1);
+        let detail = "Too many batches are being read whole at this moment.";
+        let remediation = "Send it again after the time in `Retry-After`, or one item a line as `application/x-ndjson` \
+                           without `atomic`, which is not read whole.";
+        Problem::new(Kind::TemporaryReducedCapacity, detail).with_remediation(remediation).retry_after_s(1)
+    })
 }
 
 async fn read_whole(form: Form, body: Body) -> Result<Vec<Bytes>, Problem> {

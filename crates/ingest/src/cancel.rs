@@ -22,9 +22,10 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::job_lookup::{JobState, as_it_was, find};
+use crate::job_lookup::{JobState, find};
 use crate::state::Api;
 use crate::status;
+use crate::stored::as_it_was;
 use crate::submit::{parse_body, unreadable};
 
 /// The longest reason, in bytes.
@@ -51,22 +52,32 @@ pub(crate) async fn cancel(
     context.caller.require(Scope::JobsCancel)?;
     let Query(query) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let reason = reason(query, &headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
+    one(&api, job, reason, &context).await
+}
+
+/// The job is to be cancelled, unless it is already, or has ended otherwise.
+pub(crate) async fn one(
+    api: &Api,
+    job: JobState,
+    reason: Option<String>,
+    context: &RequestContext,
+) -> Result<Response, Problem> {
     match job.view.status {
-        JobStatus::Cancelled => Ok(Json(status::document(&api, &job)).into_response()),
+        JobStatus::Cancelled => Ok(Json(status::document(api, &job, None)).into_response()),
         JobStatus::Succeeded | JobStatus::Failed => {
             let detail = format!("The job has {}: it cannot be cancelled any more.", job.view.status.as_str());
             Err(Problem::new(Kind::AlreadyFinished, detail).with_job(job.view.job))
         }
         // Asked for already, or being undone: the cancel would change nothing.
-        _ if job.cancel.is_some() || job.view.compensation.is_some() => Ok(as_it_was(&api, job)),
+        _ if job.cancel.is_some() || job.view.compensation.is_some() => Ok(as_it_was(api, job)),
         JobStatus::Accepted
         | JobStatus::Running
         | JobStatus::Waiting
         | JobStatus::Compensating
         | JobStatus::NeedsAttention
         | JobStatus::Other(_) => {
-            store(&api, &job, reason, &context).await?;
-            Ok(as_it_was(&api, job))
+            store(api, &job, reason, context).await?;
+            Ok(as_it_was(api, job))
         }
     }
 }
@@ -79,7 +90,12 @@ fn reason(query: Order, headers: &HeaderMap, body: &Bytes) -> Result<Option<Stri
             Problem::new(Kind::BadRequest, format!("The body is `{{\"reason\": \"...\"}}`: {error}."))
         })?,
     };
-    let Some(reason) = order.reason else { return Ok(None) };
+    checked(order.reason)
+}
+
+/// The reason as it is kept, or the problem 400.
+pub(crate) fn checked(reason: Option<String>) -> Result<Option<String>, Problem> {
+    let Some(reason) = reason else { return Ok(None) };
     if reason.len() > REASON_BYTES_MAX {
         let detail = format!("`reason` has {} bytes of at most {REASON_BYTES_MAX}.", reason.len());
         return Err(Problem::new(Kind::BadRequest, detail));

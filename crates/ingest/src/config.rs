@@ -21,8 +21,16 @@ pub struct Config {
     pub keep_jobs_d: u32,
     /// True if a submit over HTTP must carry an `Idempotency-Key`.
     pub idempotency_key_required: bool,
-    /// The value of `Retry-After` on a 202, in seconds.
+    /// The value of `Retry-After` while nothing is known of how long jobs take, in seconds.
     pub retry_after_s: u64,
+    /// The largest value of `Retry-After` about a job, in seconds.
+    pub retry_after_max_s: u64,
+    /// Requests for one job that a caller may make in a second; 0: as many as it likes.
+    pub polls_per_s: u32,
+    /// Such requests at once.
+    pub polls_burst: u32,
+    /// Batches that are read whole have so many bytes together, at most.
+    pub whole_batches_bytes_max: usize,
     /// The longest time for which a request may wait for a job, in seconds.
     pub wait_max_s: u64,
     /// Requests that may wait for jobs at once; 0: none.
@@ -56,6 +64,11 @@ impl Config {
     /// The page on which a person sees this trace.
     pub(crate) fn url_of_trace(&self, trace_id: &str) -> Option<String> {
         (!self.trace_url.is_empty()).then(|| self.trace_url.replace(TRACE_ID, trace_id))
+    }
+
+    /// Requests for one job that a caller may make in a second, and at once.
+    pub(crate) const fn polls(&self) -> (u32, u32) {
+        (self.polls_per_s, self.polls_burst)
     }
 
     /// The caller of an HTTP request without credentials.

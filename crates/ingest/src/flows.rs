@@ -29,11 +29,15 @@ pub(crate) async fn show(State(api): State<Arc<Api>>, Path(flow): Path<String>) 
 }
 
 fn describe(definition: &Definition) -> Value {
-    json!({
+    let mut body = json!({
         "flow": definition.name(),
         "version": definition.version(),
         "summary": definition.summary(),
         "route": definition.route().map(|route| format!("{} {}", route.method, route.path)),
         "steps": definition.steps().iter().map(|step| step.id.as_str()).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(ttl_ms) = definition.result_ttl_ms() {
+        body["result_ttl_s"] = (ttl_ms / 1_000).into();
+    }
+    body
 }

@@ -9,8 +9,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, list_jobs, openapi, report, result, retry,
-    signal, status, streams, submit,
+    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, jobs_in_bulk, list_jobs, openapi, report, result,
+    retry, signal, stats, status, streams, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -25,9 +25,12 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
     let routes = Router::new()
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))
+        .route("/v1/flows/{flow}/stats", get(stats::show))
         .route("/v1/flows/{flow}/jobs", post(submit::submit_to))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))
+        .route("/v1/jobs:cancel", post(jobs_in_bulk::cancel))
+        .route("/v1/jobs:retry", post(jobs_in_bulk::retry))
         .route("/v1/jobs/{job}", get(status::show).delete(cancel::cancel))
         .route("/v1/jobs/{job}/result", get(result::show))
         .route("/v1/jobs/{job}/events", get(streams::of_job))

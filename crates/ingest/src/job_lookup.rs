@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::response::Response;
 use bus::Unreadable;
 use events::decode_event;
 use events::trace::TraceId;
@@ -20,10 +19,9 @@ use store::jobs::StoredJob;
 use web::caller::{Caller, Scope};
 use web::problem::{Kind, Problem};
 
-use crate::answer::{self, AcceptedInfo};
-use crate::in_time;
 use crate::recent::{Known, RecentJob};
 use crate::state::Api;
+use crate::{expiry, in_time};
 
 /// The cursor of a job without any event yet: before the first offset.
 pub(crate) const BEFORE_THE_FIRST_EVENT: i64 = -1;
@@ -48,6 +46,7 @@ pub(crate) async fn find(api: &Api, caller: &Caller, text: &str) -> Result<JobSt
     let cancel = job.cancel.or_else(|| api.cancels.of(job.view.job));
     let mut job = JobState { cancel, ..job };
     job.add_reports(api);
+    expiry::hide(api, &mut job.view, &mut job.events);
     Ok(job)
 }
 
@@ -111,21 +110,6 @@ async fn find_by_events(api: &Api, caller: &Caller, text: &str) -> Result<JobSta
 pub(crate) fn behind(job: JobId) -> Problem {
     let detail = "A newer state of this job was reported before; this instance or the database has not caught up yet.";
     Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1)
-}
-
-/// The answer 202 to what was asked of a job. It shows the job as it was before: its events will report what comes of
-/// it.
-pub(crate) fn as_it_was(api: &Api, JobState { view, trace_id, .. }: JobState) -> Response {
-    let info = AcceptedInfo {
-        prefix: api.public_url.prefix(),
-        job: view.job,
-        flow: &view.flow,
-        status: view.status,
-        correlation_id: Some(&view.correlation_id),
-        trace: answer::Trace { id: trace_id, url: None },
-        retry_of: None,
-    };
-    answer::accepted(info, api.config.retry_after_s)
 }
 
 /// The job as Postgres has it, or the problem 503.

@@ -24,6 +24,7 @@ use service_kit::config::{ConfigError, Sources, load};
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use web::problem::PublicUrl;
 use web::server::Server;
@@ -41,14 +42,19 @@ mod catalog;
 mod commands;
 pub mod config;
 mod dead_letters;
+mod estimate;
+mod estimates;
+mod expiry;
 mod flows;
 mod http;
 mod idempotency;
 mod in_time;
 mod job_lookup;
+mod jobs_in_bulk;
 mod list_jobs;
 pub mod openapi;
 mod plan;
+mod polls;
 mod progress;
 mod projected;
 mod query;
@@ -60,10 +66,12 @@ mod retry;
 mod signal;
 mod spans;
 mod state;
+mod stats;
 mod status;
 mod stored;
 mod streams;
 mod submit;
+mod time_left;
 mod upkeep;
 mod wait;
 mod waiters;
@@ -72,7 +80,9 @@ use crate::accept::Acceptor;
 use crate::backpressure::Backpressure;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
+use crate::estimates::Estimates;
 use crate::plan::Planner;
+use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
@@ -148,6 +158,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     let api = Arc::new(Api {
         projected: Projected::default(),
+        estimates: Estimates::default(),
+        polls: Polls::default(),
+        whole_batches: Arc::new(Semaphore::new(batch::room_kib(settings.config.whole_batches_bytes_max))),
         reports: Reports::default(),
         streams: Streams::new(&settings.config),
         bus: settings.bus.clone(),
@@ -190,6 +203,10 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         leaving.cancelled().await;
         streams.until_all_left().await;
         Ok(())
+    });
+    let (of_api, until) = (Arc::clone(&api), shutdown.clone());
+    tasks.spawn("estimates", async move {
+        estimates::keep(&of_api.estimates, (&of_api.pool, &of_api.catalog), &until).await
     });
     tasks.spawn("upkeep", upkeep::run(api, topics, shutdown));
     tasks.join().await

@@ -35,19 +35,19 @@ const LOOKED_MAX: u32 = 10_000;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
-    flow: Option<String>,
+    pub(crate) flow: Option<String>,
     /// One status, or several with commas between them.
-    status: Option<String>,
-    key: Option<String>,
-    correlation_id: Option<String>,
+    pub(crate) status: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) correlation_id: Option<String>,
     /// RFC 3339.
-    since: Option<String>,
-    until: Option<String>,
+    pub(crate) since: Option<String>,
+    pub(crate) until: Option<String>,
     /// Those that are stuck, and no others.
     #[serde(default)]
-    stuck: bool,
-    cursor: Option<String>,
-    limit: Option<u32>,
+    pub(crate) stuck: bool,
+    pub(crate) cursor: Option<String>,
+    pub(crate) limit: Option<u32>,
 }
 
 impl Filter {
@@ -72,22 +72,38 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     context.caller.require(Scope::JobsRead)?;
     let Query(filter) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
-    let tenant = &context.caller.tenant;
-    let (choice, limit) = (filter.choice()?, query::limit(filter.limit, LIMIT, LIMIT_MAX)?);
-    let after = filter.cursor.as_deref().filter(|text| !text.is_empty()).map(|text| parse_cursor(tenant, text));
-    // Its flows name the steps to come.
-    api.ready()?;
-    let listing = store::jobs::list(&api.pool, tenant, &choice, after.transpose()?, limit, LOOKED_MAX);
-    let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
-    let page = in_time(STORE_TIMEOUT, listing, unavailable).await?;
-    let entry = |job| {
-        let ListedJob { facts, .. } = &job;
-        entry(api.public_url.prefix(), &job, api.catalog.version(&facts.flow, &facts.version).as_ref())
+    let Page { jobs, next, looked_back_to } = Page::read(&api, &context.caller.tenant, &filter).await?;
+    let entry = |job: &ListedJob| {
+        let version = api.catalog.version(&job.facts.flow, &job.facts.version);
+        entry(api.public_url.prefix(), job, version.as_ref())
     };
-    let next = page.after.map(|job| cursor(tenant, job));
-    let looked_back_to = page.after.map(|job| rfc3339(job.created_at_ms()));
-    let jobs: Vec<Value> = page.jobs.into_iter().map(entry).collect();
+    let looked_back_to = looked_back_to.map(rfc3339);
+    let jobs: Vec<Value> = jobs.iter().map(entry).collect();
     Ok(Json(json!({ "jobs": jobs, "next": next, "looked_back_to": looked_back_to })).into_response())
+}
+
+/// A page of the caller's jobs.
+pub(crate) struct Page {
+    /// Newest first.
+    pub(crate) jobs: Vec<ListedJob>,
+    /// Where the next page begins; none at the end.
+    pub(crate) next: Option<String>,
+    /// Of what was accepted after this time, all has been listed, in milliseconds since the Unix epoch.
+    pub(crate) looked_back_to: Option<i64>,
+}
+
+impl Page {
+    pub(crate) async fn read(api: &Api, tenant: &str, filter: &Filter) -> Result<Self, Problem> {
+        let (choice, limit) = (filter.choice()?, query::limit(filter.limit, LIMIT, LIMIT_MAX)?);
+        let after = filter.cursor.as_deref().filter(|text| !text.is_empty()).map(|text| parse_cursor(tenant, text));
+        // Its flows name the steps to come.
+        api.ready()?;
+        let listing = store::jobs::list(&api.pool, tenant, &choice, after.transpose()?, limit, LOOKED_MAX);
+        let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
+        let page = in_time(STORE_TIMEOUT, listing, unavailable).await?;
+        let next = page.after.map(|job| cursor(tenant, job));
+        Ok(Self { jobs: page.jobs, next, looked_back_to: page.after.map(|job| job.created_at_ms()) })
+    }
 }
 
 fn entry(prefix: &str, job: &ListedJob, definition: Option<&Definition>) -> Value {

@@ -125,7 +125,11 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
     let mut operation = document["paths"][SUBMIT]["post"].clone();
     operation["operationId"] = format!("submit-{name}").into();
     operation["summary"] = flow.summary().map_or_else(|| format!("Submit a job to `{name}`"), str::to_owned).into();
-    operation["description"] = format!("Submits a job to the flow `{name}`.").into();
+    let mut description = format!("Submits a job to the flow `{name}`.");
+    if let Some(ttl_ms) = flow.result_ttl_ms() {
+        description = format!("{description} Its result is there for {} s after its end.", ttl_ms / 1_000);
+    }
+    operation["description"] = description.into();
     if let Some(parameters) = operation["parameters"].as_array_mut() {
         parameters.retain(|parameter| parameter["$ref"] != "#/components/parameters/flow");
     }

@@ -13,10 +13,10 @@ use flow::id::JobId;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
-use crate::answer;
 use crate::job_lookup::JobState;
 use crate::state::Api;
 use crate::wait::{Asked, Until, WaitQuery, wait_query};
+use crate::{answer, expiry, time_left};
 
 /// The result of a job that succeeded, or the problem that says why there is none (yet). It can be waited for.
 pub(crate) async fn show(
@@ -26,6 +26,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    api.polls.check(&context.caller, &job, api.config.polls())?;
     let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
     drop(headers);
     let ended = |job: &JobState| job.view.status.is_final();
@@ -37,20 +38,26 @@ pub(crate) async fn show(
 }
 
 /// The result of this job, or the problem.
-pub(crate) fn of(api: &Api, JobState { view, trace_id, .. }: JobState) -> Result<Response, Problem> {
-    let job = view.job.to_string();
+pub(crate) fn of(api: &Api, job: JobState) -> Result<Response, Problem> {
+    let not_finished = |detail: &str| not_finished(api, &job, detail);
+    let JobState { view, trace_id, .. } = &job;
     match view.status {
-        JobStatus::Succeeded => Ok(Json(view.result).into_response()),
+        JobStatus::Succeeded => {
+            expiry::check(api, view)?;
+            let mut response = Json(&view.result).into_response();
+            response.headers_mut().extend(expiry::sunset(api, view).map(|at| (expiry::SUNSET, at)));
+            Ok(response)
+        }
         JobStatus::Failed | JobStatus::Cancelled => {
             let definition = api.catalog.version(&view.flow, &view.version);
-            Err(answer::failed(&view, trace_id.as_deref(), definition.as_ref()))
+            Err(answer::failed(view, trace_id.as_deref(), definition.as_ref()))
         }
-        JobStatus::NeedsAttention => Err(not_finished(api, job, "The job is parked: an operator has to decide.")),
+        JobStatus::NeedsAttention => Err(not_finished("The job is parked: an operator has to decide.")),
         JobStatus::Accepted
         | JobStatus::Running
         | JobStatus::Waiting
         | JobStatus::Compensating
-        | JobStatus::Other(_) => Err(not_finished(api, job, &format!("The job is {}.", view.status.as_str()))),
+        | JobStatus::Other(_) => Err(not_finished(&format!("The job is {}.", view.status.as_str()))),
     }
 }
 
@@ -71,6 +78,7 @@ fn made_ms(job: JobId) -> Option<i64> {
     (id.get_version_num() == 7).then(|| i64::try_from(id.as_u128() >> 80).ok())?
 }
 
-fn not_finished(api: &Api, job: String, detail: &str) -> Problem {
-    Problem::new(Kind::NotFinished, detail).with_job(job).retry_after_s(api.config.retry_after_s)
+fn not_finished(api: &Api, job: &JobState, detail: &str) -> Problem {
+    let retry_after_s = time_left::ask_again_s(api, time_left::of_job(api, job));
+    Problem::new(Kind::NotFinished, detail).with_job(job.view.job).retry_after_s(retry_after_s)
 }

@@ -27,10 +27,11 @@ use web::context::{CORRELATION_ID, RequestContext};
 use web::problem::{Kind, Problem};
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::job_lookup::{JobState, as_it_was, find, stored};
+use crate::job_lookup::{JobState, find, stored};
 use crate::plan::JobRequest;
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
+use crate::stored::as_it_was;
 use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
 
 /// `POST /v1/jobs/{id}/retry`
@@ -46,14 +47,24 @@ pub(crate) async fn retry(
     if let Some(said) = said(&headers, &body).map_err(|problem| problem.with_job(job.view.job))? {
         return rule(&api, job, &context, said).await;
     }
+    one(&api, job, context, &headers).await
+}
+
+/// Sends the job on, or starts it anew.
+pub(crate) async fn one(
+    api: &Api,
+    job: JobState,
+    context: RequestContext,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     match job.view.status {
-        JobStatus::NeedsAttention => resume(&api, job, &context).await,
+        JobStatus::NeedsAttention => resume(api, job, &context).await,
         // The status says why it waits: for another attempt, or for what is missing.
         JobStatus::Waiting | JobStatus::Compensating if !job.view.waiting.is_empty() => {
-            resume(&api, job, &context).await
+            resume(api, job, &context).await
         }
         JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {
-            start_anew(&api, &job.view, context, &headers).await
+            start_anew(api, &job.view, context, headers).await
         }
         status @ (JobStatus::Accepted
         | JobStatus::Running

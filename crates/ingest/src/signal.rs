@@ -20,9 +20,10 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::job_lookup::{JobState, as_it_was, find};
+use crate::job_lookup::{JobState, find};
 use crate::state::Api;
 use crate::stored::IDEMPOTENT_REPLAYED;
+use crate::stored::as_it_was;
 use crate::submit::{idempotency_key, parse_body, unreadable, violations};
 
 /// Bytes of a payload: it travels in a header and with the slip.

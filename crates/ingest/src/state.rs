@@ -8,6 +8,7 @@ use flow::definition::Definition;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use web::problem::{Kind, Problem, PublicUrl};
 
@@ -16,7 +17,9 @@ use crate::backpressure::Backpressure;
 use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::estimates::Estimates;
 use crate::plan::Planner;
+use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
 use crate::recent::RecentJobs;
@@ -43,6 +46,12 @@ pub(crate) struct Api {
     pub(crate) streams: Arc<Streams>,
     /// Kafka, for streams that go on from earlier times.
     pub(crate) bus: bus::Settings,
+    /// How long flows' jobs take.
+    pub(crate) estimates: Estimates,
+    /// Who has asked for which job, and how often.
+    pub(crate) polls: Polls,
+    /// The room for batches that are read whole, in KiB.
+    pub(crate) whole_batches: Arc<Semaphore>,
     /// What steps under way tell of themselves.
     pub(crate) reports: Reports,
     /// The way of services' reports to Kafka.

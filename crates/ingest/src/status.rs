@@ -8,14 +8,15 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use events::time::rfc3339;
 use serde_json::Value;
 use web::context::RequestContext;
 use web::problem::Problem;
 
-use crate::answer;
 use crate::job_lookup::{JobState, behind};
 use crate::state::Api;
 use crate::wait::{Asked, Until, WaitQuery, wait_query};
+use crate::{answer, expiry, time_left};
 
 /// Behind the cursor in an entity tag: the status says that a cancel was asked for, of which no event tells.
 const CANCEL: &str = "-cancel";
@@ -31,6 +32,7 @@ pub(crate) async fn show(
     headers: HeaderMap,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
+    api.polls.check(&context.caller, &job, api.config.polls())?;
     let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
     let known = Known::of(&headers);
     drop(headers);
@@ -66,8 +68,11 @@ fn answer_of(api: &Api, job: &JobState, known: &Known, minimal: bool) -> Result<
     // Reports are lossy, and another process may have shown a later one. Then the caller keeps that.
     let newest = known.covering(own);
     let unchanged = newest.is_some() || known.is_any;
-    let mut response =
-        if unchanged { StatusCode::NOT_MODIFIED.into_response() } else { Json(document(api, job)).into_response() };
+    let left_ms = time_left::of_job(api, job);
+    let mut response = match unchanged {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => Json(document(api, job, left_ms)).into_response(),
+    };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&newest.unwrap_or(own).to_string()) {
         headers.insert(header::ETAG, etag);
@@ -75,7 +80,7 @@ fn answer_of(api: &Api, job: &JobState, known: &Known, minimal: bool) -> Result<
     // A cache may keep it, and has to ask each time: the answer is 304 while nothing has happened.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if !view.status.is_final() {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(api.config.retry_after_s));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(time_left::ask_again_s(api, left_ms)));
     }
     Ok(response)
 }
@@ -109,13 +114,21 @@ impl Known {
     }
 }
 
-/// The status document of a job.
-pub(crate) fn document(api: &Api, job: &JobState) -> Value {
+/// The status document of a job that has so much time left, as far as is known.
+pub(crate) fn document(api: &Api, job: &JobState, left_ms: Option<f64>) -> Value {
     let definition = api.catalog.version(&job.view.flow, &job.view.version);
     let url = job.trace_id.as_deref().and_then(|trace_id| api.config.url_of_trace(trace_id));
     let trace = answer::Trace { id: job.trace_id.clone(), url };
     let cancel = job.cancel.as_ref();
-    answer::status(api.public_url.prefix(), &job.view, (&trace, cancel), definition.as_ref())
+    let mut document = answer::status(api.public_url.prefix(), &job.view, (&trace, cancel), definition.as_ref());
+    if let Some(expires_ms) = expiry::at_ms(api, &job.view) {
+        document["result_expires_at"] = rfc3339(expires_ms).into();
+    }
+    if let Some(left_ms) = left_ms {
+        // To the tenth of a second.
+        document["eta_s"] = ((left_ms / 100.0).round() / 10.0).into();
+    }
+    document
 }
 
 fn tags(value: &HeaderValue) -> impl Iterator<Item = &str> {

@@ -11,8 +11,8 @@ use web::request_log::JobInfo;
 
 use crate::answer::{self, AcceptedInfo};
 use crate::job_lookup::JobState;
-use crate::result;
 use crate::state::Api;
+use crate::{result, time_left};
 
 /// Set on the answer to a repeated request.
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -63,7 +63,8 @@ impl Stored {
             trace: answer::Trace { id: trace_id, url },
             retry_of: origin.retry_of,
         };
-        let mut response = answer::accepted(info, api.config.retry_after_s);
+        let retry_after_s = time_left::of_new(api, &caller.tenant, &self.flow);
+        let mut response = answer::accepted(info, retry_after_s);
         if self.replayed {
             response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
         }
@@ -90,4 +91,21 @@ impl Stored {
     fn info(&self, caller: &Caller) -> JobInfo {
         JobInfo { id: self.origin.job.to_string(), flow: self.flow.clone(), tenant: caller.tenant.clone() }
     }
+}
+
+/// The answer 202 to what was asked of a job. It shows the job as it was before: its events will report what comes of
+/// it.
+pub(crate) fn as_it_was(api: &Api, job: JobState) -> Response {
+    let retry_after_s = time_left::ask_again_s(api, time_left::of_job(api, &job));
+    let JobState { view, trace_id, .. } = job;
+    let info = AcceptedInfo {
+        prefix: api.public_url.prefix(),
+        job: view.job,
+        flow: &view.flow,
+        status: view.status,
+        correlation_id: Some(&view.correlation_id),
+        trace: answer::Trace { id: trace_id, url: None },
+        retry_of: None,
+    };
+    answer::accepted(info, retry_after_s)
 }

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use events::command::start_after_ms;
 use flow::definition::{Definition, InputError};
@@ -28,7 +28,7 @@ use crate::state::Api;
 use crate::stored::{Origin, Stored};
 use crate::wait::{Asked, Until, WaitQuery};
 
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The most schema violations in one answer.
 const ERRORS_MAX: usize = 50;
 
@@ -221,7 +221,7 @@ pub(crate) fn key_reused(job: JobId) -> Problem {
 
 /// The request's `Idempotency-Key`, or the problem 400.
 pub(crate) fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Option<String>, Problem> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) if required => {
             Err(Problem::new(Kind::IdempotencyKeyMissing, "The request has no Idempotency-Key header."))
@@ -298,8 +298,6 @@ pub(crate) fn refused(error: accept::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderName;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Config,
     /// Ask a role on this machine whether it is ready; the exit code is 0 when it is
     Healthcheck(HealthcheckArgs),
-    /// Check, compare or apply flow definitions
+    /// Check, compare or apply flow definitions; see how their jobs do
     #[command(subcommand)]
     Flows(FlowsCommand),
     /// Submit a job over HTTP
@@ -253,6 +253,23 @@ pub(crate) enum FlowsCommand {
         /// The folder
         folder: PathBuf,
     },
+    /// Show how many jobs of a flow ended how lately, and how long they and their steps took
+    Stats(StatsArgs),
+}
+
+/// `meanwhile flows stats`
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The flow's name
+    pub(crate) flow: String,
+    /// Of this time up to now, by whole minutes: 15m, 1h, ..., at most 24h
+    #[arg(long, default_value = "1h")]
+    pub(crate) window: String,
+    /// Show it as the API sent it
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 /// `meanwhile flows diff`

@@ -1,4 +1,4 @@
-//! `meanwhile flows lint`, `diff`, `prove`, `test` and `apply`.
+//! `meanwhile flows lint`, `diff`, `prove`, `test`, `apply` and `stats`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ use crate::roles::target;
 
 pub(crate) mod diff;
 pub(crate) mod prove;
+pub(crate) mod stats;
 pub(crate) mod test;
 
 /// The exit code of `prove` and `test` for files that cannot be used, so that it is told from what they found.

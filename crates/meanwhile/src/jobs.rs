@@ -9,8 +9,10 @@ use client::{Client, Error, Events, JobState, Status, TaggedStatus, Verdict};
 
 use crate::cli::SubmitArgs;
 use crate::cli::jobs::{CancelArgs, RetryArgs, ShowArgs, SignalArgs, WatchArgs};
+use crate::jobs::bulk::Deed;
 use crate::timeline::Timeline;
 
+mod bulk;
 pub(crate) mod list;
 
 /// Exit codes of `meanwhile jobs watch`, beside 0 and 1; 2 is that of a wrong command line.
@@ -34,17 +36,20 @@ pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `meanwhile jobs retry`: prints the id of the job that runs now.
+/// `meanwhile jobs retry`: prints the id of the job that runs now, or how many jobs of a choice go on.
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
+    let Some(job) = args.job else {
+        return bulk::run(&client, Deed::Retry, &args.bulk, (None, args.key)).await;
+    };
     let verdict = match args.succeeded.as_deref().map(input).transpose()? {
         Some(output) => Some(Verdict::Succeeded(serde_json::from_str(&output).context("--succeeded is not JSON")?)),
         None => args.failed.then_some(Verdict::Failed),
     };
     let asked = match &verdict {
-        Some(verdict) => client.rule(&args.job, verdict).await,
-        None => client.retry(&args.job, args.key.as_deref()).await,
+        Some(verdict) => client.rule(&job, verdict).await,
+        None => client.retry(&job, args.key.as_deref()).await,
     };
     let running = asked.map_err(explained)?.job;
     println!("{running}");
@@ -65,18 +70,21 @@ pub(crate) async fn signal(args: SignalArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `meanwhile jobs cancel`: prints the job's id.
+/// `meanwhile jobs cancel`: prints the job's id, or how many jobs of a choice are to be cancelled.
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
-    client.cancel(&args.job, args.reason.as_deref()).await.map_err(explained)?;
-    println!("{}", args.job);
+    let Some(job) = args.job else {
+        return bulk::run(&client, Deed::Cancel, &args.bulk, (args.reason, None)).await;
+    };
+    client.cancel(&job, args.reason.as_deref()).await.map_err(explained)?;
+    println!("{job}");
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    until_resumed(&client, &args.job).await?;
-    follow(&client, &args.job).await?;
-    let ended = client.status(&args.job).await.map_err(explained)?.status;
+    until_resumed(&client, &job).await?;
+    follow(&client, &job).await?;
+    let ended = client.status(&job).await.map_err(explained)?.status;
     Ok(if ended == JobState::Cancelled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -109,6 +109,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Flows(FlowsCommand::Prove(args)) => flows::prove::run(&args),
         Command::Flows(FlowsCommand::Test(args)) => flows::test::run(&args),
         Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
+        Command::Flows(FlowsCommand::Stats(args)) => flows::stats::run(args).await,
         Command::Submit(args) => jobs::submit(args).await,
         Command::Jobs(JobsCommand::List(args)) => jobs::list::run(args).await,
         Command::Jobs(JobsCommand::Show(args)) => jobs::show(args).await,

@@ -1,6 +1,6 @@
-//! What is no longer needed goes: days of the projection, cancels of jobs that have ended, dead letters whose records
-//! Kafka has dropped, and records of `meanwhile.waits` that were taken in. And partitions are made for the days to
-//! come.
+//! What is no longer needed goes: days of the projection, cancels of jobs that have ended, statistics of yesterday,
+//! dead letters whose records Kafka has dropped, and records of `meanwhile.waits` that were taken in. And partitions
+//! are made for the days to come.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use service_kit::health::Readiness;
 use service_kit::{Clock, error_chain};
 use store::dead_letters::{self, FORGOTTEN_MAX};
 use store::offsets::{TopicPartition, positions};
-use store::{Pool, cancels, jobs, signals};
+use store::{Pool, cancels, jobs, signals, statistics};
 use tokio_util::sync::CancellationToken;
 
 use crate::cancels::sweep;
@@ -55,6 +55,7 @@ impl Upkeep {
             while cancels::retire(&self.pool, kept).await? > 0 {}
         }
         sweep(&self.pool, &self.topics).await?;
+        statistics::forget(&self.pool).await?;
         while dead_letters::forget(&self.pool, DEAD_LETTERS_KEPT_MS).await? == FORGOTTEN_MAX.unsigned_abs() {}
         // Kafka's absence does no harm: the next round tries again.
         if let Err(error) = self.trim_waits().await {

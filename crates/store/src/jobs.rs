@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use events::time::DAY_MS;
 use events::trace::TraceId;
-use flow::event::{JobEvent, JobStatus};
+use flow::event::JobStatus;
 use flow::id::JobId;
 use uuid::Uuid;
 
@@ -15,26 +15,14 @@ use crate::cancels::CancelWish;
 use crate::columns::{signed, status_of};
 use crate::history::{self, Entry};
 use crate::retention::{FINAL, Needed, Retired};
-use crate::{Error, Pool, Role, Tx, partitions, retention};
+use crate::{Error, Pool, Role, Tx, partitions, retention, statistics};
 
 mod list;
 mod read;
 
+pub use crate::observed::ObservedEvent;
 pub use list::{JobChoice, JobPage, ListedJob, list};
 pub use read::get;
-
-/// An event as it was read from the events topic.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ObservedEvent {
-    /// The partition that it was read from.
-    pub partition: i32,
-    /// Its offset there: the job's cursor after it.
-    pub cursor: i64,
-    /// The trace that the record's `traceparent` names.
-    pub trace_id: Option<TraceId>,
-    /// The event.
-    pub event: JobEvent,
-}
 
 /// A job as its events tell it, up to a cursor.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,6 +162,8 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         return Ok(());
     }
     let stuck = stuck_since(tx, &updates).await?;
+    let marks = statistics::record(tx, events).await?;
+    let mark = |update: &Update<'_>| marks.get(&update.last.event.job).copied().unwrap_or_default();
     let last = || updates.iter().map(|update| &update.last.event);
     let overfull = sqlx::query_file_scalar!(
         "queries/project.sql",
@@ -195,6 +185,8 @@ pub async fn project(tx: &mut Tx, events: &[ObservedEvent]) -> Result<(), Error>
         &updates.iter().map(|update| update.history.as_slice()).collect::<Vec<_>>() as &[&[u8]],
         ROW_HISTORY_BYTES,
         &stuck as &[Option<i64>],
+        &updates.iter().map(|update| mark(update).step_since_ms).collect::<Vec<_>>() as &[Option<i64>],
+        &updates.iter().map(|update| mark(update).begun_ms).collect::<Vec<_>>() as &[Option<i64>],
     )
     .fetch_all(tx.raw())
     .await?;

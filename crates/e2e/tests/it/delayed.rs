@@ -10,7 +10,7 @@ use crate::stage::{PATIENCE, Stage};
 use crate::turn::beside_others;
 
 /// Submits a job; `query` says when it is to start.
-async fn submit(stage: &mut Stage, flow: &str, query: &str, input: &Value) -> JobId {
+pub(crate) async fn submit(stage: &mut Stage, flow: &str, query: &str, input: &Value) -> JobId {
     let url = format!("{}/v1/flows/{flow}/jobs?{query}", stage.system.api());
     let answer = http_client().post(url).json(input).send().await.unwrap().error_for_status().unwrap();
     let job = answer.json::<Value>().await.unwrap()["id"].as_str().unwrap().parse().unwrap();

@@ -7,6 +7,7 @@
 mod backpressure;
 mod breakers;
 mod brokers;
+mod bulk;
 mod callbacks;
 mod cancel;
 mod chance;
@@ -18,6 +19,7 @@ mod dashboards;
 mod dead_letters;
 mod delayed;
 mod dev_mode;
+mod eta;
 mod failover;
 mod faults;
 mod flows_diff;

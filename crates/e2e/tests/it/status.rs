@@ -31,7 +31,9 @@ async fn watch(client: reqwest::Client, submit_at: String, ask_at: String, numbe
     loop {
         let seen = send(client.get(format!("{ask_at}/v1/jobs/{job}"))).await;
         assert_eq!(seen.status, 200, "right after the 202: {seen:?}");
-        let now: i64 = seen.header("etag").trim_matches('"').parse().unwrap();
+        // Where the machine is slow, attempts tell of their progress behind the cursor.
+        let tag = seen.header("etag").trim_matches('"').split("-p").next().unwrap();
+        let now: i64 = tag.parse().unwrap();
         assert!(now >= cursor, "the cursor went from {cursor} back to {now}: {seen:?}");
         let status = seen.body["status"].as_str().unwrap();
         assert!(rank(status) >= reached, "from rank {reached} back to {status}");
@@ -57,7 +59,8 @@ async fn watch(client: reqwest::Client, submit_at: String, ask_at: String, numbe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_there_at_once_and_never_goes_back_in_time() {
     let _turn = beside_others().await;
-    let mut stage = Stage::start().await;
+    // Whoever looks without a pause is not told to wait.
+    let mut stage = Stage::start_with(|builder| builder.variable("MEANWHILE__INGEST__POLLS_PER_S", "0")).await;
     let second = stage.add(test_kit::Role::Ingest).await;
     let second = &mut stage.system.roles()[second];
     second.wait_until_ready().await.unwrap();

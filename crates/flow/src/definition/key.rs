@@ -2,7 +2,7 @@
 
 /// Keys of a flow.
 pub(crate) const FLOW: &[&str] =
-    &["flow", "summary", "route", "input", "key", "deadline", "on_failure", "priority", "steps", "result"];
+    &["flow", "summary", "route", "input", "key", "deadline", "on_failure", "priority", "steps", "result", "result_ttl"];
 /// Keys of a step.
 pub(crate) const STEP: &[&str] = &[
     "id",

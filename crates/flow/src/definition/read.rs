@@ -31,6 +31,9 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let known = read_rest::known_at_end(&steps);
     let result_visible = Visible { roots: visible::DECISION, steps: &known, own: None, when: None };
     let result = fields.get("result").and_then(|node| template(reader, node, &result_visible));
+    let result_ttl_ms = fields
+        .get("result_ttl")
+        .and_then(|node| reader.duration_ms(node, "`result_ttl`", 1_000..=limit::DEADLINE_MS_MAX));
     if !reader.is_clean() {
         return None;
     }
@@ -53,6 +56,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         priority,
         steps,
         result,
+        result_ttl_ms,
         document,
         version,
         hints: reader.take_hints(),

@@ -160,6 +160,12 @@ fn how_a_job_may_end_is_known_to_its_callers() {
     breaks("key: \"{{ input.customer_id }}\"\n", "", "key", "-> none; jobs are kept in order by something else");
     is_fine("deadline: 15m", "deadline: 1h", "15m -> 1h");
     is_fine("deadline: 15m\n", "", "15m -> none");
+    breaks(
+        "deadline: 15m",
+        "deadline: 15m\nresult_ttl: 2d",
+        "result_ttl",
+        "none -> 2d; results that callers still got",
+    );
 }
 
 #[test]

@@ -174,3 +174,35 @@ async fn what_is_no_batch_is_refused_and_a_line_that_is_too_long_ends_it() {
     assert!(answers(&post_lines(&stage.ingest, "", &[]).await).is_empty());
     stage.ingest.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_are_read_whole_share_a_budget_and_one_too_many_is_told_to_come_again() {
+    // Room for one of unknown length.
+    let stage = Stage::with(|config| config.whole_batches_bytes_max = 0).await;
+    let api = &stage.ingest.api;
+    let mut slow = TcpStream::connect(&stage.ingest.address).await.unwrap();
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\
+         connection: close\r\n\r\n1\r\n[\r\n"
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let one = json!([item("c-1", 1)]).to_string();
+    let refused = test_kit::eventually(PATIENCE, "another one is shed", async || {
+        let answer = api.post(PATH, &[], &one).await;
+        (answer.status != 202).then_some(answer)
+    })
+    .await;
+    assert_eq!((refused.status, refused.problem()), (503, "temporary-reduced-capacity"), "{}", refused.text);
+    assert_eq!(refused.header("retry-after"), "1");
+    // Streams need none of that room.
+    let told = answers(&post_lines(&stage.ingest, "", &[item("c-1", 2).to_string()]).await);
+    assert_eq!(statuses(&told), [202]);
+
+    // Once the slow one is stored, there is room again.
+    slow.write_all(b"1\r\n]\r\n0\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    timeout(PATIENCE, slow.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert!(text.starts_with("HTTP/1.1 202"), "{text}");
+    assert_eq!(api.post(PATH, &[], &one).await.status, 202);
+    stage.ingest.stop().await;
+}

@@ -9,7 +9,7 @@ use test_kit::Ground;
 use crate::stage::{Answer, PREFIX, Stage, accepted_event};
 
 /// Does the orchestrator's work.
-async fn project_one(ground: &Ground, cursor: i64, event: JobEvent) {
+pub(crate) async fn project_one(ground: &Ground, cursor: i64, event: JobEvent) {
     let pool = ground.pool(Role::Orchestrator);
     let mut tx = pool.begin().await.unwrap();
     project(&mut tx, &[ObservedEvent { partition: 0, cursor, trace_id: None, event }]).await.unwrap();

@@ -1,6 +1,7 @@
 //! The arguments of `meanwhile jobs`.
 
 use clap::{Args, Subcommand};
+use client::JobChoice;
 
 use super::ApiArgs;
 
@@ -17,11 +18,12 @@ pub(crate) enum JobsCommand {
                             was cancelled, 4 when it waits for an operator."
     )]
     Watch(WatchArgs),
-    /// Let a parked or waiting job go on from where it stopped, or start a finished one anew as another job
+    /// Let a parked or waiting job go on from where it stopped, or start a finished one anew as another job; or all
+    /// that a choice names
     Retry(RetryArgs),
     /// Send a job the signal that one of its steps waits for
     Signal(SignalArgs),
-    /// Cancel a job: what it has done is undone
+    /// Cancel a job, or all that a choice names: what they have done is undone
     Cancel(CancelArgs),
 }
 
@@ -65,16 +67,75 @@ pub(crate) struct ListArgs {
     pub(crate) api: ApiArgs,
 }
 
+/// Jobs of one request.
+pub(crate) const PAGE: u32 = 100;
+/// The arguments that choose jobs in place of the id of one.
+const CHOICE: [&str; 7] = ["flow", "status", "ordering_key", "correlation_id", "since", "until", "stuck"];
+
+/// All the jobs of a choice, in place of one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Many jobs, in place of one")]
+pub(crate) struct BulkArgs {
+    /// Of this flow
+    #[arg(long)]
+    flow: Option<String>,
+    /// In this status, or in one of several; without it, those that the command is made for
+    #[arg(long, value_delimiter = ',')]
+    status: Vec<String>,
+    /// With this ordering key
+    #[arg(long, value_name = "KEY")]
+    ordering_key: Option<String>,
+    /// With this correlation id
+    #[arg(long)]
+    correlation_id: Option<String>,
+    /// Accepted from this time on: 2026-01-05T09:30:00Z, or 15m, 2h, 7d ago
+    #[arg(long)]
+    since: Option<String>,
+    /// Accepted before this time
+    #[arg(long)]
+    until: Option<String>,
+    /// Only those that make no progress, although nothing that they wait for is known
+    #[arg(long)]
+    stuck: bool,
+    /// So many per second at most
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rate: u32,
+    /// Say how many there are, and do nothing
+    #[arg(long, conflicts_with = "job")]
+    pub(crate) dry_run: bool,
+}
+
+impl BulkArgs {
+    /// `time` reads a time as people write it.
+    pub(crate) fn choice(&self, time: impl Fn(&str) -> anyhow::Result<String>) -> anyhow::Result<JobChoice> {
+        Ok(JobChoice {
+            flow: self.flow.clone(),
+            status: (!self.status.is_empty()).then(|| self.status.join(",")),
+            key: self.ordering_key.clone(),
+            correlation_id: self.correlation_id.clone(),
+            since: self.since.as_deref().map(&time).transpose()?,
+            until: self.until.as_deref().map(&time).transpose()?,
+            stuck: self.stuck,
+        })
+    }
+}
+
 /// `meanwhile jobs cancel`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:  meanwhile jobs cancel ID --reason 'ordered twice'\n\
+                        \x20          meanwhile jobs cancel --flow order --status waiting --since 2h --dry-run\n\
+                        The same command again goes on where an earlier one was cut off.")]
 pub(crate) struct CancelArgs {
     /// The job's id
-    pub(crate) job: String,
+    #[arg(required_unless_present_any = CHOICE, conflicts_with_all = CHOICE)]
+    pub(crate) job: Option<String>,
+    #[command(flatten)]
+    pub(crate) bulk: BulkArgs,
     /// The reason, for those who look at the job later
     #[arg(long)]
     pub(crate) reason: Option<String>,
     /// Show the timeline of the job until it ends; the exit code is 0 when it was cancelled
-    #[arg(long, short)]
+    #[arg(long, short, requires = "job")]
     pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
@@ -125,21 +186,26 @@ pub(crate) struct ShowArgs {
 #[command(after_help = "Where a job is parked because nobody knows how a step has ended, find out, and say it:\n\
                         \x20          meanwhile jobs retry ID --succeeded '{\"id\": \"C-1\"}'\n\
                         \x20          meanwhile jobs retry ID --failed\n\
-                        Without either the step is run once more.")]
+                        Without either the step is run once more.\n\
+                        All that a choice names, the parked ones unless it says another status:\n\
+                        \x20          meanwhile jobs retry --flow order --since 2h --rate 20")]
 pub(crate) struct RetryArgs {
     /// The job's id
-    pub(crate) job: String,
+    #[arg(required_unless_present_any = CHOICE, conflicts_with_all = CHOICE)]
+    pub(crate) job: Option<String>,
+    #[command(flatten)]
+    pub(crate) bulk: BulkArgs,
     /// The Idempotency-Key: requests with the same key start a finished job anew once
     #[arg(long)]
     pub(crate) key: Option<String>,
     /// The step that the job is parked at was done, with this output: JSON, @FILE, or - for standard input
-    #[arg(long, value_name = "OUTPUT", conflicts_with_all = ["key", "failed"])]
+    #[arg(long, value_name = "OUTPUT", conflicts_with_all = ["key", "failed"], requires = "job")]
     pub(crate) succeeded: Option<String>,
     /// The step that the job is parked at was not done
-    #[arg(long, conflicts_with = "key")]
+    #[arg(long, conflicts_with = "key", requires = "job")]
     pub(crate) failed: bool,
     /// Show the timeline of the job that runs now until it ends; the exit code is 0 when that one succeeded
-    #[arg(long, short)]
+    #[arg(long, short, requires = "job")]
     pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,

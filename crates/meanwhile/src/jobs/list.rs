@@ -53,7 +53,7 @@ fn choice(args: &ListArgs, now_ms: i64) -> anyhow::Result<JobChoice> {
 }
 
 /// A time, or how long ago it was: `90s`, `15m`, `2h`, `7d`.
-fn time(text: &str, now_ms: i64) -> anyhow::Result<String> {
+pub(super) fn time(text: &str, now_ms: i64) -> anyhow::Result<String> {
     if read_rfc3339(text).is_some() {
         return Ok(text.to_owned());
     }

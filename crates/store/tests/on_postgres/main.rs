@@ -24,6 +24,7 @@ mod retention;
 mod scale;
 mod signals;
 mod slot;
+mod statistics;
 mod unrelayed;
 mod workers;
 

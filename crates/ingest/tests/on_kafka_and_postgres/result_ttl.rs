@@ -1,0 +1,53 @@
+//! Results that a flow gives for a time only.
+
+use flow::event::{EventKind, JobEvent, JobStatus};
+use serde_json::json;
+use test_kit::eventually;
+
+use crate::stage::{PATIENCE, Stage, accepted_event};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_whose_time_is_over_is_gone_from_wherever_it_stood() {
+    let stage = Stage::new().await;
+    let (ground, api) = (&stage.ground, &stage.ingest.api);
+    ground.apply("flow: brief\nresult_ttl: 1h\nsteps:\n  - { id: one, native: one }\n").await;
+    let flow = eventually(PATIENCE, "the flow is known", async || {
+        let flow = api.get("/v1/flows/brief").await;
+        (flow.status == 200).then_some(flow.json)
+    })
+    .await;
+    assert_eq!(flow["result_ttl_s"], 3_600);
+    for (ago_ms, is_gone) in [(0, false), (3_700_000, true)] {
+        let job = api.post("/v1/flows/brief/jobs", &[("idempotency-key", &format!("\"{ago_ms}\""))], "{}").await.job();
+        let accepted = accepted_event(ground, &job).await;
+        ground.tell(&accepted).await;
+        let end = JobEvent {
+            kind: EventKind::JobSucceeded,
+            status: JobStatus::Succeeded,
+            hop: 1,
+            at_ms: accepted.at_ms - ago_ms,
+            data: Some(json!({ "secret": 17 })),
+            ..accepted
+        };
+        ground.tell(&end).await;
+        let path = format!("/v1/jobs/{job}");
+        let status = eventually(PATIENCE, "the job has ended", async || {
+            let status = api.get(&path).await.json;
+            (status["status"] == "succeeded").then_some(status)
+        })
+        .await;
+        assert!(status["result_expires_at"].is_string(), "{status}");
+        let result = api.get(&format!("{path}/result")).await;
+        let events = api.get(&format!("{path}/events")).await;
+        let again = [("prefer", "wait=5"), ("idempotency-key", &format!("\"{ago_ms}\""))];
+        let again = api.post("/v1/flows/brief/jobs", &again, "{}").await;
+        for answer in [&result, &again] {
+            assert_eq!(answer.status, if is_gone { 410 } else { 200 }, "{}", answer.text);
+            assert_eq!(answer.header("sunset").ends_with(" GMT"), !is_gone, "{:?}", answer.headers);
+        }
+        for text in [&status.to_string(), &result.text, &events.text, &again.text] {
+            assert_eq!(text.contains("secret"), !is_gone, "{text}");
+        }
+    }
+    stage.ingest.stop().await;
+}
