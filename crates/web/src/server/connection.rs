@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,6 +29,7 @@ use super::activity::{Activity, Answering, End};
 use super::wire::Wire;
 use super::{Crowd, Server};
 use crate::arrival::Patience;
+use crate::client_address::Peer;
 
 /// The parts that all connections of a door share. Cheap to clone.
 #[derive(Clone)]
@@ -48,12 +50,12 @@ impl Connection {
     }
 
     /// Serves a connection to its end. It has its place until then.
-    pub(super) async fn run<I>(self, io: I, _place: Option<OwnedSemaphorePermit>)
+    pub(super) async fn run<I>(self, io: I, peer: IpAddr, _place: Option<OwnedSemaphorePermit>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = Arc::new(Mutex::new(io));
-        let end = self.answer(Arc::clone(&io)).await;
+        let end = self.answer(Arc::clone(&io), peer).await;
         let (Some(End::LateHead), Some(io)) = (end, Arc::into_inner(io)) else { return };
         let mut io = io.into_inner();
         let answer = self.server.refuse_late_head();
@@ -63,7 +65,7 @@ impl Connection {
     }
 
     /// Answers requests until the other side or a limit ends the connection; a limit is returned.
-    async fn answer<I>(&self, io: Arc<Mutex<I>>) -> Option<End>
+    async fn answer<I>(&self, io: Arc<Mutex<I>>, peer: IpAddr) -> Option<End>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -75,6 +77,7 @@ impl Connection {
         let service = service_fn(|request: axum::http::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Arc::clone(&patience));
+            request.extensions_mut().insert(Peer(peer));
             if request.version() <= Version::HTTP_11 {
                 request.extensions_mut().insert(Crowd(Arc::clone(&self.crowded)));
             }
