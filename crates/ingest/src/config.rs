@@ -1,8 +1,12 @@
 //! The settings of this service; `default.toml` beside it says what each is for.
 
+use std::fmt::Display;
+
 use serde::Deserialize;
 use service_kit::config::ConfigError;
+use web::browsers::Origins;
 use web::caller::Caller;
+use web::client_address::{ForwardedHeader, Proxies};
 
 /// The section's name in files and in the environment (`MEANWHILE__INGEST__...`).
 pub const SECTION: &str = "ingest";
@@ -51,6 +55,12 @@ pub struct Config {
     pub recent_jobs_max: usize,
     /// Database connections.
     pub connections_max: u32,
+    /// Origins whose pages may ask and read answers; `*` alone: any.
+    pub cors_origins: Vec<String>,
+    /// Networks of the proxies that are believed when they say who the client is.
+    pub trusted_proxies: Vec<String>,
+    /// The header in which they say so.
+    pub forwarded_header: String,
     /// The tenant of requests without credentials and of `meanwhile.commands`.
     pub default_tenant: String,
     /// The page on which a person sees a trace: a URL with `{trace_id}` in it; empty: none.
@@ -81,18 +91,41 @@ impl Config {
         Caller::unrestricted(&self.default_tenant)
     }
 
+    /// The origins whose pages may ask.
+    pub(crate) fn origins(&self) -> Result<Origins, ConfigError> {
+        Origins::parse(&self.cors_origins).map_err(|error| invalid("cors_origins", &error))
+    }
+
+    /// The proxies that are believed.
+    pub(crate) fn proxies(&self) -> Result<Proxies, ConfigError> {
+        let header = match self.forwarded_header.as_str() {
+            "forwarded" => ForwardedHeader::Forwarded,
+            "x-forwarded-for" => ForwardedHeader::XForwardedFor,
+            other => {
+                let detail = format!("expected forwarded or x-forwarded-for, found `{other}`");
+                return Err(invalid("forwarded_header", &detail));
+            }
+        };
+        Proxies::parse(&self.trusted_proxies, header).map_err(|text| {
+            invalid("trusted_proxies", &format!("expected networks such as 10.0.0.0/8, or addresses, found `{text}`"))
+        })
+    }
+
     /// # Errors
-    /// A URL of traces that would be the same for every trace.
+    /// A URL of traces that would be the same for every trace; origins, networks or a header that are none.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.origins()?;
+        self.proxies()?;
         if self.trace_url.is_empty() || self.trace_url.contains(TRACE_ID) {
             return Ok(());
         }
-        let detail = format!(
-            "`trace_url` (MEANWHILE__INGEST__TRACE_URL): expected a URL with {TRACE_ID} in it, found `{}`",
-            self.trace_url
-        );
-        Err(ConfigError::Invalid { section: SECTION.to_owned(), detail })
+        Err(invalid("trace_url", &format!("expected a URL with {TRACE_ID} in it, found `{}`", self.trace_url)))
     }
+}
+
+fn invalid(key: &str, said: &dyn Display) -> ConfigError {
+    let detail = format!("`{key}` (MEANWHILE__INGEST__{}): {said}", key.to_uppercase());
+    ConfigError::Invalid { section: SECTION.to_owned(), detail }
 }
 
 #[cfg(test)]
@@ -117,5 +150,21 @@ mod tests {
     fn an_address_without_the_traces_id_is_refused() {
         let told = read("http://localhost:16686").check().unwrap_err().to_string();
         assert!(told.contains("trace_url") && told.contains("{trace_id}"), "{told}");
+    }
+
+    #[test]
+    fn origins_and_proxies_that_are_none_are_named_with_their_key() {
+        let cases = [
+            ("CORS_ORIGINS", "https://a.example.com, b", "found `b`"),
+            ("TRUSTED_PROXIES", "10.0.0.0/8, nobody", "found `nobody`"),
+            ("FORWARDED_HEADER", "via", "found `via`"),
+        ];
+        for (key, value, said) in cases {
+            let variable = format!("MEANWHILE__INGEST__{key}");
+            let sources = Sources::from_env([(variable.as_str(), value)]);
+            let config: Config = load(SECTION, DEFAULT, &sources).unwrap();
+            let told = config.check().unwrap_err().to_string();
+            assert!(told.contains(&variable) && told.contains(said), "{told}");
+        }
     }
 }

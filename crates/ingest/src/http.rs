@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post, put};
+use service_kit::config::ConfigError;
+use web::compress;
 use web::frame::Frame;
 use web::problem;
 
@@ -14,14 +16,24 @@ use crate::{
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
-pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
+///
+/// # Errors
+/// Origins or proxies in the configuration that are none.
+pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigError> {
     let frame = Frame {
         public_url: api.public_url.clone(),
         body_bytes_max: api.config.body_bytes_max,
         larger_bodies: &[(batch::PATH, batch::BODY_BYTES_MAX)],
+        origins: api.config.origins()?,
+        proxies: api.config.proxies()?,
         anonymous: api.config.anonymous_caller(),
         ids: api.ids.clone(),
     };
+    let documents = Router::new()
+        .route("/openapi.json", get(openapi::show))
+        .with_state(Arc::clone(&api))
+        .merge(problem::router())
+        .merge(asyncapi::router());
     let routes = Router::new()
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))
@@ -41,15 +53,13 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Router {
         .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/v1/breakers", get(breakers::list))
         .route("/v1/breakers/{downstream}", put(breakers::put))
-        .route("/openapi.json", get(openapi::show))
         .route("/v1/jobs/{job}/retry", post(retry::retry))
         .route("/v1/jobs/{job}/signals/{name}", post(signal::send))
         .route("/v1/callbacks/{permit}", post(callback::call_back).put(callback::call_back))
         .route("/v1/progress/{permit}", put(report::report))
         .fallback(submit::submit_by_route)
         .with_state(api)
-        .merge(problem::router())
-        .merge(asyncapi::router())
+        .merge(compress::documents(documents))
         .merge(health);
-    frame.around(routes)
+    Ok(frame.around(routes))
 }

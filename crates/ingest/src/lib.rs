@@ -188,7 +188,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
     let server = Server::new(api.public_url.clone(), api.clock.clone());
-    let router = http::router(Arc::clone(&api), door.health);
+    let router = http::router(Arc::clone(&api), door.health)?;
     let leaving = shutdown.clone();
     tasks.spawn("http", async move {
         let outcome = server.serve(door.listener, router, leaving).await;

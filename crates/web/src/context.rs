@@ -1,5 +1,6 @@
 //! The context of a request, handed down to its handler: trace, correlation id, caller.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -12,6 +13,7 @@ use service_kit::identity::Ids;
 use service_kit::trace::Span;
 
 use crate::caller::Caller;
+use crate::client_address::{Peer, Proxies};
 use crate::request_info::RequestInfo;
 use crate::request_log::NotedRoute;
 use crate::server::Crowd;
@@ -27,6 +29,8 @@ pub struct RequestContext {
     /// The correlation id: the caller's, or a new one. Echoed, stored, and sent on.
     pub correlation_id: String,
     pub caller: Caller,
+    /// The client's address, as far as it can be known; none in tests without a connection.
+    pub client: Option<IpAddr>,
     /// Connections that wait for room, if this request could make some.
     pub crowd: Option<Crowd>,
 }
@@ -59,18 +63,31 @@ fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids, ca
     let trace = span.carry_on(incoming, ids);
     let text = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
     let correlation_id = text.and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
-    RequestContext { trace, correlation_id, caller, crowd: None }
+    RequestContext { trace, correlation_id, caller, client: None, crowd: None }
+}
+
+/// What contexts are made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Carried {
+    pub(crate) ids: Ids,
+    pub(crate) anonymous: Caller,
+    pub(crate) proxies: Proxies,
 }
 
 /// Middleware: gives the request its [`RequestContext`], its trace id (for problems) and its span, echoes the
 /// correlation id on every answer, and writes the request's log line.
-pub(crate) async fn carry(State((ids, anonymous)): State<(Ids, Caller)>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn carry(State(carried): State<Carried>, mut request: Request, next: Next) -> Response {
+    let Carried { ids, anonymous, proxies } = carried;
     let started = Instant::now();
     let info = RequestInfo::of(&mut request).await;
     let incoming = incoming(request.headers());
     let span = spans::begin(info.as_ref(), incoming.as_ref());
     let crowd = request.extensions().get::<Crowd>().cloned();
-    let context = RequestContext { crowd, ..read(request.headers(), incoming, &span, &ids, anonymous) };
+    let client = request.extensions().get::<Peer>().map(|peer| proxies.client(*peer, request.headers()));
+    let context = RequestContext { client, crowd, ..read(request.headers(), incoming, &span, &ids, anonymous) };
+    if let Some(client) = client {
+        span.text("client.address", client);
+    }
     span.text("meanwhile.correlation_id", &context.correlation_id);
     let echo = HeaderValue::from_str(&context.correlation_id).ok();
     let (trace_id, noted) = (context.trace.context.trace_id, NotedRoute::default());
@@ -80,7 +97,7 @@ pub(crate) async fn carry(State((ids, anonymous)): State<(Ids, Caller)>, mut req
     extensions.insert(noted.clone());
     let mut response = next.run(request).await;
     if let Some(info) = &info {
-        request_log::write(info, &noted, trace_id, &response, started.elapsed());
+        request_log::write(info, &noted, client, trace_id, &response, started.elapsed());
         spans::answered(&span, info, &response);
     }
     if let Some(echo) = echo {

@@ -7,7 +7,9 @@ use service_kit::identity::Ids;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::browsers::{Origins, answer_options};
 use crate::caller::Caller;
+use crate::client_address::Proxies;
 use crate::problem::{PublicUrl, complete_problem};
 use crate::{arrival, context, panic};
 
@@ -23,6 +25,10 @@ pub struct Frame {
     pub body_bytes_max: usize,
     /// Routes that take larger bodies, each with its limit. Their handlers read no more than they have room for.
     pub larger_bodies: &'static [(&'static str, usize)],
+    /// The origins whose pages may ask and read answers.
+    pub origins: Origins,
+    /// The proxies that tell who their clients are.
+    pub proxies: Proxies,
     /// The caller of a request without credentials.
     pub anonymous: Caller,
     /// Draws trace ids and correlation ids.
@@ -31,16 +37,37 @@ pub struct Frame {
 
 impl Frame {
     /// Puts the layers around the routes. From the inside out: panics become answers, bodies are limited, errors become
-    /// problems, nothing is cached that does not say so; the request has its context, and is logged.
+    /// problems, nothing is cached that does not say so, pages of other origins are answered as configured; the request
+    /// has its context, and is logged.
     pub fn around(self, routes: Router) -> Router {
         let bounds = arrival::Bounds { bytes_max: self.body_bytes_max, larger: self.larger_bodies };
-        routes
+        let context = context::Carried { ids: self.ids, anonymous: self.anonymous, proxies: self.proxies };
+        let framed = routes
             .layer(CatchPanicLayer::custom(panic::answer))
             .layer(DefaultBodyLimit::max(self.body_bytes_max))
             .layer(middleware::from_fn_with_state(bounds, arrival::bounded))
+            .layer(middleware::from_fn(answer_options))
             .layer(middleware::from_fn_with_state(self.public_url, complete_problem))
-            .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE))
-            .layer(middleware::from_fn_with_state((self.ids, self.anonymous), context::carry))
+            .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE));
+        let framed = match self.origins.layer() {
+            Some(layer) => framed.layer(layer),
+            None => framed,
+        };
+        framed.layer(middleware::from_fn_with_state(context, context::carry))
+    }
+
+    /// A frame with nothing configured.
+    #[cfg(test)]
+    pub(crate) fn of_tests(anonymous: Caller) -> Self {
+        Self {
+            public_url: PublicUrl::new("https://api.example.com"),
+            body_bytes_max: 1_000,
+            larger_bodies: &[],
+            origins: Origins::default(),
+            proxies: Proxies::default(),
+            anonymous,
+            ids: Ids::seeded(1),
+        }
     }
 }
 
@@ -63,13 +90,7 @@ mod tests {
     use crate::problem::{MEDIA_TYPE, Problem};
 
     async fn ask(routes: Router, path: &str) -> (Response<()>, String) {
-        let frame = Frame {
-            public_url: PublicUrl::new("https://api.example.com"),
-            body_bytes_max: 1_000,
-            larger_bodies: &[],
-            anonymous: Caller::unrestricted("acme"),
-            ids: Ids::seeded(1),
-        };
+        let frame = Frame::of_tests(Caller::unrestricted("acme"));
         let request = Request::get(path)
             .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
             .header("x-correlation-id", "order-17");

@@ -8,7 +8,10 @@
 //! Invariant: nothing here knows Postgres, flows or the routes of a door.
 
 mod arrival;
+pub mod browsers;
 pub mod caller;
+pub mod client_address;
+pub mod compress;
 pub mod context;
 pub mod frame;
 mod panic;

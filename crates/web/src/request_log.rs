@@ -1,5 +1,6 @@
 //! One log line per request, written with the answer, and the metrics of requests.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,7 +26,14 @@ impl NotedRoute {
 }
 
 /// Counts a request, and logs its method, route, status, duration, trace and job. No bodies, no queries, no secrets.
-pub(crate) fn write(info: &RequestInfo, noted: &NotedRoute, trace_id: TraceId, response: &Response, took: Duration) {
+pub(crate) fn write(
+    info: &RequestInfo,
+    noted: &NotedRoute,
+    client: Option<IpAddr>,
+    trace_id: TraceId,
+    response: &Response,
+    took: Duration,
+) {
     let known = info.route.as_deref().or_else(|| noted.0.get().map(String::as_str));
     count(known.unwrap_or(NO_ROUTE), &info.method, response.status(), took);
     let job = response.extensions().get::<JobInfo>();
@@ -34,6 +42,7 @@ pub(crate) fn write(info: &RequestInfo, noted: &NotedRoute, trace_id: TraceId, r
         route = info.route.as_deref().unwrap_or(&info.path),
         status = response.status().as_u16(),
         duration_ms = took.as_secs_f64() * 1_000.0,
+        client = client.map(tracing::field::display),
         %trace_id,
         job.id = info.job_of(job),
         flow = job.map(|job| job.flow.as_str()),

@@ -9,6 +9,7 @@ mod connection;
 mod refusal;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl Server {
     ///
     /// # Errors
     /// None at present: a listener tries again by itself.
-    pub async fn serve<L: Listener>(
+    pub async fn serve<L: Listener<Addr = SocketAddr>>(
         self,
         mut listener: L,
         router: Router,
@@ -91,8 +92,8 @@ impl Server {
         let accepting = async {
             loop {
                 let place = places.take().await;
-                let (io, _) = listener.accept().await;
-                connections.spawn(connection.clone().run(io, place));
+                let (io, peer) = listener.accept().await;
+                connections.spawn(connection.clone().run(io, peer.ip(), place));
                 while connections.try_join_next().is_some() {}
             }
         };

@@ -1,6 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use axum::Router;
@@ -67,7 +68,7 @@ fn router() -> Router {
         backpressure: crate::backpressure::Backpressure::new(0),
     };
     let health = health::router(readiness, Metrics::install().unwrap());
-    crate::http::router(Arc::new(api), health)
+    crate::http::router(Arc::new(api), health).unwrap()
 }
 
 /// The router tells its paths only where it is printed: `RouteId(3): "/v1/jobs/{job}"`.
@@ -121,6 +122,20 @@ fn every_problem_of_the_catalogue_is_described_somewhere() {
         let is_described = text.contains(&format!("\"#/components/examples/{}\"", entry.name));
         assert_eq!(is_described, !NOT_YET.contains(&entry.kind), "{}", entry.name);
         assert_eq!(document["components"]["examples"][entry.name]["value"]["status"], entry.status);
+    }
+}
+
+#[test]
+fn a_test_provokes_every_problem_that_is_described() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folders = ["ingest/tests/on_kafka_and_postgres", "e2e/tests/it"].map(|folder| crates.join(folder));
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    // Those that the server and the frame find by themselves.
+    let of_the_frame = ["web/src/server/tests.rs", "web/src/frame.rs"].map(|file| crates.join(file));
+    let text: String = files.chain(of_the_frame).map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    for entry in CATALOGUE.iter().filter(|entry| !NOT_YET.contains(&entry.kind)) {
+        let asked_for = [format!("\"{}\"", entry.name), format!("/problems/{}\"", entry.name)];
+        assert!(asked_for.iter().any(|name| text.contains(name)), "no test provokes `{}`", entry.name);
     }
 }
 

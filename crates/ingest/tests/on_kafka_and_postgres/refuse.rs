@@ -92,6 +92,14 @@ async fn other_methods_and_addresses_are_refused_as_problems_too() {
         assert_eq!((answer.status, answer.problem()), (status, problem), "{path}: {}", answer.text);
         assert_eq!(answer.header("allow").replace(' ', ""), allow, "{path}");
     }
+    for (path, allow) in [("/orders", "POST"), (ORDER, "POST"), ("/v1/jobs", "GET,HEAD")] {
+        let answer = stage.ingest.api.ask(Method::OPTIONS, path, &[], "").await.unwrap();
+        assert_eq!((answer.status, answer.header("allow")), (204, allow), "{path}");
+    }
+    for (path, coding) in [("/openapi.json", "gzip"), ("/v1/flows", "")] {
+        let answer = stage.ingest.api.ask(Method::HEAD, path, &[("accept-encoding", "gzip")], "").await.unwrap();
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, coding), "{path}");
+    }
     stage.ingest.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -28,6 +29,7 @@ use super::activity::{Activity, Answering, End};
 use super::wire::Wire;
 use super::{Crowd, Server};
 use crate::arrival::Patience;
+use crate::client_address::Peer;
 
 /// The parts that all connections of a door share. Cheap to clone.
 #[derive(Clone)]
@@ -48,13 +50,13 @@ impl Connection {
     }
 
     /// Serves a connection to its end. It has its place until then.
-    pub(super) async fn run<I>(self, io: I, place: Option<OwnedSemaphorePermit>)
+    pub(super) async fn run<I>(self, io: I, peer: IpAddr, place: Option<OwnedSemaphorePermit>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = Arc::new(Mutex::new(io));
         let place = place.map(Arc::new);
-        let end = self.answer(Arc::clone(&io), place.as_ref()).await;
+        let end = self.answer(Arc::clone(&io), peer, place.as_ref()).await;
         let (Some(End::LateHead), Some(io)) = (end, Arc::into_inner(io)) else { return };
         let mut io = io.into_inner();
         let answer = self.server.refuse_late_head();
@@ -64,7 +66,12 @@ impl Connection {
     }
 
     /// Answers requests until the other side or a limit ends the connection; a limit is returned.
-    async fn answer<I>(&self, io: Arc<Mutex<I>>, place: Option<&Arc<OwnedSemaphorePermit>>) -> Option<End>
+    async fn answer<I>(
+        &self,
+        io: Arc<Mutex<I>>,
+        peer: IpAddr,
+        place: Option<&Arc<OwnedSemaphorePermit>>,
+    ) -> Option<End>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -76,6 +83,7 @@ impl Connection {
         let service = service_fn(|request: axum::http::Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Arc::clone(&patience));
+            request.extensions_mut().insert(Peer(peer));
             if request.version() <= Version::HTTP_11 {
                 request.extensions_mut().insert(Crowd { line: Arc::clone(&self.crowded), _place: place.cloned() });
             }

@@ -4,7 +4,6 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::routing::{get, post};
 use serde_json::Value;
-use service_kit::identity::Ids;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,6 +16,8 @@ use crate::frame::Frame;
 
 /// What a connection may hold on its way.
 const WIRE_BYTES: usize = 64 * 1024;
+/// Who calls.
+const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4_711);
 /// A URL that no door takes.
 const LONG: usize = 100_000;
 
@@ -25,17 +26,17 @@ struct Callers(mpsc::UnboundedReceiver<DuplexStream>);
 
 impl Listener for Callers {
     type Io = DuplexStream;
-    type Addr = ();
+    type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (DuplexStream, ()) {
+    async fn accept(&mut self) -> (DuplexStream, SocketAddr) {
         match self.0.recv().await {
-            Some(io) => (io, ()),
+            Some(io) => (io, PEER),
             None => std::future::pending().await,
         }
     }
 
-    fn local_addr(&self) -> std::io::Result<()> {
-        Ok(())
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(PEER)
     }
 }
 
@@ -72,13 +73,7 @@ impl Door {
             .route("/large", get(async || vec![b'x'; 10 * WIRE_BYTES]))
             .route("/missing", get(async || axum::http::StatusCode::NOT_FOUND))
             .route("/jobs", post(async |body: Bytes| body.len().to_string()));
-        let frame = Frame {
-            public_url: PublicUrl::new("https://api.example.com"),
-            body_bytes_max: 1_000,
-            larger_bodies: &[],
-            anonymous: Caller::unrestricted("acme"),
-            ids: Ids::seeded(1),
-        };
+        let frame = Frame::of_tests(Caller::unrestricted("acme"));
         let server = Server { limits, public_url: frame.public_url.clone(), clock: Clock::manual(0) };
         let serving = server.serve(Callers(listener), frame.around(routes), shutdown.clone());
         #[expect(clippy::disallowed_methods, reason = "the test waits for its end")]
