@@ -1,11 +1,11 @@
 //! A job as its events tell it: the pure fold behind every status answer.
 
-use crate::deref_to_facts;
-use crate::facts::JobFacts;
 use serde_json::Value;
 
 use crate::definition::Definition;
+use crate::deref_to_facts;
 use crate::event::{EventKind, JobEvent, JobStatus};
+use crate::facts::JobFacts;
 use crate::id::TokenId;
 use crate::slip::{Failure, HoldReason, Phase};
 
@@ -197,11 +197,10 @@ impl JobView {
         true
     }
 
-    /// The job's progress.
+    /// The job's progress. One that succeeded may have jumped over steps.
     pub fn progress(&self) -> Progress {
         let over = |step: &&StepView| matches!(step.status, StepStatus::Succeeded | StepStatus::Skipped);
         if self.status == JobStatus::Succeeded {
-            // It may have jumped over some.
             return Progress { done: self.steps_total, total: self.steps_total, percent: 100 };
         }
         let done = u32::try_from(self.steps.iter().filter(over).count()).unwrap_or(u32::MAX);
@@ -210,8 +209,7 @@ impl JobView {
         Progress { done, total: self.steps_total, percent: u8::try_from(percent.min(100)).unwrap_or(100) }
     }
 
-    /// The steps in the flow's order. Those that no event has spoken of are pending; where the job has succeeded without
-    /// them, skipped.
+    /// The steps in the flow's order. Those without an event are pending, or skipped by a job that has succeeded.
     pub fn steps_of(&self, definition: &Definition) -> Vec<StepView> {
         let known = |id: &str| self.steps.iter().find(|step| step.id == id).cloned();
         let status = if self.status == JobStatus::Succeeded { StepStatus::Skipped } else { StepStatus::Pending };

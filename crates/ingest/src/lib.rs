@@ -196,6 +196,8 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         outcome
     });
     let topics = settings.topics.clone();
+    let (of_api, bus, of_queues, until) = (Arc::clone(&api), settings.bus.clone(), topics.clone(), shutdown.clone());
+    tasks.spawn("backpressure", async move { of_api.backpressure.watch(&bus, &of_queues, &until).await });
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
     let streams = Arc::clone(&api.streams);
     let leaving = shutdown.clone();
@@ -272,9 +274,6 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         until.run_until_cancelled(following).await;
         Ok(())
     });
-    let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
-    let of_queues = topics.clone();
-    tasks.spawn("backpressure", async move { of_api.backpressure.watch(&bus, &of_queues, &until).await });
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
     tasks.spawn("progress tail", async move {
         let tools = (&of_api.reader, &of_api.ids);

@@ -1,8 +1,19 @@
 //! The words of the flow language. `schemas/flow.schema.json` says the same; a test compares them.
 
 /// Keys of a flow.
-pub(crate) const FLOW: &[&str] =
-    &["flow", "summary", "route", "input", "key", "deadline", "on_failure", "priority", "steps", "result", "result_ttl"];
+pub(crate) const FLOW: &[&str] = &[
+    "flow",
+    "summary",
+    "route",
+    "input",
+    "key",
+    "deadline",
+    "on_failure",
+    "priority",
+    "steps",
+    "result",
+    "result_ttl",
+];
 /// Keys of a step.
 pub(crate) const STEP: &[&str] = &[
     "id",

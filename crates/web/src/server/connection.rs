@@ -66,12 +66,7 @@ impl Connection {
     }
 
     /// Answers requests until the other side or a limit ends the connection; a limit is returned.
-    async fn answer<I>(
-        &self,
-        io: Arc<Mutex<I>>,
-        peer: IpAddr,
-        place: Option<&Arc<OwnedSemaphorePermit>>,
-    ) -> Option<End>
+    async fn answer<I>(&self, io: Arc<Mutex<I>>, peer: IpAddr, place: Option<&Arc<OwnedSemaphorePermit>>) -> Option<End>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
