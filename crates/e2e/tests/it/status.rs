@@ -59,8 +59,7 @@ async fn watch(client: reqwest::Client, submit_at: String, ask_at: String, numbe
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_there_at_once_and_never_goes_back_in_time() {
     let _turn = beside_others().await;
-    // Whoever looks without a pause is not told to wait.
-    let mut stage = Stage::start_with(|builder| builder.variable("MEANWHILE__INGEST__POLLS_PER_S", "0")).await;
+    let mut stage = Stage::start().await;
     let second = stage.add(test_kit::Role::Ingest).await;
     let second = &mut stage.system.roles()[second];
     second.wait_until_ready().await.unwrap();
