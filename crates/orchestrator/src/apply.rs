@@ -28,6 +28,8 @@ pub(crate) struct Orchestrator {
     pub(crate) hold_came: Arc<Notify>,
     /// Wakes the loop that sends a lost worker's calls to others.
     pub(crate) worker_lost: Arc<Notify>,
+    /// Woken when cancels were noted.
+    pub(crate) cancel_came: Arc<Notify>,
     pub(crate) breakers: OfBreakers,
     /// The time without progress after which a job is stuck; zero: none is.
     pub(crate) stuck_after: Duration,
@@ -102,6 +104,9 @@ impl Service for Orchestrator {
         let lost = taken_in.long_calls.log();
         if lost > 0 {
             self.worker_lost.notify_one();
+        }
+        if !taken_in.cancels.is_empty() {
+            self.cancel_came.notify_one();
         }
         if taken_in.changed.log() || taken_in.holds.iter().any(|hold| hold.reason == HoldReason::Breaker) {
             self.breakers.changed.notify_one();

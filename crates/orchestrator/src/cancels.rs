@@ -1,6 +1,9 @@
 //! Cancels meet the holds of their jobs, in the transaction that takes in the one that comes second: what rests on its
 //! way forward is sent on, and says why. Once a job has ended, its cancel is closed, and its record taken back.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bus::{Reader, RegistryError, Unreadable};
 use events::cancel::Cancel;
 use events::topic::Topics;
@@ -13,8 +16,13 @@ use store::cancels::{self, Resting};
 use store::holds::NewHold;
 use store::jobs::ObservedEvent;
 use store::{Pool, Tx, outbox};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::trace::cause;
+
+/// The pause after cancels came: transactions that were under way then are over.
+const SOON: Duration = Duration::from_secs(5);
 
 /// The changes that cancels made, to be counted once they are committed.
 #[derive(Debug, Default, Clone, Copy)]
@@ -63,6 +71,37 @@ pub(crate) async fn meet(
     let over = events.iter().filter(|observed| observed.event.status.is_final()).map(|observed| observed.event.job);
     let ended = take_back(tx, topics, &each_once(over.chain(wanted()))).await?;
     Ok(Met { released: u64::try_from(records.len()).unwrap_or(u64::MAX), ended })
+}
+
+/// Cancels that are noted in the moment in which their jobs end.
+pub(crate) struct Late {
+    pub(crate) pool: Pool,
+    pub(crate) topics: Topics,
+    /// Woken when cancels were noted.
+    pub(crate) cancel_came: Arc<Notify>,
+}
+
+impl Late {
+    pub(crate) fn new(pool: &Pool, topics: &Topics) -> Self {
+        Self { pool: pool.clone(), topics: topics.clone(), cancel_came: Arc::default() }
+    }
+}
+
+/// Closes late cancels, soon after some were noted. Events and cancels are taken in by transactions of their own, each
+/// of which may end before it sees the other.
+pub(crate) async fn close_late(late: &Late, shutdown: &CancellationToken) {
+    let Late { pool, topics, cancel_came } = late;
+    let close = async {
+        loop {
+            cancel_came.notified().await;
+            tokio::time::sleep(SOON).await;
+            if let Err(error) = sweep(pool, topics).await {
+                tracing::debug!(%error, "late cancels are not closed; trying again");
+                cancel_came.notify_one();
+            }
+        }
+    };
+    let _: Option<std::convert::Infallible> = shutdown.run_until_cancelled(close).await;
 }
 
 /// Closes the open cancels of all jobs that have ended: a job may have ended before its cancel was noted, by another

@@ -45,6 +45,7 @@ mod workers;
 
 use crate::apply::{OfBreakers, Orchestrator};
 use crate::breakers::{Keeper, Teller};
+use crate::cancels::Late;
 use crate::figures::Queues;
 use crate::stuck::Search;
 use crate::take_in::TakeIn;
@@ -102,8 +103,8 @@ async fn take_in(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Process { readiness, clock, ids } = process;
-    let (topics, breakers) = (settings.topics, settings.config.breakers);
-    let check_every = Duration::from_millis(settings.config.release_check_ms);
+    let (topics, config) = (settings.topics, &settings.config);
+    let [check_every, stuck_after] = [config.release_check_ms, config.stuck_after_ms].map(Duration::from_millis);
     let inbox = || Inbox::new(settings.bus.clone(), pool.clone(), readiness.clone());
     let Some((reader, writers)) = inbox().reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     // Made before the first job is projected: a row in the default partition would prevent the partition of its day.
@@ -113,7 +114,7 @@ async fn take_in(
     }
     let following = |group: String, followed: Vec<String>| {
         let mut options = FollowerOptions::new(group, followed).in_large_batches();
-        options.batch_records_max = settings.config.batch_records_max;
+        options.batch_records_max = config.batch_records_max;
         options
     };
     // Each by itself: a projection that is behind keeps no token from its rest, and none from its release.
@@ -125,12 +126,11 @@ async fn take_in(
     let keeper = Keeper {
         pool: pool.clone(),
         teller: teller.clone(),
-        config: breakers,
+        config: config.breakers,
         changed: Arc::default(),
         check_every,
         readiness: readiness.clone(),
     };
-    let stuck_after = Duration::from_millis(settings.config.stuck_after_ms);
     let of_search = (&settings.bus, pool.clone(), writer.clone(), (clock.clone(), ids.clone()));
     let search = Search::new(of_search, stuck_after, &readiness).context("KAFKA_BROKERS cannot be used")?;
     let watch = Watch {
@@ -138,16 +138,18 @@ async fn take_in(
         writer: writer.clone(),
         ids,
         worker_lost: Arc::default(),
-        batch_max: settings.config.release_batch_max,
+        batch_max: config.release_batch_max,
         check_every,
         readiness: readiness.clone(),
     };
+    let late = Late::new(&pool, &writer.topics);
     let orchestrator = || Orchestrator {
         take_in: TakeIn { writer: writer.clone(), reader: reader.clone(), clock: clock.clone() },
         hold_came: Arc::clone(&hold_came),
         worker_lost: Arc::clone(&watch.worker_lost),
+        cancel_came: Arc::clone(&late.cancel_came),
         stuck_after,
-        breakers: OfBreakers { teller: teller.clone(), config: breakers, changed: Arc::clone(&keeper.changed) },
+        breakers: OfBreakers { teller: teller.clone(), config: config.breakers, changed: Arc::clone(&keeper.changed) },
     };
     let leaving = shutdown.child_token();
     let follow = async |inbox: Inbox, options| {
@@ -157,7 +159,8 @@ async fn take_in(
     };
     let tokens = follow(inbox().telling_of_offsets_as("offsets of waits"), tokens);
     let watching = async {
-        tokio::join!(workers::run(&watch, &leaving), breakers::run(&keeper, &leaving), stuck::run(&search, &leaving))
+        let (workers, breakers) = (workers::run(&watch, &leaving), breakers::run(&keeper, &leaving));
+        tokio::join!(workers, breakers, stuck::run(&search, &leaving), cancels::close_late(&late, &leaving))
     };
     let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
     tokens.context("following waits").and(told.context("following events and dead letters"))

@@ -102,6 +102,25 @@ async fn a_job_on_its_way_back_and_a_call_under_way_are_left_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_that_missed_the_end_of_its_job_is_taken_back_soon() {
+    let ground = Ground::new().await;
+    let (ended, other) = (sample_job(), sample_job());
+    let running = start(&ground);
+    tell(&ground, ended, EventKind::JobAccepted, JobStatus::Accepted, 0).await;
+    tell(&ground, ended, EventKind::JobSucceeded, JobStatus::Succeeded, 1).await;
+    until_taken_in(&ground, &ground.topics.events(), 2).await;
+    // As two transactions leave it that did not see each other.
+    ground.sql(&format!(
+        "insert into orchestrator.cancels (job, tenant, requested_by, requested_at)
+         values ('{ended}', 'default', 'ann', now())"
+    ));
+    cancel(&ground, other).await;
+    until(&ground, "select job from orchestrator.cancels where ended_at is null", &other.to_string()).await;
+    assert_eq!(ground.outbox(&ground.topics.cancels()).len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_is_taken_back_once_its_job_has_ended_and_stays_for_the_status() {
     let ground = Ground::new().await;
     let [ends_later, ended_before, goes_on] = [sample_job(), sample_job(), sample_job()];
