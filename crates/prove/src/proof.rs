@@ -210,10 +210,7 @@ fn words(found: &Found, step: &str) -> (String, String) {
     match found.kind {
         Kind::EffectStands => (
             format!("what `{step}` did may stand after the job has ended badly, and nothing undoes it"),
-            format!(
-                "a `compensate` for `{step}`, and, where a call may still be under way, a `settle` of at least its \
-                 longest time; if it needs none: --accept effect-stands:{step}"
-            ),
+            format!("a `compensate` for `{step}`; if it needs none: --accept effect-stands:{step}"),
         ),
         Kind::CompensationFails => (format!("the undo of `{step}` cannot be called: {detail}"), fallback.to_owned()),
         Kind::ResultFails => (
