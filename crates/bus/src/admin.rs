@@ -25,7 +25,7 @@ use crate::{Error, Settings};
 /// The time limit of one request to the brokers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that a created topic has to be seen by every broker.
-const CREATED_TIMEOUT: Duration = Duration::from_secs(10);
+const CREATED_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time for which a transient refusal is retried.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The pause between look-ups.
