@@ -54,6 +54,11 @@ pub fn decode(offset: i64, metadata: &str) -> Result<BTreeSet<i64>, UnknownMetad
     Ok((0..bits.len() * 8).filter(set).map(|distance| offset + distance as i64).collect())
 }
 
+/// How many these are, for figures. In metadata of another version: as if none were finished.
+pub fn count(offset: i64, metadata: &str) -> u64 {
+    decode(offset, metadata).map_or(0, |finished| finished.len() as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -36,6 +36,11 @@ impl Topics {
         format!("{}.steps.{queue}", self.prefix)
     }
 
+    /// The consumer group of the workers, which take the slips of all queues.
+    pub fn workers_group(&self) -> String {
+        self.prefix.clone() + "-workers"
+    }
+
     /// The queue of a steps topic, if it is one.
     pub fn queue_of<'a>(&self, topic: &'a str) -> Option<&'a str> {
         topic.strip_prefix(self.prefix.as_str())?.strip_prefix(".steps.")

@@ -98,7 +98,7 @@ impl Backpressure {
     ) -> anyhow::Result<()> {
         let Some(bound) = self.bound else { return Ok(()) };
         describe_gauge!(SHEDDING, "1: the queue is so far behind that jobs for it are refused");
-        let backlog = Backlog::new(bus, &format!("{}-workers", topics.prefix()))?;
+        let backlog = Backlog::new(bus, &topics.workers_group())?;
         let mut queues = Queues { bound, queues: BTreeMap::new() };
         loop {
             match shutdown.run_until_cancelled(backlog.look(&topics.steps(""))).await {
@@ -225,14 +225,13 @@ impl Queue {
     fn see(&mut self, waiting: &[&Waiting], at: Instant, bound: Duration) {
         let (mut slips, mut done, mut age) = (0.0, 0.0, Duration::ZERO);
         for one in waiting {
-            // Metadata of another version: as if no slip were finished out of order.
-            let finished = finished::decode(one.offset, &one.metadata).map_or(0, |finished| finished.len());
+            let finished = finished::count(one.offset, &one.metadata);
             let partition = self.partitions.entry(one.place.clone()).or_default();
             // Transaction markers take offsets, too.
             let density = one.records as f64 / (one.end - one.offset).max(1) as f64;
             let density = if one.records == 0 { 1.0 } else { density };
-            done += partition.see(one, i64::try_from(finished).unwrap_or(i64::MAX), at, bound) as f64 * density;
-            slips += one.records.saturating_sub(finished as u64) as f64;
+            done += partition.see(one, finished.cast_signed(), at, bound) as f64 * density;
+            slips += one.records.saturating_sub(finished) as f64;
             age = age.max(partition.age(at));
         }
         let passed_s = (at - std::mem::replace(&mut self.seen_at, at)).as_secs_f64();

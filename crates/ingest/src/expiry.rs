@@ -1,5 +1,6 @@
-//! The time for which a flow says that results are given (`result_ttl`). After it they are shown nowhere: not as a
-//! result, nor in the status, nor among the events. They go from the database with their job.
+//! The time for which a flow says that results are given (`result_ttl`). After it they are shown neither as a result,
+//! nor in the status, nor among the events of the job. They go from the database with their job. A stream of all jobs
+//! that begins in the past still tells them, as Kafka does.
 
 use axum::http::{HeaderName, HeaderValue};
 use flow::event::{EventKind, JobEvent, JobStatus};

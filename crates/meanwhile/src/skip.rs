@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &SkipArgs, sources: &Sources) -> anyhow::Result<Ex
     };
     let (last, reason) = (batch.end - 1, &batch.reason);
     println!("{place}: the offsets {offset} to {last} cannot be read ({reason})");
-    let group = target(&base)?.workers_group();
+    let group = target(&base)?.topics.workers_group();
     let stuck = stuck(&base, &admin, &group, &place, offset..batch.end).await?;
     if stuck.is_empty() {
         bail!("{place}: no reader stands at these offsets. One that stands before them comes there first");

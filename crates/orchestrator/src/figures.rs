@@ -51,7 +51,7 @@ impl Queues {
     pub(crate) fn new(bus: &bus::Settings, topics: &Topics, clock: Clock) -> Result<Self, bus::Error> {
         describe_gauge!(QUEUE_LAG, "Slips of the queue that are not done");
         describe_gauge!(QUEUE_OLDEST_AGE, "For how long the oldest slip of the queue has been there");
-        let backlog = Backlog::new(bus, &format!("{}-workers", topics.prefix()))?;
+        let backlog = Backlog::new(bus, &topics.workers_group())?;
         Ok(Self { topics: topics.clone(), backlog, clock, seen: BTreeMap::new() })
     }
 
@@ -82,10 +82,8 @@ fn by_queue(topics: &Topics, waiting: &[Waiting]) -> BTreeMap<String, Queue> {
     let mut queues: BTreeMap<String, Queue> = BTreeMap::new();
     for Waiting { place, offset, metadata, records, oldest_ms, .. } in waiting {
         let Some(name) = topics.queue_of(&place.topic) else { continue };
-        // Metadata of another version: counted as if no slip were finished.
-        let finished = finished::decode(*offset, metadata).map_or(0, |finished| finished.len() as u64);
         let queue = queues.entry(name.to_owned()).or_default();
-        queue.slips += records.saturating_sub(finished);
+        queue.slips += records.saturating_sub(finished::count(*offset, metadata));
         queue.oldest_ms = queue.oldest_ms.into_iter().chain(*oldest_ms).min();
     }
     queues

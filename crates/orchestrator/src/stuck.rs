@@ -96,7 +96,7 @@ impl Search {
         stuck_after: Duration,
         readiness: &Readiness,
     ) -> Result<Self, bus::Error> {
-        let backlog = Backlog::new(bus, &format!("{}-workers", writer.topics.prefix()))?;
+        let backlog = Backlog::new(bus, &writer.topics.workers_group())?;
         let (readiness, queues) = (readiness.clone(), Mutex::default());
         Ok(Self { pool, backlog, writer, clock, ids, stuck_after, readiness, queues })
     }

@@ -87,7 +87,7 @@ impl Target {
     /// The topics that had to be created.
     async fn ensure_queues(&self, definitions: &[Definition]) -> anyhow::Result<Vec<String>> {
         let queues: BTreeSet<String> = definitions.iter().flat_map(Definition::queues).map(str::to_owned).collect();
-        let (admin, group) = (Admin::new(&self.bus)?, self.workers_group());
+        let (admin, group) = (Admin::new(&self.bus)?, self.topics.workers_group());
         let mut created = Vec::new();
         for queue in &queues {
             if admin.ensure_queue(&self.topics, queue, &group, None).await? {

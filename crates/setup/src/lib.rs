@@ -29,13 +29,6 @@ pub struct Target {
     pub database_url: String,
 }
 
-impl Target {
-    /// The consumer group of the workers.
-    pub fn workers_group(&self) -> String {
-        format!("{}-workers", self.topics.prefix())
-    }
-}
-
 fn default_queues() -> BTreeSet<String> {
     BTreeSet::from([DEFAULT_QUEUE.to_owned()])
 }

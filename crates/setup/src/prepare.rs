@@ -136,7 +136,7 @@ impl Target {
     pub async fn begin_at_log_start(&self) -> anyhow::Result<usize> {
         let admin = Admin::new(&self.bus)?;
         let topics = patiently("Kafka", || admin.queue_topics(&self.topics)).await?;
-        Ok(admin.begin_at_log_start(&self.workers_group(), &topics).await?)
+        Ok(admin.begin_at_log_start(&self.topics.workers_group(), &topics).await?)
     }
 
     /// Creates the topics that are missing, and commits the workers' initial offsets in the topic of every queue.
@@ -149,7 +149,7 @@ impl Target {
         let queues = default_queues();
         let created = patiently("Kafka", || admin.create_topics(&self.topics, &queues, None)).await?;
         let topics = patiently("Kafka", || admin.queue_topics(&self.topics)).await?;
-        admin.commit_initial_offsets(&self.workers_group(), &topics).await?;
+        admin.commit_initial_offsets(&self.topics.workers_group(), &topics).await?;
         Ok(created.len())
     }
 

@@ -59,7 +59,7 @@ impl Committer {
         dev_capacity: Option<DevCapacity>,
     ) -> Self {
         let (cadence, bisection) = (Cadence::new(interval_max), Bisection::new(desk.limits().batch_results_max));
-        let (group, told) = (group(&runner), Told::new(runner.readiness.clone()));
+        let (group, told) = (runner.writer.topics.workers_group(), Told::new(runner.readiness.clone()));
         Self { producer, consumer, desk, runner, group, cadence, bisection, retry: RETRY_FIRST, dev_capacity, told }
     }
 
@@ -214,11 +214,6 @@ impl Committer {
             self.desk.pause(RETRY_MAX);
         }
     }
-}
-
-/// The workers' consumer group.
-pub(crate) fn group(runner: &Runner) -> String {
-    format!("{}-workers", runner.writer.topics.prefix())
 }
 
 fn offset_commit((place, position): &(TopicPartition, crate::ledger::Position)) -> OffsetCommit {

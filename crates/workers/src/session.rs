@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
-use crate::commit::{Committer, group};
+use crate::commit::Committer;
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::intake::{Intake, topics_of};
@@ -86,7 +86,7 @@ impl Session {
         let parts = self.start(producer, &failures)?;
         let trim_interval = Duration::from_millis(self.config.trim_interval_ms);
         let trim = crate::trim::run(&self.bus, trim_interval, &parts.desk);
-        let group = group(&self.runner);
+        let group = self.runner.writer.topics.workers_group();
         let ending = tokio::select! {
             () = shutdown.cancelled() => Ok(None),
             failure = failed.recv() => Err(failure.unwrap_or_else(|| anyhow!("the session's parts are gone"))),
@@ -126,7 +126,7 @@ impl Session {
         let topics = topics_of(runner, &queues.borrow_and_update());
         runner.long_calls.know_queues(queues.borrow().iter());
         runner.downstreams.share().begin();
-        let mut options = ConsumerOptions::new(group(runner), topics);
+        let mut options = ConsumerOptions::new(runner.writer.topics.workers_group(), topics);
         options.session_timeout = Duration::from_millis(self.config.session_timeout_ms);
         options.prefetch_max_kib = PREFETCH_MAX_KIB;
         let intake = |consumer| Intake {

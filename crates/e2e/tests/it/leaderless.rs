@@ -31,7 +31,7 @@ async fn a_partition_without_a_leader_stops_only_what_is_to_go_there_and_recover
     let mut stage = Stage::start_with(|builder| builder.private_kafka(KafkaOptions::three_brokers())).await;
     // The flow finds its queue made already, with one copy of each partition.
     let (admin, topics) = (Admin::new(&stage.system.settings()).unwrap(), stage.system.topics());
-    let group = format!("{}-workers", topics.prefix());
+    let group = topics.workers_group();
     assert!(admin.ensure_queue(&topics, "apart", &group, Some(1)).await.unwrap());
     stage.system.run(&["flows", "apply", &flows.path().display().to_string()]).await.unwrap();
     let before = eventually(PATIENCE, "the flow is known", async || {

@@ -44,7 +44,7 @@ async fn jobs_whose_first_queue_has_no_topic_wait_for_it_and_stop_nobody() {
         });
         assert_eq!(status.await["status"], "waiting");
     }
-    let group = format!("{}-workers", topics.prefix());
+    let group = topics.workers_group();
     assert!(admin.ensure_queue(&topics, "aside", &group, None).await.unwrap());
     let ends = stage.ends_of(aside).await;
     assert!(ends.values().all(|end| end.status == JobStatus::Succeeded), "{ends:?}");

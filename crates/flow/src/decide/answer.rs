@@ -59,7 +59,8 @@ pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, 
                 return Outcome::NothingToUndo { status: Some(status) };
             }
             if !(200..300).contains(&status) {
-                return refusal(http, status, &body, retry_after_ms(retry_after.as_deref(), now_ms));
+                let asked = if completion::polls(definition, slip) { "its poll" } else { method(http) };
+                return refusal((http, asked), status, &body, retry_after_ms(retry_after.as_deref(), now_ms));
             }
             match slip.phase {
                 Phase::Forward => {
@@ -114,7 +115,18 @@ fn unreadable(status: u16, cause: &str) -> Outcome {
     failed(code::UNREADABLE_ANSWER, message, Some(status), false, Effect::Done)
 }
 
-pub(super) fn refusal(http: Option<&Http>, status: u16, body: &[u8], retry_after_ms: Option<u64>) -> Outcome {
+/// What its messages call a call.
+fn method(http: Option<&Http>) -> &str {
+    http.map_or("the step", |http| http.method.as_str())
+}
+
+/// The meaning of a status other than 2xx. `asked`: what was answered so, in the message.
+pub(super) fn refusal(
+    (http, asked): (Option<&Http>, &str),
+    status: u16,
+    body: &[u8],
+    retry_after_ms: Option<u64>,
+) -> Outcome {
     let listed = |list: fn(&Http) -> &[u16]| http.is_some_and(|http| list(http).contains(&status));
     let named = listed(|http| &http.fail_on);
     let later = matches!(status, 409 | 423) && retry_after_ms.is_some();
@@ -127,8 +139,7 @@ pub(super) fn refusal(http: Option<&Http>, status: u16, body: &[u8], retry_after
         _ if retryable => Effect::Unsent,
         _ => Effect::Refused,
     };
-    let method = http.map_or("the step", |http| http.method.as_str());
-    let mut message = format!("{method} was answered {status}");
+    let mut message = format!("{asked} was answered {status}");
     // The other side's words reach the job's caller, so they are taken over only where the step says so.
     if http.is_some_and(|http| http.expose)
         && let Ok(body) = serde_json::from_slice(body)

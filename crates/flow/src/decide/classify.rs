@@ -35,7 +35,12 @@ fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i6
     let answers = (200..300).contains(status) || matches!(status, 404 | 410);
     if !answers || verify.http.retry_on.contains(status) {
         let retry_after_ms = answer::retry_after_ms(retry_after.as_deref(), now_ms);
-        return Some(open(answer::refusal(Some(&verify.http), *status, body, retry_after_ms)));
+        return Some(open(answer::refusal(
+            (Some(&verify.http), verify.http.method.as_str()),
+            *status,
+            body,
+            retry_after_ms,
+        )));
     }
     let body = match output::decode(content_type.as_deref(), body) {
         Ok(body) => body,

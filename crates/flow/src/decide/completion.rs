@@ -278,20 +278,22 @@ fn is_over(poll: &Poll, slip: &Slip, response: &Value) -> Result<bool, Expressio
     }
 }
 
+/// True while the slip's call was accepted and its poll is what is called.
+pub(super) fn polls(definition: &Definition, slip: &Slip) -> bool {
+    slip.phase == Phase::Forward
+        && definition.step(&slip.step).is_some_and(|step| step.poll().is_some())
+        && Kept::of(slip).poll.is_some()
+}
+
 /// The meaning of anything else that a poll was answered: what may pass says "not yet", and what will not is a failure
 /// that tells nothing of the work.
 pub(super) fn judged(definition: &Definition, slip: &Slip, outcome: Outcome) -> Outcome {
-    let polls = slip.phase == Phase::Forward
-        && definition.step(&slip.step).is_some_and(|step| step.poll().is_some())
-        && Kept::of(slip).poll.is_some();
+    let polls = polls(definition, slip);
     match outcome {
         Outcome::Failed { retryable: true, retry_after_ms, ref error, .. } if polls && error.code != code::ABORTED => {
             Outcome::NotYet { retry_after_ms }
         }
-        Outcome::Failed { mut error, retryable, retry_after_ms, .. } if polls => {
-            if let Some(status) = error.status {
-                error.message = format!("its poll was answered {status}, where the answer of the call had accepted it");
-            }
+        Outcome::Failed { error, retryable, retry_after_ms, .. } if polls => {
             Outcome::Failed { error, retryable, effect: Effect::Unknown, retry_after_ms }
         }
         other => other,

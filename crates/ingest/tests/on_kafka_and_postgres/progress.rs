@@ -5,6 +5,7 @@ use events::progress::{PERCENT, Progress, STARTED};
 use events::progress_record;
 use flow::callback::{Permit, Purpose};
 use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::id::JobId;
 use flow::slip::Phase;
 use serde_json::json;
 use test_kit::eventually;
@@ -35,6 +36,26 @@ fn path(permit: &Permit) -> String {
     format!("/v1/progress/{}", callback_secrets().sign(Purpose::Progress, permit).unwrap())
 }
 
+/// What a worker tells of the first attempt of `order`'s first step.
+pub(crate) fn sample_progress(job: JobId, kind: &str) -> Progress {
+    Progress {
+        job,
+        tenant: "default".to_owned(),
+        flow: "order".to_owned(),
+        kind: kind.to_owned(),
+        step: Some("reserve".to_owned()),
+        phase: Phase::Forward,
+        branch: String::new(),
+        hop: 1,
+        visit: 1,
+        attempt: 1,
+        percent: None,
+        message: None,
+        data: None,
+        at_ms: 1_753_000_000_123,
+    }
+}
+
 impl Reporting {
     fn status_path(&self) -> String {
         format!("/v1/jobs/{}", self.permit.job)
@@ -46,22 +67,7 @@ impl Reporting {
     }
 
     fn progress(&self, kind: &str, percent: Option<u8>) -> Progress {
-        Progress {
-            job: self.permit.job,
-            tenant: "default".to_owned(),
-            flow: "order".to_owned(),
-            kind: kind.to_owned(),
-            step: Some("reserve".to_owned()),
-            phase: Phase::Forward,
-            branch: String::new(),
-            hop: 1,
-            visit: 1,
-            attempt: 1,
-            percent,
-            message: None,
-            data: None,
-            at_ms: 1_753_000_000_123,
-        }
+        Progress { percent, ..sample_progress(self.permit.job, kind) }
     }
 
     /// What a worker does.

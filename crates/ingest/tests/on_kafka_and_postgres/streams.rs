@@ -2,10 +2,10 @@
 
 use events::progress::{PERCENT, Progress};
 use events::progress_record;
-use flow::slip::Phase;
 use serde_json::{Value, json};
 use test_kit::eventually;
 
+use crate::progress::sample_progress;
 use crate::stage::{INPUT, Ingest, PATIENCE, Stage, accepted_event, trace_of};
 use crate::status::project_one;
 use crate::stream_client::{Message, Socket, Sse, course};
@@ -157,22 +157,8 @@ async fn progress_is_streamed_beside_the_events_and_moves_no_cursor() {
     ground.tell(&events[0]).await;
     stream.event().await.unwrap();
     socket.next().await.unwrap();
-    let progress = Progress {
-        job: job.parse().unwrap(),
-        tenant: "default".to_owned(),
-        flow: "order".to_owned(),
-        kind: PERCENT.to_owned(),
-        step: Some("reserve".to_owned()),
-        phase: Phase::Forward,
-        branch: String::new(),
-        hop: 1,
-        visit: 1,
-        attempt: 1,
-        percent: Some(30),
-        message: Some("Three pages of ten".to_owned()),
-        data: None,
-        at_ms: 1_753_000_000_123,
-    };
+    let message = Some("Three pages of ten".to_owned());
+    let progress = Progress { percent: Some(30), message, ..sample_progress(job.parse().unwrap(), PERCENT) };
     let trace = trace_of(&ground.outbox(&ground.topics.events())[0]);
     let report = progress_record(&ground.topics, &ground.writers, &progress, &trace).unwrap();
     ground.send(&report).await;

@@ -33,7 +33,7 @@ async fn slips_that_nobody_takes_are_counted_by_queue_and_the_oldest_grows_older
     let ground = Ground::new().await;
     // Metrics are this process's, other tests' too: names that are nobody else's.
     let (busy, idle) = (prefix(), prefix());
-    let (admin, group) = (Admin::new(&ground.bus).unwrap(), format!("{}-workers", ground.topics.prefix()));
+    let (admin, group) = (Admin::new(&ground.bus).unwrap(), ground.topics.workers_group());
     for queue in [&busy, &idle] {
         admin.ensure_queue(&ground.topics, queue, &group, None).await.unwrap();
     }
@@ -92,7 +92,7 @@ async fn while_kafka_is_away_the_oldest_slip_still_grows_older() {
     let mut kafka = test_kit::Kafka::start(test_kit::KafkaOptions::to_be_killed()).await.unwrap();
     let ground = Ground::on(&kafka.brokers(), &test_kit::registry().await, &test_kit::postgres_database().await).await;
     let (admin, queue) = (Admin::new(&ground.bus).unwrap(), prefix());
-    let group = format!("{}-workers", ground.topics.prefix());
+    let group = ground.topics.workers_group();
     admin.ensure_queue(&ground.topics, &queue, &group, None).await.unwrap();
     send_slips(&ground, &queue, 3).await;
     let running = start_with(&ground, |config| config.figures_interval_ms = 100);

@@ -81,7 +81,7 @@ impl Stage {
         let queues = [QUEUE.to_owned()].into();
         eventually(PATIENCE, "topics", async || admin.create_topics(&topics, &queues, None).await.ok()).await;
         let readiness = runner.readiness.clone();
-        let (group, steps) = (group(&runner), [topics.steps(QUEUE)]);
+        let (group, steps) = (topics.workers_group(), [topics.steps(QUEUE)]);
         eventually(PATIENCE, "offsets", async || admin.commit_initial_offsets(&group, &steps).await.ok()).await;
         let producer = Producer::new(&bus).unwrap();
         for number in 0..records {

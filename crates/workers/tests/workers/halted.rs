@@ -56,7 +56,7 @@ impl Scene {
         let (slow, mut quick) = (Stage::new(SLOW).await, Stage::new(QUICK).await);
         quick.topics = slow.topics.clone();
         let admin = Admin::new(&slow.bus).unwrap();
-        let group = format!("{}-workers", slow.topics.prefix());
+        let group = slow.topics.workers_group();
         let (slow_calls, quick_calls) = (Calls::default(), Calls::default());
         let gate = watch::Sender::new(false);
         let (counted, opened) = (Arc::clone(&slow_calls), gate.subscribe());

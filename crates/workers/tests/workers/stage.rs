@@ -79,7 +79,7 @@ impl Stage {
         // A busy broker may not answer in time: what is asked for here may be asked for again.
         eventually(PATIENCE, "topics", async || admin.create_topics(&topics, &queues, None).await.ok()).await;
         let steps: Vec<String> = queues.iter().map(|queue| topics.steps(queue)).collect();
-        let group = format!("{}-workers", topics.prefix());
+        let group = topics.workers_group();
         eventually(PATIENCE, "offsets", async || admin.commit_initial_offsets(&group, &steps).await.ok()).await;
         let reader = Reader::new(Registry::new(&bus.registry_url, None).unwrap());
         let writers = eventually(PATIENCE, "schemas", async || reader.writer_ids(&topics).await.ok()).await;

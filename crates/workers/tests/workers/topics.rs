@@ -75,7 +75,7 @@ async fn a_queue_whose_topic_is_deleted_stops_only_its_own_slips_until_it_is_the
     for hold in eventually(PATIENCE, "the others rest", resting).await.into_values() {
         assert_eq!((hold.queue.as_str(), hold.reason), ("default", HoldReason::MissingStep), "it looks from there");
     }
-    let group = format!("{}-workers", away.topics.prefix());
+    let group = away.topics.workers_group();
     assert!(admin.ensure_queue(&away.topics, "gone", &group, None).await.unwrap());
     tokio::select! {
         _ = away.ends() => (),

@@ -258,6 +258,9 @@ fn a_poll_that_is_refused_fails_the_step_and_leaves_its_effect_open() {
         let failed = answered(&hold.slip, answer(status, body), NOW_MS);
         assert_eq!(kinds(&failed), [EventKind::StepFailed, EventKind::JobCompensating], "{status}");
         assert!(slip(&failed).done[1].uncertain, "{status}");
+        let message = failed.events[0].data.as_ref().unwrap()["message"].as_str().unwrap();
+        let by_status = format!("its poll was answered {status}");
+        assert_eq!(message == by_status, status != 200, "it says what was asked, and what is wrong else: {message}");
     }
 }
 
