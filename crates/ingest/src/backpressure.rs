@@ -2,7 +2,8 @@
 //!
 //! A queue is behind when slips have waited in it for longer than the bound, and what waits needs longer than half of
 //! that at the pace of late. Both are needed: one slip that rests long while all others go on is no reason to refuse
-//! anybody. It is behind no more at half of the bound. Other queues are not affected.
+//! anybody. For jobs of the lowest priority it is behind until half of their bound is reached again; others are taken
+//! once they bear its age. Other queues are not affected.
 //!
 //! Ages are measured here, by this process's own clock, from when an end of the log was first seen: the times in
 //! records are those of other machines. So a process that has just begun knows of no age yet. While Kafka does not
@@ -79,7 +80,7 @@ impl Backpressure {
         let Some((queue, one)) = of_flow.max_by(|(_, one), (_, other)| one.age_s.total_cmp(&other.age_s)) else {
             return Ok(());
         };
-        if one.age_s < bears_s {
+        if flow.priority() != Priority::Bulk && one.age_s < bears_s {
             return Ok(());
         }
         let detail = format!(
@@ -332,6 +333,18 @@ mod tests {
         assert!(queue.refused("urgent").is_none());
         assert!(queue.refused("bulk").is_some(), "not before half of its bound");
         queue.pass(40, 0, 20, false);
+        assert!(queue.refused("bulk").is_none());
+    }
+
+    #[test]
+    fn a_queue_that_catches_up_takes_the_lowest_priority_again_at_half_of_its_bound() {
+        let mut queue = Watched::new();
+        queue.pass(40, 100, 0, false);
+        queue.pass(40, 100, 150, false);
+        let age_s = queue.queues.queues["default"].now.age_s;
+        assert!((16.0..30.0).contains(&age_s), "{age_s} s");
+        assert!(queue.refused("bulk").is_some() && queue.refused("normal").is_none());
+        queue.pass(20, 100, 150, false);
         assert!(queue.refused("bulk").is_none());
     }
 
