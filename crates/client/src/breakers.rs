@@ -64,15 +64,23 @@ impl Client {
         self.get("/v1/breakers").await
     }
 
-    /// Sets a breaker, for all workers. May be repeated.
+    /// Sets a breaker, for all workers. May be repeated. False if no active flow names the downstream, and there was no
+    /// breaker of it.
     ///
     /// # Errors
     /// [`Error::Problem`] when the order is malformed, or cannot be stored now.
-    pub async fn set_breaker(&self, downstream: &str, state: BreakerOrder, reason: Option<&str>) -> Result<(), Error> {
+    pub async fn set_breaker(
+        &self,
+        downstream: &str,
+        state: BreakerOrder,
+        reason: Option<&str>,
+    ) -> Result<bool, Error> {
         let name: String = url::form_urlencoded::byte_serialize(downstream.as_bytes()).collect();
         // In a path, a plus is no space.
         let path = format!("/v1/breakers/{}", name.replace('+', "%20"));
         let request = self.http.put(format!("{}{path}", self.url)).json(&Order { state, reason });
-        self.answered(request).await.map(drop)
+        let answer: Value = self.answered(request).await?.json().await.map_err(Error::Unreadable)?;
+        // An earlier version does not say.
+        Ok(answer["known"].as_bool().unwrap_or(true))
     }
 }

@@ -23,12 +23,13 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use store::acceptances::{Accepted, NewAcceptance};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
 use tokio_util::io::StreamReader;
 use web::caller::Scope;
 use web::context::{RequestContext, clean_correlation_id};
 use web::problem::{Kind, Problem};
 
+use crate::body::object_of_item;
 use crate::plan::JobRequest;
 use crate::state::Api;
 use crate::submit::Start;
@@ -45,6 +46,8 @@ const ITEMS_MAX: usize = 10_000;
 const REFUSED_SHOWN_MAX: usize = 100;
 /// Items that are being stored at once: as many as one transaction takes.
 const STORED_AT_ONCE: usize = 500;
+const ITEM: &str =
+    "An item is `{\"input\": ..., \"idempotency_key\"?, \"correlation_id\"?, \"delay\"?, \"start_at\"?}`";
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// What the caller asks of the whole.
@@ -100,6 +103,7 @@ pub(crate) async fn submit(
     let Some(definition) = api.catalog.active(&flow) else {
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };
+    refuse_key(request.headers())?;
     let form = form(&request)?;
     let public_url = api.public_url.for_request(request.headers());
     let batch = Arc::new(Batch { api, definition, context, public_url, turns: Mutex::default() });
@@ -125,6 +129,16 @@ pub(crate) async fn submit(
     })
 }
 
+/// A key of the whole would stand for no job.
+fn refuse_key(headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(submit::IDEMPOTENCY_KEY) {
+        return Ok(());
+    }
+    let detail = "A batch has no Idempotency-Key of its own: each of its jobs has one.";
+    let remediation = "Give each item an `idempotency_key`, and leave the header out.";
+    Err(Problem::new(Kind::BadRequest, detail).with_remediation(remediation))
+}
+
 fn form(request: &Request) -> Result<Form, Problem> {
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     match media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase().as_str() {
@@ -138,11 +152,11 @@ fn form(request: &Request) -> Result<Form, Problem> {
 /// Answers each line when its item is stored, while later ones still arrive. Answers come in the order of the items.
 fn stream_answers(batch: Arc<Batch>, body: Body) -> Response {
     let line_bytes_max = batch.api.config.body_bytes_max;
-    let each = move |(index, line): (usize, Result<String, LinesCodecError>)| {
+    let each = move |(index, line): (usize, Result<Bytes, AnyDelimiterCodecError>)| {
         let batch = Arc::clone(&batch);
         async move {
             let item = line.map_err(|error| unreadable(&error, line_bytes_max));
-            batch.accept_one(index, item.as_ref().map(String::as_bytes).map_err(Problem::clone)).await
+            batch.accept_one(index, item.as_deref().map_err(Problem::clone)).await
         }
     };
     let answers = lines(body, line_bytes_max)
@@ -155,10 +169,14 @@ fn stream_answers(batch: Arc<Batch>, body: Body) -> Response {
 }
 
 /// The lines that are not empty. The last one may be an error: what is behind it is not read.
-fn lines(body: Body, line_bytes_max: usize) -> impl Stream<Item = Result<String, LinesCodecError>> + Send + 'static {
+fn lines(
+    body: Body,
+    line_bytes_max: usize,
+) -> impl Stream<Item = Result<Bytes, AnyDelimiterCodecError>> + Send + 'static {
     let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
-    let lines = FramedRead::new(reader, LinesCodec::new_with_max_length(line_bytes_max));
-    let filled = lines.try_filter(|line| std::future::ready(!line.trim().is_empty()));
+    // Bytes, not text: what is no UTF-8 is the fault of its line alone.
+    let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), line_bytes_max);
+    let filled = FramedRead::new(reader, codec).try_filter(|line| std::future::ready(!line.trim_ascii().is_empty()));
     // An error ends the stream: after it nothing of the body can be trusted to be a whole line.
     filled.scan(false, |over, line| {
         let ended = std::mem::replace(over, line.is_err());
@@ -166,13 +184,13 @@ fn lines(body: Body, line_bytes_max: usize) -> impl Stream<Item = Result<String,
     })
 }
 
-fn unreadable(error: &LinesCodecError, line_bytes_max: usize) -> Problem {
+fn unreadable(error: &AnyDelimiterCodecError, line_bytes_max: usize) -> Problem {
     match error {
-        LinesCodecError::MaxLineLengthExceeded => {
+        AnyDelimiterCodecError::MaxChunkLengthExceeded => {
             let detail = format!("The line is over {line_bytes_max} bytes. It and what follows it were not read.");
             Problem::new(Kind::PayloadTooLarge, detail)
         }
-        LinesCodecError::Io(error) => {
+        AnyDelimiterCodecError::Io(error) => {
             Problem::new(Kind::BadRequest, format!("The body ended before its time: {error}. Its rest was not read."))
         }
     }
@@ -218,13 +236,14 @@ async fn read_whole(form: Form, body: Body) -> Result<Vec<Bytes>, Problem> {
         }
     };
     if items.len() > ITEMS_MAX {
-        return Err(Problem::new(Kind::PayloadTooLarge, too_many()));
+        return Err(too_many("None was read."));
     }
     Ok(items)
 }
 
-fn too_many() -> String {
-    format!("A batch has {ITEMS_MAX} items at most.")
+fn too_many(consequence: &str) -> Problem {
+    let detail = format!("A batch has {ITEMS_MAX} items at most. {consequence}");
+    Problem::new(Kind::PayloadTooLarge, detail).with_remediation("Send smaller batches.")
 }
 
 impl Batch {
@@ -232,7 +251,7 @@ impl Batch {
     async fn accept_one(&self, index: usize, item: Result<&[u8], Problem>) -> Value {
         let accepting = async {
             if index >= ITEMS_MAX {
-                return Err(Problem::new(Kind::PayloadTooLarge, format!("{} The rest was not read.", too_many())));
+                return Err(too_many("The rest was not read."));
             }
             self.api.check_capacity(&self.definition)?;
             let acceptance = self.plan(item?)?;
@@ -284,20 +303,18 @@ impl Batch {
     }
 
     fn plan(&self, item: &[u8]) -> Result<NewAcceptance, Problem> {
-        let item: Item = serde_json::from_slice(item).map_err(|error| {
-            // Within the item: the caller has its line.
-            Problem::new(Kind::InvalidJson, format!("{error}.")).with("column", error.column())
-        })?;
+        let item: Item = object_of_item(item, ITEM)?;
         let (api, now_ms) = (&self.api, self.api.clock.now_ms());
-        let idempotency_key = item.idempotency_key.filter(|key| !key.is_empty());
+        let idempotency_key = item.idempotency_key;
         match &idempotency_key {
-            Some(key) => idempotency::check_length(key).map_err(submit::bad_key)?,
+            Some(key) => idempotency::check(key).map_err(submit::bad_key)?,
             None if api.config.idempotency_key_required => {
                 return Err(Problem::new(Kind::IdempotencyKeyMissing, "The item has no `idempotency_key`."));
             }
             None => {}
         }
-        let start_after_ms = Start { delay: item.delay, start_at: item.start_at }.after_ms(now_ms)?;
+        let start = Start { delay: item.delay, start_at: item.start_at };
+        let start_after_ms = start.after_ms(now_ms)?;
         let correlation_id = item.correlation_id.as_deref().and_then(clean_correlation_id);
         let span = spans::item(self.definition.name(), &self.context.trace);
         let request = JobRequest {
@@ -311,6 +328,7 @@ impl Batch {
             now_ms,
             retry_of: None,
             start_after_ms,
+            start: start.written(),
         };
         span.text("meanwhile.job.id", request.job);
         api.planner()?.plan(&self.definition, request).map_err(submit::schema_violation)

@@ -14,6 +14,8 @@ use axum::{Extension, Json};
 use events::breaker::{BreakerNews, BreakerSaid, BreakerState};
 use events::time::rfc3339;
 use events::wait::Wait;
+use flow::decide::host_of;
+use flow::definition::Definition;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::breakers::{self, BreakerRow, ListedBreaker, Phase};
@@ -22,9 +24,10 @@ use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
+use crate::body::object;
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::state::Api;
-use crate::submit::{parse_body, unreadable};
+use crate::submit::unreadable;
 
 /// The longest reason, and the longest name of a downstream, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -53,10 +56,36 @@ pub(crate) async fn list(
     Extension(context): Extension<RequestContext>,
 ) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
-    let unavailable = || Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1);
-    let listed = in_time(STORE_TIMEOUT, breakers::list(&api.pool), unavailable).await?;
-    let listed: Vec<Value> = listed.iter().map(|listed| breaker(listed, api.clock.now_ms())).collect();
+    let listed: Vec<Value> = listed(&api).await?.iter().map(|listed| breaker(listed, api.clock.now_ms())).collect();
     Ok(Json(json!({ "breakers": listed })).into_response())
+}
+
+async fn listed(api: &Api) -> Result<Vec<ListedBreaker>, Problem> {
+    let unavailable = || Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1);
+    in_time(STORE_TIMEOUT, breakers::list(&api.pool), unavailable).await
+}
+
+/// True if a step can have a downstream of this name: its own word for it, or the host of a URL.
+fn is_name(text: &str) -> bool {
+    let is_sign = |sign: char| sign.is_alphanumeric() || "-._~%:[]".contains(sign);
+    text.len() <= NAME_BYTES_MAX && text.chars().any(char::is_alphanumeric) && text.chars().all(is_sign)
+}
+
+/// True if a step says that this is its downstream, or has a URL whose host it is.
+fn names(flow: &Definition, downstream: &str) -> bool {
+    let said = flow.steps().iter().any(|step| step.downstream.as_deref() == Some(downstream));
+    let documents = flow.document()["steps"].as_array().into_iter().flatten();
+    let mut urls = documents.flat_map(|step| [&step["http"]["url"], &step["compensate"]["http"]["url"]]);
+    said || urls.any(|url| url.as_str().and_then(host_of).as_deref() == Some(downstream))
+}
+
+/// True if an active flow names this downstream, or if there is a breaker of it: a host that a flow takes from its
+/// environment or its input is known once it was held back.
+async fn is_known(api: &Api, downstream: &str) -> Result<bool, Problem> {
+    if api.catalog.list().iter().any(|flow| names(flow, downstream)) {
+        return Ok(true);
+    }
+    Ok(listed(api).await?.iter().any(|listed| listed.breaker.downstream == downstream))
 }
 
 fn breaker(listed: &ListedBreaker, now_ms: i64) -> Value {
@@ -86,17 +115,21 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     context.caller.require(Scope::Operate)?;
-    let order: Order = serde_json::from_value(parse_body(&headers, &body)?).map_err(|error| {
-        let form = r#"`{"state": "open" | "closed" | "auto", "reason": "..."}`"#;
-        Problem::new(Kind::BadRequest, format!("The body is {form}: {error}."))
-    })?;
+    let order: Order =
+        object(&headers, &body, r#"The body is `{"state": "open" | "closed" | "auto", "reason": "..."}`"#)?;
     let reason = order.reason.map(|reason| reason.replace(char::is_control, " "));
-    let is_name =
-        !downstream.is_empty() && downstream.len() <= NAME_BYTES_MAX && !downstream.contains(char::is_control);
-    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) || !is_name {
-        let detail = format!("`reason` has at most {REASON_BYTES_MAX} bytes, a downstream's name {NAME_BYTES_MAX}.");
+    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
+        return Err(Problem::new(Kind::BadRequest, format!("`reason` has at most {REASON_BYTES_MAX} bytes.")));
+    }
+    if !is_name(&downstream) {
+        let detail = format!(
+            "A downstream is a host, with its port where that is not the usual one, or the `downstream` of a step: \
+             not `{downstream}`."
+        );
         return Err(Problem::new(Kind::BadRequest, detail));
     }
+    let downstream = downstream.to_lowercase();
+    let is_known = is_known(&api, &downstream).await?;
     let state = match order.state {
         Wanted::Open => Some(BreakerState::Open),
         Wanted::Closed => Some(BreakerState::Closed),
@@ -106,7 +139,7 @@ pub(crate) async fn put(
     tracing::info!(downstream, state = ?order.state, by, reason, "breaker to be set");
     let said = BreakerSaid::Order { state, reason, by };
     let id = api.ids.uuid().to_string();
-    let news = BreakerNews { downstream: downstream.to_lowercase(), said, id, at_ms: api.clock.now_ms() };
+    let news = BreakerNews { downstream: downstream.clone(), said, id, at_ms: api.clock.now_ms() };
     let record = api.planner()?.writer.wait(&Wait::Breaker(news), &context.trace).map_err(Problem::internal)?;
     let unavailable = || {
         let detail = "The database did not answer, so it is not certain that the breaker is set. Asking again is safe.";
@@ -114,5 +147,21 @@ pub(crate) async fn put(
     };
     in_time(STORE_TIMEOUT, outbox::send(&api.pool, &[record]), unavailable).await?;
     let asked = state.map_or("auto", BreakerState::as_str);
-    Ok((StatusCode::ACCEPTED, Json(json!({ "downstream": downstream, "asked": asked }))).into_response())
+    let answer = json!({ "downstream": downstream, "asked": asked, "known": is_known });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_that_a_step_can_have() {
+        for name in ["payment:8080", "erp", "psp-1", "Shop.example.com", "[::1]:80", "b\u{fc}cher.example"] {
+            assert!(is_name(name), "{name}");
+        }
+        for other in ["", " ", "a b", ".", "..", "a/b", "a?b", "a#b", "u@h", "a\\b", "a\0", &"x".repeat(301)] {
+            assert!(!is_name(other), "{other}");
+        }
+    }
 }

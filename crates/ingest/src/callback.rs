@@ -24,7 +24,7 @@ use web::request_log::JobInfo;
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::find;
-use crate::signal::{PAYLOAD_BYTES_MAX, UNUSED_MAX};
+use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
 use crate::stored::IDEMPOTENT_REPLAYED;
 use crate::submit::{parse_body, unreadable};
@@ -64,17 +64,14 @@ pub(crate) async fn call_back(
     let Query(told) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let payload = payload(&told, &headers, &body).map_err(|problem| problem.with_job(permit.job))?;
     let (name, at_ms) = (permit.signal(), api.clock.now_ms());
-    let look = || signals::look(&api.pool, permit.job, &name, ID, UNUSED_MAX);
+    // One round has one callback, so that their number is bounded by the flow.
+    let look = || signals::look(&api.pool, permit.job, &name, ID, 0);
     let known = in_time(STORE_TIMEOUT, look(), || unavailable(&permit)).await?;
     let flow = match known.same {
         Some(_) => None,
         None => open_flow(&api, &permit, Purpose::Callback).await?,
     };
     if known.same.is_none() {
-        if known.unused >= u64::from(UNUSED_MAX) {
-            let detail = format!("The job has {UNUSED_MAX} signals already that nothing has used yet.");
-            return Err(Problem::new(Kind::QuotaExceeded, detail).with_job(permit.job).retry_after_s(60));
-        }
         let (job, tenant, id) = (permit.job, permit.tenant.clone(), ID.to_owned());
         let signal = Signal { job, tenant, name: name.clone(), id, payload: Some(payload), at_ms };
         store(&api, signal, &permit, &context).await?;

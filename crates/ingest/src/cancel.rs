@@ -21,12 +21,13 @@ use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
+use crate::body::object;
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::{JobState, find};
 use crate::state::Api;
 use crate::status;
 use crate::stored::as_it_was;
-use crate::submit::{parse_body, unreadable};
+use crate::submit::unreadable;
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -86,9 +87,7 @@ pub(crate) async fn one(
 fn reason(query: Order, headers: &HeaderMap, body: &Bytes) -> Result<Option<String>, Problem> {
     let order = match body.is_empty() {
         true => query,
-        false => serde_json::from_value(parse_body(headers, body)?).map_err(|error| {
-            Problem::new(Kind::BadRequest, format!("The body is `{{\"reason\": \"...\"}}`: {error}."))
-        })?,
+        false => object(headers, body, "The body is `{\"reason\": \"...\"}`")?,
     };
     checked(order.reason)
 }

@@ -22,6 +22,7 @@ use web::context::clean_correlation_id;
 use crate::plan::{BadInput, JobRequest, Planner};
 use crate::spans;
 use crate::state::Api;
+use crate::submit::Start;
 use crate::{accept, idempotency};
 
 /// The most schema violations in one reason.
@@ -57,7 +58,7 @@ impl Commands {
             return Err(refuse(Class::Unsupported, "`callback` is not supported by this version".to_owned()));
         }
         if let Some(id) = &command.id {
-            idempotency::check_length(id).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
+            idempotency::check(id).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         }
         let Some(definition) = self.api.catalog.active(&command.flow) else {
             return Err(refuse(Class::UnknownFlow, self.api.catalog.no_such_flow(&command.flow)));
@@ -68,6 +69,7 @@ impl Commands {
         let start_after_ms =
             command.start_after_ms(now_ms).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         let correlation_id = command.correlation_id.as_deref().and_then(clean_correlation_id);
+        let start = Start { delay: command.delay, start_at: command.start_at };
         let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
             tenant: self.caller.tenant.clone(),
@@ -79,6 +81,7 @@ impl Commands {
             now_ms,
             retry_of: None,
             start_after_ms,
+            start: start.written(),
         };
         self.planner.plan(&definition, request).map_err(|error| refuse(Class::SchemaViolation, violations(error)))
     }

@@ -10,23 +10,28 @@ mod redrive_many;
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bus::{Inbound, TopicPartition};
 use serde::Deserialize;
 use serde_json::Value;
-use store::letters::{self, Action, Letter};
+use store::letters::{self, Action, Letter, Settlement};
 use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
+pub(crate) use crate::dead_letters::redrive::REDRIVES_MAX;
+
+use crate::body::{object, object_if_any};
 use crate::dead_letters::id::Id;
 use crate::dead_letters::list::{Filter, Listing};
 use crate::in_time::{self, STORE_TIMEOUT};
 use crate::state::Api;
+use crate::submit::unreadable;
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;
@@ -65,11 +70,12 @@ pub(crate) async fn redrive(
     State(api): State<Arc<Api>>,
     Path(text): Path<String>,
     Extension(context): Extension<RequestContext>,
-    body: Result<Option<Json<redrive::Order>>, JsonRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
-    let order = body.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
-    let order = order.map(|Json(order)| order).unwrap_or_default();
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    let order: redrive::Order = object_if_any(&headers, &body, redrive::FORM)?;
     let letter = find(&api, &text).await?;
     let redriven = redrive::one(&api, &context, &letter, &order).await?;
     Ok((StatusCode::ACCEPTED, Json(redriven)).into_response())
@@ -79,10 +85,12 @@ pub(crate) async fn redrive(
 pub(crate) async fn redrive_many(
     State(api): State<Arc<Api>>,
     Extension(context): Extension<RequestContext>,
-    body: Result<Json<redrive_many::Order>, JsonRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
-    let Json(order) = body.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    let order: redrive_many::Order = object(&headers, &body, redrive_many::FORM)?;
     Ok(Json(redrive_many::run(&api, &context, &order).await?).into_response())
 }
 
@@ -106,7 +114,8 @@ pub(crate) async fn drop(
         return Err(Problem::new(Kind::BadRequest, detail));
     }
     let letter = find(&api, &text).await?;
-    if !settled(&api, &letter, Action::Dropped, Some(&reason), &[]).await? {
+    let dropped = Settlement { action: Action::Dropped, reason: Some(&reason), edit: None };
+    if !settled(&api, &letter, dropped, &[]).await? {
         let now = find(&api, &text).await?;
         redrive::refuse_other_end(&now, Action::Dropped)?;
     }
@@ -134,14 +143,13 @@ async fn record(api: &Api, letter: &Letter) -> Result<Option<Inbound>, Problem> 
 async fn settled(
     api: &Api,
     letter: &Letter,
-    action: Action,
-    reason: Option<&str>,
+    settlement: Settlement<'_>,
     records: &[events::Record],
 ) -> Result<bool, Problem> {
     let (topic, Id(place)) = (&letter.letter.topic, Id::of(letter));
     in_time(async {
         let mut tx = api.pool.begin().await?;
-        if !letters::settle(&mut tx, topic, place, action, reason).await? {
+        if !letters::settle(&mut tx, topic, place, settlement).await? {
             return Ok(false);
         }
         store::outbox::append(&mut tx, records).await?;

@@ -17,23 +17,28 @@ pub(crate) enum KeyError {
     Empty,
     #[error("Idempotency-Key is longer than {KEY_BYTES_MAX} bytes")]
     TooLong,
+    #[error("Idempotency-Key holds a control character")]
+    Control,
 }
 
 /// Reads the header's value: a structured string (RFC 9651) by the letter, or a bare value, which means the same.
 pub(crate) fn parse_key(header: &[u8]) -> Result<String, KeyError> {
     let text = std::str::from_utf8(header).map_err(|_| KeyError::Malformed)?.trim_matches([' ', '\t']);
     let key = if text.starts_with('"') { quoted(text)? } else { bare(text)? };
-    check_length(&key)?;
+    check(&key)?;
     Ok(key)
 }
 
-/// Checks a key that came without a header: the `id` of a Kafka command.
-pub(crate) fn check_length(key: &str) -> Result<(), KeyError> {
+/// Checks a key, whichever door it came through. Postgres' `text` does not take every character.
+pub(crate) fn check(key: &str) -> Result<(), KeyError> {
     if key.is_empty() {
         return Err(KeyError::Empty);
     }
     if key.len() > KEY_BYTES_MAX {
         return Err(KeyError::TooLong);
+    }
+    if key.contains(char::is_control) {
+        return Err(KeyError::Control);
     }
     Ok(())
 }
@@ -51,14 +56,19 @@ fn bare(text: &str) -> Result<String, KeyError> {
     if plain { Ok(text.to_owned()) } else { Err(KeyError::Malformed) }
 }
 
-/// SHA-256 over method, flow and canonical body: equal for requests that mean the same,
-/// whatever the order of their keys and the form of their numbers.
-pub(crate) fn fingerprint(flow_name: &str, input: &Value) -> Vec<u8> {
+/// SHA-256 over method, flow, canonical body and the begin as it was written: equal for requests that mean the same,
+/// whatever the order of their keys and the form of their numbers. A request that says nothing of its begin has the
+/// fingerprint that it had before there was one.
+pub(crate) fn fingerprint(flow_name: &str, input: &Value, start: Option<&str>) -> Vec<u8> {
     let mut hasher = Sha256::new();
     hasher.update(b"POST\0");
     hasher.update(flow_name.as_bytes());
     hasher.update(b"\0");
     hasher.update(flow::canonical::canonical(input).as_bytes());
+    if let Some(start) = start {
+        hasher.update(b"\0");
+        hasher.update(start.as_bytes());
+    }
     hasher.finalize().to_vec()
 }
 
@@ -88,14 +98,32 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_any_door_is_plain_text() {
+        for (key, error) in [("", KeyError::Empty), ("a\0b", KeyError::Control), ("a\nb", KeyError::Control)] {
+            assert_eq!(check(key), Err(error), "{key:?}");
+        }
+        assert_eq!((check("caf\u{e9}"), check(&"x".repeat(256))), (Ok(()), Err(KeyError::TooLong)));
+    }
+
+    #[test]
+    fn the_fingerprint_sees_another_begin_and_stays_what_it_was_without_one() {
+        let input = json!({"a": 1});
+        let plain = fingerprint("order", &input, None);
+        let hex: String = plain.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "3a0716da5f5d1b636b13d00f8ff668266ec62230bb95c7e592b08c6f34778b6f");
+        let of = |start| fingerprint("order", &input, Some(start));
+        assert!(of("delay 1h") == of("delay 1h") && of("delay 1h") != of("delay 2h") && of("delay 1h") != plain);
+    }
+
+    #[test]
     fn the_fingerprint_sees_meaning_and_not_the_order_of_keys() {
-        let one = fingerprint("order", &json!({"a": 1, "b": [{"x": 1, "y": "z"}]}));
-        let same = fingerprint("order", &serde_json::from_str(r#"{"b":[{"y":"z","x":1}],"a":1}"#).unwrap());
+        let one = fingerprint("order", &json!({"a": 1, "b": [{"x": 1, "y": "z"}]}), None);
+        let same = fingerprint("order", &serde_json::from_str(r#"{"b":[{"y":"z","x":1}],"a":1}"#).unwrap(), None);
         assert_eq!(one, same);
-        assert_ne!(one, fingerprint("order", &json!({"a": 2, "b": [{"x": 1, "y": "z"}]})));
-        assert_ne!(one, fingerprint("other", &json!({"a": 1, "b": [{"x": 1, "y": "z"}]})));
-        assert_ne!(fingerprint("order", &json!([1, [2]])), fingerprint("order", &json!([[1], 2])));
-        let of = |text: &str| fingerprint("order", &serde_json::from_str(text).unwrap());
+        assert_ne!(one, fingerprint("order", &json!({"a": 2, "b": [{"x": 1, "y": "z"}]}), None));
+        assert_ne!(one, fingerprint("other", &json!({"a": 1, "b": [{"x": 1, "y": "z"}]}), None));
+        assert_ne!(fingerprint("order", &json!([1, [2]]), None), fingerprint("order", &json!([[1], 2]), None));
+        let of = |text: &str| fingerprint("order", &serde_json::from_str(text).unwrap(), None);
         assert_eq!(of(r#"{"a":1}"#), of(r#"{"a":1.0}"#));
         assert_ne!(of(r#"{"a":100000000000000000001}"#), of(r#"{"a":100000000000000000002}"#));
     }

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::{Extension, Json};
 use events::time::rfc3339;
@@ -18,11 +19,13 @@ use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
+use crate::body::object;
+use crate::in_bulk::{self, Tally};
 use crate::job_lookup::find;
 use crate::list_jobs::{Filter, Page};
 use crate::state::Api;
-use crate::submit::IDEMPOTENCY_KEY;
-use crate::{cancel, retry};
+use crate::submit::{IDEMPOTENCY_KEY, unreadable};
+use crate::{cancel, resume, retry};
 
 /// Jobs of one order where the caller says nothing else.
 const MAX: u32 = 100;
@@ -116,7 +119,14 @@ impl Deed {
         let job = find(api, &context.caller, job).await?;
         match self {
             Self::Cancel(reason) => cancel::one(api, job, reason.clone(), context).await.map(drop),
-            Self::Retry(headers) => retry::one(api, job, context.clone(), headers).await.map(drop),
+            Self::Retry(headers) => {
+                if !job.view.parked.is_empty() {
+                    in_bulk::check(api, &job).await?;
+                }
+                // The key is for those that start anew: a job that is parked again goes on again.
+                let order = resume::Order::default();
+                retry::one(api, job, context.clone(), (headers, &order)).await.map(drop)
+            }
         }
     }
 }
@@ -125,10 +135,11 @@ impl Deed {
 pub(crate) async fn cancel(
     State(api): State<Arc<Api>>,
     Extension(context): Extension<RequestContext>,
-    body: Result<Json<Order>, JsonRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     context.caller.require(Scope::JobsCancel)?;
-    let order = order(body)?;
+    let order = order(&headers, body)?;
     if order.idempotency_key.is_some() {
         return Err(Problem::new(
             Kind::BadRequest,
@@ -143,10 +154,11 @@ pub(crate) async fn cancel(
 pub(crate) async fn retry(
     State(api): State<Arc<Api>>,
     Extension(context): Extension<RequestContext>,
-    body: Result<Json<Order>, JsonRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Problem> {
     context.caller.require(Scope::Operate)?;
-    let order = order(body)?;
+    let order = order(&headers, body)?;
     if order.reason.is_some() {
         return Err(Problem::new(Kind::BadRequest, "A retry has no `reason`."));
     }
@@ -160,28 +172,22 @@ pub(crate) async fn retry(
     run(&api, &context, &order, &Deed::Retry(headers)).await
 }
 
-fn order(body: Result<Json<Order>, JsonRejection>) -> Result<Order, Problem> {
-    body.map(|Json(order)| order).map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))
+fn order(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Order, Problem> {
+    let body = body.map_err(|rejection| unreadable(&rejection))?;
+    object(headers, &body, "The body is an object with the choice of jobs, `max`, `cursor` and `dry_run`")
 }
 
-/// Does it to each chosen job. One that does not take it is named, and stops no other.
+/// Does it to each chosen job.
 async fn run(api: &Api, context: &RequestContext, order: &Order, deed: &Deed) -> Result<Json<Value>, Problem> {
     let Page { jobs, next, looked_back_to } =
         Page::read(api, &context.caller.tenant, &order.filter(deed.statuses())?).await?;
-    let (chosen, mut done, mut left) = (jobs.len(), 0, Vec::new());
+    let (chosen, mut tally) = (jobs.len(), Tally::default());
     for job in jobs {
         let id = job.facts.job.to_string();
-        if order.dry_run {
-            done += 1;
-            continue;
-        }
-        match deed.to_one(api, context, &id).await {
-            Ok(()) => done += 1,
-            // It says to come again: the rest would fare no better.
-            Err(problem) if problem.kind() == Kind::NotReady => return Err(problem),
-            Err(problem) => left.push(json!({ "id": id, "reason": problem.detail() })),
-        }
+        let result = if order.dry_run { Ok(()) } else { deed.to_one(api, context, &id).await };
+        tally.note(&id, result)?;
     }
+    let Tally { done, left } = tally;
     let looked_back_to = looked_back_to.map(rfc3339);
     Ok(Json(json!({
         "chosen": chosen,

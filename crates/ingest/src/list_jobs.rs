@@ -22,7 +22,7 @@ use web::problem::{Kind, Problem};
 
 use crate::answer;
 use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::query::{self, TENANT_BYTES, digest, statuses, time};
+use crate::query::{self, TENANT_BYTES, digest, statuses, text, time};
 use crate::state::Api;
 
 /// Jobs of one answer, where the caller asks for no other number, and at most.
@@ -53,9 +53,9 @@ pub(crate) struct Filter {
 impl Filter {
     fn choice(&self) -> Result<JobChoice, Problem> {
         Ok(JobChoice {
-            correlation_id: self.correlation_id.clone(),
-            key: self.key.clone(),
-            flow: self.flow.clone(),
+            correlation_id: text("correlation_id", self.correlation_id.as_ref())?,
+            key: text("key", self.key.as_ref())?,
+            flow: text("flow", self.flow.as_ref())?,
             statuses: self.status.as_deref().map(statuses).transpose()?,
             since_ms: time("since", self.since.as_deref())?,
             until_ms: time("until", self.until.as_deref())?,

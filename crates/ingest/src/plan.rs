@@ -30,6 +30,8 @@ pub(crate) struct JobRequest {
     pub(crate) retry_of: Option<JobId>,
     /// The milliseconds until it is to start; none: at once.
     pub(crate) start_after_ms: Option<u64>,
+    /// The begin as the caller has written it.
+    pub(crate) start: Option<String>,
 }
 
 /// The settings and schema ids that all requests share.
@@ -67,7 +69,7 @@ impl Planner {
             // Keys for starting a job anew have a scope of their own, apart from keys for submitting to its flow.
             scope: request.retry_of.map_or_else(|| definition.name().to_owned(), |job| format!("jobs/{job}/retry")),
             key,
-            fingerprint: fingerprint(definition.name(), &request.input),
+            fingerprint: fingerprint(definition.name(), &request.input, request.start.as_deref()),
             retention_ms: self.idempotency_retention_ms,
         });
         let acceptance = Acceptance {

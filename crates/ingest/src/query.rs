@@ -15,6 +15,16 @@ pub(crate) fn time(name: &str, text: Option<&str>) -> Result<Option<i64>, Proble
     read_rfc3339(text).map(Some).ok_or_else(wrong)
 }
 
+/// A text to be looked for, or the problem 400: Postgres has no text with a NUL character.
+pub(crate) fn text(name: &str, text: Option<&String>) -> Result<Option<String>, Problem> {
+    match text {
+        Some(text) if text.contains('\0') => {
+            Err(Problem::new(Kind::BadRequest, format!("`{name}` holds a NUL character.")))
+        }
+        text => Ok(text.cloned()),
+    }
+}
+
 /// The most entries of a page, or the problem 400.
 pub(crate) fn limit(asked: Option<u32>, usual: u32, max: u32) -> Result<u32, Problem> {
     match asked.unwrap_or(usual) {

@@ -1,9 +1,7 @@
 //! `POST /v1/jobs/{id}/retry`: a parked job goes on from where it stopped, one that waits for a time goes on now, a
 //! finished one starts anew as another job.
 //!
-//! The orchestrator owns the token of a job at rest. This file only puts a `resume` signal into the outbox. The signal
-//! names the token by its hop, so a repeated or late one has no effect. It may carry a verdict: the caller's word on
-//! how a step of unknown outcome has ended.
+//! A retry may carry a verdict: the caller's word on how a step of unknown outcome has ended.
 
 use std::sync::Arc;
 
@@ -13,26 +11,22 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use bus::Unreadable;
-use events::wait::{Resume, Wait};
-use events::{EncodeError, Record, decode_slip};
 use flow::decide::{Said, Verdict, awaits_verdict};
 use flow::event::JobStatus;
-use flow::id::{JobId, TokenId};
+use flow::id::JobId;
 use flow::view::JobView;
 use serde_json::Value;
-use store::{holds, outbox};
 use web::caller::Scope;
 use web::context::{CORRELATION_ID, RequestContext};
 use web::problem::{Kind, Problem};
 
-use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::{JobState, find, stored};
 use crate::plan::JobRequest;
+use crate::resume::{self, Order};
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
-use crate::stored::as_it_was;
 use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
+use crate::{status, under_way};
 
 /// `POST /v1/jobs/{id}/retry`
 pub(crate) async fn retry(
@@ -44,10 +38,18 @@ pub(crate) async fn retry(
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     let job = find(&api, &context.caller, &job).await?;
-    if let Some(said) = said(&headers, &body).map_err(|problem| problem.with_job(job.view.job))? {
-        return rule(&api, job, &context, said).await;
+    let said = said(&headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
+    let by = context.caller.tenant.clone();
+    let order = Order { key: idempotency_key(&headers, false)?, verdict: said.map(|said| Verdict { said, by }) };
+    // A repetition gets the first answer, whatever has become of the job since.
+    if order.is_repeated(&api, &context, &job.view).await? {
+        return Ok(resume::replayed(&api, job));
     }
-    one(&api, job, context, &headers).await
+    status::precondition(&headers, &job)?;
+    if order.verdict.is_some() {
+        return rule(&api, job, &context, &order).await;
+    }
+    one(&api, job, context, (&headers, &order)).await
 }
 
 /// Sends the job on, or starts it anew.
@@ -55,34 +57,23 @@ pub(crate) async fn one(
     api: &Api,
     job: JobState,
     context: RequestContext,
-    headers: &HeaderMap,
+    (headers, order): (&HeaderMap, &Order),
 ) -> Result<Response, Problem> {
     match job.view.status {
-        JobStatus::NeedsAttention => resume(api, job, &context).await,
+        JobStatus::NeedsAttention => resume::all(api, job, &context, order).await,
         // The status says why it waits: for another attempt, or for what is missing.
         JobStatus::Waiting | JobStatus::Compensating if !job.view.waiting.is_empty() => {
-            resume(api, job, &context).await
+            resume::all(api, job, &context, order).await
         }
         JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {
             start_anew(api, &job.view, context, headers).await
         }
-        status @ (JobStatus::Accepted
+        JobStatus::Accepted
         | JobStatus::Running
         | JobStatus::Waiting
         | JobStatus::Compensating
-        | JobStatus::Other(_)) => {
-            let detail =
-                format!("The job is {}: it has not ended, is not parked, and waits for no time.", status.as_str());
-            Err(Problem::new(Kind::StillRunning, detail).with_job(job.view.job))
-        }
+        | JobStatus::Other(_) => Err(under_way::still_running(&job.view)),
     }
-}
-
-/// Signals the orchestrator to resume every token of the job that rests.
-pub(crate) async fn resume(api: &Api, job: JobState, context: &RequestContext) -> Result<Response, Problem> {
-    context.caller.require(Scope::Operate)?;
-    let tokens: Vec<TokenId> = job.view.parked.iter().chain(&job.view.waiting).cloned().collect();
-    send(api, job, context, &tokens, None).await
 }
 
 /// The end of a step, as the body says; none without a body.
@@ -113,71 +104,31 @@ fn said(headers: &HeaderMap, body: &Bytes) -> Result<Option<Said>, Problem> {
 }
 
 /// Signals the orchestrator how the step has ended that the job is parked at.
-async fn rule(api: &Api, job: JobState, context: &RequestContext, said: Said) -> Result<Response, Problem> {
+async fn rule(api: &Api, job: JobState, context: &RequestContext, order: &Order) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
     let known = |why: &str| Problem::new(Kind::OutcomeKnown, why).with_job(job.view.job);
     if job.view.status != JobStatus::NeedsAttention {
         return Err(known(&format!("The job is {}: it is not parked.", job.view.status.as_str())));
     }
-    let mut open = Vec::new();
     for token in &job.view.parked {
-        let value = in_time(STORE_TIMEOUT, holds::parked_slip(&api.pool, token), || not_at_rest(&job.view)).await?;
-        let Some(value) = value else { return Err(not_at_rest(&job.view)) };
-        match api.reader.read(Some(&value), decode_slip).await {
-            Ok(slip) if awaits_verdict(&slip) => open.push(token.clone()),
+        if resume::is_sent_on(api, &job.view, token).await? {
+            return Err(known("The job is being sent on already, by a retry that says nothing of its step's end."));
+        }
+    }
+    let mut open = Vec::new();
+    let slips = resume::parked_slips(api, &job.view).await?.ok_or_else(|| resume::not_at_rest(&job.view))?;
+    for (token, slip) in slips {
+        match slip {
+            Ok(slip) if awaits_verdict(&slip) => open.push(token),
             Ok(_) => {}
-            Err(Unreadable::Never(why) | Unreadable::Newer(why)) => {
-                return Err(known(&format!("The job's slip cannot be read by this version: {why}.")));
-            }
-            Err(Unreadable::NotNow(error)) => return Err(not_at_rest(&job.view).caused_by(error)),
+            Err(why) => return Err(known(&format!("The job's slip cannot be read by this version: {why}."))),
         }
     }
     if open.is_empty() {
         let step = job.view.error.as_ref().map(|error| error.step.as_str()).unwrap_or_default();
         return Err(known(&format!("The job is parked at `{step}`, and it is known how that has ended.")));
     }
-    let verdict = Verdict { said, by: context.caller.tenant.clone() };
-    send(api, job, context, &open, Some(&verdict)).await
-}
-
-/// The event has come before its hold, or the job goes on already.
-fn not_at_rest(view: &JobView) -> Problem {
-    let detail = "The job's token has not come to rest yet, or goes on already.";
-    Problem::new(Kind::NotReady, detail).with_job(view.job).retry_after_s(1)
-}
-
-async fn send(
-    api: &Api,
-    job: JobState,
-    context: &RequestContext,
-    tokens: &[TokenId],
-    verdict: Option<&Verdict>,
-) -> Result<Response, Problem> {
-    let records = signals(api, &job.view, context, (tokens, verdict))?;
-    let unavailable = || {
-        let detail = "The database did not answer, so it is not certain that the job goes on. Asking again is safe.";
-        Problem::new(Kind::NotReady, detail).with_job(job.view.job).retry_after_s(1)
-    };
-    in_time(STORE_TIMEOUT, outbox::send(&api.pool, &records), unavailable).await?;
-    Ok(as_it_was(api, job))
-}
-
-fn signals(
-    api: &Api,
-    view: &JobView,
-    context: &RequestContext,
-    (tokens, verdict): (&[TokenId], Option<&Verdict>),
-) -> Result<Vec<Record>, Problem> {
-    let (planner, at_ms) = (api.planner()?, api.clock.now_ms());
-    let signals: Result<Vec<Record>, EncodeError> = tokens
-        .iter()
-        .map(|token| {
-            let verdict = verdict.cloned();
-            let resume = Resume { token: token.clone(), tenant: view.tenant.clone(), verdict, at_ms };
-            planner.writer.wait(&Wait::Signal(resume.into()), &context.trace)
-        })
-        .collect();
-    signals.map_err(Problem::internal)
+    resume::send(api, job, context, &open, order).await
 }
 
 /// Another job with the same input and ordering key, of the flow's active version.
@@ -210,6 +161,7 @@ async fn start_anew(
         now_ms,
         retry_of: Some(view.job),
         start_after_ms: None,
+        start: None,
     };
     let stored = store_job(api, &context.caller, &definition, request).await?;
     Ok(stored.answer(api, &context.caller))

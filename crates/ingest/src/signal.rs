@@ -13,7 +13,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use events::wait::{Signal, Wait};
 use flow::definition::Definition;
-use serde_json::Value;
+use flow::id::JobId;
+use serde_json::{Value, json};
 use store::{outbox, signals};
 use web::caller::Scope;
 use web::context::RequestContext;
@@ -29,7 +30,10 @@ use crate::submit::{idempotency_key, parse_body, unreadable, violations};
 /// Bytes of a payload: it travels in a header and with the slip.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Signals of one job that nothing has used yet.
-pub(crate) const UNUSED_MAX: u32 = 1_000;
+const UNUSED_MAX: u32 = 1_000;
+
+/// The name of that limit in answers.
+const POLICY: &str = "signals";
 
 /// `POST /v1/jobs/{id}/signals/{name}`
 pub(crate) async fn send(
@@ -42,20 +46,50 @@ pub(crate) async fn send(
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     let job = find(&api, &context.caller, &job).await?;
     context.caller.require(Scope::JobsSubmit)?;
+    let key = idempotency_key(&headers, false)?;
+    let payload = payload(&headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
+    // A repetition gets the first answer also where that signal has ended the job.
+    if let Some(key) = &key
+        && is_repeated(&api, &job, (&name, key), payload.as_ref()).await?
+    {
+        return Ok(accepted(&api, job, true));
+    }
     if job.view.status.is_final() {
         let detail = format!("The job has {}: it takes no signals.", job.view.status.as_str());
         return Err(Problem::new(Kind::AlreadyFinished, detail).with_job(job.view.job));
     }
-    let payload = payload(&headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
     let definition = api.catalog.version(&job.view.flow, &job.view.version);
     check(definition.as_ref(), &name, payload.as_ref()).map_err(|problem| problem.with_job(job.view.job))?;
-    let id = match idempotency_key(&headers, false)? {
-        Some(key) => key,
-        None => api.ids.uuid().to_string(),
-    };
+    let id = key.unwrap_or_else(|| api.ids.uuid().to_string());
     let at_ms = api.clock.now_ms();
     let signal = Signal { job: job.view.job, tenant: job.view.tenant.clone(), name, id, payload, at_ms };
-    store(&api, signal, &context).await.map(|replayed| accepted(&api, job, replayed))
+    store(&api, signal, &context).await?;
+    Ok(accepted(&api, job, false))
+}
+
+/// True if the same signal was taken in before, the problem 422 if another one was under its key.
+async fn is_repeated(
+    api: &Api,
+    job: &JobState,
+    (name, key): (&str, &str),
+    payload: Option<&Value>,
+) -> Result<bool, Problem> {
+    if name.contains('\0') {
+        return Ok(false);
+    }
+    let looking = signals::look(&api.pool, job.view.job, name, key, 0);
+    let unavailable = || {
+        let detail = "The database did not answer. Sending the signal again with the same Idempotency-Key is safe.";
+        Problem::new(Kind::NotReady, detail).with_job(job.view.job).retry_after_s(1)
+    };
+    match in_time(STORE_TIMEOUT, looking, unavailable).await?.same {
+        None => Ok(false),
+        Some(first) if is_same(first.as_deref(), payload) => Ok(true),
+        Some(_) => {
+            let detail = "This Idempotency-Key was used before, for a signal with another payload.";
+            Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job.view.job))
+        }
+    }
 }
 
 /// None without a body.
@@ -98,37 +132,33 @@ fn check(definition: Option<&Definition>, name: &str, payload: Option<&Value>) -
     }
 }
 
-/// True if the same signal was known already.
-async fn store(api: &Api, signal: Signal, context: &RequestContext) -> Result<bool, Problem> {
+/// Stores a signal. One that comes a second time before the first is taken in is stored again: the first counts.
+async fn store(api: &Api, signal: Signal, context: &RequestContext) -> Result<(), Problem> {
     let job = signal.job;
     let record =
         api.planner()?.writer.wait(&Wait::Signal(signal.clone()), &context.trace).map_err(Problem::internal)?;
     let storing = async {
         let known = signals::look(&api.pool, job, &signal.name, &signal.id, UNUSED_MAX).await?;
-        if known.same.is_some() || known.unused >= u64::from(UNUSED_MAX) {
-            return Ok(known);
+        let has_room = known.unused < u64::from(UNUSED_MAX);
+        if has_room {
+            outbox::send(&api.pool, &[record]).await?;
         }
-        outbox::send(&api.pool, &[record]).await?;
-        Ok::<_, store::Error>(known)
+        Ok::<_, store::Error>(has_room)
     };
     let unavailable = || {
         let detail = "The database did not answer, so it is not certain that the signal was stored. Sending it again \
                       with the same Idempotency-Key is safe.";
         Problem::new(Kind::NotReady, detail).with_job(job).retry_after_s(1)
     };
-    let known = in_time(STORE_TIMEOUT, storing, unavailable).await?;
-    match known.same {
-        Some(first) if is_same(first.as_deref(), signal.payload.as_ref()) => Ok(true),
-        Some(_) => {
-            let detail = "This Idempotency-Key was used before, for a signal with another payload.";
-            Err(Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job))
-        }
-        None if known.unused >= u64::from(UNUSED_MAX) => {
-            let detail = format!("The job has {UNUSED_MAX} signals already that nothing has used yet.");
-            Err(Problem::new(Kind::QuotaExceeded, detail).with_job(job).retry_after_s(60))
-        }
-        None => Ok(false),
-    }
+    if in_time(STORE_TIMEOUT, storing, unavailable).await? { Ok(()) } else { Err(over_quota(job)) }
+}
+
+fn over_quota(job: JobId) -> Problem {
+    let detail = format!("The job has {UNUSED_MAX} signals already that nothing has used yet.");
+    let remediation = "Send no more until its steps have used some, one each; its status tells what it waits for. \
+                       Signals that no step waits for any more are dropped with the job.";
+    let problem = Problem::new(Kind::QuotaExceeded, detail).with_remediation(remediation).with_job(job);
+    problem.with("violated-policies", json!([POLICY])).retry_after_s(60)
 }
 
 fn is_same(first: Option<&[u8]>, second: Option<&Value>) -> bool {

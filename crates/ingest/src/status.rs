@@ -11,7 +11,7 @@ use axum::{Extension, Json};
 use events::time::rfc3339;
 use serde_json::Value;
 use web::context::RequestContext;
-use web::problem::Problem;
+use web::problem::{Kind, Problem};
 
 use crate::job_lookup::{JobState, behind};
 use crate::state::Api;
@@ -129,6 +129,24 @@ pub(crate) fn document(api: &Api, job: &JobState, left_ms: Option<f64>) -> Value
         document["eta_s"] = ((left_ms / 100.0).round() / 10.0).into();
     }
     document
+}
+
+/// Refuses a request whose `If-Match` names another state of the job than the present one (RFC 9110 section 13.1.1).
+/// Reports of progress, which are no events, do not count.
+pub(crate) fn precondition(headers: &HeaderMap, job: &JobState) -> Result<(), Problem> {
+    if !headers.contains_key(header::IF_MATCH) {
+        return Ok(());
+    }
+    let own = Tag::of(job);
+    let strong = |value: &HeaderValue| !value.to_str().unwrap_or_default().contains("W/");
+    let mut tags = headers.get_all(header::IF_MATCH).iter().filter(|value| strong(value)).flat_map(tags);
+    let same = |tag: Tag| (tag.cursor, tag.is_cancelled) == (own.cursor, own.is_cancelled);
+    let is_own = |tag: &str| Tag::parse(tag).is_some_and(same);
+    if tags.any(|tag| tag == "*" || is_own(tag)) {
+        return Ok(());
+    }
+    let detail = format!("The job's state is {own} now.");
+    Err(Problem::new(Kind::PreconditionFailed, detail).with_job(job.view.job))
 }
 
 fn tags(value: &HeaderValue) -> impl Iterator<Item = &str> {

@@ -60,6 +60,12 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    /// What the caller has written; none where that is nothing.
+    pub(crate) fn written(&self) -> Option<String> {
+        let (delay, start_at) = (self.delay.as_ref(), self.start_at.as_ref());
+        delay.map(|delay| format!("delay {delay}")).or_else(|| start_at.map(|at| format!("start_at {at}")))
+    }
+
     pub(crate) fn after_ms(&self, now_ms: i64) -> Result<Option<u64>, Problem> {
         start_after_ms(self.delay.as_deref(), self.start_at.as_deref(), now_ms)
             .map_err(|error| Problem::new(Kind::BadRequest, format!("{error}.")))
@@ -181,6 +187,7 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
         now_ms,
         retry_of: None,
         start_after_ms: start.after_ms(now_ms)?,
+        start: start.written(),
     };
     store_job(api, &context.caller, &definition, request).await
 }
@@ -215,7 +222,7 @@ pub(crate) async fn store_job(
 }
 
 pub(crate) fn key_reused(job: JobId) -> Problem {
-    let detail = "This Idempotency-Key was used before, for a request with another body.";
+    let detail = "This Idempotency-Key was used before, for a request with another body, or another begin.";
     Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job)
 }
 

@@ -35,16 +35,10 @@ pub(crate) fn wait_query(query: Result<Query<WaitQuery>, QueryRejection>) -> Res
     query.map(|Query(query)| query).map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))
 }
 
-/// `wait=` is none.
 pub(crate) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    match text.as_str() {
-        "" => Ok(None),
-        text => text
-            .parse()
-            .map(Some)
-            .map_err(|_| serde::de::Error::custom(format!("`wait` is a number of seconds, not `{text}`"))),
-    }
+    let number = text.parse().map(Some);
+    number.map_err(|_| serde::de::Error::custom(format!("`wait` is a number of seconds, not `{text}`")))
 }
 
 /// What a request waits for.

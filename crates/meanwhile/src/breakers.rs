@@ -32,8 +32,12 @@ pub(crate) async fn run(command: BreakersCommand) -> anyhow::Result<ExitCode> {
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 async fn order(args: OrderArgs, order: BreakerOrder, so: &str) -> anyhow::Result<()> {
     let OrderArgs { downstream, reason, api } = args;
-    Client::new(&api.url)?.set_breaker(&downstream, order, reason.as_deref()).await.map_err(explained)?;
+    let client = Client::new(&api.url)?;
+    let is_known = client.set_breaker(&downstream, order, reason.as_deref()).await.map_err(explained)?;
     println!("{downstream} {so}; all workers know within a second");
+    if !is_known {
+        println!("warning: no active flow names {downstream}, and it has had no breaker yet; check the name");
+    }
     Ok(())
 }
 

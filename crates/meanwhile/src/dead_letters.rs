@@ -116,7 +116,7 @@ async fn redrive_all(args: RedriveArgs) -> anyhow::Result<ExitCode> {
     }
     println!("{redriven} of {chosen} {verb} back");
     if left > 0 {
-        bail!("{left} could not be sent; the reasons are above");
+        bail!("{left} {} left; the reasons are above", if args.dry_run { "would be" } else { "were" });
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,8 +1,10 @@
-//! `ingest.idempotency`: looking keys up and forgetting them. They are written by [`crate::acceptances`].
+//! `ingest.idempotency`: looking keys up and forgetting them. Those of new jobs are written by
+//! [`crate::acceptances`].
 
 use flow::id::JobId;
 
-use crate::{Error, Pool};
+use crate::acceptances::Idempotency;
+use crate::{Error, Pool, Tx};
 
 /// The job that a key stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +12,27 @@ pub struct Holder {
     pub job: JobId,
     /// The digest of its request.
     pub fingerprint: Vec<u8>,
+}
+
+/// Keeps a key for a job as part of the caller's transaction. False if it stands for a request already: nothing is
+/// changed then. An expired key is taken over. Waits for another transaction that keeps the same key now.
+pub async fn keep(tx: &mut Tx, tenant: &str, key: &Idempotency, job: JobId) -> Result<bool, Error> {
+    let kept = sqlx::query!(
+        "insert into ingest.idempotency as held (tenant, route, key, fingerprint, job, expires_at)
+         values ($1, $2, $3, $4, $5, now() + $6::bigint * interval '1 millisecond')
+         on conflict (tenant, route, key) do update
+         set fingerprint = excluded.fingerprint, job = excluded.job, expires_at = excluded.expires_at
+         where held.expires_at <= now()",
+        tenant,
+        key.scope,
+        key.key,
+        key.fingerprint,
+        job.uuid(),
+        key.retention_ms,
+    )
+    .execute(tx.raw())
+    .await?;
+    Ok(kept.rows_affected() == 1)
 }
 
 /// The job that a key stands for, unless the key has expired.

@@ -39,7 +39,18 @@ pub struct Settled {
     /// The word of an [`Action`]; a later version may have others.
     pub action: String,
     pub reason: Option<String>,
+    /// See [`Settlement::edit`].
+    pub edit: Option<Vec<u8>>,
     pub at_ms: i64,
+}
+
+/// The end that somebody gives a dead letter.
+#[derive(Debug, Clone, Copy)]
+pub struct Settlement<'a> {
+    pub action: Action,
+    pub reason: Option<&'a str>,
+    /// The digest of what the record was edited to; none if it went back as it was.
+    pub edit: Option<&'a [u8]>,
 }
 
 /// A dead letter, and what has been done about it.
@@ -145,6 +156,7 @@ struct Row {
     at_us: i64,
     action: Option<String>,
     settled_reason: Option<String>,
+    edit: Option<Vec<u8>>,
     settled_at_ms: Option<i64>,
 }
 
@@ -157,7 +169,7 @@ impl TryFrom<Row> for Letter {
             _ => None,
         };
         let settled = row.action.zip(row.settled_at_ms);
-        let reason = row.settled_reason;
+        let (reason, edit) = (row.settled_reason, row.edit);
         Ok(Self {
             letter: DeadLetter {
                 topic: row.topic,
@@ -175,7 +187,7 @@ impl TryFrom<Row> for Letter {
                 at_ms: row.at_us / 1_000,
             },
             at_us: row.at_us,
-            settled: settled.map(|(action, at_ms)| Settled { action, reason, at_ms }),
+            settled: settled.map(|(action, at_ms)| Settled { action, reason, edit, at_ms }),
         })
     }
 }
@@ -188,7 +200,7 @@ pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_ma
         r#"select letter.topic, letter.partition, letter."offset", original_topic, original_partition, original_offset,
                   class, letter.reason, flow, step, attempts, key, headers, value_bytes,
                   (extract(epoch from at) * 1000000)::bigint as "at_us!", settled.action as "action?",
-                  settled.reason as "settled_reason?",
+                  settled.reason as "settled_reason?", settled.edit as "edit?",
                   (extract(epoch from settled.settled_at) * 1000)::bigint as "settled_at_ms?"
            from orchestrator.dead_letters letter
            left join ingest.settled_letters settled using (topic, partition, "offset")
@@ -228,7 +240,7 @@ pub async fn find(pool: &Pool, topic: &str, place: Place) -> Result<Option<Lette
         r#"select letter.topic, letter.partition, letter."offset", original_topic, original_partition, original_offset,
                   class, letter.reason, flow, step, attempts, key, headers, value_bytes,
                   (extract(epoch from at) * 1000000)::bigint as "at_us!", settled.action as "action?",
-                  settled.reason as "settled_reason?",
+                  settled.reason as "settled_reason?", settled.edit as "edit?",
                   (extract(epoch from settled.settled_at) * 1000)::bigint as "settled_at_ms?"
            from orchestrator.dead_letters letter
            left join ingest.settled_letters settled using (topic, partition, "offset")
@@ -279,21 +291,18 @@ pub async fn counts(pool: &Pool, choice: &Choice) -> Result<Vec<(String, u64)>, 
 
 /// Notes the end of a dead letter as part of the caller's transaction, which also sends the record. False if it had one
 /// already: then nothing may be sent.
-pub async fn settle(
-    tx: &mut Tx,
-    topic: &str,
-    place: Place,
-    action: Action,
-    reason: Option<&str>,
-) -> Result<bool, Error> {
+pub async fn settle(tx: &mut Tx, topic: &str, place: Place, settlement: Settlement<'_>) -> Result<bool, Error> {
+    let Settlement { action, reason, edit } = settlement;
     let settled = sqlx::query!(
-        r#"insert into ingest.settled_letters (topic, partition, "offset", action, reason) values ($1, $2, $3, $4, $5)
+        r#"insert into ingest.settled_letters (topic, partition, "offset", action, reason, edit)
+           values ($1, $2, $3, $4, $5, $6)
            on conflict (topic, partition, "offset") do nothing"#,
         topic,
         place.partition,
         place.offset,
         action.as_str(),
         reason.map(|reason| reason.replace('\0', "\u{fffd}")),
+        edit,
     )
     .execute(tx.raw())
     .await?;

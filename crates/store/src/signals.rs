@@ -38,7 +38,8 @@ pub struct Signalled {
 pub struct KnownSignals {
     /// The payload of the one with the id that was asked for, if it is there.
     pub same: Option<Option<Vec<u8>>>,
-    /// The number of those that nothing has used yet, whatever their names, up to `count_max`.
+    /// The number of those that nothing has used yet, whatever their names, up to `count_max`. Callbacks do not count:
+    /// each round of a step has one.
     pub unused: u64,
 }
 
@@ -86,7 +87,8 @@ pub async fn look(pool: &Pool, job: JobId, name: &str, id: &str, count_max: u32)
     let row = sqlx::query!(
         r#"select
             (select count(*) from (
-                select from orchestrator.signals where job = $1 and used_at is null limit $4
+                select from orchestrator.signals
+                where job = $1 and used_at is null and name not like 'callback:%' limit $4
             ) as unused) as "unused!",
             exists (select from orchestrator.signals where job = $1 and name = $2 and id = $3) as "known!",
             (select payload from orchestrator.signals where job = $1 and name = $2 and id = $3) as "payload?""#,

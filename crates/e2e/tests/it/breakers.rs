@@ -19,7 +19,7 @@ const JOBS_DEFAULT: usize = 200;
 /// Of the breakers of these tests.
 const PAUSE: Duration = Duration::from_millis(1_000);
 
-async fn start(workers: u32) -> Stage {
+async fn start(workers: u32, release_per_s: usize) -> Stage {
     let pause_ms = PAUSE.as_millis().to_string();
     Stage::start_with(|builder| {
         builder
@@ -28,7 +28,7 @@ async fn start(workers: u32) -> Stage {
             .variable("MEANWHILE__WORKERS__BREAKERS__CALLS_MIN", "20")
             .variable("MEANWHILE__ORCHESTRATOR__BREAKERS__PAUSE_MS", pause_ms.as_str())
             .variable("MEANWHILE__ORCHESTRATOR__BREAKERS__PAUSE_MS_MAX", pause_ms.as_str())
-            .variable("MEANWHILE__ORCHESTRATOR__BREAKERS__RELEASE_PER_S", "50")
+            .variable("MEANWHILE__ORCHESTRATOR__BREAKERS__RELEASE_PER_S", release_per_s.to_string())
     })
     .await
 }
@@ -80,7 +80,9 @@ async fn of_another_downstream(stage: &mut Stage) -> String {
 async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go_on() {
     let _turn = nearly_alone().await;
     let jobs = std::env::var("E2E_BREAKER_JOBS").map_or(JOBS_DEFAULT, |text| text.parse().expect("a number"));
-    let mut stage = start(if jobs > JOBS_DEFAULT { 10 } else { 2 }).await;
+    let mut stage = if jobs > JOBS_DEFAULT { start(10, 500).await } else { start(2, 50).await };
+    // The first ones wait until the workers have shared the partitions.
+    of_another_downstream(&mut stage).await;
     let before_that = of_another_downstream(&mut stage).await;
     let mut waiting = Vec::new();
     for number in 0..jobs {
@@ -96,6 +98,8 @@ async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go
         status.to_string().contains("\"breaker\":\"127.0.0.1").then_some(status)
     });
     assert_eq!(status.await["status"], "waiting");
+    let meanwhile = of_another_downstream(&mut stage).await;
+    eprintln!("jobs of another downstream: {before_that} before, {meanwhile} meanwhile");
     // The keeper of breakers and a worker die, perhaps with a probe.
     for role in [Role::Orchestrator, Role::Workers] {
         stage.system.role(role).process().kill9();
@@ -103,8 +107,7 @@ async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go
         stage.system.role(role).restart().unwrap();
         stage.system.role(role).wait_until_ready().await.unwrap();
     }
-    let meanwhile = of_another_downstream(&mut stage).await;
-    eprintln!("jobs of another downstream: {before_that} before, {meanwhile} meanwhile");
+    eprintln!("after two kills: {}", of_another_downstream(&mut stage).await);
     let probes = calls(&stage) - before;
     let pauses = since.elapsed().as_millis() / PAUSE.as_millis();
     eprintln!("{probes} calls in {:?}, in which {jobs} jobs waited", since.elapsed());
@@ -131,7 +134,7 @@ async fn jobs_of_a_dead_downstream_wait_and_lose_no_attempts_while_all_others_go
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_opens_a_breaker_and_calls_decide_again_when_the_order_is_taken_back() {
     let _turn = nearly_alone().await;
-    let mut stage = start(2).await;
+    let mut stage = start(2, 50).await;
     order(&stage, "open").await;
     until_payment(&stage, "it is open", |breaker| breaker["state"] == "open" && breaker["forced"] == true).await;
     let host = stage.shop.urls().payment.trim_start_matches("http://").to_owned();

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use flow::id::JobId;
 use store::letters::{After, Letter, Place};
 
+/// The end of the year 9999: Postgres has no time so late as an `i64` could name.
+const LATEST_US: i64 = 253_402_300_799_999_999;
+
 /// The id of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Id(pub(crate) Place);
@@ -44,7 +47,7 @@ pub(super) fn cursor(after: After) -> String {
 /// The place that a cursor names.
 pub(super) fn parse_cursor(text: &str) -> Option<After> {
     let (at_us, last) = text.split_once('.')?;
-    let at_us = at_us.parse().ok()?;
+    let at_us = at_us.parse().ok().filter(|at_us| (0..=LATEST_US).contains(at_us))?;
     match last.parse::<Id>() {
         Ok(Id(place)) => Some(After::Letter(at_us, place)),
         Err(()) => last.parse::<JobId>().ok().map(|job| After::Token(at_us, job)),
@@ -70,6 +73,8 @@ mod tests {
         for after in [After::Letter(5, Place { partition: 0, offset: 9 }), After::Token(7, job)] {
             assert_eq!(parse_cursor(&cursor(after)), Some(after));
         }
-        assert_eq!([parse_cursor("5"), parse_cursor("x.0-1"), parse_cursor("5.x")], [None; 3]);
+        for text in ["5", "x.0-1", "5.x", "-1.0-1", "9223372036854775807.0-1"] {
+            assert_eq!(parse_cursor(text), None, "{text}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use web::problem::{Kind, Problem};
 
 use super::id::{Id, cursor, parse_cursor};
 use super::in_time;
-use crate::query::{self, time};
+use crate::query::{self, text, time};
 use crate::state::Api;
 
 /// Entries of one answer, where the caller asks for no other number, and at most.
@@ -52,10 +52,10 @@ impl Filter {
         }
         Ok(Some(Choice {
             topic,
-            class: self.class.clone(),
-            original_topic: self.topic.clone(),
-            flow: self.flow.clone(),
-            step: self.step.clone(),
+            class: text("class", self.class.as_ref())?,
+            original_topic: text("topic", self.topic.as_ref())?,
+            flow: text("flow", self.flow.as_ref())?,
+            step: text("step", self.step.as_ref())?,
             since_ms: time("since", self.since.as_deref())?,
             until_ms: time("until", self.until.as_deref())?,
             settled_too: self.settled,
@@ -67,8 +67,8 @@ impl Filter {
             return Ok(None);
         }
         Ok(Some(ParkedChoice {
-            flow: self.flow.clone(),
-            step: self.step.clone(),
+            flow: text("flow", self.flow.as_ref())?,
+            step: text("step", self.step.as_ref())?,
             since_ms: time("since", self.since.as_deref())?,
             until_ms: time("until", self.until.as_deref())?,
         }))
@@ -95,6 +95,14 @@ impl Entry {
         match self {
             Self::Letter(letter) => After::Letter(letter.at_us, Id::of(letter).0),
             Self::Parked(token) => After::Token(token.at_us, token.job),
+        }
+    }
+
+    /// As callers know it.
+    pub(super) fn id(&self) -> String {
+        match self {
+            Self::Letter(letter) => Id::of(letter).to_string(),
+            Self::Parked(token) => token.job.to_string(),
         }
     }
 

@@ -3,13 +3,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use events::dead_letter;
+use events::header::FAILURE_REDRIVES;
 use events::topic::Topics;
 use events::trace::Trace;
 use events::{Inbound, Record};
 use flow::definition::limit::KEY_BYTES_MAX;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::letters::{Action, Letter};
+use sha2::{Digest, Sha256};
+use store::letters::{Action, Letter, Settlement};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
@@ -20,7 +22,10 @@ use crate::state::Api;
 use crate::submit::schema_violation;
 
 /// A record that came back so often is redriven once more only where somebody insists: it would come back again.
-pub(super) const REDRIVES_MAX: u32 = 5;
+pub(crate) const REDRIVES_MAX: u32 = 5;
+
+pub(super) const FORM: &str =
+    r#"The body is `{"value"?: ..., "value_base64"?: "...", "key"?: "...", "force"?: true}`, or there is none"#;
 
 /// The body of a redrive; all of it may be left out.
 #[derive(Debug, Default, Deserialize)]
@@ -42,18 +47,34 @@ impl Order {
     pub(super) fn unchanged(force: bool) -> Self {
         Self { force, ..Self::default() }
     }
+
+    const fn is_edited(&self) -> bool {
+        self.value.is_some() || self.value_base64.is_some() || self.key.is_some()
+    }
+
+    /// Tells one edit from another; none if the record goes back as it is.
+    fn digest(&self) -> Option<[u8; 32]> {
+        let edit = json!([self.value, self.value_base64, self.key]);
+        self.is_edited().then(|| Sha256::digest(edit.to_string()).into())
+    }
 }
 
-/// Sends a dead letter back. Returns the answer, which is the same for a repetition.
+/// Refuses a record that has come back too often. An edited one is another record: its count begins anew.
+pub(super) fn refuse_loop(letter: &Letter, order: &Order) -> Result<(), Problem> {
+    let redrives = list::redrives(&letter.letter.headers);
+    if redrives < REDRIVES_MAX || order.force || order.is_edited() {
+        return Ok(());
+    }
+    let detail = format!("The record was redriven {redrives} times and has come back each time.");
+    Err(Problem::new(Kind::RedriveLimit, detail))
+}
+
+/// Sends a dead letter back. Returns the answer, which is the same for a repetition of the same order.
 pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, order: &Order) -> Result<Value, Problem> {
     if letter.settled.is_some() {
-        return already(letter);
+        return already(letter, order);
     }
-    let redrives = list::redrives(&letter.letter.headers);
-    if redrives >= REDRIVES_MAX && !order.force {
-        let detail = format!("The record was redriven {redrives} times and has come back each time.");
-        return Err(Problem::new(Kind::RedriveLimit, detail));
-    }
+    refuse_loop(letter, order)?;
     let Some(mut dead) = record(api, letter).await? else {
         let detail = format!("Kafka does not keep the record of dead letter `{}` any more.", Id::of(letter));
         return Err(Problem::new(Kind::Gone, detail));
@@ -66,13 +87,18 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
     if let Some(key) = edited_key(topics, letter, order)? {
         dead.key = Some(key);
     }
+    if order.is_edited() {
+        dead.headers.retain(|(name, _)| name != FAILURE_REDRIVES);
+    }
     let original = letter.letter.original.as_ref().map_or("", |original| original.topic.as_str());
     let span = spans::redrive(&dead, original, &letter.letter.class, &context.trace);
     let sent = sent(&dead, &span.carry_on(Some(context.trace.clone()), &api.ids))?;
     let topic = sent.topic.clone();
-    if !settled(api, letter, Action::Redriven, None, &[sent]).await? {
+    let edit = order.digest();
+    let redriven = Settlement { action: Action::Redriven, reason: None, edit: edit.as_ref().map(<[u8; 32]>::as_slice) };
+    if !settled(api, letter, redriven, &[sent]).await? {
         // Somebody else was faster, with this or with another end.
-        return already(&find(api, &Id::of(letter).to_string()).await?);
+        return already(&find(api, &Id::of(letter).to_string()).await?, order);
     }
     metrics::counter!("meanwhile_redrives_total", "class" => letter.letter.class.clone()).increment(1);
     tracing::info!(id = %Id::of(letter), class = letter.letter.class, topic, "dead letter redriven");
@@ -86,8 +112,16 @@ fn sent(dead: &Inbound, trace: &Trace) -> Result<Record, Problem> {
     })
 }
 
-fn already(letter: &Letter) -> Result<Value, Problem> {
+fn already(letter: &Letter, order: &Order) -> Result<Value, Problem> {
     refuse_other_end(letter, Action::Redriven)?;
+    let before = letter.settled.as_ref().and_then(|settled| settled.edit.as_deref());
+    if order.digest().is_some_and(|edit| before != Some(&edit)) {
+        let detail = format!(
+            "Dead letter `{}` was redriven before, as another record: the `value` or `key` of this request had no effect.",
+            Id::of(letter)
+        );
+        return Err(Problem::new(Kind::AlreadySettled, detail));
+    }
     let topic = letter.letter.original.as_ref().map_or("", |original| original.topic.as_str());
     Ok(answer(letter, topic))
 }

@@ -3,17 +3,21 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use store::letters::{Letter, ParkedToken};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use super::list::{Entry, Filter, LIMIT_MAX, Listing};
 use super::redrive;
+use crate::in_bulk::{self, Tally};
 use crate::job_lookup::find as find_job;
-use crate::retry;
+use crate::resume;
 use crate::state::Api;
 
 /// Entries of one order where the caller says nothing else.
 const MAX: u32 = 100;
+
+pub(super) const FORM: &str = "The body is an object with the choice, `max`, `after`, `dry_run` and `force`";
 
 /// The body.
 #[derive(Debug, Deserialize)]
@@ -46,6 +50,13 @@ pub(crate) struct Order {
 
 impl Order {
     fn filter(&self) -> Result<Filter, Problem> {
+        let choices = [&self.class, &self.topic, &self.flow, &self.step, &self.since, &self.until];
+        if choices.iter().all(|choice| choice.is_none()) {
+            let detail = "The body chooses nothing: everything that waits for an operator would be sent.";
+            let remediation = "Give at least one of `class`, `topic`, `flow`, `step`, `since` and `until`; \
+                               `{\"until\": \"...\"}` with the present time means all that are there now.";
+            return Err(Problem::new(Kind::BadRequest, detail).with_remediation(remediation));
+        }
         let max = self.max.unwrap_or(MAX);
         if !(1..=LIMIT_MAX).contains(&max) {
             return Err(Problem::new(Kind::BadRequest, format!("`max` is a number from 1 to {LIMIT_MAX}.")));
@@ -64,37 +75,40 @@ impl Order {
     }
 }
 
-/// Sends the chosen ones. What cannot be sent is told, and stops no other.
+/// Sends the chosen ones.
 pub(super) async fn run(api: &Api, context: &RequestContext, order: &Order) -> Result<Value, Problem> {
     let listing = Listing::read(api, &context.caller.tenant, &order.filter()?).await?;
-    let (mut redriven, mut left) = (0, Vec::new());
-    let chosen = listing.entries.len();
+    let (chosen, mut tally) = (listing.entries.len(), Tally::default());
     for entry in listing.entries {
-        if order.dry_run {
-            redriven += 1;
-            continue;
-        }
-        match send(api, context, &entry, order.force).await {
-            Ok(()) => redriven += 1,
-            // It says to come again: the rest would fare no better.
-            Err((_, problem)) if problem.kind() == Kind::NotReady => return Err(problem),
-            Err((id, problem)) => left.push(json!({ "id": id, "reason": problem.detail() })),
-        }
+        let sent = match &entry {
+            Entry::Letter(letter) => send_letter(api, context, letter, order).await,
+            Entry::Parked(token) => send_parked(api, context, token, order).await,
+        };
+        tally.note(&entry.id(), sent)?;
     }
-    let dry_run = order.dry_run;
-    Ok(json!({ "chosen": chosen, "redriven": redriven, "left": left, "next": listing.next, "dry_run": dry_run }))
+    let (Tally { done, left }, dry_run) = (tally, order.dry_run);
+    Ok(json!({ "chosen": chosen, "redriven": done, "left": left, "next": listing.next, "dry_run": dry_run }))
 }
 
-async fn send(api: &Api, context: &RequestContext, entry: &Entry, force: bool) -> Result<(), (String, Problem)> {
-    match entry {
-        Entry::Letter(letter) => {
-            let sent = redrive::one(api, context, letter, &redrive::Order::unchanged(force)).await;
-            sent.map(drop).map_err(|problem| (super::id::Id::of(letter).to_string(), problem))
-        }
-        Entry::Parked(token) => {
-            let job = token.job.to_string();
-            let resumed = async { retry::resume(api, find_job(api, &context.caller, &job).await?, context).await };
-            resumed.await.map(drop).map_err(|problem| (job.clone(), problem))
-        }
+async fn send_letter(api: &Api, context: &RequestContext, letter: &Letter, order: &Order) -> Result<(), Problem> {
+    let one = redrive::Order::unchanged(order.force);
+    match order.dry_run {
+        true => redrive::refuse_loop(letter, &one),
+        false => redrive::one(api, context, letter, &one).await.map(drop),
+    }
+}
+
+async fn send_parked(api: &Api, context: &RequestContext, token: &ParkedToken, order: &Order) -> Result<(), Problem> {
+    let job = find_job(api, &context.caller, &token.job.to_string()).await?;
+    if job.view.parked.is_empty() {
+        let detail = format!("The job is {}: it is not parked any more.", job.view.status.as_str());
+        return Err(Problem::new(Kind::StillRunning, detail).with_job(token.job));
+    }
+    if !order.force {
+        in_bulk::check(api, &job).await?;
+    }
+    match order.dry_run {
+        true => Ok(()),
+        false => resume::all(api, job, context, &resume::Order::default()).await.map(drop),
     }
 }

@@ -112,6 +112,7 @@ async fn ten_thousand_items_are_taken_and_no_more() {
     let one_more = [items, vec![item("c", 1)]].concat();
     let answer = stage.ingest.api.post(PATH, &[], &Value::from(one_more.clone()).to_string()).await;
     assert_eq!((answer.status, answer.problem()), (413, "payload-too-large"));
+    assert_eq!(answer.json["remediation"], "Send smaller batches.");
     assert_eq!(stage.jobs_stored(), 10_000);
     // As a stream, the first ones are accepted, and the answer says which were not.
     let lines: Vec<String> = [one_more, vec![item("c", 2)]].concat().iter().map(Value::to_string).collect();
@@ -147,6 +148,54 @@ async fn an_atomic_batch_is_stored_whole_or_not_at_all() {
     // The key is free again.
     let lines = [keyed("c-3", 1, "a-2").to_string()];
     assert_eq!(answers(&post_lines(&stage.ingest, "?atomic=true", &lines).await)[0].get("replayed"), None);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_item_is_told_its_own_fault_and_spoils_no_other() {
+    let stage = Stage::new().await;
+    let delayed = |delay: &str| {
+        let mut item = keyed("c-2", 1, "later");
+        item["delay"] = delay.into();
+        item.to_string()
+    };
+    let lines = [
+        item("c-1", 1).to_string(),
+        "{\"input\":{\"customer_id\":\"\u{1}?\"}}".replace('\u{1}', "RAW"),
+        keyed("c-1", 1, "").to_string(),
+        keyed("c-1", 1, "a\0b").to_string(),
+        "[{\"customer_id\":\"c\",\"qty\":1}]".to_owned(),
+        json!({ "input": {}, "inptu": 1 }).to_string(),
+        delayed("1h"),
+        delayed("1h"),
+        delayed("2h"),
+        keyed("c-2", 1, "later").to_string(),
+        item("c-1", 2).to_string(),
+    ];
+    let body: Vec<u8> = lines.join("\n").replace("RAW", "\u{1}").into_bytes();
+    let body: Vec<u8> = body.into_iter().map(|byte| if byte == 1 { 0xff } else { byte }).collect();
+    let url = format!("http://{}{PATH}", stage.ingest.address);
+    let request = test_kit::http_client().post(url).header(LINES.0, LINES.1).body(body);
+    let text = request.send().await.unwrap().text().await.unwrap();
+    let told: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(statuses(&told), [202, 400, 400, 400, 400, 400, 202, 202, 422, 422, 202], "{text}");
+    let problems: Vec<&str> =
+        told.iter().filter_map(|answer| answer["problem"]["type"].as_str()?.rsplit('/').next()).collect();
+    let (key, bad) = ("invalid-idempotency-key", "bad-request");
+    let reused = "idempotency-key-reused";
+    assert_eq!(problems, ["invalid-json", key, key, bad, bad, reused, reused]);
+    assert_eq!(told[7]["replayed"], true);
+    let detail = told[5]["problem"]["detail"].as_str().unwrap();
+    assert!(detail.contains("inptu") && detail.contains("idempotency_key"), "{detail}");
+    let bad = json!([keyed("c", 1, "a\0b")]).to_string();
+    let atomic = stage.ingest.api.post(&format!("{PATH}?atomic=true"), &[], &bad).await;
+    assert_eq!(
+        (atomic.status, atomic.problem(), &atomic.json["items"][0]["index"]),
+        (422, "batch-not-accepted", &json!(0))
+    );
+    let whole = stage.ingest.api.post(PATH, &[("idempotency-key", "\"k\"")], "[]").await;
+    assert_eq!((whole.status, whole.problem()), (400, "bad-request"), "{}", whole.text);
+    assert!(whole.json["remediation"].as_str().unwrap().contains("`idempotency_key`"), "{}", whole.text);
     stage.ingest.stop().await;
 }
 

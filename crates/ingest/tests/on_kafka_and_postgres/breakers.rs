@@ -31,11 +31,27 @@ async fn an_order_is_told_to_the_owner_of_the_breaker_and_what_is_none_is_refuse
         assert_eq!(news.said, BreakerSaid::Order { state, reason, by: "default".to_owned() });
     }
     let long = format!(r#"{{"state":"open","reason":"{}"}}"#, "x".repeat(1_001));
-    for body in [r#"{"state":"half_open"}"#, r#"{"reason":"x"}"#, r#"{"state":"open","until":"noon"}"#, &long] {
+    for body in [
+        r#"{"state":"half_open"}"#,
+        r#"{"reason":"x"}"#,
+        r#"{"state":"open","until":"noon"}"#,
+        r#"["open","x"]"#,
+        &long,
+    ] {
         let answer = put(&stage, "payment:8080", body).await;
         assert_eq!((answer.status, answer.problem()), (400, "bad-request"), "{}", answer.text);
     }
+    for name in ["%20", "a%2Fb", "a%20b", "%2E%2E%2E"] {
+        let answer = put(&stage, name, r#"{"state":"open"}"#).await;
+        assert_eq!((answer.status, answer.problem()), (400, "bad-request"), "{name}: {}", answer.text);
+    }
     assert_eq!(stage.ground.outbox(&stage.ground.topics.waits()).len(), 3);
+    assert_eq!(put(&stage, "nobodys", r#"{"state":"auto"}"#).await.json["known"], false);
+    stage.ground.sql(
+        "insert into orchestrator.breakers (downstream, phase, epoch, reason, openings)
+         values ('erp', 'closed', 1, '', 1)",
+    );
+    assert_eq!(put(&stage, "ERP", r#"{"state":"auto"}"#).await.json["known"], true);
     stage.ingest.stop().await;
 }
 

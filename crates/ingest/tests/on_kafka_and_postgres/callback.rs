@@ -56,6 +56,19 @@ async fn a_callback_goes_to_the_jobs_holds_as_a_signal_that_nobody_else_can_send
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_signals_turn_no_callback_away() {
+    let (stage, permit) = stage().await;
+    stage.ground.sql(&format!(
+        "insert into orchestrator.signals (job, name, id)
+         select '{}', 'other', number::text from generate_series(1, 1000) as number",
+        permit.job
+    ));
+    let answer = call(&stage, &path(&permit), "application/json", "{}").await;
+    assert_eq!(answer.status, 202, "{}", answer.text);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_callback_tells_success_or_failure_by_its_body_or_its_query() {
     let (stage, permit) = stage().await;
     let path = path(&permit);

@@ -149,6 +149,53 @@ async fn callers_that_redrive_at_once_send_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_that_has_no_effect_is_refused_and_none_is_passed_over() {
+    let stage = Stage::new().await;
+    let id = bury(&stage.ground, "unknown-flow", COMMAND, 0, 1_700_000_000_000).await;
+    let path = format!("/v1/dead-letters/{id}/redrive");
+    let untyped = stage.ingest.api.ask(Method::POST, &path, &[], r#"{"key":"mine"}"#).await.unwrap();
+    assert_eq!((untyped.status, untyped.problem()), (415, "unsupported-media-type"), "{}", untyped.text);
+    let array = redrive(&stage, &id, &json!([null, null, "mine"])).await;
+    assert_eq!((array.status, array.problem()), (400, "bad-request"), "{}", array.text);
+    assert!(commands(&stage.ground).is_empty());
+    let bodies = ["a", "b"].map(|key| json!({ "key": key }));
+    let (a, b) = tokio::join!(redrive(&stage, &id, &bodies[0]), redrive(&stage, &id, &bodies[1]));
+    let statuses = [a.status, b.status];
+    assert!(matches!(statuses, [202, 409] | [409, 202]), "{} {}", a.text, b.text);
+    for (body, status) in bodies.iter().zip(statuses) {
+        assert_eq!(redrive(&stage, &id, body).await.status, status, "the same order has the same answer");
+    }
+    let late = redrive(&stage, &id, &json!({ "key": "c" })).await;
+    assert_eq!((late.status, late.problem()), (409, "already-settled"));
+    assert_eq!(redrive(&stage, &id, &json!({})).await.status, 202, "it went back, as asked");
+    assert_eq!(commands(&stage.ground).len(), 1);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_chooses_nothing_and_a_text_that_cannot_be_sought_are_refused() {
+    let stage = Stage::new().await;
+    bury(&stage.ground, "unknown-flow", COMMAND, 0, 1_700_000_000_000).await;
+    for body in ["{}", "[]", r#"["unknown-flow"]"#, r#"{"max":5,"force":true}"#, r#"{"class":"a\u0000b"}"#] {
+        let answer = stage.ingest.api.post("/v1/dead-letters:redrive", &[], body).await;
+        assert_eq!((answer.status, answer.problem()), (400, "bad-request"), "{body}: {}", answer.text);
+    }
+    assert!(commands(&stage.ground).is_empty());
+    for path in [
+        "/v1/dead-letters?class=%00",
+        "/v1/dead-letters?step=%00",
+        "/v1/dead-letters?after=9223372036854775807.0-1",
+        "/v1/jobs?key=%00",
+        "/v1/jobs?flow=%00",
+        "/v1/jobs?correlation_id=%00",
+    ] {
+        let answer = stage.ingest.api.get(path).await;
+        assert_eq!((answer.status, answer.problem()), (400, "bad-request"), "{path}: {}", answer.text);
+    }
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edited_command_is_held_to_its_flows_schema() {
     let stage = Stage::new().await;
     let id =
@@ -174,9 +221,12 @@ async fn one_that_comes_back_each_time_is_sent_again_only_where_somebody_insists
     let id = bury(&stage.ground, "unknown-flow", COMMAND, 5, 1_700_000_000_000).await;
     let refused = redrive(&stage, &id, &json!({})).await;
     assert_eq!((refused.status, refused.problem()), (409, "redrive-limit"), "{}", refused.text);
-    let many = stage.ingest.api.post("/v1/dead-letters:redrive", &[], "{}").await.json;
+    let edited = bury(&stage.ground, "schema-violation", COMMAND, 5, 1_700_000_000_000).await;
+    assert_eq!(redrive(&stage, &edited, &json!({ "key": "another" })).await.status, 202, "an edited one is another");
+    assert_eq!(commands(&stage.ground)[0].header("meanwhile-failure-redrives"), Some(&b"1"[..]));
+    let many = stage.ingest.api.post("/v1/dead-letters:redrive", &[], r#"{"class":"unknown-flow"}"#).await.json;
     assert_eq!((&many["redriven"], &many["left"][0]["id"]), (&json!(0), &json!(id)));
-    assert!(commands(&stage.ground).is_empty());
+    assert_eq!(commands(&stage.ground).len(), 1);
     assert_eq!(redrive(&stage, &id, &json!({ "force": true })).await.status, 202);
     stage.ingest.stop().await;
 }

@@ -14,9 +14,12 @@ async fn a_job_that_starts_later_is_accepted_and_rests() {
     let key = [("idempotency-key", "later-1")];
     let answer = ingest.api.post("/v1/flows/order/jobs?delay=1h", &key, INPUT).await;
     let job = answer.job();
-    // The same request, said otherwise.
-    let again = ingest.api.post("/v1/flows/order/jobs", &key, INPUT).await;
+    let again = ingest.api.post("/v1/flows/order/jobs?delay=1h", &key, INPUT).await;
     assert_eq!((again.job(), again.header("idempotent-replayed")), (job.clone(), "true"));
+    for query in ["", "?delay=2h", "?start_at=2026-01-05T09:30:00Z"] {
+        let other = ingest.api.post(&format!("/v1/flows/order/jobs{query}"), &key, INPUT).await;
+        assert_eq!((other.status, other.problem()), (422, "idempotency-key-reused"), "{query}");
+    }
 
     assert!(ground.outbox(&ground.topics.steps("default")).is_empty());
     let waits = ground.outbox(&ground.topics.waits());

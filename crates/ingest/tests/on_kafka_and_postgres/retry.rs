@@ -9,6 +9,7 @@ use flow::slip::{HoldReason, Slip};
 use serde_json::json;
 use store::Role;
 use store::holds::{NewHold, insert};
+use store::jobs::{ObservedEvent, project};
 use test_kit::{TEST_TRACE, eventually, sample_slip};
 
 use crate::stage::{Answer, INPUT, PATIENCE, PREFIX, Stage, accepted_event};
@@ -37,6 +38,191 @@ async fn rest(stage: &Stage, job: &str, hop: u32, attempt_uncertain: bool) {
     let mut tx = ground.pool(Role::Orchestrator).begin().await.unwrap();
     insert(&mut tx, &[hold]).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// A job of a flow whose only step must not be repeated, parked so often, at last with a token at hop 4.
+async fn parked_in_doubt(stage: &Stage, times: usize, attempt_uncertain: bool) -> String {
+    let answer = eventually(PATIENCE, "the flow is known", async || {
+        let answer = stage.ingest.api.post("/v1/flows/paying/jobs", &[], "{}").await;
+        (answer.status == 202).then_some(answer)
+    })
+    .await;
+    let job = answer.job();
+    let accepted = accepted_event(&stage.ground, &job).await;
+    stage.ground.tell(&accepted).await;
+    for _ in 0..times {
+        for (kind, status) in
+            [(EventKind::JobResumed, JobStatus::Running), (EventKind::JobParked, JobStatus::NeedsAttention)]
+        {
+            let step = Some("pay".to_owned());
+            stage.ground.tell(&JobEvent { kind, status, hop: 3, step, ..accepted.clone() }).await;
+        }
+    }
+    project_parked(stage, &accepted).await;
+    rest_at(stage, &job, "pay", attempt_uncertain).await;
+    eventually(PATIENCE, "the job is parked", async || {
+        let answer = stage.ingest.api.get(&format!("/v1/jobs/{job}")).await;
+        (answer.json["status"] == "needs_attention").then_some(())
+    })
+    .await;
+    let events = || async { stage.ingest.api.get(&format!("/v1/jobs/{job}/events")).await.json["events"].clone() };
+    eventually(PATIENCE, "all events are read", async || {
+        (events().await.as_array().unwrap().len() == 1 + 2 * times).then_some(())
+    })
+    .await;
+    job
+}
+
+/// Does the orchestrator's work: the job is among those that the bulk redrive looks through.
+async fn project_parked(stage: &Stage, accepted: &JobEvent) {
+    let kind = EventKind::JobParked;
+    let event = JobEvent { kind, status: JobStatus::NeedsAttention, hop: 3, ..accepted.clone() };
+    let mut tx = stage.ground.pool(Role::Orchestrator).begin().await.unwrap();
+    project(&mut tx, &[ObservedEvent { partition: 0, cursor: 1, trace_id: None, event }]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn rest_at(stage: &Stage, job: &str, step: &str, attempt_uncertain: bool) {
+    let slip = Slip { attempt_uncertain, step: step.to_owned(), ..sample_slip(job.parse().unwrap(), 4) };
+    let ground = &stage.ground;
+    let record = slip_record(&ground.topics, &ground.writers, "default", &slip, &TEST_TRACE).unwrap();
+    let hold = NewHold::new(slip.token(), HoldReason::Attention, record);
+    let mut tx = ground.pool(Role::Orchestrator).begin().await.unwrap();
+    insert(&mut tx, &[NewHold { step: Some(step.to_owned()), ..hold }]).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+const PAYING: &str = "flow: paying\nsteps: [{ id: pay, native: pay, idempotent: false }]\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_are_sent_on_without_those_in_doubt_and_those_that_come_back() {
+    let stage = Stage::new().await;
+    stage.ground.apply(PAYING).await;
+    let sure = parked_in_doubt(&stage, 1, false).await;
+    let doubtful = parked_in_doubt(&stage, 1, true).await;
+    let looping = parked_in_doubt(&stage, 6, false).await;
+    let order = async |body: &str| {
+        let answer = stage.ingest.api.post("/v1/dead-letters:redrive", &[], body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let left = answer.json["left"].as_array().unwrap().iter();
+        let mut left: Vec<(String, String)> = left
+            .map(|one| (one["id"].as_str().unwrap().to_owned(), one["reason"].as_str().unwrap().to_owned()))
+            .collect();
+        left.sort_unstable();
+        (answer.json["redriven"].as_u64().unwrap(), left)
+    };
+    for body in [r#"{"class":"parked","dry_run":true}"#, r#"{"class":"parked"}"#] {
+        let (redriven, left) = order(body).await;
+        let [(first, doubt), (second, limit)] = left.as_slice() else { panic!("{left:?}") };
+        assert_eq!((redriven, first, second), (1, &doubtful, &looping));
+        assert!(doubt.contains("`pay`") && doubt.contains("--succeeded"), "{doubt}");
+        assert!(limit.contains("5 times"), "{limit}");
+    }
+    let sent = resumed(&stage).await;
+    assert_eq!(sent, [sure]);
+    assert_eq!(order(r#"{"class":"parked","force":true}"#).await, (3, vec![]));
+    stage.ingest.stop().await;
+}
+
+/// The jobs that the orchestrator was told to send on.
+async fn resumed(stage: &Stage) -> Vec<String> {
+    let mut jobs = vec![];
+    for record in stage.ground.outbox(&stage.ground.topics.waits()) {
+        let wait = stage.ground.reader.read(record.value.as_deref(), decode_wait).await.unwrap();
+        let Wait::Signal(signal) = wait else { panic!("{wait:?}") };
+        jobs.push(signal.as_resume().unwrap().unwrap().token.job.to_string());
+    }
+    jobs
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_with_a_key_sends_a_job_on_once_and_counts_for_the_state_that_was_seen() {
+    let stage = Stage::new().await;
+    let job = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
+    let path = format!("/v1/jobs/{job}");
+    let etag = stage.ingest.api.get(&path).await.header("etag").to_owned();
+    let key = ("idempotency-key", "\"once\"");
+    let stale = retry(&stage, &job, &[("if-match", "\"0\"")]).await;
+    assert_eq!((stale.status, stale.problem()), (412, "precondition-failed"), "{}", stale.text);
+    assert!(stale.json["detail"].as_str().unwrap().contains(&etag), "{}", stale.text);
+    for seen in ["\"0\", *", etag.as_str()] {
+        assert_eq!(retry(&stage, &job, &[("if-match", seen)]).await.status, 202, "{seen}");
+    }
+    assert_eq!(retry(&stage, &job, &[key, ("if-match", &etag)]).await.header("idempotent-replayed"), "");
+    assert_eq!(resumed(&stage).await.len(), 3);
+    // It is parked again: another state, and the repetition makes no second call.
+    let accepted = accepted_event(&stage.ground, &job).await;
+    for (kind, status) in
+        [(EventKind::JobResumed, JobStatus::Running), (EventKind::JobParked, JobStatus::NeedsAttention)]
+    {
+        stage.ground.tell(&JobEvent { kind, status, hop: 5, ..accepted.clone() }).await;
+    }
+    eventually(PATIENCE, "parked again", async || {
+        let answer = stage.ingest.api.get(&path).await;
+        (answer.json["status"] == "needs_attention" && answer.header("etag") != etag).then_some(())
+    })
+    .await;
+    let again = retry(&stage, &job, &[key, ("if-match", &etag)]).await;
+    assert_eq!((again.status, again.header("idempotent-replayed")), (202, "true"), "{}", again.text);
+    assert_eq!(resumed(&stage).await.len(), 3);
+    let post = async |headers: &[(&str, &str)]| {
+        stage.ingest.api.post(&format!("{path}/retry"), headers, r#"{"outcome":"failed"}"#).await
+    };
+    let other = post(&[key]).await;
+    assert_eq!((other.status, other.problem()), (422, "idempotency-key-reused"), "{}", other.text);
+    let late = post(&[("if-match", &etag)]).await;
+    assert_eq!((late.status, late.problem()), (412, "precondition-failed"), "{}", late.text);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_on_a_step_that_is_being_called_once_more_comes_too_late() {
+    let stage = Stage::new().await;
+    let job = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
+    rest(&stage, &job, 4, true).await;
+    assert_eq!(retry(&stage, &job, &[]).await.status, 202);
+    // Taken out by the orchestrator, of which no event tells yet.
+    stage.ground.sql("delete from orchestrator.holds");
+    let late = rule(&stage, &job, r#"{"outcome":"failed"}"#).await;
+    assert_eq!((late.status, late.problem(), late.header("retry-after")), (409, "outcome-known", ""), "{}", late.text);
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_waits_says_for_what_and_which_command_helps() {
+    let stage = Stage::new().await;
+    for (reason, signal, downstream, words, remedy) in [
+        (HoldReason::Signal, Some("approval"), None, "for the signal `approval`", "meanwhile jobs signal"),
+        (HoldReason::Timer, None, None, "for a time", "meanwhile jobs cancel"),
+        (HoldReason::Breaker, None, Some("erp"), "for the breaker of `erp`", "meanwhile breakers close erp"),
+        (HoldReason::Limit, None, Some("erp"), "limits of `erp`", "meanwhile jobs cancel"),
+    ] {
+        let job = stage.ingest.api.order(&[], INPUT).await.job();
+        let accepted = accepted_event(&stage.ground, &job).await;
+        stage.ground.tell(&accepted).await;
+        let waits = JobEvent {
+            kind: EventKind::StepWaiting,
+            status: JobStatus::Waiting,
+            hop: 1,
+            step: Some("reserve".to_owned()),
+            reason: Some(reason),
+            signal: signal.map(str::to_owned),
+            data: downstream.map(|downstream| json!({ "downstream": downstream })),
+            next_attempt_after_ms: Some(60_000),
+            ..accepted
+        };
+        stage.ground.tell(&waits).await;
+        eventually(PATIENCE, "the job waits", async || {
+            let answer = stage.ingest.api.get(&format!("/v1/jobs/{job}")).await;
+            (answer.json["status"] == "waiting").then_some(())
+        })
+        .await;
+        let answer = retry(&stage, &job, &[]).await;
+        assert_eq!((answer.status, answer.problem()), (409, "still-running"), "{}", answer.text);
+        assert!(answer.json["detail"].as_str().unwrap().contains(words), "{}", answer.text);
+        assert!(answer.json["remediation"].as_str().unwrap().contains(remedy), "{}", answer.text);
+    }
+    stage.ingest.stop().await;
 }
 
 async fn rule(stage: &Stage, job: &str, body: &str) -> Answer {

@@ -81,6 +81,10 @@ async fn a_signal_that_was_taken_in_is_answered_again_and_another_one_under_its_
     ));
     let full = send(&stage, &job, "count", &[], r#"{"n":3}"#).await;
     assert_eq!((full.status, full.problem()), (429, "quota-exceeded"));
+    assert_eq!(full.json["violated-policies"], json!(["signals"]), "{}", full.text);
+    // Callbacks are bounded by themselves.
+    stage.ground.sql("update orchestrator.signals set name = 'callback:' || id || ':1:0' where id in ('999', '1000')");
+    assert_eq!(send(&stage, &job, "count", &[], r#"{"n":3}"#).await.status, 202);
     stage.ingest.stop().await;
 }
 
@@ -153,6 +157,14 @@ async fn a_job_that_is_over_takes_no_signal_and_one_that_waits_says_for_what() {
     until(&stage, &job, "succeeded").await;
     let late = send(&stage, &job, "poke", &[], "").await;
     assert_eq!((late.status, late.problem()), (409, "already-finished"));
+    stage.ground.sql(&format!(
+        "insert into orchestrator.signals (job, name, id, used_at) values ('{job}', 'poke', 'k', now())"
+    ));
+    let key = [("idempotency-key", "\"k\"")];
+    let again = send(&stage, &job, "poke", &key, "").await;
+    assert_eq!((again.status, again.header("idempotent-replayed")), (202, "true"), "{}", again.text);
+    let other = send(&stage, &job, "poke", &key, "1").await;
+    assert_eq!((other.status, other.problem()), (422, "idempotency-key-reused"), "{}", other.text);
     stage.ingest.stop().await;
 }
 

@@ -183,7 +183,7 @@ async fn a_status_waits_for_a_change_and_a_result_for_the_end() {
         (&format!("{status}?wait=0"), &tagged[..], (304, "", "Prefer")),
         (&format!("{status}?wait=0"), &[("prefer", "wait=60")], (200, "", "Prefer")),
         (&status, &[("prefer", "wait=0, return=minimal")], (200, "wait=0", "Prefer")),
-        (&format!("{result}?wait="), &[("prefer", "wait=0")], (404, "wait=0", "Prefer")),
+        (&format!("{result}?wait="), &[("prefer", "wait=0")], (400, "", "")),
         (&result, &[], (404, "", "Prefer")),
         (&format!("{status}?wait=soon"), &[], (400, "", "")),
         (&format!("{result}?wait=-1"), &[], (400, "", "")),

@@ -22,7 +22,8 @@ pub(crate) enum DeadLettersCommand {
     },
     /// Send one back to where it failed, or all that a choice names
     ///
-    /// Each goes back once, however often this is called. A record keeps its key, and so its place in the order.
+    /// Each goes back once, however often this is called. A record keeps its key, and so its place in the order. Parked
+    /// jobs go on too; with `--all`, those stay whose step may have been done and must not be repeated.
     Redrive(RedriveArgs),
     /// Drop one: it is not listed any more
     Drop {
@@ -107,7 +108,7 @@ pub(crate) struct RedriveArgs {
     /// With --all: say how many would be sent, and send none
     #[arg(long, requires = "all")]
     pub(crate) dry_run: bool,
-    /// Those too that have come back five times
+    /// Those too that have come back five times, and with --all parked jobs whose step may be done twice so
     #[arg(long)]
     pub(crate) force: bool,
     #[command(flatten)]

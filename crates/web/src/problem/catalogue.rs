@@ -78,26 +78,28 @@ catalogue! {
     IdempotencyKeyInUse 409 "idempotency-key-in-use" "A request with this Idempotency-Key is being accepted right now"
         "Send the same request again after the time in `Retry-After`: it will get the job of the first one."
     StillRunning 409 "still-running" "The job has not ended"
-        "Failed attempts are repeated automatically. Retry the job once it waits, is parked, or has ended."
+        "It goes on by itself. Retry the job once it waits for another attempt, is parked, or has ended."
     OutcomeKnown 409 "outcome-known" "The job waits for nobody's word on how a step has ended"
         "Only a job that is parked at a step of unknown outcome takes one. Its status tells what it waits for."
     AlreadyFinished 409 "already-finished" "The job has ended"
         "A final state stays. `POST /v1/jobs/{id}/retry` starts the work again as another job."
     AlreadySettled 409 "already-settled" "The dead letter had another end"
         "`GET /v1/dead-letters/{id}` tells what was done about it, and when."
-    RedriveLimit 409 "redrive-limit" "The record comes back each time"
-        "Mend the cause that `reason` names, or send another `value`; `force` sends it once more all the same."
+    RedriveLimit 409 "redrive-limit" "It comes back each time"
+        "Mend the cause. A record can be sent with another `value` or `key`; `force` sends it once more as it is."
     Cancelled 409 "cancelled" "The job was cancelled"
         "Completed steps are undone. Submit a new job if you want it after all."
     Gone 410 "gone" "This is no longer kept"
         "Results are kept for as long as the operator says (`keep_jobs_d`). Submit a new job to get the result again."
+    PreconditionFailed 412 "precondition-failed" "The state has changed since it was read"
+        "Read it again, decide anew, and send the request with its present `ETag` in `If-Match`."
     PayloadTooLarge 413 "payload-too-large" "The body is larger than this route takes"
         "Send a smaller body; put large data elsewhere and send its address."
     UriTooLong 414 "uri-too-long" "The URL is too long"
         "Send a shorter URL; data belongs into the body."
     UnsupportedMediaType 415 "unsupported-media-type" "The body's media type is not taken here"
         "Send JSON with `Content-Type: application/json`."
-    SchemaViolation 422 "schema-violation" "The input does not match the flow's schema"
+    SchemaViolation 422 "schema-violation" "The value does not match its schema"
         "Correct the values at the JSON pointers in `errors` and send it again."
     BatchNotAccepted 422 "batch-not-accepted" "Nothing of the batch was accepted"
         "Correct the items that `items` names and send the whole batch again, or send it without `atomic`."
@@ -143,6 +145,7 @@ impl Kind {
             405 => Self::MethodNotAllowed,
             408 => Self::RequestTimeout,
             410 => Self::Gone,
+            412 => Self::PreconditionFailed,
             413 => Self::PayloadTooLarge,
             414 => Self::UriTooLong,
             415 => Self::UnsupportedMediaType,
