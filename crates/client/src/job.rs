@@ -161,6 +161,8 @@ pub enum Verdict {
     Succeeded(Value),
     /// It was not done.
     Failed,
+    /// It could not be undone, and somebody has undone it by hand, in this way.
+    Undone(String),
 }
 
 impl Verdict {
@@ -168,6 +170,7 @@ impl Verdict {
         match self {
             Self::Succeeded(output) => serde_json::json!({ "outcome": "succeeded", "output": output }),
             Self::Failed => serde_json::json!({ "outcome": "failed" }),
+            Self::Undone(reason) => serde_json::json!({ "outcome": "undone", "reason": reason }),
         }
     }
 }

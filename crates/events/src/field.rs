@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use flow::decide::VERDICTS;
+use flow::decide::{UNDONE_BY_HAND, VERDICTS};
 use flow::id::JobId;
 use flow::slip::Phase;
 use flow::word::Word;
@@ -28,7 +28,7 @@ pub(crate) fn unknown_word(field: &'static str, text: &str) -> DecodeError {
 
 /// The features that this version has, by their words in `requires`. A version that writes what others must not
 /// overlook adds a word here.
-pub const FEATURES: [&str; 3] = [SIGNALS, CANCELS, VERDICTS];
+pub const FEATURES: [&str; 4] = [SIGNALS, CANCELS, VERDICTS, UNDONE_BY_HAND];
 
 /// Signals that flows wait for, and the holds that wait for them.
 pub(crate) const SIGNALS: &str = "signals";

@@ -282,7 +282,10 @@ impl Signal {
         match self.name.as_str() {
             CANCEL => Some(CANCELS),
             // Whoever overlooks it would have the call made again.
-            RESUME => self.payload.as_ref()?.get(VERDICT).map(|_| VERDICTS),
+            RESUME => {
+                let said = self.payload.as_ref()?.get(VERDICT)?;
+                Some(Verdict::from_json(said).map_or(VERDICTS, |verdict| verdict.said.requires()))
+            }
             _ => self.is_for_flow().then_some(SIGNALS),
         }
     }

@@ -39,8 +39,10 @@ pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use classify::classify;
 pub use completion::{is_polling, poll_host};
 pub use doubt::{asks_first, lost, marks_first};
-pub use downstream::{Busy, Told, downstream, host_of, told, told_by, wait_for_downstream};
-pub use operator::{RESUMED_INDEX, Said, VERDICTS, Verdict, awaits_verdict, resumed, ruled};
+pub use downstream::{Busy, Told, downstream, host_of, limits, told, told_by, wait_for_downstream};
+pub use operator::{
+    RESUMED_INDEX, Said, UNDONE_BY_HAND, VERDICTS, Verdict, awaits_verdict, can_be_ruled, resumed, ruled,
+};
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };

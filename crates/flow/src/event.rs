@@ -207,8 +207,9 @@ pub struct JobEvent {
     /// `job.cancelled`: the failure as `{step, code, message, status?, attempts}`; those of a step and `job.parked`
     /// with the worker's `attempt_log`, if attempts were made. `step.waiting`: `{downstream}` for a breaker or limit,
     /// `{poll: {host, timeout_ms}}` as a poll begins. `job.stuck`: `{silent_since_ms, cursor}`, the time and the cursor
-    /// of the last event before. `job.resumed`: `{outcome}`, where an operator says how its step has ended. Otherwise
-    /// none.
+    /// of the last event before. `job.resumed`: `{outcome, reason?}`, where an operator says how its step has ended,
+    /// and `step.compensated` where it was undone by hand so. `step.waiting`, where a callback is still waited for: the
+    /// failure. Otherwise none.
     pub data: Option<Value>,
     /// The reason for which the token rests (`step.waiting`).
     pub reason: Option<HoldReason>,

@@ -7,9 +7,10 @@ use crate::deref_to_facts;
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::facts::JobFacts;
 use crate::id::TokenId;
-use crate::slip::{Failure, HoldReason, Phase};
+use crate::slip::Failure;
 
 mod report;
+mod steps;
 
 pub use report::{Begun, Report, Reported};
 
@@ -49,6 +50,8 @@ pub struct StepView {
     pub ended_at_ms: Option<i64>,
     /// The last failure, while it stands.
     pub error: Option<Value>,
+    /// The last failure of its undo, until it is undone.
+    pub undo_error: Option<Value>,
     /// The time of the next attempt, in milliseconds since the Unix epoch.
     pub next_attempt_at_ms: Option<i64>,
     /// The attempt that is under way, where it has been for long.
@@ -238,14 +241,14 @@ impl JobView {
             EventKind::StepRetrying => self.retry_step(event, since_ms),
             EventKind::StepWaiting => self.rest_step(event, since_ms),
             EventKind::JobCompensating => {
-                self.give_up_retries();
+                self.give_up(event);
                 self.error = failure(event);
                 self.compensation.get_or_insert_default();
             }
             EventKind::JobParked => self.park(event, since_ms),
             EventKind::JobSucceeded => self.result.clone_from(&event.data),
             EventKind::JobFailed | EventKind::JobCancelled => {
-                self.give_up_retries();
+                self.give_up(event);
                 self.error = failure(event);
                 if let Some(compensation) = &mut self.compensation {
                     compensation.stuck = None;
@@ -255,105 +258,6 @@ impl JobView {
         }
         self.status = event.status;
         self.updated_at_ms = event.at_ms;
-    }
-
-    fn run_step(&mut self, event: &JobEvent, since_ms: i64) {
-        let Some(step) = self.step_of(event, since_ms) else { return };
-        step.running = event.data.as_ref().and_then(Running::from_json);
-        step.next_attempt_at_ms = None;
-        if event.phase == Phase::Forward {
-            (step.status, step.attempts) = (StepStatus::Running, event.attempts);
-        }
-    }
-
-    fn end_step(&mut self, event: &JobEvent, status: StepStatus, since_ms: i64) {
-        let Some(step) = self.step_of(event, since_ms) else { return };
-        step.status = status;
-        step.decided_by.clone_from(&event.actor);
-        step.attempts = event.attempts;
-        step.ended_at_ms = Some(event.at_ms);
-        step.next_attempt_at_ms = None;
-        step.error.clone_from(&event.data);
-    }
-
-    /// The job goes back: steps that waited for another attempt get none.
-    fn give_up_retries(&mut self) {
-        for step in &mut self.steps {
-            step.next_attempt_at_ms = None;
-            step.waiting_for = None;
-            if matches!(step.status, StepStatus::Retrying | StepStatus::Running | StepStatus::Waiting) {
-                step.status = StepStatus::Failed;
-            }
-        }
-    }
-
-    fn retry_step(&mut self, event: &JobEvent, since_ms: i64) {
-        self.waiting.push(at_rest(event));
-        let stuck = event.step.clone().filter(|_| event.phase == Phase::Undo);
-        let Some(step) = self.step_of(event, since_ms) else { return };
-        let after_ms = event.next_attempt_after_ms.and_then(|after_ms| i64::try_from(after_ms).ok());
-        step.next_attempt_at_ms = after_ms.map(|after_ms| event.at_ms.saturating_add(after_ms));
-        step.error.clone_from(&event.data);
-        if event.phase == Phase::Forward {
-            (step.status, step.attempts) = (StepStatus::Retrying, event.attempts);
-        }
-        if stuck.is_some() {
-            self.compensation.get_or_insert_default().stuck = stuck;
-        }
-    }
-
-    fn rest_step(&mut self, event: &JobEvent, since_ms: i64) {
-        let Some(step) = self.step_of(event, since_ms) else { return };
-        let after_ms = event.next_attempt_after_ms.and_then(|after_ms| i64::try_from(after_ms).ok());
-        let downstream = |reason| {
-            let name = event.data.as_ref().and_then(|data| data["downstream"].as_str());
-            name.filter(|_| event.reason == Some(reason)).map(str::to_owned)
-        };
-        if event.phase == Phase::Forward {
-            step.status = StepStatus::Waiting;
-        }
-        let poll = event.data.as_ref().and_then(|data| data.get("poll"));
-        let after_ms = poll.and_then(|poll| poll["timeout_ms"].as_i64()).or(after_ms);
-        step.waiting_for = Some(WaitingFor {
-            signal: event.signal.clone(),
-            breaker: downstream(HoldReason::Breaker),
-            limit: downstream(HoldReason::Limit),
-            poll: poll.and_then(|poll| poll["host"].as_str()).map(str::to_owned),
-            until_ms: after_ms.map(|after_ms| event.at_ms.saturating_add(after_ms)),
-        });
-        (step.error, step.ended_at_ms, step.next_attempt_at_ms) = (None, None, None);
-    }
-
-    fn undo_step(&mut self, event: &JobEvent) {
-        if let Some(step) = self.step_of(event, event.at_ms) {
-            step.status = StepStatus::Compensated;
-            step.next_attempt_at_ms = None;
-        }
-        let compensation = self.compensation.get_or_insert_default();
-        compensation.stuck = None;
-        compensation.undone.extend(event.step.clone());
-    }
-
-    fn park(&mut self, event: &JobEvent, since_ms: i64) {
-        self.parked.push(at_rest(event));
-        self.error = failure(event);
-        if let Some(step) = self.step_of(event, since_ms) {
-            step.next_attempt_at_ms = None;
-            step.error.clone_from(&event.data);
-        }
-        if event.phase == Phase::Undo {
-            self.compensation.get_or_insert_default().stuck.clone_from(&event.step);
-        }
-    }
-
-    /// The view of the event's step. `since_ms`: the time at which the job came to it, if this is its first event.
-    fn step_of(&mut self, event: &JobEvent, since_ms: i64) -> Option<&mut StepView> {
-        let id = event.step.as_ref()?;
-        let index = self.steps.iter().position(|step| step.id == *id).unwrap_or_else(|| {
-            self.steps.push(StepView { started_at_ms: Some(since_ms), ..StepView::pending(id) });
-            self.steps.len() - 1
-        });
-        self.steps.get_mut(index)
     }
 }
 
@@ -372,6 +276,7 @@ impl StepView {
             started_at_ms: None,
             ended_at_ms: None,
             error: None,
+            undo_error: None,
             next_attempt_at_ms: None,
             running: None,
             waiting_for: None,

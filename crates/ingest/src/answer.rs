@@ -159,7 +159,7 @@ fn step(step: &StepView) -> Value {
     if let Some(by) = &step.decided_by {
         body.insert("decided_by".to_owned(), by.as_str().into());
     }
-    if let Some(error) = &step.error {
+    if let Some(error) = step.undo_error.as_ref().or(step.error.as_ref()) {
         body.insert("error".to_owned(), error.clone());
     }
     Value::Object(body)

@@ -56,6 +56,11 @@ pub(crate) async fn cancel(
     one(&api, job, reason, &context).await
 }
 
+/// True if the job is being undone for another reason: a cancel would change nothing, and is not kept.
+pub(crate) fn is_too_late(job: &JobState) -> bool {
+    job.cancel.is_none() && job.view.compensation.is_some() && !job.view.status.is_final()
+}
+
 /// The job is to be cancelled, unless it is already, or has ended otherwise.
 pub(crate) async fn one(
     api: &Api,
@@ -69,8 +74,13 @@ pub(crate) async fn one(
             let detail = format!("The job has {}: it cannot be cancelled any more.", job.view.status.as_str());
             Err(Problem::new(Kind::AlreadyFinished, detail).with_job(job.view.job))
         }
-        // Asked for already, or being undone: the cancel would change nothing.
-        _ if job.cancel.is_some() || job.view.compensation.is_some() => Ok(as_it_was(api, job)),
+        _ if is_too_late(&job) => {
+            let mut document = status::document(api, &job, None);
+            document["cancel_too_late"] = true.into();
+            Ok(Json(document).into_response())
+        }
+        // Asked for already.
+        _ if job.cancel.is_some() => Ok(as_it_was(api, job)),
         JobStatus::Accepted
         | JobStatus::Running
         | JobStatus::Waiting

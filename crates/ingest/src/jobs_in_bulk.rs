@@ -118,6 +118,10 @@ impl Deed {
     async fn to_one(&self, api: &Api, context: &RequestContext, job: &str) -> Result<(), Problem> {
         let job = find(api, &context.caller, job).await?;
         match self {
+            Self::Cancel(_) if cancel::is_too_late(&job) => {
+                let detail = "The job is being undone already: a cancel changes nothing.";
+                Err(Problem::new(Kind::StillRunning, detail).with_job(job.view.job))
+            }
             Self::Cancel(reason) => cancel::one(api, job, reason.clone(), context).await.map(drop),
             Self::Retry(headers) => {
                 if !job.view.parked.is_empty() {

@@ -1,7 +1,8 @@
 //! `POST /v1/jobs/{id}/retry`: a parked job goes on from where it stopped, one that waits for a time goes on now, a
 //! finished one starts anew as another job.
 //!
-//! A retry may carry a verdict: the caller's word on how a step of unknown outcome has ended.
+//! A retry may carry a verdict: the caller's word on how a step of unknown outcome has ended, or that a step was undone
+//! by hand.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use flow::decide::{Said, Verdict, awaits_verdict};
+use flow::decide::{Said, Verdict, can_be_ruled};
 use flow::event::JobStatus;
 use flow::id::JobId;
 use flow::view::JobView;
@@ -26,7 +27,7 @@ use crate::resume::{self, Order};
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
 use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
-use crate::{status, under_way};
+use crate::{cancel, status, under_way};
 
 /// `POST /v1/jobs/{id}/retry`
 pub(crate) async fn retry(
@@ -46,8 +47,8 @@ pub(crate) async fn retry(
         return Ok(resume::replayed(&api, job));
     }
     status::precondition(&headers, &job)?;
-    if order.verdict.is_some() {
-        return rule(&api, job, &context, &order).await;
+    if let Some(verdict) = &order.verdict {
+        return rule(&api, job, &context, (&order, verdict)).await;
     }
     one(&api, job, context, (&headers, &order)).await
 }
@@ -85,26 +86,43 @@ fn said(headers: &HeaderMap, body: &Bytes) -> Result<Option<Said>, Problem> {
         let detail = format!("The body has {} bytes of at most {PAYLOAD_BYTES_MAX}.", body.len());
         return Err(Problem::new(Kind::PayloadTooLarge, detail));
     }
-    let form = "The body is `{}`, `{\"outcome\": \"succeeded\", \"output\": ...}` or `{\"outcome\": \"failed\"}`";
+    let form = "The body is `{}`, `{\"outcome\": \"succeeded\", \"output\": ...}`, `{\"outcome\": \"failed\"}` or \
+                `{\"outcome\": \"undone\", \"reason\": \"...\"}`";
     let wrong = |why: String| Problem::new(Kind::BadRequest, format!("{form}: {why}."));
     let mut body = parse_body(headers, body)?;
     let Some(members) = body.as_object_mut() else { return Err(wrong("it is no object".to_owned())) };
-    let (outcome, output) = (members.remove("outcome"), members.remove("output"));
+    let (outcome, output, reason) = (members.remove("outcome"), members.remove("output"), members.remove("reason"));
     if let Some(other) = members.keys().next() {
         return Err(wrong(format!("there is no `{other}`")));
     }
-    match (outcome.as_ref().map(Value::as_str), output) {
+    let outcome = outcome.as_ref().map(Value::as_str);
+    if reason.is_some() && outcome != Some(Some("undone")) {
+        return Err(wrong("a `reason` is given for `undone`".to_owned()));
+    }
+    match (outcome, output) {
         (None, None) => Ok(None),
         (Some(Some("succeeded")), output) => Ok(Some(Said::Succeeded(output.unwrap_or_default()))),
         (Some(Some("failed")), None) => Ok(Some(Said::Failed)),
-        (Some(Some("failed")), Some(_)) => Err(wrong("a step that failed has no `output`".to_owned())),
+        (Some(Some("undone")), None) => {
+            let Some(Value::String(reason)) = reason else { return Err(wrong("`reason` is a text".to_owned())) };
+            let reason = cancel::checked(Some(reason))?.ok_or_else(|| wrong("`reason` is empty".to_owned()))?;
+            Ok(Some(Said::Undone(reason)))
+        }
+        (Some(Some("failed" | "undone")), Some(_)) => {
+            Err(wrong("only a step that succeeded has an `output`".to_owned()))
+        }
         (None, Some(_)) => Err(wrong("`outcome` is missing".to_owned())),
-        (Some(_), _) => Err(wrong("`outcome` is `succeeded` or `failed`".to_owned())),
+        (Some(_), _) => Err(wrong("`outcome` is `succeeded`, `failed` or `undone`".to_owned())),
     }
 }
 
 /// Signals the orchestrator how the step has ended that the job is parked at.
-async fn rule(api: &Api, job: JobState, context: &RequestContext, order: &Order) -> Result<Response, Problem> {
+async fn rule(
+    api: &Api,
+    job: JobState,
+    context: &RequestContext,
+    (order, verdict): (&Order, &Verdict),
+) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
     let known = |why: &str| Problem::new(Kind::OutcomeKnown, why).with_job(job.view.job);
     if job.view.status != JobStatus::NeedsAttention {
@@ -119,14 +137,23 @@ async fn rule(api: &Api, job: JobState, context: &RequestContext, order: &Order)
     let slips = resume::parked_slips(api, &job.view).await?.ok_or_else(|| resume::not_at_rest(&job.view))?;
     for (token, slip) in slips {
         match slip {
-            Ok(slip) if awaits_verdict(&slip) => open.push(token),
+            Ok(slip) if can_be_ruled(&slip, &verdict.said) => open.push(token),
             Ok(_) => {}
             Err(why) => return Err(known(&format!("The job's slip cannot be read by this version: {why}."))),
         }
     }
     if open.is_empty() {
         let step = job.view.error.as_ref().map(|error| error.step.as_str()).unwrap_or_default();
-        return Err(known(&format!("The job is parked at `{step}`, and it is known how that has ended.")));
+        let why = match (&verdict.said, &job.view.compensation) {
+            (Said::Undone(_), _) => format!("The job is parked at `{step}`, which is not being undone."),
+            (Said::Succeeded(_) | Said::Failed, Some(_)) => {
+                format!("The job is parked as `{step}` is undone: say `undone` once that was done by hand.")
+            }
+            (Said::Succeeded(_) | Said::Failed, None) => {
+                format!("The job is parked at `{step}`, and it is known how that has ended.")
+            }
+        };
+        return Err(known(&why));
     }
     resume::send(api, job, context, &open, order).await
 }

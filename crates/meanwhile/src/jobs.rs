@@ -45,6 +45,7 @@ pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     };
     let verdict = match args.succeeded.as_deref().map(input).transpose()? {
         Some(output) => Some(Verdict::Succeeded(serde_json::from_str(&output).context("--succeeded is not JSON")?)),
+        None if args.undone => args.reason.map(Verdict::Undone),
         None => args.failed.then_some(Verdict::Failed),
     };
     let asked = match &verdict {

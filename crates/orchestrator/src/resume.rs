@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use bus::{Reader, Record, RegistryError, Unreadable};
 use events::wait::Resume;
 use events::{Writer, decode_slip, encode_slip, peek_slip};
-use flow::decide::{Verdict, awaits_verdict, resumed, ruled};
+use flow::decide::{Verdict, can_be_ruled, resumed, ruled};
 use flow::event::JobEvent;
 use flow::facts::JobFacts;
 use flow::id::TokenId;
@@ -90,7 +90,7 @@ impl Resumer<'_> {
     async fn ruled(&self, tx: &mut Tx, token: &TokenId, verdict: &Verdict) -> Result<Option<Vec<u8>>, Error> {
         let Some(parked) = lock_parked_slip(tx, token).await? else { return Ok(None) };
         let slip = match self.reader.read(Some(&parked), decode_slip).await {
-            Ok(slip) => Some(slip).filter(awaits_verdict),
+            Ok(slip) => Some(slip).filter(|slip| can_be_ruled(slip, &verdict.said)),
             Err(Unreadable::Never(_) | Unreadable::Newer(_)) => None,
             Err(Unreadable::NotNow(error)) => return Err(error.into()),
         };

@@ -1,11 +1,17 @@
 //! Test cases of a flow, as a file beside it has them.
 
-use flow::decide::{Effect, HttpAnswer, Outcome, StepError, code};
+use flow::decide::{Effect, HttpAnswer, Outcome, Said, StepError, code};
 use flow::definition::{Content, Fields, HEADERS_READ, Node, Place, Problem, Reader, limit, read_yaml};
 use flow::view::JobView;
 use serde_json::Value;
 
 use crate::flow_file::FlowFile;
+
+mod comes;
+mod expected;
+
+use comes::{callback, resumes, signals};
+use expected::expected;
 
 /// Words of an outcome without an answer.
 const WORDS: [&str; 6] = ["succeeds", "fails", "may-be-retried", "no-answer", "connection-lost", "no-connection"];
@@ -38,8 +44,8 @@ pub struct Case {
     pub(crate) cancel_before: Option<String>,
     /// What is sent to the job, in order.
     pub(crate) signals: Vec<GivenSignal>,
-    /// How often an operator sends it on when it is parked.
-    pub(crate) resumes: u64,
+    /// What an operator says each time that it is parked; none: send it on.
+    pub(crate) resumes: Vec<Option<Said>>,
     pub(crate) expected: Expected,
 }
 
@@ -162,7 +168,7 @@ fn case(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Case> {
         outcomes: Vec::new(),
         cancel_before: None,
         signals: Vec::new(),
-        resumes: 0,
+        resumes: Vec::new(),
         expected,
     };
     if let Some(node) = fields.get("given") {
@@ -204,52 +210,8 @@ fn given(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, case: &mut Case)
         let text = reader.text(node, "`cancel_before`")?;
         step_name(reader, node.place, text, flow)
     });
-    case.resumes =
-        fields.get("resumes").and_then(|node| reader.whole_number(node, "`resumes`", 0..=100)).unwrap_or_default();
+    case.resumes = fields.get("resumes").map(|node| resumes(reader, node)).unwrap_or_default();
     Some(())
-}
-
-fn signals(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Vec<GivenSignal> {
-    let items = reader.list(node, "`signals`").unwrap_or_default();
-    items.iter().filter_map(|item| signal(reader, item, flow)).collect()
-}
-
-fn signal(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<GivenSignal> {
-    let fields = reader.fields(node, "a signal", &["signal", "at", "payload"])?;
-    let waits: Vec<_> = flow.definition.steps().iter().filter_map(|step| step.wait()).collect();
-    let known: Vec<&str> = waits.iter().map(|wait| wait.signal.as_str()).collect();
-    let Some(named) = fields.get("signal") else {
-        reader.missing(fields.place, "a signal", "signal");
-        return None;
-    };
-    let name = reader.word(named, "`signal`", &known)?.to_owned();
-    let payload = fields.get("payload").map_or(Value::Null, Node::to_json);
-    let place = fields.get("payload").map_or(named.place, |node| node.place);
-    let of_name = waits.iter().filter(|wait| wait.signal == name);
-    let errors = of_name.map(|wait| wait.validate(&payload)).min_by_key(Vec::len).unwrap_or_default();
-    for error in errors {
-        reader.problem(place, format!("the flow refuses this payload: `{}`: {}", error.pointer, error.detail));
-    }
-    let at_ms = fields.get("at").and_then(|node| reader.duration_ms(node, "`at`", 0..=limit::DEADLINE_MS_MAX));
-    Some(GivenSignal { name, at_ms: at_ms.unwrap_or_default(), payload })
-}
-
-/// A callback, as the signal that it is.
-fn callback(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<GivenSignal> {
-    let fields = reader.fields(node, "a callback", &["step", "at", "outcome", "body", "problem"])?;
-    let calling = flow.definition.steps().iter().filter(|step| step.callback().is_some());
-    let known: Vec<&str> = calling.map(|step| step.id.as_str()).collect();
-    let Some(named) = fields.get("step") else {
-        reader.missing(fields.place, "a callback", "step");
-        return None;
-    };
-    let step = reader.word(named, "`step`", &known)?;
-    let outcome = fields.get("outcome").and_then(|node| reader.word(node, "`outcome`", &["done", "failed", "retry"]));
-    let member = |name: &str| fields.get(name).map_or(Value::Null, Node::to_json);
-    let (body, problem) = (member("body"), member("problem"));
-    let payload = serde_json::json!({ "outcome": outcome.unwrap_or("done"), "body": body, "problem": problem });
-    let at_ms = fields.get("at").and_then(|node| reader.duration_ms(node, "`at`", 0..=limit::DEADLINE_MS_MAX));
-    Some(GivenSignal { name: format!("callback:{step}"), at_ms: at_ms.unwrap_or_default(), payload })
 }
 
 fn step_name(reader: &mut Reader<'_>, place: Place, text: &str, flow: &FlowFile) -> Option<String> {
@@ -345,55 +307,4 @@ fn by_word(word: &str, is_native: bool, output: Value) -> Answer {
         "no-answer" | "connection-lost" => failed(true, Effect::Unknown),
         _ => Outcome::Succeeded { output },
     })
-}
-
-fn expected(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Expected> {
-    let fields = reader.fields(node, "`expect`", &["status", "result", "error", "calls", "compensated"])?;
-    let mut expected = Expected::default();
-    if let Some(node) = fields.get("status") {
-        expected.status = reader.word(node, "`status`", &STATUSES).map(|word| (word.to_owned(), node.place));
-    }
-    expected.result = fields.get("result").map(|node| (node.to_json(), node.place));
-    if let Some(node) = fields.get("error") {
-        reader.fields(node, "`error`", &["step", "code", "message", "status", "attempts"])?;
-        expected.error = Some((node.to_json(), node.place));
-    }
-    if let Some(node) = fields.get("calls") {
-        let items = reader.list(node, "`calls`")?;
-        let calls: Option<Vec<_>> = items.iter().map(|item| expected_call(reader, item, flow)).collect();
-        expected.calls = Some((calls?, node.place));
-    }
-    if let Some(node) = fields.get("compensated") {
-        let mut steps = Vec::new();
-        for item in reader.list(node, "`compensated`")? {
-            let text = reader.text(item, "a step")?;
-            steps.push(step_name(reader, item.place, text, flow)?);
-        }
-        expected.compensated = Some((steps, node.place));
-    }
-    Some(expected)
-}
-
-/// `reserve`, `undo reserve`, or a mapping with parts of the request.
-fn expected_call(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<ExpectedCall> {
-    let keys = ["call", "method", "url", "headers", "body", "with", "key", "at"];
-    let (text, parts, place) = match &node.content {
-        Content::Map(entries) => {
-            let fields = reader.fields(node, "a call", &keys)?;
-            let Some(call) = fields.get("call") else {
-                reader.missing(fields.place, "a call", "call");
-                return None;
-            };
-            let part = |(key, node): &(flow::definition::Key, Node)| (key.text.clone(), node.to_json(), node.place);
-            let parts = entries.iter().filter(|(key, _)| key.text != "call").map(part).collect();
-            (reader.text(call, "`call`")?, parts, call.place)
-        }
-        _ => (reader.text(node, "a call")?, Vec::new(), node.place),
-    };
-    let (is_undo, step) = match text.strip_prefix(UNDO) {
-        Some(step) => (true, step.trim()),
-        None => (false, text),
-    };
-    let step = step_name(reader, place, step, flow)?;
-    Some(ExpectedCall { name: CallName { step, is_undo }, parts })
 }

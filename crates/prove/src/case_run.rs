@@ -1,8 +1,8 @@
 //! A case, run on the flow's own decisions, with a clock that skips every wait.
 
 use flow::decide::{
-    Decision, Env, HttpAnswer, HttpCall, NativeCall, Next, Outcome, Prepared, advance, classify, code, poll_host,
-    prepare, resumed, start, steps_total,
+    Decision, Env, HttpAnswer, HttpCall, NativeCall, Next, Outcome, Prepared, Said, Verdict, advance, can_be_ruled,
+    classify, code, poll_host, prepare, resumed, ruled, start, steps_total,
 };
 use flow::definition::Definition;
 use flow::event::JobEvent;
@@ -67,7 +67,8 @@ struct Runner<'a> {
     case: &'a Case,
     now_ms: i64,
     cursor: i64,
-    resumes_left: u64,
+    /// What the operator is going to say.
+    resumes_left: std::slice::Iter<'a, Option<Said>>,
     /// The places of the signals that were used.
     signals_used: Vec<usize>,
     was_cancelled: bool,
@@ -77,7 +78,7 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(definition: &'a Definition, env: &'a Env, case: &'a Case) -> Self {
         let run = Run { view: None, calls: Vec::new(), stopped: None };
-        let resumes_left = case.resumes;
+        let resumes_left = case.resumes.iter();
         let signals_used = Vec::new();
         Self { definition, env, case, now_ms: 0, cursor: -1, resumes_left, signals_used, was_cancelled: false, run }
     }
@@ -148,19 +149,33 @@ impl<'a> Runner<'a> {
                 self.now_ms = self.now_ms.saturating_add_unsigned(delay_ms);
                 Some(slip)
             }
-            Next::Hold(hold) if hold.reason == HoldReason::Attention => {
-                self.resumes_left = self.resumes_left.checked_sub(1)?;
-                let event = resumed(&hold.slip, steps_total(self.definition), self.now_ms);
-                self.take(&event);
-                Some(hold.slip)
-            }
-            Next::Hold(hold) if hold.reason == HoldReason::Signal => self.wait(hold),
+            Next::Hold(hold) if hold.reason == HoldReason::Attention => self.resume(hold.slip),
+            Next::Hold(hold) if hold.signal.is_some() => self.wait(hold),
             Next::Hold(hold) => {
                 self.now_ms = self.now_ms.saturating_add_unsigned(hold.release_after_ms?);
                 Some(hold.slip)
             }
             Next::End => None,
         }
+    }
+
+    /// An operator sends the parked job on, or says how its step has ended.
+    fn resume(&mut self, parked: Slip) -> Option<Slip> {
+        let said = self.resumes_left.next()?.clone();
+        let event = resumed(&parked, steps_total(self.definition), self.now_ms);
+        let Some(said) = said else {
+            self.take(&event);
+            return Some(parked);
+        };
+        if !can_be_ruled(&parked, &said) {
+            let (step, said) = (&parked.step, said.as_str());
+            self.run.stopped =
+                Some(format!("an operator says `{said}`, which cannot be said where the job is parked at `{step}`"));
+            return None;
+        }
+        let verdict = Verdict { said, by: "an operator".to_owned() };
+        self.take(&verdict.told_by(event));
+        Some(ruled(parked, &verdict))
     }
 
     /// The signal comes in time, or the time passes.

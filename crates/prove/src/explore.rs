@@ -228,10 +228,10 @@ impl<'w> Walk<'w> {
                 self.decide(id, state, outcome, ways, *late);
             }
         }
+        if is_forward && slip.attempt_uncertain {
+            self.call_back(id, state);
+        }
         if is_forward && !asks {
-            if slip.attempt_uncertain {
-                self.call_back(id, state);
-            }
             let done = if has_effect(step) { Change::Done } else { Change::None };
             for (done, change) in [(true, done), (false, Change::None)] {
                 let before = changed(state, change);

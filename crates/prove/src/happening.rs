@@ -87,6 +87,8 @@ pub(crate) enum What {
     RuledDone { output: usize },
     /// An operator says that the step was not done.
     RuledNotDone,
+    /// An operator says that the step was undone by hand.
+    RuledUndone,
 }
 
 impl What {

@@ -133,6 +133,7 @@ fn fact(world: &World, happening: &Happening) -> String {
         What::Cancelled => format!("somebody cancels the job before {name} is called"),
         What::RuledDone { output } => with_chosen(world, id, *output, format!("an operator says that {name} was done")),
         What::RuledNotDone => format!("an operator says that {name} was not done"),
+        What::RuledUndone => format!("an operator says that {name} was undone by hand"),
         What::Resumed => "an operator sends the job on".to_owned(),
     }
 }

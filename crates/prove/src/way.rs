@@ -39,6 +39,7 @@ impl Happening {
                 | What::Resumed
                 | What::RuledDone { .. }
                 | What::RuledNotDone
+                | What::RuledUndone
         );
         if rare || self.is_late { RARE } else { 1 }
     }

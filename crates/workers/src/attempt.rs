@@ -66,7 +66,8 @@ impl Runner {
         let Some(downstream) = downstream.filter(|_| !slip.pass().is_some_and(|pass| pass.is_probe)) else {
             return Ok(None);
         };
-        let limits = definition.step(&slip.step).map(|step| step.limits).unwrap_or_default();
+        let declared = definition.step(&slip.step).map(|step| step.limits).unwrap_or_default();
+        let limits = self.flows.limits_of(downstream, declared);
         let entered = self.downstreams.enter(downstream, limits, slip.attempt > 0).await;
         entered.map(Some).map_err(|rest_ms| {
             let (downstream, reason) = (downstream.to_owned(), HoldReason::Limit);

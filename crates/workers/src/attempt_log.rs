@@ -61,7 +61,12 @@ impl AttemptLog {
             return;
         }
         for event in &mut decision.events {
-            let is_told = matches!(event.kind, EventKind::StepRetrying | EventKind::StepFailed | EventKind::JobParked);
+            let is_told = match event.kind {
+                EventKind::StepRetrying | EventKind::StepFailed | EventKind::JobParked => true,
+                // One that still waits for its callback tells the failure.
+                EventKind::StepWaiting => event.data.as_ref().is_some_and(|data| data.get("code").is_some()),
+                _ => false,
+            };
             if let (true, Some(Value::Object(data))) = (is_told, &mut event.data) {
                 data.insert(ATTEMPT_LOG.to_owned(), self.0.iter().cloned().collect());
             }

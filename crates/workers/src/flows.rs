@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bus::Inbound;
 use events::flow_document::{FlowDocument, NotAFlow};
-use flow::definition::Definition;
+use flow::decide::{Env, limits};
+use flow::definition::{Definition, Limits};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -15,11 +16,22 @@ use crate::followed::{Ask, Following, Learn};
 /// The flows by name and version. Shared by reference.
 #[derive(Debug)]
 pub(crate) struct Flows {
-    definitions: RwLock<HashMap<String, HashMap<String, Definition>>>,
+    definitions: RwLock<HashMap<String, HashMap<String, Known>>>,
+    /// By downstream: the limits that the active versions give it together.
+    limits: RwLock<HashMap<String, Limits>>,
+    env: Env,
     /// By `flow@version`: why this version cannot read the document.
     unreadable: RwLock<HashMap<Vec<u8>, String>>,
     queues: watch::Sender<BTreeSet<String>>,
     ask: Ask,
+}
+
+/// One version of a flow.
+#[derive(Debug)]
+struct Known {
+    definition: Definition,
+    /// The highest one of a flow is active.
+    revision: i64,
 }
 
 impl Learn for Flows {
@@ -31,7 +43,7 @@ impl Learn for Flows {
     async fn learn(&self, records: &[Inbound]) {
         for record in records {
             match read(record) {
-                Ok(Some(definition)) => self.insert(definition),
+                Ok(Some(known)) => self.insert(known),
                 Ok(None) => self.forget(record.key.as_deref().unwrap_or_default()),
                 Err(error) => {
                     let reason = error.to_string();
@@ -41,20 +53,46 @@ impl Learn for Flows {
                 }
             }
         }
+        self.add_up_limits();
     }
 }
 
 impl Flows {
-    /// Starts without any flow. The second value is for [`crate::followed::follow`]; the receiver becomes true once all
+    /// Starts without any flow. `env` says where calls go. The second value is for [`crate::followed::follow`]; the receiver becomes true once all
     /// flows are known.
-    pub(crate) fn new() -> (Arc<Self>, Following, watch::Receiver<bool>) {
+    pub(crate) fn new(env: Env) -> (Arc<Self>, Following, watch::Receiver<bool>) {
         let (ask, following, is_loaded) = Following::new();
         let queues = watch::Sender::new(BTreeSet::new());
         (
-            Arc::new(Self { definitions: RwLock::default(), unreadable: RwLock::default(), queues, ask }),
+            Arc::new(Self {
+                definitions: RwLock::default(),
+                limits: RwLock::default(),
+                env,
+                unreadable: RwLock::default(),
+                queues,
+                ask,
+            }),
             following,
             is_loaded,
         )
+    }
+
+    /// The limits of a downstream: those that a step declares, and those of every other step of an active flow. They
+    /// are the downstream's, whoever declares them.
+    pub(crate) fn limits_of(&self, downstream: &str, declared: Limits) -> Limits {
+        declared.strictest(self.limits.read().get(downstream).copied().unwrap_or_default())
+    }
+
+    fn add_up_limits(&self) {
+        let mut sums: HashMap<String, Limits> = HashMap::new();
+        for versions in self.definitions.read().values() {
+            let active = versions.values().max_by_key(|known| known.revision);
+            for (downstream, declared) in active.map(|known| limits(&known.definition, &self.env)).unwrap_or_default() {
+                let sum = sums.entry(downstream).or_default();
+                *sum = sum.strictest(declared);
+            }
+        }
+        *self.limits.write() = sums;
     }
 
     /// The definition that a slip names, or why there is none: only after the topic was read to its present end in
@@ -79,7 +117,7 @@ impl Flows {
     }
 
     fn known(&self, flow: &str, version: &str) -> Option<Definition> {
-        self.definitions.read().get(flow)?.get(version).cloned()
+        self.definitions.read().get(flow)?.get(version).map(|known| known.definition.clone())
     }
 
     /// No job is on this version any more.
@@ -92,12 +130,13 @@ impl Flows {
         }
     }
 
-    fn insert(&self, definition: Definition) {
+    fn insert(&self, known: Known) {
+        let definition = &known.definition;
         let queues: Vec<String> = definition.queues().into_iter().map(ToOwned::to_owned).collect();
         let (flow, version) = (definition.name().to_owned(), definition.version().to_owned());
         self.unreadable.write().remove(format!("{flow}@{version}").as_bytes());
         let mut definitions = self.definitions.write();
-        definitions.entry(flow).or_default().insert(version, definition);
+        definitions.entry(flow).or_default().insert(version, known);
         drop(definitions);
         self.queues.send_if_modified(|known| {
             let before = known.len();
@@ -107,8 +146,9 @@ impl Flows {
     }
 }
 
-/// A definition; none for a tombstone.
-fn read(record: &Inbound) -> Result<Option<Definition>, NotAFlow> {
+/// A version; none for a tombstone.
+fn read(record: &Inbound) -> Result<Option<Known>, NotAFlow> {
     let Some(value) = &record.value else { return Ok(None) };
-    FlowDocument::parse(value)?.definition().map(Some)
+    let document = FlowDocument::parse(value)?;
+    Ok(Some(Known { definition: document.definition()?, revision: document.revision }))
 }

@@ -216,7 +216,7 @@ impl Workers {
     /// Only for settings that cannot be used.
     pub async fn run(self, settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
         process.readiness.expect(&["kafka", "registry"]);
-        let (flows, follow, loaded) = Flows::new();
+        let (flows, follow, loaded) = Flows::new(settings.env.clone());
         let mut tasks = Tasks::new(shutdown.clone());
         let (bus, topic) = (settings.bus.clone(), settings.topics.flows());
         let learner = Arc::clone(&flows);

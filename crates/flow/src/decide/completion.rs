@@ -69,6 +69,25 @@ fn ended(slip: &Slip) -> Option<&Released> {
     slip.released.as_ref().filter(|released| released.by != ReleasedBy::Breaker)
 }
 
+/// True if the slip has waited for a callback, whether that has come or not.
+pub(super) fn awaits_callback(step: &Step, slip: &Slip) -> bool {
+    step.callback().is_some() && ended(slip).is_some()
+}
+
+/// True if the slip brings the callback that ends its step, or its round.
+pub(super) fn is_called_back(step: &Step, slip: &Slip) -> bool {
+    step.callback().is_some() && ended(slip).is_some_and(|released| released.by == ReleasedBy::Signal)
+}
+
+/// The output that the slip's callback brings, if it is one of success.
+pub(super) fn called_back_output(step: &Step, slip: &Slip) -> Option<Value> {
+    let payload = ended(slip).filter(|_| is_called_back(step, slip))?.payload.as_ref();
+    match called_back(step, payload) {
+        Outcome::Succeeded { output } => Some(output),
+        _ => None,
+    }
+}
+
 /// What the slip asks for in place of its call, once that was accepted.
 pub(super) fn resumed(step: &Step, slip: &Slip, env: &Env, timeout_ms: u64) -> Option<Prepared> {
     if slip.phase != Phase::Forward {

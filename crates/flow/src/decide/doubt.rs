@@ -63,9 +63,10 @@ fn once_only<'d>(definition: &'d Definition, slip: &Slip) -> Option<&'d Step> {
     definition.step(&slip.step).filter(|step| slip.phase == Phase::Forward && !step.is_idempotent())
 }
 
-/// The question that a slip asks in place of its step's call.
+/// The question that a slip asks in place of its step's call. A callback that has come makes it needless.
 pub(super) fn asks<'d>(definition: &'d Definition, slip: &Slip) -> Option<(&'d Verify, Doubt)> {
-    let verify = once_only(definition, slip)?.verify()?;
+    let step = once_only(definition, slip).filter(|step| !completion::is_called_back(step, slip))?;
+    let verify = step.verify()?;
     Some((verify, Doubt::of(slip)?))
 }
 

@@ -1,11 +1,14 @@
 //! The downstream that a step calls, what an outcome tells of it, and the rest of a slip that must not call it now.
 
+use serde_json::Value;
+
 use super::rest::{at_rest, steps_total};
 use super::time_left::{rested, stop_time, time_left_ms};
 use super::token::Token;
-use super::{Decision, HttpAnswer, Next, Outcome, Prepared, code};
-use crate::definition::Definition;
+use super::{Decision, Env, HttpAnswer, Next, Outcome, Prepared, code};
+use crate::definition::{Call, Definition, Limits};
 use crate::event::{EventKind, JobEvent, JobStatus};
+use crate::expression::{Evaluation, Scope};
 use crate::slip::{HoldReason, Phase, Slip};
 
 /// Characters of the name of a downstream: it is a label and a key.
@@ -20,6 +23,24 @@ pub fn downstream(definition: &Definition, slip: &Slip, prepared: &Prepared) -> 
         Prepared::Native(_) => named,
         Prepared::Outcome(_) | Prepared::Missing(_) => None,
     }
+}
+
+/// The limits that a flow gives to downstreams. `env`: that of the worker, which says where the calls go; a downstream
+/// whose host this worker does not know is left out.
+pub fn limits(definition: &Definition, env: &Env) -> Vec<(String, Limits)> {
+    let scope = Scope { input: &Value::Null, slip: None, step: None, env: Some(env), more: &[] };
+    let evaluation = Evaluation::new(scope);
+    let limited = definition.steps().iter().filter(|step| step.limits != Limits::default());
+    let each = limited.flat_map(|step| {
+        let called = [Phase::Forward, Phase::Undo].into_iter().filter_map(|phase| step.action(phase));
+        let hosts = called.filter_map(|action| match &action.call {
+            Call::Http(http) => host_of(&http.url.base(&evaluation).ok()?),
+            Call::Native(_) => None,
+        });
+        let names = step.downstream.clone().map_or_else(|| hosts.collect(), |name| vec![name]);
+        names.into_iter().map(|name| (name, step.limits))
+    });
+    each.collect()
 }
 
 /// The host of an absolute URL in lower case, with the port where it is not the scheme's own.

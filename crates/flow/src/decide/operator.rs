@@ -13,6 +13,8 @@ pub const RESUMED_INDEX: u32 = 1_000;
 
 /// The word in [`Slip::requires`] of a slip that carries a verdict: a worker without it would make the call again.
 pub const VERDICTS: &str = "verdicts";
+/// The word of one that says that its step was undone by hand.
+pub const UNDONE_BY_HAND: &str = "undone-by-hand";
 
 /// The operator's word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum Said {
     Succeeded(Value),
     /// It was not done.
     Failed,
+    /// It was done, and somebody has undone it by hand, for this reason.
+    Undone(String),
 }
 
 impl Said {
@@ -38,16 +42,35 @@ impl Said {
         match self {
             Self::Succeeded(_) => "succeeded",
             Self::Failed => "failed",
+            Self::Undone(_) => "undone",
+        }
+    }
+
+    /// The direction in which the job goes that it can be said of.
+    pub const fn phase(&self) -> Phase {
+        match self {
+            Self::Succeeded(_) | Self::Failed => Phase::Forward,
+            Self::Undone(_) => Phase::Undo,
+        }
+    }
+
+    /// The word of the feature that whoever takes it in must have.
+    pub const fn requires(&self) -> &'static str {
+        match self {
+            Self::Succeeded(_) | Self::Failed => VERDICTS,
+            Self::Undone(_) => UNDONE_BY_HAND,
         }
     }
 }
 
 impl Verdict {
-    /// As records carry it: `{outcome, output?, by}`.
+    /// As records carry it: `{outcome, output?, reason?, by}`.
     pub fn to_json(&self) -> Value {
         let mut json = json!({ "outcome": self.said.as_str(), "by": self.by });
-        if let Said::Succeeded(output) = &self.said {
-            json["output"] = output.clone();
+        match &self.said {
+            Said::Succeeded(output) => json["output"] = output.clone(),
+            Said::Failed => {}
+            Said::Undone(reason) => json["reason"] = reason.as_str().into(),
         }
         json
     }
@@ -57,6 +80,7 @@ impl Verdict {
         let said = match json.get("outcome")?.as_str()? {
             "succeeded" => Said::Succeeded(json.get("output")?.clone()),
             "failed" => Said::Failed,
+            "undone" => Said::Undone(json.get("reason")?.as_str()?.to_owned()),
             _ => return None,
         };
         Some(Self { said, by: json.get("by")?.as_str()?.to_owned() })
@@ -64,14 +88,17 @@ impl Verdict {
 
     /// The event of the token that goes on with it ([`resumed`]).
     pub fn told_by(&self, resumed: JobEvent) -> JobEvent {
-        JobEvent { actor: Some(self.by.clone()), data: Some(json!({ "outcome": self.said.as_str() })), ..resumed }
+        let mut data = json!({ "outcome": self.said.as_str() });
+        if let Said::Undone(reason) = &self.said {
+            data["reason"] = reason.as_str().into();
+        }
+        JobEvent { actor: Some(self.by.clone()), data: Some(data), ..resumed }
     }
 
     /// The verdict that a slip carries.
     pub(super) fn of(slip: &Slip) -> Option<Self> {
         let released = slip.released.as_ref().filter(|released| released.by == ReleasedBy::Operator)?;
-        (slip.phase == Phase::Forward).then_some(())?;
-        Self::from_json(released.payload.as_ref()?)
+        Self::from_json(released.payload.as_ref()?).filter(|verdict| verdict.said.phase() == slip.phase)
     }
 
     /// The outcome in place of a call.
@@ -83,6 +110,7 @@ impl Verdict {
                 let error = StepError { code: code::STEP_FAILED.to_owned(), message, status: None };
                 Outcome::Failed { error, retryable: false, effect: Effect::RuledOut, retry_after_ms: None }
             }
+            Said::Undone(_) => Outcome::Succeeded { output: Value::Null },
         }
     }
 }
@@ -92,12 +120,21 @@ pub fn awaits_verdict(parked: &Slip) -> bool {
     parked.phase == Phase::Forward && parked.attempt_uncertain
 }
 
+/// True if an operator can say so of the step that this parked slip is at.
+pub fn can_be_ruled(parked: &Slip, said: &Said) -> bool {
+    match said.phase() {
+        Phase::Forward => awaits_verdict(parked),
+        Phase::Undo => parked.phase == Phase::Undo,
+    }
+}
+
 /// The slip of a parked step, sent on with a verdict.
 #[must_use]
 pub fn ruled(mut parked: Slip, verdict: &Verdict) -> Slip {
     parked.released = Some(Released { by: ReleasedBy::Operator, payload: Some(verdict.to_json()) });
-    if !parked.requires.iter().any(|word| word == VERDICTS) {
-        parked.requires.push(VERDICTS.to_owned());
+    let word = verdict.said.requires();
+    if !parked.requires.iter().any(|known| known == word) {
+        parked.requires.push(word.to_owned());
     }
     parked
 }

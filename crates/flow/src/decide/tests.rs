@@ -168,8 +168,14 @@ fn what_the_other_side_asks_for_is_waited_for_but_never_past_the_deadline() {
     let asked = advance(&flow, &at, later(failed(true, Effect::Unsent)), NOW_MS);
     assert!(matches!(asked.next, Next::Hold(Hold { release_after_ms: Some(7_000), .. })));
     let near = at.deadline_ms.unwrap() - 3_000;
-    let capped = advance(&flow, &at, later(failed(true, Effect::Unsent)), near);
-    assert!(matches!(capped.next, Next::Hold(Hold { release_after_ms: Some(3_000), .. })));
+    let over = advance(&flow, &at, later(failed(true, Effect::Unsent)), near);
+    assert_eq!(kinds(&over), [EventKind::StepFailed, EventKind::JobFailed], "another attempt would come too late");
+    let codes: Vec<&Value> = over.events.iter().map(|event| &event.data.as_ref().unwrap()["code"]).collect();
+    assert_eq!(codes, [code::STEP_FAILED, code::DEADLINE_EXCEEDED], "the step's own failure is told, too");
+    assert!(over.events.iter().all(|event| event.data.as_ref().unwrap()["attempts"] == 1), "{over:?}");
+    // A call that may have had its effect is undone.
+    let back = advance(&flow, &at, later(failed(true, Effect::Unknown)), near);
+    assert_eq!((kinds(&back)[1], slip(&back).step.as_str()), (EventKind::JobCompensating, "a"));
 }
 
 #[test]
@@ -302,6 +308,7 @@ fn a_deadline_that_has_passed_turns_the_job_back_but_not_one_that_is_on_its_way_
     let Prepared::Outcome(outcome) = prepare(&flow, &at, &env(), late) else { panic!() };
     let decision = advance(&flow, &at, outcome, late);
     assert_eq!(kinds(&decision), [EventKind::JobCompensating]);
+    assert_eq!(decision.events[0].data.as_ref().unwrap()["attempts"], 0, "it was not called");
     let back = slip(&decision);
     assert_eq!(back.failure.as_ref().map(|failure| failure.code.as_str()), Some(code::DEADLINE_EXCEEDED));
     assert!(matches!(prepare(&flow, &back, &env(), late), Prepared::Http(_)));

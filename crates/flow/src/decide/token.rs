@@ -4,8 +4,9 @@ use crate::facts::JobFacts;
 use serde_json::Value;
 
 use super::backoff::{IN_PROCESS_BELOW_MS, delay_ms};
-use super::time_left::{deadline_error, is_past, rested, time_left_ms};
-use super::{Decision, Effect, NewJob, Next, StepError, VERDICTS, code, doubt};
+use super::completion::{self, Kept};
+use super::time_left::{deadline_error, is_past, rested};
+use super::{Decision, Effect, NewJob, Next, StepError, UNDONE_BY_HAND, VERDICTS, Verdict, code, doubt};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
@@ -15,6 +16,7 @@ mod completes;
 mod doubts;
 mod fallback;
 mod rests;
+mod retry;
 mod undo;
 
 use rests::too_many_visits;
@@ -31,6 +33,8 @@ pub(super) struct Token<'a> {
     now_ms: i64,
     /// True: the attempt was the probe of a breaker.
     is_probe: bool,
+    /// True: the call that its callback ends, or was to end, is counted in the slip already.
+    is_counted: bool,
 }
 
 /// The certainty that a step that counts as done was done.
@@ -83,7 +87,7 @@ impl<'a> Token<'a> {
             requires: Vec::new(),
             carried: Carried::default(),
         };
-        let mut token = Self { definition, slip, events: Vec::new(), now_ms, is_probe: false };
+        let mut token = Self { definition, slip, events: Vec::new(), now_ms, is_probe: false, is_counted: false };
         token.tell_of_job(EventKind::JobAccepted, JobStatus::Accepted, None);
         token
     }
@@ -95,12 +99,14 @@ impl<'a> Token<'a> {
         let calls = step.is_none_or(|step| step.action(slip.phase).is_some());
         let attempt_uncertain = calls && doubt::is_uncertain(step, slip);
         let is_probe = slip.pass().is_some_and(|pass| pass.is_probe);
+        let is_counted =
+            slip.phase == Phase::Forward && step.is_some_and(|step| completion::awaits_callback(step, slip));
         let mut slip = Slip { search: None, attempt_uncertain, ..slip.clone() };
         // A pass is for one attempt.
         slip.released.take_if(|released| released.by == ReleasedBy::Breaker);
         // A verdict is for one outcome.
-        slip.requires.retain(|word| word != VERDICTS);
-        Self { definition, slip, events: Vec::new(), now_ms, is_probe }
+        slip.requires.retain(|word| word != VERDICTS && word != UNDONE_BY_HAND);
+        Self { definition, slip, events: Vec::new(), now_ms, is_probe, is_counted }
     }
 
     /// Sends the token to the first step from there on whose `when` holds; without one, the job ends.
@@ -145,7 +151,7 @@ impl<'a> Token<'a> {
             return self.verify_failed(doubt, &error, retryable, retry_after_ms);
         }
         self.hear_callback(&error, retryable);
-        let attempts = self.attempts();
+        let attempts = self.attempts_after(&error);
         let uncertain = match effect {
             Effect::Unsent | Effect::Refused => self.slip.attempt_uncertain,
             Effect::Unknown => true,
@@ -156,8 +162,10 @@ impl<'a> Token<'a> {
         let policy = step.and_then(|step| step.retry(Phase::Forward)).unwrap_or(Retry::STEP_DEFAULT);
         let is_repeatable = !uncertain || step.is_none_or(Step::is_idempotent);
         let is_tried_again = retryable && is_repeatable && (self.is_probe || attempts < policy.attempts);
-        if uncertain && !is_tried_again && self.may_be_called_back(&error, effect) {
-            return self.wait_for_late_callback();
+        // Where somebody can be asked, the callback is waited for until then.
+        let is_asked = step.is_some_and(|step| !step.is_idempotent() && step.verify().is_some());
+        if uncertain && !is_tried_again && !is_asked && self.may_be_called_back(&error, effect) {
+            return self.wait_for_late_callback(&error);
         }
         if !is_repeatable {
             return self.doubted(&error, retryable);
@@ -215,43 +223,15 @@ impl<'a> Token<'a> {
         if self.definition.on_failure() == OnFailure::Park {
             return self.park(&failure, if certainty.is_some() { NextVisit::Same } else { NextVisit::New });
         }
-        if let Some(certainty) = certainty {
-            self.push_done(None, certainty);
+        let step = self.definition.step(&self.slip.step);
+        let called_back = step.and_then(|step| completion::called_back_output(step, &self.slip));
+        match (certainty, called_back) {
+            // Its callback met the deadline: what it was done with serves to undo it.
+            (Some(_), Some(output)) => self.push_done(Some(output), Certainty::Certain),
+            (Some(certainty), None) => self.push_done(None, certainty),
+            (None, _) => {}
         }
         self.turn_back(failure)
-    }
-
-    /// Another attempt: soon and in this process, or later and by a hold. A probe is no attempt of the step: the token
-    /// is where it was before, in front of the breaker.
-    fn retry(mut self, policy: &Retry, error: &StepError, retry_after_ms: Option<u64>) -> Decision {
-        if self.is_probe {
-            return self.unchanged();
-        }
-        let attempts = self.attempts();
-        // What a callback said is committed before another call is made: a slip that is delivered again has made none.
-        let is_committed = self.slip.released.take().is_some();
-        let mut wait_ms = delay_ms(policy, attempts, &self.slip.idempotency_key());
-        wait_ms = wait_ms.max(retry_after_ms.unwrap_or(0)).min(limit::DEADLINE_MS_MAX);
-        wait_ms = time_left_ms(wait_ms, &self.slip, self.now_ms);
-        if wait_ms < IN_PROCESS_BELOW_MS && !is_committed {
-            self.slip.attempt = attempts;
-            return Decision { next: Next::RetryNow { slip: self.slip, delay_ms: wait_ms }, events: Vec::new() };
-        }
-        let status = match self.slip.phase {
-            Phase::Forward => JobStatus::Waiting,
-            Phase::Undo => JobStatus::Compensating,
-        };
-        let failure = self.failure_of_step(error, attempts);
-        self.tell(JobEvent {
-            data: Some(failure.to_json()),
-            next_attempt_after_ms: Some(wait_ms),
-            ..self.step_event(EventKind::StepRetrying, status, attempts)
-        });
-        self.slip.attempt = attempts;
-        let may_be_called_back = self.may_end_early();
-        let mut decision = self.hold(HoldReason::Backoff, Some(wait_ms));
-        Self::end_early_by_callback(&mut decision, may_be_called_back);
-        decision
     }
 
     /// Lays the token to rest until an operator decides.
@@ -347,8 +327,15 @@ impl<'a> Token<'a> {
     }
 
     /// Attempts of this visit, this one included.
-    const fn attempts(&self) -> u32 {
-        self.slip.attempt.saturating_add(1)
+    fn attempts(&self) -> u32 {
+        if self.is_counted { self.slip.attempt.max(1) } else { self.slip.attempt.saturating_add(1) }
+    }
+
+    /// Attempts of this visit. Where the time was over, no call was made any more, unless one was accepted before.
+    fn attempts_after(&self, error: &StepError) -> u32 {
+        let is_polling = Kept::of(&self.slip).poll.is_some();
+        let is_uncalled = error.code == code::DEADLINE_EXCEEDED && !is_polling && !self.is_counted;
+        if is_uncalled { self.slip.attempt } else { self.attempts() }
     }
 
     fn failure_of_step(&self, error: &StepError, attempts: u32) -> Failure {

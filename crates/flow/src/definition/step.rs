@@ -59,6 +59,18 @@ pub struct Limits {
     pub in_flight: Option<u32>,
 }
 
+impl Limits {
+    /// Both at once: of each limit the lower one.
+    #[must_use]
+    pub fn strictest(self, other: Self) -> Self {
+        let lower = |one: Option<u32>, two: Option<u32>| match (one, two) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+        Self { per_minute: lower(self.per_minute, other.per_minute), in_flight: lower(self.in_flight, other.in_flight) }
+    }
+}
+
 /// The kinds of steps.
 pub enum StepKind {
     /// A call to the other side, which may be undone by another one.

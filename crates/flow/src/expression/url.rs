@@ -38,6 +38,15 @@ impl UrlTemplate {
         self.base.iter().chain(self.rest.iter().filter_map(Part::expression))
     }
 
+    /// Scheme and authority, and what follows them up to the first expression.
+    pub(crate) fn base(&self, evaluation: &Evaluation<'_>) -> Result<String, ExpressionError> {
+        match (&self.base, self.rest.first()) {
+            (Some(base), _) => plain(&base.evaluate(evaluation)?, base.source()),
+            (None, Some(Part::Literal(text))) => Ok(text.clone()),
+            (None, Some(Part::Expression(_)) | None) => Ok(String::new()),
+        }
+    }
+
     pub(crate) fn render(&self, evaluation: &Evaluation<'_>) -> Result<String, ExpressionError> {
         let mut url = String::new();
         if let Some(base) = &self.base {

@@ -203,3 +203,47 @@ fn a_job_is_stuck_until_its_next_event_and_is_not_if_it_has_gone_on_since() {
     assert!(run.view.apply(5, &stuck(3)));
     assert_eq!((run.view.stuck_since_ms, run.view.updated_at_ms), (None, before.updated_at_ms), "it has gone on");
 }
+
+/// A job of these steps, at the end of what its first decision says.
+fn run_of(steps: &str) -> Run {
+    let text = format!("flow: t\nsteps:\n{steps}");
+    let definition = Definition::parse_yaml("t.yaml", &text, &mut |_| Err(String::new())).unwrap();
+    let decision = decide::start(&definition, new_job(), NOW_MS);
+    let view = JobView::from_event(0, &decision.events[0]);
+    Run { definition, events: decision.events.clone(), decision, view }
+}
+
+#[test]
+fn a_step_that_only_rested_has_not_failed_and_one_that_was_under_way_says_why() {
+    let rests = || Outcome::Rests(decide::Rest { release_after_ms: None, signal: Some("go".to_owned()) });
+    let mut run = run_of("  - { id: approve, wait: { signal: go } }\n");
+    assert_eq!(run.step(rests()).steps[0].status, StepStatus::Waiting);
+    let view = run.step(Outcome::Cancelled);
+    let step = &view.steps[0];
+    assert_eq!((view.status, step.status, &step.error), (JobStatus::Cancelled, StepStatus::Pending, &None));
+    assert_eq!((&step.waiting_for, step.next_attempt_at_ms), (&None, None));
+
+    let mut run = run_of(
+        "  - { id: ship, http: { method: POST, url: \"http://a\" }, poll: { url: \"http://a/1\", until: \"{{ true }}\" } }\n",
+    );
+    let accepted = Outcome::Accepted { response: json!({}), retry_after_ms: None, host: Some("a".to_owned()) };
+    assert_eq!(run.step(accepted).steps[0].status, StepStatus::Waiting);
+    let view = run.step(Outcome::Cancelled);
+    assert_eq!(view.steps[0].status, StepStatus::Failed, "it was called");
+    assert_eq!(view.steps[0].error.as_ref().unwrap()["code"], "cancelled");
+}
+
+#[test]
+fn a_step_that_was_undone_shows_why_it_failed_and_not_what_its_undo_found() {
+    let mut run = run_of("  - { id: a, native: f, retry: { attempts: 1 }, compensate: { native: g } }\n");
+    let error = StepError { code: "timed-out".to_owned(), message: "no answer".to_owned(), status: None };
+    let unknown = Outcome::Failed { error, retryable: true, effect: Effect::Unknown, retry_after_ms: None };
+    let code = |error: &Option<Value>| error.as_ref().map(|error| error["code"].as_str().unwrap().to_owned());
+    run.step(unknown);
+    let view = run.step(Outcome::NothingToUndo { status: Some(404) });
+    assert_eq!(code(&view.steps[0].error).as_deref(), Some("timed-out"));
+    assert_eq!(code(&view.steps[0].undo_error).as_deref(), Some("nothing-to-undo"), "while it is undone once more");
+    let step = run.step(ok()).steps[0].clone();
+    assert_eq!((step.status, code(&step.error).as_deref()), (StepStatus::Compensated, Some("timed-out")));
+    assert_eq!(step.undo_error, None);
+}

@@ -187,6 +187,8 @@ pub(crate) struct ShowArgs {
                         \x20          meanwhile jobs retry ID --succeeded '{\"id\": \"C-1\"}'\n\
                         \x20          meanwhile jobs retry ID --failed\n\
                         Without either the step is run once more.\n\
+                        Where it is parked because a step cannot be undone, undo it by hand, and say so:\n\
+                        \x20          meanwhile jobs retry ID --undone --reason 'refunded in the till, ticket 17'\n\
                         All that a choice names, the parked ones unless it says another status:\n\
                         \x20          meanwhile jobs retry --flow order --since 2h --rate 20")]
 pub(crate) struct RetryArgs {
@@ -204,6 +206,12 @@ pub(crate) struct RetryArgs {
     /// The step that the job is parked at was not done
     #[arg(long, conflicts_with = "key", requires = "job")]
     pub(crate) failed: bool,
+    /// The step that the job is parked at, on its way back, was undone by hand
+    #[arg(long, conflicts_with_all = ["key", "failed", "succeeded"], requires_all = ["job", "reason"])]
+    pub(crate) undone: bool,
+    /// How and by whom it was undone, for those who look at the job later
+    #[arg(long, value_name = "TEXT", requires = "undone")]
+    pub(crate) reason: Option<String>,
     /// Show the timeline of the job that runs now until it ends; the exit code is 0 when that one succeeded
     #[arg(long, short, requires = "job")]
     pub(crate) follow: bool,

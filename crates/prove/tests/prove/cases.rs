@@ -136,3 +136,75 @@ fn mistakes_are_told_with_their_places_and_the_nearest_name() {
         assert!(problems.contains(told), "{told}\nis not in\n{problems}");
     }
 }
+
+const ONCE: &str = "flow: order
+steps:
+  - id: print
+    http: { method: POST, url: \"http://press/p\", body: { to: \"{{ callback.url }}\" } }
+    callback: { timeout: 1h }
+    timeout: 10s
+    idempotent: false
+    VERIFY
+    compensate: { http: { method: DELETE, url: \"http://press/p\" }, retry: { attempts: 1 } }
+  - id: pay
+    native: pay
+result: \"{{ steps.print.output }}\"
+";
+const ASKED: &str = "verify: { http: { url: 'http://press/p' }, done_when: '{{ response.status == 200 }}' }";
+
+fn told_of(flow_text: &str, cases: &str) -> String {
+    let flow = flow(flow_text);
+    let file = read_cases("order.test.yaml", cases, &flow)
+        .unwrap_or_else(|problems| panic!("{}", problems.iter().map(ToString::to_string).collect::<String>()));
+    let reports = run_cases(&flow, &file);
+    let told = reports.iter().flat_map(|report| &report.differences).map(|it| format!("{}: {it}\n", it.line));
+    told.collect()
+}
+
+#[test]
+fn a_call_whose_connection_was_lost_is_made_again_once_the_question_says_that_it_was_not_done() {
+    let cases = "cases:
+  - case: it is called again, and called back
+    given:
+      steps: { print: [connection-lost, 404, { status: 202 }], pay: succeeds }
+      callbacks: [{ step: print, at: 2h, body: 7 }]
+    expect: { status: succeeded, result: 7, calls: [print, print, print, pay] }
+  - case: the callback comes, although no answer did
+    given:
+      steps: { print: connection-lost, pay: succeeds }
+      callbacks: [{ step: print, at: 10m, body: 8 }]
+    expect: { status: succeeded, result: 8, calls: [print, pay] }
+";
+    assert_eq!(told_of(&ONCE.replace("VERIFY", ASKED), cases), "");
+}
+
+#[test]
+fn an_operator_says_in_a_case_how_a_step_has_ended_or_that_it_was_undone_by_hand() {
+    let cases = "cases:
+  - case: it was done
+    given:
+      steps: { print: 302, pay: succeeds }
+      callbacks: [{ step: print, at: 3h }]
+      resumes: [{ outcome: succeeded, output: 9 }]
+    expect: { status: succeeded, result: 9, calls: [print, pay] }
+  - case: it was not done
+    given: { steps: { print: 302 }, callbacks: [{ step: print, at: 3h }], resumes: [failed] }
+    expect: { status: failed, calls: [print], compensated: [] }
+  - case: it is undone by hand, at the second parking
+    given:
+      steps: { print: { status: 202 }, pay: fails }
+      callbacks: [{ step: print, at: 1m }]
+      undo: { print: 400 }
+      resumes: [again, { outcome: undone, reason: ticket 17 }]
+    expect: { status: failed, calls: [print, pay, undo print, undo print], compensated: [print] }
+  - case: it cannot be said
+    given: { steps: { print: 302 }, callbacks: [{ step: print, at: 3h }], resumes: [undone] }
+    expect: { status: failed }
+";
+    let told = told_of(&ONCE.replace("    VERIFY\n", ""), cases);
+    assert!(told.contains("which cannot be said where the job is parked at `print`"), "{told}");
+    assert_eq!(told.lines().filter(|line| line.starts_with(char::is_numeric)).count(), 1, "{told}");
+    let wrong = "cases:\n  - case: x\n    given: { resumes: [perhaps, { output: 1 }] }\n    expect: {}\n";
+    let problems = read_cases("x", wrong, &flow(FLOW)).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+}

@@ -99,20 +99,56 @@ fn a_call_of_which_nobody_knows_is_a_success_if_it_is_called_back_and_else_asked
     let (flow, at) = (once(), slip_at(&once(), "print"));
     let gone = lost(&flow, &at);
     for waits in [answered(&flow, &at, HttpAnswer::TimedOut), uncalled(&flow, &gone)] {
-        let hold = resting(&waits);
-        assert_eq!((hold.reason, hold.release_after_ms), (HoldReason::Signal, Some(3_600_000)));
-        assert_eq!(kinds(&called_back(&flow, &hold.slip, "done")), [EventKind::StepSucceeded, EventKind::JobSucceeded]);
-        let vain = uncalled(&flow, &released(&hold.slip, ReleasedBy::Time, None));
-        let asked = resting(&vain);
-        assert_eq!((asked.reason, asked.release_after_ms), (HoldReason::Timer, Some(10_000)), "the rest of its time");
+        let asked = resting(&waits);
+        let signal = Some("callback:print:1:0".to_owned());
+        assert_eq!((asked.reason, asked.release_after_ms), (HoldReason::Timer, Some(3_610_000)), "it may be done");
+        assert_eq!(asked.signal, signal, "and be called back");
+        let done = called_back(&flow, &asked.slip, "done");
+        assert_eq!(kinds(&done), [EventKind::StepSucceeded, EventKind::JobSucceeded]);
+        assert_eq!(done.events[0].attempts, 1, "one call was made");
+        let over = released(&asked.slip, ReleasedBy::Signal, Some(json!({ "outcome": "done" })));
+        assert!(!asks_first(&flow, &over) && !marks_first(&flow, &over), "it calls nothing");
         let Prepared::Http(question) = prepare(&flow, &asked.slip, &worker(), NOW_MS) else { panic!("it asks") };
         assert!(question.method == "GET" && asks_first(&flow, &asked.slip));
         let done = answered(&flow, &asked.slip, answer(200, &Value::Null));
         assert_eq!(kinds(&done), [EventKind::StepSucceeded, EventKind::JobSucceeded]);
-        let not_done = answered(&flow, &asked.slip, answer(404, &Value::Null));
-        // A wait in vain is a failure for good.
-        assert_eq!(kinds(&not_done), [EventKind::StepFailed, EventKind::JobFailed]);
+        let again = answered(&flow, &asked.slip, HttpAnswer::TimedOut);
+        assert_eq!(slip(&again).attempt, slip(&waits).attempt, "a question is no attempt");
     }
+}
+
+#[test]
+fn a_call_that_was_never_accepted_is_made_again_once_the_question_says_so_and_its_failure_is_told() {
+    let (flow, at) = (once(), slip_at(&once(), "print"));
+    let lost = || HttpAnswer::ConnectionLost("it was closed".to_owned());
+    let doubted = answered(&flow, &at, lost());
+    assert_eq!(kinds(&doubted), [EventKind::StepRetrying]);
+    let told = doubted.events[0].data.as_ref().unwrap();
+    assert!(told["code"] == code::CONNECTION_FAILED && told["message"].as_str().unwrap().contains("it was closed"));
+    let again = answered(&flow, &slip(&doubted), answer(404, &Value::Null));
+    assert!(again.events.is_empty() && marks_first(&flow, &slip(&again)), "it is called once more: {again:?}");
+    let Prepared::Http(call) = prepare(&flow, &slip(&again), &worker(), NOW_MS) else { panic!("it is called") };
+    assert_eq!(call.method, "POST");
+    let body: Value = serde_json::from_slice(&call.body.unwrap()).unwrap();
+    let hold = resting(&answered(&flow, &slip(&again), answer(202, &Value::Null)));
+    assert_eq!(hold.signal.as_deref(), Some("callback:print:1:1"), "another round: {body}");
+    let done = called_back(&flow, &hold.slip, "done");
+    assert_eq!((kinds(&done)[0], done.events[0].attempts), (EventKind::StepSucceeded, 2));
+    // As often as its retries allow.
+    let mut last = again;
+    for _ in 0..2 {
+        let doubted = answered(&flow, &slip(&last), lost());
+        last = answered(&flow, &slip(&doubted), answer(404, &Value::Null));
+    }
+    assert_eq!(kinds(&last), [EventKind::StepFailed, EventKind::JobFailed]);
+    assert_eq!(last.events[0].data.as_ref().unwrap()["code"], code::CONNECTION_FAILED);
+    // One that was accepted, and is never called back, has failed for good.
+    let hold = resting(&answered(&flow, &at, answer(202, &Value::Null)));
+    let vain = resting(&uncalled(&flow, &released(&hold.slip, ReleasedBy::Time, None)));
+    assert_eq!((vain.reason, vain.release_after_ms), (HoldReason::Timer, Some(10_000)), "the rest of its time");
+    let not_done = answered(&flow, &vain.slip, answer(404, &Value::Null));
+    assert_eq!(kinds(&not_done), [EventKind::StepFailed, EventKind::JobFailed]);
+    assert_eq!(not_done.events[0].attempts, 1);
 }
 
 #[test]

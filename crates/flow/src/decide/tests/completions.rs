@@ -134,6 +134,12 @@ fn what_was_accepted_is_undone_when_the_job_goes_back_and_a_failure_that_was_cal
     let late = Slip { deadline_ms: Some(NOW_MS), ..hold.slip.clone() };
     let back = slip(&called_back(&late, json!({ "outcome": "done" })));
     assert_eq!((back.step.as_str(), back.failure.unwrap().code.as_str()), ("print", code::DEADLINE_EXCEEDED));
+    // What it was done with serves to undo it.
+    let told = slip(&called_back(&late, json!({ "outcome": "done", "body": { "id": 7 } })));
+    assert_eq!((told.done[0].output.clone(), told.done[0].uncertain), (Some(json!({ "id": 7 })), false));
+    assert_eq!(call(&told).url, "http://a/p/7");
+    let failed = slip(&called_back(&late, json!({ "outcome": "failed" })));
+    assert_eq!((failed.done[0].output.clone(), failed.done[0].uncertain), (None, true));
     let vain = released(&hold.slip, ReleasedBy::Time, None);
     assert_eq!(vain.events[0].data.as_ref().unwrap()["code"], code::TIMED_OUT);
     let problem = json!({ "detail": "out of paper", "status": 409 });
@@ -188,17 +194,33 @@ fn a_call_without_an_answer_is_a_success_if_its_callback_comes() {
 
 #[test]
 fn a_callback_ends_a_back_off() {
-    let late = HttpAnswer::Response {
+    let hold = resting(&answered(&print(), asks_to_come_later(), NOW_MS));
+    assert_eq!((hold.reason, hold.signal.clone()), (HoldReason::Backoff, Some(told(&print()).signal())));
+    let done = called_back(&hold.slip, json!({ "outcome": "done" }));
+    assert_eq!((kinds(&done), done.events[0].attempts), (vec![EventKind::StepSucceeded], 1), "one call was made");
+    assert_eq!(call(&hold.slip).method, "POST", "without one the call is made again");
+    // Where no further call can come in time, the callback is waited for as long as the step's time goes.
+    let short = Slip { step_left_ms: Some(30_000), ..print() };
+    let told = answered(&short, asks_to_come_later(), NOW_MS);
+    let hold = resting(&told);
+    assert_eq!((hold.reason, hold.release_after_ms), (HoldReason::Signal, Some(30_000)));
+    let view = crate::view::JobView::from_event(0, &told.events[0]);
+    assert_eq!((view.steps[0].next_attempt_at_ms, view.steps[0].status.as_str()), (None, "waiting"));
+    assert_eq!(view.steps[0].error.as_ref().unwrap()["status"], 503, "it tells why it waits");
+    let over = Slip { step_left_ms: Some(0), ..hold.slip };
+    let over = released(&over, ReleasedBy::Time, None);
+    let failure = slip(&over).failure.unwrap();
+    assert_eq!((failure.code.as_str(), failure.attempts), (code::DEADLINE_EXCEEDED, 1));
+}
+
+fn asks_to_come_later() -> HttpAnswer {
+    HttpAnswer::Response {
         status: 503,
         retry_after: Some("60".to_owned()),
         content_type: None,
         headers: Vec::new(),
         body: Vec::new(),
-    };
-    let hold = resting(&answered(&print(), late, NOW_MS));
-    assert_eq!((hold.reason, hold.signal.clone()), (HoldReason::Backoff, Some(told(&print()).signal())));
-    assert_eq!(kinds(&called_back(&hold.slip, json!({ "outcome": "done" }))), [EventKind::StepSucceeded]);
-    assert_eq!(call(&hold.slip).method, "POST", "without one the call is made again");
+    }
 }
 
 #[test]

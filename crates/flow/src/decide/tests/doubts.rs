@@ -265,15 +265,16 @@ fn a_step_ends_with_its_own_deadline_whatever_the_clocks_say() {
     // Another worker, whose clock is an hour ahead, though not the job's.
     let Prepared::Native(call) = prepare(&flow, &again, &env(), NOW_MS + 1_800_000) else { panic!() };
     assert_eq!(call.timeout_ms, 5_000, "an attempt ends with it");
-    let last = advance(&flow, &again, failed_asking_for(&flow, 45_000), NOW_MS);
-    let (_, after_ms, over) = held(&last);
-    assert_eq!((after_ms, over.step_left_ms), (Some(5_000), Some(0)), "and so does a rest");
-    let outcome = nobody_knows_at(&flow, &over, NOW_MS);
-    let end = advance(&flow, &over, outcome, NOW_MS);
-    let failure = slip(&end).failure.unwrap();
-    assert_eq!((failure.step.as_str(), failure.code.as_str()), ("a", code::DEADLINE_EXCEEDED));
-    assert_eq!(kinds(&end), [EventKind::StepFailed, EventKind::JobCompensating]);
-    assert_eq!((slip(&end).phase, slip(&end).step_left_ms), (Phase::Undo, None), "the way back has none");
+    let too_late = advance(&flow, &again, failed_asking_for(&flow, 45_000), NOW_MS);
+    let over = Slip { step_left_ms: Some(0), ..again };
+    let found = advance(&flow, &over, nobody_knows_at(&flow, &over, NOW_MS), NOW_MS);
+    for (end, attempts) in [(too_late, 2), (found, 1)] {
+        let failure = slip(&end).failure.unwrap();
+        assert_eq!((failure.step.as_str(), failure.code.as_str()), ("a", code::DEADLINE_EXCEEDED));
+        assert_eq!(failure.attempts, attempts, "calls that were made: {}", failure.message);
+        assert_eq!(kinds(&end), [EventKind::StepFailed, EventKind::JobCompensating]);
+        assert_eq!((slip(&end).phase, slip(&end).step_left_ms), (Phase::Undo, None), "the way back has none");
+    }
 }
 
 /// May have been done, and is to be tried again after this time.

@@ -1,6 +1,7 @@
 //! A downstream that is not to be called: the job rests, and loses no attempts.
 
 use super::*;
+use crate::definition::Limits;
 use crate::slip::{Pass, Released, ReleasedBy};
 use crate::view::{JobView, StepStatus, WaitingFor};
 
@@ -164,4 +165,20 @@ fn a_step_in_front_of_a_breaker_comes_back_over_by_its_time_and_with_what_it_had
     // The breaker opens again before the call: nothing is lost by coming back.
     let again = wait_for_downstream(&flow, &by_breaker, "default", &busy(HoldReason::Breaker, None), NOW_MS);
     assert_eq!(hold(&again).release_after_ms, Some(40_000));
+}
+
+#[test]
+fn the_limits_of_a_flow_are_told_by_the_names_and_hosts_that_they_are_of() {
+    let flow = flow(
+        "flow: t\nsteps:\n\
+         \x20 - { id: a, http: { method: POST, url: \"{{ env.A }}/x/{{ input.n }}\" }, limits: { rate: 2/s } }\n\
+         \x20 - { id: b, http: { method: POST, url: \"https://B:8443/x\" }, limits: { in_flight: 3 } }\n\
+         \x20 - { id: c, native: f, downstream: till, limits: { rate: 9/m } }\n\
+         \x20 - { id: d, http: { method: POST, url: \"{{ env.NONE }}/x\" }, limits: { in_flight: 1 } }\n\
+         \x20 - { id: e, native: f }\n",
+    );
+    let limits = |per_minute, in_flight| Limits { per_minute, in_flight };
+    let expected = [("a", limits(Some(120), None)), ("b:8443", limits(None, Some(3))), ("till", limits(Some(9), None))];
+    assert_eq!(super::super::limits(&flow, &env()), expected.map(|(name, limits)| (name.to_owned(), limits)));
+    assert_eq!(limits(Some(9), None).strictest(limits(Some(8), Some(1))), limits(Some(8), Some(1)));
 }

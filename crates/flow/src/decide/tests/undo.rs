@@ -83,3 +83,28 @@ fn a_step_that_says_on_its_way_forward_that_nothing_is_to_be_undone_has_failed()
     let decision = advance(&flow, &slip_at(&flow, "c"), NOTHING, NOW_MS);
     assert_eq!(kinds(&decision), [EventKind::StepFailed, EventKind::JobCompensating]);
 }
+
+#[test]
+fn a_step_that_was_undone_by_hand_counts_as_undone_without_a_call_and_the_next_one_is_undone() {
+    let flow = flow(THREE);
+    let back = slip(&advance(&flow, &slip_at(&flow, "c"), failed(false, Effect::Unknown), NOW_MS));
+    assert_eq!(back.step, "c");
+    let Next::Hold(parked) = advance(&flow, &back, failed(false, Effect::Refused), NOW_MS).next else { panic!() };
+    let said = Said::Undone("ticket 17".to_owned());
+    assert!(can_be_ruled(&parked.slip, &said) && !can_be_ruled(&parked.slip, &Said::Failed));
+    let verdict = Verdict { said, by: "ann".to_owned() };
+    assert_eq!(Verdict::from_json(&verdict.to_json()).as_ref(), Some(&verdict));
+    let ruled = ruled(parked.slip, &verdict);
+    assert_eq!(ruled.requires, [UNDONE_BY_HAND], "a worker without it would call");
+    let Prepared::Outcome(outcome) = prepare(&flow, &ruled, &env(), NOW_MS) else { panic!("it is called") };
+    let on = advance(&flow, &ruled, outcome, NOW_MS);
+    let [event] = on.events.as_slice() else { panic!("{on:?}") };
+    assert_eq!((event.kind, event.actor.as_deref(), event.attempts), (EventKind::StepCompensated, Some("ann"), 0));
+    assert_eq!(event.data, Some(json!({ "outcome": "undone", "reason": "ticket 17" })));
+    let next = slip(&on);
+    assert_eq!((next.step.as_str(), next.requires.len(), &next.released), ("a", 0, &None));
+    assert!(matches!(prepare(&flow, &next, &env(), NOW_MS), Prepared::Http(_)), "its undo is called");
+    // It says nothing of a job on its way forward.
+    let forward = Slip { attempt_uncertain: true, ..slip_at(&flow, "a") };
+    assert!(!can_be_ruled(&forward, &verdict.said) && can_be_ruled(&forward, &Said::Failed));
+}

@@ -21,7 +21,7 @@ impl Token<'_> {
             Some(Completion::Callback(_)) => {
                 // Released for another reason than its callback, it only goes on waiting.
                 let is_known = self.slip.released.is_none() && !self.slip.attempt_uncertain;
-                self.wait_for_callback(is_known)
+                self.wait_for_callback(is_known, None)
             }
             Some(Completion::Poll(poll)) => {
                 let after_ms = i64::try_from(poll.timeout_ms).unwrap_or(i64::MAX);
@@ -56,14 +56,16 @@ impl Token<'_> {
         self.lie_down(Rest { release_after_ms: Some(pause_ms.min(left_ms)), signal: None }, is_news, told)
     }
 
-    fn wait_for_callback(mut self, is_known: bool) -> Decision {
+    /// `told`: the failure after which the callback is still waited for.
+    fn wait_for_callback(mut self, is_known: bool, told: Option<Value>) -> Decision {
         let timeout_ms =
             self.definition.step(&self.slip.step).and_then(|step| step.callback()).map(|callback| callback.timeout_ms);
         let is_known = is_known || (self.slip.released.is_some() && Kept::of(&self.slip).is_known);
         Kept { is_known, ..Kept::of(&self.slip) }.keep_in(&mut self.slip);
+        self.slip.attempt = self.attempts();
         self.may_be_done();
         let signal = Some(signal(&self.slip));
-        self.lie_down(Rest { release_after_ms: timeout_ms, signal }, true, None)
+        self.lie_down(Rest { release_after_ms: timeout_ms, signal }, true, told)
     }
 
     /// From now on the step may have had its effect.
@@ -121,8 +123,9 @@ impl Token<'_> {
     }
 
     /// See [`Token::may_be_called_back`].
-    pub(super) fn wait_for_late_callback(self) -> Decision {
-        self.wait_for_callback(false)
+    pub(super) fn wait_for_late_callback(self, error: &StepError) -> Decision {
+        let told = self.failure_of_step(error, self.attempts()).to_json();
+        self.wait_for_callback(false, Some(told))
     }
 
     /// Sent on by an operator, the call is made again. What is left of the visit's callbacks still counts.

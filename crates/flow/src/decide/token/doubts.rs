@@ -43,11 +43,12 @@ impl Token<'_> {
         self.slip.attempt = attempts;
         self.slip.released = None;
         self.forget_work(false);
-        let told = Failure {
-            message: format!("{}; `verify` is asked whether it was done", failure.message),
-            ..failure.clone()
-        };
         let settled = time_left_ms(settle_ms, &self.slip, self.now_ms) == settle_ms;
+        let next = match settled {
+            true => "`verify` is asked whether it was done",
+            false => "its deadline comes before `verify` can be asked whether it was done",
+        };
+        let told = Failure { message: format!("{}; {next}", failure.message), ..failure.clone() };
         Doubt { failure, retryable, asked: 0, settled }.note(&mut self.slip);
         // An operator cannot cut this rest short.
         self.ask_later(&told, settle_ms, HoldReason::Timer)
@@ -112,6 +113,9 @@ impl Token<'_> {
             next_attempt_after_ms: Some(wait_ms),
             ..self.step_event(EventKind::StepRetrying, JobStatus::Waiting, self.slip.attempt)
         });
-        self.hold(reason, Some(wait_ms))
+        let may_be_called_back = self.may_end_early();
+        let mut decision = self.hold(reason, Some(wait_ms));
+        Self::end_early_by_callback(&mut decision, may_be_called_back);
+        decision
     }
 }

@@ -1,15 +1,21 @@
 //! The way back: one step after the other is undone.
 
 use super::{
-    Decision, EventKind, HoldReason, JobEvent, JobStatus, Next, NextVisit, Phase, Retry, StepError, Token, code,
+    Decision, EventKind, HoldReason, JobEvent, JobStatus, Next, NextVisit, Phase, Retry, StepError, Token, Verdict,
+    code,
 };
 use crate::slip::Failure;
 
 impl Token<'_> {
-    /// The step's compensation succeeded.
+    /// The step's compensation succeeded, or an operator says that it was undone by hand.
     pub(in crate::decide) fn undone(mut self) -> Decision {
-        let attempts = self.attempts();
-        self.tell(self.step_event(EventKind::StepCompensated, JobStatus::Compensating, attempts));
+        let by_hand = Verdict::of(&self.slip);
+        let attempts = if by_hand.is_some() { self.slip.attempt } else { self.attempts() };
+        let event = self.step_event(EventKind::StepCompensated, JobStatus::Compensating, attempts);
+        self.tell(match by_hand {
+            Some(verdict) => verdict.told_by(event),
+            None => event,
+        });
         self.note_undone();
         self.back()
     }
