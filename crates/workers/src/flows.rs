@@ -152,3 +152,35 @@ fn read(record: &Inbound) -> Result<Option<Known>, NotAFlow> {
     let document = FlowDocument::parse(value)?;
     Ok(Some(Known { definition: document.definition()?, revision: document.revision }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A version of a flow whose step calls this with these limits.
+    fn version(flow: &str, revision: i64, url: &str, limits: &str) -> Inbound {
+        let text =
+            format!("flow: {flow}\nsteps: [{{ id: a, http: {{ method: POST, url: \"{url}\" }}, limits: {limits} }}]");
+        let definition = Definition::parse_yaml("t.yaml", &text, &mut |_| Err(String::new())).unwrap();
+        let version = definition.version().to_owned();
+        let document =
+            FlowDocument { flow: flow.to_owned(), version, revision, document: definition.document().clone() };
+        Inbound { key: Some(document.key().into_bytes()), value: Some(document.to_json()), ..Inbound::default() }
+    }
+
+    #[tokio::test]
+    async fn the_strictest_limits_of_the_active_flows_and_of_the_step_itself_count() {
+        let env = Env { vars: [("PAY".to_owned(), "http://pay".to_owned())].into(), ..Env::default() };
+        let (flows, ..) = Flows::new(env);
+        let of = |per_minute, in_flight| Limits { per_minute, in_flight };
+        let limits = |declared| flows.limits_of("pay", declared);
+        flows.learn(&[version("loose", 1, "http://pay/x", "{ rate: 10/s, in_flight: 9 }")]).await;
+        assert_eq!(limits(Limits::default()), of(Some(600), Some(9)), "whoever calls it");
+        flows.learn(&[version("strict", 2, "{{ env.PAY }}/y", "{ rate: 1/s }")]).await;
+        assert_eq!(limits(of(Some(600), Some(9))), of(Some(60), Some(9)));
+        assert_eq!(limits(of(Some(6), None)), of(Some(6), Some(9)), "a job of an earlier version keeps its own");
+        assert_eq!(flows.limits_of("other", Limits::default()), Limits::default());
+        flows.learn(&[version("strict", 3, "{{ env.PAY }}/y", "{ rate: 5/s }")]).await;
+        assert_eq!(limits(Limits::default()), of(Some(300), Some(9)), "the version that is active now");
+    }
+}

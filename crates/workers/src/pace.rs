@@ -22,8 +22,11 @@ impl Pace {
         (self.next_us - now_us).max(0.0)
     }
 
-    /// A call begins, now or at its time.
+    /// A call begins, now or at its time. The time in which none came, although turns were promised, is given back to
+    /// those that come to rest from now on.
     pub(crate) fn take(&mut self, now_us: f64, per_s: f64) {
+        let unused_us = (now_us - BURST_US - self.next_us).max(0.0);
+        self.promised_us -= unused_us;
         self.next_us = self.next_us.max(now_us - BURST_US) + 1e6 / per_s;
     }
 
@@ -64,5 +67,26 @@ mod tests {
         assert_eq!(pace.rest_ms(2e9, 10.0), 500, "after a pause the line is empty");
         let longest = (0..10_000).map(|_| pace.rest_ms(3e9, 10.0)).max();
         assert_eq!(longest, Some(300_000));
+    }
+
+    #[test]
+    fn turns_whose_calls_never_come_are_given_back() {
+        let mut pace = Pace::default();
+        pace.take(1e9, 10.0);
+        // A hundred rest, and are cancelled.
+        let last = (0..100).map(|_| pace.rest_ms(1e9, 10.0)).max();
+        assert_eq!(last, Some(10_000));
+        let later = 1e9 + 5e6;
+        assert_eq!(pace.wait_us(later), 0.0, "nobody is here");
+        pace.take(later, 10.0);
+        assert_eq!(pace.rest_ms(later, 10.0), 500, "it is the next one");
+        // Those that come in their turns give nothing back.
+        let mut pace = Pace::default();
+        pace.take(1e9, 10.0);
+        let rests: Vec<u64> = (0..100).map(|_| pace.rest_ms(1e9, 10.0)).collect();
+        for rest_ms in &rests[5..50] {
+            pace.take(1e9 + *rest_ms as f64 * 1e3, 10.0);
+        }
+        assert!(pace.rest_ms(1e9 + 5e6, 10.0) > 4_500, "fifty are before it");
     }
 }

@@ -34,6 +34,12 @@ steps:
     http: { method: POST, url: "{{ env.LIMITED_URL }}/call" }
     limits: { rate: 30/s, in_flight: 6 }
 ---
+flow: hasty
+steps:
+  - id: call
+    http: { method: POST, url: "{{ env.LIMITED_URL }}/call" }
+    limits: { rate: 900/s, in_flight: 90 }
+---
 flow: quoted
 steps:
   - id: quote
@@ -130,8 +136,9 @@ async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
     let downstream = url.trim_start_matches("http://");
     order(&system, downstream, "open").await;
     eventually(PATIENCE, "both workers heed it", async || heeds(&mut system, downstream).await.then_some(())).await;
-    for _ in 0..JOBS {
-        jobs.push(submit(&mut system, "limited", &json!({})).await);
+    // The limits of one flow hold for all that call its downstream.
+    for flow in ["limited", "hasty", "hasty"].iter().cycle().take(JOBS) {
+        jobs.push(submit(&mut system, flow, &json!({})).await);
     }
     eventually(PATIENCE, "all jobs wait", async || (waiting(&system, downstream).await == JOBS).then_some(())).await;
     order(&system, downstream, "closed").await;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use client::Verdict;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Phase;
@@ -124,7 +125,7 @@ async fn a_flaky_service_is_retried_in_process_and_in_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_whose_undo_fails_for_good_is_parked_and_not_final() {
+async fn a_job_whose_undo_fails_for_good_is_parked_until_somebody_says_that_it_was_undone_by_hand() {
     let _turn = beside_others().await;
     let mut stage = Stage::start().await;
     let input = small_order("c-1", json!({ "inventory": "undo_error", "payment": "declined" }));
@@ -135,9 +136,26 @@ async fn a_job_whose_undo_fails_for_good_is_parked_and_not_final() {
     });
     let status: Value = parked.await;
     assert_eq!(status["compensation"]["stuck"], "reserve");
-    let tokens = stage.system.finish_as_it_is().await.unwrap();
-    assert!(tokens.ends().is_empty());
-    assert_eq!(tokens.events.last().unwrap().kind, EventKind::JobParked);
+    let (client, id) = (stage.system.client(), job.to_string());
+    // A cancel changes nothing, and leaves none.
+    client.cancel(&id, Some("too late")).await.unwrap();
+    let status = stage.system.status(job).await.unwrap();
+    assert_eq!((&status["status"], &status["cancel"]), (&json!("needs_attention"), &Value::Null));
+    client.rule(&id, &Verdict::Undone("the shelf was counted".to_owned())).await.unwrap();
+    let ends = stage.system.wait_until_ended([job], PATIENCE).await.unwrap();
+    assert_eq!(ends[&job].status, JobStatus::Failed);
+    let status = stage.system.status(job).await.unwrap();
+    assert_eq!(status["compensation"], json!({ "undone": ["reserve"], "stuck": null }));
+    assert_eq!(
+        (&status["steps"][0]["status"], &status["steps"][0]["decided_by"]),
+        (&json!("compensated"), &json!("default"))
+    );
+    let tokens = stage.system.finish(PATIENCE).await.unwrap();
+    let told: Vec<&JobEvent> = tokens.events.iter().filter(|event| event.actor.is_some()).collect();
+    let kinds: Vec<EventKind> = told.iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::JobResumed, EventKind::StepCompensated]);
+    let said = json!({ "outcome": "undone", "reason": "the shelf was counted" });
+    assert!(told.iter().all(|event| event.data.as_ref() == Some(&said)), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

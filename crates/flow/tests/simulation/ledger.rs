@@ -66,9 +66,9 @@ impl Ledger {
     /// A call is about to be made by the owner of the slip.
     pub(crate) fn called(&mut self, slip: &Slip, key: &str) {
         let account = self.accounts.entry(slip.job).or_default();
+        let open = account.verdict.as_ref().filter(|(hop, of, _)| slip.hop >= *hop && is_of(key, of));
+        assert!(open.is_none(), "{key} is called although an operator has said how it ended");
         if slip.phase == Phase::Forward {
-            let open = account.verdict.as_ref().filter(|(hop, of, _)| slip.hop >= *hop && of == key);
-            assert!(open.is_none(), "{key} is called although an operator has said how it ended");
             account.keys_by_step.entry(slip.step.clone()).or_default().insert(key.to_owned());
         }
         if slip.pass().is_some_and(|pass| pass.is_probe) {
@@ -140,7 +140,8 @@ impl Ledger {
     pub(crate) fn ruled(&mut self, event: &JobEvent, said: &Said) {
         let account = self.accounts.entry(event.job).or_default();
         assert!(account.verdict.is_none(), "a verdict upon a verdict");
-        let key = format!("{}:{}:{}", event.job, event.step.clone().unwrap_or_default(), event.visit);
+        let suffix = if matches!(said, Said::Undone(_)) { ":undo" } else { "" };
+        let key = format!("{}:{}:{}{suffix}", event.job, event.step.clone().unwrap_or_default(), event.visit);
         account.verdict = Some((event.hop, key, matches!(said, Said::Succeeded(_))));
         account.attempts.clear();
         self.heard(event);
@@ -292,10 +293,16 @@ impl Ledger {
     }
 }
 
+/// True if this is the key, or that of a second undo under it.
+fn is_of(key: &str, of: &str) -> bool {
+    key == of || key.strip_suffix(":2") == Some(of)
+}
+
 impl Account {
     /// What an operator has said is what the job goes by: once, and unless it is cancelled meanwhile.
     fn obey(&mut self, from: &Slip, told: &[Told], decision: &Decision) {
-        let is_ruled = told.iter().any(|told| matches!(told, Told::RuledDone | Told::RuledNotDone));
+        let is_undone = told.contains(&Told::RuledUndone);
+        let is_ruled = is_undone || told.iter().any(|told| matches!(told, Told::RuledDone | Told::RuledNotDone));
         let is_over = decision.events.iter().any(|event| event.kind != EventKind::StepRetrying);
         if !is_ruled {
             // Whatever else ends the visit: it was not looked at.
@@ -303,12 +310,15 @@ impl Account {
             return;
         }
         let (_, key, is_done) = self.verdict.take().expect("a verdict counts once");
-        assert_eq!(key, from.idempotency_key(), "a verdict is about one visit");
+        assert!(is_of(&from.idempotency_key(), &key), "a verdict is about one visit");
         let told_of = |kind| {
             let of_step = |event: &&JobEvent| event.kind == kind && event.step.as_ref() == Some(&from.step);
             decision.events.iter().find(of_step)
         };
-        if is_done {
+        if is_undone {
+            let event = told_of(EventKind::StepCompensated).expect("an operator has undone it");
+            assert_eq!(event.actor.as_deref(), Some(OPERATOR));
+        } else if is_done {
             let event = told_of(EventKind::StepSucceeded).expect("an operator has said that it was done");
             assert_eq!(event.actor.as_deref(), Some(OPERATOR));
         } else {
@@ -324,7 +334,7 @@ impl Account {
         }
         match told {
             Told::SaidNotDone => drop(self.barred.remove(&slip.idempotency_key())),
-            Told::RuledDone | Told::RuledNotDone => {}
+            Told::RuledDone | Told::RuledNotDone | Told::RuledUndone => {}
             Told::Redelivered | Told::SaidDone | Told::Completed | Told::CalledBackFailed | Told::InVain => {}
             _ => self.made(slip, told, idempotent),
         }
@@ -360,7 +370,7 @@ impl Account {
             | Told::RuledDone => (true, before),
             Told::RuledOut | Told::SaidNotDone | Told::RuledNotDone => (false, true),
             Told::SentOn => (perhaps, perhaps || before),
-            Told::Unsent | Told::Refused | Told::Nothing => (perhaps, true),
+            Told::Unsent | Told::Refused | Told::Nothing | Told::RuledUndone => (perhaps, true),
         });
         fold.0
     }

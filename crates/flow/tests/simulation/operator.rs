@@ -1,8 +1,8 @@
 //! Operators: they send parked jobs on, and say how a step has ended of which the system does not know. Their words
 //! name a token, and come late, twice, and beside a cancel: of all words for one rest, one counts.
 
-use flow::decide::{Outcome, Said, Verdict, awaits_verdict, resumed, ruled};
-use flow::slip::{HoldReason, Slip};
+use flow::decide::{Outcome, Said, Verdict, awaits_verdict, can_be_ruled, resumed, ruled};
+use flow::slip::{HoldReason, Phase, Slip};
 use serde_json::json;
 
 use crate::generate::QUEUES;
@@ -43,6 +43,9 @@ impl World {
 
     /// The end of the step, if it can be known: a call that may have its effect still leaves that open.
     fn found_out(&mut self, parked: &Slip) -> Option<Said> {
+        if parked.phase == Phase::Undo {
+            return self.chance.percent(50).then(|| self.undo_by_hand(parked));
+        }
         if !awaits_verdict(parked) {
             return None;
         }
@@ -56,6 +59,13 @@ impl World {
         (!may_come && !may_be_made).then_some(Said::Failed)
     }
 
+    fn undo_by_hand(&mut self, parked: &Slip) -> Said {
+        let key = parked.idempotency_key();
+        let key = key.strip_suffix(":2").unwrap_or(&key).strip_suffix(":undo").expect("it is to be undone");
+        self.service.undone.insert(key.to_owned());
+        Said::Undone("by hand".to_owned())
+    }
+
     /// As the orchestrator takes it: a word for a token that has gone on has no effect.
     fn take_word(&mut self, Word { rest, said }: Word) {
         let parked = self.holds.get(&rest).filter(|(hold, _)| hold.reason == HoldReason::Attention);
@@ -64,7 +74,7 @@ impl World {
             return;
         };
         let verdict = said.map(|said| Verdict { said, by: OPERATOR.to_owned() });
-        if verdict.is_some() && !awaits_verdict(&hold.slip) {
+        if verdict.as_ref().is_some_and(|verdict| !can_be_ruled(&hold.slip, &verdict.said)) {
             return;
         }
         self.holds.remove(&rest);
@@ -88,10 +98,17 @@ impl World {
         let released = task.slip.released.as_ref().and_then(|released| released.payload.as_ref());
         let Some(verdict) = released.and_then(Verdict::from_json) else { return false };
         assert!(verdict.by == OPERATOR, "a verdict has its author");
-        let told = if matches!(outcome, Outcome::Succeeded { .. }) { Told::RuledDone } else { Told::RuledNotDone };
+        let is_success = matches!(outcome, Outcome::Succeeded { .. });
+        let told = match verdict.said {
+            Said::Undone(_) => Told::RuledUndone,
+            Said::Succeeded(_) => Told::RuledDone,
+            Said::Failed => Told::RuledNotDone,
+        };
+        assert_eq!(is_success, told != Told::RuledNotDone, "{outcome:?}");
         task.told.push(told);
         match told {
             Told::RuledDone => self.tally.ruled_done += 1,
+            Told::RuledUndone => self.tally.ruled_undone += 1,
             _ => self.tally.ruled_not_done += 1,
         }
         true

@@ -39,6 +39,7 @@ pub(crate) enum Told {
     /// Not an attempt: an operator says so.
     RuledDone,
     RuledNotDone,
+    RuledUndone,
     /// Not an attempt: an operator has sent it on, and a late callback counts for the calls before that, too.
     SentOn,
 }

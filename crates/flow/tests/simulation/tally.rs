@@ -42,12 +42,13 @@ pub(crate) struct Tally {
     pub(crate) fallen_back: u64,
     pub(crate) ruled_done: u64,
     pub(crate) ruled_not_done: u64,
+    pub(crate) ruled_undone: u64,
     pub(crate) words_too_late: u64,
     pub(crate) buried: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 39] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 40] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -86,6 +87,7 @@ impl Tally {
             ("fall back", self.fallen_back),
             ("rule that it was done", self.ruled_done),
             ("rule that it was not done", self.ruled_not_done),
+            ("undo by hand", self.ruled_undone),
             ("say a word too late", self.words_too_late),
             ("bury and redrive", self.buried),
         ]
@@ -132,6 +134,7 @@ impl Sum for Tally {
             fallen_back: a.fallen_back + b.fallen_back,
             ruled_done: a.ruled_done + b.ruled_done,
             ruled_not_done: a.ruled_not_done + b.ruled_not_done,
+            ruled_undone: a.ruled_undone + b.ruled_undone,
             words_too_late: a.words_too_late + b.words_too_late,
             buried: a.buried + b.buried,
         })

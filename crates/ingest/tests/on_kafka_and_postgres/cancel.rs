@@ -111,8 +111,13 @@ async fn a_job_that_is_being_undone_goes_on_so_and_what_cannot_be_read_is_refuse
         assert_eq!((answer.status, answer.problem()), (404, "unknown-job"), "{}", answer.text);
     }
     tell(&stage, &job, EventKind::JobCompensating, JobStatus::Compensating).await;
-    assert_eq!(delete(&stage, &path, "").await.job(), job);
-    assert_eq!(status(&stage, &job).await["cancel"], Value::Null);
+    let answer = delete(&stage, &path, "").await;
+    assert_eq!((answer.status, &answer.json["id"]), (200, &json!(job)), "{}", answer.text);
+    assert_eq!((&answer.json["status"], &answer.json["cancel_too_late"]), (&json!("compensating"), &json!(true)));
+    let shown = status(&stage, &job).await;
+    assert_eq!((&shown["cancel"], &shown["cancel_too_late"]), (&Value::Null, &Value::Null));
+    let many = stage.ingest.api.post("/v1/jobs:cancel", &[], r#"{"flow":"order","dry_run":true}"#).await;
+    assert_eq!(many.status, 200, "{}", many.text);
     assert_eq!(stage.ground.outbox(&stage.ground.topics.cancels()).len(), 0);
     stage.ingest.stop().await;
 }

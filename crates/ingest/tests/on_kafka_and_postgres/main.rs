@@ -33,4 +33,5 @@ mod streams;
 mod streams_bounds;
 mod streams_of_all;
 mod submit;
+mod undone;
 mod wait;

@@ -15,7 +15,7 @@ use test_kit::{TEST_TRACE, eventually, sample_slip};
 use crate::stage::{Answer, INPUT, PATIENCE, PREFIX, Stage, accepted_event};
 
 /// A job that has come to this, as the events tell it.
-async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) -> String {
+pub(crate) async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) -> String {
     let job = stage.ingest.api.order(&[("x-correlation-id", "order 17")], INPUT).await.job();
     let accepted = accepted_event(&stage.ground, &job).await;
     stage.ground.tell(&accepted).await;
@@ -346,7 +346,7 @@ async fn a_caller_says_how_a_step_of_unknown_outcome_has_ended() {
     for (wrong, why) in [
         (r#"{"outcome":"done"}"#, "`outcome`"),
         (r#"{"output":1}"#, "`outcome` is missing"),
-        (r#"{"outcome":"failed","output":1}"#, "no `output`"),
+        (r#"{"outcome":"failed","output":1}"#, "has an `output`"),
         (r#"{"outcome":"failed","step":"charge"}"#, "`step`"),
         ("[]", "no object"),
     ] {

@@ -2,10 +2,10 @@
 
 use events::wait::{Resume, Signal, Wait};
 use events::{Inbound, decode_event, decode_slip, slip_record, wait_record};
-use flow::decide::{Said, VERDICTS, Verdict};
+use flow::decide::{Said, UNDONE_BY_HAND, VERDICTS, Verdict};
 use flow::event::{EventKind, JobStatus};
 use flow::id::{JobId, TokenId};
-use flow::slip::{Hold, HoldReason, ReleasedBy, Slip};
+use flow::slip::{Hold, HoldReason, Phase, ReleasedBy, Slip};
 use serde_json::json;
 use test_kit::{Ground, TEST_TRACE, sample_event, sample_job, sample_slip};
 
@@ -186,5 +186,35 @@ async fn a_verdict_goes_on_with_the_slip_where_the_outcome_is_unknown_and_only_t
     let sent = ground.outbox(&ground.topics.steps("default"));
     let slip = ground.reader.read(sent[1].value.as_deref(), decode_slip).await.unwrap();
     assert_eq!((slip.job, slip.released, slip.requires), (known, None, vec![]));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_word_that_a_step_was_undone_by_hand_goes_on_with_the_slip_of_a_job_on_its_way_back_only() {
+    let ground = Ground::new().await;
+    let (back, forward) = (sample_job(), sample_job());
+    for (job, phase) in [(back, Phase::Undo), (forward, Phase::Forward)] {
+        let slip = Slip { phase, attempt_uncertain: true, ..sample_slip(job, 4) };
+        let (queue, reason) = ("default".to_owned(), HoldReason::Attention);
+        send(&ground, Wait::Hold(Hold { slip, queue, reason, release_after_ms: None, signal: None, limit: None }))
+            .await;
+    }
+    let verdict = Verdict { said: Said::Undone("ticket 17".to_owned()), by: "ann".to_owned() };
+    let done = Verdict { said: Said::Failed, by: "ann".to_owned() };
+    for (job, verdict) in [(forward, &verdict), (back, &verdict), (back, &done)] {
+        rule(&ground, job, 4, Some(verdict.clone())).await;
+    }
+    let running = start(&ground);
+    until_taken_in(&ground, &ground.topics.waits(), 5).await;
+    assert_eq!(ground.sql("select job from orchestrator.holds"), forward.to_string(), "it stays as it was");
+    let sent = ground.outbox(&ground.topics.steps("default"));
+    let [record] = &sent[..] else { panic!("{sent:?}") };
+    let slip = ground.reader.read(record.value.as_deref(), decode_slip).await.unwrap();
+    assert_eq!((slip.job, slip.requires.as_slice()), (back, &[UNDONE_BY_HAND.to_owned()][..]));
+    assert_eq!(slip.released.unwrap().payload, Some(verdict.to_json()));
+    let events = ground.outbox(&ground.topics.events());
+    let event = ground.reader.read(events[0].value.as_deref(), decode_event).await.unwrap();
+    assert_eq!((event.kind, event.actor.as_deref()), (EventKind::JobResumed, Some("ann")));
+    assert_eq!(event.data, Some(json!({ "outcome": "undone", "reason": "ticket 17" })));
     running.stop().await;
 }

@@ -68,7 +68,7 @@ steps:
 }
 
 #[test]
-fn a_compensation_that_reads_a_skipped_step_cannot_be_called_and_the_job_cannot_end() {
+fn a_compensation_that_reads_a_skipped_step_cannot_be_called() {
     // The linter takes any fallback in the expression for one of this name.
     let flow = |url: &str| {
         format!(
@@ -86,7 +86,8 @@ steps:
         )
     };
     let proof = proved(&flow("{{ steps.first.output.id ~ (input.name | default('')) }}"));
-    assert_eq!(found(&proof), ["never-ends:second", "compensation-fails:second"]);
+    // Somebody can undo it by hand.
+    assert_eq!(found(&proof), ["compensation-fails:second"]);
     let told = told(&proof, "compensation-fails:second");
     assert!(told.contains("--> flow.yaml:10:5") && told.contains("The input is {\"first\":false}"), "{told}");
     assert!(told.contains("`steps.first.output.id` is missing"), "{told}");
