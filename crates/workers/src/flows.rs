@@ -58,8 +58,8 @@ impl Learn for Flows {
 }
 
 impl Flows {
-    /// Starts without any flow. `env` says where calls go. The second value is for [`crate::followed::follow`]; the receiver becomes true once all
-    /// flows are known.
+    /// Starts without any flow. `env` says where calls go. The second value is for [`crate::followed::follow`]; the
+    /// receiver becomes true once all flows are known.
     pub(crate) fn new(env: Env) -> (Arc<Self>, Following, watch::Receiver<bool>) {
         let (ask, following, is_loaded) = Following::new();
         let queues = watch::Sender::new(BTreeSet::new());

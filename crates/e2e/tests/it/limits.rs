@@ -163,7 +163,8 @@ async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
 async fn a_job_goes_on_by_its_fallback_where_its_downstream_is_gone() {
     let _turn = nearly_alone().await;
     let folder = tempfile::tempdir().unwrap();
-    let mut system = start(1, folder.path(), GONE).await;
+    // Another one than that which is gone: its limits are not those of this one.
+    let mut system = start(1, folder.path(), "http://127.0.0.1:2").await;
     let mut jobs = Vec::new();
     // More than open the breaker.
     for price in 0..60 {
