@@ -216,6 +216,13 @@ fn run_of(steps: &str) -> Run {
 #[test]
 fn a_step_that_only_rested_has_not_failed_and_one_that_was_under_way_says_why() {
     let rests = || Outcome::Rests(decide::Rest { release_after_ms: None, signal: Some("go".to_owned()) });
+    let mut run = run_of("  - { id: approve, wait: { signal: go } }\n");
+    assert_eq!(run.step(rests()).steps[0].status, StepStatus::Waiting);
+    let view = run.step(Outcome::Cancelled);
+    let step = &view.steps[0];
+    assert_eq!((view.status, step.status, &step.error), (JobStatus::Cancelled, StepStatus::Pending, &None));
+    assert_eq!((&step.waiting_for, step.next_attempt_at_ms), (&None, None));
+
     let poll = r#"poll: { url: "http://a/1", until: "{{ true }}" }"#;
     let mut run = run_of(&format!("  - {{ id: ship, http: {{ method: POST, url: \"http://a\" }}, {poll} }}\n"));
     let accepted = Outcome::Accepted { response: json!({}), retry_after_ms: None, host: Some("a".to_owned()) };
