@@ -30,6 +30,7 @@ use web::problem::PublicUrl;
 use web::server::Server;
 
 mod accept;
+mod allowance;
 mod answer;
 mod asyncapi;
 mod backpressure;
@@ -53,13 +54,16 @@ mod in_bulk;
 mod in_time;
 mod job_lookup;
 mod jobs_in_bulk;
+mod limits;
 mod list_jobs;
+mod open_jobs;
 pub mod openapi;
 mod plan;
 mod polls;
 mod progress;
 mod projected;
 mod query;
+mod quotas;
 mod recent;
 mod report;
 mod reports_out;
@@ -89,6 +93,7 @@ use crate::plan::Planner;
 use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
+use crate::quotas::Quotas;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
 use crate::state::Api;
@@ -164,6 +169,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         projected: Projected::default(),
         estimates: Estimates::default(),
         polls: Polls::default(),
+        quotas: Quotas::new(settings.config.limits()?),
         whole_batches: Arc::new(Semaphore::new(batch::room_kib(settings.config.whole_batches_bytes_max))),
         reports: Reports::default(),
         streams: Streams::new(&settings.config),
@@ -233,7 +239,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let projected = || store::offsets::projected(&api.pool, &events_topic);
     let Some(projected) = until_ok("postgres", readiness, ids, &shutdown, projected).await else { return Ok(()) };
     let projected = projected.into_iter().collect();
-    let look_back = || look_back(&settings.bus, &events_topic, &projected, (&api.recent, &api.streams));
+    let look_back = || look_back(&settings.bus, &events_topic, &projected, &api);
     if until_ok("kafka", readiness, ids, &shutdown, look_back).await.is_none() {
         return Ok(());
     }
@@ -284,6 +290,8 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         progress::follow((&of_api.reports, &of_api.recent, &of_api.streams), tools, (&bus, &topics.progress()), &until)
             .await
     });
+    let (of_api, until) = (Arc::clone(&api), shutdown.clone());
+    tasks.spawn("open jobs", async move { open_jobs::keep(&of_api, &events_topic, &until).await });
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
     tasks.join().await
@@ -294,8 +302,9 @@ async fn look_back(
     bus: &bus::Settings,
     topic: &str,
     projected: &HashMap<i32, i64>,
-    (recent, streams): (&RecentJobs, &Streams),
+    api: &Api,
 ) -> Result<(), bus::Error> {
+    let Api { recent, streams, quotas, .. } = api;
     let logs = Admin::new(bus)?.offsets(&[topic.to_owned()]).await?;
     let begins: HashMap<i32, i64> = logs.iter().map(|(place, (begin, _))| (place.partition, *begin)).collect();
     let lag = |(place, (_, end)): (&TopicPartition, &(i64, i64))| end - projected.get(&place.partition).unwrap_or(&0);
@@ -303,12 +312,14 @@ async fn look_back(
     let saw = |records: Vec<Inbound>| {
         for record in records {
             streams.saw(Seen::of(&record));
+            quotas.open_jobs.saw(&record);
             recent.saw(record);
         }
     };
     let (starts, _) = Table::stream_recent(bus, topic, back, saw).await?;
     let starts = starts.into_iter().zip(0..).map(|(start, partition)| (partition, start));
     streams.begun_at(starts.clone());
+    quotas.open_jobs.begun_at(starts.clone());
     // Events that are not on Kafka any more are not waited for: nobody can read them.
     recent.begun_at(starts.filter(|(partition, start)| begins.get(partition) != Some(start)).collect());
     Ok(())
@@ -337,6 +348,7 @@ async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
         for record in records {
             let seen = Seen::of(&record);
+            api.quotas.open_jobs.saw(&record);
             let ended = api.recent.saw(record);
             // Whoever opens a stream in between finds the event among the recent ones.
             api.streams.saw(seen);

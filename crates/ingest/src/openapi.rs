@@ -137,7 +137,7 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
         problems.retain(|problem| problem != Kind::UnknownFlow.entry().name);
     }
     let schema = match flow.input_schema() {
-        None => Value::Bool(true),
+        None => json!({}),
         Some(schema) => {
             document["components"]["schemas"][format!("{name}.input")] = resource(name, schema);
             json!({ "$ref": format!("#/components/schemas/{name}.input") })
@@ -195,8 +195,14 @@ fn problems_response(kinds: &[Kind]) -> Value {
         "description": titles.join("; or: "),
         "content": { MEDIA_TYPE: { "schema": { "$ref": "#/components/schemas/Problem" }, "examples": examples } },
     });
-    if kinds.iter().any(|kind| TEMPORARY.contains(kind)) {
-        response["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/Retry-After" } });
+    let headers: &[&str] = match kinds {
+        kinds if kinds.contains(&Kind::QuotaExceeded) => &["Retry-After", "RateLimit", "RateLimit-Policy"],
+        kinds if kinds.iter().any(|kind| TEMPORARY.contains(kind)) => &["Retry-After"],
+        _ => &[],
+    };
+    if !headers.is_empty() {
+        let reference = |name: &&str| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }));
+        response["headers"] = headers.iter().map(reference).collect();
     }
     response
 }

@@ -22,6 +22,7 @@ use crate::plan::Planner;
 use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
+use crate::quotas::Quotas;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
 use crate::streams::Streams;
@@ -50,6 +51,8 @@ pub(crate) struct Api {
     pub(crate) estimates: Estimates,
     /// Who has asked for which job, and how often.
     pub(crate) polls: Polls,
+    /// What tenants may submit, and have submitted.
+    pub(crate) quotas: Quotas,
     /// The room for batches that are read whole, in KiB.
     pub(crate) whole_batches: Arc<Semaphore>,
     /// What steps under way tell of themselves.
