@@ -44,6 +44,7 @@ mod catalog;
 mod commands;
 pub mod config;
 mod dead_letters;
+mod docs;
 mod estimate;
 mod estimates;
 mod expiry;

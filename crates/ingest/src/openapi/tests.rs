@@ -165,6 +165,19 @@ fn settings_are_told() {
 }
 
 #[test]
+fn whatever_submits_tells_its_limits_and_every_429_when_to_come_again() {
+    let document = document(&config(), &[]);
+    let headers = |path: &str, method: &str| &document["paths"][path][method]["responses"]["429"]["headers"];
+    for path in [SUBMIT, "/v1/flows/{flow}/jobs:batch", "/v1/jobs/{job}/retry"] {
+        for name in ["RateLimit", "RateLimit-Policy", "Retry-After"] {
+            assert!(headers(path, "post").get(name).is_some(), "{path} {name}");
+        }
+    }
+    let status = headers("/v1/jobs/{job}", "get");
+    assert!(status.get("Retry-After").is_some() && status.get("RateLimit").is_none(), "{status}");
+}
+
+#[test]
 fn a_flow_is_found_at_its_own_route_with_its_input_and_one_without_at_the_common_path() {
     let order = parse(
         "flow: order\nroute: PUT /orders\nsummary: Buy\n\
