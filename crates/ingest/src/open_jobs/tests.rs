@@ -104,6 +104,7 @@ fn a_count_has_to_hold_what_did_not_come_and_what_was_lost() {
     let covers = |offsets: &[(i32, i64)]| open_jobs.covers(&offsets.iter().copied().collect());
     open_jobs.begun_at([(0, 5), (1, 0)].into_iter());
     assert!(!covers(&[(0, 4), (1, 9)]) && !covers(&[(1, 9)]) && covers(&[(0, 5)]));
+    open_jobs.saw(&record(&EventKind::JobAccepted, "order", (0, 7)));
     for offset in 0..=i64::try_from(NEWS_MAX).unwrap() {
         open_jobs.saw(&record(&EventKind::JobAccepted, "order", (1, offset)));
     }
@@ -112,5 +113,6 @@ fn a_count_has_to_hold_what_did_not_come_and_what_was_lost() {
     let mut news = open_jobs.to_count.lock().take().unwrap();
     open_jobs.give_up(&mut news);
     assert!(!open_jobs.state.lock().has_lost && news.try_recv().is_err());
-    assert!(!covers(&[(0, 5), (1, last)]) && covers(&[(0, 5), (1, last + 1)]));
+    // Those that waited were not counted either.
+    assert!(!covers(&[(0, 8), (1, last)]) && !covers(&[(0, 7), (1, last + 1)]) && covers(&[(0, 8), (1, last + 1)]));
 }
