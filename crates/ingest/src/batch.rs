@@ -30,8 +30,8 @@ use web::context::{RequestContext, clean_correlation_id};
 use web::problem::{Kind, Problem};
 
 use crate::body::object_of_item;
+use crate::limits::Of;
 use crate::plan::JobRequest;
-use crate::quotas::{self, Of};
 use crate::state::Api;
 use crate::submit::Start;
 use crate::{accept, answer, idempotency, spans, submit};
@@ -270,7 +270,7 @@ impl Batch {
                 Some(turn) => Some(turn.lock_owned().await),
                 None => None,
             };
-            let mut admission = quotas::admit(&self.api, self.of(), &[job])?;
+            let mut admission = self.api.admit(self.of(), &[job])?;
             let outcome = self.api.acceptor.accept(acceptance).await;
             admission.learn(job, outcome.as_ref());
             self.stored(job, outcome.map_err(submit::refused)?)
@@ -292,7 +292,7 @@ impl Batch {
         let planned: Vec<_> = items.iter().map(|item| self.plan(item)).collect();
         let acceptances: Vec<NewAcceptance> = self.all_or_none(planned)?;
         let jobs: Vec<JobId> = acceptances.iter().map(|acceptance| acceptance.acceptance.job).collect();
-        let mut admission = quotas::admit(&self.api, self.of(), &jobs)?;
+        let mut admission = self.api.admit(self.of(), &jobs)?;
         let outcomes = self.api.acceptor.accept_all(&self.api.pool, acceptances).await;
         if let Err(error) = &outcomes {
             jobs.iter().for_each(|job| admission.learn(*job, Err(error)));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::admin::Admin;
-use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
+use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, TableTail, Tail, TopicPartition};
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
 use events::{Inbound, Writer};
@@ -246,7 +246,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     }
     let flows_topic = topics.flows();
     let load = || Table::load(&settings.bus, &flows_topic);
-    let Some((flows, mut more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
+    let Some((flows, more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
         return Ok(());
     };
     flows.iter().for_each(|record| learn(&api.catalog, record));
@@ -265,19 +265,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     readiness.report("flows", addresses(&api.catalog)).ok();
     let caller = settings.config.commands_caller();
     let mut tasks = Tasks::new(shutdown.clone());
-    let (catalog, readiness) = (api.catalog.clone(), readiness.clone());
-    let leaving = shutdown.clone();
-    tasks.spawn("flows tail", async move {
-        while let Some(Some(records)) = leaving.run_until_cancelled(more_flows.next()).await {
-            records.iter().for_each(|record| learn(&catalog, record));
-            // Only a start is held up: a process that serves other flows goes on.
-            match addresses(&catalog) {
-                Ok(()) => readiness.ready("flows"),
-                Err(taken) => tracing::error!(taken, "flows have addresses that are taken; they lead nowhere"),
-            }
-        }
-        Ok(())
-    });
+    tasks.spawn("flows tail", follow_flows(more_flows, Arc::clone(&api), shutdown.clone()));
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
     tasks.spawn("cancels tail", async move {
         let tools = (&of_api.readiness, &of_api.ids, &of_api.reader);
@@ -292,7 +280,9 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
             .await
     });
     let (of_api, until) = (Arc::clone(&api), shutdown.clone());
-    tasks.spawn("open jobs", async move { open_jobs::keep(&of_api, &events_topic, &until).await });
+    tasks.spawn("open jobs", async move {
+        open_jobs::keep(&of_api.quotas.open_jobs, (&of_api.pool, &of_api.reader), &events_topic, &until).await
+    });
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
     tasks.join().await
@@ -343,6 +333,18 @@ fn learn(catalog: &Catalog, record: &Inbound) {
         // The orchestrator keeps it as a dead letter.
         Err(error) => tracing::warn!(offset = record.offset, error = error.to_string(), "unreadable flow skipped"),
     }
+}
+
+async fn follow_flows(mut flows: TableTail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    while let Some(Some(records)) = shutdown.run_until_cancelled(flows.next()).await {
+        records.iter().for_each(|record| learn(&api.catalog, record));
+        // Only a start is held up: a process that serves other flows goes on.
+        match addresses(&api.catalog) {
+            Ok(()) => api.readiness.ready("flows"),
+            Err(taken) => tracing::error!(taken, "flows have addresses that are taken; they lead nowhere"),
+        }
+    }
+    Ok(())
 }
 
 async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {

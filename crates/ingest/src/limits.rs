@@ -10,8 +10,8 @@ use crate::allowance::Rate;
 /// The flow of an entry that holds for every flow without one of its own.
 const ANY: &str = "*";
 /// A form that is taken, for messages.
-const EXPECTED: &str = "`<flow or *> requests=<number>/<time> bytes=<number>/<time> jobs=<number>`, one of the three at \
-                        least, times by whole seconds up to a day";
+const EXPECTED: &str = "`<flow or *> requests=<number>/<time> bytes=<number>/<time> jobs=<number>`, one of the three \
+                        at least, times by whole seconds up to a day";
 /// What a window may be, in milliseconds: whole seconds in the answers.
 const SECOND_MS: u64 = 1_000;
 const WINDOW_MS_MAX: u64 = 24 * 60 * 60 * SECOND_MS;
@@ -38,6 +38,9 @@ impl Policy {
         }
     }
 }
+
+/// A tenant and a flow, to which limits apply.
+pub(crate) type Of<'a> = (&'a str, &'a str);
 
 /// Limits of one flow, for each tenant by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

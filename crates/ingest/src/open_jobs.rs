@@ -7,21 +7,20 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use bus::{Inbound, Unreadable};
+use bus::{Inbound, Reader, Unreadable};
 use events::{decode_event, header};
 use flow::event::EventKind;
 use flow::id::JobId;
 use parking_lot::Mutex;
 use service_kit::error_chain;
+use store::Pool;
 use store::acceptances::Accepted;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
-use crate::limits::FlowLimits;
-use crate::quotas::Of;
-use crate::state::Api;
+use crate::limits::{FlowLimits, Of};
 
 const OPEN: &str = "meanwhile_jobs_open";
 /// Events that wait to be counted, at most: some 30 MiB. Beyond it the count begins anew.
@@ -200,22 +199,26 @@ impl State {
 }
 
 /// Counts until shutdown, where there is something to count.
-pub(crate) async fn keep(api: &Api, topic: &str, shutdown: &CancellationToken) -> anyhow::Result<()> {
-    match api.quotas.open_jobs.limits.counts_jobs() {
-        true => drop(shutdown.run_until_cancelled(count(api, topic)).await),
+pub(crate) async fn keep(
+    open_jobs: &OpenJobs,
+    (pool, reader): (&Pool, &Reader),
+    topic: &str,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    match open_jobs.limits.counts_jobs() {
+        true => drop(shutdown.run_until_cancelled(count(open_jobs, (pool, reader), topic)).await),
         false => shutdown.cancelled().await,
     }
     Ok(())
 }
 
-async fn count(api: &Api, topic: &str) {
-    let open_jobs = &api.quotas.open_jobs;
+async fn count(open_jobs: &OpenJobs, (pool, reader): (&Pool, &Reader), topic: &str) {
     let Some(mut news) = open_jobs.to_count.lock().take() else { return };
     loop {
-        let next_offsets = begin(api, topic).await;
+        let next_offsets = begin(open_jobs, pool, topic).await;
         while !open_jobs.state.lock().has_lost {
             let Some(one) = news.recv().await else { return };
-            if let Some(event) = read(api, &one).await {
+            if let Some(event) = read(reader, &one).await {
                 let name = (event.tenant.clone(), event.flow.clone());
                 open_jobs.apply(&one, &next_offsets, (name, event.job, &event.kind));
             }
@@ -226,13 +229,12 @@ async fn count(api: &Api, topic: &str) {
 }
 
 /// Reads the count, once it has all that does not come here. Returns the offsets that it goes up to.
-async fn begin(api: &Api, topic: &str) -> HashMap<i32, i64> {
-    let open_jobs = &api.quotas.open_jobs;
+async fn begin(open_jobs: &OpenJobs, pool: &Pool, topic: &str) -> HashMap<i32, i64> {
     loop {
-        let looked = store::offsets::projected(&api.pool, topic).await;
+        let looked = store::offsets::projected(pool, topic).await;
         let reading = match looked.map(|offsets| open_jobs.covers(&offsets.into_iter().collect())) {
             Ok(false) => Ok(None),
-            Ok(true) => store::open_jobs::count(&api.pool, topic).await.map(Some),
+            Ok(true) => store::open_jobs::count(pool, topic).await.map(Some),
             Err(error) => Err(error),
         };
         match reading {
@@ -248,9 +250,9 @@ async fn begin(api: &Api, topic: &str) -> HashMap<i32, i64> {
 }
 
 /// None where it cannot be read: the orchestrator keeps it as a dead letter.
-async fn read(api: &Api, one: &News) -> Option<flow::event::JobEvent> {
+async fn read(reader: &Reader, one: &News) -> Option<flow::event::JobEvent> {
     loop {
-        match api.reader.read(Some(&*one.value), decode_event).await {
+        match reader.read(Some(&*one.value), decode_event).await {
             Ok(event) => return Some(event),
             Err(Unreadable::Never(_) | Unreadable::Newer(_)) => return None,
             Err(Unreadable::NotNow(error)) => {

@@ -16,18 +16,14 @@ use tokio::time::Instant;
 use web::problem::{Kind, Problem};
 
 use crate::allowance::{Allowances, Left, Rate};
-use crate::limits::{FlowLimits, Limits, Policy};
+use crate::limits::{FlowLimits, Limits, Of, Policy};
 use crate::open_jobs::{Admission, OpenJobs};
-use crate::state::Api;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Tenants, flows and policies of either half that are kept in mind; each takes some 40 bytes.
 const NAMES_MAX: usize = 50_000;
 const BATCH_REMEDY: &str = "Send smaller batches, or one item a line as `application/x-ndjson` without `atomic`.";
-
-/// A tenant and a flow.
-pub(crate) type Of<'a> = (&'a str, &'a str);
 
 pub(crate) struct Quotas {
     limits: FlowLimits,
@@ -90,6 +86,31 @@ impl Quotas {
         fields.fold(problem, |problem, (name, value)| problem.with_header(name, value))
     }
 
+    /// Admits jobs among those of their flow that are not over, all or none. `until_room_s` says when to come again,
+    /// given the limit.
+    ///
+    /// # Errors
+    /// The problem 429 where there are as many as there may be, or 413 if so many never fit.
+    pub(crate) fn admit(
+        &self,
+        of: Of<'_>,
+        jobs: &[JobId],
+        until_room_s: impl FnOnce(u64) -> u64,
+    ) -> Result<Admission<'_>, Problem> {
+        let Some(max) = self.limits.of(of.1).jobs else { return Ok(Admission::unlimited(&self.open_jobs)) };
+        if jobs.len() as u64 > max {
+            let (flow, count) = (of.1, jobs.len());
+            let detail = format!("The flow `{flow}` has {max} jobs at once at most; the batch has {count}.");
+            return Err(Problem::new(Kind::PayloadTooLarge, detail).with_remediation(BATCH_REMEDY));
+        }
+        self.open_jobs.admit(of, jobs, max).ok_or_else(|| {
+            let detail = format!("{max} jobs of the flow `{}` are not over, as many as there may be at once.", of.1);
+            let remediation = "Send it again after the time in `Retry-After`, once earlier jobs have ended. Parked and \
+                               delayed jobs count, too: `GET /v1/jobs` lists them.";
+            self.exceeded(of, Policy::Jobs, &detail, remediation, until_room_s(max))
+        })
+    }
+
     /// Tells in an answer what is left.
     pub(crate) fn tell(&self, of: Of<'_>, answer: Result<Response, Problem>) -> Result<Response, Problem> {
         // A refusal has told it already, in the measure of its own `Retry-After`.
@@ -150,33 +171,6 @@ fn of_jobs(max: u64, open: u64) -> (String, String) {
 
 fn whole_seconds(time: Duration) -> u64 {
     (time.as_secs_f64().ceil() as u64).max(1)
-}
-
-/// Admits jobs among those of their flow that are not over, all or none.
-///
-/// # Errors
-/// The problem 429 where there are as many as there may be, or 413 if so many never fit.
-pub(crate) fn admit<'a>(api: &'a Api, of: Of<'_>, jobs: &[JobId]) -> Result<Admission<'a>, Problem> {
-    let quotas = &api.quotas;
-    let Some(max) = quotas.limits.of(of.1).jobs else { return Ok(Admission::unlimited(&quotas.open_jobs)) };
-    if jobs.len() as u64 > max {
-        let (flow, count) = (of.1, jobs.len());
-        let detail = format!("The flow `{flow}` has {max} jobs at once at most; the batch has {count}.");
-        return Err(Problem::new(Kind::PayloadTooLarge, detail).with_remediation(BATCH_REMEDY));
-    }
-    quotas.open_jobs.admit(of, jobs, max).ok_or_else(|| {
-        let detail = format!("{max} jobs of the flow `{}` are not over, as many as there may be at once.", of.1);
-        let remediation = "Send it again after the time in `Retry-After`, once earlier jobs have ended. Parked and \
-                           delayed jobs count, too: `GET /v1/jobs` lists them.";
-        quotas.exceeded(of, Policy::Jobs, &detail, remediation, until_one_ends_s(api, of, max))
-    })
-}
-
-/// Where so many jobs run, one ends so often, as long as each takes the time that they took lately.
-fn until_one_ends_s(api: &Api, (tenant, flow): Of<'_>, jobs: u64) -> u64 {
-    let job_ms = api.estimates.of(tenant, flow).and_then(|expected| expected.job_ms());
-    let usual = (api.config.retry_after_s, api.config.retry_after_max_s);
-    crate::estimate::retry_after_s(job_ms.map(|ms| ms / jobs as f64), usual)
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use crate::accept;
 use crate::catalog::Routed;
 use crate::idempotency::{KeyError, parse_key};
 use crate::job_lookup::JobState;
+use crate::limits::Of;
 use crate::plan::{BadInput, JobRequest};
-use crate::quotas::{self, Of};
 use crate::state::Api;
 use crate::stored::{Origin, Stored};
 use crate::wait::{Asked, Until, WaitQuery};
@@ -236,7 +236,7 @@ pub(crate) async fn store_job(
     };
     let job = request.job;
     let acceptance = api.planner()?.plan(definition, request).map_err(schema_violation)?;
-    let mut admission = quotas::admit(api, (&caller.tenant, definition.name()), &[job])?;
+    let mut admission = api.admit((&caller.tenant, definition.name()), &[job])?;
     let outcome = api.acceptor.accept(acceptance).await;
     admission.learn(job, outcome.as_ref());
     match outcome.map_err(refused)? {
