@@ -205,10 +205,10 @@ pub(crate) async fn keep(
     topic: &str,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    match open_jobs.limits.counts_jobs() {
-        true => drop(shutdown.run_until_cancelled(count(open_jobs, (pool, reader), topic)).await),
-        false => shutdown.cancelled().await,
+    if open_jobs.limits.counts_jobs() {
+        shutdown.run_until_cancelled(count(open_jobs, (pool, reader), topic)).await;
     }
+    shutdown.cancelled().await;
     Ok(())
 }
 
@@ -302,7 +302,7 @@ impl Drop for Admission<'_> {
             return;
         }
         if let Some(count) = self.open_jobs.state.lock().counts.get_mut(&self.name) {
-            self.open.iter().for_each(|job| drop(count.admitted.remove(job)));
+            count.admitted.retain(|job, _| !self.open.contains(job));
         }
     }
 }

@@ -161,7 +161,7 @@ async fn items_of_a_batch_count_one_each_and_an_atomic_one_all_or_none() {
     })
     .await;
     ingest.ready().await;
-    let lines = vec![r#"{"input":{"customer_id":"c","qty":1}}"#; 3].join("\n");
+    let lines = [r#"{"input":{"customer_id":"c","qty":1}}"#; 3].join("\n");
     let headers = [("content-type", "application/x-ndjson")];
     let answer = ingest.api.ask(Method::POST, path, &headers, &lines).await.unwrap();
     assert!(answer.status == 202 && left(&answer, "requests") == 2, "as it was when the answer began");
