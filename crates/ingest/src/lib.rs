@@ -151,51 +151,16 @@ fn callback_secrets(base: &Base) -> Result<Secrets, ConfigError> {
     Secrets::new(settings.secrets.clone()).map_err(|error| settings.refused(&error))
 }
 
-/// Runs until it is `asked` to end, and a little longer: see `leave_after_ms`. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
+/// Runs until it is `asked` to end, and a little longer: see `leave_after_ms`. Listens at once; what needs Kafka,
+/// Postgres or the registry answers 503 until they are there.
 ///
 /// # Errors
 /// Only errors that a retry does not mend: a setting that cannot be used, an offset that is no longer in the log.
 pub async fn run(settings: Settings, door: Door, process: Process, asked: CancellationToken) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    let Process { readiness, clock, ids } = process;
     settings.config.check()?;
-    readiness.expect(&["postgres", "kafka", "registry", "flows"]);
-    let open = |connections_max| {
-        let store_settings = store::Settings { connections_max, ..store::Settings::new(&settings.database_url) };
-        Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")
-    };
-    let pool = open(settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
-    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
-    let (acceptor, groups) = Acceptor::start(open(ACCEPTOR_CONNECTIONS)?, readiness.clone());
-    let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
-    let api = Arc::new(Api {
-        projected: Projected::default(),
-        estimates: Estimates::default(),
-        polls: Polls::default(),
-        quotas: Quotas::new(settings.config.limits()?),
-        whole_batches: Arc::new(Semaphore::new(batch::room_kib(settings.config.whole_batches_bytes_max))),
-        reports: Reports::default(),
-        streams: Streams::new(&settings.config),
-        bus: settings.bus.clone(),
-        reports_out: ReportsOut::new(&settings.bus)?,
-        config: settings.config.clone(),
-        public_url: PublicUrl::new(&settings.public_url),
-        callback_secrets: settings.callback_secrets.clone(),
-        clock,
-        ids,
-        acceptor,
-        reader: Reader::new(registry),
-        records: SingleRecords::new(&settings.bus)?,
-        catalog: Catalog::default(),
-        cancels: cancels::Cancels::new(recent.clone()),
-        recent,
-        leaving: shutdown.clone(),
-        pool,
-        readiness,
-        dev_capacity: settings.bus.dev_capacity(&settings.topics),
-        backpressure: Backpressure::new(settings.config.queue_age_max_s),
-        planner: OnceLock::new(),
-    });
+    let (acceptor, groups) = Acceptor::start(open(&settings, ACCEPTOR_CONNECTIONS)?, process.readiness.clone());
+    let api = Arc::new(api(&settings, process, acceptor, shutdown.clone())?);
     let mut tasks = Tasks::new(shutdown.clone());
     let (of_api, leaving) = (Arc::clone(&api), shutdown.clone());
     tasks.spawn("leaving", async move {
@@ -231,6 +196,48 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     });
     tasks.spawn("upkeep", upkeep::run(api, topics, shutdown));
     tasks.join().await
+}
+
+fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
+    let store_settings = store::Settings { connections_max, ..store::Settings::new(&settings.database_url) };
+    Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")
+}
+
+/// What all doors share, before anything of it is known.
+fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: CancellationToken) -> anyhow::Result<Api> {
+    let Process { readiness, clock, ids } = process;
+    readiness.expect(&["postgres", "kafka", "registry", "flows"]);
+    let pool = open(settings, settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
+    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+    let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
+    Ok(Api {
+        projected: Projected::default(),
+        estimates: Estimates::default(),
+        polls: Polls::default(),
+        quotas: Quotas::new(settings.config.limits()?),
+        whole_batches: Arc::new(Semaphore::new(batch::room_kib(settings.config.whole_batches_bytes_max))),
+        reports: Reports::default(),
+        streams: Streams::new(&settings.config),
+        bus: settings.bus.clone(),
+        reports_out: ReportsOut::new(&settings.bus)?,
+        config: settings.config.clone(),
+        public_url: PublicUrl::new(&settings.public_url),
+        callback_secrets: settings.callback_secrets.clone(),
+        clock,
+        ids,
+        acceptor,
+        reader: Reader::new(registry),
+        records: SingleRecords::new(&settings.bus)?,
+        catalog: Catalog::default(),
+        cancels: cancels::Cancels::new(recent.clone()),
+        recent,
+        leaving,
+        pool,
+        readiness,
+        dev_capacity: settings.bus.dev_capacity(&settings.topics),
+        backpressure: Backpressure::new(settings.config.queue_age_max_s),
+        planner: OnceLock::new(),
+    })
 }
 
 /// Loads flows and schemas, opens the doors, then follows flows, events and commands.
