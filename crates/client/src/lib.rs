@@ -22,6 +22,7 @@ mod dead_letters;
 mod error;
 mod job;
 mod jobs;
+mod start;
 mod stats;
 
 use std::time::Duration;
@@ -37,12 +38,13 @@ use url::form_urlencoded::Serializer;
 pub use breakers::{Breaker, BreakerOrder};
 pub use bulk::{BulkOrder, DoneInBulk};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
-pub use error::{Error, InvalidInput, Problem};
+pub use error::{Error, InvalidInput, NotAUrl, Problem};
 pub use job::{
     CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, TaggedStatus, Verdict,
     WaitingFor,
 };
 pub use jobs::{JobChoice, Jobs, ListedJob};
+pub use start::Start;
 pub use stats::{Durations, FlowStats, JobCounts, StepCounts};
 
 /// The time limit of one request.
@@ -72,8 +74,10 @@ impl Client {
     /// `url` is the API's root, such as `http://127.0.0.1:8080`.
     ///
     /// # Errors
-    /// [`Error::Unusable`]: the settings of this process allow no HTTP client (a malformed proxy, say).
+    /// [`Error::NotAUrl`]: `url` is none, or has no scheme. [`Error::Unusable`]: the settings of this process allow no
+    /// HTTP client (a malformed proxy, say).
     pub fn new(url: &str) -> Result<Self, Error> {
+        error::check_url(url)?;
         // A process has one provider; one that is installed already serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = proxies::client_builder().map_err(|error| Error::Unusable(error.into()))?;
@@ -98,8 +102,7 @@ impl Client {
     /// [`Error::Problem`] when the API refuses; nothing was stored then. [`Error::Unreachable`] leaves open whether the
     /// job was accepted: repeat the request with the same key.
     pub async fn submit(&self, flow: &str, input: impl Into<String>, key: Option<&str>) -> Result<Accepted, Error> {
-        let request = self.http.post(format!("{}/v1/flows/{flow}/jobs", self.url));
-        self.accepted(request.header(CONTENT_TYPE, "application/json").body(input.into()), key).await
+        self.submit_starting(flow, input, key, &Start::Now).await
     }
 
     /// As [`Client::submit`], repeated through broken connections and passing refusals (409, 429, 5xx) for as long as
@@ -202,6 +205,14 @@ impl Client {
         self.get(&format!("/v1/jobs/{job}/events?after={}", after.unwrap_or_default())).await
     }
 
+    /// The same as the API sent them.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn events_document(&self, job: &str, after: Option<&str>) -> Result<Value, Error> {
+        self.get(&format!("/v1/jobs/{job}/events?after={}", after.unwrap_or_default())).await
+    }
+
     /// The job's status as soon as it is another one than `known` ([`TaggedStatus::tag`]); at once where that is none.
     /// None if nothing has happened for a while, or if the API cannot wait now: ask again a little later.
     ///
@@ -248,6 +259,14 @@ impl Client {
     pub async fn flows(&self) -> Result<Vec<String>, Error> {
         let flows: job::FlowList = self.get("/v1/flows").await?;
         Ok(flows.flows.into_iter().map(|flow| flow.flow).collect())
+    }
+
+    /// The active flows as the API sent them.
+    ///
+    /// # Errors
+    /// The API is not ready.
+    pub async fn flows_document(&self) -> Result<Value, Error> {
+        self.get("/v1/flows").await
     }
 
     /// True if the API and everything that it depends on is ready.

@@ -31,7 +31,9 @@ pub(super) fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, visib
             let problem = reader.problem(fields.place_of(key), format!("a `{word}` has no `{key}`: nothing is called"));
             problem.hint = match (word, key) {
                 ("wait", "timeout") => Some("it stands inside `wait`".to_owned()),
-                ("wait", "deadline") => Some("a `timeout` inside `wait` bounds it, and the flow's `deadline`".to_owned()),
+                ("wait", "deadline") => {
+                    Some("a `timeout` inside `wait` bounds it, and the flow's `deadline`".to_owned())
+                }
                 (_, "deadline" | "timeout") => Some("it ends by itself; the flow's `deadline` ends it, too".to_owned()),
                 _ => None,
             };

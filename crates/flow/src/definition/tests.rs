@@ -215,8 +215,12 @@ fn limits_and_kinds_are_checked_and_said() {
     refused(&with_step("    timeout: 2\n"), &["`timeout` is `2`", "200ms, 2s, 15m, 2h or 2d"]);
     refused(&with_step("    timeout: 0s\n"), &["`timeout`: `0s` is too short", "expected: at least 1ms"]);
     refused(&with_step("    settle: 1s\n"), &["`settle` without `compensate`", "test.yaml:5:5"]);
-    refused(&with_step("    compensate: { native: f }\n    settle: 2d\n"), &["`2d` is too long", "expected: at most 1d"]);
-    for (given, said, bound) in [("2h", "`2h` (`120m`) is too long", "15m"), ("1200s", "`timeout`: `1200s` is too long", "900s")]
+    refused(
+        &with_step("    compensate: { native: f }\n    settle: 2d\n"),
+        &["`2d` is too long", "expected: at most 1d"],
+    );
+    for (given, said, bound) in
+        [("2h", "`2h` (`120m`) is too long", "15m"), ("1200s", "`timeout`: `1200s` is too long", "900s")]
     {
         refused(&with_step(&format!("    timeout: {given}\n")), &[said, &format!("expected: at most {bound}")]);
     }
@@ -356,7 +360,8 @@ fn numbers_are_those_of_yaml_1_2_and_one_that_looks_like_a_text_gets_a_hint() {
 #[test]
 fn a_fallback_in_another_place_is_no_fallback() {
     let flow = |reading: &str| {
-        format!("flow: t\nsteps:\n  - {{ id: a, native: f, when: \"{{{{ input.n > 1 }}}}\" }}\nresult: \"{{{{ {reading} }}}}\"\n")
+        let step = "  - { id: a, native: f, when: \"{{ input.n > 1 }}\" }\n";
+        format!("flow: t\nsteps:\n{step}result: \"{{{{ {reading} }}}}\"\n")
     };
     refused(
         &flow("steps.a.output.id == input.id | default(none)"),
@@ -379,7 +384,8 @@ fn a_fallback_in_another_place_is_no_fallback() {
 #[test]
 fn a_step_without_a_readable_id_is_not_proposed() {
     let shown = problems(
-        "flow: t\nsteps:\n  - { id: a, native: f }\n  - { id: B, native: f }\n  - { id: c, native: f, with: \"{{ steps.x.output }}\" }\n",
+        "flow: t\nsteps:\n  - { id: a, native: f }\n  - { id: B, native: f }\n  \
+         - { id: c, native: f, with: \"{{ steps.x.output }}\" }\n",
     );
     assert!(shown.contains("`steps.x` is not an earlier step") && shown.ends_with("= expected: a"), "{shown}");
 }
