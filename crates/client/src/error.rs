@@ -11,7 +11,7 @@ pub enum Error {
     /// This process can make no HTTP client.
     #[error("no HTTP client can be made")]
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The API's address is no URL of HTTP.
+    /// The API's address is no URL of HTTP: nothing was sent.
     #[error("{0}")]
     NotAUrl(NotAUrl),
     /// The connection failed, or the answer did not come in time. A request that changes something may have had its
@@ -72,7 +72,7 @@ impl fmt::Display for NotAUrl {
     }
 }
 
-/// Refuses what is no URL of HTTP, before a request says so in its own words.
+/// Refuses what is no URL of HTTP, in words of ours.
 pub(crate) fn check_url(given: &str) -> Result<(), Error> {
     let wrong = |why: String| Err(Error::NotAUrl(NotAUrl { given: given.to_owned(), why }));
     match url::Url::parse(given) {

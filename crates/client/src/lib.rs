@@ -74,10 +74,8 @@ impl Client {
     /// `url` is the API's root, such as `http://127.0.0.1:8080`.
     ///
     /// # Errors
-    /// [`Error::NotAUrl`]: `url` is none, or has no scheme. [`Error::Unusable`]: the settings of this process allow no
-    /// HTTP client (a malformed proxy, say).
+    /// [`Error::Unusable`]: the settings of this process allow no HTTP client (a malformed proxy, say).
     pub fn new(url: &str) -> Result<Self, Error> {
-        error::check_url(url)?;
         // A process has one provider; one that is installed already serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = proxies::client_builder().map_err(|error| Error::Unusable(error.into()))?;
@@ -312,6 +310,12 @@ impl Client {
     }
 
     fn unreachable(&self, source: reqwest::Error) -> Error {
+        // No request could be made of it.
+        if source.is_builder()
+            && let Err(error) = error::check_url(&self.url)
+        {
+            return error;
+        }
         Error::Unreachable { url: self.url.clone(), source }
     }
 }

@@ -18,12 +18,14 @@ pub enum Start {
 }
 
 impl Start {
-    const fn query(&self) -> Option<(&'static str, &String)> {
-        match self {
-            Self::Now => None,
-            Self::After(delay) => Some(("delay", delay)),
-            Self::At(instant) => Some(("start_at", instant)),
-        }
+    /// The end of the address: nothing, or `?` and the start.
+    fn query(&self) -> String {
+        let (name, value) = match self {
+            Self::Now => return String::new(),
+            Self::After(delay) => ("delay", delay),
+            Self::At(instant) => ("start_at", instant),
+        };
+        format!("?{}", Serializer::new(String::new()).append_pair(name, value).finish())
     }
 }
 
@@ -39,9 +41,22 @@ impl Client {
         key: Option<&str>,
         start: &Start,
     ) -> Result<Accepted, Error> {
-        let mut query = Serializer::new(String::new());
-        query.extend_pairs(start.query());
-        let request = self.http.post(format!("{}/v1/flows/{flow}/jobs?{}", self.url, query.finish()));
+        let request = self.http.post(format!("{}/v1/flows/{flow}/jobs{}", self.url, start.query()));
         self.accepted(request.header(CONTENT_TYPE, "application/json").body(input.into()), key).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_part_of_the_address_whatever_it_says() {
+        assert_eq!(Start::Now.query(), "");
+        assert_eq!(Start::After("15m".to_owned()).query(), "?delay=15m");
+        assert_eq!(
+            Start::At("2027-01-05T09:30:00+01:00".to_owned()).query(),
+            "?start_at=2027-01-05T09%3A30%3A00%2B01%3A00"
+        );
     }
 }

@@ -84,8 +84,11 @@ async fn a_job_starts_later_is_waited_for_and_its_cancel_is_told() {
     assert_eq!((exit, &answer["replayed"]), (Some(0), &json!(false)), "{told}");
     let later = answer["id"].as_str().unwrap().to_owned();
     stage.system.note_accepted([later.parse::<JobId>().unwrap()]);
-    let (_, told, _) = meanwhile(&["jobs", "show", &later], &url, "").await;
-    assert!(told.contains(". reserve    starts in 1 h"), "{told}");
+    eventually(PATIENCE, "the late start is shown", async || {
+        let (_, told, _) = meanwhile(&["jobs", "show", &later], &url, "").await;
+        told.contains(". reserve    starts in 1 h").then_some(())
+    })
+    .await;
     let cancel = ["jobs", "cancel", &later, "--reason", "ordered twice", "--follow"];
     let (exit, told, _) = meanwhile(&cancel, &url, "").await;
     assert_eq!(exit, Some(0), "the cancel is what was wanted: {told}");
