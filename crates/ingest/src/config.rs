@@ -51,6 +51,8 @@ pub struct Config {
     pub stream_heartbeat_s: u64,
     /// The longest time for which a slip may wait in a queue that takes new jobs, in seconds; 0: for ever.
     pub queue_age_max_s: u64,
+    /// Requests are still taken for so many milliseconds after the process was asked to end.
+    pub leave_after_ms: u64,
     /// Jobs whose freshest state is kept in memory.
     pub recent_jobs_max: usize,
     /// Database connections.

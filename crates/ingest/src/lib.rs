@@ -53,6 +53,7 @@ mod in_bulk;
 mod in_time;
 mod job_lookup;
 mod jobs_in_bulk;
+mod leaving;
 mod list_jobs;
 pub mod openapi;
 mod plan;
@@ -144,11 +145,12 @@ fn callback_secrets(base: &Base) -> Result<Secrets, ConfigError> {
     Secrets::new(settings.secrets.clone()).map_err(|error| settings.refused(&error))
 }
 
-/// Runs until shutdown. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
+/// Runs until it is `asked` to end, and a little longer: see `leave_after_ms`. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
 ///
 /// # Errors
 /// Only errors that a retry does not mend: a setting that cannot be used, an offset that is no longer in the log.
-pub async fn run(settings: Settings, door: Door, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, door: Door, process: Process, asked: CancellationToken) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
     let Process { readiness, clock, ids } = process;
     settings.config.check()?;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
@@ -188,6 +190,12 @@ pub async fn run(settings: Settings, door: Door, process: Process, shutdown: Can
         planner: OnceLock::new(),
     });
     let mut tasks = Tasks::new(shutdown.clone());
+    let (of_api, leaving) = (Arc::clone(&api), shutdown.clone());
+    tasks.spawn("leaving", async move {
+        let delay = Duration::from_millis(of_api.config.leave_after_ms);
+        leaving::once_asked(&asked, delay, &of_api.readiness, &leaving).await;
+        Ok(())
+    });
     // Requests that are being answered need the group commit until the server has let go of them.
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));

@@ -72,18 +72,30 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let Some(first) = roles.first() else { return Ok(()) };
-    let start = |host: &mut Host| roles.iter().try_for_each(|role| role.start(&workers, base, sources, host));
+    let alone = roles.len() == 1;
+    let start = |host: &mut Host| roles.iter().try_for_each(|role| role.start(alone, &workers, (base, sources), host));
     process::serve(base, first.name(), first.listen(), shutdown, start).await
 }
 
 impl Role {
-    fn start(self, workers: &Workers, base: &Base, sources: &Sources, host: &mut Host) -> anyhow::Result<()> {
+    /// `alone`: it has the process for itself.
+    fn start(
+        self,
+        alone: bool,
+        workers: &Workers,
+        (base, sources): (&Base, &Sources),
+        host: &mut Host,
+    ) -> anyhow::Result<()> {
         let name = self.name();
         let (process, shutdown) = (host.process.for_role(name), host.tasks.shutdown().clone());
         match self {
             Self::Ingest => {
                 let Some(door) = host.door.take() else { return Ok(()) };
-                let settings = ingest::Settings::load(base, sources)?;
+                let mut settings = ingest::Settings::load(base, sources)?;
+                if !alone {
+                    // Nobody balances requests to a process that does everything, and its other roles leave at once.
+                    settings.config.leave_after_ms = 0;
+                }
                 host.tasks.spawn(name, ingest::run(settings, door, process, shutdown));
             }
             Self::Relay => {

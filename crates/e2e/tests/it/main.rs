@@ -42,6 +42,7 @@ mod rebalances;
 mod redrive_trace;
 mod registry;
 mod retry;
+mod rolling;
 mod seams;
 mod signals;
 mod skip;

@@ -1,9 +1,9 @@
-//! Two cores: a test that loads the machine takes most of it, and has at most two others beside it.
+//! Two cores: a test that loads the machine takes most of it, and has few others beside it.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-static MACHINE: Semaphore = Semaphore::const_new(5);
-/// The share of a test that loads the machine. Another one does not fit beside it.
+static MACHINE: Semaphore = Semaphore::const_new(7);
+/// The share of a test that loads the machine: two of them fit beside each other, with one light test.
 const HEAVY: u32 = 3;
 
 /// A test that can run beside others.

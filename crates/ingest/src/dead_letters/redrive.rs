@@ -117,7 +117,7 @@ fn already(letter: &Letter, order: &Order) -> Result<Value, Problem> {
     let before = letter.settled.as_ref().and_then(|settled| settled.edit.as_deref());
     if order.digest().is_some_and(|edit| before != Some(&edit)) {
         let detail = format!(
-            "Dead letter `{}` was redriven before, as another record: the `value` or `key` of this request had no effect.",
+            "Dead letter `{}` was redriven before, as another record: this `value` or `key` had no effect.",
             Id::of(letter)
         );
         return Err(Problem::new(Kind::AlreadySettled, detail));

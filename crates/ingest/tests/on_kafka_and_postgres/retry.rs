@@ -29,7 +29,7 @@ async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) -> String {
 }
 
 /// Does the orchestrator's work: the token rests, at a step of which it is unknown how it has ended, or known.
-async fn rest(stage: &Stage, job: &str, hop: u32, attempt_uncertain: bool) {
+pub(crate) async fn rest(stage: &Stage, job: &str, hop: u32, attempt_uncertain: bool) {
     let job = job.parse().unwrap();
     let slip = Slip { attempt_uncertain, ..sample_slip(job, hop) };
     let ground = &stage.ground;

@@ -119,6 +119,7 @@ pub(crate) struct Ingest {
 impl Ingest {
     pub(crate) async fn start(ground: &Ground, change: impl FnOnce(&mut Config)) -> Self {
         let mut config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
+        config.leave_after_ms = 0;
         change(&mut config);
         let settings = Settings {
             bus: ground.bus.clone(),
