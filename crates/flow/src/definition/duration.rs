@@ -22,10 +22,10 @@ pub fn parse_ms(text: &str) -> Option<u64> {
 const UNITS: [(&str, u64); 5] =
     [("d", 24 * 60 * 60 * 1000), ("h", 60 * 60 * 1000), ("m", 60 * 1000), ("s", 1000), ("ms", 1)];
 
-#[cfg(test)]
 /// A duration as flows write it, in the longest unit in which it is a whole number: `15m`.
+#[cfg(test)]
 pub(super) fn told(ms: u64) -> String {
-    let fits = UNITS.iter().find(|(_, unit_ms)| ms >= *unit_ms && ms % unit_ms == 0);
+    let fits = UNITS.iter().find(|(_, unit_ms)| ms >= *unit_ms && ms.is_multiple_of(*unit_ms));
     fits.map_or_else(|| "0s".to_owned(), |(unit, unit_ms)| format!("{}{unit}", ms / unit_ms))
 }
 
@@ -34,8 +34,8 @@ pub(super) fn told(ms: u64) -> String {
 pub(crate) fn told_alike(text: &str, bound_ms: u64) -> Option<(String, String)> {
     let ms = parse_ms(text)?;
     let own = UNITS.iter().find(|(unit, _)| text.trim_start_matches(|sign: char| sign.is_ascii_digit()) == *unit);
-    let both = || UNITS.iter().find(|(_, unit_ms)| ms % unit_ms == 0 && bound_ms % unit_ms == 0);
-    let (unit, unit_ms) = own.filter(|(_, unit_ms)| bound_ms % unit_ms == 0).or_else(both)?;
+    let both = || UNITS.iter().find(|(_, unit_ms)| ms.is_multiple_of(*unit_ms) && bound_ms.is_multiple_of(*unit_ms));
+    let (unit, unit_ms) = own.filter(|(_, unit_ms)| bound_ms.is_multiple_of(*unit_ms)).or_else(both)?;
     Some((format!("{}{unit}", ms / unit_ms), format!("{}{unit}", bound_ms / unit_ms)))
 }
 
