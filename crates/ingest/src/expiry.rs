@@ -1,6 +1,5 @@
 //! The time for which a flow says that results are given (`result_ttl`). After it they are shown neither as a result,
-//! nor in the status, nor among the events of the job. They go from the database with their job. A stream of all jobs
-//! that begins in the past still tells them, as Kafka does.
+//! nor in the status, nor among events. They go from the database with their job, and from Kafka by its retention.
 
 use axum::http::{HeaderName, HeaderValue};
 use flow::event::{EventKind, JobEvent, JobStatus};
@@ -17,9 +16,19 @@ pub(crate) fn at_ms(api: &Api, view: &JobView) -> Option<i64> {
     if view.status != JobStatus::Succeeded {
         return None;
     }
-    let ttl_ms = api.catalog.version(&view.flow, &view.version)?.result_ttl_ms()?;
     // Nothing follows the end of a job.
-    Some(view.updated_at_ms.saturating_add_unsigned(ttl_ms))
+    end_of_time(api, (&view.flow, &view.version), view.updated_at_ms)
+}
+
+/// The same of an event that has a job's result.
+pub(crate) fn of_event_ms(api: &Api, event: &JobEvent) -> Option<i64> {
+    let has_result = event.kind == EventKind::JobSucceeded;
+    has_result.then(|| end_of_time(api, (&event.flow, &event.version), event.at_ms)).flatten()
+}
+
+fn end_of_time(api: &Api, (flow, version): (&str, &str), ended_ms: i64) -> Option<i64> {
+    let ttl_ms = api.catalog.version(flow, version)?.result_ttl_ms()?;
+    Some(ended_ms.saturating_add_unsigned(ttl_ms))
 }
 
 fn is_over(api: &Api, view: &JobView) -> bool {

@@ -108,7 +108,7 @@ impl JobSource {
             }
             let Some(seen) = self.current.clone() else { continue };
             if seen.offset > self.after {
-                let told = match seen.told(&api.reader).await {
+                let told = match seen.told(api).await {
                     Ok(told) => told,
                     Err(error) => {
                         tracing::debug!(%error, "the schema registry does not answer");
@@ -117,7 +117,7 @@ impl JobSource {
                     }
                 };
                 if let Some(told) = told {
-                    self.page.push_back((seen.offset, told.of_job(seen.offset)));
+                    self.page.push_back((seen.offset, told.of_job(seen.offset, api.clock.now_ms())));
                     if told.status.is_final() {
                         self.stage = Stage::Over;
                     }

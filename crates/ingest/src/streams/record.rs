@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 
-use bus::{Inbound, Reader, RegistryError, Unreadable};
+use bus::{Inbound, RegistryError, Unreadable};
 use events::decode_event;
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use tokio::sync::OnceCell;
 
-use crate::answer;
 use crate::recent::job_of;
+use crate::state::Api;
+use crate::{answer, expiry};
 
 /// What an event takes beside its bytes.
 const EVENT_BYTES: usize = 512;
@@ -33,6 +34,8 @@ pub(super) struct Told {
     pub(super) status: JobStatus,
     /// Its JSON without the cursor, which is another one in each kind of stream, and without the brace before it.
     members: String,
+    /// The same without the result, and when it is told so, in milliseconds since the Unix epoch.
+    later: Option<(i64, String)>,
 }
 
 impl Seen {
@@ -56,10 +59,10 @@ impl Seen {
     ///
     /// # Errors
     /// The registry does not answer; ask again.
-    pub(super) async fn told(&self, reader: &Reader) -> Result<Option<&Told>, RegistryError> {
+    pub(super) async fn told(&self, api: &Api) -> Result<Option<&Told>, RegistryError> {
         let read = || async {
-            match reader.read(Some(&*self.value), decode_event).await {
-                Ok(event) => Ok(Some(Told::of(&event))),
+            match api.reader.read(Some(&*self.value), decode_event).await {
+                Ok(event) => Ok(Some(Told::of(&event, expiry::of_event_ms(api, &event)))),
                 Err(Unreadable::Never(reason) | Unreadable::Newer(reason)) => {
                     tracing::debug!(cursor = self.offset, reason, "unreadable event skipped");
                     Ok(None)
@@ -72,25 +75,37 @@ impl Seen {
 }
 
 impl Told {
-    fn of(event: &JobEvent) -> Self {
-        let mut body = answer::event(0, event);
-        if let Some(body) = body.as_object_mut() {
-            body.shift_remove("cursor");
-        }
-        let members = body.to_string().split_off(1);
-        Self { tenant: event.tenant.clone(), flow: event.flow.clone(), status: event.status, members }
+    fn of(event: &JobEvent, result_until_ms: Option<i64>) -> Self {
+        let later = result_until_ms.map(|at_ms| (at_ms, members(&JobEvent { data: None, ..event.clone() })));
+        let (tenant, flow) = (event.tenant.clone(), event.flow.clone());
+        Self { tenant, flow, status: event.status, members: members(event), later }
     }
 
     /// As a stream of its job has it.
-    pub(super) fn of_job(&self, cursor: i64) -> String {
-        format!("{{\"cursor\":\"{cursor}\",{}", self.members)
+    pub(super) fn of_job(&self, cursor: i64, now_ms: i64) -> String {
+        format!("{{\"cursor\":\"{cursor}\",{}", self.members_at(now_ms))
     }
 
     /// As a stream of all jobs has it.
-    pub(super) fn of_any(&self, cursor: &str, job: JobId) -> String {
+    pub(super) fn of_any(&self, cursor: &str, job: JobId, now_ms: i64) -> String {
         let mut text = format!("{{\"cursor\":\"{cursor}\",\"job\":\"{job}\",\"flow\":");
         // A flow's name is a JSON string of its own: it has nothing to escape, and yet is not trusted for that.
-        let _ = write!(text, "{},{}", serde_json::Value::from(self.flow.as_str()), self.members);
+        let _ = write!(text, "{},{}", serde_json::Value::from(self.flow.as_str()), self.members_at(now_ms));
         text
     }
+
+    fn members_at(&self, now_ms: i64) -> &str {
+        match &self.later {
+            Some((at_ms, members)) if *at_ms <= now_ms => members,
+            _ => &self.members,
+        }
+    }
+}
+
+fn members(event: &JobEvent) -> String {
+    let mut body = answer::event(0, event);
+    if let Some(body) = body.as_object_mut() {
+        body.shift_remove("cursor");
+    }
+    body.to_string().split_off(1)
 }

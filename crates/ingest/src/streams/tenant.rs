@@ -115,7 +115,7 @@ impl TenantSource {
     async fn next_waiting(&mut self, api: &Api) -> Option<Item> {
         while let Some(seen) = self.waiting.front().cloned() {
             let is_new = seen.offset >= self.cursor.next(seen.partition);
-            let told = match seen.told(&api.reader).await {
+            let told = match seen.told(api).await {
                 Ok(told) => told.filter(|told| is_new && self.choice.fits(told)),
                 Err(error) => {
                     tracing::debug!(error = error_chain(&error), "the schema registry does not answer");
@@ -128,7 +128,7 @@ impl TenantSource {
             self.has_moved = told.is_none();
             if let Some(told) = told {
                 let cursor = self.cursor();
-                let text = told.of_any(&cursor, seen.job);
+                let text = told.of_any(&cursor, seen.job, api.clock.now_ms());
                 return Some(Item::Event { cursor, text });
             }
         }

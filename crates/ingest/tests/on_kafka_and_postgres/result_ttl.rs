@@ -5,6 +5,8 @@ use serde_json::json;
 use test_kit::eventually;
 
 use crate::stage::{PATIENCE, Stage, accepted_event};
+use crate::stream_client::Sse;
+use crate::streams_of_all::now;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_whose_time_is_over_is_gone_from_wherever_it_stood() {
@@ -18,6 +20,7 @@ async fn a_result_whose_time_is_over_is_gone_from_wherever_it_stood() {
     .await;
     assert_eq!(flow["result_ttl_s"], 3_600);
     for (ago_ms, is_gone) in [(0, false), (3_700_000, true)] {
+        let begin = now(&stage.ingest).await;
         let job = api.post("/v1/flows/brief/jobs", &[("idempotency-key", &format!("\"{ago_ms}\""))], "{}").await.job();
         let accepted = accepted_event(ground, &job).await;
         ground.tell(&accepted).await;
@@ -45,7 +48,9 @@ async fn a_result_whose_time_is_over_is_gone_from_wherever_it_stood() {
             assert_eq!(answer.status, if is_gone { 410 } else { 200 }, "{}", answer.text);
             assert_eq!(answer.header("sunset").ends_with(" GMT"), !is_gone, "{:?}", answer.headers);
         }
-        for text in [&status.to_string(), &result.text, &events.text, &again.text] {
+        let mut stream = Sse::open(api, "/v1/events?status=succeeded", Some(&begin)).await;
+        let streamed = stream.event().await.unwrap().json().to_string();
+        for text in [&status.to_string(), &result.text, &events.text, &again.text, &streamed] {
             assert_eq!(text.contains("secret"), !is_gone, "{text}");
         }
     }

@@ -42,7 +42,7 @@ fn assert_each_once(mut seen: Vec<String>, events: &[JobEvent]) {
     assert_eq!(seen, expected);
 }
 
-async fn now(ingest: &Ingest) -> String {
+pub(crate) async fn now(ingest: &Ingest) -> String {
     let page = ingest.api.get("/v1/events").await;
     assert_eq!(page.json["events"], json!([]), "without a cursor it begins now");
     page.json["next"].as_str().unwrap().to_owned()
