@@ -116,7 +116,12 @@ fn a_cancel_stands_at_its_time_with_its_reason_and_once() {
 
 #[test]
 fn a_late_start_is_no_sleep_and_an_undo_is_told_from_a_step() {
-    let rest = |at: &str| json!({ "type": "step.waiting", "step": "a", "reason": "timer", "next_attempt_after_ms": 3_600_000, "at": at });
+    let sleeps = json!({ "type": "step.waiting", "step": "a", "reason": "timer", "next_attempt_after_ms": 3_600_000 });
+    let rest = |at: &str| {
+        let mut event = sleeps.clone();
+        event["at"] = json!(at);
+        event
+    };
     let accepted = json!({ "type": "job.accepted" });
     let lines = told(json!({}), &[accepted.clone(), rest("2026-02-01T00:00:00.000Z")]);
     assert_eq!(lines[1], ". a          starts in 1 h");
