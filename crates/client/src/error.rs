@@ -11,6 +11,9 @@ pub enum Error {
     /// This process can make no HTTP client.
     #[error("no HTTP client can be made")]
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The API's address is no URL of HTTP: nothing was sent.
+    #[error("{0}")]
+    NotAUrl(NotAUrl),
     /// The connection failed, or the answer did not come in time. A request that changes something may have had its
     /// effect.
     #[error("the API at {url} does not answer")]
@@ -38,7 +41,7 @@ impl Error {
         match self {
             Self::Unreachable { .. } | Self::Unreadable(_) => true,
             Self::Problem(problem) => matches!(problem.status, 409 | 429 | 500..),
-            Self::Unusable(_) | Self::NoLocation => false,
+            Self::NotAUrl(_) | Self::Unusable(_) | Self::NoLocation => false,
         }
     }
 
@@ -46,8 +49,40 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Problem(problem) => problem.retry_after,
-            Self::Unreachable { .. } | Self::Unreadable(_) | Self::Unusable(_) | Self::NoLocation => None,
+            Self::NotAUrl(_)
+            | Self::Unreachable { .. }
+            | Self::Unreadable(_)
+            | Self::Unusable(_)
+            | Self::NoLocation => None,
         }
+    }
+}
+
+/// An address that no request can be sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAUrl {
+    given: String,
+    why: String,
+}
+
+impl fmt::Display for NotAUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { given, why } = self;
+        write!(f, "`{given}` is not the address of an API: {why}; it is a URL such as http://127.0.0.1:8080")
+    }
+}
+
+/// Refuses what is no URL of HTTP, in words of ours.
+pub(crate) fn check_url(given: &str) -> Result<(), Error> {
+    let wrong = |why: String| Err(Error::NotAUrl(NotAUrl { given: given.to_owned(), why }));
+    match url::Url::parse(given) {
+        Ok(url) if !["http", "https"].contains(&url.scheme()) && given.contains("://") => {
+            wrong(format!("its scheme is `{}`", url.scheme()))
+        }
+        Ok(url) if ["http", "https"].contains(&url.scheme()) => Ok(()),
+        // `localhost:8080` reads as the scheme `localhost`.
+        Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => wrong("it has no scheme".to_owned()),
+        Err(error) => wrong(error.to_string()),
     }
 }
 
@@ -131,6 +166,23 @@ mod tests {
         let shown = "422 Unprocessable Entity: Input is not valid\nOne field is wrong.\n  #/qty: -1 is less than 1\n\
                      help: Correct the input.";
         assert_eq!(problem.to_string(), shown);
+    }
+
+    #[test]
+    fn an_address_that_is_no_url_is_told_with_its_fault() {
+        for (given, why) in [
+            ("127.0.0.1:8080", "it has no scheme"),
+            ("localhost:8080", "it has no scheme"),
+            ("/v1", "it has no scheme"),
+            ("", "it has no scheme"),
+            ("ftp://api", "its scheme is `ftp`"),
+            ("http://", "empty host"),
+            ("http://api:port", "invalid port number"),
+        ] {
+            let told = check_url(given).unwrap_err().to_string();
+            assert!(told.starts_with(&format!("`{given}` is not the address of an API: {why}; it is a URL")), "{told}");
+        }
+        assert!(check_url("http://127.0.0.1:8080").is_ok() && check_url("https://api.example/meanwhile/").is_ok());
     }
 
     #[test]

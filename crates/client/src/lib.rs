@@ -22,6 +22,7 @@ mod dead_letters;
 mod error;
 mod job;
 mod jobs;
+mod start;
 mod stats;
 
 use std::time::Duration;
@@ -37,12 +38,13 @@ use url::form_urlencoded::Serializer;
 pub use breakers::{Breaker, BreakerOrder};
 pub use bulk::{BulkOrder, DoneInBulk};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
-pub use error::{Error, InvalidInput, Problem};
+pub use error::{Error, InvalidInput, NotAUrl, Problem};
 pub use job::{
     CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, TaggedStatus, Verdict,
     WaitingFor,
 };
 pub use jobs::{JobChoice, Jobs, ListedJob};
+pub use start::Start;
 pub use stats::{Durations, FlowStats, JobCounts, StepCounts};
 
 /// The time limit of one request.
@@ -98,8 +100,7 @@ impl Client {
     /// [`Error::Problem`] when the API refuses; nothing was stored then. [`Error::Unreachable`] leaves open whether the
     /// job was accepted: repeat the request with the same key.
     pub async fn submit(&self, flow: &str, input: impl Into<String>, key: Option<&str>) -> Result<Accepted, Error> {
-        let request = self.http.post(format!("{}/v1/flows/{flow}/jobs", self.url));
-        self.accepted(request.header(CONTENT_TYPE, "application/json").body(input.into()), key).await
+        self.submit_starting(flow, input, key, &Start::Now).await
     }
 
     /// As [`Client::submit`], repeated through broken connections and passing refusals (409, 429, 5xx) for as long as
@@ -202,6 +203,14 @@ impl Client {
         self.get(&format!("/v1/jobs/{job}/events?after={}", after.unwrap_or_default())).await
     }
 
+    /// The same as the API sent them.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub async fn events_document(&self, job: &str, after: Option<&str>) -> Result<Value, Error> {
+        self.get(&format!("/v1/jobs/{job}/events?after={}", after.unwrap_or_default())).await
+    }
+
     /// The job's status as soon as it is another one than `known` ([`TaggedStatus::tag`]); at once where that is none.
     /// None if nothing has happened for a while, or if the API cannot wait now: ask again a little later.
     ///
@@ -250,6 +259,14 @@ impl Client {
         Ok(flows.flows.into_iter().map(|flow| flow.flow).collect())
     }
 
+    /// The active flows as the API sent them.
+    ///
+    /// # Errors
+    /// The API is not ready.
+    pub async fn flows_document(&self) -> Result<Value, Error> {
+        self.get("/v1/flows").await
+    }
+
     /// True if the API and everything that it depends on is ready.
     pub async fn is_ready(&self) -> bool {
         let answer = self.http.get(format!("{}/readyz", self.url)).send().await;
@@ -293,6 +310,12 @@ impl Client {
     }
 
     fn unreachable(&self, source: reqwest::Error) -> Error {
+        // No request could be made of it.
+        if source.is_builder()
+            && let Err(error) = error::check_url(&self.url)
+        {
+            return error;
+        }
         Error::Unreachable { url: self.url.clone(), source }
     }
 }

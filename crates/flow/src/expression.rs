@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+mod guard;
 mod link;
 mod operation;
 mod output;
@@ -118,6 +119,16 @@ impl Expression {
     pub(crate) fn has_fallback(&self) -> bool {
         let dense: String = self.source.chars().filter(|c| !c.is_whitespace()).collect();
         ["|default(", "|d(", "isdefined", "isundefined", "isnotdefined"].iter().any(|word| dense.contains(word))
+    }
+
+    /// True if it has a fallback for the output of this step, wherever it reads it.
+    pub(crate) fn has_fallback_for(&self, step: &str) -> bool {
+        guard::covers(&self.source, step)
+    }
+
+    /// A literal with a fallback: it is never missing, so another value was meant.
+    pub(crate) fn idle_fallback(&self) -> Option<&str> {
+        guard::idle(&self.source)
     }
 
     pub(crate) fn evaluate(&self, evaluation: &Evaluation<'_>) -> Result<Value, ExpressionError> {

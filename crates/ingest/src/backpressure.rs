@@ -1,9 +1,9 @@
 //! Back-pressure from what is really behind: a queue that does not get its work done in time takes no new jobs.
 //!
-//! A queue is behind when slips have waited in it for longer than the bound, and what waits needs longer than half of
-//! that at the pace of late. Both are needed: one slip that rests long while all others go on is no reason to refuse
-//! anybody. For jobs of the lowest priority it is behind until half of their bound is reached again; others are taken
-//! once they bear its age. Other queues are not affected.
+//! A queue is behind for a priority when slips have waited in it for longer than that priority's bound, and what waits
+//! needs longer than half of that at the pace of late. Both are needed: one slip that rests long while all others go on
+//! is no reason to refuse anybody. It stays behind until half of that bound is reached again, so that a queue at its
+//! bound does not take and refuse by turns. Other queues are not affected.
 //!
 //! Ages are measured here, by this process's own clock, from when an end of the log was first seen: the times in
 //! records are those of other machines. So a process that has just begun knows of no age yet. While Kafka does not
@@ -43,14 +43,20 @@ struct Behind {
     slips: f64,
     /// What is done in a second.
     pace: f64,
+    /// The highest priority that is refused; all below it are, too.
+    refused: Option<Priority>,
 }
 
 impl Behind {
-    /// The time until half of the bound is reached, at this pace.
+    /// The time until half of a priority's bound is reached, at this pace.
     fn retry_after_s(self, bound_s: f64) -> u64 {
         let (least, most) = RETRY_AFTER_S;
         let surplus = (self.slips - self.pace * bound_s / 2.0).max(self.slips / 2.0);
         if self.pace > 0.0 { (surplus / self.pace).clamp(least, most) as u64 } else { most as u64 }
+    }
+
+    fn refuses(self, priority: Priority) -> bool {
+        self.refused >= Some(priority)
     }
 }
 
@@ -75,19 +81,18 @@ impl Backpressure {
         if behind.is_empty() {
             return Ok(());
         }
-        let bears_s = bound_s * bears(flow.priority());
+        let priority = flow.priority();
         let of_flow = flow.queues().into_iter().filter_map(|queue| Some((queue, *behind.get(queue)?)));
-        let Some((queue, one)) = of_flow.max_by(|(_, one), (_, other)| one.age_s.total_cmp(&other.age_s)) else {
+        let refusing = of_flow.filter(|(_, one)| one.refuses(priority));
+        let Some((queue, one)) = refusing.max_by(|(_, one), (_, other)| one.age_s.total_cmp(&other.age_s)) else {
             return Ok(());
         };
-        if flow.priority() != Priority::Bulk && one.age_s < bears_s {
-            return Ok(());
-        }
         let detail = format!(
             "Jobs have waited for {:.0} s in the queue `{queue}`, of which {:.0} are not done.",
             one.age_s, one.slips
         );
-        Err(Problem::new(Kind::TemporaryReducedCapacity, detail).retry_after_s(one.retry_after_s(bound_s)))
+        Err(Problem::new(Kind::TemporaryReducedCapacity, detail)
+            .retry_after_s(one.retry_after_s(bound_s * bears(priority))))
     }
 
     /// Looks at the queues until shutdown.
@@ -119,10 +124,11 @@ impl Backpressure {
     fn learn(&self, queues: &Queues) {
         let mut behind = self.behind.write();
         for (name, queue) in &queues.queues {
-            let was = behind.contains_key(name);
-            let is = queue.is_behind(queues.bound, was);
+            let before = behind.get(name).and_then(|one| one.refused);
+            let refused = queue.refused(queues.bound, before);
+            let (was, is) = (before.is_some(), refused.is_some());
             gauge!(SHEDDING, "queue" => name.clone()).set(if is { 1.0 } else { 0.0 });
-            let Behind { age_s, slips, pace } = queue.now;
+            let Behind { age_s, slips, pace, .. } = queue.now;
             match (was, is) {
                 (false, true) => {
                     tracing::warn!(queue = name, age_s, slips, pace, "a queue is behind; jobs for it are refused")
@@ -133,7 +139,7 @@ impl Backpressure {
                 _ => {}
             }
             if is {
-                behind.insert(name.clone(), queue.now);
+                behind.insert(name.clone(), Behind { refused, ..queue.now });
             } else {
                 behind.remove(name);
             }
@@ -142,7 +148,7 @@ impl Backpressure {
     }
 }
 
-/// The part of the bound that jobs of a priority bear: those of the lowest are refused first.
+/// The part of the bound that jobs of a priority bear.
 const fn bears(priority: Priority) -> f64 {
     match priority {
         Priority::Bulk => 0.5,
@@ -214,7 +220,7 @@ impl Queues {
         for (name, waiting) in by_queue {
             let queue = self.queues.entry(name.to_owned()).or_insert_with(|| Queue {
                 partitions: BTreeMap::new(),
-                now: Behind { age_s: 0.0, slips: 0.0, pace: 0.0 },
+                now: Behind { age_s: 0.0, slips: 0.0, pace: 0.0, refused: None },
                 seen_at: at,
             });
             queue.see(&waiting, at, self.bound);
@@ -243,142 +249,20 @@ impl Queue {
         (self.now.slips, self.now.age_s) = (slips, age.as_secs_f64());
     }
 
-    /// Whether even the lowest priority is refused; a queue that was behind is until half of that is reached.
-    fn is_behind(&self, bound: Duration, was: bool) -> bool {
-        let lowest_s = bound.as_secs_f64() * bears(Priority::Bulk) * if was { 0.5 } else { 1.0 };
-        let Behind { age_s, slips, pace } = self.now;
-        let slips_min = if was { SLIPS_MIN / 2.0 } else { SLIPS_MIN };
-        slips > slips_min && age_s > lowest_s && slips > pace * lowest_s / 2.0
+    /// The highest priority that is refused, where `before` was.
+    fn refused(&self, bound: Duration, before: Option<Priority>) -> Option<Priority> {
+        let bears_s = |priority| bound.as_secs_f64() * bears(priority);
+        let is = |priority: &Priority| self.is_behind(bears_s(*priority), before >= Some(*priority));
+        Priority::ALL.into_iter().take_while(is).last()
+    }
+
+    /// Whether a priority that bears so many seconds is refused; one that was is until half of them is reached.
+    fn is_behind(&self, bears_s: f64, was: bool) -> bool {
+        let Behind { age_s, slips, pace, .. } = self.now;
+        let (least_s, slips_min) = if was { (bears_s / 2.0, SLIPS_MIN / 2.0) } else { (bears_s, SLIPS_MIN) };
+        slips > slips_min && age_s > least_s && slips > pace * least_s / 2.0
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BOUND: Duration = Duration::from_secs(60);
-
-    /// A queue of one partition, and its clock.
-    struct Watched {
-        topics: Topics,
-        queues: Queues,
-        pressure: Backpressure,
-        at: Instant,
-        offset: i64,
-        end: i64,
-    }
-
-    impl Watched {
-        fn new() -> Self {
-            Self {
-                topics: Topics::new("m"),
-                queues: Queues { bound: BOUND, queues: BTreeMap::new() },
-                pressure: Backpressure::new(BOUND.as_secs()),
-                at: Instant::now(),
-                offset: 10,
-                end: 10,
-            }
-        }
-
-        /// So many seconds in each of which slips come and are done; `held`: the first of them is not.
-        fn pass(&mut self, seconds: u32, come: i64, done: i64, held: bool) {
-            for _ in 0..seconds {
-                self.at += Duration::from_secs(1);
-                self.end += come;
-                self.offset = (self.offset + done).min(self.end);
-                let offset = if held { 10 } else { self.offset };
-                let finished = if held { finished::encode(10, 11..self.offset.max(11)) } else { String::new() };
-                let waiting = Waiting {
-                    place: TopicPartition::new("m.steps.default", 0),
-                    offset,
-                    metadata: finished,
-                    end: self.end,
-                    records: (self.end - offset) as u64,
-                    first: None,
-                    oldest_ms: None,
-                };
-                self.queues.see(&self.topics, &[waiting], self.at);
-                self.pressure.learn(&self.queues);
-            }
-        }
-
-        fn refused(&self, priority: &str) -> Option<Problem> {
-            self.refused_for(priority, "default")
-        }
-
-        fn refused_for(&self, priority: &str, queue: &str) -> Option<Problem> {
-            let step = format!("{{ id: one, native: one, queue: {queue} }}");
-            let text = format!("flow: order\npriority: {priority}\nsteps: [{step}]\n");
-            let read = Definition::parse_yaml("t.yaml", &text, &mut |_| Err("no references here".to_owned()));
-            self.pressure.check(&read.unwrap()).err()
-        }
-    }
-
-    #[test]
-    fn a_queue_whose_workers_stand_still_is_shed_from_the_lowest_priority_up_and_clears_at_half() {
-        let mut queue = Watched::new();
-        queue.pass(25, 10, 0, false);
-        assert!(queue.refused("bulk").is_none());
-        queue.pass(10, 10, 0, false);
-        let problem = queue.refused("bulk").unwrap();
-        assert_eq!(problem.kind(), Kind::TemporaryReducedCapacity);
-        assert!(problem.detail().contains("`default`"), "{problem}");
-        assert!(queue.refused("normal").is_none() && queue.refused_for("bulk", "other").is_none());
-        queue.pass(30, 10, 0, false);
-        assert!(queue.refused("normal").is_some() && queue.refused("urgent").is_none());
-        queue.pass(60, 10, 0, false);
-        assert!(queue.refused("urgent").is_some());
-        // They go on, faster than jobs come; what is old is done first.
-        queue.pass(40, 0, 20, false);
-        assert!(queue.refused("urgent").is_none());
-        assert!(queue.refused("bulk").is_some(), "not before half of its bound");
-        queue.pass(40, 0, 20, false);
-        assert!(queue.refused("bulk").is_none());
-    }
-
-    #[test]
-    fn a_queue_that_catches_up_takes_the_lowest_priority_again_at_half_of_its_bound() {
-        let mut queue = Watched::new();
-        queue.pass(40, 100, 0, false);
-        queue.pass(40, 100, 150, false);
-        let age_s = queue.queues.queues["default"].now.age_s;
-        assert!((16.0..30.0).contains(&age_s), "{age_s} s");
-        assert!(queue.refused("bulk").is_some() && queue.refused("normal").is_none());
-        queue.pass(20, 100, 150, false);
-        assert!(queue.refused("bulk").is_none());
-    }
-
-    #[test]
-    fn one_slip_that_is_not_done_while_all_others_are_stops_nobody() {
-        let mut queue = Watched::new();
-        queue.pass(5, 50, 0, true);
-        queue.pass(200, 50, 50, true);
-        assert!(queue.queues.queues["default"].now.slips > SLIPS_MIN);
-        assert!(queue.queues.queues["default"].now.age_s > 150.0);
-        assert!(queue.refused("bulk").is_none());
-    }
-
-    #[test]
-    fn a_long_backlog_that_is_done_in_time_is_none() {
-        let mut queue = Watched::new();
-        queue.pass(1, 100_000, 0, false);
-        queue.pass(40, 20_000, 20_000, false);
-        assert!(queue.refused("bulk").is_none(), "five seconds' work");
-    }
-
-    #[test]
-    fn a_caller_is_told_when_half_of_the_bound_is_reached() {
-        let behind = |slips: f64, pace: f64| Behind { age_s: 100.0, slips, pace }.retry_after_s(60.0);
-        assert_eq!((behind(1_000.0, 0.0), behind(1_000.0, 10.0), behind(1_000.0, 0.001)), (300, 70, 300));
-        assert_eq!(behind(101.0, 1_000.0), 1);
-    }
-
-    #[test]
-    fn marks_are_bounded_however_long_a_queue_stands() {
-        let mut queue = Watched::new();
-        queue.pass(5_000, 1, 0, false);
-        let partition = queue.queues.queues["default"].partitions.values().next().unwrap();
-        assert!(partition.marks.len() <= 400, "{}", partition.marks.len());
-        assert!(partition.age(queue.at) > Duration::from_secs(4_900));
-    }
-}
+mod tests;

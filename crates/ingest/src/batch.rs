@@ -30,6 +30,7 @@ use web::context::{RequestContext, clean_correlation_id};
 use web::problem::{Kind, Problem};
 
 use crate::body::object_of_item;
+use crate::limits::Of;
 use crate::plan::JobRequest;
 use crate::state::Api;
 use crate::submit::Start;
@@ -107,15 +108,20 @@ pub(crate) async fn submit(
     let form = form(&request)?;
     let public_url = api.public_url.for_request(request.headers());
     let batch = Arc::new(Batch { api, definition, context, public_url, turns: Mutex::default() });
-    if form == Form::Lines && !whole.atomic {
-        return Ok(stream_answers(batch, request.into_body()));
-    }
+    let answer = match form {
+        Form::Lines if !whole.atomic => Ok(stream_answers(Arc::clone(&batch), request.into_body())),
+        _ => answer_whole(&batch, (form, whole), request).await,
+    };
+    batch.api.quotas.tell(batch.of(), answer)
+}
+
+/// Answers once all of it was read.
+async fn answer_whole(batch: &Batch, (form, whole): (Form, Whole), request: Request) -> Result<Response, Problem> {
     let _room = room(&batch.api, request.headers())?;
     let items = read_whole(form, request.into_body()).await?;
     let answers = match whole.atomic {
         true => batch.accept_all(&items).await?,
         false => {
-            let batch = &batch;
             let each = |(index, item): (usize, Bytes)| async move { batch.accept_one(index, Ok(&item)).await };
             stream::iter(items.into_iter().enumerate()).map(each).buffered(STORED_AT_ONCE).collect().await
         }
@@ -253,16 +259,21 @@ impl Batch {
             if index >= ITEMS_MAX {
                 return Err(too_many("The rest was not read."));
             }
+            let item = item?;
+            self.api.quotas.requests(self.of(), 1)?;
+            self.api.quotas.bytes(self.of(), item.len() as u64)?;
             self.api.check_capacity(&self.definition)?;
-            let acceptance = self.plan(item?)?;
+            let acceptance = self.plan(item)?;
             let job = acceptance.acceptance.job;
             let turn = acceptance.idempotency.as_ref().map(|own| self.turn(&own.key));
             let _turn = match turn {
                 Some(turn) => Some(turn.lock_owned().await),
                 None => None,
             };
-            let outcome = self.api.acceptor.accept(acceptance).await.map_err(submit::refused)?;
-            self.stored(job, outcome)
+            let mut admission = self.api.admit(self.of(), &[job])?;
+            let outcome = self.api.acceptor.accept(acceptance).await;
+            admission.learn(job, outcome.as_ref());
+            self.stored(job, outcome.map_err(submit::refused)?)
         };
         match accepting.await {
             Ok((job, is_replayed)) => self.accepted(index, job, is_replayed),
@@ -273,15 +284,24 @@ impl Batch {
     /// The answers for all items, which are stored in one transaction.
     ///
     /// # Errors
-    /// Nothing is stored: some items cannot be (422), or Postgres did not answer.
+    /// Nothing is stored: some items cannot be (422), all together are too many (429), or Postgres did not answer.
     async fn accept_all(&self, items: &[Bytes]) -> Result<Vec<Value>, Problem> {
+        self.api.quotas.requests(self.of(), items.len())?;
+        self.api.quotas.bytes(self.of(), items.iter().map(|item| item.len() as u64).sum())?;
         self.api.check_capacity(&self.definition)?;
         let planned: Vec<_> = items.iter().map(|item| self.plan(item)).collect();
         let acceptances: Vec<NewAcceptance> = self.all_or_none(planned)?;
         let jobs: Vec<JobId> = acceptances.iter().map(|acceptance| acceptance.acceptance.job).collect();
-        let outcomes = self.api.acceptor.accept_all(&self.api.pool, acceptances).await.map_err(submit::refused)?;
-        let stored: Vec<_> = jobs.into_iter().zip(outcomes).map(|(job, outcome)| self.stored(job, outcome)).collect();
-        let answers = self.all_or_none(stored)?.into_iter().enumerate();
+        let mut admission = self.api.admit(self.of(), &jobs)?;
+        let outcomes = self.api.acceptor.accept_all(&self.api.pool, acceptances).await;
+        if let Err(error) = &outcomes {
+            jobs.iter().for_each(|job| admission.learn(*job, Err(error)));
+        }
+        let outcomes: Vec<_> = jobs.into_iter().zip(outcomes.map_err(submit::refused)?).collect();
+        let stored = outcomes.iter().map(|(job, outcome)| self.stored(*job, *outcome)).collect();
+        let stored = self.all_or_none(stored)?;
+        outcomes.iter().for_each(|(job, outcome)| admission.learn(*job, Ok(outcome)));
+        let answers = stored.into_iter().enumerate();
         Ok(answers.map(|(index, (job, is_replayed))| self.accepted(index, job, is_replayed)).collect())
     }
 
@@ -295,6 +315,11 @@ impl Batch {
             }
         }
         if refused.is_empty() { Ok(good) } else { Err(not_accepted(refused)) }
+    }
+
+    /// The tenant and the flow whose limits hold.
+    fn of(&self) -> Of<'_> {
+        (&self.context.caller.tenant, self.definition.name())
     }
 
     /// Items with the same key take turns, so that a later one finds the job of the first.

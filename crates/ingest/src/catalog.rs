@@ -84,6 +84,12 @@ impl Catalog {
         flows.versions.get(&(name.to_owned(), version.to_owned())).cloned()
     }
 
+    /// The end of the time for which the results of a version are given, for a job that ended then; none without one.
+    pub(crate) fn result_until_ms(&self, (flow, version): (&str, &str), ended_ms: i64) -> Option<i64> {
+        let ttl_ms = self.version(flow, version)?.result_ttl_ms()?;
+        Some(ended_ms.saturating_add_unsigned(ttl_ms))
+    }
+
     /// The flow whose own route this is.
     pub(crate) fn routed(&self, method: &str, path: &str) -> Routed {
         let flows = self.0.read();

@@ -8,6 +8,8 @@ use web::browsers::Origins;
 use web::caller::Caller;
 use web::client_address::{ForwardedHeader, Proxies};
 
+use crate::limits::FlowLimits;
+
 /// The section's name in files and in the environment (`MEANWHILE__INGEST__...`).
 pub const SECTION: &str = "ingest";
 /// The compiled-in defaults, which are the reference too.
@@ -33,6 +35,8 @@ pub struct Config {
     pub polls_per_s: u32,
     /// Such requests at once.
     pub polls_burst: u32,
+    /// Limits of what a tenant may submit to a flow, one entry a flow.
+    pub flow_limits: Vec<String>,
     /// Batches that are read whole have so many bytes together, at most.
     pub whole_batches_bytes_max: usize,
     /// The longest time for which a request may wait for a job, in seconds.
@@ -113,11 +117,24 @@ impl Config {
         })
     }
 
+    /// Limits by flow.
+    pub(crate) fn limits(&self) -> Result<FlowLimits, ConfigError> {
+        let limits = FlowLimits::parse(&self.flow_limits).map_err(|said| invalid("flow_limits", &said))?;
+        match limits.bytes_least() {
+            Some(quota) if quota < self.body_bytes_max as u64 => {
+                let said = format!("`bytes={quota}` is less than one body may have (`body_bytes_max`)");
+                Err(invalid("flow_limits", &said))
+            }
+            _ => Ok(limits),
+        }
+    }
+
     /// # Errors
-    /// A URL of traces that would be the same for every trace; origins, networks or a header that are none.
+    /// A URL of traces that would be the same for every trace; origins, networks, limits or a header that are none.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.origins()?;
         self.proxies()?;
+        self.limits()?;
         if self.trace_url.is_empty() || self.trace_url.contains(TRACE_ID) {
             return Ok(());
         }
@@ -155,11 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn origins_and_proxies_that_are_none_are_named_with_their_key() {
+    fn lists_with_an_entry_that_is_none_are_named_with_their_key() {
         let cases = [
             ("CORS_ORIGINS", "https://a.example.com, b", "found `b`"),
             ("TRUSTED_PROXIES", "10.0.0.0/8, nobody", "found `nobody`"),
             ("FORWARDED_HEADER", "via", "found `via`"),
+            ("FLOW_LIMITS", "* requests=60/1m, order requests=60", "found `order requests=60`"),
+            ("FLOW_LIMITS", "* bytes=524287/1m", "less than one body may have"),
         ];
         for (key, value, said) in cases {
             let variable = format!("MEANWHILE__INGEST__{key}");

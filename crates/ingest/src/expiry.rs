@@ -17,18 +17,7 @@ pub(crate) fn at_ms(api: &Api, view: &JobView) -> Option<i64> {
         return None;
     }
     // Nothing follows the end of a job.
-    end_of_time(api, (&view.flow, &view.version), view.updated_at_ms)
-}
-
-/// The same of an event that has a job's result.
-pub(crate) fn of_event_ms(api: &Api, event: &JobEvent) -> Option<i64> {
-    let has_result = event.kind == EventKind::JobSucceeded;
-    has_result.then(|| end_of_time(api, (&event.flow, &event.version), event.at_ms)).flatten()
-}
-
-fn end_of_time(api: &Api, (flow, version): (&str, &str), ended_ms: i64) -> Option<i64> {
-    let ttl_ms = api.catalog.version(flow, version)?.result_ttl_ms()?;
-    Some(ended_ms.saturating_add_unsigned(ttl_ms))
+    api.catalog.result_until_ms((&view.flow, &view.version), view.updated_at_ms)
 }
 
 fn is_over(api: &Api, view: &JobView) -> bool {

@@ -11,8 +11,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, cancel, dead_letters, flows, jobs_in_bulk, list_jobs, openapi, report, result,
-    retry, signal, stats, status, streams, submit,
+    asyncapi, batch, breakers, callback, cancel, dead_letters, docs, flows, jobs_in_bulk, list_jobs, openapi, report,
+    result, retry, signal, stats, status, streams, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -33,7 +33,8 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/openapi.json", get(openapi::show))
         .with_state(Arc::clone(&api))
         .merge(problem::router())
-        .merge(asyncapi::router());
+        .merge(asyncapi::router())
+        .merge(docs::router());
     let routes = Router::new()
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))

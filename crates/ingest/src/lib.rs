@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::admin::Admin;
-use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
+use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, TableTail, Tail, TopicPartition};
 use events::flow_document::FlowDocument;
 use events::topic::Topics;
 use events::{Inbound, Writer};
@@ -30,6 +30,7 @@ use web::problem::PublicUrl;
 use web::server::Server;
 
 mod accept;
+mod allowance;
 mod answer;
 mod asyncapi;
 mod backpressure;
@@ -43,6 +44,7 @@ mod catalog;
 mod commands;
 pub mod config;
 mod dead_letters;
+mod docs;
 mod estimate;
 mod estimates;
 mod expiry;
@@ -54,13 +56,16 @@ mod in_time;
 mod job_lookup;
 mod jobs_in_bulk;
 mod leaving;
+mod limits;
 mod list_jobs;
+mod open_jobs;
 pub mod openapi;
 mod plan;
 mod polls;
 mod progress;
 mod projected;
 mod query;
+mod quotas;
 mod recent;
 mod report;
 mod reports_out;
@@ -90,6 +95,7 @@ use crate::plan::Planner;
 use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
+use crate::quotas::Quotas;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
 use crate::state::Api;
@@ -145,50 +151,16 @@ fn callback_secrets(base: &Base) -> Result<Secrets, ConfigError> {
     Secrets::new(settings.secrets.clone()).map_err(|error| settings.refused(&error))
 }
 
-/// Runs until it is `asked` to end, and a little longer: see `leave_after_ms`. Listens at once; what needs Kafka, Postgres or the registry answers 503 until they are there.
+/// Runs until it is `asked` to end, and a little longer: see `leave_after_ms`. Listens at once; what needs Kafka,
+/// Postgres or the registry answers 503 until they are there.
 ///
 /// # Errors
 /// Only errors that a retry does not mend: a setting that cannot be used, an offset that is no longer in the log.
 pub async fn run(settings: Settings, door: Door, process: Process, asked: CancellationToken) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    let Process { readiness, clock, ids } = process;
     settings.config.check()?;
-    readiness.expect(&["postgres", "kafka", "registry", "flows"]);
-    let open = |connections_max| {
-        let store_settings = store::Settings { connections_max, ..store::Settings::new(&settings.database_url) };
-        Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")
-    };
-    let pool = open(settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
-    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
-    let (acceptor, groups) = Acceptor::start(open(ACCEPTOR_CONNECTIONS)?, readiness.clone());
-    let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
-    let api = Arc::new(Api {
-        projected: Projected::default(),
-        estimates: Estimates::default(),
-        polls: Polls::default(),
-        whole_batches: Arc::new(Semaphore::new(batch::room_kib(settings.config.whole_batches_bytes_max))),
-        reports: Reports::default(),
-        streams: Streams::new(&settings.config),
-        bus: settings.bus.clone(),
-        reports_out: ReportsOut::new(&settings.bus)?,
-        config: settings.config.clone(),
-        public_url: PublicUrl::new(&settings.public_url),
-        callback_secrets: settings.callback_secrets.clone(),
-        clock,
-        ids,
-        acceptor,
-        reader: Reader::new(registry),
-        records: SingleRecords::new(&settings.bus)?,
-        catalog: Catalog::default(),
-        cancels: cancels::Cancels::new(recent.clone()),
-        recent,
-        leaving: shutdown.clone(),
-        pool,
-        readiness,
-        dev_capacity: settings.bus.dev_capacity(&settings.topics),
-        backpressure: Backpressure::new(settings.config.queue_age_max_s),
-        planner: OnceLock::new(),
-    });
+    let (acceptor, groups) = Acceptor::start(open(&settings, ACCEPTOR_CONNECTIONS)?, process.readiness.clone());
+    let api = Arc::new(api(&settings, process, acceptor, shutdown.clone())?);
     let mut tasks = Tasks::new(shutdown.clone());
     let (of_api, leaving) = (Arc::clone(&api), shutdown.clone());
     tasks.spawn("leaving", async move {
@@ -226,6 +198,48 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     tasks.join().await
 }
 
+fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
+    let store_settings = store::Settings { connections_max, ..store::Settings::new(&settings.database_url) };
+    Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")
+}
+
+/// What all doors share, before anything of it is known.
+fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: CancellationToken) -> anyhow::Result<Api> {
+    let Process { readiness, clock, ids } = process;
+    readiness.expect(&["postgres", "kafka", "registry", "flows"]);
+    let pool = open(settings, settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
+    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+    let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
+    Ok(Api {
+        projected: Projected::default(),
+        estimates: Estimates::default(),
+        polls: Polls::default(),
+        quotas: Quotas::new(settings.config.limits()?),
+        whole_batches: Arc::new(Semaphore::new(batch::room_kib(settings.config.whole_batches_bytes_max))),
+        reports: Reports::default(),
+        streams: Streams::new(&settings.config),
+        bus: settings.bus.clone(),
+        reports_out: ReportsOut::new(&settings.bus)?,
+        config: settings.config.clone(),
+        public_url: PublicUrl::new(&settings.public_url),
+        callback_secrets: settings.callback_secrets.clone(),
+        clock,
+        ids,
+        acceptor,
+        reader: Reader::new(registry),
+        records: SingleRecords::new(&settings.bus)?,
+        catalog: Catalog::default(),
+        cancels: cancels::Cancels::new(recent.clone()),
+        recent,
+        leaving,
+        pool,
+        readiness,
+        dev_capacity: settings.bus.dev_capacity(&settings.topics),
+        backpressure: Backpressure::new(settings.config.queue_age_max_s),
+        planner: OnceLock::new(),
+    })
+}
+
 /// Loads flows and schemas, opens the doors, then follows flows, events and commands.
 async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     let (reader, readiness, ids) = (&api.reader, &api.readiness, &api.ids);
@@ -241,13 +255,13 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let projected = || store::offsets::projected(&api.pool, &events_topic);
     let Some(projected) = until_ok("postgres", readiness, ids, &shutdown, projected).await else { return Ok(()) };
     let projected = projected.into_iter().collect();
-    let look_back = || look_back(&settings.bus, &events_topic, &projected, (&api.recent, &api.streams));
+    let look_back = || look_back(&settings.bus, &events_topic, &projected, &api);
     if until_ok("kafka", readiness, ids, &shutdown, look_back).await.is_none() {
         return Ok(());
     }
     let flows_topic = topics.flows();
     let load = || Table::load(&settings.bus, &flows_topic);
-    let Some((flows, mut more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
+    let Some((flows, more_flows)) = until_ok("kafka", readiness, ids, &shutdown, load).await else {
         return Ok(());
     };
     flows.iter().for_each(|record| learn(&api.catalog, record));
@@ -266,19 +280,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     readiness.report("flows", addresses(&api.catalog)).ok();
     let caller = settings.config.commands_caller();
     let mut tasks = Tasks::new(shutdown.clone());
-    let (catalog, readiness) = (api.catalog.clone(), readiness.clone());
-    let leaving = shutdown.clone();
-    tasks.spawn("flows tail", async move {
-        while let Some(Some(records)) = leaving.run_until_cancelled(more_flows.next()).await {
-            records.iter().for_each(|record| learn(&catalog, record));
-            // Only a start is held up: a process that serves other flows goes on.
-            match addresses(&catalog) {
-                Ok(()) => readiness.ready("flows"),
-                Err(taken) => tracing::error!(taken, "flows have addresses that are taken; they lead nowhere"),
-            }
-        }
-        Ok(())
-    });
+    tasks.spawn("flows tail", follow_flows(more_flows, Arc::clone(&api), shutdown.clone()));
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
     tasks.spawn("cancels tail", async move {
         let tools = (&of_api.readiness, &of_api.ids, &of_api.reader);
@@ -292,6 +294,10 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         progress::follow((&of_api.reports, &of_api.recent, &of_api.streams), tools, (&bus, &topics.progress()), &until)
             .await
     });
+    let (of_api, until) = (Arc::clone(&api), shutdown.clone());
+    tasks.spawn("open jobs", async move {
+        open_jobs::keep(&of_api.quotas.open_jobs, (&of_api.pool, &of_api.reader), &events_topic, &until).await
+    });
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
     tasks.join().await
@@ -302,8 +308,9 @@ async fn look_back(
     bus: &bus::Settings,
     topic: &str,
     projected: &HashMap<i32, i64>,
-    (recent, streams): (&RecentJobs, &Streams),
+    api: &Api,
 ) -> Result<(), bus::Error> {
+    let Api { recent, streams, quotas, .. } = api;
     let logs = Admin::new(bus)?.offsets(&[topic.to_owned()]).await?;
     let begins: HashMap<i32, i64> = logs.iter().map(|(place, (begin, _))| (place.partition, *begin)).collect();
     let lag = |(place, (_, end)): (&TopicPartition, &(i64, i64))| end - projected.get(&place.partition).unwrap_or(&0);
@@ -311,12 +318,14 @@ async fn look_back(
     let saw = |records: Vec<Inbound>| {
         for record in records {
             streams.saw(Seen::of(&record));
+            quotas.open_jobs.saw(&record);
             recent.saw(record);
         }
     };
     let (starts, _) = Table::stream_recent(bus, topic, back, saw).await?;
     let starts = starts.into_iter().zip(0..).map(|(start, partition)| (partition, start));
     streams.begun_at(starts.clone());
+    quotas.open_jobs.begun_at(starts.clone());
     // Events that are not on Kafka any more are not waited for: nobody can read them.
     recent.begun_at(starts.filter(|(partition, start)| begins.get(partition) != Some(start)).collect());
     Ok(())
@@ -341,10 +350,23 @@ fn learn(catalog: &Catalog, record: &Inbound) {
     }
 }
 
+async fn follow_flows(mut flows: TableTail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+    while let Some(Some(records)) = shutdown.run_until_cancelled(flows.next()).await {
+        records.iter().for_each(|record| learn(&api.catalog, record));
+        // Only a start is held up: a process that serves other flows goes on.
+        match addresses(&api.catalog) {
+            Ok(()) => api.readiness.ready("flows"),
+            Err(taken) => tracing::error!(taken, "flows have addresses that are taken; they lead nowhere"),
+        }
+    }
+    Ok(())
+}
+
 async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(tail.next()).await {
         for record in records {
             let seen = Seen::of(&record);
+            api.quotas.open_jobs.saw(&record);
             let ended = api.recent.saw(record);
             // Whoever opens a stream in between finds the event among the recent ones.
             api.streams.saw(seen);

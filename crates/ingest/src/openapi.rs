@@ -31,6 +31,7 @@ const REQUEST_HEADERS: &[&str] = &["X-Correlation-ID", "traceparent", "tracestat
 const TEMPORARY: &[Kind] = &[
     Kind::NotFinished,
     Kind::IdempotencyKeyInUse,
+    Kind::QuotaExceeded,
     Kind::NotReady,
     Kind::TemporaryReducedCapacity,
     Kind::TooManyStreams,
@@ -137,7 +138,7 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
         problems.retain(|problem| problem != Kind::UnknownFlow.entry().name);
     }
     let schema = match flow.input_schema() {
-        None => Value::Bool(true),
+        None => json!({}),
         Some(schema) => {
             document["components"]["schemas"][format!("{name}.input")] = resource(name, schema);
             json!({ "$ref": format!("#/components/schemas/{name}.input") })
@@ -170,8 +171,15 @@ fn complete(operation: &mut Value) {
     for kind in take_problems(operation, PROBLEMS) {
         by_status.entry(kind.entry().status).or_default().push(kind);
     }
+    // What a flow takes is limited where its queues may be too full.
+    let submits = by_status.values().flatten().any(|kind| *kind == Kind::TemporaryReducedCapacity);
     for (status, kinds) in by_status {
         operation["responses"][status.to_string()] = problems_response(&kinds);
+    }
+    if submits {
+        for name in ["RateLimit", "RateLimit-Policy"] {
+            operation["responses"]["429"]["headers"][name] = header(name);
+        }
     }
     operation["responses"]["default"] = json!({ "$ref": "#/components/responses/Problem" });
     for (_, response) in members(operation, "/responses") {
@@ -196,15 +204,19 @@ fn problems_response(kinds: &[Kind]) -> Value {
         "content": { MEDIA_TYPE: { "schema": { "$ref": "#/components/schemas/Problem" }, "examples": examples } },
     });
     if kinds.iter().any(|kind| TEMPORARY.contains(kind)) {
-        response["headers"] = json!({ "Retry-After": { "$ref": "#/components/headers/Retry-After" } });
+        response["headers"] = json!({ "Retry-After": header("Retry-After") });
     }
     response
+}
+
+fn header(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/headers/{name}") })
 }
 
 /// Every answer echoes the correlation id.
 fn echo(response: &mut Value) {
     if response.get("$ref").is_none() {
-        response["headers"]["X-Correlation-ID"] = json!({ "$ref": "#/components/headers/X-Correlation-ID" });
+        response["headers"]["X-Correlation-ID"] = header("X-Correlation-ID");
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use flow::callback::Secrets;
 use flow::definition::Definition;
+use flow::id::JobId;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
@@ -17,11 +18,15 @@ use crate::backpressure::Backpressure;
 use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::estimate::retry_after_s;
 use crate::estimates::Estimates;
+use crate::limits::Of;
+use crate::open_jobs::Admission;
 use crate::plan::Planner;
 use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
+use crate::quotas::Quotas;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
 use crate::streams::Streams;
@@ -50,6 +55,8 @@ pub(crate) struct Api {
     pub(crate) estimates: Estimates,
     /// Who has asked for which job, and how often.
     pub(crate) polls: Polls,
+    /// What tenants may submit, and have submitted.
+    pub(crate) quotas: Quotas,
     /// The room for batches that are read whole, in KiB.
     pub(crate) whole_batches: Arc<Semaphore>,
     /// What steps under way tell of themselves.
@@ -95,6 +102,19 @@ impl Api {
     pub(crate) fn check_capacity(&self, flow: &Definition) -> Result<(), Problem> {
         self.check_room().map_err(|full| no_room(&full))?;
         self.backpressure.check(flow)
+    }
+
+    /// Admits jobs of a tenant and flow among those that are not over, all or none.
+    ///
+    /// # Errors
+    /// As [`Quotas::admit`].
+    pub(crate) fn admit(&self, of: Of<'_>, jobs: &[JobId]) -> Result<Admission<'_>, Problem> {
+        // Where so many jobs run, one ends so often, as long as each takes the time that they took lately.
+        self.quotas.admit(of, jobs, |max| {
+            let job_ms = self.estimates.of(of.0, of.1).and_then(|expected| expected.job_ms());
+            let usual = (self.config.retry_after_s, self.config.retry_after_max_s);
+            retry_after_s(job_ms.map(|ms| ms / max as f64), usual)
+        })
     }
 
     /// Refuses new jobs while too many records of earlier ones are unread.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
+use axum::{Extension, RequestExt};
 use events::command::start_after_ms;
 use flow::definition::{Definition, InputError};
 use flow::id::JobId;
@@ -23,6 +23,7 @@ use crate::accept;
 use crate::catalog::Routed;
 use crate::idempotency::{KeyError, parse_key};
 use crate::job_lookup::JobState;
+use crate::limits::Of;
 use crate::plan::{BadInput, JobRequest};
 use crate::state::Api;
 use crate::stored::{Origin, Stored};
@@ -38,16 +39,14 @@ pub(crate) async fn submit_to(
     Path(flow): Path<String>,
     Extension(context): Extension<RequestContext>,
     start: Result<Query<Start>, QueryRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
     api.ready()?;
     let Some(definition) = api.catalog.active(&flow) else {
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };
     let Query(start) = start.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
-    let body = body.map_err(|rejection| unreadable(&rejection))?;
-    submit(&api, Submission { definition, context, headers, body, start }).await
+    receive(&api, definition, context, start, request).await
 }
 
 /// The begin of the job, as callers write it; at once where they write nothing.
@@ -79,17 +78,13 @@ pub(crate) async fn submit_by_route(
     uri: Uri,
     Extension(context): Extension<RequestContext>,
     Extension(route): Extension<NotedRoute>,
-    headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
     api.ready()?;
     match api.catalog.routed(method.as_str(), uri.path()) {
         Routed::Flow(definition) => {
             route.note(uri.path());
-            let body = axum::RequestExt::extract::<Bytes, _>(request).await;
-            let body = body.map_err(|rejection| unreadable(&rejection))?;
-            let start = Start::default();
-            submit(&api, Submission { definition, context, headers, body, start }).await
+            receive(&api, definition, context, Start::default(), request).await
         }
         Routed::Several(clash) => {
             let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \
@@ -106,6 +101,38 @@ pub(crate) async fn submit_by_route(
         }
         Routed::Nothing => Err(Problem::new(Kind::NotFound, format!("There is nothing at {method} {}.", uri.path()))),
     }
+}
+
+/// Takes in a request for a job of this flow, within the caller's limits, and answers it.
+async fn receive(
+    api: &Api,
+    definition: Definition,
+    context: RequestContext,
+    start: Start,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (tenant, flow) = (context.caller.tenant.clone(), definition.name().to_owned());
+    let of = (tenant.as_str(), flow.as_str());
+    let answer = match arrived(api, of, request).await {
+        Ok((headers, body)) => submit(api, Submission { definition, context, headers, body, start }).await,
+        Err(problem) => Err(problem),
+    };
+    api.quotas.tell(of, answer)
+}
+
+/// The request with its body, which counts before it is read, if its length is told.
+async fn arrived(api: &Api, of: Of<'_>, mut request: Request) -> Result<(HeaderMap, Bytes), Problem> {
+    api.quotas.requests(of, 1)?;
+    let told = request.body().size_hint().exact();
+    if let Some(bytes) = told {
+        api.quotas.bytes(of, bytes)?;
+    }
+    let headers = std::mem::take(request.headers_mut());
+    let body = request.extract::<Bytes, _>().await.map_err(|rejection| unreadable(&rejection))?;
+    if told.is_none() {
+        api.quotas.bytes(of, body.len() as u64)?;
+    }
+    Ok((headers, body))
 }
 
 /// The problem of a body that did not come whole.
@@ -207,8 +234,12 @@ pub(crate) async fn store_job(
         trace_id: Some(request.trace.context.trace_id),
         retry_of: request.retry_of,
     };
+    let job = request.job;
     let acceptance = api.planner()?.plan(definition, request).map_err(schema_violation)?;
-    match api.acceptor.accept(acceptance).await.map_err(refused)? {
+    let mut admission = api.admit((&caller.tenant, definition.name()), &[job])?;
+    let outcome = api.acceptor.accept(acceptance).await;
+    admission.learn(job, outcome.as_ref());
+    match outcome.map_err(refused)? {
         Accepted::New => {
             accept::count(definition.name());
             Ok(Stored { flow: definition.name().to_owned(), origin: own, replayed: false })

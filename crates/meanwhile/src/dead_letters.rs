@@ -4,10 +4,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use client::{Client, DeadLetter, Redrive, RedriveMany};
+use client::{Choice, Client, DeadLetter, Redrive, RedriveMany, Status};
+use serde_json::Value;
 
 use crate::cli::dead_letters::{DeadLettersCommand, ListArgs, PAGE, RedriveArgs};
 use crate::jobs::{explained, input};
+use crate::known::check_flow;
 use crate::table::table;
 
 /// The longest reason in a table, in characters.
@@ -19,17 +21,40 @@ pub(crate) async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode>
     match command {
         DeadLettersCommand::List(args) => list(args).await?,
         DeadLettersCommand::Show { id, api } => {
-            let letter = Client::new(&api.url)?.dead_letter(&id).await.map_err(explained)?;
-            println!("{letter:#}");
+            let client = Client::new(&api.url)?;
+            let shown = match is_job(&id) {
+                true => client.status_document(&id).await,
+                false => client.dead_letter(&id).await,
+            };
+            println!("{:#}", shown.map_err(explained)?);
         }
         DeadLettersCommand::Redrive(args) if args.all => return redrive_all(args).await,
         DeadLettersCommand::Redrive(args) => redrive(args).await?,
+        DeadLettersCommand::Drop { id, .. } if is_job(&id) => bail!(
+            "{id} is a job: `meanwhile jobs cancel {id}` ends it and undoes what it has done, `meanwhile jobs retry \
+             {id}` sends it on"
+        ),
         DeadLettersCommand::Drop { id, reason, api } => {
-            Client::new(&api.url)?.drop_dead_letter(&id, &reason).await.map_err(explained)?;
-            println!("{id} is dropped");
+            let client = Client::new(&api.url)?;
+            let before = client.dead_letter(&id).await.map_err(explained)?;
+            client.drop_dead_letter(&id, &reason).await.map_err(explained)?;
+            match was_settled(&before) {
+                Some(at) => println!("{id} was dropped before, {at}; its reason stays as it was"),
+                None => println!("{id} is dropped"),
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A parked job is listed under its own id.
+fn is_job(id: &str) -> bool {
+    id.parse::<flow::id::JobId>().is_ok()
+}
+
+/// The time at which a dead letter went back or was dropped, if it was.
+fn was_settled(letter: &Value) -> Option<&str> {
+    letter["settled"]["at"].as_str().filter(|_| letter["status"] != "open")
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
@@ -40,16 +65,47 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         println!("{page:#}");
         return Ok(());
     }
-    let page = client.dead_letters(&choice, None, args.limit).await.map_err(explained)?;
+    let mut page = client.dead_letters(&choice, None, args.limit).await.map_err(explained)?;
     if page.dead_letters.is_empty() {
-        println!("nothing waits for an operator");
+        println!("{}", nothing(&client, &choice).await?);
         return Ok(());
     }
+    let has_jobs = explain_parked(&client, &mut page.dead_letters).await;
     print!("{}", shown(&page.dead_letters));
+    if has_jobs {
+        println!(
+            "parked jobs: `meanwhile jobs show ID` tells more, `jobs retry ID` sends one on, `jobs cancel ID` ends it"
+        );
+    }
     if page.next.is_some() {
         println!("... and more: --limit, or --until the last time above");
     }
     Ok(())
+}
+
+/// The words for an empty list: nothing is there at all, or nothing that was chosen.
+async fn nothing(client: &Client, choice: &Choice) -> anyhow::Result<String> {
+    check_flow(client, choice.flow.as_deref()).await?;
+    if *choice == Choice::default() {
+        return Ok("nothing waits for an operator".to_owned());
+    }
+    let all = client.dead_letters_document(&Choice::default(), None, 1).await.map_err(explained)?;
+    let counts = all["counts"].as_object().into_iter().flatten();
+    let counts: Vec<String> = counts.map(|(class, count)| format!("{class} {count}")).collect();
+    let others = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+    Ok(format!("nothing that was chosen waits for an operator; dead letters by class: {others}"))
+}
+
+/// Gives parked jobs the reason for which they are parked; the list does not tell it. True if there are any.
+async fn explain_parked(client: &Client, letters: &mut [DeadLetter]) -> bool {
+    let mut has_jobs = false;
+    for letter in letters.iter_mut().filter(|letter| letter.kind == "job") {
+        has_jobs = true;
+        if let Ok(Status { error: Some(error), .. }) = client.status(&letter.id).await {
+            letter.reason = format!("{}: {}", error.step, error.message);
+        }
+    }
+    has_jobs
 }
 
 fn shown(letters: &[DeadLetter]) -> String {
@@ -63,9 +119,7 @@ fn row(letter: &DeadLetter) -> [String; 5] {
         (None, None) => String::new(),
     };
     let mut reason: String = letter.reason.replace(char::is_control, " ");
-    if letter.kind == "job" {
-        reason = format!("meanwhile jobs show {}", letter.id);
-    } else if reason.chars().count() > REASON_CHARS_MAX {
+    if reason.chars().count() > REASON_CHARS_MAX {
         reason = reason.chars().take(REASON_CHARS_MAX - 1).chain(['…']).collect();
     }
     [letter.id.clone(), letter.at.clone(), letter.class.clone(), from, reason]
@@ -78,13 +132,17 @@ async fn redrive(args: RedriveArgs) -> anyhow::Result<()> {
     let id = args.id.unwrap_or_default();
     let client = Client::new(&args.api.url)?;
     // A parked job is listed under its own id, and goes on by its own command.
-    if value.is_none() && args.key.is_none() && id.parse::<flow::id::JobId>().is_ok() {
+    if value.is_none() && args.key.is_none() && is_job(&id) {
         println!("{} goes on", client.retry(&id, None).await.map_err(explained)?.job);
         return Ok(());
     }
+    let before = client.dead_letter(&id).await.map_err(explained)?;
     let order = Redrive { value, key: args.key, force: args.force, ..Redrive::default() };
     let topic = client.redrive(&id, &order).await.map_err(explained)?;
-    println!("{id} goes back to {topic}");
+    match was_settled(&before) {
+        Some(at) => println!("{id} went back to {topic} before, {at}; it is not sent again"),
+        None => println!("{id} goes back to {topic}"),
+    }
     Ok(())
 }
 
@@ -114,6 +172,9 @@ async fn redrive_all(args: RedriveArgs) -> anyhow::Result<ExitCode> {
             None => break,
         }
     }
+    if chosen == 0 {
+        check_flow(&client, order.choice.flow.as_deref()).await?;
+    }
     println!("{redriven} of {chosen} {verb} back");
     if left > 0 {
         bail!("{left} {} left; the reasons are above", if args.dry_run { "would be" } else { "were" });
@@ -126,6 +187,13 @@ mod tests {
     use client::FailedIn;
 
     use super::*;
+
+    #[test]
+    fn a_letter_that_was_settled_says_when() {
+        let letter = |status: &str, settled: Value| serde_json::json!({ "status": status, "settled": settled });
+        assert_eq!(was_settled(&letter("redriven", serde_json::json!({ "at": "then" }))), Some("then"));
+        assert_eq!(was_settled(&letter("open", Value::Null)), None);
+    }
 
     #[test]
     fn a_table_has_aligned_columns_and_bounded_reasons() {
@@ -146,6 +214,7 @@ mod tests {
             kind: "job".to_owned(),
             class: "parked".to_owned(),
             failed_in: None,
+            reason: "reserve: DELETE was answered 400".to_owned(),
             flow: Some("order".to_owned()),
             step: None,
             ..letter.clone()
@@ -156,6 +225,6 @@ mod tests {
         assert_eq!(column(lines[0], "CLASS"), column(lines[1], "unknown-flow"));
         assert_eq!(column(lines[0], "FROM"), column(lines[2], "flow order"));
         assert!(lines[1].ends_with("xxx…") && lines[1].contains("meanwhile.commands/1@7"), "{table}");
-        assert!(lines[2].ends_with("jobs show 0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d"), "{table}");
+        assert!(lines[2].ends_with("  reserve: DELETE was answered 400"), "{table}");
     }
 }

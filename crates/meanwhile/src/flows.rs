@@ -4,10 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ::prove::{FlowFile, hints};
+use anyhow::bail;
+use client::Client;
 use process::Base;
 use service_kit::config::Sources;
 use setup::files;
 
+use crate::cli::ApiArgs;
+use crate::jobs::explained;
 use crate::roles::target;
 
 pub(crate) mod diff;
@@ -25,11 +29,53 @@ fn bad_input(error: &anyhow::Error, code: u8) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
+/// True for the name of a file with test cases.
+fn holds_cases(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".test.yaml") || name.ends_with(".test.yml")
+}
+
+/// Refuses a file with test cases where a flow is expected.
+fn expect_flow(path: &Path) -> anyhow::Result<()> {
+    if holds_cases(path) && path.is_file() {
+        let (cases, flow) = (path.display(), files::flow_of_cases(path));
+        bail!("{cases} holds test cases: `meanwhile flows test {cases}` runs them; their flow is {}", flow.display());
+    }
+    Ok(())
+}
+
+/// Refuses a flow where a file with test cases is expected.
+fn expect_cases(path: &Path) -> anyhow::Result<()> {
+    if holds_cases(path) || !path.is_file() {
+        return Ok(());
+    }
+    let cases = path.with_extension("test.yaml");
+    let there = if cases.is_file() { "lie in" } else { "would lie in" };
+    bail!(
+        "{} holds no test cases (*.test.yaml); those of a flow of this name {there} {}",
+        path.display(),
+        cases.display()
+    )
+}
+
+/// `meanwhile flows list`
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) async fn list(as_json: bool, api: &ApiArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&api.url)?;
+    if as_json {
+        println!("{:#}", client.flows_document().await.map_err(explained)?);
+    } else {
+        client.flows().await.map_err(explained)?.iter().for_each(|flow| println!("{flow}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// `meanwhile flows lint`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) fn lint(paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let mut found = Vec::new();
     for path in paths {
+        expect_flow(path)?;
         found.extend(files::find(path)?);
     }
     let checked = files::check(&found)?;

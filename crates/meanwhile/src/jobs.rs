@@ -5,43 +5,58 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use client::{Client, Error, Events, JobState, Status, TaggedStatus, Verdict};
+use client::{Accepted, Client, Error, JobState, Verdict};
+use serde_json::json;
 
-use crate::cli::SubmitArgs;
-use crate::cli::jobs::{CancelArgs, RetryArgs, ShowArgs, SignalArgs, WatchArgs};
+use crate::cli::jobs::{CancelArgs, RetryArgs, ShowArgs, SignalArgs, SubmitArgs, WatchArgs};
 use crate::jobs::bulk::Deed;
 use crate::timeline::Timeline;
 
 mod bulk;
+mod follow;
 pub(crate) mod list;
 
-/// Exit codes of `meanwhile jobs watch`, beside 0 and 1; 2 is that of a wrong command line.
-const EXIT_CANCELLED: u8 = 3;
-const EXIT_NEEDS_ATTENTION: u8 = 4;
 /// The interval at which a followed job is read.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 /// Attempts of a request that fails while a job is followed.
 const ATTEMPTS_MAX: u32 = 100;
 
 /// `meanwhile submit`
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
-    let input = input(&args.input)?;
+    let (input, longest) = (input(&args.input)?, args.wait.as_deref().map(longest_wait).transpose()?);
     let client = Client::new(&args.api.url)?;
-    let accepted = client.submit(&args.flow, input, args.key.as_deref()).await.map_err(explained)?;
-    if args.follow {
-        return Ok(code(follow(&client, &accepted.job).await?));
+    let accepted = client.submit_starting(&args.flow, input, args.key.as_deref(), &args.start()).await;
+    let accepted = accepted.map_err(explained)?;
+    match longest {
+        _ if args.follow => follow::to_the_end(&client, &accepted.job, args.json).await.map(follow::code),
+        Some(longest) => follow::result(&client, &accepted.job, longest, args.json).await,
+        None => {
+            tell(&accepted, args.json);
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    println!("{}", accepted.job);
-    Ok(ExitCode::SUCCESS)
+}
+
+fn longest_wait(text: &str) -> anyhow::Result<Duration> {
+    let wrong = || format!("--wait: `{text}` is not a while such as 30s or 5m");
+    flow::definition::parse_duration_ms(text).map(Duration::from_millis).with_context(wrong)
+}
+
+/// The job, for people or for programs.
+#[expect(clippy::print_stdout, reason = "this is the command's answer")]
+fn tell(accepted: &Accepted, as_json: bool) {
+    let Accepted { job, replayed } = accepted;
+    match as_json {
+        true => println!("{}", json!({ "id": job, "replayed": replayed })),
+        false => println!("{job}"),
+    }
 }
 
 /// `meanwhile jobs retry`: prints the id of the job that runs now, or how many jobs of a choice go on.
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
     let Some(job) = args.job else {
-        return bulk::run(&client, Deed::Retry, &args.bulk, (None, args.key)).await;
+        return bulk::run(&client, Deed::Retry, &args.bulk, (None, args.key), args.json).await;
     };
     let verdict = match args.succeeded.as_deref().map(input).transpose()? {
         Some(output) => Some(Verdict::Succeeded(serde_json::from_str(&output).context("--succeeded is not JSON")?)),
@@ -52,41 +67,42 @@ pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
         Some(verdict) => client.rule(&job, verdict).await,
         None => client.retry(&job, args.key.as_deref()).await,
     };
-    let running = asked.map_err(explained)?.job;
-    println!("{running}");
+    let running = asked.map_err(explained)?;
+    tell(&running, args.json);
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    until_resumed(&client, &running).await?;
-    Ok(code(follow(&client, &running).await?))
+    until_resumed(&client, &running.job).await?;
+    follow::to_the_end(&client, &running.job, args.json).await.map(follow::code)
 }
 
 /// `meanwhile jobs signal`: prints the job's id.
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn signal(args: SignalArgs) -> anyhow::Result<ExitCode> {
     let payload = args.payload.as_deref().map(input).transpose()?;
     let client = Client::new(&args.api.url)?;
     let sent = client.signal(&args.job, &args.name, payload, args.key.as_deref()).await.map_err(explained)?;
-    println!("{}", sent.job);
+    tell(&sent, args.json);
     Ok(ExitCode::SUCCESS)
 }
 
 /// `meanwhile jobs cancel`: prints the job's id, or how many jobs of a choice are to be cancelled.
-#[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
     let Some(job) = args.job else {
-        return bulk::run(&client, Deed::Cancel, &args.bulk, (args.reason, None)).await;
+        return bulk::run(&client, Deed::Cancel, &args.bulk, (args.reason, None), args.json).await;
     };
     client.cancel(&job, args.reason.as_deref()).await.map_err(explained)?;
-    println!("{job}");
+    tell(&Accepted { job: job.clone(), replayed: false }, args.json);
     if !args.follow {
         return Ok(ExitCode::SUCCESS);
     }
     until_resumed(&client, &job).await?;
-    follow(&client, &job).await?;
-    let ended = client.status(&job).await.map_err(explained)?.status;
-    Ok(if ended == JobState::Cancelled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    // Here the cancel is what was wanted.
+    Ok(match follow::to_the_end(&client, &job, args.json).await? {
+        JobState::Cancelled => ExitCode::SUCCESS,
+        JobState::NeedsAttention => follow::code(JobState::NeedsAttention),
+        _ => ExitCode::FAILURE,
+    })
 }
 
 /// A parked job stays `needs_attention` until the signal has reached its token; only then there is something to follow.
@@ -110,11 +126,12 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if args.follow {
-        return Ok(code(follow(&client, &args.job).await?));
+        return follow::to_the_end(&client, &args.job, false).await.map(follow::code);
     }
-    let (status, events) = look(&client, &args.job, None).await.map_err(explained)?;
+    let status = client.status(&args.job).await.map_err(explained)?;
+    let events = client.events(&args.job, None).await.map_err(explained)?;
     let mut timeline = Timeline::new(&status);
-    timeline.print_new(&events);
+    timeline.print_new(&status, &events);
     timeline.print_progress(&status, &events);
     timeline.print_end(&status);
     Ok(ExitCode::SUCCESS)
@@ -122,80 +139,25 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
 
 /// `meanwhile jobs watch`
 pub(crate) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
-    Ok(match follow(&Client::new(&args.api.url)?, &args.job).await? {
-        JobState::Cancelled => ExitCode::from(EXIT_CANCELLED),
-        JobState::NeedsAttention => ExitCode::from(EXIT_NEEDS_ATTENTION),
-        state => code(state),
-    })
-}
-
-/// Success when the job has succeeded.
-fn code(state: JobState) -> ExitCode {
-    if state == JobState::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Prints the timeline as it happens, to its end or until the job is parked.
-async fn follow(client: &Client, job: &str) -> anyhow::Result<JobState> {
-    let mut timeline: Option<Timeline> = None;
-    let (mut known, mut after) = (None, None);
-    let mut failures = 0;
-    loop {
-        let (status, events) = match next_look(client, job, &mut known, after.as_deref()).await {
-            Ok(Some(seen)) => seen,
-            // Nothing has happened, or the API cannot wait now.
-            Ok(None) => {
-                tokio::time::sleep(FOLLOW_INTERVAL).await;
-                continue;
-            }
-            Err(error) if failures >= ATTEMPTS_MAX || !error.may_pass() => return Err(explained(error)),
-            Err(_) => {
-                failures += 1;
-                tokio::time::sleep(FOLLOW_INTERVAL).await;
-                continue;
-            }
-        };
-        failures = 0;
-        let timeline = timeline.get_or_insert_with(|| Timeline::new(&status));
-        timeline.print_new(&events);
-        timeline.print_progress(&status, &events);
-        after = events.next.or(after);
-        // The status is read before the events, so the events are at least as far.
-        if status.status.is_at_rest() {
-            timeline.print_end(&status);
-            return Ok(status.status);
-        }
-        if known.is_none() {
-            tokio::time::sleep(FOLLOW_INTERVAL).await;
-        }
-    }
-}
-
-/// As [`look`], once the status is not the known one any more. None if it has stayed so for a while.
-async fn next_look(
-    client: &Client,
-    job: &str,
-    known: &mut Option<String>,
-    after: Option<&str>,
-) -> Result<Option<(Status, Events)>, Error> {
-    let Some(TaggedStatus { status, tag }) = client.next_status(job, known.as_deref()).await? else { return Ok(None) };
-    let events = client.events(job, after).await?;
-    *known = tag;
-    Ok(Some((status, events)))
-}
-
-async fn look(client: &Client, job: &str, after: Option<&str>) -> Result<(Status, Events), Error> {
-    Ok((client.status(job).await?, client.events(job, after).await?))
+    follow::to_the_end(&Client::new(&args.api.url)?, &args.job, args.json).await.map(follow::code)
 }
 
 /// The error with its remedy on this command line.
 pub(crate) fn explained(error: Error) -> anyhow::Error {
     match &error {
-        Error::Unreachable { url, .. } => {
-            let remedy =
-                format!("the API at {url} does not answer; start it with `meanwhile dev`, or name another with --url");
-            anyhow::Error::new(error).context(remedy)
+        Error::Unreachable { url, source } => {
+            let mut cause: &dyn std::error::Error = source;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            anyhow::anyhow!(
+                "the API at {url} does not answer ({cause}); start it with `meanwhile dev`, or name another with --url \
+                 or MEANWHILE_URL"
+            )
         }
-        Error::Problem(_) | Error::Unreadable(_) | Error::Unusable(_) | Error::NoLocation => error.into(),
+        Error::Problem(_) | Error::Unreadable(_) | Error::Unusable(_) | Error::NotAUrl(_) | Error::NoLocation => {
+            error.into()
+        }
     }
 }
 

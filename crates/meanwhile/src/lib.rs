@@ -28,6 +28,7 @@ mod dev_mode;
 mod flows;
 mod healthcheck;
 mod jobs;
+mod known;
 mod migrate;
 mod recover;
 mod roles;
@@ -36,8 +37,9 @@ mod table;
 mod tail;
 mod timeline;
 
+use crate::cli::flows::FlowsCommand;
 use crate::cli::jobs::JobsCommand;
-use crate::cli::{Cli, Command, FlowsCommand, RelayArgs, RelayCommand, TopicsCommand};
+use crate::cli::{Cli, Command, RelayArgs, RelayCommand, TopicsCommand};
 use crate::roles::Role;
 
 /// The exit code for a configuration that cannot be used, so that supervisors can tell it from a crash (sysexits.h).
@@ -109,6 +111,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Flows(FlowsCommand::Prove(args)) => flows::prove::run(&args),
         Command::Flows(FlowsCommand::Test(args)) => flows::test::run(&args),
         Command::Flows(FlowsCommand::Apply { folder }) => flows::apply(&folder, &sources).await,
+        Command::Flows(FlowsCommand::List { json, api }) => flows::list(json, &api).await,
         Command::Flows(FlowsCommand::Stats(args)) => flows::stats::run(args).await,
         Command::Submit(args) => jobs::submit(args).await,
         Command::Jobs(JobsCommand::List(args)) => jobs::list::run(args).await,

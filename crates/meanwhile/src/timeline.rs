@@ -10,12 +10,20 @@ const STEP_WIDTH: usize = 10;
 /// The beginning of the name under which a callback is waited for; no signal of a flow has such a name.
 const CALLBACK: &str = "callback:";
 
-/// Prints events of one job. Keeps only the layout, and what steps have told last.
+/// Prints events of one job. Keeps the layout, and what of its past later lines depend on.
 pub(crate) struct Timeline {
     colour: bool,
     created_at: String,
     step_width: usize,
+    /// What steps have told last.
     told: HashMap<String, StepProgress>,
+    is_cancel_told: bool,
+    /// The time of the acceptance, by its event: a rest that begins with it is a late start.
+    accepted_at: Option<String>,
+    /// The steps that were undone, in that order.
+    undone: Vec<String>,
+    /// The step of which an operator has said how it has ended.
+    ruled: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -33,22 +41,54 @@ impl Timeline {
     #[expect(clippy::disallowed_methods, reason = "NO_COLOR is a convention of terminals (no-color.org), no setting")]
     pub(crate) fn new(status: &Status) -> Self {
         let longest = status.steps.iter().map(|step| step.id.len()).max().unwrap_or(0);
-        let timeline = Self {
-            colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-            created_at: status.created_at.clone(),
-            step_width: longest.max(STEP_WIDTH),
-            told: HashMap::new(),
-        };
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let timeline = Self::of(colour, status.created_at.clone(), longest.max(STEP_WIDTH));
         println!("{} {}", timeline.bold(&status.flow), status.id);
         timeline
     }
 
-    /// Prints these events.
-    #[expect(clippy::print_stdout, reason = "this is the command's answer")]
-    pub(crate) fn print_new(&self, events: &Events) {
-        for event in &events.events {
-            println!("{}", self.line(event));
+    fn of(colour: bool, created_at: String, step_width: usize) -> Self {
+        Self {
+            colour,
+            created_at,
+            step_width,
+            told: HashMap::new(),
+            is_cancel_told: false,
+            accepted_at: None,
+            undone: Vec::new(),
+            ruled: None,
         }
+    }
+
+    /// Prints these events, and somebody's wish that the job be cancelled among them.
+    #[expect(clippy::print_stdout, reason = "this is the command's answer")]
+    pub(crate) fn print_new(&mut self, status: &Status, events: &Events) {
+        for line in self.new_lines(status, events) {
+            println!("{line}");
+        }
+    }
+
+    fn new_lines(&mut self, status: &Status, events: &Events) -> Vec<String> {
+        let mut lines = Vec::new();
+        for event in &events.events {
+            lines.extend(self.cancel_line(status, Some(&event.at)));
+            lines.push(self.line(event));
+        }
+        lines.extend(self.cancel_line(status, None));
+        lines
+    }
+
+    /// The line of the wish, once: before what happened later. All times have the same form.
+    fn cancel_line(&mut self, status: &Status, before: Option<&str>) -> Option<String> {
+        let wish = status.cancel.as_ref().filter(|_| !self.is_cancel_told)?;
+        if before.is_some_and(|at| at < wish.requested_at.as_str()) {
+            return None;
+        }
+        self.is_cancel_told = true;
+        let reason = wish.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let words = format!("to be cancelled, as {} wants{reason}", wish.by);
+        let step = format!("{:width$}", "", width = self.step_width);
+        Some(format!("  {:>9}  o {step} {}", self.since(&wish.requested_at), self.paint(Tone::Wait, &words)))
     }
 
     /// Prints what steps under way tell of themselves, where that is news. `events`: those that were printed last,
@@ -91,40 +131,79 @@ impl Timeline {
         };
         let more = match (status.status, &status.error) {
             (JobState::Succeeded, _) => status.result.as_ref().map(ToString::to_string),
+            (JobState::Cancelled, _) => status.cancel.as_ref().and_then(|wish| wish.reason.clone()),
             (_, error) => error.as_ref().map(|error| error.message.clone()),
         };
-        println!("  = {} {}\n", self.paint(tone, status.status.as_str()), more.unwrap_or_default());
+        let late = if status.cancel_too_late { "\n  = the cancel came too late: the job had succeeded" } else { "" };
+        println!("  = {} {}{late}\n", self.paint(tone, status.status.as_str()), more.unwrap_or_default());
     }
 
-    fn line(&self, event: &Event) -> String {
+    fn line(&mut self, event: &Event) -> String {
+        let (sign, tone, words) = self.words(event);
+        let undo = event.phase == "undo" && !["step.compensated", "step.failed"].contains(&event.kind.as_str());
+        let words = if undo && event.kind.starts_with("step.") { format!("undo: {words}") } else { words };
+        let step = format!("{:width$}", event.step, width = self.step_width);
+        format!("  {:>9}  {} {step} {}", self.since(&event.at), self.paint(tone, sign), self.paint(tone, &words))
+    }
+
+    fn words(&mut self, event: &Event) -> (&'static str, Tone, String) {
         let undo = event.phase == "undo";
         let message = event.data["message"].as_str().unwrap_or_default();
         let pause_ms = event.next_attempt_after_ms.unwrap_or_default();
-        let (sign, tone, words) = match event.kind.as_str() {
-            "job.accepted" => ("o", Tone::Plain, "accepted".to_owned()),
-            "step.succeeded" => ("+", Tone::Good, format!("done{}{}", attempts(event), decided(event))),
+        match event.kind.as_str() {
+            "job.accepted" => {
+                self.accepted_at = Some(event.at.clone());
+                ("o", Tone::Plain, "accepted".to_owned())
+            }
+            "step.succeeded" => ("+", Tone::Good, format!("done{}{}", attempts(event), self.decided(event))),
             "step.skipped" if !message.is_empty() => ("-", Tone::Wait, format!("{message}; the job goes on")),
             "step.skipped" => ("-", Tone::Plain, "skipped".to_owned()),
             "step.running" => (":", Tone::Plain, "under way, apart from its queue".to_owned()),
+            "step.waiting" if self.starts_later(event) => {
+                (".", Tone::Wait, format!("starts in {}", duration(pause_ms)))
+            }
             "step.waiting" => (".", Tone::Wait, waits(event)),
             "step.retrying" => ("~", Tone::Wait, format!("{message}; again in {}", duration(pause_ms))),
             "step.failed" if undo => ("!", Tone::Bad, format!("cannot be undone: {message}")),
             "step.failed" => ("x", Tone::Bad, format!("{message}{}", attempts(event))),
-            "step.compensated" => ("<", Tone::Back, format!("undone{}", attempts(event))),
+            "step.compensated" => {
+                self.undone.push(event.step.clone());
+                ("<", Tone::Back, format!("undone{}", attempts(event)))
+            }
             "job.compensating" => ("<", Tone::Back, "undoing what was done".to_owned()),
             "job.parked" => ("!", Tone::Wait, format!("parked: {message}")),
             "job.resumed" => match (event.data["outcome"].as_str(), &event.actor) {
-                (Some(outcome), Some(by)) => ("o", Tone::Plain, format!("{by} says how it ended: {outcome}")),
+                (Some(outcome), Some(by)) => {
+                    self.ruled = Some(event.step.clone());
+                    ("o", Tone::Plain, format!("{by} says how it ended: {outcome}"))
+                }
                 _ => ("o", Tone::Plain, "sent on by an operator".to_owned()),
             },
             "job.stuck" => ("!", Tone::Bad, "no progress, although nothing that it waits for is known".to_owned()),
             "job.succeeded" => ("*", Tone::Good, "succeeded".to_owned()),
-            "job.failed" => ("*", Tone::Bad, "failed; what was done is undone".to_owned()),
-            "job.cancelled" => ("*", Tone::Bad, "cancelled; what was done is undone".to_owned()),
+            "job.failed" => ("*", Tone::Bad, format!("failed; {}", self.what_is_undone())),
+            "job.cancelled" => ("*", Tone::Bad, format!("cancelled; {}", self.what_is_undone())),
             other => ("?", Tone::Plain, other.to_owned()),
-        };
-        let step = format!("{:width$}", event.step, width = self.step_width);
-        format!("  {:>9}  {} {step} {}", self.since(&event.at), self.paint(tone, sign), self.paint(tone, &words))
+        }
+    }
+
+    fn what_is_undone(&self) -> String {
+        match self.undone.is_empty() {
+            true => "nothing was undone".to_owned(),
+            false => format!("undone: {}", self.undone.join(", ")),
+        }
+    }
+
+    /// A rest that is told with the acceptance, before any step.
+    fn starts_later(&self, event: &Event) -> bool {
+        event.reason.as_deref() == Some("timer") && event.attempts == 0 && self.accepted_at.as_ref() == Some(&event.at)
+    }
+
+    /// Whoever decided about the step, by a signal or as an operator.
+    fn decided(&mut self, event: &Event) -> String {
+        let is_ruled = self.ruled.take_if(|step| *step == event.step).is_some();
+        let how = if is_ruled { "as said by" } else { "approved by" };
+        event.actor.as_ref().map(|actor| format!(", {how} {actor}")).unwrap_or_default()
     }
 
     /// `+0.123 s` since the job was accepted, from two RFC 3339 times of the same form.
@@ -161,10 +240,6 @@ fn attempts(event: &Event) -> String {
     if event.attempts > 1 { format!(" (attempt {})", event.attempts) } else { String::new() }
 }
 
-fn decided(event: &Event) -> String {
-    event.actor.as_ref().map(|actor| format!(", approved by {actor}")).unwrap_or_default()
-}
-
 fn waits(event: &Event) -> String {
     if let Some(downstream) = event.data["downstream"].as_str() {
         let what =
@@ -188,15 +263,22 @@ fn waits(event: &Event) -> String {
     }
 }
 
-/// A duration in the largest unit in which it is a whole number, or in seconds where that says enough.
+/// A duration: in seconds below two minutes, as the times of the lines are; then in the two largest units.
 fn duration(ms: i64) -> String {
-    match ms {
-        ..1_000 => format!("{ms} ms"),
-        _ if ms % 86_400_000 == 0 => format!("{} d", ms / 86_400_000),
-        _ if ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
-        _ if ms % 60_000 == 0 => format!("{} min", ms / 60_000),
-        _ => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+    const UNITS: [(&str, i64); 4] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)];
+    if ms < 120_000 {
+        let text = format!("{}.{:03}", ms / 1_000, ms % 1_000);
+        return format!("{} s", text.trim_end_matches('0').trim_end_matches('.'));
     }
+    let place = UNITS.iter().position(|(_, unit_ms)| ms >= *unit_ms).unwrap_or(UNITS.len() - 1);
+    let parts = UNITS.iter().skip(place).scan(ms, |rest, (unit, unit_ms)| {
+        let count = *rest / unit_ms;
+        *rest %= unit_ms;
+        Some((count, unit))
+    });
+    let told: Vec<String> =
+        parts.take(2).filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count} {unit}")).collect();
+    told.join(" ")
 }
 
 fn millis_of_day(at: &str) -> Option<i64> {
@@ -208,86 +290,4 @@ fn millis_of_day(at: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn line(event: Value) -> String {
-        timeline().line(&serde_json::from_value(event).unwrap())
-    }
-
-    fn timeline() -> Timeline {
-        let created_at = "2026-01-31T23:59:59.900Z".to_owned();
-        Timeline { colour: false, created_at, step_width: STEP_WIDTH, told: HashMap::new() }
-    }
-
-    #[test]
-    fn what_a_step_tells_of_itself_is_printed_once_and_not_after_its_end() {
-        let mut timeline = timeline();
-        let mut lines = |progress: Value, kind: &str| {
-            let status = json!({
-                "id": "1", "flow": "f", "version": "v", "status": "running", "created_at": "", "updated_at": "",
-                "steps": [{ "id": "print", "status": "running", "attempts": 1, "progress": progress }],
-            });
-            let events = json!({ "events": [{ "type": kind, "step": "print", "at": "" }], "next": null });
-            let (status, events) = (serde_json::from_value(status).unwrap(), serde_json::from_value(events).unwrap());
-            timeline.progress_lines(&status, &events)
-        };
-        let half = || json!({ "percent": 50, "message": "page 5" });
-        assert_eq!(lines(half(), "step.waiting"), ["             % print      50 %, page 5"]);
-        assert_eq!(lines(half(), "step.waiting"), Vec::<String>::new());
-        assert_eq!(lines(json!({ "message": "page 6" }), "step.running"), ["             % print      page 6"]);
-        assert_eq!(lines(half(), "step.succeeded"), Vec::<String>::new());
-        assert_eq!(lines(Value::Null, "step.waiting"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_line_says_when_where_and_what() {
-        let done = json!({"type": "step.succeeded", "step": "charge", "attempts": 3, "at": "2026-02-01T00:00:00.150Z"});
-        assert_eq!(line(done), "   +0.250 s  + charge     done (attempt 3)");
-        let early = json!({"type": "job.accepted", "at": "2026-01-31T23:59:59.899Z"});
-        assert_eq!(line(early), "   +0.000 s  o            accepted");
-    }
-
-    #[test]
-    fn a_rest_says_what_ends_it() {
-        let rest = |more: Value| {
-            let mut event = json!({"type": "step.waiting", "step": "s", "at": "2026-02-01T00:00:00.150Z"});
-            event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            line(event).split_once("s          ").unwrap().1.to_owned()
-        };
-        assert_eq!(rest(json!({"next_attempt_after_ms": 500})), "sleeps for 500 ms");
-        assert_eq!(
-            rest(json!({"next_attempt_after_ms": 172_800_000, "signal": "yes"})),
-            "waits for `yes`, 2 d at most"
-        );
-        assert_eq!(rest(json!({"signal": "yes"})), "waits for `yes`");
-        let poll = json!({"host": "courier:8080", "timeout_ms": 172_800_000});
-        assert_eq!(
-            rest(json!({"next_attempt_after_ms": 5_000, "reason": "timer", "data": {"poll": poll}})),
-            "polls courier:8080, first in 5.0 s, 2 d at most"
-        );
-        let callback = json!({"next_attempt_after_ms": 172_800_000, "signal": "callback:pack:1:0"});
-        assert_eq!(rest(callback), "waits for its callback, 2 d at most");
-        let held = |reason: &str| {
-            let data = json!({"downstream": "payment:80"});
-            rest(json!({"next_attempt_after_ms": 900_000, "reason": reason, "data": data}))
-        };
-        assert_eq!(held("breaker"), "waits for the breaker of payment:80");
-        assert_eq!(held("limit"), "waits for room within the limits of payment:80");
-        assert_eq!(
-            ["1.5 s", "90.0 s", "5 min", "3 h"],
-            [1_500, 90_000, 300_000, 10_800_000].map(duration).each_ref().map(String::as_str)
-        );
-    }
-
-    #[test]
-    fn a_failure_says_why() {
-        let failed = json!({
-            "type": "step.failed", "step": "charge", "attempts": 1, "at": "2026-02-01T00:00:01.000Z",
-            "data": {"message": "402 declined"},
-        });
-        assert_eq!(line(failed), "   +1.100 s  x charge     402 declined");
-    }
-}
+mod tests;

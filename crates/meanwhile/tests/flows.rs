@@ -107,3 +107,54 @@ fn a_case_that_differs_ends_with_1_and_shows_both_sides() {
         + " status\n      expected  succeeded\n      got       failed (pay: POST was answered 402)\n";
     assert!(told.starts_with(&format!("different  {file}:2  it is paid\n")) && told.contains(&difference), "{told}");
 }
+
+#[test]
+fn a_file_of_the_other_kind_is_told_with_the_command_for_it() {
+    let folder = folder(&[("mail.yaml", MAIL), ("mail.test.yaml", "cases: []\n")]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (flow, cases) = (path("mail.yaml"), path("mail.test.yaml"));
+    for (command, code) in [("lint", 1), ("prove", 2)] {
+        let (ended, _, told) = meanwhile(&[command, &cases]);
+        let help = format!("`meanwhile flows test {cases}` runs them; their flow is {flow}");
+        assert!(ended == Some(code) && told.contains(&help), "{command}: {told}");
+    }
+    let (ended, _, told) = meanwhile(&["test", &flow]);
+    let help = format!("{flow} holds no test cases (*.test.yaml); those of a flow of this name lie in {cases}");
+    assert!(ended == Some(2) && told.contains(&help), "{told}");
+}
+
+/// The outcomes of the table in docs/flows.md, each with what it says of the undo.
+#[test]
+fn a_step_is_undone_where_the_page_says_so() {
+    let flow = "flow: u
+steps:
+  - id: pay
+    http: { method: POST, url: \"http://pay/x\", body: { to: \"{{ callback.url }}\" }, fail_on: [402] }
+    callback: { timeout: 1h }
+    retry: { attempts: 2 }
+    compensate: { http: { method: POST, url: \"http://pay/undo\" } }
+";
+    let failed = "202 }, callbacks: [{ step: pay, at: 1m, outcome: failed }]";
+    let cases: String = [
+        ("400 }", "[]"),
+        ("no-connection }", "[]"),
+        ("503 }", "[pay]"),
+        ("302 }", "[pay]"),
+        ("connection-lost }", "[pay]"),
+        ("no-answer }", "[pay]"),
+        ("[503, 400] }", "[pay]"),
+        ("[503, 402] }", "[]"),
+        ("202 }", "[pay]"),
+        (failed, "[]"),
+        (&failed.replace("202", "[connection-lost, 202]"), "[pay]"),
+    ]
+    .iter()
+    .map(|(given, undone)| {
+        let expected = format!("expect: {{ status: failed, compensated: {undone} }}");
+        format!("  - case: \"{given}\"\n    given: {{ steps: {{ pay: {given} }}\n    {expected}\n")
+    })
+    .collect();
+    let folder = folder(&[("u.yaml", flow), ("u.test.yaml", &format!("cases:\n{cases}"))]);
+    let (code, told, beside) = meanwhile(&["test", &folder.path().display().to_string()]);
+    assert!(code == Some(0) && told.contains("as expected: 11; "), "{told}{beside}");
+}

@@ -25,6 +25,7 @@ pub mod letters;
 mod migrate;
 mod observed;
 pub mod offsets;
+pub mod open_jobs;
 pub mod outbox;
 mod partitions;
 pub mod polling;

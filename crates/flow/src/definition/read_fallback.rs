@@ -42,7 +42,7 @@ pub(super) fn check_targets(reader: &mut Reader<'_>, items: &[Node], known: &[Ea
     for (index, item) in items.iter().enumerate() {
         let Some(node) = find(item, "fallback").and_then(|node| find(node, "step")) else { continue };
         let Content::Text(text) = &node.content else { continue };
-        let later = || known.iter().skip(index + 1).map(|step| step.id.as_str());
+        let later = || known.iter().skip(index + 1).map(|step| step.id.as_str()).filter(|id| !id.is_empty());
         if later().any(|id| id == text) {
             continue;
         }

@@ -29,9 +29,14 @@ pub(super) fn kind(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, visib
     for key in key::call_only() {
         if fields.get(key).is_some() {
             let problem = reader.problem(fields.place_of(key), format!("a `{word}` has no `{key}`: nothing is called"));
-            if (word, key) == ("wait", "timeout") {
-                problem.hint = Some("it stands inside `wait`".to_owned());
-            }
+            problem.hint = match (word, key) {
+                ("wait", "timeout") => Some("it stands inside `wait`".to_owned()),
+                ("wait", "deadline") => {
+                    Some("a `timeout` inside `wait` bounds it, and the flow's `deadline`".to_owned())
+                }
+                (_, "deadline" | "timeout") => Some("it ends by itself; the flow's `deadline` ends it, too".to_owned()),
+                _ => None,
+            };
         }
     }
     match (sleep, wait) {
@@ -137,7 +142,8 @@ pub(super) fn check_targets(reader: &mut Reader<'_>, items: &[Node], known: &[Ea
         if key::ON_TIMEOUT.contains(&text) || known.iter().any(|step| step.id == text) {
             continue;
         }
-        let words = || key::ON_TIMEOUT.iter().copied().chain(known.iter().map(|step| step.id.as_str()));
+        let ids = || known.iter().map(|step| step.id.as_str()).filter(|id| !id.is_empty());
+        let words = || key::ON_TIMEOUT.iter().copied().chain(ids());
         let problem = reader.problem(place, format!("`on_timeout`: there is no step `{text}`"));
         problem.expected = Some(words().collect::<Vec<_>>().join(", "));
         problem.hint = crate::nearest::nearest(text, words()).map(|name| format!("did you mean `{name}`?"));

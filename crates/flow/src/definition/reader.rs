@@ -188,17 +188,23 @@ impl<'a> Reader<'a> {
 
     /// A duration that was part of a longer text.
     pub fn checked_ms(&mut self, place: Place, text: &str, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let Some(ms) = duration::parse_ms(text.trim()).filter(|ms| ms >= range.start()) else {
+        let text = text.trim();
+        let Some(ms) = duration::parse_ms(text) else {
             let problem = self.problem(place, format!("{what}: `{text}` is not a duration"));
             problem.expected = Some(duration::EXPECTED.to_owned());
             return None;
         };
-        if !range.contains(&ms) {
-            let problem = self.problem(place, format!("{what}: `{text}` is too long"));
-            problem.expected = Some(format!("at most {} s", range.end() / 1000));
-            return None;
-        }
-        Some(ms)
+        let (fault, bound, bound_ms) = match ms {
+            ms if ms < *range.start() => ("too short", "at least", *range.start()),
+            ms if ms > *range.end() => ("too long", "at most", *range.end()),
+            ms => return Some(ms),
+        };
+        // Both in one unit, so that nobody has to reckon.
+        let (given, bound_told) = duration::told_alike(text, bound_ms).unwrap_or_default();
+        let same = if given == text || ms == 0 { String::new() } else { format!(" (`{given}`)") };
+        let problem = self.problem(place, format!("{what}: `{text}`{same} is {fault}"));
+        problem.expected = Some(format!("{bound} {bound_told}"));
+        None
     }
 
     /// A name that may stand in topics, keys and headers. `dashes`: `-` is allowed too.

@@ -9,7 +9,7 @@ use super::{Definition, Route};
 
 /// Addresses of Meanwhile itself, and everything below them.
 const OWN: &[&str] =
-    &["/asyncapi.yaml", "/healthz", "/metrics", "/openapi.json", "/problems", "/readyz", "/schemas", "/v1"];
+    &["/asyncapi.yaml", "/docs", "/healthz", "/metrics", "/openapi.json", "/problems", "/readyz", "/schemas", "/v1"];
 
 impl Route {
     /// True for an address that Meanwhile answers itself, whatever the method.

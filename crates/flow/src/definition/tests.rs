@@ -5,6 +5,7 @@ use crate::slip::Phase;
 
 mod completions;
 mod input;
+mod page;
 mod requests;
 mod rests;
 
@@ -212,16 +213,24 @@ fn a_call_finishes_when_its_job_is_cancelled_unless_its_step_says_otherwise() {
 #[test]
 fn limits_and_kinds_are_checked_and_said() {
     refused(&with_step("    timeout: 2\n"), &["`timeout` is `2`", "200ms, 2s, 15m, 2h or 2d"]);
-    refused(&with_step("    timeout: 0s\n"), &["`timeout`: `0s` is not a duration"]);
+    refused(&with_step("    timeout: 0s\n"), &["`timeout`: `0s` is too short", "expected: at least 1ms"]);
     refused(&with_step("    settle: 1s\n"), &["`settle` without `compensate`", "test.yaml:5:5"]);
-    refused(&with_step("    compensate: { native: f }\n    settle: 2d\n"), &["`2d` is too long", "at most 86400 s"]);
-    refused(&with_step("    timeout: 2d\n"), &["`timeout`: `2d` is too long", "at most 900 s"]);
+    refused(
+        &with_step("    compensate: { native: f }\n    settle: 2d\n"),
+        &["`2d` is too long", "expected: at most 1d"],
+    );
+    for (given, said, bound) in
+        [("2h", "`2h` (`120m`) is too long", "15m"), ("1200s", "`timeout`: `1200s` is too long", "900s")]
+    {
+        refused(&with_step(&format!("    timeout: {given}\n")), &[said, &format!("expected: at most {bound}")]);
+    }
+    refused(&with_step("    timeout: 20m\n"), &["`timeout`: `20m` is too long\n", "expected: at most 15m"]);
     refused(&with_step("    retry: { attempts: 0 }\n"), &["`attempts` is `0`", "a whole number from 1 to 100"]);
     refused(&with_step("    retry: { backoff: 2s..1s }\n"), &["`2s` is longer than `1s`"]);
     refused(&with_step("    retry: { backoff: 2s }\n"), &["is not a range", "200ms..30s"]);
     refused(&with_step("    idempotent: \"no\"\n"), &["`idempotent` is `no`", "true or false"]);
     refused(&with_step("on_failure: compensat\n"), &["cannot be `compensat`", "did you mean `compensate`?"]);
-    refused(&with_step("result_ttl: 500ms\n"), &["`result_ttl`: `500ms` is"]);
+    refused(&with_step("result_ttl: 500ms\n"), &["`result_ttl`: `500ms` is too short", "at least 1000ms"]);
     refused(&with_step("route: GET /a\n"), &["`GET /a` is not a route"]);
     refused(&with_step("route: POST /v1/jobs\n"), &["under `/v1`"]);
     refused(&with_step("  - id: a\n    native: f\n"), &["two steps named `a`", "test.yaml:5:9"]);
@@ -346,4 +355,37 @@ fn numbers_are_those_of_yaml_1_2_and_one_that_looks_like_a_text_gets_a_hint() {
     );
     assert_eq!(Definition::from_document(flow.document()).unwrap().version(), flow.version());
     assert!(parse(ORDER).unwrap().hints().is_empty());
+}
+
+#[test]
+fn a_fallback_in_another_place_is_no_fallback() {
+    let flow = |reading: &str| {
+        let step = "  - { id: a, native: f, when: \"{{ input.n > 1 }}\" }\n";
+        format!("flow: t\nsteps:\n{step}result: \"{{{{ {reading} }}}}\"\n")
+    };
+    refused(
+        &flow("steps.a.output.id == input.id | default(none)"),
+        &[
+            "`steps.a.output` is absent unless",
+            "a `|` belongs to the value before it",
+            "{{ (steps.a.output.id | default(none)) == input.id | default(none) }}",
+        ],
+    );
+    refused(
+        &flow("input.note == none | default(none)"),
+        &["the `default` of `{{ input.note == none | default(none) }}` is that of `none`", "test.yaml:4:9"],
+    );
+    assert!(parse(&flow("(steps.a.output.id | default(none)) == none")).is_ok());
+    let applied = json!({ "flow": "t", "steps": [{ "id": "a", "native": "f", "compensate": {
+        "native": "g", "with": "{{ steps.a.output == none | default(none) }}" } }] });
+    assert!(Definition::from_document(&applied).is_ok(), "what was applied once stays readable");
+}
+
+#[test]
+fn a_step_without_a_readable_id_is_not_proposed() {
+    let shown = problems(
+        "flow: t\nsteps:\n  - { id: a, native: f }\n  - { id: B, native: f }\n  \
+         - { id: c, native: f, with: \"{{ steps.x.output }}\" }\n",
+    );
+    assert!(shown.contains("`steps.x` is not an earlier step") && shown.ends_with("= expected: a"), "{shown}");
 }

@@ -93,6 +93,12 @@ pub(super) fn source(when: &Template) -> Option<String> {
 impl Visible<'_> {
     /// Reports every name in the expression that is not known there.
     pub(super) fn check(&self, reader: &mut Reader<'_>, place: Place, expression: &Expression) {
+        if let Some(literal) = expression.idle_fallback().filter(|_| reader.is_strict()) {
+            let message = format!("the `default` of `{{{{ {} }}}}` is that of `{literal}`", expression.source());
+            let problem = reader.problem(place, message);
+            problem.expected = Some("a value that may be absent before the `|`".to_owned());
+            problem.hint = Some("a `|` belongs to the value before it: `(input.x | default(none)) == none`".to_owned());
+        }
         for path in expression.paths() {
             let mut names = path.split('.');
             let root = names.next().unwrap_or_default();
@@ -148,23 +154,36 @@ impl Visible<'_> {
             return;
         }
         let absent = earlier.and_then(|earlier| earlier.absent(self.when));
-        if let Some(absent) = absent.filter(|_| reader.is_strict() && !expression.has_fallback()) {
+        if let Some(absent) = absent.filter(|_| reader.is_strict() && !expression.has_fallback_for(step)) {
             let message = format!("`steps.{step}.output` is absent {absent}");
             let problem = reader.problem(place, message);
-            problem.expected = Some("a fallback, or the same `when`".to_owned());
+            problem.expected = Some(format!("{}, or the same `when`", fallback_of(expression)));
             problem.hint = Some(with_fallback(expression.source(), path, "none"));
         }
         if field.is_some_and(|field| field != "output") {
             let message = format!("a step has no `{}`", field.unwrap_or_default());
             reader.problem(place, message).expected = Some(format!("steps.{step}.output"));
         }
-        if own && !expression.has_fallback() {
+        let copes = match reader.is_strict() {
+            true => expression.has_fallback_for(step),
+            // What was applied once stays readable.
+            false => expression.has_fallback(),
+        };
+        if own && !copes {
             let message =
                 format!("`steps.{step}.output` may be absent when `{step}` is undone: its outcome may be unknown");
             let problem = reader.problem(place, message);
-            problem.expected = Some("a fallback".to_owned());
+            problem.expected = Some(fallback_of(expression).to_owned());
             problem.hint = Some(with_fallback(expression.source(), path, "step.idempotency_key"));
         }
+    }
+}
+
+/// What is expected where an expression has no fallback, or has it in another place.
+fn fallback_of(expression: &Expression) -> &'static str {
+    match expression.has_fallback() {
+        true => "a fallback directly behind it: a `|` belongs to the value before it, and to nothing more",
+        false => "a fallback",
     }
 }
 
@@ -200,6 +219,8 @@ fn check_field(reader: &mut Reader<'_>, place: Place, root: &str, field: Option<
 }
 
 fn suggest<'k>(problem: &mut Problem, word: &str, known: impl Iterator<Item = &'k str> + Clone) {
+    // A step whose id cannot be read has none.
+    let known = known.filter(|name| !name.is_empty());
     let names: Vec<&str> = known.clone().collect();
     problem.expected =
         Some(if names.is_empty() { "no step: there is none before this one".to_owned() } else { names.join(", ") });

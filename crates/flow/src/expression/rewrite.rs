@@ -285,7 +285,7 @@ fn starts_argument(character: char) -> bool {
 }
 
 /// The tokens of an expression; none when a quoted text does not end.
-fn tokens(source: &str) -> Option<Vec<&str>> {
+pub(super) fn tokens(source: &str) -> Option<Vec<&str>> {
     let mut tokens: Vec<&str> = Vec::new();
     let mut rest = source.trim_start();
     while let Some(first) = rest.chars().next() {

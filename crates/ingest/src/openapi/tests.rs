@@ -55,6 +55,7 @@ fn router() -> Router {
         leaving: service_kit::CancellationToken::new(),
         estimates: Default::default(),
         polls: Default::default(),
+        quotas: crate::quotas::Quotas::new(crate::limits::FlowLimits::default()),
         whole_batches: std::sync::Arc::new(tokio::sync::Semaphore::new(1)),
         projected: crate::projected::Projected::default(),
         reports: crate::progress::Reports::default(),
@@ -164,6 +165,19 @@ fn settings_are_told() {
 }
 
 #[test]
+fn whatever_submits_tells_its_limits_and_every_429_when_to_come_again() {
+    let document = document(&config(), &[]);
+    let headers = |path: &str, method: &str| &document["paths"][path][method]["responses"]["429"]["headers"];
+    for path in [SUBMIT, "/v1/flows/{flow}/jobs:batch", "/v1/jobs/{job}/retry"] {
+        for name in ["RateLimit", "RateLimit-Policy", "Retry-After"] {
+            assert!(headers(path, "post").get(name).is_some(), "{path} {name}");
+        }
+    }
+    let status = headers("/v1/jobs/{job}", "get");
+    assert!(status.get("Retry-After").is_some() && status.get("RateLimit").is_none(), "{status}");
+}
+
+#[test]
 fn a_flow_is_found_at_its_own_route_with_its_input_and_one_without_at_the_common_path() {
     let order = parse(
         "flow: order\nroute: PUT /orders\nsummary: Buy\n\
@@ -181,7 +195,7 @@ fn a_flow_is_found_at_its_own_route_with_its_input_and_one_without_at_the_common
     assert_eq!(input["$id"], "urn:meanwhile:flow:order:input", "its references lead into it");
     assert!(!order["parameters"].to_string().contains("parameters/flow"), "{}", order["parameters"]);
     let plain = &document["paths"]["/v1/flows/plain/jobs"]["post"];
-    assert_eq!(plain["requestBody"]["content"]["application/json"]["schema"], true);
+    assert_eq!(plain["requestBody"]["content"]["application/json"]["schema"], json!({}));
     assert!(document["paths"]["/healthz"].get("post").is_none());
     let ids: Vec<_> = operations(&document).map(|(_, operation)| operation["operationId"].to_string()).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");

@@ -108,7 +108,7 @@ impl JobSource {
             }
             let Some(seen) = self.current.clone() else { continue };
             if seen.offset > self.after {
-                let told = match seen.told(api).await {
+                let told = match seen.told(&api.reader, &api.catalog).await {
                     Ok(told) => told,
                     Err(error) => {
                         tracing::debug!(%error, "the schema registry does not answer");

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
-use bus::{Inbound, RegistryError, Unreadable};
+use bus::{Inbound, Reader, RegistryError, Unreadable};
 use events::decode_event;
-use flow::event::{JobEvent, JobStatus};
+use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
 use tokio::sync::OnceCell;
 
+use crate::answer;
+use crate::catalog::Catalog;
 use crate::recent::job_of;
-use crate::state::Api;
-use crate::{answer, expiry};
 
 /// What an event takes beside its bytes.
 const EVENT_BYTES: usize = 512;
@@ -59,10 +59,10 @@ impl Seen {
     ///
     /// # Errors
     /// The registry does not answer; ask again.
-    pub(super) async fn told(&self, api: &Api) -> Result<Option<&Told>, RegistryError> {
+    pub(super) async fn told(&self, reader: &Reader, flows: &Catalog) -> Result<Option<&Told>, RegistryError> {
         let read = || async {
-            match api.reader.read(Some(&*self.value), decode_event).await {
-                Ok(event) => Ok(Some(Told::of(&event, expiry::of_event_ms(api, &event)))),
+            match reader.read(Some(&*self.value), decode_event).await {
+                Ok(event) => Ok(Some(Told::of(&event, result_until_ms(flows, &event)))),
                 Err(Unreadable::Never(reason) | Unreadable::Newer(reason)) => {
                     tracing::debug!(cursor = self.offset, reason, "unreadable event skipped");
                     Ok(None)
@@ -100,6 +100,12 @@ impl Told {
             _ => &self.members,
         }
     }
+}
+
+/// The time until which the result in an event is told; none where there is no result, or no end of that time.
+fn result_until_ms(flows: &Catalog, event: &JobEvent) -> Option<i64> {
+    let has_result = event.kind == EventKind::JobSucceeded;
+    has_result.then(|| flows.result_until_ms((&event.flow, &event.version), event.at_ms)).flatten()
 }
 
 fn members(event: &JobEvent) -> String {

@@ -115,7 +115,7 @@ impl TenantSource {
     async fn next_waiting(&mut self, api: &Api) -> Option<Item> {
         while let Some(seen) = self.waiting.front().cloned() {
             let is_new = seen.offset >= self.cursor.next(seen.partition);
-            let told = match seen.told(api).await {
+            let told = match seen.told(&api.reader, &api.catalog).await {
                 Ok(told) => told.filter(|told| is_new && self.choice.fits(told)),
                 Err(error) => {
                     tracing::debug!(error = error_chain(&error), "the schema registry does not answer");

@@ -15,6 +15,7 @@ mod delayed;
 mod described;
 mod faults;
 mod keys;
+mod limits;
 mod list_jobs;
 mod metrics;
 mod polls;

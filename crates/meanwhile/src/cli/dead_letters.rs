@@ -1,19 +1,29 @@
 //! The arguments of `meanwhile dead-letters`.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use client::Choice;
+use events::dead_letter::Class;
 
 use super::ApiArgs;
 
 /// Entries of one request.
 pub(crate) const PAGE: u32 = 100;
 
+/// The class under which parked jobs are listed.
+const PARKED: &str = "parked";
+
+/// The classes that a choice may name.
+fn classes() -> impl clap::builder::TypedValueParser<Value = String> {
+    PossibleValuesParser::new(Class::ALL.iter().map(|class| class.as_str()).chain([PARKED])).map(|class| class)
+}
+
 /// `meanwhile dead-letters ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
     /// List them, newest first
     List(ListArgs),
-    /// Show one with its record, as JSON
+    /// Show one with its record, as JSON; of a parked job its status
     Show {
         /// The id, as `list` tells it
         id: String,
@@ -25,7 +35,7 @@ pub(crate) enum DeadLettersCommand {
     /// Each goes back once, however often this is called. A record keeps its key, and so its place in the order. Parked
     /// jobs go on too; with `--all`, those stay whose step may have been done and must not be repeated.
     Redrive(RedriveArgs),
-    /// Drop one: it is not listed any more
+    /// Drop one: it is not listed any more. A parked job is cancelled instead (`meanwhile jobs cancel`)
     Drop {
         /// The id, as `list` tells it
         id: String,
@@ -40,8 +50,8 @@ pub(crate) enum DeadLettersCommand {
 /// Which ones.
 #[derive(Debug, Args)]
 pub(crate) struct ChoiceArgs {
-    /// Of this class: `unreadable`, `unknown-flow`, ...; `parked` for parked jobs
-    #[arg(long)]
+    /// Of this class; `parked` for parked jobs
+    #[arg(long, value_parser = classes())]
     class: Option<String>,
     /// Records that failed in this topic
     #[arg(long)]

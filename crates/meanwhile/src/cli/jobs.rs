@@ -1,9 +1,65 @@
 //! The arguments of `meanwhile jobs`.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
-use client::JobChoice;
+use client::{JobChoice, Start};
+use flow::event::JobStatus;
 
 use super::ApiArgs;
+
+/// The exit codes of every command that follows a job.
+pub(crate) const EXIT_CODES: &str = "The exit code is 0 when the job succeeded, 1 when it failed (or cannot be read), \
+                                     3 when it\nwas cancelled, 4 when it waits for an operator.";
+
+/// The states that a choice may name.
+fn statuses() -> impl clap::builder::TypedValueParser<Value = String> {
+    PossibleValuesParser::new(JobStatus::ALL.iter().map(JobStatus::as_str)).map(|status| status)
+}
+
+/// `meanwhile submit`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:  meanwhile submit order --input @order.json --follow\n\
+                        \x20          meanwhile submit order --input @order.json --wait 30s\n\
+                        \x20          meanwhile submit order --input @order.json --delay 15m\n\n\
+                        With --follow or --wait the exit code is 0 when the job succeeded, 1 when it failed, 3 when\n\
+                        it was cancelled, 4 when it waits for an operator, 5 when the time of --wait was over first.")]
+pub(crate) struct SubmitArgs {
+    /// The flow's name
+    pub(crate) flow: String,
+    /// The input as JSON, @FILE, or - for standard input
+    #[arg(long, short, default_value = "{}")]
+    pub(crate) input: String,
+    /// The Idempotency-Key: requests with the same key are one job
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Start so much later: 90s, 15m, 2h, 7d
+    #[arg(long, value_name = "WHILE", conflicts_with = "start_at")]
+    pub(crate) delay: Option<String>,
+    /// Start then: 2027-01-05T09:30:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) start_at: Option<String>,
+    /// Show the job's timeline until it ends
+    #[arg(long, short, conflicts_with = "wait")]
+    pub(crate) follow: bool,
+    /// Wait so long at most for the job's end, and show its result: 30s, 5m
+    #[arg(long, value_name = "WHILE")]
+    pub(crate) wait: Option<String>,
+    /// Show JSON: the job; with --follow a line for each event, and the status; with --wait the status
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+impl SubmitArgs {
+    pub(crate) fn start(&self) -> Start {
+        match (&self.delay, &self.start_at) {
+            (Some(delay), _) => Start::After(delay.clone()),
+            (None, Some(instant)) => Start::At(instant.clone()),
+            (None, None) => Start::Now,
+        }
+    }
+}
 
 /// `meanwhile jobs ...`
 #[derive(Debug, Subcommand)]
@@ -13,10 +69,7 @@ pub(crate) enum JobsCommand {
     /// Show one job and its timeline
     Show(ShowArgs),
     /// Follow one job to its end, a line for each thing that happens
-    #[command(
-        after_help = "The exit code is 0 when the job succeeded, 1 when it failed (or cannot be read), 3 when it\n\
-                            was cancelled, 4 when it waits for an operator."
-    )]
+    #[command(after_help = EXIT_CODES)]
     Watch(WatchArgs),
     /// Let a parked or waiting job go on from where it stopped, or start a finished one anew as another job; or all
     /// that a choice names
@@ -35,9 +88,8 @@ pub(crate) struct ListArgs {
     /// Of this flow
     #[arg(long)]
     pub(crate) flow: Option<String>,
-    /// In this status, or in one of several: accepted, running, waiting, compensating, needs_attention, succeeded,
-    /// failed, cancelled
-    #[arg(long, value_delimiter = ',')]
+    /// In this status, or in one of several, with commas between them
+    #[arg(long, value_delimiter = ',', value_parser = statuses())]
     pub(crate) status: Vec<String>,
     /// With this ordering key
     #[arg(long)]
@@ -80,7 +132,7 @@ pub(crate) struct BulkArgs {
     #[arg(long)]
     flow: Option<String>,
     /// In this status, or in one of several; without it, those that the command is made for
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = statuses())]
     status: Vec<String>,
     /// With this ordering key
     #[arg(long, value_name = "KEY")]
@@ -134,9 +186,13 @@ pub(crate) struct CancelArgs {
     /// The reason, for those who look at the job later
     #[arg(long)]
     pub(crate) reason: Option<String>,
-    /// Show the timeline of the job until it ends; the exit code is 0 when it was cancelled
+    /// Show the timeline of the job until it ends; the exit code is 0 when it was cancelled, 4 when it waits for an
+    /// operator, 1 otherwise
     #[arg(long, short, requires = "job")]
     pub(crate) follow: bool,
+    /// Show JSON: the job, or how many; with --follow a line for each event, and the status
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
 }
@@ -153,6 +209,9 @@ pub(crate) struct SignalArgs {
     /// The Idempotency-Key: requests with the same key are one signal
     #[arg(long)]
     pub(crate) key: Option<String>,
+    /// Show JSON: the job, and whether the signal was sent before
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
 }
@@ -162,6 +221,9 @@ pub(crate) struct SignalArgs {
 pub(crate) struct WatchArgs {
     /// The job's id
     pub(crate) job: String,
+    /// Show JSON: a line for each event, and the status in the last one
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
 }
@@ -171,7 +233,7 @@ pub(crate) struct WatchArgs {
 pub(crate) struct ShowArgs {
     /// The job's id
     pub(crate) job: String,
-    /// Stay until the job ends; the exit code is 0 when it succeeded
+    /// Stay until the job ends; the exit code then is that of `jobs watch`
     #[arg(long, short)]
     pub(crate) follow: bool,
     /// Show the status as JSON in place of the timeline
@@ -212,9 +274,12 @@ pub(crate) struct RetryArgs {
     /// How and by whom it was undone, for those who look at the job later
     #[arg(long, value_name = "TEXT", requires = "undone")]
     pub(crate) reason: Option<String>,
-    /// Show the timeline of the job that runs now until it ends; the exit code is 0 when that one succeeded
+    /// Show the timeline of the job that runs now until it ends; the exit code then is that of `jobs watch`
     #[arg(long, short, requires = "job")]
     pub(crate) follow: bool,
+    /// Show JSON: the job that runs now, or how many; with --follow a line for each event, and the status
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
 }

@@ -12,7 +12,7 @@ use service_kit::config::{Shared, Sources};
 use setup::files::read_clean;
 use store::{Pool, Role};
 
-use crate::cli::DiffArgs;
+use crate::cli::flows::DiffArgs;
 
 /// Reads both sides and shows what is different. The exit code is 1 where a change is breaking.
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use setup::files;
 
 use super::EXIT_BAD_INPUT;
-use crate::cli::ProveArgs;
+use crate::cli::flows::ProveArgs;
 
 /// The exit code for a flow that has more states than were to be visited, and in which nothing was found so far.
 const EXIT_INCOMPLETE: u8 = 3;
@@ -47,6 +47,7 @@ fn proofs(args: &ProveArgs) -> anyhow::Result<Vec<(Proof, Duration)>> {
     }
     let mut proofs = Vec::new();
     for path in &args.paths {
+        super::expect_flow(path)?;
         for file in files::find(path)? {
             proofs.push(proof(&file, &options)?);
         }

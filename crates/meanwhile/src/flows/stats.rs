@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use client::{Client, Durations, FlowStats, StepCounts};
 
-use crate::cli::StatsArgs;
+use crate::cli::flows::StatsArgs;
 use crate::jobs::explained;
 use crate::table::table;
 

@@ -9,7 +9,7 @@ use setup::files;
 
 use super::EXIT_BAD_INPUT;
 use super::prove::told;
-use crate::cli::TestArgs;
+use crate::cli::flows::TestArgs;
 
 /// Runs the cases of each file, and shows what differs.
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
@@ -31,6 +31,7 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
 fn reports(args: &TestArgs) -> anyhow::Result<Vec<CaseReport>> {
     let mut reports = Vec::new();
     for path in &args.paths {
+        super::expect_cases(path)?;
         for file in files::find_cases(path)? {
             reports.extend(reports_of(&file, args.only.as_deref())?);
         }

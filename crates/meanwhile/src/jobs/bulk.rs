@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::bail;
 use client::{BulkOrder, Client, DoneInBulk, Error};
+use serde_json::json;
 
 use super::explained;
 use super::list::time;
 use crate::cli::jobs::{BulkArgs, PAGE};
+use crate::known::check_flow;
 
 /// The pause before a request is repeated, unless the API asks for another one.
 const RETRY: Duration = Duration::from_millis(500);
@@ -47,28 +49,40 @@ pub(super) async fn run(
     deed: Deed,
     args: &BulkArgs,
     (reason, idempotency_key): (Option<String>, Option<String>),
+    as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let now_ms = process::Process::system("jobs").clock.now_ms();
     let choice = args.choice(|text| time(text, now_ms))?;
     let max = args.rate.min(PAGE);
     let mut order = BulkOrder { choice, cursor: None, max, dry_run: args.dry_run, reason, idempotency_key };
-    let (mut chosen, mut done, mut left) = (0, 0, 0);
+    let (mut chosen, mut done, mut left) = (0, 0, Vec::new());
     let mut pace = tokio::time::interval(Duration::from_secs_f64(f64::from(max) / f64::from(args.rate)));
     let verb = deed.verb(args.dry_run);
     loop {
         pace.tick().await;
         let page = ask(client, deed, &order).await.map_err(explained)?;
-        (chosen, done, left) = (chosen + page.chosen, done + page.done, left + page.left.len());
-        for one in &page.left {
-            println!("{} stays as it is: {}", one.id, one.reason);
+        (chosen, done) = (chosen + page.chosen, done + page.done);
+        for one in page.left {
+            if !as_json {
+                println!("{} stays as it is: {}", one.id, one.reason);
+            }
+            left.push(json!({ "id": one.id, "reason": one.reason }));
         }
         let Some(next) = page.next else { break };
-        println!("{done} {verb} so far");
+        if !as_json {
+            println!("{done} {verb} so far");
+        }
         order.cursor = Some(next);
     }
-    println!("{done} of {chosen} {verb}");
-    if left > 0 {
-        bail!("{left} stay as they are; the reasons are above");
+    if chosen == 0 {
+        check_flow(client, order.choice.flow.as_deref()).await?;
+    }
+    match as_json {
+        true => println!("{}", json!({ "chosen": chosen, "done": done, "left": left, "dry_run": order.dry_run })),
+        false => println!("{done} of {chosen} {verb}"),
+    }
+    if !left.is_empty() {
+        bail!("{} stay as they are; the reasons are above", left.len());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::jobs::ListArgs;
 use crate::jobs::explained;
+use crate::known::check_flow;
 use crate::table::table;
 
 /// Jobs of one request.
@@ -23,6 +24,9 @@ pub(crate) async fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     let client = Client::new(&args.api.url)?;
     let choice = choice(&args, now_ms)?;
     let document = read(&client, &choice, args.cursor.as_deref(), args.limit).await?;
+    if document["jobs"].as_array().is_some_and(Vec::is_empty) {
+        check_flow(&client, choice.flow.as_deref()).await?;
+    }
     if args.json {
         println!("{document:#}");
         return Ok(ExitCode::SUCCESS);

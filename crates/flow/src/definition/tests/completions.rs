@@ -49,7 +49,7 @@ fn a_step_ends_by_its_callback_or_by_its_poll() {
 #[test]
 fn a_poll_says_how_often_until_what_and_for_how_long() {
     for (poll, problem) in [
-        ("url: 'http://x', every: 99ms, until: '{{ true }}', timeout: 1h", "`every`: `99ms` is not a duration"),
+        ("url: 'http://x', every: 99ms, until: '{{ true }}', timeout: 1h", "`every`: `99ms` is too short"),
         ("url: 'http://x', every: 1s, until: 'done', timeout: 1h", "`until` is not an expression"),
         ("url: 'http://x', every: 1s, until: '{{ response.stat }}', timeout: 1h", "`response` has no `stat`"),
         ("url: 'http://x', every: 1s, until: '{{ env.A }}', timeout: 1h", "`env` is not known here"),

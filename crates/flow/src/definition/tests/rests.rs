@@ -13,7 +13,7 @@ fn a_sleep_is_a_duration_or_an_instant() {
         parse(&with_rest(&format!("sleep: {sleep}"))).unwrap_or_else(|problems| panic!("{sleep}: {problems:?}"));
     }
     refused(&with_rest("sleep: soon"), &["`sleep`: `soon` is not a duration", "test.yaml:6:12", "200ms, 2s"]);
-    refused(&with_rest("sleep: 400d"), &["`400d` is too long"]);
+    refused(&with_rest("sleep: 400d"), &["`400d` is too long", "at most 365d"]);
     refused(&with_rest("sleep: 10"), &["`sleep` is `10`"]);
     refused(&with_rest("sleep: { until: tomorrow }"), &["`until`: `tomorrow` is not an instant", "RFC 3339"]);
     refused(&with_rest("sleep: { for: 10m }"), &["unknown key `for` in `sleep`", "`sleep` has no `until`"]);
@@ -73,6 +73,9 @@ fn a_step_that_rests_calls_nothing() {
     refused(&with_rest("sleep: 1s\n    wait: { signal: s }"), &["a step cannot be both `sleep` and `wait`"]);
     refused(&with_rest("sleep: 1s\n    compensate: { native: f }"), &["a `sleep` has no `compensate`"]);
     refused(&with_rest("wait: { signal: s }\n    timeout: 1m"), &["a `wait` has no `timeout`", "inside `wait`"]);
+    let deadline = "a `timeout` inside `wait` bounds it, and the flow's `deadline`";
+    refused(&with_rest("wait: { signal: s }\n    deadline: 1m"), &["a `wait` has no `deadline`", deadline]);
+    refused(&with_rest("sleep: 1s\n    deadline: 1m"), &["a `sleep` has no `deadline`", "it ends by itself"]);
 }
 
 #[test]
