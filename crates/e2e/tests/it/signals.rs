@@ -99,7 +99,7 @@ async fn a_signal_from_the_command_line_reaches_the_job_and_is_told() {
     assert_eq!(test_kit::meanwhile(&arguments, &[]).await.unwrap().trim(), job.to_string());
     assert_eq!(stage.end_of(job).await.data, Some(json!({ "n": 17 })));
     let told = test_kit::meanwhile(&["jobs", "show", &job.to_string(), "--url", &url], &[]).await.unwrap();
-    assert!(told.contains("sleeps for 200 ms") && told.contains("waits for `consent`, 30 min at most"), "{told}");
+    assert!(told.contains("sleeps for 0.2 s") && told.contains("waits for `consent`, 30 min at most"), "{told}");
     assert!(told.contains("no signal `remark` came in time; the job goes on"), "{told}");
     let refused = test_kit::meanwhile(&["jobs", "signal", &job.to_string(), "consnt", "--url", &url], &[]).await;
     assert!(refused.is_err(), "{refused:?}");
