@@ -232,15 +232,16 @@ async fn batches_that_are_read_whole_share_a_budget_and_one_too_many_is_told_to_
     let mut slow = TcpStream::connect(&stage.ingest.address).await.unwrap();
     let head = format!(
         "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\
-         connection: close\r\n\r\n1\r\n[\r\n"
+         expect: 100-continue\r\nconnection: close\r\n\r\n"
     );
     slow.write_all(head.as_bytes()).await.unwrap();
+    // It is asked for its body once it has the room.
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    timeout(PATIENCE, slow.read_exact(&mut go_on)).await.unwrap().unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100 "), "{}", go_on.escape_ascii());
+    slow.write_all(b"1\r\n[\r\n").await.unwrap();
     let one = json!([item("c-1", 1)]).to_string();
-    let refused = test_kit::eventually(PATIENCE, "another one is shed", async || {
-        let answer = api.post(PATH, &[], &one).await;
-        (answer.status != 202).then_some(answer)
-    })
-    .await;
+    let refused = api.post(PATH, &[], &one).await;
     assert_eq!((refused.status, refused.problem()), (503, "temporary-reduced-capacity"), "{}", refused.text);
     assert_eq!(refused.header("retry-after"), "1");
     // Streams need none of that room.

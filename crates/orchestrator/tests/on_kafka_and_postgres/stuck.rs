@@ -84,10 +84,10 @@ async fn a_job_whose_token_is_nowhere_is_announced_once_and_its_next_event_takes
     .await;
     assert_eq!(ground.outbox(&ground.topics.events()), []);
 
+    let (_, cursor, _) = stored(&ground, lost).await;
     let mut relayed = 0;
     let event = announced(&ground, &mut relayed, 1).await;
     assert_eq!((event.job, event.kind, event.status), (lost, EventKind::JobStuck, JobStatus::Running));
-    let (_, cursor, _) = stored(&ground, lost).await;
     assert_eq!((event.stuck_at(), event.hop), (Some(cursor), 1), "of its last event");
     until(&ground, STUCK, &lost.to_string()).await;
     let (status, _, kinds) = stored(&ground, lost).await;

@@ -16,7 +16,7 @@ steps:
     when: \"{{ steps.check.output.risk >= 80 }}\"
     native: hold
     compensate: { native: release }
-result: \"{{ steps.hold.output.id ~ (input.name | default('')) }}\"
+result: \"{{ steps.hold.output.id | default(input.name) }}\"
 ";
     let proof = proved(text);
     assert_eq!(found(&proof), ["result-fails:result"]);
@@ -27,7 +27,7 @@ result: \"{{ steps.hold.output.id ~ (input.name | default('')) }}\"
 #[test]
 fn equal_conditions_have_equal_values_on_one_path() {
     let text = "flow: f
-input: { type: object, required: [n], properties: { n: { type: integer } } }
+input: { type: object, required: [n], properties: { n: { type: integer }, m: { type: string } } }
 steps:
   - id: one
     when: \"{{ input.n > 10 }}\"
@@ -42,20 +42,20 @@ steps:
     let proof = proved(text);
     assert!(proof.is_proved(), "{:?}", found(&proof));
     let contrary = text.replacen("{{ input.n > 10 }}", "{{ input.n <= 10 }}", 1);
-    let contrary = contrary.replace("steps.one.output.id", "steps.one.output.id ~ (input.m | default(''))");
+    let contrary = contrary.replace("steps.one.output.id", "steps.one.output.id | default(input.m)");
     assert_eq!(found(&proved(&contrary)), ["call-fails:two"], "never both");
 }
 
 #[test]
 fn a_condition_that_no_tried_value_decides_is_taken_both_ways() {
     let text = "flow: f
-input: { type: object, required: [a], properties: { a: { type: string, minLength: 20 } } }
+input: { type: object, required: [a], properties: { a: { type: string, minLength: 20 }, b: { type: string } } }
 steps:
   - id: one
     when: \"{{ input.a | upper | replace('Q', 'R') | length == 33 }}\"
     native: one
     compensate: { native: undo_one }
-result: \"{{ steps.one.output.id ~ (input.b | default('')) }}\"
+result: \"{{ steps.one.output.id | default(input.b) }}\"
 ";
     let proof = proved(text);
     assert_eq!(
