@@ -88,8 +88,9 @@ async fn one_of_many_holds_is_the_probe_and_the_rest_follows_its_success_each_on
     assert_eq!(passes.iter().filter(|(_, pass)| pass.is_some_and(|pass| pass.is_probe)).count(), 1);
     let told = told(&ground);
     let states: Vec<_> = told.iter().map(|breaker| breaker.state).collect();
-    let ways = [BreakerState::Open, BreakerState::HalfOpen, BreakerState::HalfOpen, BreakerState::Closed];
-    assert_eq!(states, ways, "{told:?}");
+    // Ready, and then probing; ready again where another orchestrator had the chosen hold in its hands.
+    let [BreakerState::Open, between @ .., BreakerState::Closed] = states.as_slice() else { panic!("{told:?}") };
+    assert!(between.len() >= 2 && between.iter().all(|state| *state == BreakerState::HalfOpen), "{told:?}");
     assert!(told.is_sorted_by(|one, other| one.epoch < other.epoch), "{told:?}");
     for orchestrator in all {
         orchestrator.stop().await;
