@@ -11,9 +11,10 @@ use orchestrator::config::Config;
 use service_kit::Ids;
 use test_kit::{Ground, TEST_TRACE, sample_job, sample_slip};
 
-use crate::stage::{start_with, start_zombie, until, until_taken_in};
+use crate::stage::{start_with, start_zombie_with, until, until_taken_in};
 
 const PAYMENT: &str = "payment:8080";
+const NEVER_MS: u64 = 3_600_000;
 const HELD: &str = "select count(*) from orchestrator.holds";
 const PHASE: &str = "select phase from orchestrator.breakers";
 
@@ -64,7 +65,12 @@ fn told(ground: &Ground) -> Vec<Breaker> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_many_holds_is_the_probe_and_the_rest_follows_its_success_each_once() {
     let mut ground = Ground::new().await;
-    let all = [start_zombie(&mut ground), start_with(&ground, brisk), start_with(&ground, brisk)];
+    // The pause ends when the test says so: one that ends before the first hold has come is followed by no probe.
+    let patient = |config: &mut Config| {
+        brisk(config);
+        (config.breakers.pause_ms, config.breakers.pause_ms_max) = (NEVER_MS, NEVER_MS);
+    };
+    let all = [start_zombie_with(&mut ground, patient), start_with(&ground, patient), start_with(&ground, patient)];
     let jobs: BTreeSet<JobId> = (0..300).map(|_| sample_job()).collect();
     fail(&ground, 0).await;
     until(&ground, "select phase <> 'closed' from orchestrator.breakers", "t").await;
@@ -72,6 +78,7 @@ async fn one_of_many_holds_is_the_probe_and_the_rest_follows_its_success_each_on
         hold(&ground, *job, None).await;
     }
     until_taken_in(&ground, &ground.topics.waits(), jobs.len() + 1).await;
+    ground.sql("update orchestrator.breakers set due_at = now()");
     until(&ground, PHASE, "probing").await;
     // Others have seen failures too, of a state that is over.
     fail(&ground, 0).await;
@@ -88,9 +95,8 @@ async fn one_of_many_holds_is_the_probe_and_the_rest_follows_its_success_each_on
     assert_eq!(passes.iter().filter(|(_, pass)| pass.is_some_and(|pass| pass.is_probe)).count(), 1);
     let told = told(&ground);
     let states: Vec<_> = told.iter().map(|breaker| breaker.state).collect();
-    // Ready, and then probing; ready again where another orchestrator had the chosen hold in its hands.
-    let [BreakerState::Open, between @ .., BreakerState::Closed] = states.as_slice() else { panic!("{told:?}") };
-    assert!(between.len() >= 2 && between.iter().all(|state| *state == BreakerState::HalfOpen), "{told:?}");
+    let ways = [BreakerState::Open, BreakerState::HalfOpen, BreakerState::HalfOpen, BreakerState::Closed];
+    assert_eq!(states, ways, "{told:?}");
     assert!(told.is_sorted_by(|one, other| one.epoch < other.epoch), "{told:?}");
     for orchestrator in all {
         orchestrator.stop().await;

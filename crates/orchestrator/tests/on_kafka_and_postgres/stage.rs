@@ -42,8 +42,12 @@ pub(crate) fn start_with(ground: &Ground, change: impl FnOnce(&mut Config)) -> R
 
 /// One that is given every partition whoever else has it: a zombie that has not heard of its revocation.
 pub(crate) fn start_zombie(ground: &mut Ground) -> Running {
+    start_zombie_with(ground, |_| {})
+}
+
+pub(crate) fn start_zombie_with(ground: &mut Ground, change: impl FnOnce(&mut Config)) -> Running {
     ground.bus.properties.insert("group.id".to_owned(), format!("{}-zombie", ground.topics.prefix()));
-    let zombie = start(ground);
+    let zombie = start_with(ground, change);
     ground.bus.properties.clear();
     zombie
 }
