@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use test_kit::eventually;
 
 use crate::list_jobs::project_one;
-use crate::retry::rest;
+use crate::retry::{rest, slip};
 use crate::stage::{Answer, INPUT, PATIENCE, Stage, accepted_event};
 
 async fn submit(stage: &Stage, correlation: &str) -> String {
@@ -90,7 +90,7 @@ async fn parked_jobs_go_on_and_finished_ones_start_anew_once_under_one_key() {
     becomes(&stage, &parked, EventKind::JobParked, JobStatus::NeedsAttention).await;
     let early = ask(&stage, "retry", &json!({ "flow": "order" })).await.json;
     assert_eq!((&early["done"], &early["left"][0]["id"]), (&json!(0), &json!(parked)), "its token does not rest yet");
-    rest(&stage, &parked, 2, false).await;
+    rest(&stage, slip(&parked, 2, false)).await;
     becomes(&stage, &failed, EventKind::JobFailed, JobStatus::Failed).await;
     let resumes = || stage.ground.outbox(&stage.ground.topics.waits()).len();
 

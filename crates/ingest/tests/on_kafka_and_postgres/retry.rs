@@ -28,16 +28,19 @@ pub(crate) async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) 
     job
 }
 
-/// Does the orchestrator's work: the token rests, at a step of which it is unknown how it has ended, or known.
-pub(crate) async fn rest(stage: &Stage, job: &str, hop: u32, attempt_uncertain: bool) {
-    let job = job.parse().unwrap();
-    let slip = Slip { attempt_uncertain, ..sample_slip(job, hop) };
+/// Does the orchestrator's work: the token of this slip rests until an operator decides.
+pub(crate) async fn rest(stage: &Stage, slip: Slip) {
     let ground = &stage.ground;
     let record = slip_record(&ground.topics, &ground.writers, "default", &slip, &TEST_TRACE).unwrap();
     let hold = NewHold::new(slip.token(), HoldReason::Attention, record);
     let mut tx = ground.pool(Role::Orchestrator).begin().await.unwrap();
-    insert(&mut tx, &[hold]).await.unwrap();
+    insert(&mut tx, &[NewHold { step: Some(slip.step), ..hold }]).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// The slip of a job at a step of which it is unknown how it has ended, or known.
+pub(crate) fn slip(job: &str, hop: u32, attempt_uncertain: bool) -> Slip {
+    Slip { attempt_uncertain, ..sample_slip(job.parse().unwrap(), hop) }
 }
 
 /// A job of a flow whose only step must not be repeated, parked so often, at last with a token at hop 4.
@@ -59,7 +62,7 @@ async fn parked_in_doubt(stage: &Stage, times: usize, attempt_uncertain: bool) -
         }
     }
     project_parked(stage, &accepted).await;
-    rest_at(stage, &job, "pay", attempt_uncertain).await;
+    rest(stage, Slip { step: "pay".to_owned(), ..slip(&job, 4, attempt_uncertain) }).await;
     eventually(PATIENCE, "the job is parked", async || {
         let answer = stage.ingest.api.get(&format!("/v1/jobs/{job}")).await;
         (answer.json["status"] == "needs_attention").then_some(())
@@ -79,16 +82,6 @@ async fn project_parked(stage: &Stage, accepted: &JobEvent) {
     let event = JobEvent { kind, status: JobStatus::NeedsAttention, hop: 3, ..accepted.clone() };
     let mut tx = stage.ground.pool(Role::Orchestrator).begin().await.unwrap();
     project(&mut tx, &[ObservedEvent { partition: 0, cursor: 1, trace_id: None, event }]).await.unwrap();
-    tx.commit().await.unwrap();
-}
-
-async fn rest_at(stage: &Stage, job: &str, step: &str, attempt_uncertain: bool) {
-    let slip = Slip { attempt_uncertain, step: step.to_owned(), ..sample_slip(job.parse().unwrap(), 4) };
-    let ground = &stage.ground;
-    let record = slip_record(&ground.topics, &ground.writers, "default", &slip, &TEST_TRACE).unwrap();
-    let hold = NewHold::new(slip.token(), HoldReason::Attention, record);
-    let mut tx = ground.pool(Role::Orchestrator).begin().await.unwrap();
-    insert(&mut tx, &[NewHold { step: Some(step.to_owned()), ..hold }]).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -179,7 +172,7 @@ async fn a_retry_with_a_key_sends_a_job_on_once_and_counts_for_the_state_that_wa
 async fn a_word_on_a_step_that_is_being_called_once_more_comes_too_late() {
     let stage = Stage::new().await;
     let job = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
-    rest(&stage, &job, 4, true).await;
+    rest(&stage, slip(&job, 4, true)).await;
     assert_eq!(retry(&stage, &job, &[]).await.status, 202);
     // Taken out by the orchestrator, of which no event tells yet.
     stage.ground.sql("delete from orchestrator.holds");
@@ -342,7 +335,7 @@ async fn a_caller_says_how_a_step_of_unknown_outcome_has_ended() {
     let done = r#"{"outcome":"succeeded","output":{"id":"C-1"}}"#;
     let early = rule(&stage, &job, done).await;
     assert_eq!((early.status, early.problem()), (503, "not-ready"), "its token is on its way: {}", early.text);
-    rest(&stage, &job, 4, true).await;
+    rest(&stage, slip(&job, 4, true)).await;
     for (wrong, why) in [
         (r#"{"outcome":"done"}"#, "`outcome`"),
         (r#"{"output":1}"#, "`outcome` is missing"),
@@ -380,7 +373,7 @@ async fn a_caller_says_how_a_step_of_unknown_outcome_has_ended() {
 async fn where_the_outcome_is_known_or_nothing_is_parked_a_callers_word_on_it_is_refused() {
     let stage = Stage::new().await;
     let known = job_that(&stage, EventKind::JobParked, JobStatus::NeedsAttention).await;
-    rest(&stage, &known, 4, false).await;
+    rest(&stage, slip(&known, 4, false)).await;
     let waiting = job_that(&stage, EventKind::StepRetrying, JobStatus::Waiting).await;
     let ended = job_that(&stage, EventKind::JobFailed, JobStatus::Failed).await;
     for (job, why) in [(known, "it is known"), (waiting, "waiting"), (ended, "failed")] {
