@@ -65,6 +65,24 @@ async fn offsets_that_were_lost_are_not_made_anew_unasked() {
     assert_eq!(cluster.admin.commit_initial_offsets(&group, &topics).await.unwrap(), 0);
 }
 
+/// Chance decides which of both is first, so there are several.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_the_relay_fills_before_its_offsets_are_there_begins_all_the_same() {
+    let cluster = Cluster::shared().await;
+    let group = cluster.group();
+    for queue in (0..8).map(|number| format!("quick-{number}")) {
+        let (topic, producer) = (cluster.topics.steps(&queue), Producer::new(&cluster.settings).unwrap());
+        let filling = async {
+            // Refused until the topic is there.
+            while producer.send(&record(&topic, "slip")).await.is_err() {}
+        };
+        let (created, ()) = tokio::join!(cluster.admin.ensure_queue(&cluster.topics, &queue, &group, None), filling);
+        assert!(created.unwrap());
+        let committed = cluster.admin.committed(&group, &[topic]).await.unwrap();
+        assert!(committed.len() == 6 && committed.values().all(|offset| *offset == 0), "{committed:?}");
+    }
+}
+
 /// Waits until all that is written may be read: Kafka makes that so soon after a commit, not with it. Returns the ends.
 async fn until_readable(cluster: &Cluster) -> BTreeMap<TopicPartition, i64> {
     loop {
