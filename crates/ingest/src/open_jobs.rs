@@ -25,6 +25,8 @@ use crate::limits::{FlowLimits, Of};
 const OPEN: &str = "meanwhile_jobs_open";
 /// Events that wait to be counted, at most: some 30 MiB. Beyond it the count begins anew.
 const NEWS_MAX: usize = 50_000;
+/// Jobs that are read at once for the first count.
+const PAGE_JOBS: u32 = 10_000;
 /// The pause before another look at Postgres or the registry.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A job of unknown outcome, of which no event has told by then, was not stored.
@@ -234,7 +236,7 @@ async fn begin(open_jobs: &OpenJobs, pool: &Pool, topic: &str) -> HashMap<i32, i
         let looked = store::offsets::projected(pool, topic).await;
         let reading = match looked.map(|offsets| open_jobs.covers(&offsets.into_iter().collect())) {
             Ok(false) => Ok(None),
-            Ok(true) => store::open_jobs::count(pool, topic).await.map(Some),
+            Ok(true) => store::open_jobs::count(pool, topic, PAGE_JOBS).await.map(Some),
             Err(error) => Err(error),
         };
         match reading {

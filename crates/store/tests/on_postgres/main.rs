@@ -17,6 +17,7 @@ mod lanes;
 mod lists;
 mod migrations;
 mod offsets;
+mod open_jobs;
 mod outbox;
 mod plans;
 mod polling;

@@ -56,6 +56,8 @@ fn arguments(query: &str, parameters: usize) -> String {
         0 => String::new(),
         10 if is_list(query) => format!("('default', {ids}, 50, 'c', 'k', 'order', null, 10000, false)"),
         6 if is_list(query) => format!("({ids}, 'c', 'k', 10000, false)"),
+        2 if query.contains("with page as") => format!("('{}', 10000)", uuid::Uuid::nil()),
+        3 if query.contains("with page as") => format!("({ids}, 10000)"),
         2 if query.contains("walked_to") => {
             "(max(uuid), 5000)".replace("max(uuid)", &format!("'{}'", uuid::Uuid::max()))
         }
@@ -83,12 +85,6 @@ async fn plan_of(connection: &mut PgConnection, query: &str, parameters: usize) 
     plan[0]["Plan"].clone()
 }
 
-/// True for the count of open jobs: once as a process starts, where there is a limit on them, and nothing waits for it.
-/// An index of them would take each change of a status out of its page.
-fn is_at_start_only(query: &str) -> bool {
-    query.contains("status not in ('succeeded', 'failed', 'cancelled') group by tenant, flow")
-}
-
 #[tokio::test]
 async fn no_query_reads_a_large_table_as_a_whole() {
     let database = Database::fresh().await;
@@ -97,7 +93,7 @@ async fn no_query_reads_a_large_table_as_a_whole() {
     let large = large_tables(&mut connection).await;
     assert!(large.len() > 80 && large.contains("holds") && large.contains("idempotency"), "{large:?}");
     let mut wrong = Vec::new();
-    for (query, parameters) in queries().into_iter().filter(|(query, _)| !is_at_start_only(query)) {
+    for (query, parameters) in queries() {
         let plan = plan_of(&mut connection, &query, parameters).await;
         let mut tables = BTreeSet::new();
         scanned(&plan, &mut tables);
