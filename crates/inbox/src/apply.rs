@@ -67,7 +67,7 @@ impl<S: Service> Applier<S> {
         while let Some(piece) = pieces.last() {
             let error = match self.apply(piece).await {
                 Ok(()) => None,
-                Err(Error::Store(error)) if error.is_row_error() && piece.len() > 1 => {
+                Err(error) if piece.len() > 1 && error.may_be_of_some() => {
                     tracing::debug!(error = error_chain(&error), records = piece.len(), "halving a batch");
                     let (first, second) = halve(pieces.pop().unwrap_or_default());
                     pieces.extend([second, first]);
@@ -146,8 +146,8 @@ impl<S: Service> Applier<S> {
                 self.is_registry_missing = true;
                 self.readiness.missing("registry", error_chain(&error));
             }
-            // The lack of room passes by itself, and `DevCapacity` has logged it.
-            Error::OverCapacity(_) => {}
+            // Both pass by themselves, and whoever refuses has logged it.
+            Error::OverCapacity(_) | Error::NotYet => {}
         }
     }
 }

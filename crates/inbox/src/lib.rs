@@ -6,7 +6,7 @@
 //!
 //! A batch that cannot be applied now is tried again. A batch that conflicts with another process is read again. A
 //! batch that a single record spoils is halved until that record is alone, and then the service refuses the record. So
-//! no record is skipped, and no record can wedge a partition.
+//! no record is skipped, and no record can wedge a partition. A batch that is more than may be taken now is halved, too.
 
 mod apply;
 mod halve;
@@ -64,6 +64,20 @@ pub enum Error {
     /// The effects do not fit into the broker of `meanwhile dev` now.
     #[error(transparent)]
     OverCapacity(#[from] OverCapacity),
+    /// So many records may not be taken now: fewer may, or the same later.
+    #[error("the allowance is used up")]
+    NotYet,
+}
+
+impl Error {
+    /// True if some of the records may be applied all the same.
+    fn may_be_of_some(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_row_error(),
+            Self::NotYet => true,
+            Self::Registry(_) | Self::OverCapacity(_) => false,
+        }
+    }
 }
 
 /// Follows topics for one service.

@@ -64,12 +64,16 @@ impl<Name: Copy + Eq + Hash> Allowances<Name> {
         let before = halves.whole_at(&name).map_or(now, |whole_at| whole_at.max(now));
         let whole_at = before + rate.time_of(units);
         let too_far = (whole_at - now).saturating_sub(rate.window);
-        if halves.young.len() >= self.names_max {
-            halves.old = std::mem::take(&mut halves.young);
-        }
         // One that is refused takes nothing, and yet is not forgotten.
-        halves.young.insert(name, if too_far.is_zero() { whole_at } else { before });
+        halves.keep(name, if too_far.is_zero() { whole_at } else { before }, self.names_max);
         if too_far.is_zero() { Ok(()) } else { Err(too_far) }
+    }
+
+    /// Takes units, whether the allowance holds them or not.
+    pub(crate) fn charge(&self, name: Name, units: u64, rate: Rate, now: Instant) {
+        let mut halves = self.halves.lock();
+        let whole_at = halves.whole_at(&name).map_or(now, |whole_at| whole_at.max(now)) + rate.time_of(units);
+        halves.keep(name, whole_at, self.names_max);
     }
 
     pub(crate) fn left(&self, name: Name, rate: Rate, now: Instant) -> Left {
@@ -91,6 +95,13 @@ impl<Name: Copy + Eq + Hash> Allowances<Name> {
 impl<Name: Eq + Hash> Halves<Name> {
     fn whole_at(&self, name: &Name) -> Option<Instant> {
         self.young.get(name).or_else(|| self.old.get(name)).copied()
+    }
+
+    fn keep(&mut self, name: Name, whole_at: Instant, names_max: usize) {
+        if self.young.len() >= names_max {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(name, whole_at);
     }
 }
 
@@ -141,6 +152,17 @@ mod tests {
         for seconds in [100, 1_000] {
             assert!(allowances.take((), 1_001, rate, now + Duration::from_secs(seconds)).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_charged_beyond_the_allowance_is_owed() {
+        let (allowances, now) = (Allowances::new(10), Instant::now());
+        allowances.charge((), 2, RATE, now);
+        assert_eq!(allowances.left((), RATE, now).units, 1);
+        allowances.charge((), 4, RATE, now);
+        assert_eq!(allowances.take((), 1, RATE, now), Err(Duration::from_secs(2)));
+        let left = |after_ms| allowances.left((), RATE, now + Duration::from_millis(after_ms)).units;
+        assert_eq!([left(0), left(1_999), left(2_000), left(9_000)], [0, 0, 1, 3]);
     }
 
     #[test]

@@ -2,7 +2,11 @@
 //!
 //! Rule 3: the jobs of a batch, the dead letters for records that are no job, and the next offsets commit in one
 //! Postgres transaction.
+//!
+//! Commands of a flow use up its allowances as requests do. They wait in their topic where there is no more, and those
+//! behind them wait with them: the topic is one tenant's, and its order stays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bus::{Inbound, Record, RecordBatch};
@@ -33,6 +37,8 @@ pub(crate) struct Commands {
     pub(crate) api: Arc<Api>,
     pub(crate) planner: Planner,
     pub(crate) caller: Caller,
+    /// True while commands wait for an allowance.
+    pub(crate) is_waiting: bool,
 }
 
 /// The effects of a batch of commands.
@@ -92,6 +98,41 @@ impl Commands {
     }
 }
 
+impl Understood {
+    /// The count and the bytes of the commands of each flow.
+    fn by_flow(&self) -> BTreeMap<&str, (u64, u64)> {
+        let mut flows: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (new, (record, _)) in self.acceptances.iter().zip(&self.sources) {
+            let (commands, bytes) = flows.entry(&new.acceptance.facts.flow).or_default();
+            *commands += 1;
+            *bytes += record.value.as_ref().map_or(0, Vec::len) as u64;
+        }
+        flows
+    }
+}
+
+impl Commands {
+    /// # Errors
+    /// The allowance of a flow does not hold its commands.
+    fn check_allowance(&mut self, understood: &Understood) -> Result<(), inbox::Error> {
+        let (tenant, quotas) = (&self.caller.tenant, &self.api.quotas);
+        let used_up = understood
+            .by_flow()
+            .into_iter()
+            .find(|(flow, (commands, bytes))| !quotas.hold((tenant, flow), *commands, *bytes));
+        let Some((flow, (commands, _))) = used_up else {
+            self.is_waiting = false;
+            return Ok(());
+        };
+        // More of them are halved before they wait.
+        if commands == 1 && !std::mem::replace(&mut self.is_waiting, true) {
+            metrics::counter!("meanwhile_commands_waits_total", "flow" => flow.to_owned()).increment(1);
+            tracing::warn!(flow, "commands wait: the flow's allowance (`ingest.flow_limits`) is used up");
+        }
+        Err(inbox::Error::NotYet)
+    }
+}
+
 impl Service for Commands {
     type Effects = Understood;
 
@@ -121,6 +162,7 @@ impl Service for Commands {
                 }
             }
         }
+        self.check_allowance(&understood)?;
         Ok(understood)
     }
 
@@ -155,6 +197,9 @@ impl Service for Commands {
     }
 
     fn committed(&mut self, understood: Understood) {
+        for (flow, (commands, bytes)) in understood.by_flow() {
+            self.api.quotas.charge((&self.caller.tenant, flow), commands, bytes);
+        }
         understood.refused.iter().for_each(log_refused);
         understood.accepted.iter().for_each(|index| log_accepted(&understood.acceptances[*index].acceptance));
     }

@@ -299,7 +299,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
         open_jobs::keep(&of_api.quotas.open_jobs, (&of_api.pool, &of_api.reader), &events_topic, &until).await
     });
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
-    tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller }, shutdown));
+    tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller, is_waiting: false }, shutdown));
     tasks.join().await
 }
 

@@ -1,4 +1,5 @@
-//! What each tenant may submit to a flow over HTTP: requests and bytes in a time, and jobs that are not over.
+//! What each tenant may submit to a flow: requests and bytes in a time, and jobs that are not over. Requests beyond it
+//! are refused; commands wait in their topic.
 //!
 //! Answers tell it in the fields of draft-ietf-httpapi-ratelimit-headers-11. Each process counts requests and bytes by
 //! itself. A request counts once, when it arrives, whatever its answer.
@@ -54,6 +55,29 @@ impl Quotas {
     pub(crate) fn bytes(&self, of: Of<'_>, bytes: u64) -> Result<(), Problem> {
         let Some(rate) = self.limits.of(of.1).bytes else { return Ok(()) };
         self.take(of, Policy::Bytes, rate, bytes)
+    }
+
+    /// True if the allowances hold so many commands and bytes, or are whole.
+    pub(crate) fn hold(&self, of: Of<'_>, commands: u64, bytes: u64) -> bool {
+        let now = Instant::now();
+        self.rates(of, commands, bytes).all(|(policy, rate, units)| {
+            self.allowances.left(self.name(of, policy), rate, now).units >= units.min(rate.quota)
+        })
+    }
+
+    /// Counts commands and their bytes.
+    pub(crate) fn charge(&self, of: Of<'_>, commands: u64, bytes: u64) {
+        let now = Instant::now();
+        for (policy, rate, units) in self.rates(of, commands, bytes) {
+            self.allowances.charge(self.name(of, policy), units, rate, now);
+        }
+    }
+
+    /// The rates that hold, each with the units of it.
+    fn rates(&self, of: Of<'_>, requests: u64, bytes: u64) -> impl Iterator<Item = (Policy, Rate, u64)> {
+        let limits = self.limits.of(of.1);
+        let rates = [(Policy::Requests, limits.requests, requests), (Policy::Bytes, limits.bytes, bytes)];
+        rates.into_iter().filter_map(|(policy, rate, units)| Some((policy, rate?, units)))
     }
 
     fn name(&self, of: Of<'_>, policy: Policy) -> u64 {
@@ -134,10 +158,9 @@ impl Quotas {
         }
         let now = Instant::now();
         let left = |policy, rate| self.allowances.left(self.name(of, policy), rate, now);
-        let rates = [(Policy::Requests, limits.requests), (Policy::Bytes, limits.bytes)];
-        let rates = rates.into_iter().filter_map(|(policy, rate)| Some((policy, rate?)));
+        let rates = self.rates(of, 0, 0);
         let mut told: Vec<_> =
-            rates.map(|(policy, rate)| of_rate(policy, rate, left(policy, rate), retry_after_s)).collect();
+            rates.map(|(policy, rate, _)| of_rate(policy, rate, left(policy, rate), retry_after_s)).collect();
         told.extend(limits.jobs.map(|max| of_jobs(max, self.open_jobs.count(of))));
         // Each flow has a quota of its own: it is the partition.
         let key = format!("pk=:{}:", STANDARD.encode(of.1));

@@ -1,12 +1,13 @@
 //! What a tenant may submit to a flow: requests and bytes in a time, and jobs that are not over.
 
 use axum::http::Method;
+use events::Record;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use serde_json::json;
 use sfv::{BareItem, List, ListEntry, Parser};
-use test_kit::eventually;
+use test_kit::{eventually, metric};
 
-use crate::stage::{Answer, INPUT, Ingest, PATIENCE, Stage, accepted_event, ground};
+use crate::stage::{Answer, INPUT, Ingest, PATIENCE, Stage, accepted_event, ground, jobs_stored};
 use crate::status::project_one;
 
 /// So long that nothing grows while a test runs.
@@ -170,6 +171,39 @@ async fn items_of_a_batch_count_one_each_and_an_atomic_one_all_or_none() {
     assert_eq!(statuses, [202, 202, 429], "{}", answer.text);
     assert_eq!(told[2]["problem"]["violated-policies"], json!(["requests"]));
     ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_use_up_the_same_allowance_and_wait_in_their_topic_for_more() {
+    let stage = stage(&["plain requests=4/1h"]).await;
+    let waits = r#"meanwhile_commands_waits_total{flow="plain"}"#;
+    let before = metric(waits).unwrap_or(0.0);
+    let by_http = stage.ingest.api.post("/v1/flows/plain/jobs", &[], "{}").await;
+    assert_eq!((by_http.status, left(&by_http, "requests")), (202, 3));
+    let mut records = Vec::new();
+    for number in 0..8 {
+        let value = json!({ "flow": "plain", "input": { "number": number } }).to_string();
+        let topic = stage.ground.topics.commands();
+        records.push(Record { topic, key: Some(b"one".to_vec()), value: Some(value.into_bytes()), headers: vec![] });
+    }
+    for record in &records {
+        stage.ground.send(record).await;
+    }
+    eventually(PATIENCE, "commands wait", async || metric(waits).filter(|waits| *waits > before)).await;
+    assert_eq!(stage.jobs_stored(), 4, "as many as the allowance held");
+    hold_to_quota(&stage.ingest.api.post("/v1/flows/plain/jobs", &[], "{}").await, "requests");
+    let Stage { ground, ingest } = stage;
+    ingest.stop().await;
+
+    // A start begins with whole allowances.
+    let mut jobs = 4;
+    while jobs < 9 {
+        let ingest = Ingest::start(&ground, |config| config.flow_limits = vec!["plain requests=4/1h".to_owned()]).await;
+        jobs = (jobs + 4).min(9);
+        eventually(PATIENCE, "more are taken", async || (jobs_stored(&ground) >= jobs).then_some(())).await;
+        assert_eq!(jobs_stored(&ground), jobs);
+        ingest.stop().await;
+    }
 }
 
 /// Sends the event by which a job ends.
