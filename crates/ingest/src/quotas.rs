@@ -57,11 +57,12 @@ impl Quotas {
         self.take(of, Policy::Bytes, rate, bytes)
     }
 
-    /// True if the allowances hold so many commands and bytes, or are whole.
+    /// True if the allowances hold so many commands and bytes. One command that is larger than its quota takes it all.
     pub(crate) fn hold(&self, of: Of<'_>, commands: u64, bytes: u64) -> bool {
         let now = Instant::now();
         self.rates(of, commands, bytes).all(|(policy, rate, units)| {
-            self.allowances.left(self.name(of, policy), rate, now).units >= units.min(rate.quota)
+            let units = if commands == 1 { units.min(rate.quota) } else { units };
+            self.allowances.left(self.name(of, policy), rate, now).units >= units
         })
     }
 
@@ -226,6 +227,16 @@ mod tests {
         let [_, limit] = fields(&quotas, Some(9));
         assert!(limit.starts_with("\"requests\";r=50;t=9;"), "not beyond Retry-After: {limit}");
         assert!(quotas.fields(("acme", "other"), None).is_none());
+    }
+
+    #[test]
+    fn commands_are_held_to_what_is_left_and_one_that_never_fits_takes_it_all() {
+        let quotas = quotas("order requests=4/1h bytes=100/1h");
+        let hold = |commands, bytes| quotas.hold(("acme", "order"), commands, bytes);
+        assert_eq!([hold(4, 100), hold(5, 50), hold(2, 101), hold(1, 101)], [true, false, false, true]);
+        quotas.charge(("acme", "order"), 1, 50);
+        assert_eq!([hold(3, 50), hold(4, 50), hold(1, 101), hold(1, 51)], [true, false, false, false]);
+        assert_eq!(quotas.requests(("acme", "order"), 4).map_err(|problem| problem.kind()), Err(Kind::QuotaExceeded));
     }
 
     #[test]
