@@ -57,16 +57,28 @@ impl<Name: Copy + Eq + Hash> Allowances<Name> {
         Self { names_max, halves: Mutex::new(Halves { young: HashMap::new(), old: HashMap::new() }) }
     }
 
-    /// Takes units from an allowance, or none. Then it returns the time until it holds them: with more than its quota,
-    /// it never does.
+    /// Takes units from an allowance, or none, as [`Self::take_all`].
     pub(crate) fn take(&self, name: Name, units: u64, rate: Rate, now: Instant) -> Result<(), Duration> {
+        self.take_all(&[(name, rate)], units, now).map_err(|(_, time)| time)
+    }
+
+    /// Takes units from each of these allowances, or from none. Then it returns the place of the one that takes longest
+    /// to hold them, and that time: with more than its quota, it never does.
+    pub(crate) fn take_all(&self, of: &[(Name, Rate)], units: u64, now: Instant) -> Result<(), (usize, Duration)> {
         let mut halves = self.halves.lock();
-        let before = halves.whole_at(&name).map_or(now, |whole_at| whole_at.max(now));
-        let whole_at = before + rate.time_of(units);
-        let too_far = (whole_at - now).saturating_sub(rate.window);
-        // One that is refused takes nothing, and yet is not forgotten.
-        halves.keep(name, if too_far.is_zero() { whole_at } else { before }, self.names_max);
-        if too_far.is_zero() { Ok(()) } else { Err(too_far) }
+        let before = |halves: &Halves<Name>, name| halves.whole_at(name).map_or(now, |whole_at| whole_at.max(now));
+        let too_far = of.iter().enumerate().map(|(place, (name, rate))| {
+            let whole_at = before(&halves, name) + rate.time_of(units);
+            (place, (whole_at - now).saturating_sub(rate.window))
+        });
+        let longest = too_far.max_by_key(|(_, too_far)| *too_far).filter(|(_, too_far)| !too_far.is_zero());
+        for (name, rate) in of {
+            // One that is refused takes nothing, and yet is not forgotten.
+            let taken = if longest.is_none() { rate.time_of(units) } else { Duration::ZERO };
+            let whole_at = before(&halves, name) + taken;
+            halves.keep(*name, whole_at, self.names_max);
+        }
+        longest.map_or(Ok(()), Err)
     }
 
     /// Takes units, whether the allowance holds them or not.
@@ -152,6 +164,20 @@ mod tests {
         for seconds in [100, 1_000] {
             assert!(allowances.take((), 1_001, rate, now + Duration::from_secs(seconds)).is_err());
         }
+    }
+
+    #[test]
+    fn several_are_taken_from_together_or_not_at_all() {
+        let (allowances, now) = (Allowances::new(10), Instant::now());
+        let wide = Rate { quota: 4, window: Duration::from_secs(8) };
+        let take = |name| allowances.take_all(&[(name, RATE), ("all", wide)], 2, now);
+        assert_eq!([take("a"), take("b")], [Ok(()); 2]);
+        assert_eq!(take("c"), Err((1, Duration::from_secs(4))));
+        assert_eq!((allowances.left("c", RATE, now).units, allowances.left("all", wide, now).units), (3, 0));
+        let later = now + Duration::from_secs(4);
+        allowances.charge("a", 3, RATE, later);
+        assert_eq!(allowances.take_all(&[("a", RATE), ("all", wide)], 1, later), Err((0, Duration::from_millis(500))));
+        assert_eq!(allowances.left("all", wide, later).units, 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Limits of what a tenant may submit to a flow, as the configuration writes them. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use flow::definition::parse_duration_ms;
@@ -9,8 +9,10 @@ use crate::allowance::Rate;
 
 /// The flow of an entry that holds for every flow without one of its own.
 const ANY: &str = "*";
+/// The flow of an entry that holds for all flows of a tenant together.
+const TOGETHER: &str = "**";
 /// A form that is taken, for messages.
-const EXPECTED: &str = "`<flow or *> requests=<number>/<time> bytes=<number>/<time> jobs=<number>`, one of the three \
+const EXPECTED: &str = "`<flow, * or **> requests=<number>/<time> bytes=<number>/<time> jobs=<number>`, one of the three \
                         at least, times by whole seconds up to a day";
 /// What a window may be, in milliseconds: whole seconds in the answers.
 const SECOND_MS: u64 = 1_000;
@@ -39,6 +41,25 @@ impl Policy {
     }
 }
 
+/// What a limit bounds: one flow of a tenant, or all of them together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Breadth {
+    Flow,
+    Together,
+}
+
+impl Breadth {
+    /// The name of such a limit in answers.
+    pub(crate) const fn name(self, policy: Policy) -> &'static str {
+        match (self, policy) {
+            (Self::Flow, policy) => policy.as_str(),
+            (Self::Together, Policy::Requests) => "tenant-requests",
+            (Self::Together, Policy::Bytes) => "tenant-bytes",
+            (Self::Together, Policy::Jobs) => "tenant-jobs",
+        }
+    }
+}
+
 /// A tenant and a flow, to which limits apply.
 pub(crate) type Of<'a> = (&'a str, &'a str);
 
@@ -50,9 +71,10 @@ pub(crate) struct Limits {
     pub(crate) jobs: Option<u64>,
 }
 
-/// Limits by flow.
+/// Limits by flow, and of all flows together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct FlowLimits {
+    together: Limits,
     any: Limits,
     named: HashMap<String, Limits>,
 }
@@ -62,18 +84,16 @@ impl FlowLimits {
     /// The first entry that is none, in words.
     pub(crate) fn parse(entries: &[String]) -> Result<Self, String> {
         let mut limits = Self::default();
-        let mut has_any = false;
+        let mut seen = HashSet::new();
         for entry in entries {
             let (flow, own) = parse_entry(entry).ok_or_else(|| format!("expected {EXPECTED}, found `{entry}`"))?;
-            let is_second = match flow {
-                ANY => std::mem::replace(&mut has_any, true),
-                _ => limits.named.insert(flow.to_owned(), own).is_some(),
-            };
-            if is_second {
+            if !seen.insert(flow) {
                 return Err(format!("`{flow}` has two entries"));
             }
-            if flow == ANY {
-                limits.any = own;
+            match flow {
+                ANY => limits.any = own,
+                TOGETHER => limits.together = own,
+                _ => drop(limits.named.insert(flow.to_owned(), own)),
             }
         }
         Ok(limits)
@@ -83,9 +103,19 @@ impl FlowLimits {
         self.named.get(flow).copied().unwrap_or(self.any)
     }
 
+    /// The limits that hold for a flow, each with what it bounds.
+    pub(crate) fn both(&self, flow: &str) -> [(Breadth, Limits); 2] {
+        [(Breadth::Flow, self.of(flow)), (Breadth::Together, self.together)]
+    }
+
     /// True if the jobs of any flow are counted.
     pub(crate) fn counts_jobs(&self) -> bool {
         self.all().any(|limits| limits.jobs.is_some())
+    }
+
+    /// True if the jobs of this flow are counted.
+    pub(crate) fn counts_jobs_of(&self, flow: &str) -> bool {
+        self.both(flow).into_iter().any(|(_, limits)| limits.jobs.is_some())
     }
 
     /// The least quota of bytes; none where there is no such limit.
@@ -94,7 +124,7 @@ impl FlowLimits {
     }
 
     fn all(&self) -> impl Iterator<Item = &Limits> {
-        self.named.values().chain([&self.any])
+        self.named.values().chain([&self.any, &self.together])
     }
 }
 
@@ -144,6 +174,9 @@ mod tests {
         assert_eq!(limits.of("order"), order);
         assert_eq!(limits.of("other"), Limits { requests: rate(600, 60), ..Limits::default() });
         assert!(limits.counts_jobs() && limits.bytes_least() == Some(1_000));
+        let together = parse(&["** jobs=9"]).unwrap();
+        assert_eq!(together.both("order")[1], (Breadth::Together, Limits { jobs: Some(9), ..Limits::default() }));
+        assert!(together.counts_jobs_of("order") && limits.counts_jobs_of("order") && !limits.counts_jobs_of("other"));
         let none = parse(&[]).unwrap();
         assert_eq!((none.of("order"), none.counts_jobs(), none.bytes_least()), (Limits::default(), false, None));
     }
@@ -169,6 +202,7 @@ mod tests {
             assert!(told.contains(&format!("found `{entry}`")) && told.contains("requests="), "{told}");
         }
         assert_eq!(parse(&["a jobs=1", "a jobs=2"]).unwrap_err(), "`a` has two entries");
+        assert_eq!(parse(&["** jobs=1", "** jobs=2"]).unwrap_err(), "`**` has two entries");
         assert_eq!(parse(&["* jobs=1", "* jobs=2"]).unwrap_err(), "`*` has two entries");
     }
 }

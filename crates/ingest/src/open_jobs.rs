@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
-use crate::limits::{FlowLimits, Of};
+use crate::limits::{Breadth, FlowLimits, Of};
 
 const OPEN: &str = "meanwhile_jobs_open";
 /// Events that wait to be counted, at most: some 30 MiB. Beyond it the count begins anew.
@@ -114,27 +114,40 @@ impl OpenJobs {
         let kind = record.header_text(header::CE_TYPE).and_then(EventKind::parse);
         let is_news = kind.is_some_and(|kind| kind == EventKind::JobAccepted || kind.ends_job());
         let flow = record.header_text(header::CE_SOURCE).and_then(|source| source.rsplit('/').next());
-        is_news && flow.is_some_and(|flow| self.limits.of(flow).jobs.is_some())
+        is_news && flow.is_some_and(|flow| self.limits.counts_jobs_of(flow))
     }
 
-    /// The jobs that are not over, as far as is known here.
-    pub(crate) fn count(&self, (tenant, flow): Of<'_>) -> u64 {
-        self.state.lock().counts.get(&(tenant.to_owned(), flow.to_owned())).map_or(0, Count::all)
+    /// The jobs that are not over, as far as is known here: of the flow, or of all flows of the tenant.
+    pub(crate) fn count(&self, of: Of<'_>, breadth: Breadth) -> u64 {
+        self.state.lock().count(of, breadth)
     }
 
-    /// A place for each of these jobs; none where there would be more than `max`.
-    pub(crate) fn admit(&self, (tenant, flow): Of<'_>, jobs: &[JobId], max: u64) -> Option<Admission<'_>> {
-        let (name, now) = ((tenant.to_owned(), flow.to_owned()), Instant::now());
+    /// A place for each of these jobs, as far as both bounds leave them: that of the flow, and that of all flows of the
+    /// tenant.
+    ///
+    /// # Errors
+    /// The bound that leaves too few.
+    pub(crate) fn admit(&self, of: Of<'_>, jobs: &[JobId], bounds: [Option<u64>; 2]) -> Result<Admission<'_>, Breadth> {
+        let (name, now) = ((of.0.to_owned(), of.1.to_owned()), Instant::now());
         let mut state = self.state.lock();
-        let count = state.counts.entry(name.clone()).or_default();
-        if count.all() + jobs.len() as u64 > max {
-            count.admitted.retain(|_, one| one.is_stored || now.duration_since(one.at) < UNKNOWN_FOR);
+        state.counts.entry(name.clone()).or_default();
+        let exceeded = |state: &State| {
+            let bounds = [Breadth::Flow, Breadth::Together].into_iter().zip(bounds);
+            let over = |max: u64, breadth| state.count(of, breadth) + jobs.len() as u64 > max;
+            bounds.into_iter().find(|(breadth, max)| max.is_some_and(|max| over(max, *breadth)))
+        };
+        if exceeded(&state).is_some() {
+            let of_tenant = state.counts.iter_mut().filter(|(name, _)| name.0 == of.0);
+            of_tenant.for_each(|(_, count)| {
+                count.admitted.retain(|_, one| one.is_stored || now.duration_since(one.at) < UNKNOWN_FOR);
+            });
         }
-        if count.all() + jobs.len() as u64 > max {
-            return None;
+        if let Some((breadth, _)) = exceeded(&state) {
+            return Err(breadth);
         }
-        count.admitted.extend(jobs.iter().map(|job| (*job, Admitted { at: now, is_stored: false })));
-        Some(Admission { open_jobs: self, name, open: jobs.iter().copied().collect() })
+        let admitted = jobs.iter().map(|job| (*job, Admitted { at: now, is_stored: false }));
+        state.counts.entry(name.clone()).or_default().admitted.extend(admitted);
+        Ok(Admission { open_jobs: self, name, open: jobs.iter().copied().collect() })
     }
 
     fn apply(&self, one: &News, next_offsets: &HashMap<i32, i64>, (name, job, kind): (Name, JobId, &EventKind)) {
@@ -159,7 +172,7 @@ impl OpenJobs {
         let mut state = self.state.lock();
         state.counts.values_mut().for_each(|count| count.told = 0);
         let mut by_flow: HashMap<&str, f64> = HashMap::new();
-        for (name, jobs) in found.iter().filter(|(name, _)| self.limits.of(&name.1).jobs.is_some()) {
+        for (name, jobs) in found.iter().filter(|(name, _)| self.limits.counts_jobs_of(&name.1)) {
             state.counts.entry(name.clone()).or_default().told = *jobs;
             *by_flow.entry(&name.1).or_default() += *jobs as f64;
         }
@@ -186,6 +199,16 @@ impl OpenJobs {
 }
 
 impl State {
+    fn count(&self, (tenant, flow): Of<'_>, breadth: Breadth) -> u64 {
+        match breadth {
+            Breadth::Flow => self.counts.get(&(tenant.to_owned(), flow.to_owned())).map_or(0, Count::all),
+            Breadth::Together => {
+                let of_tenant = self.counts.iter().filter(|(name, _)| name.0 == tenant);
+                of_tenant.map(|(_, count)| count.all()).sum()
+            }
+        }
+    }
+
     /// False for an event that comes again: the look back at a start overlaps with the tail.
     fn is_next(&mut self, partition: i32, offset: i64) -> bool {
         let next = self.next.entry(partition).or_default();

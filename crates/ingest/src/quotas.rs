@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use web::problem::{Kind, Problem};
 
 use crate::allowance::{Allowances, Left, Rate};
-use crate::limits::{FlowLimits, Limits, Of, Policy};
+use crate::limits::{Breadth, FlowLimits, Limits, Of, Policy};
 use crate::open_jobs::{Admission, OpenJobs};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -44,8 +44,7 @@ impl Quotas {
     /// # Errors
     /// The problem 429, or 413 if so many never fit.
     pub(crate) fn requests(&self, of: Of<'_>, requests: usize) -> Result<(), Problem> {
-        let Some(rate) = self.limits.of(of.1).requests else { return Ok(()) };
-        self.take(of, Policy::Requests, rate, requests as u64)
+        self.take(of, Policy::Requests, requests as u64)
     }
 
     /// Counts the bytes of a body.
@@ -53,55 +52,61 @@ impl Quotas {
     /// # Errors
     /// As [`Self::requests`].
     pub(crate) fn bytes(&self, of: Of<'_>, bytes: u64) -> Result<(), Problem> {
-        let Some(rate) = self.limits.of(of.1).bytes else { return Ok(()) };
-        self.take(of, Policy::Bytes, rate, bytes)
+        self.take(of, Policy::Bytes, bytes)
     }
 
     /// True if the allowances hold so many commands and bytes. One command that is larger than its quota takes it all.
     pub(crate) fn hold(&self, of: Of<'_>, commands: u64, bytes: u64) -> bool {
         let now = Instant::now();
-        self.rates(of, commands, bytes).all(|(policy, rate, units)| {
+        self.rates(of).all(|(limit, rate)| {
+            let units = limit.units(commands, bytes);
             let units = if commands == 1 { units.min(rate.quota) } else { units };
-            self.allowances.left(self.name(of, policy), rate, now).units >= units
+            self.allowances.left(self.key(of, limit), rate, now).units >= units
         })
     }
 
     /// Counts commands and their bytes.
     pub(crate) fn charge(&self, of: Of<'_>, commands: u64, bytes: u64) {
         let now = Instant::now();
-        for (policy, rate, units) in self.rates(of, commands, bytes) {
-            self.allowances.charge(self.name(of, policy), units, rate, now);
+        for (limit, rate) in self.rates(of) {
+            self.allowances.charge(self.key(of, limit), limit.units(commands, bytes), rate, now);
         }
     }
 
-    /// The rates that hold, each with the units of it.
-    fn rates(&self, of: Of<'_>, requests: u64, bytes: u64) -> impl Iterator<Item = (Policy, Rate, u64)> {
-        let limits = self.limits.of(of.1);
-        let rates = [(Policy::Requests, limits.requests, requests), (Policy::Bytes, limits.bytes, bytes)];
-        rates.into_iter().filter_map(|(policy, rate, units)| Some((policy, rate?, units)))
-    }
-
-    fn name(&self, of: Of<'_>, policy: Policy) -> u64 {
-        self.hasher.hash_one((of, policy))
-    }
-
-    fn take(&self, of: Of<'_>, policy: Policy, rate: Rate, units: u64) -> Result<(), Problem> {
-        let Rate { quota, window } = rate;
-        let (flow, what, seconds) = (of.1, policy.as_str(), window.as_secs());
-        if units > quota {
-            let detail = format!("The flow `{flow}` takes {quota} {what} in {seconds} s; the batch has {units}.");
-            return Err(Problem::new(Kind::PayloadTooLarge, detail).with_remediation(BATCH_REMEDY));
-        }
-        self.allowances.take(self.name(of, policy), units, rate, Instant::now()).map_err(|left| {
-            let detail = format!("The flow `{flow}` takes {quota} {what} of each caller in {seconds} s.");
-            let remediation = "Send it again after the time in `Retry-After`. `RateLimit` tells what is left, before \
-                               it is too much.";
-            self.exceeded(of, policy, &detail, remediation, whole_seconds(left))
+    /// The rates that hold.
+    fn rates(&self, of: Of<'_>) -> impl Iterator<Item = (Limit, Rate)> {
+        self.limits.both(of.1).into_iter().flat_map(|(breadth, limits)| {
+            let rates = [(Policy::Requests, limits.requests), (Policy::Bytes, limits.bytes)];
+            rates.into_iter().filter_map(move |(policy, rate)| Some((Limit { breadth, policy }, rate?)))
         })
     }
 
-    fn exceeded(&self, of: Of<'_>, policy: Policy, detail: &str, remediation: &str, after_s: u64) -> Problem {
-        let name = policy.as_str();
+    /// The key of an allowance.
+    fn key(&self, (tenant, flow): Of<'_>, limit: Limit) -> u64 {
+        match limit.breadth {
+            Breadth::Flow => self.hasher.hash_one((tenant, limit, flow)),
+            Breadth::Together => self.hasher.hash_one((tenant, limit)),
+        }
+    }
+
+    fn take(&self, of: Of<'_>, policy: Policy, units: u64) -> Result<(), Problem> {
+        let limits: Vec<_> = self.rates(of).filter(|(limit, _)| limit.policy == policy).collect();
+        if let Some((limit, rate)) = limits.iter().find(|(_, rate)| units > rate.quota) {
+            let detail = format!("{}; the batch has {units}.", limit.takes(of.1, *rate));
+            return Err(Problem::new(Kind::PayloadTooLarge, detail).with_remediation(BATCH_REMEDY));
+        }
+        let keys: Vec<_> = limits.iter().map(|(limit, rate)| (self.key(of, *limit), *rate)).collect();
+        self.allowances.take_all(&keys, units, Instant::now()).map_err(|(place, left)| {
+            let (limit, rate) = limits[place];
+            let detail = format!("{}, from each caller.", limit.takes(of.1, rate));
+            let remediation = "Send it again after the time in `Retry-After`. `RateLimit` tells what is left, before \
+                               it is too much.";
+            self.exceeded(of, limit, &detail, remediation, whole_seconds(left))
+        })
+    }
+
+    fn exceeded(&self, of: Of<'_>, limit: Limit, detail: &str, remediation: &str, after_s: u64) -> Problem {
+        let name = limit.name();
         metrics::counter!("meanwhile_submits_refused_total", "flow" => of.1.to_owned(), "policy" => name).increment(1);
         let problem = Problem::new(Kind::QuotaExceeded, detail)
             .with_remediation(remediation)
@@ -122,17 +127,27 @@ impl Quotas {
         jobs: &[JobId],
         until_room_s: impl FnOnce(u64) -> u64,
     ) -> Result<Admission<'_>, Problem> {
-        let Some(max) = self.limits.of(of.1).jobs else { return Ok(Admission::unlimited(&self.open_jobs)) };
+        let bounds = self.limits.both(of.1).map(|(_, limits)| limits.jobs);
+        let [of_flow, together] = bounds;
+        let Some(max) = of_flow.into_iter().chain(together).min() else {
+            return Ok(Admission::unlimited(&self.open_jobs));
+        };
         if jobs.len() as u64 > max {
             let (flow, count) = (of.1, jobs.len());
             let detail = format!("The flow `{flow}` has {max} jobs at once at most; the batch has {count}.");
             return Err(Problem::new(Kind::PayloadTooLarge, detail).with_remediation(BATCH_REMEDY));
         }
-        self.open_jobs.admit(of, jobs, max).ok_or_else(|| {
-            let detail = format!("{max} jobs of the flow `{}` are not over, as many as there may be at once.", of.1);
+        self.open_jobs.admit(of, jobs, bounds).map_err(|breadth| {
+            let (max, of_what) = match breadth {
+                Breadth::Flow => (of_flow, format!("of the flow `{}`", of.1)),
+                Breadth::Together => (together, "of all flows".to_owned()),
+            };
+            let max = max.unwrap_or_default();
+            let detail = format!("{max} jobs {of_what} are not over, as many as there may be at once.");
             let remediation = "Send it again after the time in `Retry-After`, once earlier jobs have ended. Parked and \
                                delayed jobs count, too: `GET /v1/jobs` lists them.";
-            self.exceeded(of, Policy::Jobs, &detail, remediation, until_room_s(max))
+            let limit = Limit { breadth, policy: Policy::Jobs };
+            self.exceeded(of, limit, &detail, remediation, until_room_s(max))
         })
     }
 
@@ -153,32 +168,64 @@ impl Quotas {
     /// `RateLimit-Policy` and `RateLimit`; none where there is no limit. No effective window is told that ends after
     /// `Retry-After`.
     fn fields(&self, of: Of<'_>, retry_after_s: Option<u64>) -> Option<[(HeaderName, HeaderValue); 2]> {
-        let limits = self.limits.of(of.1);
-        if limits == Limits::default() {
+        let both = self.limits.both(of.1);
+        if both.iter().all(|(_, limits)| *limits == Limits::default()) {
             return None;
         }
         let now = Instant::now();
-        let left = |policy, rate| self.allowances.left(self.name(of, policy), rate, now);
-        let rates = self.rates(of, 0, 0);
-        let mut told: Vec<_> =
-            rates.map(|(policy, rate, _)| of_rate(policy, rate, left(policy, rate), retry_after_s)).collect();
-        told.extend(limits.jobs.map(|max| of_jobs(max, self.open_jobs.count(of))));
         // Each flow has a quota of its own: it is the partition.
-        let key = format!("pk=:{}:", STANDARD.encode(of.1));
-        let list = |items: Vec<&String>| {
-            let items: Vec<String> = items.into_iter().map(|item| format!("{item};{key}")).collect();
+        let flow = format!(";pk=:{}:", STANDARD.encode(of.1));
+        let partition = |breadth| if breadth == Breadth::Flow { flow.as_str() } else { "" };
+        let mut told: Vec<_> = self
+            .rates(of)
+            .map(|(limit, rate)| {
+                let left = self.allowances.left(self.key(of, limit), rate, now);
+                (of_rate(limit, rate, left, retry_after_s), partition(limit.breadth))
+            })
+            .collect();
+        for (breadth, limits) in both {
+            let open = || self.open_jobs.count(of, breadth);
+            told.extend(limits.jobs.map(|max| (of_jobs(breadth, max, open()), partition(breadth))));
+        }
+        let list = |item: fn(&(String, String)) -> &String| {
+            let items: Vec<String> = told.iter().map(|(both, key)| format!("{}{key}", item(both))).collect();
             HeaderValue::try_from(items.join(", ")).ok()
         };
-        let policies = list(told.iter().map(|(policy, _)| policy).collect())?;
-        let limits = list(told.iter().map(|(_, limit)| limit).collect())?;
-        Some([(RATE_LIMIT_POLICY, policies), (RATE_LIMIT, limits)])
+        Some([(RATE_LIMIT_POLICY, list(|both| &both.0)?), (RATE_LIMIT, list(|both| &both.1)?)])
+    }
+}
+
+/// A limit, by what it bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Limit {
+    breadth: Breadth,
+    policy: Policy,
+}
+
+impl Limit {
+    const fn name(self) -> &'static str {
+        self.breadth.name(self.policy)
+    }
+
+    /// The units of it that so many requests of so many bytes are.
+    const fn units(self, requests: u64, bytes: u64) -> u64 {
+        if matches!(self.policy, Policy::Bytes) { bytes } else { requests }
+    }
+
+    /// The rate, in words.
+    fn takes(self, flow: &str, Rate { quota, window }: Rate) -> String {
+        let what = match self.breadth {
+            Breadth::Flow => format!("The flow `{flow}` takes"),
+            Breadth::Together => "All flows together take".to_owned(),
+        };
+        format!("{what} {quota} {} in {} s", self.policy.as_str(), window.as_secs())
     }
 }
 
 /// The items of a rate in both fields.
-fn of_rate(policy: Policy, rate: Rate, left: Left, retry_after_s: Option<u64>) -> (String, String) {
-    let unit = if policy == Policy::Bytes { ";qu=\"content-bytes\"" } else { "" };
-    let name = policy.as_str();
+fn of_rate(limit: Limit, rate: Rate, left: Left, retry_after_s: Option<u64>) -> (String, String) {
+    let unit = if limit.policy == Policy::Bytes { ";qu=\"content-bytes\"" } else { "" };
+    let name = limit.name();
     let until = if left.units == 0 { left.next_after } else { left.whole_after };
     let window_s = whole_seconds(until).min(retry_after_s.unwrap_or(u64::MAX));
     let window = if until.is_zero() { String::new() } else { format!(";t={window_s}") };
@@ -187,8 +234,8 @@ fn of_rate(policy: Policy, rate: Rate, left: Left, retry_after_s: Option<u64>) -
 }
 
 /// The items of the limit of jobs. It has no window: jobs end when they end.
-fn of_jobs(max: u64, open: u64) -> (String, String) {
-    let name = Policy::Jobs.as_str();
+fn of_jobs(breadth: Breadth, max: u64, open: u64) -> (String, String) {
+    let name = breadth.name(Policy::Jobs);
     let quota = format!("\"{name}\";q={max};qu=\"concurrent-requests\"");
     (quota, format!("\"{name}\";r={}", max.saturating_sub(open)))
 }
@@ -227,6 +274,26 @@ mod tests {
         let [_, limit] = fields(&quotas, Some(9));
         assert!(limit.starts_with("\"requests\";r=50;t=9;"), "not beyond Retry-After: {limit}");
         assert!(quotas.fields(("acme", "other"), None).is_none());
+    }
+
+    #[test]
+    fn all_flows_of_a_tenant_have_an_allowance_together_beside_their_own() {
+        let limits = ["** requests=3/1h jobs=9", "order requests=2/1h"].map(str::to_owned);
+        let quotas = Quotas::new(FlowLimits::parse(&limits).unwrap());
+        let take = |tenant, flow| quotas.requests((tenant, flow), 1);
+        let violated = |problem: Problem| (problem.kind(), problem.document("")["violated-policies"].clone());
+        assert!(take("acme", "order").is_ok() && take("acme", "order").is_ok());
+        assert_eq!(take("acme", "order").map_err(violated), Err((Kind::QuotaExceeded, json!(["requests"]))));
+        assert!(take("acme", "plain").is_ok() && take("other", "plain").is_ok());
+        assert_eq!(take("acme", "plain").map_err(violated), Err((Kind::QuotaExceeded, json!(["tenant-requests"]))));
+        assert!(!quotas.hold(("acme", "third"), 1, 0) && quotas.hold(("other", "third"), 2, 0));
+        let [policies, limits] = fields(&quotas, None);
+        assert_eq!(
+            policies,
+            "\"requests\";q=2;w=3600;pk=:b3JkZXI=:, \"tenant-requests\";q=3;w=3600, \
+             \"tenant-jobs\";q=9;qu=\"concurrent-requests\""
+        );
+        assert!(limits.ends_with("\"tenant-jobs\";r=9"), "{limits}");
     }
 
     #[test]

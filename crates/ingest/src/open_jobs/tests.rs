@@ -28,7 +28,7 @@ fn apply(open_jobs: &OpenJobs, offset: i64, number: u128, kind: EventKind) {
 }
 
 fn admit(open_jobs: &OpenJobs, number: u128) -> Option<Admission<'_>> {
-    open_jobs.admit(ORDER, &[job(number)], 3)
+    open_jobs.admit(ORDER, &[job(number)], [Some(3), None]).ok()
 }
 
 #[test]
@@ -39,19 +39,19 @@ fn a_job_counts_from_its_admission_to_its_end_and_once() {
         admission.learn(job(number), Ok(&Accepted::New));
     }
     assert!(admit(&open_jobs, 4).is_none());
-    assert!(open_jobs.admit(("other", "order"), &[job(4)], 3).is_some(), "each tenant by itself");
+    assert!(open_jobs.admit(("other", "order"), &[job(4)], [Some(3), None]).is_ok(), "each tenant by itself");
     apply(&open_jobs, 10, 1, EventKind::JobAccepted);
     apply(&open_jobs, 11, 2, EventKind::JobAccepted);
-    assert_eq!(open_jobs.count(ORDER), 3);
+    assert_eq!(open_jobs.count(ORDER, Breadth::Flow), 3);
     apply(&open_jobs, 12, 1, EventKind::JobSucceeded);
-    assert_eq!(open_jobs.count(ORDER), 2);
+    assert_eq!(open_jobs.count(ORDER, Breadth::Flow), 2);
     // Those of other processes count, too.
     apply(&open_jobs, 13, 9, EventKind::JobAccepted);
     assert!(admit(&open_jobs, 4).is_none());
     for (offset, number, kind) in [(14, 9, EventKind::JobFailed), (15, 2, EventKind::JobCancelled)] {
         apply(&open_jobs, offset, number, kind);
     }
-    assert_eq!(open_jobs.count(ORDER), 1, "the third has been told by no event yet");
+    assert_eq!(open_jobs.count(ORDER, Breadth::Flow), 1, "the third has been told by no event yet");
 }
 
 #[test]
@@ -62,15 +62,15 @@ fn what_was_not_stored_counts_no_more_and_what_may_have_been_for_a_while() {
     for (number, outcome) in [(2, Ok(&replayed)), (3, Err(&accept::Error::KeyInUse))] {
         admit(&open_jobs, number).unwrap().learn(job(number), outcome);
     }
-    assert_eq!(open_jobs.count(ORDER), 0);
+    assert_eq!(open_jobs.count(ORDER, Breadth::Flow), 0);
     admit(&open_jobs, 4).unwrap().learn(job(4), Err(&accept::Error::TooSlow));
-    assert_eq!(open_jobs.count(ORDER), 1);
-    assert!(open_jobs.admit(ORDER, &[job(5), job(6), job(7)], 3).is_none(), "all or none");
+    assert_eq!(open_jobs.count(ORDER, Breadth::Flow), 1);
+    assert!(open_jobs.admit(ORDER, &[job(5), job(6), job(7)], [Some(3), None]).is_err(), "all or none");
     let mut state = open_jobs.state.lock();
     let count = state.counts.values_mut().next().unwrap();
     count.admitted.values_mut().for_each(|one| one.at -= UNKNOWN_FOR);
     drop(state);
-    assert!(open_jobs.admit(ORDER, &[job(5), job(6), job(7)], 3).is_some());
+    assert!(open_jobs.admit(ORDER, &[job(5), job(6), job(7)], [Some(3), None]).is_ok());
 }
 
 #[test]
@@ -80,9 +80,9 @@ fn events_that_a_count_holds_are_not_counted_twice() {
     open_jobs.begin(&HashMap::from([((ORDER.0.to_owned(), ORDER.1.to_owned()), 2)]));
     // The count goes up to 10: this one is in it.
     apply(&open_jobs, 9, 1, EventKind::JobAccepted);
-    assert_eq!(open_jobs.count(ORDER), 2);
+    assert_eq!(open_jobs.count(ORDER, Breadth::Flow), 2);
     apply(&open_jobs, 10, 2, EventKind::JobAccepted);
-    assert_eq!(open_jobs.count(ORDER), 3);
+    assert_eq!(open_jobs.count(ORDER, Breadth::Flow), 3);
 }
 
 #[test]
@@ -115,4 +115,19 @@ fn a_count_has_to_hold_what_did_not_come_and_what_was_lost() {
     assert!(!open_jobs.state.lock().has_lost && news.try_recv().is_err());
     // Those that waited were not counted either.
     assert!(!covers(&[(0, 8), (1, last)]) && !covers(&[(0, 7), (1, last + 1)]) && covers(&[(0, 8), (1, last + 1)]));
+}
+
+#[test]
+fn jobs_of_all_flows_of_a_tenant_count_together() {
+    let open_jobs = OpenJobs::new(FlowLimits::parse(&["** jobs=3".to_owned()]).unwrap());
+    let admit = |of, number: u128| match open_jobs.admit(of, &[job(number)], [Some(2), Some(3)]) {
+        Ok(mut admission) => Ok(admission.learn(job(number), Ok(&Accepted::New))),
+        Err(breadth) => Err(breadth),
+    };
+    assert_eq!([admit(ORDER, 1), admit(ORDER, 2), admit(ORDER, 3)], [Ok(()), Ok(()), Err(Breadth::Flow)]);
+    assert_eq!([admit(("acme", "b"), 4), admit(("acme", "c"), 5)], [Ok(()), Err(Breadth::Together)]);
+    assert_eq!(admit(("other", "c"), 6), Ok(()));
+    apply(&open_jobs, 10, 1, EventKind::JobAccepted);
+    apply(&open_jobs, 11, 1, EventKind::JobSucceeded);
+    assert_eq!((open_jobs.count(("acme", "c"), Breadth::Together), admit(("acme", "c"), 7)), (2, Ok(())));
 }

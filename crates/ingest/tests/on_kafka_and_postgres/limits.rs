@@ -206,6 +206,21 @@ async fn commands_use_up_the_same_allowance_and_wait_in_their_topic_for_more() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_flows_of_a_tenant_are_bounded_together_beside_their_own_bounds() {
+    let stage = stage(&["** requests=4/1h jobs=2", "order jobs=1"]).await;
+    let api = &stage.ingest.api;
+    let first = api.order(&[], INPUT).await;
+    assert_eq!((first.status, left(&first, "jobs"), left(&first, "tenant-jobs")), (202, 0, 1), "{}", first.text);
+    hold_to_quota(&api.order(&[], INPUT).await, "jobs");
+    let plain = api.post("/v1/flows/plain/jobs", &[], "{}").await;
+    assert_eq!((plain.status, left(&plain, "tenant-requests")), (202, 1), "{}", plain.text);
+    hold_to_quota(&api.post("/v1/flows/plain/jobs", &[], "{}").await, "tenant-jobs");
+    hold_to_quota(&api.post("/v1/flows/plain/jobs", &[], "{}").await, "tenant-requests");
+    assert_eq!(stage.jobs_stored(), 2);
+    stage.ingest.stop().await;
+}
+
 /// Sends the event by which a job ends.
 async fn end(stage: &Stage, accepted: &JobEvent) {
     let ended = JobEvent { kind: EventKind::JobSucceeded, status: JobStatus::Succeeded, hop: 3, ..accepted.clone() };
