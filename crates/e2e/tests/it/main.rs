@@ -48,6 +48,7 @@ mod signals;
 mod skip;
 mod stage;
 mod status;
+mod streams;
 mod traces;
 mod turn;
 mod uncertain;

@@ -92,7 +92,7 @@ async fn waiters_that_hold_all_connections_let_others_in() {
 }
 
 /// Resident memory of a process, MiB.
-fn rss_mib(id: u32) -> f64 {
+pub(crate) fn rss_mib(id: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let field = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     field.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
