@@ -130,6 +130,10 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
     if let Some(ttl_ms) = flow.result_ttl_ms() {
         description = format!("{description} Its result is there for {} s after its end.", ttl_ms / 1_000);
     }
+    if flow.is_sandbox() {
+        description = format!("{description} It is a sandbox: its calls are simulated, and nothing is done.");
+        operation["x-sandbox"] = true.into();
+    }
     operation["description"] = description.into();
     if let Some(parameters) = operation["parameters"].as_array_mut() {
         parameters.retain(|parameter| parameter["$ref"] != "#/components/parameters/flow");
