@@ -58,6 +58,13 @@ pub(crate) struct Start {
     pub(crate) start_at: Option<String>,
 }
 
+/// The begin, as a flow's own route takes it. Old callers of the route may have parameters of their own.
+#[derive(Debug, Deserialize)]
+struct RouteQuery {
+    delay: Option<String>,
+    start_at: Option<String>,
+}
+
 impl Start {
     /// What the caller has written; none where that is nothing.
     pub(crate) fn written(&self) -> Option<String> {
@@ -84,7 +91,10 @@ pub(crate) async fn submit_by_route(
     match api.catalog.routed(method.as_str(), uri.path()) {
         Routed::Flow(definition) => {
             route.note(uri.path());
-            receive(&api, definition, context, Start::default(), request).await
+            let begin = Query::<RouteQuery>::try_from_uri(&uri);
+            let Query(RouteQuery { delay, start_at }) =
+                begin.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
+            receive(&api, definition, context, Start { delay, start_at }, request).await
         }
         Routed::Several(clash) => {
             let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \

@@ -9,6 +9,7 @@ mod breakers;
 mod brokers;
 mod bulk;
 mod callbacks;
+mod callers;
 mod cancel;
 mod chance;
 mod classes;
