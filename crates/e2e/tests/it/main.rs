@@ -38,6 +38,7 @@ mod outcomes;
 mod pauses;
 mod polling;
 mod progress;
+mod protocols;
 mod proxies;
 mod rebalances;
 mod redrive_trace;
