@@ -14,10 +14,9 @@ use crate::client::send;
 use crate::stage::PATIENCE;
 use crate::turn::{beside_others, nearly_alone};
 
-/// All roles, and no service: the calls of the flow are simulated. Waits are short, for callers who ask for long ones.
+/// All roles, and no service: the calls of the flow are simulated.
 async fn sandbox() -> TestSystem {
-    let builder = TestSystem::builder().flows(repository().join("examples/sandbox"));
-    builder.variable("MEANWHILE__INGEST__WAIT_MAX_S", "30").start().await.unwrap()
+    TestSystem::builder().flows(repository().join("examples/sandbox")).start().await.unwrap()
 }
 
 async fn wait_for(policy: Value, system: &TestSystem) -> crate::client::Seen {
@@ -84,7 +83,7 @@ async fn succeeds(mut command: Command, folder: &Path) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_the_contract_allows_or_forbids_is_answered_as_it_says() {
     let _turn = nearly_alone().await;
-    let builder = TestSystem::builder().flows(repository().join("examples/sandbox"));
+    let builder = TestSystem::builder().flows(repository().join("examples/sandbox")).callbacks();
     // It asks for waits of any length, a thousand times.
     let mut system = builder.variable("MEANWHILE__INGEST__WAIT_MAX_S", "1").start().await.unwrap();
     let (packages, programs) = python();

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use test_kit::{TestSystem, http_client, repository, run};
+use test_kit::{TestSystem, http_client, repository, run, tool_path};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -17,49 +17,26 @@ async fn sandbox() -> TestSystem {
     TestSystem::builder().flows(repository().join("examples/sandbox")).start().await.unwrap()
 }
 
-/// curl with these arguments; returns all that it prints.
-async fn curl(arguments: &[&str]) -> String {
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--max-time", "60"]).args(arguments);
-    tokio::task::spawn_blocking(move || run(&mut command).unwrap()).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_is_submitted_waited_for_and_followed_over_one_connection_of_http_2() {
+async fn one_connection_of_http_2_carries_a_wait_a_stream_and_many_requests_at_once() {
     let _turn = beside_others().await;
     let mut system = sandbox().await;
-    let api = system.api();
-    let told = ["--http2-prior-knowledge", "--write-out", "\n%{http_version} %{http_code} %{num_connects}\n"];
-    let json = ["--header", "content-type: application/json", "--data", r#"{"holder":"ann","cents":1200}"#];
-    let (policies, all) = (format!("{api}/policies"), format!("{api}/v1/flows"));
-    let mut both = [&told[..], &json[..], &["--header", "prefer: wait=30", &policies, "--next"]].concat();
-    both.extend_from_slice(&[
-        "--silent",
-        "--http2-prior-knowledge",
-        "--write-out",
-        "\n%{http_version} %{http_code} %{num_connects}\n",
-        &all,
-    ]);
-    let said = curl(&both).await;
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[0].contains("bill-"), "{said}");
-    assert_eq!(
-        (lines[1], lines[3]),
-        ("2 200 1", "2 200 0"),
-        "the second request needs no connection of its own: {said}"
-    );
-
-    let accepted = curl(&[&told[..1], &json[..], &[&policies]].concat()).await;
-    let job: Value = serde_json::from_str(&accepted).unwrap();
-    let events = format!("{api}{}", job["links"]["events"].as_str().unwrap());
-    let stream =
-        curl(&["--http2-prior-knowledge", "--no-buffer", "--header", "accept: text/event-stream", &events]).await;
-    assert!(stream.contains("job.accepted") && stream.contains("job.succeeded"), "it ends with the job: {stream}");
-    system.note_accepted([job["id"].as_str().unwrap().parse().unwrap()]);
-
-    // Errors are problems there, too; and one that is larger than its stream may be breaks no other.
-    let missing = curl(&["--http2-prior-knowledge", "--include", &format!("{api}/nowhere")]).await;
-    assert!(missing.starts_with("HTTP/2 404") && missing.contains("application/problem+json"), "{missing}");
+    let (api, node) = (system.api(), tool_path("node").unwrap());
+    let mut command = Command::new(node);
+    command.arg(repository().join("crates/e2e/callers/http2.mjs")).arg(&api);
+    let said = tokio::task::spawn_blocking(move || run(&mut command).unwrap()).await.unwrap();
+    let seen: Value = serde_json::from_str(&said).unwrap();
+    assert!(seen["waited"]["status"] == 200 && seen["waited"]["text"].as_str().unwrap().contains("bill-"), "{seen}");
+    for (index, answer) in seen["all"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(answer["status"], if index % 2 == 1 { 200 } else { 404 }, "{answer}");
+    }
+    // Errors are problems there, too, with an absolute type, though HTTP/2 has no `Host`.
+    let missing: Value = serde_json::from_str(seen["all"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(missing["type"], format!("{api}/problems/not-found"));
+    let events = seen["events"]["text"].as_str().unwrap();
+    assert!(events.contains("job.accepted") && events.contains("job.succeeded"), "it ends with the job: {events}");
+    assert_eq!((&seen["large"], &seen["after"]), (&json!(413), &json!(200)), "a refused body breaks no other request");
+    system.note_accepted([seen["id"].as_str().unwrap().parse().unwrap()]);
     system.finish(PATIENCE).await.unwrap();
 }
 
