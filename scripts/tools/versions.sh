@@ -27,6 +27,10 @@ ASYNCAPI="$CACHE/asyncapi-$(sha256sum "$ASYNCAPI_PACKAGES/package-lock.json" | c
 # The same for scripts/check/openapi.
 OPENAPI_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/openapi" && pwd)"
 OPENAPI="$CACHE/openapi-$(sha256sum "$OPENAPI_PACKAGES/package-lock.json" | cut -c 1-12)"
+# What the tests of callers need: generators of clients, and schemathesis.
+CALLERS_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/callers" && pwd)"
+CALLERS="$CACHE/callers-$(sha256sum "$CALLERS_PACKAGES/package-lock.json" | cut -c 1-12)"
+CALLERS_PYTHON="$CACHE/callers-python-$(sha256sum "$CALLERS_PACKAGES/requirements.txt" | cut -c 1-12)"
 CARGO_DENY="$CACHE/cargo-deny-$CARGO_DENY_VERSION"
 PROMETHEUS_PROGRAMS="$CACHE/prometheus" # of the distribution's version
 

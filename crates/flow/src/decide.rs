@@ -29,6 +29,7 @@ mod output;
 mod pause;
 mod request;
 mod rest;
+mod simulated;
 mod time_left;
 mod token;
 mod words;
@@ -46,6 +47,7 @@ pub use operator::{
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };
+pub use simulated::simulated;
 pub use time_left::begin_time;
 
 /// A job to be started.
@@ -85,10 +87,21 @@ pub enum Prepared {
     Http(HttpCall),
     /// Call this function.
     Native(NativeCall),
+    /// Nothing is called, and yet it takes its time: the flow is a sandbox.
+    Simulated(Simulated),
     /// Nothing to call: hand this to [`advance`] (a missing value, a deadline that has passed).
     Outcome(Outcome),
     /// Nothing can be called here: the slip is to rest, see [`rest_until_there`].
     Missing(Missing),
+}
+
+/// The answer of a simulated call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Simulated {
+    /// The time that it takes, in milliseconds.
+    pub after_ms: u64,
+    /// Its outcome, for [`advance`].
+    pub outcome: Outcome,
 }
 
 /// A request, ready to be sent.

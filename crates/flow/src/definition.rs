@@ -27,12 +27,14 @@ mod read_fallback;
 mod read_limits;
 mod read_rest;
 mod read_retry;
+mod read_simulate;
 mod read_step;
 mod read_value;
 mod read_verify;
 mod reader;
 mod rest;
 mod route;
+mod simulate;
 mod step;
 mod visible;
 mod yaml_number;
@@ -45,6 +47,8 @@ pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
 pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
+pub use simulate::Simulate;
+pub(crate) use simulate::{FailKind, parse_latency};
 pub(crate) use step::Fallback;
 pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
 
@@ -63,6 +67,7 @@ struct Compiled {
     deadline_ms: Option<u64>,
     on_failure: OnFailure,
     priority: Priority,
+    sandbox: bool,
     steps: Vec<Step>,
     result: Option<Template>,
     result_ttl_ms: Option<u64>,
@@ -205,6 +210,22 @@ impl Definition {
     /// The priority of its jobs.
     pub fn priority(&self) -> Priority {
         self.0.priority
+    }
+
+    /// True: its calls are not made; each is answered as its `simulate` says.
+    pub fn is_sandbox(&self) -> bool {
+        self.0.sandbox
+    }
+
+    /// The same flow with its calls made.
+    #[must_use]
+    pub fn for_real(&self) -> Self {
+        let mut document = self.document().clone();
+        if let Some(entries) = document.as_object_mut() {
+            entries.shift_remove("sandbox");
+        }
+        let real = if self.is_sandbox() { Self::from_document(&document).ok() } else { None };
+        real.unwrap_or_else(|| self.clone())
     }
 
     /// The steps, in order; at least one.

@@ -142,7 +142,7 @@ fn key(old: &Definition, new: &Definition) -> Option<Change> {
     (before != after).then(|| Change::breaking("key", format!("{} -> {}", shown(before), shown(after)), why))
 }
 
-/// `deadline` and `on_failure`: how a job may end; `priority`: whether it may begin.
+/// `deadline`, `on_failure` and `sandbox`: how a job may end; `priority`: whether it may begin.
 fn ends(old: &Definition, new: &Definition) -> Vec<Change> {
     let mut changes = Vec::new();
     let (before, after) = (old.deadline_ms(), new.deadline_ms());
@@ -169,6 +169,14 @@ fn ends(old: &Definition, new: &Definition) -> Vec<Change> {
             "a job that fails is undone and ends, where it waited for an operator",
         )),
         (OnFailure::Compensate, OnFailure::Compensate) | (OnFailure::Park, OnFailure::Park) => {}
+    }
+    match (old.is_sandbox(), new.is_sandbox()) {
+        (false, true) => {
+            let why = "its jobs end as before, but nothing is done";
+            changes.push(Change::breaking("sandbox", "false -> true", why));
+        }
+        (true, false) => changes.push(Change::fine("sandbox", "true -> false", "its calls are made")),
+        (true, true) | (false, false) => {}
     }
     let (before, after) = (old.priority(), new.priority());
     if before != after {

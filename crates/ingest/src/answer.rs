@@ -94,6 +94,9 @@ pub(crate) fn status(
         "correlation_id": view.correlation_id,
         "links": links(prefix, view.job),
     });
+    if definition.is_some_and(Definition::is_sandbox) {
+        body["sandbox"] = true.into();
+    }
     if let Some(message) = view.message() {
         body["progress"]["message"] = message.into();
     }

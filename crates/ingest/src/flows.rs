@@ -36,6 +36,9 @@ fn describe(definition: &Definition) -> Value {
         "route": definition.route().map(|route| format!("{} {}", route.method, route.path)),
         "steps": definition.steps().iter().map(|step| step.id.as_str()).collect::<Vec<_>>(),
     });
+    if definition.is_sandbox() {
+        body["sandbox"] = true.into();
+    }
     if let Some(ttl_ms) = definition.result_ttl_ms() {
         body["result_ttl_s"] = (ttl_ms / 1_000).into();
     }

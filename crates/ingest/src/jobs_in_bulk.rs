@@ -20,12 +20,13 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::body::object;
+use crate::idempotency::parse_key;
 use crate::in_bulk::{self, Tally};
 use crate::job_lookup::find;
 use crate::list_jobs::{Filter, Page};
 use crate::state::Api;
 use crate::submit::{IDEMPOTENCY_KEY, unreadable};
-use crate::{cancel, resume, retry};
+use crate::{cancel, query, resume, retry};
 
 /// Jobs of one order where the caller says nothing else.
 const MAX: u32 = 100;
@@ -61,7 +62,7 @@ pub(crate) struct Order {
     #[serde(default)]
     cursor: Option<String>,
     /// Jobs at most.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "query::whole")]
     max: Option<u32>,
     /// Say what would be done, and do nothing.
     #[serde(default)]
@@ -168,8 +169,9 @@ pub(crate) async fn retry(
     }
     let quoted = |key: &String| {
         let text = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
-        let wrong = |_| Problem::new(Kind::InvalidIdempotencyKey, "`idempotency_key` has characters that no key has.");
-        HeaderValue::try_from(text).map_err(wrong)
+        let wrong = |why: String| Problem::new(Kind::InvalidIdempotencyKey, format!("`idempotency_key`: {why}."));
+        parse_key(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        HeaderValue::try_from(text).map_err(|error| wrong(error.to_string()))
     };
     let key = order.idempotency_key.as_ref().map(quoted).transpose()?.unwrap_or(RETRY_KEY);
     let headers = HeaderMap::from_iter([(IDEMPOTENCY_KEY, key)]);

@@ -130,9 +130,15 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
     if let Some(ttl_ms) = flow.result_ttl_ms() {
         description = format!("{description} Its result is there for {} s after its end.", ttl_ms / 1_000);
     }
+    if flow.is_sandbox() {
+        description = format!("{description} It is a sandbox: its calls are simulated, and nothing is done.");
+        operation["x-sandbox"] = true.into();
+    }
     operation["description"] = description.into();
     if let Some(parameters) = operation["parameters"].as_array_mut() {
-        parameters.retain(|parameter| parameter["$ref"] != "#/components/parameters/flow");
+        // The query of a route of its own is the caller's.
+        let is_own = |parameter: &Value| flow.route().is_some() && parameter["in"] == "query";
+        parameters.retain(|one| one["$ref"] != "#/components/parameters/flow" && !is_own(one));
     }
     if let Some(problems) = operation[PROBLEMS].as_array_mut() {
         problems.retain(|problem| problem != Kind::UnknownFlow.entry().name);
@@ -144,7 +150,12 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
             json!({ "$ref": format!("#/components/schemas/{name}.input") })
         }
     };
-    operation["requestBody"]["content"] = json!({ "application/json": { "schema": schema } });
+    let mut content = json!({ "schema": schema });
+    if let Some(examples) = flow.input_schema().and_then(|schema| schema.get("examples")?.as_array()) {
+        let named = |(number, value): (usize, &Value)| (format!("{name}-{}", number + 1), json!({ "value": value }));
+        content["examples"] = examples.iter().enumerate().map(named).collect();
+    }
+    operation["requestBody"]["content"] = json!({ "application/json": content });
     document["paths"][path][method] = operation;
 }
 

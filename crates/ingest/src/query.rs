@@ -2,6 +2,8 @@
 
 use events::time::read_rfc3339;
 use flow::event::JobStatus;
+use serde::{Deserialize, Deserializer};
+use serde_json::Number;
 use sha2::{Digest, Sha256};
 use web::problem::{Kind, Problem};
 
@@ -23,6 +25,18 @@ pub(crate) fn text(name: &str, text: Option<&String>) -> Result<Option<String>, 
         }
         text => Ok(text.cloned()),
     }
+}
+
+/// A whole number, as JSON Schema counts them: `160.0` is one.
+pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
+    let whole = number.as_u64().or_else(|| {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
+        // Without a fraction it is written without a point.
+        format!("{float:.0}").parse().ok()
+    });
+    let wrong = || serde::de::Error::custom(format!("{number} is no whole number that is small enough"));
+    whole.and_then(|whole| u32::try_from(whole).ok()).map(Some).ok_or_else(wrong)
 }
 
 /// The most entries of a page, or the problem 400.
@@ -57,6 +71,17 @@ pub(crate) fn digest(tenant: &str) -> [u8; TENANT_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_number_may_have_a_fraction_of_nothing() {
+        let read = |text: &str| whole(&mut serde_json::Deserializer::from_str(text)).map_err(|error| error.to_string());
+        for (text, number) in [("160", Some(160)), ("160.0", Some(160)), ("1.6e2", Some(160)), ("null", None)] {
+            assert_eq!(read(text), Ok(number), "{text}");
+        }
+        for text in ["160.5", "-1", "4294967296", "\"160\"", "1e30"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn statuses_are_words_of_this_version() {

@@ -113,16 +113,19 @@ async fn receive(
 ) -> Result<Response, Problem> {
     let (tenant, flow) = (context.caller.tenant.clone(), definition.name().to_owned());
     let of = (tenant.as_str(), flow.as_str());
-    let answer = match arrived(api, of, request).await {
+    let answer = match arrived(api, of, &start, request).await {
         Ok((headers, body)) => submit(api, Submission { definition, context, headers, body, start }).await,
         Err(problem) => Err(problem),
     };
     api.quotas.tell(of, answer)
 }
 
-/// The request with its body, which counts before it is read, if its length is told.
-async fn arrived(api: &Api, of: Of<'_>, mut request: Request) -> Result<(HeaderMap, Bytes), Problem> {
+/// The request with its body, which counts before it is read, if its length is told. A caller who has announced it
+/// (`Expect: 100-continue`) need not send one that would be refused.
+async fn arrived(api: &Api, of: Of<'_>, start: &Start, mut request: Request) -> Result<(HeaderMap, Bytes), Problem> {
     api.quotas.requests(of, 1)?;
+    start.after_ms(api.clock.now_ms())?;
+    check_media_type(request.headers())?;
     let told = request.body().size_hint().exact();
     if let Some(bytes) = told {
         api.quotas.bytes(of, bytes)?;
@@ -276,15 +279,20 @@ pub(crate) fn bad_key(error: KeyError) -> Problem {
 
 /// The body's JSON, or the problem with its place.
 pub(crate) fn parse_body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if !is_json(media_type) {
-        let detail = match media_type {
-            "" => "The request has no Content-Type.".to_owned(),
-            other => format!("The request's Content-Type is `{other}`."),
-        };
-        return Err(Problem::new(Kind::UnsupportedMediaType, detail));
-    }
+    check_media_type(headers)?;
     serde_json::from_slice(body).map_err(|error| bad_json(&error))
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if is_json(media_type) {
+        return Ok(());
+    }
+    let detail = match media_type {
+        "" => "The request has no Content-Type.".to_owned(),
+        other => format!("The request's Content-Type is `{other}`."),
+    };
+    Err(Problem::new(Kind::UnsupportedMediaType, detail))
 }
 
 /// The problem of a body that is no JSON, with its place.

@@ -37,8 +37,11 @@ pub(crate) fn wait_query(query: Result<Query<WaitQuery>, QueryRejection>) -> Res
 
 pub(crate) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let number = text.parse().map(Some);
-    number.map_err(|_| serde::de::Error::custom(format!("`wait` is a number of seconds, not `{text}`")))
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(serde::de::Error::custom(format!("`wait` is a number of seconds, not `{text}`")));
+    }
+    // The longest wait is far below what a number can hold.
+    Ok(Some(text.parse().unwrap_or(u64::MAX)))
 }
 
 /// What a request waits for.

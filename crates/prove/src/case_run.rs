@@ -2,7 +2,7 @@
 
 use flow::decide::{
     Decision, Env, HttpAnswer, HttpCall, NativeCall, Next, Outcome, Prepared, Said, Verdict, advance, can_be_ruled,
-    classify, code, poll_host, prepare, resumed, ruled, start, steps_total,
+    classify, code, poll_host, prepare, resumed, ruled, simulated, start, steps_total,
 };
 use flow::definition::Definition;
 use flow::event::JobEvent;
@@ -112,29 +112,31 @@ impl<'a> Runner<'a> {
             }
             Prepared::Http(call) => (http_request(&call, self.now_ms), call.timeout_ms),
             Prepared::Native(call) => (native_request(&call, self.now_ms), call.timeout_ms),
+            // Cases are run with the calls made.
+            Prepared::Simulated(simulated) => (Value::Null, simulated.after_ms),
         };
-        let Some(given) = self.given(&name) else {
+        let answered = self.answer(slip, &name, timeout_ms);
+        if answered.is_none() {
             self.run.stopped = Some(format!("{name} is called, and the case gives no outcome for it"));
-            self.run.calls.push((name, request));
-            return None;
-        };
+        }
         self.run.calls.push((name, request));
-        let (outcome, took_ms) = outcome(self.definition, slip, given, timeout_ms, self.now_ms);
+        let (outcome, took_ms) = answered?;
         let outcome = poll_host(self.definition, slip, outcome, self.env);
         self.now_ms = self.now_ms.saturating_add_unsigned(took_ms);
         self.follow(advance(self.definition, slip, outcome, self.now_ms))
     }
 
-    /// The outcome of the next attempt. A compensation of which the case says nothing succeeds.
-    fn given(&self, name: &CallName) -> Option<Given> {
+    /// The outcome of the next attempt, and the time that it takes: as the case says, or else as the flow's `simulate`
+    /// does. A compensation of which neither says anything succeeds.
+    fn answer(&self, slip: &Slip, name: &CallName, timeout_ms: u64) -> Option<(Outcome, u64)> {
         let made = self.run.calls.iter().filter(|(made, _)| made == name).count();
-        let named = self.case.outcomes.iter().find(|(known, _)| known == name);
-        match named {
-            Some((_, outcomes)) => outcomes.get(made).or_else(|| outcomes.last()).cloned(),
-            None if name.is_undo => {
-                let done = Answer::Native(Outcome::Succeeded { output: Value::Null });
-                Some(Given { answer: done, after_ms: None })
-            }
+        if let Some((_, outcomes)) = self.case.outcomes.iter().find(|(known, _)| known == name) {
+            let given = outcomes.get(made).or_else(|| outcomes.last())?;
+            return Some(outcome(self.definition, slip, given.clone(), timeout_ms, self.now_ms));
+        }
+        match simulated(self.definition, slip, self.now_ms) {
+            Some(simulated) => Some((simulated.outcome, simulated.after_ms)),
+            None if name.is_undo => Some((Outcome::Succeeded { output: Value::Null }, 0)),
             None => None,
         }
     }

@@ -152,12 +152,14 @@ impl<'w> Walk<'w> {
                 None => self.call(id, state),
             },
             // Whatever the worker of this proof does not have, another one has.
-            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_)
+            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) | Prepared::Simulated(_)
                 if is_polling(&world.definition, &state.slip) =>
             {
                 self.poll(id, state);
             }
-            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) => self.call(id, state),
+            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) | Prepared::Simulated(_) => {
+                self.call(id, state)
+            }
         }
         if state.slip.phase == Phase::Undo {
             return;

@@ -9,7 +9,7 @@ use flow::definition::{Content, Definition, Node, Place, Problem, ResolveRef, re
 pub struct FlowFile {
     /// The file's name, as it was given.
     pub name: String,
-    /// The flow.
+    /// The flow, with its calls made: a sandbox is proved and tested as the flow that it becomes.
     pub definition: Definition,
     /// By part: a step's id, or a key of the flow.
     places: BTreeMap<Part, Place>,
@@ -30,7 +30,7 @@ impl FlowFile {
     /// # Errors
     /// Every problem that `flows lint` finds.
     pub fn parse(name: &str, text: &str, resolve_ref: &mut ResolveRef<'_>) -> Result<Self, Vec<Problem>> {
-        let definition = Definition::parse_yaml(name, text, resolve_ref)?;
+        let definition = Definition::parse_yaml(name, text, resolve_ref)?.for_real();
         let (_, root) = read_yaml(name, text)?;
         Ok(Self { name: name.to_owned(), definition, places: places(&root) })
     }

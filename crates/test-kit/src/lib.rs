@@ -49,6 +49,6 @@ pub use shared::{kafka, postgres_database, prefix, registry, variable};
 pub use slow_disk::SlowDisk;
 pub use system::{Server, TestSystem, TestSystemBuilder, submit};
 pub use tokens::{Tokens, assert_one_token};
-pub use tool::{kcat, repository};
+pub use tool::{kcat, repository, run, tool_path};
 pub use topics::{read_topic, topic_names};
 pub use wait::eventually;

@@ -16,7 +16,7 @@ pub(crate) fn target_folder() -> PathBuf {
 }
 
 /// The answer of scripts/tools/path for `tool`.
-pub(crate) fn tool_path(tool: &str) -> Result<PathBuf> {
+pub fn tool_path(tool: &str) -> Result<PathBuf> {
     let script = repository().join("scripts/tools/path");
     let output = Command::new(&script).arg(tool).output().with_context(|| format!("running {}", script.display()))?;
     if !output.status.success() {
@@ -26,7 +26,7 @@ pub(crate) fn tool_path(tool: &str) -> Result<PathBuf> {
 }
 
 /// Runs a command to its end and returns its standard output.
-pub(crate) fn run(command: &mut Command) -> Result<String> {
+pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("running {command:?}"))?;
     if !output.status.success() {
         bail!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());

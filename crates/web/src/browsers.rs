@@ -13,7 +13,7 @@ const ANY: &str = "*";
 /// The methods that routes have.
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
 /// Headers that a page may send.
-const SENT: [&str; 11] = [
+const SENT: [&str; 12] = [
     "accept",
     "authorization",
     "content-type",
@@ -25,6 +25,7 @@ const SENT: [&str; 11] = [
     "traceparent",
     "tracestate",
     "x-correlation-id",
+    "x-request-id",
 ];
 /// Headers of answers that a page may read.
 const READ: [&str; 13] = [

@@ -21,6 +21,8 @@ use crate::{request_log, spans};
 
 /// The header of the correlation id.
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+/// The header by which proxies name a request; it stands in for a correlation id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The context of a request, in its extensions.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
@@ -61,8 +63,8 @@ fn incoming(headers: &HeaderMap) -> Option<Trace> {
 
 fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids, caller: Caller) -> RequestContext {
     let trace = span.carry_on(incoming, ids);
-    let text = headers.get(CORRELATION_ID).and_then(|value| value.to_str().ok());
-    let correlation_id = text.and_then(clean_correlation_id).unwrap_or_else(|| ids.uuid().to_string());
+    let given = |name| headers.get(name).and_then(|value| value.to_str().ok()).and_then(clean_correlation_id);
+    let correlation_id = given(CORRELATION_ID).or_else(|| given(REQUEST_ID)).unwrap_or_else(|| ids.uuid().to_string());
     RequestContext { trace, correlation_id, caller, client: None, crowd: None }
 }
 

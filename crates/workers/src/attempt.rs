@@ -4,8 +4,8 @@ use events::breaker::{BreakerNews, BreakerSaid};
 use events::trace::Trace;
 use events::wait::Wait;
 use flow::decide::{
-    Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Prepared, Told, classify,
-    downstream, poll_host, prepare, told, told_by,
+    Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Outcome, Prepared, Simulated, Told,
+    classify, downstream, poll_host, prepare, told, told_by,
 };
 use flow::definition::Definition;
 use flow::slip::{HoldReason, Slip};
@@ -13,6 +13,7 @@ use service_kit::error_chain;
 use service_kit::tasks::spawn_detached;
 use service_kit::trace::fresh;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::attempt_log::{Attempted, excerpt};
 use crate::cancels::CancelRequest;
@@ -43,6 +44,7 @@ impl Runner {
         let (attempted, told) = match prepared {
             Prepared::Outcome(outcome) => return Ok(outcome.into()),
             Prepared::Missing(missing) => return Err(NotNow::Missing(missing)),
+            Prepared::Simulated(simulated) => return Ok(self.simulate(definition, slip, simulated).await.into()),
             Prepared::Http(call) => self.call_http(definition, slip, &call, trace).await,
             Prepared::Native(call) => {
                 let called = self.call_native(definition, slip, call, trace).await.map_err(NotNow::Missing)?;
@@ -73,6 +75,15 @@ impl Runner {
             let (downstream, reason) = (downstream.to_owned(), HoldReason::Limit);
             NotNow::Busy(Busy { downstream, reason, after_ms: Some(rest_ms) })
         })
+    }
+
+    /// Lets the time of a simulated call pass. A long one leaves its partition, as a call does.
+    async fn simulate(&self, definition: &Definition, slip: &Slip, simulated: Simulated) -> Outcome {
+        let passing = tokio::time::sleep(Duration::from_millis(simulated.after_ms));
+        match self.unless_cancelled(definition, slip, passing).await {
+            Some(()) => simulated.outcome,
+            None => self.aborted(definition, slip),
+        }
     }
 
     async fn call_http(

@@ -53,7 +53,7 @@ impl Runner {
             return Mark::Stands;
         }
         match prepare(definition, slip, &self.env, self.clock.now_ms()) {
-            Prepared::Http(_) | Prepared::Native(_) => {}
+            Prepared::Http(_) | Prepared::Native(_) | Prepared::Simulated(_) => {}
             // Nothing is called.
             Prepared::Outcome(_) | Prepared::Missing(_) => return Mark::Stands,
         }

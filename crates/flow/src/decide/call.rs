@@ -7,6 +7,7 @@ use super::time_left::{deadline_error, is_past, step_deadline_error, time_left_m
 use super::token::{Token, expression_error};
 use super::{
     Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, Verdict, body, completion, doubt, pause,
+    simulated,
 };
 use crate::definition::{Action, Call, Definition, StepKind};
 use crate::expression::{Evaluation, ExpressionError, Scope};
@@ -57,6 +58,9 @@ pub fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i64) -> 
         let message = format!("{definition:?} has no such step or compensation: `{}`", slip.step);
         return Prepared::Missing(Missing { kind: MissingKind::Step, what: message });
     };
+    if definition.is_sandbox() {
+        return simulated::answer(definition, action, slip, now_ms);
+    }
     let timeout_ms = time_left_ms(action.timeout_ms, slip, now_ms);
     if let Some(prepared) = completion::resumed(step, slip, env, timeout_ms) {
         return prepared;

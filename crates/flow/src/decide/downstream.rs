@@ -6,7 +6,7 @@ use super::rest::{at_rest, steps_total};
 use super::time_left::{rested, stop_time, time_left_ms};
 use super::token::Token;
 use super::{Decision, Env, HttpAnswer, Next, Outcome, Prepared, code};
-use crate::definition::{Call, Definition, Limits};
+use crate::definition::{Call, Definition, Limits, Step};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, Scope};
 use crate::slip::{HoldReason, Phase, Slip};
@@ -21,16 +21,17 @@ pub fn downstream(definition: &Definition, slip: &Slip, prepared: &Prepared) -> 
     match prepared {
         Prepared::Http(call) => named.or_else(|| host_of(&call.url)),
         Prepared::Native(_) => named,
-        Prepared::Outcome(_) | Prepared::Missing(_) => None,
+        Prepared::Simulated(_) | Prepared::Outcome(_) | Prepared::Missing(_) => None,
     }
 }
 
 /// The limits that a flow gives to downstreams. `env`: that of the worker, which says where the calls go; a downstream
-/// whose host this worker does not know is left out.
+/// whose host this worker does not know is left out, and a sandbox calls none.
 pub fn limits(definition: &Definition, env: &Env) -> Vec<(String, Limits)> {
     let scope = Scope { input: &Value::Null, slip: None, step: None, env: Some(env), more: &[] };
     let evaluation = Evaluation::new(scope);
-    let limited = definition.steps().iter().filter(|step| step.limits != Limits::default());
+    let calls = |step: &&Step| !definition.is_sandbox() && step.limits != Limits::default();
+    let limited = definition.steps().iter().filter(calls);
     let each = limited.flat_map(|step| {
         let called = [Phase::Forward, Phase::Undo].into_iter().filter_map(|phase| step.action(phase));
         let hosts = called.filter_map(|action| match &action.call {

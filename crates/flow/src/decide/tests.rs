@@ -14,6 +14,7 @@ mod downstream;
 mod fallback;
 mod missing;
 mod rests;
+mod sandbox;
 mod undo;
 
 const NOW_MS: i64 = 1_700_000_000_000;

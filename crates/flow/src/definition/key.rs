@@ -10,6 +10,7 @@ pub(crate) const FLOW: &[&str] = &[
     "deadline",
     "on_failure",
     "priority",
+    "sandbox",
     "steps",
     "result",
     "result_ttl",
@@ -37,6 +38,7 @@ pub(crate) const STEP: &[&str] = &[
     "downstream",
     "fallback",
     "limits",
+    "simulate",
 ];
 /// Keys of a step that rests may have, too, and those of calls themselves.
 const NOT_CALL_ONLY: &[&str] = &["id", "http", "native", "sleep", "wait", "queue", "when"];
@@ -61,7 +63,7 @@ pub(crate) const ON_TIMEOUT: &[&str] = &["fail", "continue"];
 /// Keys of an HTTP action.
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
 /// Keys of a compensation.
-pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry"];
+pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry", "simulate"];
 /// Keys of the question whether a step was done.
 pub(crate) const VERIFY: &[&str] = &["http", "done_when", "timeout", "retry"];
 /// Keys of its request.
@@ -70,6 +72,14 @@ pub(crate) const VERIFY_HTTP: &[&str] = &["method", "url", "headers", "retry_on"
 pub(crate) const VERIFY_METHODS: &[&str] = &["GET", "HEAD"];
 /// Keys of the limits of a downstream.
 pub(crate) const LIMITS: &[&str] = &["rate", "in_flight"];
+/// Keys of the answer of a simulated call.
+pub(crate) const SIMULATE: &[&str] = &["latency", "output", "fail"];
+/// Keys of one of its failures.
+pub(crate) const FAIL: &[&str] = &["when", "percent", "status", "error", "detail"];
+/// Words of a failure without an answer.
+pub(crate) const FAIL_ERRORS: &[&str] = &["no-answer", CONNECTION_LOST, NO_CONNECTION];
+pub(crate) const CONNECTION_LOST: &str = "connection-lost";
+pub(crate) const NO_CONNECTION: &str = "no-connection";
 /// Keys of a fallback.
 pub(crate) const FALLBACK: &[&str] = &["value", "step"];
 /// Keys of a retry policy.

@@ -32,6 +32,8 @@ pub const NAME_BYTES_MAX: usize = 63;
 pub const KEY_BYTES_MAX: usize = 256;
 /// Visits of one step: a wait in vain may lead back to an earlier one.
 pub const VISITS_MAX: u32 = 100;
+/// Failures of one simulated call.
+pub const SIMULATED_FAILURES_MAX: usize = 20;
 /// People who may decide about one approval, by name.
 pub const APPROVERS_MAX: usize = 50;
 /// Bytes of the summary.

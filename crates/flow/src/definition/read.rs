@@ -24,8 +24,13 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         fields.get("on_failure").and_then(|node| reader.word(node, "`on_failure`", &["compensate", "park"]));
     let words = Priority::ALL.map(Priority::as_str);
     let priority = fields.get("priority").and_then(|node| reader.word(node, "`priority`", &words));
+    let sandbox = fields.get("sandbox").and_then(|node| reader.bool(node, "`sandbox`")).unwrap_or(false);
+    if sandbox {
+        let message = "this flow is a sandbox: none of its calls is made, each is answered by its `simulate`";
+        reader.hint(fields.place_of("sandbox"), message, "take `sandbox` out once its services are there");
+    }
     let steps = match required(reader, &fields, "the flow", "steps") {
-        Some(node) => read_step::steps(reader, node),
+        Some(node) => read_step::steps(reader, node, sandbox),
         None => Vec::new(),
     };
     let known = read_rest::known_at_end(&steps);
@@ -54,6 +59,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         deadline_ms,
         on_failure,
         priority,
+        sandbox,
         steps,
         result,
         result_ttl_ms,

@@ -10,13 +10,13 @@ use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
 use super::{
     Action, Call, Http, Native, Retry, Step, StepKind, key, read_completion, read_fallback, read_limits, read_rest,
-    read_verify,
+    read_simulate, read_verify,
 };
 use crate::expression::Template;
 use crate::media_type::{Form, MediaType};
 
-/// All steps; those that could not be read are left out (their problems are reported).
-pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
+/// All steps, of a sandbox or of a flow whose calls are made; those that could not be read are left out (their problems are reported).
+pub(super) fn steps(reader: &mut Reader<'_>, node: &Node, sandbox: bool) -> Vec<Step> {
     let Some(items) = reader.list(node, "`steps`") else { return Vec::new() };
     if items.is_empty() {
         reader.problem(node.place, "a flow needs at least one step");
@@ -48,6 +48,9 @@ pub(super) fn steps(reader: &mut Reader<'_>, node: &Node) -> Vec<Step> {
     read_rest::check_targets(reader, items, &earlier);
     read_fallback::check_targets(reader, items, &earlier);
     read_rest::check_signals(reader, items, &steps);
+    if sandbox {
+        read_simulate::in_sandbox(reader, items, &mut steps);
+    }
     steps
 }
 
@@ -150,7 +153,9 @@ fn action(
             None
         }
     };
-    Some(Action { call: call?, timeout_ms: timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), retry: retry.unwrap_or(default) })
+    let simulate = read_simulate::simulate(reader, fields, visible).map(Box::new);
+    let (timeout_ms, retry) = (timeout_ms.unwrap_or(TIMEOUT_MS_DEFAULT), retry.unwrap_or(default));
+    Some(Action { call: call?, timeout_ms, retry, simulate })
 }
 
 fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<Http> {

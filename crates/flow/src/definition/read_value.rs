@@ -1,5 +1,7 @@
 //! Values that stand in several places of a document.
 
+use std::ops::RangeInclusive;
+
 use super::key;
 use super::node::{Content, Node, Place};
 use super::reader::{Fields, Reader};
@@ -102,6 +104,11 @@ pub(super) fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_
     headers
 }
 
+/// The statuses that are no success.
+pub(super) const fn statuses_range() -> RangeInclusive<u64> {
+    300..=599
+}
+
 /// A list of HTTP statuses, none of them a success.
 pub(super) fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<u16> {
     let Content::List(items) = &node.content else {
@@ -109,7 +116,7 @@ pub(super) fn statuses(reader: &mut Reader<'_>, node: &Node, what: &str) -> Vec<
         return Vec::new();
     };
     let status = |item: &Node| {
-        let status = reader.whole_number(item, what, 300..=599)?;
+        let status = reader.whole_number(item, what, statuses_range())?;
         u16::try_from(status).ok()
     };
     items.iter().filter_map(status).collect()

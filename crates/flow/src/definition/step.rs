@@ -5,6 +5,7 @@ use crate::slip::Phase;
 
 use super::completion::{Callback, Completion, Poll};
 pub use super::rest::{Approve, OnTimeout, Sleep, Wait};
+use super::simulate::Simulate;
 
 /// The retry policy of an action: attempts and the delays between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,6 +244,8 @@ pub struct Action {
     pub timeout_ms: u64,
     /// The retry policy.
     pub retry: Retry,
+    /// Its answer in a sandbox.
+    pub simulate: Option<Box<Simulate>>,
 }
 
 /// The two kinds of actions.

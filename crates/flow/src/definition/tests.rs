@@ -8,6 +8,7 @@ mod input;
 mod page;
 mod requests;
 mod rests;
+mod sandbox;
 
 const ORDER: &str = include_str!("../../../../flows/order.yaml");
 const ORDER_SCHEMA: &str = include_str!("../../../../flows/order.schema.json");
@@ -136,6 +137,8 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
     assert_eq!(*methods, json!(key::VERIFY_METHODS));
     assert_eq!(names("/$defs/step/properties/sleep/oneOf/1/properties"), key::SLEEP);
     assert_eq!(names("/$defs/wait/properties"), key::WAIT);
+    assert_eq!(names("/$defs/simulate/properties"), key::SIMULATE);
+    assert_eq!(names("/$defs/fail/properties"), key::FAIL);
     assert_eq!(names("/$defs/wait/properties/approve/properties"), key::APPROVE);
     assert_eq!(language["$defs"]["http"]["properties"]["method"]["enum"], json!(key::METHODS));
     assert_eq!(language["properties"]["steps"]["maxItems"], json!(limit::STEPS_MAX));

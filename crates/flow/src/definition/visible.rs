@@ -27,6 +27,8 @@ pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "
 
 /// The outermost names of what decides about an answer.
 pub(super) const ANSWER: &[&str] = &["input", "steps", "step", "job", "response"];
+/// The outermost names of what a simulated call answers.
+pub(super) const SIMULATED: &[&str] = &["input", "steps", "step", "job"];
 /// The outermost names of a step's own request, which may tell where to report progress.
 pub(super) const REQUEST: &[&str] = &["input", "steps", "env", "secrets", "step", "job", "progress"];
 /// The outermost names of a request that tells where to call back.

@@ -1,5 +1,6 @@
 //! Chance that follows from a seed (SplitMix64).
 
+#[derive(Clone)]
 pub(crate) struct Chance(u64);
 
 impl Chance {

@@ -127,6 +127,10 @@ impl World {
 
     /// Notes what a released slip of such a step says, for the ledger.
     pub(crate) fn hear(&mut self, task: &mut Task, outcome: &Outcome) {
+        if *outcome == Outcome::NotDone {
+            // A sandbox says so of itself.
+            task.told.push(Told::SaidNotDone);
+        }
         let calls_back = self.definition.step(&task.slip.step).is_some_and(|step| step.callback().is_some());
         let Some(released) = task.slip.released.as_ref().filter(|_| calls_back) else { return };
         if task.slip.phase != Phase::Forward {

@@ -6,6 +6,7 @@ use flow::id::JobId;
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
+use crate::sandbox::simulate;
 
 pub(crate) const QUEUES: [&str; 2] = ["fast", "slow"];
 /// The signals for which steps wait.
@@ -30,6 +31,8 @@ pub(crate) fn definition(chance: &mut Chance, late: bool) -> Definition {
         true => json!(format!("{{{{ steps.s{}.output }}}}", count - 1)),
         false => json!({ "last": format!("{{{{ steps.s{}.output | default(none) }}}}", count - 1) }),
     };
+    // A chance of its own: the seeds of other flows stay what they were.
+    simulate(&mut chance.clone(), &mut document);
     Definition::from_document(&document).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
 }
 

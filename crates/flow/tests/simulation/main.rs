@@ -17,6 +17,7 @@ mod ledger;
 mod losses;
 mod once;
 mod operator;
+mod sandbox;
 mod service;
 mod signals;
 mod tally;

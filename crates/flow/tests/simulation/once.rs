@@ -21,7 +21,8 @@ impl World {
             return true;
         }
         let prepared = prepare(&self.definition, &task.slip, &env(), self.now_ms);
-        if !matches!(prepared, Prepared::Native(_) | Prepared::Http(_)) || is_cancelled(&task.slip, false) {
+        let calls = matches!(prepared, Prepared::Native(_) | Prepared::Http(_) | Prepared::Simulated(_));
+        if !calls || is_cancelled(&task.slip, false) {
             return true;
         }
         let partition = &self.partitions[task.partition];

@@ -45,10 +45,11 @@ pub(crate) struct Tally {
     pub(crate) ruled_undone: u64,
     pub(crate) words_too_late: u64,
     pub(crate) buried: u64,
+    pub(crate) simulated: u64,
 }
 
 impl Tally {
-    pub(crate) fn named(self) -> [(&'static str, u64); 40] {
+    pub(crate) fn named(self) -> [(&'static str, u64); 41] {
         [
             ("kill", self.kills),
             ("kill after commit", self.kills_after_commit),
@@ -90,6 +91,7 @@ impl Tally {
             ("undo by hand", self.ruled_undone),
             ("say a word too late", self.words_too_late),
             ("bury and redrive", self.buried),
+            ("answer in a sandbox", self.simulated),
         ]
     }
 }
@@ -137,6 +139,7 @@ impl Sum for Tally {
             ruled_undone: a.ruled_undone + b.ruled_undone,
             words_too_late: a.words_too_late + b.words_too_late,
             buried: a.buried + b.buried,
+            simulated: a.simulated + b.simulated,
         })
     }
 }

@@ -333,6 +333,7 @@ impl World {
                 }
                 outcome
             }
+            Prepared::Simulated(simulated) => self.simulated(task, simulated),
             Prepared::Missing(_) => panic!("the simulated flows are whole"),
         })
     }

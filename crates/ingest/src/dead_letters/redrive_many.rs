@@ -11,8 +11,8 @@ use super::list::{Entry, Filter, LIMIT_MAX, Listing};
 use super::redrive;
 use crate::in_bulk::{self, Tally};
 use crate::job_lookup::find as find_job;
-use crate::resume;
 use crate::state::Api;
+use crate::{query, resume};
 
 /// Entries of one order where the caller says nothing else.
 const MAX: u32 = 100;
@@ -39,7 +39,7 @@ pub(crate) struct Order {
     #[serde(default)]
     after: Option<String>,
     /// Entries at most.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "query::whole")]
     max: Option<u32>,
     /// Say what would be sent, and send nothing.
     #[serde(default)]

@@ -194,7 +194,9 @@ fn a_flow_is_found_at_its_own_route_with_its_input_and_one_without_at_the_common
     let input = &document["components"]["schemas"]["order.input"];
     assert_eq!(input["$id"], "urn:meanwhile:flow:order:input", "its references lead into it");
     assert!(!order["parameters"].to_string().contains("parameters/flow"), "{}", order["parameters"]);
+    let query = |operation: &Value| operation["parameters"].to_string().contains("start_at");
     let plain = &document["paths"]["/v1/flows/plain/jobs"]["post"];
+    assert!(query(plain) && !query(order), "the query of a route of its own is the caller's");
     assert_eq!(plain["requestBody"]["content"]["application/json"]["schema"], json!({}));
     assert!(document["paths"]["/healthz"].get("post").is_none());
     let ids: Vec<_> = operations(&document).map(|(_, operation)| operation["operationId"].to_string()).collect();
@@ -214,4 +216,20 @@ fn every_answer_is_described_with_its_correlation_id_and_no_working_note_is_left
         }
         assert!(operation["parameters"].to_string().contains("traceparent"), "{name}");
     }
+}
+
+#[test]
+fn a_sandbox_is_told_and_the_examples_of_an_input_are_those_of_its_schema() {
+    let sandbox = parse(
+        "flow: try\nsandbox: true\ninput: { type: object, examples: [{ n: 1 }, { n: 2 }] }\n\
+         steps: [{ id: a, native: a, simulate: {} }]\n",
+    );
+    let document = document(&config(), &[sandbox.clone(), sandbox.for_real()]);
+    assert!(document["paths"]["/v1/flows/try/jobs"]["post"].get("x-sandbox").is_none(), "the later one counts");
+    let document = super::document(&config(), &[sandbox]);
+    let operation = &document["paths"]["/v1/flows/try/jobs"]["post"];
+    assert_eq!(operation["x-sandbox"], true);
+    assert!(operation["description"].as_str().unwrap().contains("nothing is done"), "{operation}");
+    let examples = &operation["requestBody"]["content"]["application/json"]["examples"];
+    assert_eq!(*examples, json!({ "try-1": { "value": { "n": 1 } }, "try-2": { "value": { "n": 2 } } }));
 }

@@ -39,7 +39,7 @@ impl Walk<'_> {
         match prepare(&world.definition, &sent_on.slip, &world.env, world.now_ms(sent_on.is_late)) {
             Prepared::Outcome(outcome) => self.decide(id, &sent_on, outcome, vec![(what, change)], false),
             // No call is to follow a verdict.
-            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) => {
+            Prepared::Missing(_) | Prepared::Http(_) | Prepared::Native(_) | Prepared::Simulated(_) => {
                 self.note(Kind::RunsTwice, Part::Step(state.slip.step.clone()), id, None, String::new());
                 self.turn(id, state, what, sent_on);
             }

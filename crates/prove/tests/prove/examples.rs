@@ -60,6 +60,21 @@ fn the_cases_of_the_shops_flows_are_as_expected() {
 }
 
 #[test]
+fn a_sandbox_is_proved_as_the_flow_that_it_becomes_and_its_cases_take_its_own_answers() {
+    let flow = file("examples/sandbox/policy.yaml");
+    assert!(!flow.definition.is_sandbox());
+    let proof = proof("examples/sandbox/policy.yaml");
+    assert!(proof.is_proved(), "{:?}", found(&proof));
+    let name = "examples/sandbox/policy.test.yaml";
+    let cases = read_cases(name, &read(&root().join(name)), &flow).unwrap();
+    assert_eq!(cases.cases.len(), 5);
+    for report in run_cases(&flow, &cases) {
+        let told: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
+        assert!(told.is_empty(), "{}: {}", report.name, told.join("\n"));
+    }
+}
+
+#[test]
 fn a_flow_of_ten_steps_has_some_thousands_of_states() {
     let proof = proved(&ten_steps());
     println!("{} states", proof.states);

@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::http::Version;
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, Version};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -77,6 +78,7 @@ impl Connection {
         let patience = Arc::new(Patience { body_timeout, leaving: self.shutdown.clone() });
         let service = service_fn(|request: axum::http::Request<Incoming>| {
             let mut request = request.map(Body::new);
+            name_host(&mut request);
             request.extensions_mut().insert(Arc::clone(&patience));
             request.extensions_mut().insert(Peer(peer));
             if request.version() <= Version::HTTP_11 {
@@ -115,6 +117,15 @@ impl Connection {
             }
         }
     }
+}
+
+/// HTTP/2 names the host in the request's address; links and problems are made from the header (RFC 9113 section 8.3.1).
+fn name_host(request: &mut Request) {
+    if request.headers().contains_key(HOST) {
+        return;
+    }
+    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    request.headers_mut().extend(authority.map(|authority| (HOST, authority)));
 }
 
 const fn ready_if(is_ready: bool) -> Poll<()> {

@@ -85,7 +85,7 @@ fn every_expression_of_the_page_gives_what_it_says() {
 #[test]
 fn every_key_of_the_schema_has_its_row_with_default_and_choices_and_there_are_no_others() {
     let language: Value = serde_json::from_str(LANGUAGE).unwrap();
-    let defined = ["http", "retry", "compensate", "verify", "wait", "callback", "poll"];
+    let defined = ["http", "retry", "compensate", "verify", "wait", "callback", "poll", "simulate", "fail"];
     let sections = [("a flow".to_owned(), &language), ("a step".to_owned(), &language["$defs"]["step"])]
         .into_iter()
         .chain(defined.iter().map(|name| (format!("`{name}`"), &language["$defs"][name])));
@@ -125,6 +125,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("a step", "sleep", 0, DEADLINE_MS_MAX),
         ("`retry`", "backoff", 1, BACKOFF_MS_MAX),
         ("`compensate`", "timeout", 1, TIMEOUT_MS_MAX),
+        ("`simulate`", "latency", 0, TIMEOUT_MS_MAX),
         ("`verify`", "timeout", 1, TIMEOUT_MS_MAX),
         ("`wait`", "timeout", 1, DEADLINE_MS_MAX),
         ("`callback`", "timeout", 1, DEADLINE_MS_MAX),
@@ -160,6 +161,7 @@ fn the_page_tells_which_names_each_place_sees() {
         ("`when`, `result`, `sleep`, `fallback.value`", visible::DECISION),
         ("`with`, `compensate`, the request of `verify`", visible::CALL),
         ("`done_when`", visible::ANSWER),
+        ("`simulate`", visible::SIMULATED),
         ("`url` and `headers` of `poll`", visible::POLL),
         ("`until` of `poll`", visible::POLLED),
     ] {
