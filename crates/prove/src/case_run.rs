@@ -132,7 +132,7 @@ impl<'a> Runner<'a> {
         match named {
             Some((_, outcomes)) => outcomes.get(made).or_else(|| outcomes.last()).cloned(),
             None if name.is_undo => {
-                let done = Answer::Native(Outcome::Succeeded { output: Value::Null });
+                let done = Answer::Native(Outcome::done(Value::Null));
                 Some(Given { answer: done, after_ms: None })
             }
             None => None,

@@ -6,7 +6,7 @@ use super::node::Node;
 use super::read_value::{required, template, text_template};
 use super::reader::Reader;
 use super::visible::{self, Visible};
-use super::{Compiled, OnFailure, Priority, ResolveRef, Route, input, key, limit, read_rest, read_step};
+use super::{Compiled, OnFailure, Priority, ResolveRef, Route, input, key, limit, read_rest, read_step, respond};
 
 /// Reads the whole document; none when something is wrong with it.
 pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Option<Compiled> {
@@ -24,7 +24,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         fields.get("on_failure").and_then(|node| reader.word(node, "`on_failure`", &["compensate", "park"]));
     let words = Priority::ALL.map(Priority::as_str);
     let priority = fields.get("priority").and_then(|node| reader.word(node, "`priority`", &words));
-    let steps = match required(reader, &fields, "the flow", "steps") {
+    let mut steps = match required(reader, &fields, "the flow", "steps") {
         Some(node) => read_step::steps(reader, node),
         None => Vec::new(),
     };
@@ -34,6 +34,10 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let result_ttl_ms = fields
         .get("result_ttl")
         .and_then(|node| reader.duration_ms(node, "`result_ttl`", 1_000..=limit::DEADLINE_MS_MAX));
+    let respond = fields.get("respond").and_then(|node| respond::respond(reader, node, &result_visible));
+    for step in &mut steps {
+        step.answer_is_read = reader.reads_answer_of(&step.id);
+    }
     if !reader.is_clean() {
         return None;
     }
@@ -57,6 +61,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         steps,
         result,
         result_ttl_ms,
+        respond,
         document,
         version,
         hints: reader.take_hints(),
