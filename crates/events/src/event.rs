@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use flow::answer::Answer;
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
 use flow::slip::{HoldReason, Phase};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::field::{forward, job, long};
-use crate::json::Json;
+use crate::json::{Bytes, Json};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename = "JobEvent")]
@@ -58,13 +59,17 @@ pub(crate) struct EventWire<'a> {
     queue: Option<Cow<'a, str>>,
     #[serde(default)]
     deadline_ms: Option<i64>,
+    #[serde(default)]
+    answer: Option<Json<'a>>,
+    #[serde(default)]
+    answer_bytes: Option<Bytes>,
 }
 
 impl<'a> TryFrom<&'a JobEvent> for EventWire<'a> {
     type Error = EncodeError;
 
     fn try_from(event: &'a JobEvent) -> Result<Self, EncodeError> {
-        let carried = &event.carried;
+        let (carried, answer) = (&event.carried, event.answer.as_ref());
         Ok(Self {
             job: event.job.to_string().into(),
             tenant: event.tenant.as_str().into(),
@@ -96,6 +101,8 @@ impl<'a> TryFrom<&'a JobEvent> for EventWire<'a> {
             branch_status: carried.branch_status.as_deref().map(Cow::Borrowed),
             queue: carried.queue.as_deref().map(Cow::Borrowed),
             deadline_ms: carried.deadline_ms,
+            answer: answer.map(|answer| Json::owned("answer", answer.head())).transpose()?,
+            answer_bytes: answer.and_then(Answer::bytes).map(|bytes| Bytes(bytes.to_vec())),
         })
     }
 }
@@ -105,6 +112,9 @@ impl TryFrom<EventWire<'_>> for JobEvent {
 
     fn try_from(wire: EventWire<'_>) -> Result<Self, DecodeError> {
         let text = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
+        // One that a later version forms in another way is passed over: the result is there all the same.
+        let bytes = wire.answer_bytes.map(|bytes| bytes.0);
+        let answer = wire.answer.and_then(|head| Answer::from_parts(&head.into_value(), bytes));
         let duration = |ms: i64| u64::try_from(ms).map_err(|_| DecodeError::field("next_attempt_after_ms", ms));
         Ok(Self {
             facts: JobFacts {
@@ -134,6 +144,7 @@ impl TryFrom<EventWire<'_>> for JobEvent {
             reason: wire.reason.as_deref().and_then(HoldReason::read),
             signal: text(wire.signal),
             actor: text(wire.actor),
+            answer,
             carried: CarriedEvent {
                 branch_status: text(wire.branch_status),
                 queue: text(wire.queue),

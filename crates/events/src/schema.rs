@@ -58,10 +58,13 @@ impl RecordKind {
                 include_str!("../../../schemas/slip/1.avsc"),
                 include_str!("../../../schemas/slip/2.avsc"),
                 include_str!("../../../schemas/slip/3.avsc"),
+                include_str!("../../../schemas/slip/4.avsc"),
             ],
-            Self::JobEvent => {
-                &[include_str!("../../../schemas/job-event/1.avsc"), include_str!("../../../schemas/job-event/2.avsc")]
-            }
+            Self::JobEvent => &[
+                include_str!("../../../schemas/job-event/1.avsc"),
+                include_str!("../../../schemas/job-event/2.avsc"),
+                include_str!("../../../schemas/job-event/3.avsc"),
+            ],
             Self::Wait => &[
                 include_str!("../../../schemas/wait/1.avsc"),
                 include_str!("../../../schemas/wait/2.avsc"),

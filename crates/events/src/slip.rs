@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 
+use flow::answer::StepAnswer;
 use flow::facts::JobFacts;
 use flow::slip::{Carried, CarriedStep, Completed, Failure, Released, ReleasedBy, Search, Slip};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{DecodeError, EncodeError};
 use crate::field::{check_features, forward, job, phase};
@@ -84,6 +85,10 @@ pub(crate) struct SlipWire<'a> {
     step_state: Option<Json<'a>>,
     #[serde(default)]
     step_left_ms: Option<i64>,
+    #[serde(default)]
+    answers: Vec<AnswerWire<'a>>,
+    #[serde(default)]
+    answer_headers: Option<Json<'a>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -92,6 +97,16 @@ struct VisitsWire<'a> {
     step: Cow<'a, str>,
     #[serde(default = "one")]
     count: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename = "StepAnswer")]
+struct AnswerWire<'a> {
+    step: Cow<'a, str>,
+    #[serde(default = "one")]
+    visit: u32,
+    #[serde(default = "ok")]
+    status: u16,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -125,6 +140,10 @@ impl SlipWire<'_> {
 
 const fn one() -> u32 {
     1
+}
+
+const fn ok() -> u16 {
+    200
 }
 
 const fn normal() -> u8 {
@@ -180,6 +199,8 @@ impl<'a> TryFrom<&'a Slip> for SlipWire<'a> {
             not_before_ms: carried.not_before_ms,
             step_state: Json::optional("step_state", slip.step_state.as_ref())?,
             step_left_ms: slip.step_left_ms,
+            answers: slip.answers.iter().map(AnswerWire::from).collect(),
+            answer_headers: headers_of(&slip.answers)?,
         })
     }
 }
@@ -200,6 +221,34 @@ impl<'a> TryFrom<&'a Completed> for CompletedWire<'a> {
             error_code: completed.carried.error_code.as_deref().map(Cow::from),
         })
     }
+}
+
+impl<'a> From<&'a StepAnswer> for AnswerWire<'a> {
+    fn from(answer: &'a StepAnswer) -> Self {
+        Self { step: answer.step.as_str().into(), visit: answer.visit, status: answer.status }
+    }
+}
+
+/// One mapping for each answer; none where no step keeps any.
+fn headers_of(answers: &[StepAnswer]) -> Result<Option<Json<'static>>, EncodeError> {
+    let entry = |(name, value): &(String, String)| (name.clone(), Value::from(value.as_str()));
+    let mapping = |answer: &StepAnswer| answer.headers.iter().map(entry).collect::<Map<_, _>>();
+    let has_some = answers.iter().any(|answer| !answer.headers.is_empty());
+    let mappings = has_some.then(|| answers.iter().map(mapping).map(Value::Object).collect());
+    mappings.map(|mappings| Json::owned("answer_headers", mappings)).transpose()
+}
+
+fn answers(wire: Vec<AnswerWire<'_>>, headers: Option<Value>) -> Vec<StepAnswer> {
+    let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    let mapping = |at: usize| headers.as_ref().and_then(|all| all.get(at)?.as_object());
+    let headers = |at: usize| mapping(at).into_iter().flatten().filter_map(text).collect();
+    let answer = |(at, wire): (usize, AnswerWire<'_>)| StepAnswer {
+        step: wire.step.into_owned(),
+        visit: wire.visit,
+        status: wire.status,
+        headers: headers(at),
+    };
+    wire.into_iter().enumerate().map(answer).collect()
 }
 
 impl TryFrom<SlipWire<'_>> for Slip {
@@ -252,6 +301,7 @@ impl TryFrom<SlipWire<'_>> for Slip {
             step_left_ms: wire.step_left_ms,
             visits: wire.visits.into_iter().map(|visits| (visits.step.into_owned(), visits.count)).collect(),
             requires: wire.requires.into_iter().map(Cow::into_owned).collect(),
+            answers: answers(wire.answers, wire.answer_headers.map(Json::into_value)),
             carried,
         })
     }

@@ -27,14 +27,17 @@ mod downstream;
 mod operator;
 mod output;
 mod pause;
+mod reply;
 mod request;
+mod respond;
 mod rest;
 mod simulated;
 mod time_left;
 mod token;
 mod words;
 
-pub use answer::HttpAnswer;
+pub use answer::{HttpAnswer, replied};
+pub(crate) use body::encode as encode_body;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use classify::classify;
@@ -44,6 +47,7 @@ pub use downstream::{Busy, Told, downstream, host_of, limits, told, told_by, wai
 pub use operator::{
     RESUMED_INDEX, Said, UNDONE_BY_HAND, VERDICTS, Verdict, awaits_verdict, can_be_ruled, resumed, ruled,
 };
+pub use reply::Reply;
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
 };
@@ -204,6 +208,8 @@ pub enum Outcome {
     Succeeded {
         /// The step's output.
         output: Value,
+        /// More of its answer, where the flow makes use of it.
+        reply: Option<Box<Reply>>,
     },
     /// The other side has taken the work, and will tell of its end, or can be asked for it.
     Accepted {
@@ -288,6 +294,11 @@ pub enum Next {
 }
 
 impl Outcome {
+    /// It was done, with this output, and there is no more to tell of it.
+    pub const fn done(output: Value) -> Self {
+        Self::Succeeded { output, reply: None }
+    }
+
     /// The failure of a step whose slip, event or result does not fit into a record. The worker gives it to [`advance`]
     /// in place of the success whose decision it could not produce.
     pub fn too_large(message: impl Into<String>) -> Self {
@@ -330,7 +341,7 @@ pub fn start_later(definition: &Definition, job: NewJob, after_ms: u64, now_ms: 
 pub fn advance(definition: &Definition, slip: &Slip, outcome: Outcome, now_ms: i64) -> Decision {
     let token = token::Token::arrived(definition, slip, now_ms);
     match (slip.phase, outcome) {
-        (Phase::Forward, Outcome::Succeeded { output }) => token.succeeded(output),
+        (Phase::Forward, Outcome::Succeeded { output, reply }) => token.succeeded(output, reply),
         (Phase::Forward, Outcome::Accepted { response, retry_after_ms, host }) => {
             token.accepted_work(response, retry_after_ms, host)
         }

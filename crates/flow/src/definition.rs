@@ -32,6 +32,7 @@ mod read_step;
 mod read_value;
 mod read_verify;
 mod reader;
+mod respond;
 mod rest;
 mod route;
 mod simulate;
@@ -45,12 +46,14 @@ pub use duration::parse_ms as parse_duration_ms;
 pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};
 pub use reader::{Fields, Reader};
+pub(crate) use respond::{BODILESS, Respond, status_of};
 pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
 pub use simulate::Simulate;
 pub(crate) use simulate::{FailKind, parse_latency};
 pub(crate) use step::Fallback;
 pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
+pub(crate) use visible::seen_as;
 
 /// A checked flow. Cheap to clone.
 #[derive(Clone)]
@@ -71,6 +74,7 @@ struct Compiled {
     steps: Vec<Step>,
     result: Option<Template>,
     result_ttl_ms: Option<u64>,
+    respond: Option<Respond>,
     document: Value,
     version: String,
     hints: Vec<Hint>,
@@ -295,6 +299,15 @@ impl Definition {
 
     pub(crate) fn result(&self) -> Option<&Template> {
         self.0.result.as_ref()
+    }
+
+    pub(crate) fn respond(&self) -> Option<&Respond> {
+        self.0.respond.as_ref()
+    }
+
+    /// True for a flow that is one HTTP call and says nothing of its result or answer: it answers as the service did.
+    pub fn answers_as_its_step(&self) -> bool {
+        matches!(self.steps(), [only] if only.http().is_some()) && self.0.result.is_none() && self.0.respond.is_none()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Facts about a job, in the past tense.
 
+use crate::answer::Answer;
 use crate::deref_to_facts;
 use crate::facts::JobFacts;
 use serde_json::Value;
@@ -217,6 +218,8 @@ pub struct JobEvent {
     pub signal: Option<String>,
     /// The person or system that decided, where one did.
     pub actor: Option<String>,
+    /// The answer to the job's caller (`job.succeeded`), where it is not just the result.
+    pub answer: Option<Answer>,
     /// For later versions.
     pub carried: CarriedEvent,
 }
@@ -252,6 +255,7 @@ impl JobEvent {
             reason: None,
             signal: None,
             actor: None,
+            answer: None,
             carried: CarriedEvent::default(),
             ..self
         }
@@ -286,6 +290,7 @@ impl JobEvent {
             reason: None,
             signal: None,
             actor: None,
+            answer: None,
             carried: CarriedEvent::default(),
         }
     }

@@ -5,12 +5,14 @@
 //!
 //! Invariant: no type here knows Kafka, Postgres, Avro or HTTP servers.
 
+pub mod answer;
 pub mod callback;
 pub mod canonical;
 pub mod decide;
 mod decimal;
 pub mod definition;
 pub mod diff;
+pub mod document;
 pub mod event;
 mod expression;
 pub mod facts;

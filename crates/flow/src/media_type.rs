@@ -21,6 +21,8 @@ pub(crate) enum Form {
     Xml,
     /// Parts with a boundary between them.
     Multipart,
+    /// A type that is no text by its name.
+    Binary,
     /// Anything else: its name does not say.
     Other,
 }
@@ -49,6 +51,7 @@ impl MediaType {
             essence if essence.ends_with("+xml") => Form::Xml,
             essence if essence.starts_with("text/") => Form::Text,
             essence if essence.starts_with("multipart/") => Form::Multipart,
+            essence if is_binary(essence) => Form::Binary,
             _ => Form::Other,
         }
     }
@@ -57,6 +60,15 @@ impl MediaType {
     pub(crate) fn charset(&self) -> Result<Option<&'static Encoding>, String> {
         self.charset.as_deref().map(encoding).transpose()
     }
+}
+
+/// True for types whose content is never a text, whatever its bytes are: the value that a flow sees of an answer does
+/// not depend on chance.
+fn is_binary(essence: &str) -> bool {
+    let families = ["image/", "audio/", "video/", "font/", "application/vnd.openxmlformats", "application/vnd.ms-"];
+    let types = ["pdf", "zip", "gzip", "zstd", "x-tar", "x-7z-compressed", "msword", "wasm", "vnd.rar"];
+    families.iter().any(|family| essence.starts_with(family))
+        || essence.strip_prefix("application/").is_some_and(|name| types.contains(&name))
 }
 
 /// The encoding of that name.

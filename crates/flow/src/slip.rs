@@ -1,5 +1,6 @@
 //! The slip: the record that carries a job to its next step. It is the job's token.
 
+use crate::answer::StepAnswer;
 use crate::deref_to_facts;
 use crate::facts::JobFacts;
 use serde_json::{Map, Value};
@@ -46,15 +47,13 @@ pub struct Completed {
     pub output: Option<Value>,
     /// True when the outcome is unknown (timeout, connection lost, 5xx): it is undone like a completed one.
     pub uncertain: bool,
-    /// True once its compensation succeeded or found nothing. A slip that comes to undo it all the same does so once
-    /// more.
+    /// True once its compensation succeeded or found nothing. A slip that comes to undo it still does so once more.
     pub undone: bool,
     /// For later versions.
     pub carried: CarriedStep,
 }
 
-/// Fields of a [`Completed`] that nothing in this version uses: it carries them on. `schemas/README.md` says what they
-/// are for.
+/// Fields of a [`Completed`] that nothing in this version uses. `schemas/README.md` says what they are for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CarriedStep {
     /// The branch in which it was done.
@@ -243,9 +242,10 @@ pub struct Slip {
     /// The visits of steps that no entry of `done` tells of, where the job may come to them again: the step's id and
     /// their number.
     pub visits: Vec<(String, u32)>,
-    /// Features that a worker must have to take it, by their words. This version has
-    /// [`VERDICTS`](crate::decide::VERDICTS).
+    /// Features that a worker must have to take it, by their words ([`VERDICTS`](crate::decide::VERDICTS)).
     pub requires: Vec<String>,
+    /// The answers of steps, as far as expressions of the flow read more of them than the output.
+    pub answers: Vec<StepAnswer>,
     /// For later versions.
     pub carried: Carried,
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::answer::Answer;
 use crate::definition::Definition;
 use crate::deref_to_facts;
 use crate::event::{EventKind, JobEvent, JobStatus};
@@ -127,6 +128,8 @@ pub struct JobView {
     pub compensation: Option<Compensation>,
     /// The result of a job that succeeded.
     pub result: Option<Value>,
+    /// The answer to its caller, where it is not just the result.
+    pub answer: Option<Answer>,
     /// The failure because of which it is not going to succeed, or is parked.
     pub error: Option<Failure>,
     /// Its tokens that wait for an operator; none unless it is parked.
@@ -170,6 +173,7 @@ impl JobView {
             steps: Vec::new(),
             compensation: None,
             result: None,
+            answer: None,
             error: None,
             parked: Vec::new(),
             waiting: Vec::new(),
@@ -246,7 +250,10 @@ impl JobView {
                 self.compensation.get_or_insert_default();
             }
             EventKind::JobParked => self.park(event, since_ms),
-            EventKind::JobSucceeded => self.result.clone_from(&event.data),
+            EventKind::JobSucceeded => {
+                self.result.clone_from(&event.data);
+                self.answer.clone_from(&event.answer);
+            }
             EventKind::JobFailed | EventKind::JobCancelled => {
                 self.give_up(event);
                 self.error = failure(event);

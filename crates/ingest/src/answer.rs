@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use events::time::rfc3339;
 use flow::decide::code;
 use flow::definition::Definition;
+use flow::document::{self, Document, described};
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Failure;
@@ -110,12 +111,22 @@ pub(crate) fn status(
     put("retry_of", view.retry_of.map(|job| job.to_string().into()));
     put("compensation", view.compensation.as_ref().map(compensation));
     put("stuck_since", view.stuck_since_ms.map(|since_ms| rfc3339(since_ms).into()));
-    put("result", view.result.clone());
+    put("result", view.result.as_ref().map(|result| shown(prefix, view.job, result)));
     put("error", view.error.as_ref().map(failure));
     put("cancel", cancel.map(wish));
     let too_late = cancel.is_some() && view.status == JobStatus::Succeeded;
     put("cancel_too_late", too_late.then_some(Value::Bool(true)));
     body
+}
+
+/// A result as JSON for those who want to see it: documents by their descriptions, and where it is one as a whole with
+/// the address of its bytes.
+fn shown(prefix: &str, job: JobId, result: &Value) -> Value {
+    let mut shown = described(result).into_owned();
+    if Document::of(result).is_some() {
+        shown[document::KEY]["href"] = result_address(prefix, job).into();
+    }
+    shown
 }
 
 fn steps(view: &JobView, definition: Option<&Definition>) -> Vec<Value> {
@@ -209,7 +220,7 @@ pub(crate) fn event(cursor: i64, event: &JobEvent) -> Value {
     put("reason", event.reason.as_ref().map(|reason| reason.as_str().into()));
     put("signal", event.signal.as_deref().map(Value::from));
     put("actor", event.actor.as_deref().map(Value::from));
-    put("data", event.data.clone());
+    put("data", event.data.as_ref().map(|data| described(data).into_owned()));
     body
 }
 

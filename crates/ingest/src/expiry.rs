@@ -29,9 +29,9 @@ pub(crate) fn hide(api: &Api, view: &mut JobView, events: &mut [(i64, JobEvent)]
     if !is_over(api, view) {
         return;
     }
-    view.result = None;
+    (view.result, view.answer) = (None, None);
     let ends = events.iter_mut().filter(|(_, event)| event.kind == EventKind::JobSucceeded);
-    ends.for_each(|(_, event)| event.data = None);
+    ends.for_each(|(_, event)| (event.data, event.answer) = (None, None));
 }
 
 /// The problem 410 for a result whose time is over.

@@ -206,6 +206,7 @@ fn accepted(acceptance: &Acceptance) -> JobView {
         steps: Vec::new(),
         compensation: None,
         result: None,
+        answer: None,
         error: None,
         parked: Vec::new(),
         waiting: Vec::new(),

@@ -43,6 +43,7 @@ mod cancels;
 mod catalog;
 mod commands;
 pub mod config;
+mod content;
 mod dead_letters;
 mod docs;
 mod estimate;

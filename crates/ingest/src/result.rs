@@ -2,49 +2,58 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::http::{HeaderMap, Method};
+use axum::response::Response;
 use events::time::DAY_MS;
 use flow::event::JobStatus;
 use flow::id::JobId;
+use flow::view::JobView;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
+use crate::content::Conditions;
 use crate::job_lookup::JobState;
 use crate::state::Api;
 use crate::wait::{Asked, Until, WaitQuery, wait_query};
-use crate::{answer, expiry, time_left};
+use crate::{answer, content, expiry, time_left};
 
-/// The result of a job that succeeded, or the problem that says why there is none (yet). It can be waited for.
+/// The result of a job that succeeded, whole or in part, or the problem that says why there is none (yet). It can be
+/// waited for.
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path(job): Path<String>,
     Extension(context): Extension<RequestContext>,
+    method: Method,
     headers: HeaderMap,
     query: Result<Query<WaitQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     api.polls.check(&context.caller, &job, api.config.polls())?;
     let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
+    let conditions = Conditions::of(&method, &headers);
     drop(headers);
     let ended = |job: &JobState| job.view.status.is_final();
     let found = asked.until(&api, &context.caller, &job, Until::End, ended).await;
     asked.tell(match found {
-        Ok(job) => of(&api, job),
+        Ok(job) => of(&api, &job, |view| content::stored(view, &conditions)),
         Err(problem) => Err(gone_if_expired(&api, &job, problem)),
     })
 }
 
-/// The result of this job, or the problem.
-pub(crate) fn of(api: &Api, job: JobState) -> Result<Response, Problem> {
-    let not_finished = |detail: &str| not_finished(api, &job, detail);
-    let JobState { view, trace_id, .. } = &job;
+/// The result of this job as `serve` gives it, or the problem.
+pub(crate) fn of(
+    api: &Api,
+    job: &JobState,
+    serve: impl FnOnce(&JobView) -> Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    let not_finished = |detail: &str| not_finished(api, job, detail);
+    let JobState { view, trace_id, .. } = job;
     match view.status {
         JobStatus::Succeeded => {
             expiry::check(api, view)?;
-            let mut response = Json(&view.result).into_response();
+            let mut response = serve(view)?;
             response.headers_mut().extend(expiry::sunset(api, view).map(|at| (expiry::SUNSET, at)));
             Ok(response)
         }

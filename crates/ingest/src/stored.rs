@@ -12,7 +12,7 @@ use web::request_log::JobInfo;
 use crate::answer::{self, AcceptedInfo};
 use crate::job_lookup::JobState;
 use crate::state::Api;
-use crate::{result, time_left};
+use crate::{content, result, time_left};
 
 /// Set on the answer to a repeated request.
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -72,13 +72,13 @@ impl Stored {
         response
     }
 
-    /// The answer to a caller who has waited for the job's end, as that of its result's address.
+    /// The answer to a caller who has waited for the job's end, with the address at which its body stays.
     pub(crate) fn result(self, api: &Api, caller: &Caller, job: JobState) -> Result<Response, Problem> {
         let address = answer::result_address(api.public_url.prefix(), self.origin.job);
         let address = HeaderValue::try_from(address).map_err(Problem::internal)?;
         let replayed = self.replayed.then_some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")));
         let headers = [(header::CONTENT_LOCATION, address)].into_iter().chain(replayed);
-        match result::of(api, job) {
+        match result::of(api, &job, |view| Ok(content::answer(view))) {
             Ok(mut response) => {
                 response.headers_mut().extend(headers);
                 response.extensions_mut().insert(self.info(caller));

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use flow::decide::HttpAnswer;
-use flow::definition::HEADERS_READ;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
@@ -114,7 +113,10 @@ impl Client {
         let text =
             |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let (retry_after, content_type) = (text(RETRY_AFTER.as_str()), text(CONTENT_TYPE.as_str()));
-        let headers = HEADERS_READ.iter().filter_map(|(_, name)| Some((*name, text(name)?))).collect();
+        let lines = response.headers().iter();
+        let headers = lines
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+            .collect();
         let codings = response.headers().get_all(CONTENT_ENCODING).iter();
         let codings: Vec<String> =
             codings.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
@@ -244,7 +246,17 @@ mod tests {
         let HttpAnswer::Response { content_type: Some(content_type), headers, body, .. } = answer else {
             panic!("{answer:?}")
         };
-        assert_eq!(headers, [("location", "/jobs/7".to_owned())], "and with those of its headers that a flow can read");
+        let all = [
+            ("content-type", "text/plain; charset=utf-8"),
+            ("location", "/jobs/7"),
+            ("x-other", "1"),
+            ("content-length", "3"),
+        ];
+        assert_eq!(
+            headers,
+            all.map(|(name, value)| (name.to_owned(), value.to_owned())),
+            "and with all of its headers"
+        );
         assert_eq!((content_type.as_str(), body.as_slice()), ("text/plain; charset=utf-8", &b"1e5"[..]));
         let asked = asked.await.unwrap();
         assert!(asked.contains(&format!("user-agent: {USER_AGENT}\r\n")), "{asked}");

@@ -19,7 +19,7 @@ pub(crate) struct Moved {
 /// An expression outside of a call that could not be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unevaluable {
-    /// The step whose `when` it is; none for the result.
+    /// The step whose `when` it is; none for the result, or the answer.
     pub(crate) step: Option<String>,
     pub(crate) message: String,
 }
@@ -34,7 +34,7 @@ pub(crate) fn moved(before: &State, decision: &Decision) -> Moved {
         let data = event.data.as_ref()?;
         let message = message_of(event)?.to_owned();
         let is_when = event.kind == EventKind::StepFailed && message.starts_with("`when`");
-        let is_result = message.starts_with("`result`");
+        let is_result = message.starts_with("`result`") || message.starts_with("`respond`");
         let step = if is_when { event.step.clone() } else { None };
         (data["code"] == code::EXPRESSION_FAILED && (is_when || is_result)).then_some(Unevaluable { step, message })
     });

@@ -85,6 +85,7 @@ pub(crate) enum Answer {
 pub(crate) struct Expected {
     pub(crate) status: Option<(String, Place)>,
     pub(crate) result: Option<(Value, Place)>,
+    pub(crate) answer: Option<(Value, Place)>,
     pub(crate) error: Option<(Value, Place)>,
     pub(crate) calls: Option<(Vec<ExpectedCall>, Place)>,
     pub(crate) compensated: Option<(Vec<String>, Place)>,
@@ -245,7 +246,7 @@ fn outcome(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, name: &CallNam
             let after_ms = duration(reader, &fields, "after");
             let retry_after_ms = duration(reader, &fields, "retry_after");
             let output = fields.get("output").or_else(|| fields.get("body")).map_or(Value::Null, Node::to_json);
-            let of_answer = fields.get("headers").map(|node| headers(reader, node)).unwrap_or_default();
+            let of_answer = fields.get("headers").map(|node| headers(reader, node, flow, name)).unwrap_or_default();
             let answer = match (fields.get("status"), fields.get("outcome")) {
                 (Some(node), _) => {
                     let mut answer = response(status(reader, node)?, retry_after_ms, &output);
@@ -271,10 +272,14 @@ fn status(reader: &mut Reader<'_>, node: &Node) -> Option<u16> {
 }
 
 /// Those headers of an answer that a flow can read.
-fn headers(reader: &mut Reader<'_>, node: &Node) -> Vec<(&'static str, String)> {
-    let known = HEADERS_READ.map(|(_, name)| name);
+fn headers(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile, name: &CallName) -> Vec<(String, String)> {
+    let http = flow.definition.step(&name.step).and_then(|step| step.http());
+    let kept = http.into_iter().flat_map(|http| &http.keep_headers).map(String::as_str);
+    let mut known: Vec<&str> = HEADERS_READ.into_iter().map(|(_, name)| name).chain(kept).collect();
+    known.sort_unstable();
+    known.dedup();
     let Some(fields) = reader.fields(node, "`headers`", &known) else { return Vec::new() };
-    let value = |name| Some((name, reader.text(fields.get(name)?, "a header")?.to_owned()));
+    let value = |name: &str| Some((name.to_owned(), reader.text(fields.get(name)?, "a header")?.to_owned()));
     known.into_iter().filter_map(value).collect()
 }
 
@@ -305,6 +310,6 @@ fn by_word(word: &str, is_native: bool, output: Value) -> Answer {
         "fails" => failed(false, Effect::Refused),
         "may-be-retried" | "no-connection" => failed(true, Effect::Unsent),
         "no-answer" | "connection-lost" => failed(true, Effect::Unknown),
-        _ => Outcome::Succeeded { output },
+        _ => Outcome::done(output),
     })
 }

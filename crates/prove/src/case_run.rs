@@ -136,7 +136,7 @@ impl<'a> Runner<'a> {
         }
         match simulated(self.definition, slip, self.now_ms) {
             Some(simulated) => Some((simulated.outcome, simulated.after_ms)),
-            None if name.is_undo => Some((Outcome::Succeeded { output: Value::Null }, 0)),
+            None if name.is_undo => Some((Outcome::done(Value::Null), 0)),
             None => None,
         }
     }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use flow::answer::Body;
 use flow::definition::Place;
-use serde_json::Value;
+use flow::view::JobView;
+use serde_json::{Map, Value, json};
 
 use crate::case::{CallName, Case, ExpectedCall, Run};
 
@@ -54,6 +56,16 @@ pub(crate) fn compare(case: &Case, run: &Run) -> Vec<Difference> {
             differs(*place, "result", result.to_string(), got.to_string());
         }
     }
+    if let Some((answer, place)) = &expected.answer {
+        let got = view.map_or(Value::Null, answered);
+        let fits = |part: &str| match part {
+            "headers" => covers(&answer[part], &got[part]),
+            part => answer.get(part).is_none_or(|expected| same(expected, &got[part])),
+        };
+        if !["status", "headers", "body"].into_iter().all(fits) {
+            differs(*place, "answer", answer.to_string(), got.to_string());
+        }
+    }
     if let Some((error, place)) = &expected.error {
         let got = view.and_then(|view| view.error.as_ref()).map_or(Value::Null, flow::slip::Failure::to_json);
         if !covers(error, &got) {
@@ -74,6 +86,20 @@ pub(crate) fn compare(case: &Case, run: &Run) -> Vec<Difference> {
         }
     }
     all
+}
+
+/// The answer to a caller who waits.
+fn answered(view: &JobView) -> Value {
+    let result = view.result.clone().unwrap_or_default();
+    let Some(answer) = &view.answer else { return json!({ "status": 200, "headers": {}, "body": result }) };
+    let headers: Map<String, Value> =
+        answer.headers.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let body = match &answer.body {
+        Body::OfResult => result,
+        Body::Value(value) => value.clone(),
+        Body::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned().into(),
+    };
+    json!({ "status": answer.status, "headers": headers, "body": body })
 }
 
 fn names<'c>(calls: impl Iterator<Item = &'c CallName>) -> String {

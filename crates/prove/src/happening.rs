@@ -144,7 +144,7 @@ pub(crate) fn verdicts(step: &Step, slip: &Slip, outputs: &[Value], stands: bool
     let ends_late = step.action(Phase::Forward).is_some_and(|action| step.settle_ms() < action.timeout_ms);
     if stands {
         for (number, output) in outputs.iter().enumerate() {
-            add(Outcome::Succeeded { output: output.clone() }, What::SaidDone { output: number }, Change::None);
+            add(Outcome::done(output.clone()), What::SaidDone { output: number }, Change::None);
         }
     } else {
         add(Outcome::NotDone, What::SaidNotDone { late: false }, Change::None);
@@ -181,13 +181,16 @@ fn http_answers(
     let accepts = poll.is_some_and(|step| step.completion().is_some());
     if accepts {
         let body = accepting_body(definition, &slip.step).to_string().into_bytes();
-        let headers = HEADERS_READ.map(|(_, name)| (name, "/x".to_owned())).to_vec();
+        let headers = HEADERS_READ.map(|(_, name)| (name.to_owned(), "/x".to_owned())).to_vec();
         let (retry_after, content_type) = (None, None);
         let answer = HttpAnswer::Response { status: 202, retry_after, content_type, headers, body };
         add(answer, both(changed, |done| What::Accepted { done }));
     }
     for (number, output) in outputs.iter().enumerate().filter(|_| !accepts) {
-        add(response(200, output.to_string().into_bytes()), vec![(What::Succeeds { output: number }, changed)]);
+        let (headers, body) = (kept_headers(http), output.to_string().into_bytes());
+        let (status, retry_after, content_type) = (200, None, None);
+        let answer = HttpAnswer::Response { status, retry_after, content_type, headers, body };
+        add(answer, vec![(What::Succeeds { output: number }, changed)]);
     }
     let is_plain = |status: &&u16| !http.fail_on.contains(status) && !http.retry_on.contains(status);
     if let Some(status) = PLAIN_REFUSALS.iter().find(is_plain) {
@@ -244,12 +247,17 @@ fn response(status: u16, body: Vec<u8>) -> HttpAnswer {
     HttpAnswer::Response { status, retry_after: None, content_type: None, headers: Vec::new(), body }
 }
 
+/// A value for each header that the step keeps.
+pub(crate) fn kept_headers(http: &Http) -> Vec<(String, String)> {
+    http.keep_headers.iter().map(|name| (name.clone(), "x".to_owned())).collect()
+}
+
 /// As the verdicts of a native step are (`workers::NativeError`).
 fn native_answers(slip: &Slip, outputs: &[Value], changed: Change) -> Vec<Possible> {
     let mut all = Vec::new();
     let mut add = |outcome: Outcome, ways: Vec<(What, Change)>| all.push(Possible { outcome, ways });
     for (number, output) in outputs.iter().enumerate() {
-        let outcome = Outcome::Succeeded { output: output.clone() };
+        let outcome = Outcome::done(output.clone());
         add(outcome, vec![(What::Succeeds { output: number }, changed)]);
     }
     add(failed(false, Effect::Refused), vec![(What::Refused { status: None }, Change::None)]);

@@ -47,7 +47,7 @@ impl Probe {
         };
         let done = outputs.iter().map(|(step, output)| completed(step, output.clone())).collect();
         let slip = Slip { step: LAST.to_owned(), done, ..slip };
-        let decision = advance(&self.0, &slip, Outcome::Succeeded { output: Value::Null }, 0);
+        let decision = advance(&self.0, &slip, Outcome::done(Value::Null), 0);
         let answer = decision.events.iter().find(|event| event.kind == EventKind::JobSucceeded);
         match answer.and_then(|event| event.data.as_ref()) {
             Some(Value::Bool(true)) => Truth::Holds,

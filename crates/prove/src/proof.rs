@@ -206,6 +206,8 @@ fn finding(file: &FlowFile, world: &World, walk: &Walk<'_>, found: &Found) -> Fi
 
 fn words(found: &Found, step: &str) -> (String, String) {
     let detail = found.detail.trim_start_matches("`when`: ").trim_start_matches("`result`: ");
+    let key = if found.detail.starts_with("`respond`") { "respond" } else { "result" };
+    let detail = detail.trim_start_matches("`respond`: ");
     let fallback = "a fallback: `| default(...)`, or an input schema that requires the value";
     match found.kind {
         Kind::EffectStands => (
@@ -214,7 +216,7 @@ fn words(found: &Found, step: &str) -> (String, String) {
         ),
         Kind::CompensationFails => (format!("the undo of `{step}` cannot be called: {detail}"), fallback.to_owned()),
         Kind::ResultFails => (
-            format!("`result` cannot be evaluated, so a job whose steps are done is undone: {detail}"),
+            format!("`{key}` cannot be evaluated, so a job whose steps are done is undone: {detail}"),
             fallback.to_owned(),
         ),
         Kind::CallFails => (format!("`{step}` cannot be called: {detail}"), fallback.to_owned()),

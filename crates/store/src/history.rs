@@ -7,6 +7,9 @@
 use flow::facts::JobFacts;
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flow::answer::Answer;
 use flow::event::{CarriedEvent, EventKind, JobEvent};
 use flow::slip::{HoldReason, Phase};
 use serde::{Deserialize, Serialize};
@@ -55,6 +58,11 @@ struct Line<'a> {
     signal: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     actor: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<Value>,
+    /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer_bytes: Option<String>,
 }
 
 fn is_zero(count: &u32) -> bool {
@@ -92,6 +100,8 @@ pub(crate) fn write(history: &mut Vec<u8>, cursor: i64, event: &JobEvent) {
         reason: event.reason.as_ref().map(|reason| reason.as_str().into()),
         signal: event.signal.as_deref().map(Cow::Borrowed),
         actor: event.actor.as_deref().map(Cow::Borrowed),
+        answer: event.answer.as_ref().map(Answer::head),
+        answer_bytes: event.answer.as_ref().and_then(Answer::bytes).map(|bytes| STANDARD.encode(bytes)),
     };
     serde_json::to_writer(&mut *history, &line).expect("text keys and JSON values always serialise into memory");
     history.push(b'\n');
@@ -112,6 +122,8 @@ pub(crate) fn read(history: &[u8], facts: &JobFacts, steps_total: u32) -> Result
 
 fn entry(line: Line<'_>, facts: &JobFacts, steps_total: u32) -> Result<Entry, Error> {
     let kind = EventKind::read(&line.kind).ok_or_else(|| Error::Corrupt(format!("event kind `{}`", line.kind)))?;
+    let bytes = line.answer_bytes.map(|text| STANDARD.decode(text)).transpose();
+    let bytes = bytes.map_err(|error| Error::Corrupt(format!("answer of {}: {error}", facts.job)))?;
     let event = JobEvent {
         facts: facts.clone(),
         kind,
@@ -130,6 +142,7 @@ fn entry(line: Line<'_>, facts: &JobFacts, steps_total: u32) -> Result<Entry, Er
         reason: line.reason.as_deref().and_then(HoldReason::read),
         signal: line.signal.map(Cow::into_owned),
         actor: line.actor.map(Cow::into_owned),
+        answer: line.answer.and_then(|head| Answer::from_parts(&head, bytes)),
         carried: CarriedEvent::default(),
     };
     Ok(Entry { cursor: line.cursor, event })
@@ -137,6 +150,7 @@ fn entry(line: Line<'_>, facts: &JobFacts, steps_total: u32) -> Result<Entry, Er
 
 #[cfg(test)]
 mod tests {
+    use flow::answer::Body;
     use serde_json::json;
 
     use super::*;
@@ -168,6 +182,18 @@ mod tests {
     fn an_event_reads_back_as_it_was_written() {
         for data in [None, Some(Value::Null), Some(json!({"z": 1, "a": "line\nbreak \u{0}"}))] {
             let entry = example(data);
+            let mut history = Vec::new();
+            write(&mut history, entry.cursor, &entry.event);
+            assert_eq!(read(&history, &job(), 3).unwrap(), [entry]);
+        }
+    }
+
+    #[test]
+    fn an_answer_reads_back_byte_for_byte() {
+        for body in [Body::OfResult, Body::Value(json!({"a": null})), Body::Bytes(vec![0, b'\n', 255])] {
+            let mut entry = example(Some(json!(1)));
+            let headers = vec![("content-type".to_owned(), "text/csv".to_owned())];
+            entry.event.answer = Some(Answer { status: 201, headers, body });
             let mut history = Vec::new();
             write(&mut history, entry.cursor, &entry.event);
             assert_eq!(read(&history, &job(), 3).unwrap(), [entry]);

@@ -47,6 +47,7 @@ pub fn sample_slip(job: JobId, hop: u32) -> Slip {
         step_left_ms: None,
         visits: Vec::new(),
         requires: Vec::new(),
+        answers: Vec::new(),
         carried: Carried::default(),
     }
 }
@@ -71,6 +72,7 @@ pub fn sample_event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) ->
         reason: None,
         signal: None,
         actor: None,
+        answer: None,
         carried: CarriedEvent::default(),
     }
 }

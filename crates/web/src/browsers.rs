@@ -13,23 +13,29 @@ const ANY: &str = "*";
 /// The methods that routes have.
 const METHODS: [Method; 5] = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE];
 /// Headers that a page may send.
-const SENT: [&str; 12] = [
+const SENT: [&str; 14] = [
     "accept",
     "authorization",
     "content-type",
     "idempotency-key",
     "if-match",
     "if-none-match",
+    "if-range",
     "last-event-id",
     "prefer",
+    "range",
     "traceparent",
     "tracestate",
     "x-correlation-id",
     "x-request-id",
 ];
 /// Headers of answers that a page may read.
-const READ: [&str; 13] = [
+const READ: [&str; 17] = [
+    "accept-ranges",
     "allow",
+    "content-disposition",
+    "content-location",
+    "content-range",
     "deprecation",
     "etag",
     "idempotent-replayed",

@@ -190,7 +190,7 @@ mod tests {
             let outcome = failed((attempt == 11).then_some(503), true);
             log.note(&slip, &Attempted { outcome, excerpt }, Duration::from_millis(7));
         }
-        log.note(&slip("shown"), &Outcome::Succeeded { output: Value::Null }.into(), Duration::ZERO);
+        log.note(&slip("shown"), &Outcome::done(Value::Null).into(), Duration::ZERO);
         let mut decision = advance(&definition(), &Slip { attempt: 11, ..slip("shown") }, failed(Some(503), false), 5);
         let plain = decision.clone();
         log.tell(&mut decision);

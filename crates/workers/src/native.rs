@@ -173,7 +173,7 @@ impl Natives {
             },
         };
         Some(match ended {
-            Ok(Ok(Ok(output))) => Outcome::Succeeded { output },
+            Ok(Ok(Ok(output))) => Outcome::done(output),
             Ok(Ok(Err(error))) => error.into_outcome(),
             Ok(Err(panic)) => {
                 let message = format!("the native step panicked: {}", words_of(panic.as_ref()));
@@ -277,7 +277,7 @@ mod tests {
         });
         natives.expect_heartbeat("f", second * 10);
         let call = |attempt| NativeCall { attempt, timeout_ms: 60_000, ..call("f") };
-        assert_eq!(natives.call(call(1)).await, Some(Outcome::Succeeded { output: Value::Null }));
+        assert_eq!(natives.call(call(1)).await, Some(Outcome::done(Value::Null)));
         let began = tokio::time::Instant::now();
         let outcome = natives.call(call(2)).await.unwrap();
         assert!(matches!(outcome, Outcome::Failed { effect: Effect::Unknown, retryable: true, .. }), "{outcome:?}");

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "set-up of tests: a failure is the test's")]
 #![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
 
+mod answers;
 mod backpressure;
 mod breakers;
 mod brokers;

@@ -4,6 +4,7 @@ use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
 use events::wait::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
+use flow::answer::{Answer, Body, StepAnswer};
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
 use flow::id::{JobId, TokenId};
@@ -70,6 +71,23 @@ fn any_carried() -> BoxedStrategy<Carried> {
         .boxed()
 }
 
+fn any_step_answer() -> impl Strategy<Value = StepAnswer> {
+    let headers = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
+    (any::<String>(), any::<u32>(), any::<u16>(), headers).prop_map(|(step, visit, status, headers)| StepAnswer {
+        step,
+        visit,
+        status,
+        headers: headers.into_iter().collect(),
+    })
+}
+
+fn any_answer() -> impl Strategy<Value = Answer> {
+    let headers = prop::collection::vec((any::<String>(), any::<String>()), 0..3);
+    let body =
+        prop_oneof![Just(Body::OfResult), any_json().prop_map(Body::Value), any::<Vec<u8>>().prop_map(Body::Bytes),];
+    (any::<u16>(), headers, body).prop_map(|(status, headers, body)| Answer { status, headers, body })
+}
+
 fn any_released() -> impl Strategy<Value = Option<Released>> {
     let by = prop_oneof![
         prop::sample::select(&ReleasedBy::ALL[..]),
@@ -95,9 +113,10 @@ pub(crate) fn any_slip() -> BoxedStrategy<Slip> {
         (any_phase(), any_json(), prop::collection::vec(any_completed(), 0..4), prop::option::of(any_failure()));
     let visits = prop::collection::vec((any::<String>(), any::<u32>()), 0..3);
     let of_step = (prop::option::of(any_json()), any::<Option<i64>>());
-    let later = (any_search(), any_released(), visits, any_carried(), of_step);
+    let answers = prop::collection::vec(any_step_answer(), 0..3);
+    let later = (any_search(), any_released(), visits, any_carried(), of_step, answers);
     (texts, numbers, jobs, parts, later)
-        .prop_map(|(texts, numbers, jobs, parts, (search, released, visits, carried, of_step))| {
+        .prop_map(|(texts, numbers, jobs, parts, (search, released, visits, carried, of_step, answers))| {
             let [tenant, flow, version, key, step, branch, correlation_id] = texts;
             let ([hop, visit, attempt], attempt_uncertain, deadline_ms, accepted_at_ms, priority) = numbers;
             let (job, retry_of) = jobs;
@@ -123,6 +142,7 @@ pub(crate) fn any_slip() -> BoxedStrategy<Slip> {
                 step_left_ms,
                 visits,
                 requires: Vec::new(),
+                answers,
                 carried,
             }
         })
@@ -147,12 +167,12 @@ pub(crate) fn any_event() -> BoxedStrategy<JobEvent> {
         CarriedEvent { branch_status, queue, deadline_ms }
     });
     let rest = (prop::option::of(prop::sample::select(&HoldReason::ALL[..])), any::<[Option<String>; 2]>());
-    let parts = (any::<Option<String>>(), prop::option::of(any_json()), rest, carried);
+    let parts = (any::<Option<String>>(), prop::option::of(any_json()), rest, carried, prop::option::of(any_answer()));
     (texts, numbers, jobs, words, parts)
         .prop_map(|(texts, numbers, (job, retry_of), (kind, status, phase), parts)| {
             let [tenant, flow, version, key, branch, correlation_id] = texts;
             let ([hop, index, visit, attempts, steps_total], [at_ms, accepted_at_ms], next_attempt_after_ms) = numbers;
-            let (step, data, (reason, [signal, actor]), carried) = parts;
+            let (step, data, (reason, [signal, actor]), carried, answer) = parts;
             JobEvent {
                 facts: JobFacts { job, tenant, flow, version, key, correlation_id, accepted_at_ms, retry_of },
                 kind,
@@ -171,6 +191,7 @@ pub(crate) fn any_event() -> BoxedStrategy<JobEvent> {
                 reason,
                 signal,
                 actor,
+                answer,
                 carried,
             }
         })

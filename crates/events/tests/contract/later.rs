@@ -9,7 +9,7 @@ use flow::slip::{HoldReason, Slip};
 use serde_json::{Value, json};
 
 use crate::evolution::{OTHER_ID, generic, latest, write};
-use crate::sample::{Any, IDS, carrying_slip, resting, samples, schemas, slip};
+use crate::sample::{Any, IDS, answered, carrying_slip, resting, samples, schemas, slip};
 
 /// The sample of this name, with other values in some of its fields.
 fn changed(kind: RecordKind, name: &str, changes: &[(&str, Avro)]) -> Vec<u8> {
@@ -78,7 +78,9 @@ fn a_field_within_a_completed_step_is_kept_too() {
 #[test]
 fn what_nothing_uses_yet_survives_this_version() {
     let of_step = resting();
-    let slip_of_all = Slip { step_state: of_step.step_state, step_left_ms: of_step.step_left_ms, ..carrying_slip() };
+    let answers = answered().answers;
+    let of_step = Slip { step_state: of_step.step_state, step_left_ms: of_step.step_left_ms, ..carrying_slip() };
+    let slip_of_all = Slip { answers, ..of_step };
     let written = Any::Slip(slip_of_all).encode().unwrap();
     let read = decode_slip(&schemas(), &written).unwrap();
     assert_eq!(Any::Slip(read).encode().unwrap(), written);

@@ -10,6 +10,7 @@ use events::{
     DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
     decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
 };
+use flow::answer::{Answer, Body, StepAnswer};
 use flow::decide::{Said, Verdict, ruled};
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
@@ -130,6 +131,7 @@ pub(crate) fn slip() -> Slip {
         step_left_ms: None,
         visits: Vec::new(),
         requires: Vec::new(),
+        answers: Vec::new(),
         carried: Carried::default(),
     }
 }
@@ -211,6 +213,7 @@ fn event() -> JobEvent {
         reason: None,
         signal: None,
         actor: None,
+        answer: None,
         carried: CarriedEvent::default(),
     }
 }
@@ -236,6 +239,21 @@ fn retrying_event() -> JobEvent {
 /// A slip whose step rests time and again.
 pub(crate) fn resting() -> Slip {
     Slip { step_state: Some(json!({"polls": 3})), step_left_ms: Some(90_000), ..slip() }
+}
+
+/// A slip whose flow reads more of its steps' answers than their outputs.
+pub(crate) fn answered() -> Slip {
+    let headers = vec![("etag".into(), "\"7\"".into()), ("x_trace".into(), "é".into())];
+    let answer = |step: &str, status, headers| StepAnswer { step: step.into(), visit: 1, status, headers };
+    Slip { answers: vec![answer("reserve", 201, headers), answer("note", 204, Vec::new())], ..slip() }
+}
+
+/// The end of a job, with the answer to its caller.
+fn succeeded(body: Body) -> JobEvent {
+    let headers = vec![("content-type".into(), "text/csv; charset=utf-8".into()), ("location".into(), "/r/77".into())];
+    let answer = Some(Answer { status: 201, headers, body });
+    let (kind, status) = (EventKind::JobSucceeded, JobStatus::Succeeded);
+    JobEvent { kind, status, hop: 4, data: Some(json!("a,b\n")), answer, ..event() }
 }
 
 /// A token that waits for a signal.
@@ -362,10 +380,14 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         ("carrying", Any::Slip(carrying_slip())),
         ("resting", Any::Slip(resting())),
         ("ruled", Any::Slip(ruled(slip(), &verdict()))),
+        ("answered", Any::Slip(answered())),
         ("accepted", Any::JobEvent(event())),
         ("retrying", Any::JobEvent(retrying_event())),
         ("carrying", Any::JobEvent(carrying_event())),
         ("stuck", Any::JobEvent(event().stuck(JobStatus::Running, 4_711, 1_753_000_900_123))),
+        ("succeeded", Any::JobEvent(succeeded(Body::OfResult))),
+        ("succeeded-value", Any::JobEvent(succeeded(Body::Value(json!({"rows": null}))))),
+        ("succeeded-bytes", Any::JobEvent(succeeded(Body::Bytes(b"\0%PDF\xff\n".to_vec())))),
         ("backoff", Any::Wait(hold(slip(), HoldReason::Backoff, Some(30_000)))),
         ("attention", Any::Wait(hold(failed_slip(), HoldReason::Attention, None))),
         ("signal", Any::Wait(signal(Some(json!({"approved": true}))))),

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::words::reason;
-use super::{Effect, Outcome, StepError, code, completion, output};
+use super::{Effect, Outcome, StepError, code, completion, output, reply};
 use crate::definition::{Call, Definition, Http};
 use crate::slip::{Phase, Slip};
 
@@ -20,9 +20,8 @@ pub enum HttpAnswer {
         retry_after: Option<String>,
         /// Its `Content-Type` header, as it stands.
         content_type: Option<String>,
-        /// Those of its headers that a flow can read ([`HEADERS_READ`](crate::definition::HEADERS_READ)), by their
-        /// names on the wire.
-        headers: Vec<(&'static str, String)>,
+        /// All of its headers that are text, in lower case.
+        headers: Vec<(String, String)>,
         /// Its body, without any content coding.
         body: Vec<u8>,
     },
@@ -64,14 +63,14 @@ pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, 
             }
             match slip.phase {
                 Phase::Forward => {
-                    let body = output::decode(content_type.as_deref(), &body);
+                    let output = output::decode(content_type.as_deref(), &body);
                     let after_ms = retry_after_ms(retry_after.as_deref(), now_ms);
-                    completion::answered(definition, slip, status, &headers, &body, after_ms).unwrap_or_else(|| {
-                        body.map_or_else(|cause| unreadable(status, &cause), |output| Outcome::Succeeded { output })
-                    })
+                    let outcome = completion::answered(definition, slip, status, &headers, &output, after_ms)
+                        .unwrap_or_else(|| output.map_or_else(|cause| unreadable(status, &cause), Outcome::done));
+                    replied(definition, slip, outcome, (status, &headers, &body))
                 }
                 // Nobody asks what an undo returned.
-                Phase::Undo => Outcome::Succeeded { output: Value::Null },
+                Phase::Undo => Outcome::done(Value::Null),
             }
         }
         HttpAnswer::Undecodable { status, cause } => {
@@ -99,6 +98,23 @@ pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, 
         HttpAnswer::Aborted => {
             failed(code::ABORTED, "the attempt was broken off".to_owned(), None, true, Effect::Unknown)
         }
+    }
+}
+
+/// The outcome with more of the answer than its body, where that is of use: status, headers in lower case, and body as
+/// they came.
+pub fn replied(
+    definition: &Definition,
+    slip: &Slip,
+    outcome: Outcome,
+    answer: (u16, &[(String, String)], &[u8]),
+) -> Outcome {
+    match outcome {
+        Outcome::Succeeded { output, reply: None } => {
+            let reply = reply::of(definition, slip, answer, &output);
+            Outcome::Succeeded { output, reply }
+        }
+        other => other,
     }
 }
 

@@ -3,11 +3,15 @@
 use form_urlencoded::Serializer;
 use serde_json::Value;
 
+use crate::document::Document;
 use crate::expression::ExpressionError;
 use crate::media_type::{Form, MediaType};
 
-/// The bytes of a body. Without a content type it is JSON.
-pub(super) fn encode(content_type: Option<&str>, body: &Value) -> Result<Vec<u8>, ExpressionError> {
+/// The bytes of a body. Without a content type it is JSON. A document is sent as its bytes, whatever the type.
+pub(crate) fn encode(content_type: Option<&str>, body: &Value) -> Result<Vec<u8>, ExpressionError> {
+    if let Some(document) = Document::of(body) {
+        return Ok(document.into_bytes());
+    }
     let media_type = MediaType::parse(content_type.unwrap_or("application/json"));
     let refused = |reason: &str| {
         let (kind, essence) = (kind(body), media_type.essence());
@@ -19,9 +23,11 @@ pub(super) fn encode(content_type: Option<&str>, body: &Value) -> Result<Vec<u8>
         (Form::Urlencoded, Value::Object(fields)) => urlencoded(fields)
             .or_else(|field| refused(&format!("its `{field}` is no text, number, boolean or list of them"))),
         (_, Value::String(text)) => text_bytes(text, &media_type).or_else(|reason| refused(&reason)),
-        (Form::Text | Form::Xml | Form::Other, Value::Number(_) | Value::Bool(_)) => Ok(body.to_string().into_bytes()),
+        (Form::Text | Form::Xml | Form::Binary | Form::Other, Value::Number(_) | Value::Bool(_)) => {
+            Ok(body.to_string().into_bytes())
+        }
         (Form::Urlencoded, _) => refused("it has to be a mapping, or a text that is encoded already"),
-        (Form::Text | Form::Xml | Form::Other, _) => refused("it has to be a text"),
+        (Form::Text | Form::Xml | Form::Binary | Form::Other, _) => refused("it has to be a text"),
     }
 }
 
@@ -96,6 +102,9 @@ mod tests {
             assert_eq!(sent(content_type, body), Ok(bytes.to_vec()), "{content_type}");
         }
         assert_eq!(encode(None, &json!({ "a": 1 })), Ok(b"{\"a\":1}".to_vec()));
+        let document = Document::new("image/png", vec![0, 255]).to_json();
+        assert_eq!(encode(None, &document), Ok(vec![0, 255]));
+        assert_eq!(sent("text/plain", document), Ok(vec![0, 255]));
     }
 
     #[test]

@@ -10,8 +10,11 @@ use super::{
     simulated,
 };
 use crate::definition::{Action, Call, Definition, StepKind};
+use crate::document::Document;
 use crate::expression::{Evaluation, ExpressionError, Scope};
 use crate::slip::{Phase, ReleasedBy, Slip};
+
+const CONTENT_TYPE: &str = "content-type";
 
 /// The call that a slip asks its worker to make.
 ///
@@ -86,12 +89,14 @@ fn call(
     let idempotency_key = slip.idempotency_key();
     match &action.call {
         Call::Http(http) => {
-            let (url, headers) = (http.url.render(evaluation)?, headers(&http.headers, evaluation)?);
-            let content_type = headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
-            let body = match &http.body {
-                Some(body) => Some(body::encode(content_type, &body.render(evaluation)?)?),
-                None => None,
-            };
+            let (url, mut headers) = (http.url.render(evaluation)?, headers(&http.headers, evaluation)?);
+            let body = http.body.as_ref().map(|body| body.render(evaluation)).transpose()?;
+            let is_typed = headers.iter().any(|(name, _)| name == CONTENT_TYPE);
+            if let Some(document) = body.as_ref().filter(|_| !is_typed).and_then(Document::of) {
+                headers.push((CONTENT_TYPE.to_owned(), document.media_type().to_owned()));
+            }
+            let content_type = headers.iter().find(|(name, _)| name == CONTENT_TYPE).map(|(_, value)| value.as_str());
+            let body = body.map(|body| body::encode(content_type, &body)).transpose()?;
             let method = http.method.clone();
             let idempotency_key = Some(idempotency_key);
             Ok(Prepared::Http(HttpCall { method, url, headers, body, timeout_ms, idempotency_key }))

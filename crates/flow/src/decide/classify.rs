@@ -55,7 +55,7 @@ fn verdict(definition: &Definition, slip: &Slip, answer: &HttpAnswer, now_ms: i6
     let scope =
         Scope { input: &slip.input, slip: Some(slip), step: Some(step), env: None, more: &[("response", &response)] };
     Some(match verify.done_when.render(&Evaluation::new(scope)) {
-        Ok(Value::Bool(true)) => Outcome::Succeeded { output: body },
+        Ok(Value::Bool(true)) => Outcome::done(body),
         Ok(Value::Bool(false)) if doubt.settled => Outcome::NotDone,
         Ok(Value::Bool(false)) => {
             let message = "`verify`: it was not done, and may still be: its call may be under way".to_owned();

@@ -83,7 +83,7 @@ pub(super) fn is_called_back(step: &Step, slip: &Slip) -> bool {
 pub(super) fn called_back_output(step: &Step, slip: &Slip) -> Option<Value> {
     let payload = ended(slip).filter(|_| is_called_back(step, slip))?.payload.as_ref();
     match called_back(step, payload) {
-        Outcome::Succeeded { output } => Some(output),
+        Outcome::Succeeded { output, .. } => Some(output),
         _ => None,
     }
 }
@@ -220,7 +220,7 @@ fn called_back(step: &Step, payload: Option<&Value>) -> Outcome {
     let (retryable, effect) = match payload["outcome"].as_str() {
         Some("failed") => (false, Effect::Refused),
         Some("retry") => (true, Effect::Unsent),
-        _ => return Outcome::Succeeded { output: payload.get("body").cloned().unwrap_or(Value::Null) },
+        _ => return Outcome::done(payload.get("body").cloned().unwrap_or(Value::Null)),
     };
     let problem = &payload["problem"];
     let mut message = "the callback says that it failed".to_owned();
@@ -245,7 +245,7 @@ pub(super) fn answered(
     definition: &Definition,
     slip: &Slip,
     status: u16,
-    headers: &[(&'static str, String)],
+    headers: &[(String, String)],
     body: &Result<Value, String>,
     retry_after_ms: Option<u64>,
 ) -> Option<Outcome> {
@@ -263,7 +263,7 @@ pub(super) fn answered(
                 return Some(accepted(response, retry_after_ms));
             }
             Some(match is_over(poll, slip, &response) {
-                Ok(true) => Outcome::Succeeded { output: body.clone() },
+                Ok(true) => Outcome::done(body.clone()),
                 Ok(false) => Outcome::NotYet { retry_after_ms },
                 Err(error) => {
                     let message = format!("`until`: {error}");
@@ -276,8 +276,8 @@ pub(super) fn answered(
 }
 
 /// The headers as a flow sees them. Of one that is too long to be a link so much is kept that it still is.
-fn readable(headers: &[(&'static str, String)]) -> Value {
-    let value = |wire: &str| headers.iter().find(|(name, _)| *name == wire).map(|(_, value)| value);
+fn readable(headers: &[(String, String)]) -> Value {
+    let value = |wire: &str| headers.iter().find(|(name, _)| name == wire).map(|(_, value)| value);
     let kept = |value: &String| Value::String(value.chars().take(LINK_BYTES_MAX + 1).collect());
     let known = HEADERS_READ.iter().filter_map(|(name, wire)| Some(((*name).to_owned(), kept(value(wire)?))));
     Value::Object(known.collect())

@@ -104,13 +104,13 @@ impl Verdict {
     /// The outcome in place of a call.
     pub(super) fn outcome(self) -> Outcome {
         match self.said {
-            Said::Succeeded(output) => Outcome::Succeeded { output },
+            Said::Succeeded(output) => Outcome::done(output),
             Said::Failed => {
                 let message = "an operator says that it was not done".to_owned();
                 let error = StepError { code: code::STEP_FAILED.to_owned(), message, status: None };
                 Outcome::Failed { error, retryable: false, effect: Effect::RuledOut, retry_after_ms: None }
             }
-            Said::Undone(_) => Outcome::Succeeded { output: Value::Null },
+            Said::Undone(_) => Outcome::done(Value::Null),
         }
     }
 }

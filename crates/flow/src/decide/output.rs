@@ -3,10 +3,11 @@
 use encoding_rs::{Encoding, UTF_8};
 use serde_json::Value;
 
+use crate::document::{Document, UNKNOWN};
 use crate::media_type::{Form, MediaType, encoding_of_xml};
 
 /// JSON where the answer says so, or says nothing and is JSON; a text as it was written where it is text; null where
-/// there is nothing. Or the reason for which it cannot be read.
+/// there is nothing; a document where it is neither. Or the reason for which it cannot be read.
 pub(super) fn decode(content_type: Option<&str>, body: &[u8]) -> Result<Value, String> {
     if body.is_empty() {
         return Ok(Value::Null);
@@ -23,15 +24,20 @@ pub(super) fn decode(content_type: Option<&str>, body: &[u8]) -> Result<Value, S
             let encoding = charset.map_or_else(|| encoding_of_xml(body), Ok)?;
             text(body, encoding).map(Value::String)
         }
-        Form::Multipart | Form::Other => {
-            let text = text(body, charset.unwrap_or(UTF_8))?;
-            Ok(json(&text).unwrap_or(Value::String(text)))
-        }
+        Form::Multipart | Form::Binary => Ok(document(content_type, body)),
+        Form::Other => Ok(match text(body, charset.unwrap_or(UTF_8)) {
+            Ok(text) => json(&text).unwrap_or(Value::String(text)),
+            Err(_) => document(content_type, body),
+        }),
     }
 }
 
 fn json(text: &str) -> Result<Value, serde_json::Error> {
     if text.bytes().all(|byte| byte.is_ascii_whitespace()) { Ok(Value::Null) } else { serde_json::from_str(text) }
+}
+
+fn document(content_type: Option<&str>, body: &[u8]) -> Value {
+    Document::new(content_type.unwrap_or(UNKNOWN), body.to_vec()).to_json()
 }
 
 /// A byte order mark says more than a header.
@@ -76,13 +82,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_neither_json_nor_text_is_a_document() {
+        for (content_type, body, media_type) in [
+            (None, &b"\xff\x00"[..], UNKNOWN),
+            (Some("image/png"), b"\x89PNG", "image/png"),
+            (Some("application/pdf"), b"%PDF-1.4 only ASCII", "application/pdf"),
+            (Some("image/jpeg"), b"{}", "image/jpeg"),
+            (Some("application/x-own"), b"\xff", "application/x-own"),
+            (Some("multipart/mixed; boundary=x"), b"--x--", "multipart/mixed; boundary=x"),
+        ] {
+            let output = Document::new(media_type, body.to_vec()).to_json();
+            assert_eq!(decode(content_type, body), Ok(output), "{content_type:?}");
+        }
+        assert_eq!(decode(Some("image/svg+xml"), b"<svg/>"), Ok(json!("<svg/>")));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_told() {
         for (content_type, body, reason) in [
-            (None, &b"\xff\x00"[..], "it is no text in UTF-8"),
-            (Some("text/plain"), b"caf\xe9", "it is no text in UTF-8"),
+            (Some("text/plain"), &b"caf\xe9"[..], "it is no text in UTF-8"),
             (Some("text/plain; charset=klingon"), b"a", "there is no charset `klingon`"),
             (Some("application/json"), b"OK", "it is no JSON: expected value at line 1 column 1"),
-            (Some("image/png"), b"\x89PNG", "it is no text in UTF-8"),
             (Some("application/xml"), b"<?xml encoding=\"klingon\"?><a/>", "there is no charset `klingon`"),
         ] {
             assert_eq!(decode(content_type, body), Err(reason.to_owned()), "{content_type:?}");

@@ -13,10 +13,10 @@ use crate::time::read_rfc3339;
 /// A sleep: it begins, or is over.
 pub(super) fn sleep(sleep: &Sleep, slip: &Slip, evaluation: &Evaluation<'_>, now_ms: i64) -> Prepared {
     if slip.released.is_some() {
-        return Prepared::Outcome(Outcome::Succeeded { output: Value::Null });
+        return Prepared::Outcome(Outcome::done(Value::Null));
     }
     match length_ms(sleep, evaluation, now_ms) {
-        Ok(0) => Prepared::Outcome(Outcome::Succeeded { output: Value::Null }),
+        Ok(0) => Prepared::Outcome(Outcome::done(Value::Null)),
         Ok(ms) => rests(Some(ms.min(DEADLINE_MS_MAX)), None),
         Err(error) => failed(expression_error_of("sleep", &error)),
     }
@@ -46,7 +46,7 @@ fn signalled(wait: &Wait, payload: Value) -> Prepared {
         }
         return failed(StepError { code: code::REJECTED.to_owned(), message, status: None });
     }
-    Prepared::Outcome(Outcome::Succeeded { output: payload })
+    Prepared::Outcome(Outcome::done(payload))
 }
 
 fn rests(release_after_ms: Option<u64>, signal: Option<String>) -> Prepared {

@@ -9,7 +9,7 @@ use super::backoff::spread_ms;
 use super::request::{refused, scope};
 use super::time_left::time_left_ms;
 use super::token::expression_error_of;
-use super::{Env, HttpAnswer, Outcome, Prepared, Simulated, classify};
+use super::{Env, HttpAnswer, Outcome, Prepared, Simulated, classify, replied};
 use crate::definition::{Action, Definition, FailKind, Simulate, parse_latency};
 use crate::expression::{Evaluation, ExpressionError};
 use crate::slip::{Phase, Slip};
@@ -50,14 +50,18 @@ pub(super) fn answer(definition: &Definition, action: &Action, slip: &Slip, now_
     };
     let outcome = match answer {
         Some(answer) => classify(definition, slip, answer, now_ms.saturating_add_unsigned(after_ms)),
-        None => succeeded(slip, output),
+        None => {
+            let body = output.to_string();
+            let headers = [("content-type".to_owned(), "application/json".to_owned())];
+            replied(definition, slip, succeeded(slip, output), (200, &headers, body.as_bytes()))
+        }
     };
     Prepared::Simulated(Simulated { after_ms, outcome })
 }
 
 fn succeeded(slip: &Slip, output: Value) -> Outcome {
     // Nobody asks what an undo returned.
-    Outcome::Succeeded { output: if slip.phase == Phase::Forward { output } else { Value::Null } }
+    Outcome::done(if slip.phase == Phase::Forward { output } else { Value::Null })
 }
 
 fn latency_ms(simulate: &Simulate, slip: &Slip, evaluation: &Evaluation<'_>) -> Result<u64, ExpressionError> {

@@ -13,6 +13,7 @@ mod doubts;
 mod downstream;
 mod fallback;
 mod missing;
+mod replies;
 mod rests;
 mod sandbox;
 mod undo;
@@ -63,7 +64,7 @@ fn env() -> Env {
 }
 
 fn ok(output: Value) -> Outcome {
-    Outcome::Succeeded { output }
+    Outcome::done(output)
 }
 
 fn failed(retryable: bool, effect: Effect) -> Outcome {

@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::backoff::{IN_PROCESS_BELOW_MS, delay_ms};
 use super::completion::{self, Kept};
+use super::reply::Reply;
 use super::time_left::{deadline_error, is_past, rested};
-use super::{Decision, Effect, NewJob, Next, StepError, UNDONE_BY_HAND, VERDICTS, Verdict, code, doubt};
+use super::{Decision, Effect, NewJob, Next, StepError, UNDONE_BY_HAND, VERDICTS, Verdict, code, doubt, respond};
 use crate::definition::{Definition, OnFailure, Retry, Step, limit};
 use crate::event::{EventKind, JobEvent, JobStatus};
 use crate::expression::{Evaluation, ExpressionError, Scope, Template};
@@ -35,6 +36,8 @@ pub(super) struct Token<'a> {
     is_probe: bool,
     /// True: the call that its callback ends, or was to end, is counted in the slip already.
     is_counted: bool,
+    /// The answer with which its step has just succeeded, where it is of use.
+    reply: Option<Box<Reply>>,
 }
 
 /// The certainty that a step that counts as done was done.
@@ -85,9 +88,11 @@ impl<'a> Token<'a> {
             step_left_ms: None,
             visits: Vec::new(),
             requires: Vec::new(),
+            answers: Vec::new(),
             carried: Carried::default(),
         };
-        let mut token = Self { definition, slip, events: Vec::new(), now_ms, is_probe: false, is_counted: false };
+        let (is_probe, is_counted, reply) = (false, false, None);
+        let mut token = Self { definition, slip, events: Vec::new(), now_ms, is_probe, is_counted, reply };
         token.tell_of_job(EventKind::JobAccepted, JobStatus::Accepted, None);
         token
     }
@@ -106,7 +111,7 @@ impl<'a> Token<'a> {
         slip.released.take_if(|released| released.by == ReleasedBy::Breaker);
         // A verdict is for one outcome.
         slip.requires.retain(|word| word != VERDICTS && word != UNDONE_BY_HAND);
-        Self { definition, slip, events: Vec::new(), now_ms, is_probe, is_counted }
+        Self { definition, slip, events: Vec::new(), now_ms, is_probe, is_counted, reply: None }
     }
 
     /// Sends the token to the first step from there on whose `when` holds; without one, the job ends.
@@ -130,12 +135,14 @@ impl<'a> Token<'a> {
         self.finish()
     }
 
-    pub(super) fn succeeded(mut self, output: Value) -> Decision {
+    pub(super) fn succeeded(mut self, output: Value, reply: Option<Box<Reply>>) -> Decision {
         let next = self.index_of_step().map_or(usize::MAX, |index| index + 1);
         let is_answer = doubt::asks_first(self.definition, &self.slip);
         let attempts = if is_answer { self.slip.attempt.max(1) } else { self.attempts() };
         let event = self.step_event(EventKind::StepSucceeded, JobStatus::Running, attempts);
         self.tell(JobEvent { actor: self.decided_by(), ..event });
+        self.keep_answer(reply.as_deref());
+        self.reply = reply;
         self.push_done(Some(output), Certainty::Certain);
         self.forward(next)
     }
@@ -263,17 +270,15 @@ impl<'a> Token<'a> {
 
     /// Every step was done or skipped.
     fn finish(mut self) -> Decision {
-        let rendered = match self.definition.result() {
-            Some(result) => self.render(result),
-            None => Ok(Value::Null),
-        };
-        match rendered {
-            Ok(result) => {
-                self.tell_of_job(EventKind::JobSucceeded, JobStatus::Succeeded, Some(result));
+        let reply = self.reply.take();
+        match respond::end_of(self.definition, &self.slip, reply) {
+            Ok((result, answer)) => {
+                let event = self.job_event(EventKind::JobSucceeded, JobStatus::Succeeded);
+                self.tell(JobEvent { data: Some(result), answer, ..event });
                 Decision { next: Next::End, events: self.events }
             }
-            Err(error) => {
-                let (code, message) = (code::EXPRESSION_FAILED.to_owned(), format!("`result`: {error}"));
+            Err(message) => {
+                let code = code::EXPRESSION_FAILED.to_owned();
                 self.turn_back(Failure { step: String::new(), code, message, status: None, attempts: 0 })
             }
         }
@@ -307,6 +312,14 @@ impl<'a> Token<'a> {
         let (step, visit) = (self.slip.step.clone(), self.slip.visit);
         let carried = CarriedStep::default();
         self.slip.done.push(Completed { step, visit, output, uncertain, undone: false, carried });
+    }
+
+    /// Keeps the status and the headers with which the step has ended, where the flow reads them, in place of those of an
+    /// earlier visit.
+    fn keep_answer(&mut self, reply: Option<&Reply>) {
+        self.slip.answers.retain(|answer| answer.step != self.slip.step);
+        let is_read = self.definition.step(&self.slip.step).is_some_and(|step| step.answer_is_read);
+        self.slip.answers.extend(reply.filter(|_| is_read).map(|reply| reply.step_answer(&self.slip)));
     }
 
     pub(super) fn applies(&self, step: &Step) -> Result<bool, ExpressionError> {
@@ -349,8 +362,12 @@ impl<'a> Token<'a> {
     }
 
     fn tell_of_job(&mut self, kind: EventKind, status: JobStatus, data: Option<Value>) {
+        self.tell(JobEvent { data, ..self.job_event(kind, status) });
+    }
+
+    fn job_event(&self, kind: EventKind, status: JobStatus) -> JobEvent {
         let event = JobEvent::about(&self.slip, super::steps_total(self.definition), kind, status, self.now_ms);
-        self.tell(JobEvent { visit: 0, data, ..event });
+        JobEvent { visit: 0, ..event }
     }
 
     fn step_event(&self, kind: EventKind, status: JobStatus, attempts: u32) -> JobEvent {

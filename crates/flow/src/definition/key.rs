@@ -14,6 +14,7 @@ pub(crate) const FLOW: &[&str] = &[
     "steps",
     "result",
     "result_ttl",
+    "respond",
 ];
 /// Keys of a step.
 pub(crate) const STEP: &[&str] = &[
@@ -61,7 +62,9 @@ pub(crate) const APPROVE: &[&str] = &["by"];
 /// Words of `on_timeout`; any other one is a step's id.
 pub(crate) const ON_TIMEOUT: &[&str] = &["fail", "continue"];
 /// Keys of an HTTP action.
-pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose"];
+pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose", "keep_headers"];
+/// Keys of the answer that a flow forms.
+pub(crate) const RESPOND: &[&str] = &["status", "headers", "body"];
 /// Keys of a compensation.
 pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry", "simulate"];
 /// Keys of the question whether a step was done.
@@ -99,7 +102,8 @@ pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DE
 /// Methods of a route: a job is started by a request that may have effects.
 pub(crate) const ROUTE_METHODS: &[&str] = &["POST", "PUT", "PATCH", "DELETE"];
 /// Headers that Meanwhile or the HTTP client sets.
-pub(crate) const HEADERS_RESERVED: &[&str] = &[
+pub(crate) const HEADERS_RESERVED: (&[&str], &str) = (REQUEST_HEADERS, "is set by Meanwhile");
+const REQUEST_HEADERS: &[&str] = &[
     "connection",
     "content-length",
     "host",
@@ -111,4 +115,50 @@ pub(crate) const HEADERS_RESERVED: &[&str] = &[
     "tracestate",
     "upgrade",
     "x-correlation-id",
+];
+/// Headers of answers that no flow forms: those of the connection and of the framing (RFC 9110 section 7.6.1), those that
+/// Meanwhile sets on its answers, and those that say something about our origin or the caller's session, which an answer
+/// that is stored and given again must not do.
+pub(crate) const ANSWER_HEADERS_RESERVED: (&[&str], &str) = (ANSWER_HEADERS, "is not one that a flow can answer with");
+const ANSWER_HEADERS: &[&str] = &[
+    "accept-ranges",
+    "alt-svc",
+    "clear-site-data",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-location",
+    "content-range",
+    "content-security-policy",
+    "date",
+    "idempotent-replayed",
+    "keep-alive",
+    "preference-applied",
+    "proxy-authenticate",
+    "proxy-connection",
+    "service-worker-allowed",
+    "set-cookie",
+    "strict-transport-security",
+    "sunset",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "x-content-type-options",
+    "x-correlation-id",
+];
+/// Headers of its service's answer with which a flow of a single call answers: those that describe the body, or name
+/// what was made. All others are about the connection, the service's origin, or the session of its caller, who was not
+/// the one that waits here.
+pub(crate) const ANSWER_HEADERS_KEPT: &[&str] = &[
+    "cache-control",
+    "content-disposition",
+    "content-language",
+    "content-type",
+    "deprecation",
+    "etag",
+    "last-modified",
+    "link",
+    "location",
 ];

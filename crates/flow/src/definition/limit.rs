@@ -39,6 +39,15 @@ pub const APPROVERS_MAX: usize = 50;
 /// Bytes of the summary.
 pub const SUMMARY_BYTES_MAX: usize = 1024;
 
+/// Statuses with which a flow can answer: a 1xx is no answer.
+pub const RESPOND_STATUSES: std::ops::RangeInclusive<u16> = 200..=599;
+/// Headers of the answer that a flow forms: they travel with the job's last event.
+pub const RESPOND_HEADERS_MAX: usize = 32;
+/// Headers of a step's answer that are kept: they travel with the slip.
+pub const KEEP_HEADERS_MAX: usize = 16;
+/// Bytes of a header's value that is kept of an answer, or formed for one. A longer one of a service counts as absent.
+pub const HEADER_BYTES_MAX: usize = 4 * 1024;
+
 /// One attempt, where the step says nothing.
 pub const TIMEOUT_MS_DEFAULT: u64 = 30 * 1000;
 /// The queue, where the step says nothing.

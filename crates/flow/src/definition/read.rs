@@ -6,7 +6,7 @@ use super::node::Node;
 use super::read_value::{required, template, text_template};
 use super::reader::Reader;
 use super::visible::{self, Visible};
-use super::{Compiled, OnFailure, Priority, ResolveRef, Route, input, key, limit, read_rest, read_step};
+use super::{Compiled, OnFailure, Priority, ResolveRef, Route, input, key, limit, read_rest, read_step, respond};
 
 /// Reads the whole document; none when something is wrong with it.
 pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Option<Compiled> {
@@ -29,7 +29,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         let message = "this flow is a sandbox: none of its calls is made, each is answered by its `simulate`";
         reader.hint(fields.place_of("sandbox"), message, "take `sandbox` out once its services are there");
     }
-    let steps = match required(reader, &fields, "the flow", "steps") {
+    let mut steps = match required(reader, &fields, "the flow", "steps") {
         Some(node) => read_step::steps(reader, node, sandbox),
         None => Vec::new(),
     };
@@ -39,6 +39,10 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let result_ttl_ms = fields
         .get("result_ttl")
         .and_then(|node| reader.duration_ms(node, "`result_ttl`", 1_000..=limit::DEADLINE_MS_MAX));
+    let respond = fields.get("respond").and_then(|node| respond::respond(reader, node, &result_visible));
+    for step in &mut steps {
+        step.answer_is_read = reader.reads_answer_of(&step.id);
+    }
     if !reader.is_clean() {
         return None;
     }
@@ -63,6 +67,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         steps,
         result,
         result_ttl_ms,
+        respond,
         document,
         version,
         hints: reader.take_hints(),

@@ -73,7 +73,8 @@ fn poll(reader: &mut Reader<'_>, node: &Node, sent: &Visible<'_>) -> Option<Poll
     let fields = reader.fields(node, "`poll`", key::POLL)?;
     let asked = Visible { roots: visible::POLL, ..*sent };
     let url = required(reader, &fields, "`poll`", "url").and_then(|node| poll_url(reader, node, &asked));
-    let headers = fields.get("headers").map(|node| headers(reader, node, &asked)).unwrap_or_default();
+    let headers =
+        fields.get("headers").map(|node| headers(reader, node, &asked, key::HEADERS_RESERVED)).unwrap_or_default();
     let every = fields.get("every");
     let every_ms = every.and_then(|node| reader.duration_ms(node, "`every`", POLL_EVERY_MS_MIN..=POLL_EVERY_MS_MAX));
     let judged = Visible { roots: visible::POLLED, ..*sent };

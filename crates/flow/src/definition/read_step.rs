@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 
-use super::limit::{DEADLINE_MS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX};
+use super::limit::{
+    DEADLINE_MS_MAX, KEEP_HEADERS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX,
+};
 use super::node::Node;
 use super::read_retry::retry;
-use super::read_value::{headers, required, statuses, template, url};
+use super::read_value::{headers, is_header_name, required, statuses, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
 use super::{
@@ -15,7 +17,11 @@ use super::{
 use crate::expression::Template;
 use crate::media_type::{Form, MediaType};
 
-/// All steps, of a sandbox or of a flow whose calls are made; those that could not be read are left out (their problems are reported).
+/// The header that no step keeps.
+const SET_COOKIE: &str = "set-cookie";
+
+/// All steps, of a sandbox or of a flow whose calls are made; those that could not be read are left out (their problems
+/// are reported).
 pub(super) fn steps(reader: &mut Reader<'_>, node: &Node, sandbox: bool) -> Vec<Step> {
     let Some(items) = reader.list(node, "`steps`") else { return Vec::new() };
     if items.is_empty() {
@@ -73,7 +79,7 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
     let decided = Visible { when: condition.as_deref(), ..decided };
     let fallback = fields.get("fallback");
     let fallback = fallback.and_then(|node| read_fallback::fallback(reader, node, fields, &decided));
-    Some(Step { id: id.to_owned(), queue, when, downstream, limits, fallback, kind: kind? })
+    Some(Step { id: id.to_owned(), queue, when, downstream, limits, fallback, answer_is_read: false, kind: kind? })
 }
 
 fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {
@@ -164,7 +170,8 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
         .and_then(|node| reader.word(node, "`method`", key::METHODS))
         .map(str::to_owned);
     let url = required(reader, &fields, "`http`", "url").and_then(|node| url(reader, node, visible));
-    let headers = fields.get("headers").map(|node| headers(reader, node, visible)).unwrap_or_default();
+    let headers =
+        fields.get("headers").map(|node| headers(reader, node, visible, key::HEADERS_RESERVED)).unwrap_or_default();
     let body = fields.get("body").and_then(|node| template(reader, node, visible));
     if let (Some(body), true) = (&body, reader.is_strict()) {
         check_content_type(reader, &fields, &headers, body);
@@ -178,9 +185,32 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
         reader.problem(fields.place_of("retry_on"), format!("{status} stands in both `fail_on` and `retry_on`"));
     }
     let expose = fields.get("expose").and_then(|node| reader.bool(node, "`expose`")).unwrap_or(false);
+    let keep_headers = fields.get("keep_headers").map(|node| keep_headers(reader, node)).unwrap_or_default();
     let (method, url) = (method?, url?);
-    let http = Http { method, url, headers, body, tells_progress: false, fail_on, retry_on, expose };
+    let http = Http { method, url, headers, body, tells_progress: false, fail_on, retry_on, expose, keep_headers };
     Some(Http { tells_progress: http.uses(read_completion::PROGRESS_URL), ..http })
+}
+
+/// The headers of the answer that are kept, in lower case.
+fn keep_headers(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
+    let items = reader.list(node, "`keep_headers`").unwrap_or_default();
+    if items.len() > KEEP_HEADERS_MAX {
+        reader.problem(node.place, format!("{} headers are too many", items.len())).expected =
+            Some(format!("at most {KEEP_HEADERS_MAX}"));
+    }
+    let mut names = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(text) = reader.text(item, "a header") else { continue };
+        let name = text.to_ascii_lowercase();
+        if !is_header_name(&name) {
+            reader.problem(item.place, format!("`{text}` is not a header's name"));
+        } else if name == SET_COOKIE {
+            let message = "`set-cookie` is not kept: it would lie in the clear wherever the job's token does";
+            reader.problem(item.place, message);
+        }
+        names.push(name);
+    }
+    names
 }
 
 /// Refuses a body that its content type cannot hold, as far as that is known before a job runs.
@@ -197,7 +227,9 @@ fn check_content_type(reader: &mut Reader<'_>, fields: &Fields<'_>, headers: &[(
     let expected = match (media_type.form(), kind) {
         (Form::Multipart, _) => "another content type: bodies of several parts are not supported",
         (Form::Urlencoded, "a list" | "null") => "a mapping, or a text that is encoded already",
-        (Form::Text | Form::Xml | Form::Other, "a mapping" | "a list" | "null") => "a text, or `application/json`",
+        (Form::Text | Form::Xml | Form::Binary | Form::Other, "a mapping" | "a list" | "null") => {
+            "a text, or `application/json`"
+        }
         _ if media_type.charset().is_err() => "a charset that is known",
         _ => return,
     };

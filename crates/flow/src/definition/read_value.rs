@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use super::key;
 use super::node::{Content, Node, Place};
 use super::reader::{Fields, Reader};
 use super::visible::Visible;
@@ -78,17 +77,28 @@ pub(super) fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -
     }
 }
 
-/// The headers of a request; names in lower case.
-pub(super) fn headers(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Vec<(String, Template)> {
+/// True for what can be the name of a header (RFC 9110 section 5.1).
+pub(super) fn is_header_name(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(token)
+}
+
+/// The headers of a request or of an answer; names in lower case. `reserved`: those that are not the flow's, and
+/// the reason.
+pub(super) fn headers(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    visible: &Visible<'_>,
+    (reserved, reason): (&[&str], &str),
+) -> Vec<(String, Template)> {
     let Some(entries) = reader.map(node, "`headers`") else { return Vec::new() };
     let mut headers = Vec::with_capacity(entries.len());
     for (key, node) in entries {
         let name = key.text.to_ascii_lowercase();
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(token) {
+        if !is_header_name(&name) {
             reader.problem(key.place, format!("`{}` is not a header's name", key.text));
-        } else if key::HEADERS_RESERVED.contains(&name.as_str()) {
-            reader.problem(key.place, format!("the header `{name}` is set by Meanwhile"));
+        } else if reserved.contains(&name.as_str()) {
+            reader.problem(key.place, format!("the header `{name}` {reason}"));
         }
         // White space at the ends is no part of a value: a folded text ends with a newline.
         let Some(text) = reader.text(node, "a header").map(str::trim) else { continue };

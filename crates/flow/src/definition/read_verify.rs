@@ -43,11 +43,22 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
     let fields = reader.fields(node, "`http`", key::VERIFY_HTTP)?;
     let method = fields.get("method").map_or(Some("GET"), |node| reader.word(node, "`method`", key::VERIFY_METHODS));
     let url = required(reader, &fields, "`http`", "url").and_then(|node| url(reader, node, visible));
-    let headers = fields.get("headers").map(|node| headers(reader, node, visible)).unwrap_or_default();
+    let headers =
+        fields.get("headers").map(|node| headers(reader, node, visible, key::HEADERS_RESERVED)).unwrap_or_default();
     let retry_on = fields.get("retry_on").map(|node| statuses(reader, node, "`retry_on`")).unwrap_or_default();
     let (method, url) = (method?.to_owned(), url?);
     let (body, tells_progress) = (None, false);
-    Some(Http { method, url, headers, body, tells_progress, fail_on: Vec::new(), retry_on, expose: false })
+    Some(Http {
+        method,
+        url,
+        headers,
+        body,
+        tells_progress,
+        fail_on: Vec::new(),
+        retry_on,
+        expose: false,
+        keep_headers: Vec::new(),
+    })
 }
 
 /// A template that is exactly one expression.

@@ -14,6 +14,8 @@ pub struct Reader<'a> {
     is_file: bool,
     problems: Vec<Problem>,
     hints: Vec<Hint>,
+    /// Steps of whose answer an expression reads more than the body.
+    answers_read: Vec<String>,
 }
 
 /// The entries of a mapping whose keys were checked.
@@ -38,17 +40,26 @@ impl<'n> Fields<'n> {
 
 impl<'a> Reader<'a> {
     pub(super) const fn new(file: &'a str) -> Self {
-        Self { file, is_file: true, problems: Vec::new(), hints: Vec::new() }
+        Self { file, is_file: true, problems: Vec::new(), hints: Vec::new(), answers_read: Vec::new() }
     }
 
     /// For a document that was read from a file before.
-    pub(super) const fn of_document() -> Self {
-        Self { file: "flow document", is_file: false, problems: Vec::new(), hints: Vec::new() }
+    pub(super) fn of_document() -> Self {
+        Self { is_file: false, ..Self::new("flow document") }
     }
 
     /// True where what works, but hardly as it is meant, is refused. What was applied once stays readable.
     pub(super) const fn is_strict(&self) -> bool {
         self.is_file
+    }
+
+    /// Notes that an expression reads the status or the headers of a step's answer.
+    pub(super) fn note_answer_read(&mut self, step: &str) {
+        self.answers_read.push(step.to_owned());
+    }
+
+    pub(super) fn reads_answer_of(&self, step: &str) -> bool {
+        self.answers_read.iter().any(|read| read == step)
     }
 
     /// Notes what works, but may not be meant.

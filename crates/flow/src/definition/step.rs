@@ -39,6 +39,8 @@ pub struct Step {
     pub limits: Limits,
     /// The way on where its call has failed for good, or its breaker is open.
     pub(crate) fallback: Option<Fallback>,
+    /// True if an expression of the flow reads the status or the headers of its answer, so that they travel on.
+    pub(crate) answer_is_read: bool,
     /// The work of the step, by its kind.
     pub kind: StepKind,
 }
@@ -115,6 +117,14 @@ impl Step {
         match (&self.fallback, self.wait().map(|wait| &wait.on_timeout)) {
             (Some(Fallback::Step(step)), _) | (None, Some(OnTimeout::Step(step))) => Some(step),
             _ => None,
+        }
+    }
+
+    /// Its request, where it is an HTTP call.
+    pub fn http(&self) -> Option<&Http> {
+        match self.action(Phase::Forward).map(|action| &action.call) {
+            Some(Call::Http(http)) => Some(http),
+            Some(Call::Native(_)) | None => None,
         }
     }
 
@@ -203,10 +213,7 @@ impl Step {
 
     /// True when the job's caller may be shown its own 4xx as they are.
     pub fn exposes_failures(&self) -> bool {
-        self.action(Phase::Forward).is_some_and(|action| match &action.call {
-            Call::Http(http) => http.expose,
-            Call::Native(_) => false,
-        })
+        self.http().is_some_and(|http| http.expose)
     }
 
     /// True when the job's caller may be shown this status of its own as it is.
@@ -272,6 +279,8 @@ pub struct Http {
     pub retry_on: Vec<u16>,
     /// True: a 4xx of this step may be shown to the job's caller as it is.
     pub expose: bool,
+    /// The headers of its answer that expressions may read, in lower case.
+    pub keep_headers: Vec<String>,
 }
 
 impl Http {

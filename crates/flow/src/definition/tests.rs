@@ -7,6 +7,7 @@ mod completions;
 mod input;
 mod page;
 mod requests;
+mod respond;
 mod rests;
 mod sandbox;
 
@@ -129,6 +130,7 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
     assert_eq!(names("/properties"), key::FLOW);
     assert_eq!(names("/$defs/step/properties"), key::STEP);
     assert_eq!(names("/$defs/http/properties"), key::HTTP);
+    assert_eq!(names("/$defs/respond/properties"), key::RESPOND);
     assert_eq!(names("/$defs/compensate/properties"), key::COMPENSATE);
     assert_eq!(names("/$defs/retry/properties"), key::RETRY);
     assert_eq!(names("/$defs/verify/properties"), key::VERIFY);

@@ -61,17 +61,21 @@ pub(super) struct Earlier {
     pub(super) may_time_out: bool,
     /// The wait that may have led over it.
     pub(super) jumped_over_by: Option<String>,
+    /// The headers of its answer that it keeps; none: it has no answer.
+    pub(super) keeps: Option<Vec<String>>,
 }
 
 impl Earlier {
     pub(super) fn of(step: &Step) -> Self {
         let may_time_out = step.wait().is_some_and(|wait| wait.on_timeout == OnTimeout::Continue);
-        Self { may_time_out, when: step.when.as_ref().and_then(source), ..Self::unread(step.id.clone()) }
+        let ends_by_answer = step.callback().is_none();
+        let keeps = step.http().filter(|_| ends_by_answer).map(|http| http.keep_headers.clone());
+        Self { may_time_out, keeps, when: step.when.as_ref().and_then(source), ..Self::unread(step.id.clone()) }
     }
 
     /// A step of which only the id is known.
     pub(super) const fn unread(id: String) -> Self {
-        Self { id, when: None, may_time_out: false, jumped_over_by: None }
+        Self { id, when: None, may_time_out: false, jumped_over_by: None, keeps: None }
     }
 
     /// The reason for which its output may be absent, where the expression is not evaluated under `when` only.
@@ -162,9 +166,13 @@ impl Visible<'_> {
             problem.expected = Some(format!("{}, or the same `when`", fallback_of(expression)));
             problem.hint = Some(with_fallback(expression.source(), path, "none"));
         }
-        if field.is_some_and(|field| field != "output") {
-            let message = format!("a step has no `{}`", field.unwrap_or_default());
-            reader.problem(place, message).expected = Some(format!("steps.{step}.output"));
+        match field {
+            Some("status" | "headers") => self.check_answer(reader, place, path, earlier),
+            Some("output") | None => {}
+            Some(field) => {
+                reader.problem(place, format!("a step has no `{field}`")).expected =
+                    Some(format!("steps.{step}.output, steps.{step}.status, steps.{step}.headers"));
+            }
         }
         let copes = match reader.is_strict() {
             true => expression.has_fallback_for(step),
@@ -187,6 +195,43 @@ fn fallback_of(expression: &Expression) -> &'static str {
         true => "a fallback directly behind it: a `|` belongs to the value before it, and to nothing more",
         false => "a fallback",
     }
+}
+
+impl Visible<'_> {
+    /// The status and the headers of an answer: `path` is `steps.<id>.status` or `steps.<id>.headers.<name>`.
+    fn check_answer(&self, reader: &mut Reader<'_>, place: Place, path: &str, earlier: Option<&Earlier>) {
+        let mut names = path.split('.').skip(1);
+        let (step, field, header) = (names.next().unwrap_or_default(), names.next(), names.next());
+        reader.note_answer_read(step);
+        // A step's own compensation may be in want of an answer in any case, and says what then.
+        let Some(earlier) = earlier else { return };
+        let Some(known) = earlier.answer_names() else {
+            let message =
+                format!("`{step}` does not end by the answer to an HTTP call: it has no status and no headers");
+            reader.problem(place, message).expected = Some(format!("steps.{step}.output"));
+            return;
+        };
+        let Some(header) = header.filter(|header| field == Some("headers") && !known.iter().any(|name| name == header))
+        else {
+            return;
+        };
+        let problem = reader.problem(place, format!("`{step}` keeps no header `{header}`"));
+        suggest(problem, header, known.iter().map(String::as_str));
+        if known.is_empty() {
+            problem.expected = Some(format!("`keep_headers: [{}]` in its `http`", header.replace('_', "-")));
+        }
+    }
+}
+
+impl Earlier {
+    fn answer_names(&self) -> Option<Vec<String>> {
+        self.keeps.as_ref().map(|names| names.iter().map(|name| seen_as(name)).collect())
+    }
+}
+
+/// The name under which expressions read a header: they cannot name one with a dash.
+pub(crate) fn seen_as(header: &str) -> String {
+    header.replace('-', "_")
 }
 
 /// The expression with a fallback for the value that may be absent, and for nothing else.

@@ -9,12 +9,53 @@ use crate::definition::Definition;
 pub(super) fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     let mut changes = Vec::new();
     match (old.document().get("result"), new.document().get("result")) {
-        (None, None) => {}
+        (None, None) => answers_of_steps(old, new, &mut changes),
         (None, Some(_)) => changes.push(Change::fine("result", "new", "it was null")),
         (Some(_), None) => changes.push(Change::breaking("result", "gone", "it is null now")),
         (Some(old), Some(new)) => compare(old, new, "result", &mut changes),
     }
+    answers(old, new, &mut changes);
     changes
+}
+
+/// Neither says what its result is: it is its step's output, or null.
+fn answers_of_steps(old: &Definition, new: &Definition, changes: &mut Vec<Change>) {
+    match (old.answers_as_its_step(), new.answers_as_its_step()) {
+        (true, false) => changes.push(Change::breaking("result", "gone", "it was the answer of the flow's only step")),
+        (false, true) => {
+            changes.push(Change::breaking("result", "new", "it is the answer of the flow's only step now"))
+        }
+        (true, true) | (false, false) => {}
+    }
+}
+
+/// The answer that a flow forms for those who wait.
+fn answers(old: &Definition, new: &Definition, changes: &mut Vec<Change>) {
+    match (old.document().get("respond"), new.document().get("respond")) {
+        (None, None) => {}
+        (None, Some(_)) => {
+            changes.push(Change::breaking("respond", "new", "status, headers or body of the answer may be others"));
+        }
+        (Some(_), None) => {
+            changes.push(Change::breaking(
+                "respond",
+                "gone",
+                "the answer is 200 with the result, or as the only step's",
+            ));
+        }
+        (Some(old), Some(new)) => {
+            let (before, after) = (old.get("status"), new.get("status"));
+            if before != after {
+                let what = format!("{} -> {}", shown(before), shown(after));
+                changes.push(Change::breaking("respond.status", what, "clients decide by the status"));
+            }
+            for part in ["headers", "body"] {
+                let (before, after) = (old.get(part), new.get(part));
+                let null = Value::Null;
+                compare(before.unwrap_or(&null), after.unwrap_or(&null), &format!("respond.{part}"), changes);
+            }
+        }
+    }
 }
 
 /// The form of a value, as far as its template tells.

@@ -109,6 +109,27 @@ fn an_address_that_goes_or_moves_is_missed() {
 }
 
 #[test]
+fn an_answer_that_clients_know_cannot_change_unnoticed() {
+    let respond = |respond: &str| format!("{ORDER}respond: {respond}\n");
+    let between = |old: &str, new: &str| told(&changes(&parse(old), &parse(new)));
+    let created = respond("{ status: 201, headers: { x-a: b }, body: { id: '{{ job.id }}' } }");
+    let fine = respond("{ status: 201, headers: { x-a: b, x-c: d }, body: { id: '{{ job.id }}', n: 1 } }");
+    assert!(changes(&parse(&created), &parse(&fine)).iter().all(|change| !change.is_breaking));
+    assert!(between(ORDER, &created).contains("respond: new"));
+    assert!(between(&created, ORDER).contains("respond: gone"));
+    let other = created.replace("201", "200").replace("x-a: b", "x-b: b").replace("{ id: '", "{ key: '");
+    let told = between(&created, &created.replace("201", "200"));
+    assert!(told.contains("respond.status: 201 -> 200; clients decide by the status"), "{told}");
+    for gone in ["respond.headers.x-a: gone", "respond.body.id: gone"] {
+        assert!(between(&created, &other).contains(gone), "{gone}");
+    }
+    let one = "flow: t\nsteps:\n- { id: a, http: { method: GET, url: 'http://a/' } }\n";
+    let two = format!("{one}- {{ id: b, native: f }}\n");
+    assert!(between(one, &two).contains("result: gone; it was the answer of the flow's only step"));
+    assert!(between(&two, one).contains("result: new; it is the answer of the flow's only step now"));
+}
+
+#[test]
 fn a_result_may_gain_fields_and_not_lose_them() {
     breaks("  parcel: { weight_g: \"{{ steps.reserve.output.weight_g }}\" }\n", "", "result.parcel", "gone");
     breaks("weight_g: ", "weight_kg: ", "result.parcel.weight_g", "whoever reads it finds nothing");

@@ -8,6 +8,7 @@ use minijinja::value::Value;
 use serde_json::Value as Json;
 
 use super::tracked::{Fields, Misses, wrap};
+use crate::answer::StepAnswer;
 use crate::slip::Slip;
 
 /// The values that an expression can use. One that is none cannot be named: definitions are checked for it.
@@ -83,13 +84,21 @@ impl<'a> Evaluation<'a> {
         Some(value)
     }
 
-    /// `steps.<id>.output`; absent where the outcome is unknown.
+    /// `steps.<id>.output`, absent where the outcome is unknown; `status` and `headers`, where they were kept.
     fn steps(&self, slip: &Slip) -> Value {
         let mut entries: Vec<(String, Value)> = Vec::with_capacity(slip.done.len());
         for done in &slip.done {
             let path = format!("steps.{}", done.step);
             let output = done.output.as_ref().map(|output| wrap(output, &format!("{path}.output"), &self.misses));
-            let fields = output.map(|output| ("output".to_owned(), output)).into_iter().collect();
+            let mut fields: Vec<_> = output.map(|output| ("output".to_owned(), output)).into_iter().collect();
+            let is_own = |answer: &&StepAnswer| answer.step == done.step && answer.visit == done.visit;
+            if let Some(answer) = slip.answers.iter().find(is_own) {
+                let text = |(name, value): &(String, String)| (name.clone(), Value::from(value.as_str()));
+                let headers = answer.headers.iter().map(text).collect();
+                fields.push(("status".to_owned(), Value::from(answer.status)));
+                let headers = Fields::value(format!("{path}.headers"), headers, &self.misses);
+                fields.push(("headers".to_owned(), headers));
+            }
             entries.retain(|(step, _)| *step != done.step);
             entries.push((done.step.clone(), Fields::value(path, fields, &self.misses)));
         }

@@ -71,7 +71,7 @@ impl Run {
 }
 
 fn ok() -> Outcome {
-    Outcome::Succeeded { output: json!(1) }
+    Outcome::done(json!(1))
 }
 
 #[test]

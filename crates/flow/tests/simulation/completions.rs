@@ -161,7 +161,7 @@ impl World {
 
 /// The 202, which says where the work is found.
 fn accepting() -> HttpAnswer {
-    let headers = vec![("location", "/jobs/7".to_owned())];
+    let headers = vec![("location".to_owned(), "/jobs/7".to_owned())];
     let (retry_after, content_type) = (Some("2".to_owned()), None);
     HttpAnswer::Response { status: 202, retry_after, content_type, headers, body: Vec::new() }
 }

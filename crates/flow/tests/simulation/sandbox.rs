@@ -48,7 +48,7 @@ impl World {
         self.ledger.called(&task.slip, &task.slip.idempotency_key());
         self.now_ms = self.now_ms.saturating_add_unsigned(simulated.after_ms);
         let outcome = match self.is_calm() {
-            true => Outcome::Succeeded { output: json!("calm") },
+            true => Outcome::done(json!("calm")),
             false => simulated.outcome,
         };
         task.told.push(match &outcome {

@@ -179,7 +179,7 @@ impl Service {
 
 pub(crate) fn outcome(told: Told, chance: &mut Chance) -> Outcome {
     let (retryable, effect) = match told {
-        Told::Succeeded => return Outcome::Succeeded { output: json!("done") },
+        Told::Succeeded => return Outcome::done(json!("done")),
         Told::Nothing => return Outcome::NothingToUndo { status: None },
         Told::Refused => (false, Effect::Refused),
         Told::RuledOut => (false, Effect::RuledOut),

@@ -6,12 +6,16 @@ use super::{CallName, Expected, ExpectedCall, STATUSES, UNDO, step_name};
 use crate::flow_file::FlowFile;
 
 pub(super) fn expected(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Expected> {
-    let fields = reader.fields(node, "`expect`", &["status", "result", "error", "calls", "compensated"])?;
+    let fields = reader.fields(node, "`expect`", &["status", "result", "answer", "error", "calls", "compensated"])?;
     let mut expected = Expected::default();
     if let Some(node) = fields.get("status") {
         expected.status = reader.word(node, "`status`", &STATUSES).map(|word| (word.to_owned(), node.place));
     }
     expected.result = fields.get("result").map(|node| (node.to_json(), node.place));
+    if let Some(node) = fields.get("answer") {
+        reader.fields(node, "`answer`", &["status", "headers", "body"])?;
+        expected.answer = Some((node.to_json(), node.place));
+    }
     if let Some(node) = fields.get("error") {
         reader.fields(node, "`error`", &["step", "code", "message", "status", "attempts"])?;
         expected.error = Some((node.to_json(), node.place));

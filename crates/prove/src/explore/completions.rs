@@ -1,11 +1,11 @@
 //! Steps whose answer only accepts the work: their callbacks and polls come out well, badly, or never.
 
-use flow::decide::{Effect, Outcome, StepError, code};
+use flow::decide::{Effect, Outcome, StepError, code, replied};
 use flow::slip::ReleasedBy;
 use serde_json::{Value, json};
 
 use super::Walk;
-use crate::happening::{Change, What, has_effect};
+use crate::happening::{Change, What, has_effect, kept_headers};
 use crate::state::State;
 use crate::world::World;
 
@@ -49,7 +49,10 @@ impl Walk<'_> {
         let Some(step) = world.definition.step(&state.slip.step) else { return };
         let done = if has_effect(step) && !stands(state) { Change::Done } else { Change::None };
         for (output, body) in outputs(world, state).iter().enumerate() {
-            let outcome = Outcome::Succeeded { output: body.clone() };
+            let (http, text) = (step.http(), body.to_string());
+            let headers = http.map(kept_headers).unwrap_or_default();
+            let outcome = Outcome::done(body.clone());
+            let outcome = replied(&world.definition, &state.slip, outcome, (200, &headers, text.as_bytes()));
             self.decide(id, state, outcome, vec![(What::Polled { output }, done)], false);
         }
         let not_yet = Outcome::NotYet { retry_after_ms: None };

@@ -124,6 +124,7 @@ pub(crate) fn event(job: JobId, kind: EventKind, status: JobStatus, hop: u32) ->
         reason: None,
         signal: None,
         actor: None,
+        answer: None,
         carried: CarriedEvent::default(),
     }
 }

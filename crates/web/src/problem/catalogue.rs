@@ -99,6 +99,8 @@ catalogue! {
         "Send a shorter URL; data belongs into the body."
     UnsupportedMediaType 415 "unsupported-media-type" "The body's media type is not taken here"
         "Send JSON with `Content-Type: application/json`."
+    RangeNotSatisfiable 416 "range-not-satisfiable" "No byte of the result lies within the range"
+        "Ask for a range within the length that `Content-Range` names, or without `Range` for all of it."
     SchemaViolation 422 "schema-violation" "The value does not match its schema"
         "Correct the values at the JSON pointers in `errors` and send it again."
     BatchNotAccepted 422 "batch-not-accepted" "Nothing of the batch was accepted"
@@ -149,6 +151,7 @@ impl Kind {
             413 => Self::PayloadTooLarge,
             414 => Self::UriTooLong,
             415 => Self::UnsupportedMediaType,
+            416 => Self::RangeNotSatisfiable,
             429 => Self::QuotaExceeded,
             431 => Self::HeadersTooLarge,
             503 => Self::NotReady,

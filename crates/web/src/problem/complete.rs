@@ -54,6 +54,10 @@ fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c))
 }
 
+/// In the extensions of a response: it is an answer that somebody else has formed, and stays as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Verbatim;
+
 /// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, complete_problem)`): gives problems their absolute type
 /// and their instance, and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415,
 /// panics) into problems. They name the request's [`TraceId`], where an outer layer puts it into its extensions.
@@ -65,7 +69,8 @@ pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Requ
     let trace_id = request.extensions().get::<TraceId>().copied();
     let mut response = next.run(request).await;
     let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
+    let is_verbatim = response.extensions_mut().remove::<Verbatim>().is_some();
+    if is_verbatim || (!status.is_client_error() && !status.is_server_error()) {
         return response;
     }
     let unready =

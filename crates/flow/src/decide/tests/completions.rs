@@ -316,7 +316,7 @@ fn linked(location: &str, retry_after: Option<&str>) -> HttpAnswer {
         status: 202,
         retry_after: retry_after.map(str::to_owned),
         content_type: None,
-        headers: vec![("location", location.to_owned())],
+        headers: vec![("location".to_owned(), location.to_owned())],
         body: Vec::new(),
     }
 }

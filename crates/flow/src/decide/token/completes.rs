@@ -31,7 +31,7 @@ impl Token<'_> {
                 let told = json!({ "poll": { "host": host, "timeout_ms": poll.timeout_ms } });
                 self.rest_until_look(poll.pause_ms(retry_after_ms), Some(told))
             }
-            None => self.succeeded(response),
+            None => self.succeeded(response, None),
         }
     }
 

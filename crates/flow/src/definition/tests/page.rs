@@ -85,7 +85,7 @@ fn every_expression_of_the_page_gives_what_it_says() {
 #[test]
 fn every_key_of_the_schema_has_its_row_with_default_and_choices_and_there_are_no_others() {
     let language: Value = serde_json::from_str(LANGUAGE).unwrap();
-    let defined = ["http", "retry", "compensate", "verify", "wait", "callback", "poll", "simulate", "fail"];
+    let defined = ["respond", "http", "retry", "compensate", "verify", "wait", "callback", "poll", "simulate", "fail"];
     let sections = [("a flow".to_owned(), &language), ("a step".to_owned(), &language["$defs"]["step"])]
         .into_iter()
         .chain(defined.iter().map(|name| (format!("`{name}`"), &language["$defs"][name])));
@@ -158,7 +158,7 @@ fn the_page_tells_which_names_each_place_sees() {
     let rows: Vec<&str> = expressions.lines().filter(|line| line.contains("| `input`")).collect();
     for (place, names) in [
         ("`key`", visible::KEY),
-        ("`when`, `result`, `sleep`, `fallback.value`", visible::DECISION),
+        ("`when`, `result`, `respond`, `sleep`, `fallback.value`", visible::DECISION),
         ("`with`, `compensate`, the request of `verify`", visible::CALL),
         ("`done_when`", visible::ANSWER),
         ("`simulate`", visible::SIMULATED),

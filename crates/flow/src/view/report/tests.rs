@@ -75,7 +75,7 @@ fn report(step: &str, visit: u32, percent: Option<u8>) -> Report {
 }
 
 fn ok() -> Outcome {
-    Outcome::Succeeded { output: json!(1) }
+    Outcome::done(json!(1))
 }
 
 fn failed() -> Outcome {

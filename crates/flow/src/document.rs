@@ -1,0 +1,177 @@
+//! Documents: bytes with a media type, as values of a flow. One is a JSON object with exactly one key,
+//! `{"$document": {"media_type", "size", "sha256", "base64"}}`, so it travels as any other value does.
+//!
+//! Promise: what is taken for a document is one: its bytes have the size and the digest that it says. Anything else
+//! that looks like it is plain JSON.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// The one key of a document.
+pub const KEY: &str = "$document";
+/// The member that holds its bytes.
+const BASE64: &str = "base64";
+/// Bytes of a media type with its parameters.
+const MEDIA_TYPE_BYTES_MAX: usize = 255;
+/// The media type of bytes that say nothing of themselves (RFC 9110 section 8.3).
+pub const UNKNOWN: &str = "application/octet-stream";
+
+/// Bytes with a media type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    media_type: String,
+    sha256: String,
+    bytes: Vec<u8>,
+}
+
+impl Document {
+    /// A media type that is none counts as [`UNKNOWN`].
+    pub fn new(media_type: &str, bytes: Vec<u8>) -> Self {
+        let media_type = if is_media_type(media_type.trim()) { media_type.trim() } else { UNKNOWN };
+        Self { media_type: media_type.to_owned(), sha256: sha256(&bytes), bytes }
+    }
+
+    /// The document that a value is; none: it is plain JSON.
+    pub fn of(value: &Value) -> Option<Self> {
+        let members = members(value)?;
+        let text = |name: &str| members.get(name)?.as_str();
+        let (media_type, digest) = (text("media_type").filter(|text| is_media_type(text))?, text("sha256")?);
+        let bytes = STANDARD.decode(text(BASE64)?).ok()?;
+        let is_whole = members.get("size")?.as_u64() == u64::try_from(bytes.len()).ok();
+        let document = Self { media_type: media_type.to_owned(), sha256: sha256(&bytes), bytes };
+        (is_whole && document.sha256 == digest).then_some(document)
+    }
+
+    /// The value that it is in a flow.
+    pub fn to_json(&self) -> Value {
+        let size = self.bytes.len();
+        json!({ KEY: {
+            "media_type": self.media_type, "size": size, "sha256": self.sha256, BASE64: STANDARD.encode(&self.bytes),
+        } })
+    }
+
+    /// Its media type, with parameters, as a header has it.
+    pub fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes, without copying them.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// The value with every document in it told by its description: without the bytes.
+pub fn described(value: &Value) -> Cow<'_, Value> {
+    if !holds_bytes(value) {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(match value {
+        Value::Array(items) => items.iter().map(|item| described(item).into_owned()).collect(),
+        Value::Object(entries) => {
+            let is_document = members(value).is_some();
+            let entry = |(name, inner): (&String, &Value)| {
+                let mut inner = described(inner).into_owned();
+                if let (true, Some(inner)) = (is_document, inner.as_object_mut()) {
+                    inner.shift_remove(BASE64);
+                }
+                (name.clone(), inner)
+            };
+            entries.iter().map(entry).collect()
+        }
+        plain => plain.clone(),
+    })
+}
+
+fn holds_bytes(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(holds_bytes),
+        Value::Object(entries) => {
+            members(value).is_some_and(|members| members.contains_key(BASE64)) || entries.values().any(holds_bytes)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// What stands under the one key, if that is the only one.
+fn members(value: &Value) -> Option<&Map<String, Value>> {
+    value.as_object().filter(|entries| entries.len() == 1)?.get(KEY)?.as_object()
+}
+
+/// The SHA-256 of these bytes in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut digits, byte| {
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
+/// True for a type and a subtype, with parameters or not, that a header can hold.
+pub(crate) fn is_media_type(text: &str) -> bool {
+    let token = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    };
+    let essence = text.split(';').next().unwrap_or_default().trim_end();
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let parts = essence.split_once('/');
+    text.len() <= MEDIA_TYPE_BYTES_MAX && is_plain && parts.is_some_and(|(one, two)| token(one) && token(two))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PDF: &[u8] = b"%PDF-1.7\r\n\x00\xff\xfe\x80";
+
+    #[test]
+    fn a_document_reads_back_as_it_was_written() {
+        let document = Document::new(" application/pdf ", PDF.to_vec());
+        let value = document.to_json();
+        assert_eq!(value["$document"]["media_type"], "application/pdf");
+        assert_eq!(value["$document"]["size"], 14);
+        assert_eq!(value["$document"]["sha256"], sha256(PDF));
+        assert_eq!(Document::of(&value), Some(document));
+        assert_eq!(sha256(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_document_is_plain_json() {
+        let real = Document::new("application/pdf", PDF.to_vec()).to_json();
+        let changed = |change: &dyn Fn(&mut Value)| {
+            let mut value = real.clone();
+            change(&mut value);
+            Document::of(&value)
+        };
+        assert!(changed(&|_| {}).is_some());
+        assert_eq!(changed(&|value| value["more"] = 1.into()), None, "exactly one key");
+        assert_eq!(changed(&|value| value[KEY]["size"] = 13.into()), None);
+        assert_eq!(changed(&|value| value[KEY]["sha256"] = "0".into()), None);
+        assert_eq!(changed(&|value| value[KEY][BASE64] = "?".into()), None);
+        for wrong in ["text/html\r\nset-cookie: a=b", "html", "/html", "a b/c", "text/ä"] {
+            assert_eq!(changed(&|value| value[KEY]["media_type"] = wrong.into()), None, "{wrong:?}");
+            assert_eq!(Document::new(wrong, Vec::new()).media_type(), UNKNOWN, "{wrong:?}");
+        }
+        assert_eq!(Document::of(&json!("$document")), None);
+    }
+
+    #[test]
+    fn a_description_has_no_bytes_wherever_the_document_is() {
+        let document = Document::new("image/png", PDF.to_vec()).to_json();
+        let told = json!({ KEY: { "media_type": "image/png", "size": 14, "sha256": sha256(PDF) } });
+        assert_eq!(*described(&document), told);
+        let nested = json!({ "a": [1, document], "base64": "kept" });
+        assert_eq!(*described(&nested), json!({ "a": [1, told], "base64": "kept" }));
+        let plain = json!({ "a": [1, "x"], "base64": "kept" });
+        assert!(matches!(described(&plain), Cow::Borrowed(same) if *same == plain), "nothing is copied for nothing");
+    }
+}
