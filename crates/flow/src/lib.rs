@@ -14,6 +14,7 @@ pub mod diff;
 pub mod event;
 mod expression;
 pub mod facts;
+pub mod flags;
 pub mod id;
 mod media_type;
 pub mod nearest;

@@ -13,6 +13,7 @@ use service_kit::identity::Ids;
 use service_kit::trace::Span;
 
 use crate::caller::Caller;
+use crate::problem::Foreign;
 use crate::client_address::{Peer, Proxies};
 use crate::request_info::RequestInfo;
 use crate::request_log::NotedRoute;
@@ -101,7 +102,11 @@ pub(crate) async fn carry(State(carried): State<Carried>, mut request: Request, 
         spans::answered(&span, info, &response);
     }
     if let Some(echo) = echo {
-        response.headers_mut().insert(CORRELATION_ID, echo);
+        match response.extensions().get::<Foreign>() {
+            None => drop(response.headers_mut().insert(CORRELATION_ID, echo)),
+            // Its own word stays.
+            Some(_) => drop(response.headers_mut().entry(CORRELATION_ID).or_insert(echo)),
+        }
     }
     response
 }

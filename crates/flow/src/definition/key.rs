@@ -14,6 +14,10 @@ pub(crate) const FLOW: &[&str] = &[
     "result",
     "result_ttl",
 ];
+/// Keys of a route, where it is not only an address.
+pub(crate) const ROUTE: &[&str] = &["at", "answer", "hold", "latency_budget", "upstream", "deprecation"];
+/// Keys of the end of a route's synchronous form.
+pub(crate) const DEPRECATION: &[&str] = &["since", "sunset", "link", "successor", "enforce"];
 /// Keys of a step.
 pub(crate) const STEP: &[&str] = &[
     "id",
