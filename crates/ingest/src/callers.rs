@@ -73,12 +73,8 @@ impl Callers {
     /// A caller has used a form.
     pub(crate) fn saw(&self, (flow, tenant): (&str, &str), (caller, form): (&str, &'static str), now_ms: i64) {
         let mut counted = self.counted.lock();
-        let name = |caller: &str| Name {
-            flow: flow.to_owned(),
-            tenant: tenant.to_owned(),
-            caller: caller.to_owned(),
-            form,
-        };
+        let name =
+            |caller: &str| Name { flow: flow.to_owned(), tenant: tenant.to_owned(), caller: caller.to_owned(), form };
         let own = name(caller);
         let name = if counted.len() >= COUNTED_MAX && !counted.contains_key(&own) { name(OTHERS) } else { own };
         let (requests, last_seen_ms) = counted.entry(name).or_default();
@@ -96,8 +92,13 @@ impl Callers {
         let counted = std::mem::take(&mut *self.counted.lock());
         let used: Vec<Used> = counted
             .into_iter()
-            .map(|(Name { flow, tenant, caller, form }, (requests, last_seen_ms))| {
-                Used { flow, tenant, caller, form, requests, last_seen_ms }
+            .map(|(Name { flow, tenant, caller, form }, (requests, last_seen_ms))| Used {
+                flow,
+                tenant,
+                caller,
+                form,
+                requests,
+                last_seen_ms,
             })
             .collect();
         if !used.is_empty()

@@ -228,9 +228,9 @@ fn wanted(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
         return Ok(None);
     }
     let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    version.map(Some).ok_or_else(|| {
-        Problem::new(Kind::BadRequest, format!("`If-Match` is an `ETag` such as `\"3\"`, not `{tag}`."))
-    })
+    version
+        .map(Some)
+        .ok_or_else(|| Problem::new(Kind::BadRequest, format!("`If-Match` is an `ETag` such as `\"3\"`, not `{tag}`.")))
 }
 
 /// Refuses flags that are none, or that cannot hold for this flow.

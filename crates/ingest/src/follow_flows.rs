@@ -29,7 +29,11 @@ pub(crate) fn learn(catalog: &Catalog, record: &Inbound) {
     }
 }
 
-pub(crate) async fn follow_flows(mut flows: TableTail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn follow_flows(
+    mut flows: TableTail,
+    api: Arc<Api>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     while let Some(Some(records)) = shutdown.run_until_cancelled(flows.next()).await {
         records.iter().for_each(|record| learn(&api.catalog, record));
         // Only a start is held up: a process that serves other flows goes on.

@@ -11,8 +11,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, callers, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_jobs, openapi, report,
-    result, retry, routed, signal, stats, status, streams, submit,
+    asyncapi, batch, breakers, callback, callers, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_jobs,
+    openapi, report, result, retry, routed, signal, stats, status, streams, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.

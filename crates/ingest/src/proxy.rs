@@ -27,8 +27,8 @@ use web::request_log::Mode;
 mod body;
 mod headers;
 
-pub(crate) use self::body::{Peeked, peek};
 use self::body::{End, Passing, Progress, Sending};
+pub(crate) use self::body::{Peeked, peek};
 use self::headers::Arrival;
 use crate::config::Config;
 use crate::modes::PROXY;
@@ -67,7 +67,8 @@ impl Proxy {
 
     fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let detail = format!("{} requests are on their way to old services, as many as there may be.", self.places_max);
+            let detail =
+                format!("{} requests are on their way to old services, as many as there may be.", self.places_max);
             Problem::new(Kind::TemporaryReducedCapacity, detail).retry_after_s(1)
         })
     }
@@ -175,7 +176,8 @@ fn onward(api: &Api, context: &RequestContext, parts: &Parts, span: &Span) -> He
     }
     let trace = span.carry_on(Some(context.trace.clone()), &api.ids);
     for (name, value) in trace.headers() {
-        let pair = HeaderName::try_from(name.to_string()).ok().zip(HeaderValue::try_from(value.unwrap_or_default()).ok());
+        let pair =
+            HeaderName::try_from(name.to_string()).ok().zip(HeaderValue::try_from(value.unwrap_or_default()).ok());
         headers.extend(pair);
     }
     if let Ok(id) = HeaderValue::from_str(&context.correlation_id) {

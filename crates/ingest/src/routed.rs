@@ -74,7 +74,10 @@ async fn by_flags(
     };
     let mut execution = rules.execution(value.as_deref());
     // Without flags no request to this address has ever become a job.
-    if execution == Execution::Proxy && known.version > 0 && is_of_job(api, &definition, &context, request.headers()).await? {
+    if execution == Execution::Proxy
+        && known.version > 0
+        && is_of_job(api, &definition, &context, request.headers()).await?
+    {
         execution = Execution::Durable;
     }
     let caller = callers::name(request.headers());
@@ -101,7 +104,9 @@ async fn by_flags(
         Execution::Durable => {
             let definition = definition.clone();
             match web::arrival::check(request.headers(), api.config.body_bytes_max) {
-                Ok(()) => Box::pin(submit::receive(api, (definition, form), context, Default::default(), request)).await,
+                Ok(()) => {
+                    Box::pin(submit::receive(api, (definition, form), context, Default::default(), request)).await
+                }
                 Err(problem) => Err(problem),
             }
         }
@@ -128,9 +133,9 @@ async fn value(
         }
         By::Key if definition.has_key() => {
             let (parts, body) = request.into_parts();
-            let Peeked { whole, body } = peek(body, api.config.body_bytes_max).await.map_err(|error| {
-                Problem::new(Kind::BadRequest, "The body did not arrive whole.").caused_by(error)
-            })?;
+            let Peeked { whole, body } = peek(body, api.config.body_bytes_max)
+                .await
+                .map_err(|error| Problem::new(Kind::BadRequest, "The body did not arrive whole.").caused_by(error))?;
             // Whoever sends something else is answered by the old service, as ever.
             let input = whole.and_then(|whole| parse_body(&parts.headers, &whole.into()).ok());
             let key = input.and_then(|input| definition.ordering_key(&input, "").ok());

@@ -20,7 +20,6 @@ use web::caller::{Caller, Scope};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
-use crate::{accept, answer};
 use crate::idempotency::{KeyError, parse_key};
 use crate::job_lookup::JobState;
 use crate::limits::Of;
@@ -28,6 +27,7 @@ use crate::plan::{BadInput, JobRequest};
 use crate::state::Api;
 use crate::stored::{Origin, Stored};
 use crate::wait::{Asked, Until, WaitQuery};
+use crate::{accept, answer};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The most schema violations in one answer.

@@ -13,8 +13,8 @@ use service_kit::identity::Ids;
 use service_kit::trace::Span;
 
 use crate::caller::Caller;
-use crate::problem::Foreign;
 use crate::client_address::{Peer, Proxies};
+use crate::problem::Foreign;
 use crate::request_info::RequestInfo;
 use crate::request_log::NotedRoute;
 use crate::server::Crowd;

@@ -55,7 +55,6 @@ fn address(reader: &mut Reader<'_>, node: &Node) -> Option<Route> {
     }
 }
 
-
 fn upstream(reader: &mut Reader<'_>, node: &Node) -> Option<UrlTemplate> {
     let visible = Visible { roots: &["env"], steps: &[], own: None, when: None };
     let url = read_value::url(reader, node, &visible)?;

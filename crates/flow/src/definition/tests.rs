@@ -8,6 +8,7 @@ mod input;
 mod page;
 mod requests;
 mod rests;
+mod routes;
 
 const ORDER: &str = include_str!("../../../../flows/order.yaml");
 const ORDER_SCHEMA: &str = include_str!("../../../../flows/order.schema.json");
@@ -126,6 +127,8 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
         language.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect()
     };
     assert_eq!(names("/properties"), key::FLOW);
+    assert_eq!(names("/$defs/route/properties"), key::ROUTE);
+    assert_eq!(names("/$defs/route/properties/deprecation/properties"), key::DEPRECATION);
     assert_eq!(names("/$defs/step/properties"), key::STEP);
     assert_eq!(names("/$defs/http/properties"), key::HTTP);
     assert_eq!(names("/$defs/compensate/properties"), key::COMPENSATE);

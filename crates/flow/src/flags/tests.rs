@@ -28,9 +28,8 @@ fn durable(percent: u32) -> Flags {
 fn a_share_of_the_values_is_in_and_stays_in_as_the_share_grows() {
     let flow = old();
     let values: Vec<String> = (0..10_000).map(|number| format!("customer-{number}")).collect();
-    let is_in = |percent: u32, value: &str| {
-        Rules::of(&flow, &durable(percent)).execution(Some(value)) == Execution::Durable
-    };
+    let is_in =
+        |percent: u32, value: &str| Rules::of(&flow, &durable(percent)).execution(Some(value)) == Execution::Durable;
     for percent in [0, 1, 10, 25, 50, 99, 100] {
         let count = values.iter().filter(|value| is_in(percent, value)).count() as f64;
         // Five standard deviations of a fair draw.
@@ -94,12 +93,10 @@ fn a_caller_that_asked_for_nothing_gets_no_202_where_answers_are_synchronous() {
     for asking in [plain, prefers, waits, known] {
         assert_eq!(form("async", asking), Form::AsAsked);
     }
-    assert_eq!([plain, prefers, waits, known].map(|asking| form("sync", asking)), [
-        Form::Owed(7_000),
-        Form::AsAsked,
-        Form::AsAsked,
-        Form::AsAsked
-    ]);
+    assert_eq!(
+        [plain, prefers, waits, known].map(|asking| form("sync", asking)),
+        [Form::Owed(7_000), Form::AsAsked, Form::AsAsked, Form::AsAsked]
+    );
     let long = |asking| Asking { expected_ms: Some(1_001.0), ..asking };
     assert_eq!([plain, long(plain)].map(|asking| form("auto", asking)), [Form::Owed(7_000); 2]);
     assert_eq!([prefers, known].map(|asking| form("auto", asking)), [Form::Within(1_000); 2]);
@@ -108,9 +105,7 @@ fn a_caller_that_asked_for_nothing_gets_no_202_where_answers_are_synchronous() {
 
 #[test]
 fn flags_stand_over_what_the_flow_says() {
-    let flow = flow(
-        "{ at: POST /orders, answer: auto, hold: 7s, deprecation: { since: \"2026-01-01T00:00:00Z\" } }",
-    );
+    let flow = flow("{ at: POST /orders, answer: auto, hold: 7s, deprecation: { since: \"2026-01-01T00:00:00Z\" } }");
     let none = Flags::default();
     assert_eq!((Rules::of(&flow, &none).answers(), Rules::of(&flow, &none).hold_ms()), (Answers::Auto, 7_000));
     assert_eq!(Rules::of(&flow, &none).deprecation().unwrap().since_ms, 1_767_225_600_000);

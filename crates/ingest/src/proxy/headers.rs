@@ -182,7 +182,10 @@ mod tests {
                 "x-list",
             ]
         );
-        assert_eq!((lines(&onward, "connection"), lines(&onward, "te")), (vec!["te".to_owned()], vec!["trailers".to_owned()]));
+        assert_eq!(
+            (lines(&onward, "connection"), lines(&onward, "te")),
+            (vec!["te".to_owned()], vec!["trailers".to_owned()])
+        );
         assert_eq!(lines(&onward, "x-list"), ["one", "two"]);
         let back = back(
             headers(&[("connection", "x-own"), ("x-own", "1"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]),
@@ -211,8 +214,10 @@ mod tests {
         );
         assert_eq!(lines(&later, "forwarded"), [r#"for=192.0.2.7;proto=https, for=10.0.0.1;proto=http;host="inner""#]);
         assert_eq!(lines(&later, "x-forwarded-for"), ["192.0.2.7, 192.0.2.8, 10.0.0.1"]);
-        assert_eq!((lines(&later, "x-forwarded-proto"), lines(&later, "x-forwarded-host")),
-            (vec!["https".to_owned()], vec!["shop.example.com".to_owned()]));
+        assert_eq!(
+            (lines(&later, "x-forwarded-proto"), lines(&later, "x-forwarded-host")),
+            (vec!["https".to_owned()], vec!["shop.example.com".to_owned()])
+        );
         assert_eq!(lines(&later, "via"), ["1.1 edge", "1.1 meanwhile"]);
         assert_eq!(lines(&onward(headers(&[]), arrival("")), "forwarded"), ["for=unknown;proto=http"]);
     }
@@ -221,7 +226,13 @@ mod tests {
     fn upgrades_and_circles_are_seen() {
         assert!(asks_for_upgrade(&headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])));
         assert!(!asks_for_upgrade(&headers(&[("upgrade", "websocket")])));
-        assert!(!goes_in_a_circle(&headers(&[("via", "1.1 meanwhile, 1.1 meanwhile, 1.1 other"), ("via", "2 meanwhile")])));
-        assert!(goes_in_a_circle(&headers(&[("via", "1.1 meanwhile, 1.1 meanwhile"), ("via", "2 meanwhile, 1.1 meanwhile")])));
+        assert!(!goes_in_a_circle(&headers(&[
+            ("via", "1.1 meanwhile, 1.1 meanwhile, 1.1 other"),
+            ("via", "2 meanwhile")
+        ])));
+        assert!(goes_in_a_circle(&headers(&[
+            ("via", "1.1 meanwhile, 1.1 meanwhile"),
+            ("via", "2 meanwhile, 1.1 meanwhile")
+        ])));
     }
 }
