@@ -20,6 +20,7 @@ mod breakers;
 mod bulk;
 mod dead_letters;
 mod error;
+mod flags;
 mod job;
 mod jobs;
 mod start;
@@ -39,6 +40,7 @@ pub use breakers::{Breaker, BreakerOrder};
 pub use bulk::{BulkOrder, DoneInBulk};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
 pub use error::{Error, InvalidInput, NotAUrl, Problem};
+pub use flags::{EffectiveFlags, FlagsVersion, FlowFlags};
 pub use job::{
     CancelWish, Event, Events, Failure, JobState, Progress, Status, Step, StepProgress, TaggedStatus, Verdict,
     WaitingFor,

@@ -5,11 +5,8 @@
 //!
 //! A cancel is given as [`Outcome::Cancelled`] in place of an attempt, or of the outcome of one that was broken off.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
-use crate::callback::Callbacks;
 use crate::definition::Definition;
 use crate::event::JobEvent;
 use crate::id::JobId;
@@ -24,6 +21,7 @@ mod classify;
 mod completion;
 mod doubt;
 mod downstream;
+mod env;
 mod operator;
 mod output;
 mod pause;
@@ -44,6 +42,7 @@ pub use classify::classify;
 pub use completion::{is_polling, poll_host};
 pub use doubt::{asks_first, lost, marks_first};
 pub use downstream::{Busy, Told, downstream, host_of, limits, told, told_by, wait_for_downstream};
+pub use env::Env;
 pub use operator::{
     RESUMED_INDEX, Said, UNDONE_BY_HAND, VERDICTS, Verdict, awaits_verdict, can_be_ruled, resumed, ruled,
 };
@@ -71,17 +70,6 @@ pub struct NewJob {
     pub priority: u8,
     /// The job that this one retries.
     pub retry_of: Option<JobId>,
-}
-
-/// Values of the worker's surroundings, for expressions.
-#[derive(Debug, Clone, Default)]
-pub struct Env {
-    /// `env.*`: the worker's environment, as far as flows may see it.
-    pub vars: BTreeMap<String, String>,
-    /// `secrets.*`: never stored, never logged.
-    pub secrets: BTreeMap<String, String>,
-    /// The means to make the URLs of callbacks.
-    pub callbacks: Callbacks,
 }
 
 /// The call that a slip asks for.

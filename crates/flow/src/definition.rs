@@ -12,7 +12,8 @@ use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::expression::{Evaluation, Scope, Template};
+use crate::decide::Env;
+use crate::expression::{Evaluation, Scope, Template, UrlTemplate};
 
 mod completion;
 mod duration;
@@ -27,6 +28,7 @@ mod read_fallback;
 mod read_limits;
 mod read_rest;
 mod read_retry;
+mod read_route;
 mod read_simulate;
 mod read_step;
 mod read_value;
@@ -37,6 +39,7 @@ mod rest;
 mod route;
 mod simulate;
 mod step;
+mod terms;
 mod visible;
 mod yaml_number;
 
@@ -45,6 +48,7 @@ pub use completion::{Callback, Completion, HEADERS_READ, Poll};
 pub use duration::parse_ms as parse_duration_ms;
 pub use node::{Content, Key, Node, Place};
 pub use problem::{Hint, Problem};
+pub(crate) use read_route::terms as read_terms;
 pub use reader::{Fields, Reader};
 pub(crate) use respond::{BODILESS, Respond, status_of};
 pub(crate) use rest::Until;
@@ -53,6 +57,7 @@ pub use simulate::Simulate;
 pub(crate) use simulate::{FailKind, parse_latency};
 pub(crate) use step::Fallback;
 pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
+pub use terms::{Answers, Deprecation, Enforce, Terms};
 pub(crate) use visible::seen_as;
 
 /// A checked flow. Cheap to clone.
@@ -65,6 +70,8 @@ struct Compiled {
     summary: Option<String>,
     route: Option<Route>,
     route_place: Place,
+    terms: Terms,
+    upstream: Option<UrlTemplate>,
     input: Option<input::Input>,
     key: Option<Template>,
     deadline_ms: Option<u64>,
@@ -189,6 +196,26 @@ impl Definition {
     /// The flow's own address, if it has one besides `POST /v1/flows/{flow}/jobs`.
     pub fn route(&self) -> Option<&Route> {
         self.0.route.as_ref()
+    }
+
+    /// The terms on which its own address answers.
+    pub fn terms(&self) -> &Terms {
+        &self.0.terms
+    }
+
+    /// True if the old service stands behind its own address.
+    pub fn has_upstream(&self) -> bool {
+        self.0.upstream.is_some()
+    }
+
+    /// The old service's URL in this environment.
+    ///
+    /// # Errors
+    /// A variable is missing, or makes no URL. The message has no values in it.
+    pub fn upstream(&self, env: &Env) -> Option<Result<String, String>> {
+        let scope = Scope { input: &Value::Null, slip: None, step: None, env: Some(env), more: &[] };
+        let url = self.0.upstream.as_ref()?.render(&Evaluation::new(scope));
+        Some(url.map_err(|error| error.to_string()))
     }
 
     /// The line and the column of its `route`, from 1; zeros where there is none.

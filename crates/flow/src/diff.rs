@@ -9,7 +9,8 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::definition::{Definition, OnFailure};
+use crate::definition::{Answers, Definition, OnFailure};
+use crate::flags::{Flags, Rules};
 
 mod input;
 mod result;
@@ -122,7 +123,7 @@ pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
 fn route(old: &Definition, new: &Definition) -> Vec<Change> {
     let (before, after) = (old.route(), new.route());
     if before == after {
-        return Vec::new();
+        return terms(old, new);
     }
     let mut changes = Vec::new();
     if let Some(route) = before {
@@ -132,6 +133,36 @@ fn route(old: &Definition, new: &Definition) -> Vec<Change> {
     if let Some(route) = after {
         let what = format!("`{} {}` is new", route.method, route.path);
         changes.push(Change::fine("route", what, "one more address of the flow"));
+    }
+    changes
+}
+
+/// The terms of an address that stays. Flags may stand over them, of which nothing is known here.
+fn terms(old: &Definition, new: &Definition) -> Vec<Change> {
+    let none = Flags::default();
+    let (before, after) = (Rules::of(old, &none), Rules::of(new, &none));
+    let mut changes = Vec::new();
+    if before.answers() != after.answers() {
+        let what = format!("answers {} -> {}", before.answers().as_str(), after.answers().as_str());
+        changes.push(match (before.answers(), after.answers()) {
+            (Answers::Sync, Answers::Auto) | (Answers::Auto, Answers::Sync) => {
+                Change::fine("route", what, "only callers who allow 202 may see a difference")
+            }
+            _ => Change::breaking("route", what, "callers get another form of answer than before"),
+        });
+    }
+    if old.has_upstream() != new.has_upstream() {
+        let (what, why) = match new.has_upstream() {
+            true => ("an old service stands behind it", "without flags it answers every request in place of a job"),
+            false => {
+                ("no old service stands behind it any more", "every request becomes a job, whatever the flags say")
+            }
+        };
+        changes.push(Change::breaking("route", what, why));
+    }
+    if before.hold_ms() > after.hold_ms() {
+        let what = format!("hold {} -> {}", duration(before.hold_ms()), duration(after.hold_ms()));
+        changes.push(Change::breaking("route", what, "callers who wait for the outcome get 504 earlier"));
     }
     changes
 }

@@ -16,6 +16,7 @@ pub mod document;
 pub mod event;
 mod expression;
 pub mod facts;
+pub mod flags;
 pub mod id;
 mod media_type;
 pub mod nearest;

@@ -224,6 +224,11 @@ impl Acceptor {
         }
     }
 
+    /// True while a request with this key is being stored.
+    pub(crate) fn is_pending(&self, tenant: &str, scope: &str, key: &str) -> bool {
+        self.pending_keys.lock().contains(&(tenant.to_owned(), scope.to_owned(), key.to_owned()))
+    }
+
     fn reserve(&self, acceptance: &NewAcceptance) -> Result<Option<Reservation>, Error> {
         let Some(idempotency) = &acceptance.idempotency else { return Ok(None) };
         let tenant = acceptance.acceptance.tenant.clone();

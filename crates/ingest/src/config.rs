@@ -43,6 +43,12 @@ pub struct Config {
     pub wait_max_s: u64,
     /// Requests that may wait for jobs at once; 0: none.
     pub waiters_max: usize,
+    /// Requests that may be on their way to old services at once.
+    pub proxied_max: usize,
+    /// The most bytes of a body that is passed on to an old service.
+    pub proxied_body_bytes_max: u64,
+    /// The longest pause in an old service's answer, in seconds.
+    pub proxied_pause_max_s: u64,
     /// Streams of events that may be open at once.
     pub streams_max: usize,
     /// Bytes of events that may wait for one stream of a job.

@@ -11,8 +11,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, cancel, dead_letters, docs, flows, jobs_in_bulk, list_jobs, openapi, report,
-    result, retry, signal, stats, status, streams, submit,
+    asyncapi, batch, breakers, callback, callers, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_jobs,
+    openapi, report, result, retry, routed, signal, stats, status, streams, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -39,6 +39,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))
         .route("/v1/flows/{flow}/stats", get(stats::show))
+        .route("/v1/flows/{flow}/callers", get(callers::list))
         .route("/v1/flows/{flow}/jobs", post(submit::submit_to))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))
@@ -54,11 +55,15 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/dead-letters/{id}/redrive", post(dead_letters::redrive))
         .route("/v1/breakers", get(breakers::list))
         .route("/v1/breakers/{downstream}", put(breakers::put))
+        .route("/v1/flags", get(flags::list))
+        .route("/v1/flags/{flow}", get(flags::show).put(flags::put))
+        .route("/v1/flags/{flow}/history", get(flags::history))
+        .route("/v1/flags/{flow}/rollback", post(flags::roll_back))
         .route("/v1/jobs/{job}/retry", post(retry::retry))
         .route("/v1/jobs/{job}/signals/{name}", post(signal::send))
         .route("/v1/callbacks/{permit}", post(callback::call_back).put(callback::call_back))
         .route("/v1/progress/{permit}", put(report::report))
-        .fallback(submit::submit_by_route)
+        .fallback(routed::serve)
         .with_state(api)
         .merge(compress::documents(documents))
         .merge(health);

@@ -5,7 +5,8 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
-//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`.
+//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`, `flags`.
+//! Flows' own addresses: `routed` decides by `flow::flags` whether `submit` or `proxy` serves a request.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -13,11 +14,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::admin::Admin;
-use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, TableTail, Tail, TopicPartition};
-use events::flow_document::FlowDocument;
+use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
 use events::topic::Topics;
 use events::{Inbound, Writer};
 use flow::callback::Secrets;
+use flow::decide::Env;
 use inbox::Inbox;
 use process::{Base, Door, Process};
 use service_kit::config::{ConfigError, Sources, load};
@@ -38,6 +39,7 @@ mod batch;
 mod body;
 mod breakers;
 mod callback;
+mod callers;
 mod cancel;
 mod cancels;
 mod catalog;
@@ -45,26 +47,32 @@ mod commands;
 pub mod config;
 mod content;
 mod dead_letters;
+mod deprecation;
 mod docs;
 mod estimate;
 mod estimates;
 mod expiry;
+mod flags;
 mod flows;
+mod follow_flows;
 mod http;
 mod idempotency;
 mod in_bulk;
 mod in_time;
 mod job_lookup;
 mod jobs_in_bulk;
+mod known_flags;
 mod leaving;
 mod limits;
 mod list_jobs;
+mod modes;
 mod open_jobs;
 pub mod openapi;
 mod plan;
 mod polls;
 mod progress;
 mod projected;
+mod proxy;
 mod query;
 mod quotas;
 mod recent;
@@ -73,6 +81,7 @@ mod reports_out;
 mod result;
 mod resume;
 mod retry;
+mod routed;
 mod signal;
 mod spans;
 mod state;
@@ -89,13 +98,17 @@ mod waiters;
 
 use crate::accept::Acceptor;
 use crate::backpressure::Backpressure;
+use crate::callers::Callers;
 use crate::catalog::Catalog;
 use crate::commands::Commands;
 use crate::estimates::Estimates;
+use crate::follow_flows::{addresses, follow_flows, learn};
+use crate::known_flags::KnownFlags;
 use crate::plan::Planner;
 use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
+use crate::proxy::Proxy;
 use crate::quotas::Quotas;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
@@ -128,6 +141,8 @@ pub struct Settings {
     pub public_url: String,
     /// The secrets by which the addresses of callbacks are known again; none: no callback is.
     pub callback_secrets: Secrets,
+    /// `env.*` of flows' `upstream`.
+    pub env: Env,
     /// The service's own settings.
     pub config: config::Config,
 }
@@ -142,6 +157,7 @@ impl Settings {
             database_url: base.database_url()?,
             public_url: base.shared.public_url.clone(),
             callback_secrets: callback_secrets(base)?,
+            env: Env::of_process(sources.variables()),
             config: load(config::SECTION, config::DEFAULT, sources)?,
         })
     }
@@ -183,6 +199,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let topics = settings.topics.clone();
     let (of_api, bus, of_queues, until) = (Arc::clone(&api), settings.bus.clone(), topics.clone(), shutdown.clone());
     tasks.spawn("backpressure", async move { of_api.backpressure.watch(&bus, &of_queues, &until).await });
+    beside_routes(&mut tasks, &api, open(&settings, 1)?, &shutdown);
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
     let streams = Arc::clone(&api.streams);
     let leaving = shutdown.clone();
@@ -199,6 +216,14 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     tasks.join().await
 }
 
+/// Starts the work beside flows' own addresses. `listening` has a connection of its own.
+fn beside_routes(tasks: &mut Tasks, api: &Arc<Api>, listening: Pool, shutdown: &CancellationToken) {
+    let (of_api, until) = (Arc::clone(api), shutdown.clone());
+    tasks.spawn("flags", async move { known_flags::keep(&of_api.flags, (&of_api.pool, &listening), &until).await });
+    let (of_api, until) = (Arc::clone(api), shutdown.clone());
+    tasks.spawn("callers", async move { callers::keep(&of_api, &until).await });
+}
+
 fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
     let store_settings = store::Settings { connections_max, ..store::Settings::new(&settings.database_url) };
     Pool::open(&store_settings, Role::Ingest).context("DATABASE_URL cannot be used")
@@ -213,6 +238,10 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Cance
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     Ok(Api {
         projected: Projected::default(),
+        flags: KnownFlags::default(),
+        callers: Callers::default(),
+        proxy: Proxy::new(&settings.config)?,
+        env: settings.env.clone(),
         estimates: Estimates::default(),
         polls: Polls::default(),
         quotas: Quotas::new(settings.config.limits()?),
@@ -270,6 +299,9 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let stored = || store::flows::all(&api.pool);
     let Some(stored) = until_ok("postgres", readiness, ids, &shutdown, stored).await else { return Ok(()) };
     stored.into_iter().for_each(|applied| api.catalog.learn_stored(applied));
+    let flags = || store::flags::all(&api.pool);
+    let Some(flags) = until_ok("postgres", readiness, ids, &shutdown, flags).await else { return Ok(()) };
+    api.flags.learn(flags);
     let (tools, cancels_topic) = ((readiness, ids, reader), topics.cancels());
     let cancels = cancels::load(&api.cancels, tools, (&settings.bus, &cancels_topic), &shutdown).await;
     let Some(cancels) = cancels else { return Ok(()) };
@@ -329,37 +361,6 @@ async fn look_back(
     quotas.open_jobs.begun_at(starts.clone());
     // Events that are not on Kafka any more are not waited for: nobody can read them.
     recent.begun_at(starts.filter(|(partition, start)| begins.get(partition) != Some(start)).collect());
-    Ok(())
-}
-
-/// The addresses of active flows that are taken, told for a person.
-fn addresses(catalog: &Catalog) -> Result<(), String> {
-    let taken: Vec<String> = catalog.clashes().iter().map(ToString::to_string).collect();
-    if taken.is_empty() { Ok(()) } else { Err(taken.join("; ")) }
-}
-
-fn learn(catalog: &Catalog, record: &Inbound) {
-    let Some(value) = &record.value else { return catalog.forget(record.key.as_deref().unwrap_or_default()) };
-    let read = FlowDocument::parse(value).and_then(|document| Ok((document.revision, document.definition()?)));
-    match read {
-        Ok((revision, definition)) => {
-            tracing::info!(flow = definition.name(), version = definition.version(), "flow known");
-            catalog.learn(revision, definition);
-        }
-        // The orchestrator keeps it as a dead letter.
-        Err(error) => tracing::warn!(offset = record.offset, error = error.to_string(), "unreadable flow skipped"),
-    }
-}
-
-async fn follow_flows(mut flows: TableTail, api: Arc<Api>, shutdown: CancellationToken) -> anyhow::Result<()> {
-    while let Some(Some(records)) = shutdown.run_until_cancelled(flows.next()).await {
-        records.iter().for_each(|record| learn(&api.catalog, record));
-        // Only a start is held up: a process that serves other flows goes on.
-        match addresses(&api.catalog) {
-            Ok(()) => api.readiness.ready("flows"),
-            Err(taken) => tracing::error!(taken, "flows have addresses that are taken; they lead nowhere"),
-        }
-    }
     Ok(())
 }
 

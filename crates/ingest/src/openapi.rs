@@ -29,6 +29,7 @@ const PROBLEMS: &str = "x-problems";
 const REQUEST_HEADERS: &[&str] = &["X-Correlation-ID", "traceparent", "tracestate"];
 /// Problems that say when to come again.
 const TEMPORARY: &[Kind] = &[
+    Kind::AnswerLate,
     Kind::NotFinished,
     Kind::IdempotencyKeyInUse,
     Kind::QuotaExceeded,

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use flow::callback::Secrets;
+use flow::decide::Env;
 use flow::definition::Definition;
 use flow::id::JobId;
 use service_kit::health::Readiness;
@@ -15,17 +16,20 @@ use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
 use crate::backpressure::Backpressure;
+use crate::callers::Callers;
 use crate::cancels::Cancels;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::estimate::retry_after_s;
 use crate::estimates::Estimates;
+use crate::known_flags::KnownFlags;
 use crate::limits::Of;
 use crate::open_jobs::Admission;
 use crate::plan::Planner;
 use crate::polls::Polls;
 use crate::progress::Reports;
 use crate::projected::Projected;
+use crate::proxy::Proxy;
 use crate::quotas::Quotas;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
@@ -51,6 +55,14 @@ pub(crate) struct Api {
     pub(crate) streams: Arc<Streams>,
     /// Kafka, for streams that go on from earlier times.
     pub(crate) bus: bus::Settings,
+    /// The flags of flows' own addresses.
+    pub(crate) flags: KnownFlags,
+    /// Who uses which form of them.
+    pub(crate) callers: Callers,
+    /// The way to old services.
+    pub(crate) proxy: Proxy,
+    /// Where they are.
+    pub(crate) env: Env,
     /// How long flows' jobs take.
     pub(crate) estimates: Estimates,
     /// Who has asked for which job, and how often.

@@ -1,15 +1,17 @@
-//! `POST /v1/flows/{flow}/jobs` and a flow's own route: a request becomes a stored job, or a problem with the reason.
+//! `POST /v1/flows/{flow}/jobs`, and a flow's own route where a job serves it: a request becomes a stored job, or a problem with the reason.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::Response;
 use axum::{Extension, RequestExt};
 use events::command::start_after_ms;
 use flow::definition::{Definition, InputError};
+use flow::flags::Form;
 use flow::id::JobId;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,10 +19,7 @@ use store::acceptances::Accepted;
 use web::caller::{Caller, Scope};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
-use web::request_log::NotedRoute;
 
-use crate::accept;
-use crate::catalog::Routed;
 use crate::idempotency::{KeyError, parse_key};
 use crate::job_lookup::JobState;
 use crate::limits::Of;
@@ -28,6 +27,7 @@ use crate::plan::{BadInput, JobRequest};
 use crate::state::Api;
 use crate::stored::{Origin, Stored};
 use crate::wait::{Asked, Until, WaitQuery};
+use crate::{accept, answer};
 
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The most schema violations in one answer.
@@ -46,7 +46,7 @@ pub(crate) async fn submit_to(
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     };
     let Query(start) = start.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
-    receive(&api, definition, context, start, request).await
+    receive(&api, (definition, Form::AsAsked), context, start, request).await
 }
 
 /// The begin of the job, as callers write it; at once where they write nothing.
@@ -71,42 +71,10 @@ impl Start {
     }
 }
 
-/// A flow's own route, which is not known before the flow is.
-pub(crate) async fn submit_by_route(
-    State(api): State<Arc<Api>>,
-    method: Method,
-    uri: Uri,
-    Extension(context): Extension<RequestContext>,
-    Extension(route): Extension<NotedRoute>,
-    request: Request,
-) -> Result<Response, Problem> {
-    api.ready()?;
-    match api.catalog.routed(method.as_str(), uri.path()) {
-        Routed::Flow(definition) => {
-            route.note(uri.path());
-            receive(&api, definition, context, Start::default(), request).await
-        }
-        Routed::Several(clash) => {
-            let remediation = "Use the flow's other address, `POST /v1/flows/{flow}/jobs`, until one of them is \
-                               applied with another route.";
-            Err(Problem::new(Kind::NotReady, format!("{clash}.")).with_remediation(remediation).retry_after_s(60))
-        }
-        Routed::OtherMethod(allowed) => {
-            let detail = format!("{method} is not taken at {}; {allowed} is.", uri.path());
-            let problem = Problem::new(Kind::MethodNotAllowed, detail);
-            Err(match HeaderValue::from_str(&allowed) {
-                Ok(allowed) => problem.with_header(header::ALLOW, allowed),
-                Err(_) => problem,
-            })
-        }
-        Routed::Nothing => Err(Problem::new(Kind::NotFound, format!("There is nothing at {method} {}.", uri.path()))),
-    }
-}
-
 /// Takes in a request for a job of this flow, within the caller's limits, and answers it.
-async fn receive(
+pub(crate) async fn receive(
     api: &Api,
-    definition: Definition,
+    (definition, form): (Definition, Form),
     context: RequestContext,
     start: Start,
     request: Request,
@@ -114,7 +82,7 @@ async fn receive(
     let (tenant, flow) = (context.caller.tenant.clone(), definition.name().to_owned());
     let of = (tenant.as_str(), flow.as_str());
     let answer = match arrived(api, of, &start, request).await {
-        Ok((headers, body)) => submit(api, Submission { definition, context, headers, body, start }).await,
+        Ok((headers, body)) => submit(api, Submission { definition, form, context, headers, body, start }).await,
         Err(problem) => Err(problem),
     };
     api.quotas.tell(of, answer)
@@ -150,6 +118,7 @@ pub(crate) fn unreadable(rejection: &BytesRejection) -> Problem {
 /// A request for a job of this flow.
 struct Submission {
     definition: Definition,
+    form: Form,
     context: RequestContext,
     headers: HeaderMap,
     body: Bytes,
@@ -160,10 +129,15 @@ struct Submission {
 /// 202, about the job's end, or unknown.
 async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> {
     let mut asked = Asked::of(api, &submission.context, &submission.headers, &WaitQuery::default());
+    let hold = asked.take_form(submission.form);
     let caller = submission.context.caller.clone();
     let job = JobId::new(api.ids.uuid_v7(api.clock.now_ms()));
     // Before anything can happen to the job.
     let waiter = asked.enter(api, job);
+    if hold.is_some() && waiter.is_none() {
+        // It must not get 202, and cannot be held.
+        return asked.tell(Err(no_room_to_wait()));
+    }
     // The request may be large: it is gone before the wait begins.
     let stored = match Box::pin(store(api, job, submission)).await {
         Ok(stored) => stored,
@@ -184,6 +158,7 @@ async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> 
     };
     let answer = match ended {
         Some(job) => stored.result(api, &caller, job),
+        None if let Some(hold) = hold => Err(late(api, &stored, hold)),
         None => {
             if asked.preferences.respond_async {
                 asked.honour("respond-async");
@@ -194,6 +169,22 @@ async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> 
     asked.tell(answer)
 }
 
+fn no_room_to_wait() -> Problem {
+    let detail = "So many requests wait for the outcomes of their jobs that there is no room for another one.";
+    Problem::new(Kind::TemporaryReducedCapacity, detail).retry_after_s(1)
+}
+
+/// The answer to a caller that is owed the outcome of a job which has not ended in time.
+fn late(api: &Api, stored: &Stored, hold: Duration) -> Problem {
+    let (prefix, job) = (api.public_url.prefix(), stored.origin.job);
+    let detail = match api.leaving.is_cancelled() {
+        true => "The service is shutting down; the job goes on.".to_owned(),
+        false => format!("It has not ended within {} ms.", hold.as_millis()),
+    };
+    let problem = Problem::new(Kind::AnswerLate, detail).with_job(job).with("links", answer::links(prefix, job));
+    problem.retry_after_s(1)
+}
+
 /// The end of a job that an earlier request has made.
 async fn replayed_end(api: &Api, asked: &mut Asked, caller: &Caller, job: JobId) -> Option<JobState> {
     let is_final = |job: &JobState| job.view.status.is_final();
@@ -202,7 +193,7 @@ async fn replayed_end(api: &Api, asked: &mut Asked, caller: &Caller, job: JobId)
 }
 
 async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, Problem> {
-    let Submission { definition, context, headers, body, start } = submission;
+    let Submission { definition, context, headers, body, start, form: _ } = submission;
     let idempotency_key = idempotency_key(&headers, api.config.idempotency_key_required)?;
     let input = parse_body(&headers, &body)?;
     let now_ms = api.clock.now_ms();
@@ -344,6 +335,8 @@ pub(crate) fn refused(error: accept::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

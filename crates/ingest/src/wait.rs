@@ -10,6 +10,7 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
+use flow::flags::Form;
 use flow::id::JobId;
 use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, timeout_at};
@@ -56,8 +57,8 @@ pub(crate) struct Asked {
     pub(crate) preferences: Preferences,
     /// The time for which the answer may wait.
     wait: Option<Duration>,
-    /// True if it is the URL that asks for the wait.
-    by_url: bool,
+    /// True if it is not the preference that asks for the wait.
+    is_silent: bool,
     deadline: Instant,
     applied: Vec<String>,
     /// Connections that wait for room.
@@ -73,8 +74,24 @@ impl Asked {
         let preferences = Preferences { wait_s: query.wait.or(preferences.wait_s), ..preferences };
         let wait = preferences.wait(api.config.wait_max_s);
         let deadline = Instant::now() + wait.unwrap_or_default();
-        let (by_url, crowd) = (query.wait.is_some(), context.crowd.clone());
-        Self { preferences, wait, by_url, deadline, applied: Vec::new(), crowd, crowded: false }
+        let (is_silent, crowd) = (query.wait.is_some(), context.crowd.clone());
+        Self { preferences, wait, is_silent, deadline, applied: Vec::new(), crowd, crowded: false }
+    }
+
+    /// Waits as the form of the answer has it. Returns the time for which a caller is held that is owed the outcome: it
+    /// waits as for any service, so it gives its connection up to nobody.
+    pub(crate) fn take_form(&mut self, form: Form) -> Option<Duration> {
+        let (wait_ms, is_owed) = match form {
+            Form::AsAsked => return None,
+            Form::Within(wait_ms) => (wait_ms, false),
+            Form::Owed(wait_ms) => (wait_ms, true),
+        };
+        let wait = Duration::from_millis(wait_ms);
+        (self.wait, self.deadline, self.is_silent) = (Some(wait), Instant::now() + wait, true);
+        if is_owed {
+            self.crowd = None;
+        }
+        is_owed.then_some(wait)
     }
 
     /// A place among those that wait for this job, if the request is one that waits and there is room.
@@ -89,7 +106,7 @@ impl Asked {
 
     /// The answer honours the wait.
     pub(crate) fn honour_wait(&mut self) {
-        if let (Some(wait), false) = (self.wait, self.by_url) {
+        if let (Some(wait), false) = (self.wait, self.is_silent) {
             self.honour(&format!("wait={}", wait.as_secs()));
         }
     }

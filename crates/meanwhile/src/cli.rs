@@ -6,11 +6,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) mod breakers;
 pub(crate) mod dead_letters;
+pub(crate) mod flags;
 pub(crate) mod flows;
 pub(crate) mod jobs;
 
 use self::breakers::BreakersCommand;
 use self::dead_letters::DeadLettersCommand;
+use self::flags::FlagsCommand;
 use self::flows::FlowsCommand;
 use self::jobs::{JobsCommand, SubmitArgs};
 
@@ -75,6 +77,9 @@ pub(crate) enum Command {
     /// List the breakers of downstreams, open and close them
     #[command(subcommand)]
     Breakers(BreakersCommand),
+    /// List and change which requests to flows' routes become jobs, and how they are answered; go back
+    #[command(subcommand)]
+    Flags(FlagsCommand),
     /// Mend what stands in the way of a topic's readers
     #[command(subcommand)]
     Topics(TopicsCommand),

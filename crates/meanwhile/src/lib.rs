@@ -25,6 +25,7 @@ mod cli;
 mod completion;
 mod dead_letters;
 mod dev_mode;
+mod flags;
 mod flows;
 mod healthcheck;
 mod jobs;
@@ -122,6 +123,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Jobs(JobsCommand::Cancel(args)) => jobs::cancel(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Breakers(command) => breakers::run(command).await,
+        Command::Flags(command) => flags::run(command).await,
         Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,
         Command::Completion { shell } => completion::run(shell),

@@ -5,6 +5,7 @@
 //! has the URL in it, which may hold a secret.
 
 mod coding;
+pub mod forward;
 mod guard;
 
 use std::time::Duration;

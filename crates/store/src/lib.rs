@@ -10,10 +10,12 @@
 pub mod acceptances;
 mod announce;
 pub mod breakers;
+pub mod callers;
 pub mod cancels;
 mod columns;
 pub mod dead_letters;
 mod error;
+pub mod flags;
 pub mod flows;
 pub mod headers;
 pub mod history;

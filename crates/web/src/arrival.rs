@@ -1,6 +1,7 @@
 //! The arrival of a request's body: refused where it cannot be used, cut off where it does not come in time.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -63,14 +64,20 @@ pub(crate) async fn bounded(State(bounds): State<Bounds>, request: Request, next
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let (headers, body_bytes_max) = (request.headers(), bounds.of(&request));
-    if let Err(problem) = check_encoding(headers).and_then(|()| check_length(headers, body_bytes_max)) {
+    // At an address that the router does not know, the handler knows if it reads the body or passes it on.
+    let is_routed = request.extensions().get::<MatchedPath>().is_some();
+    if is_routed && let Err(problem) = check(request.headers(), bounds.of(&request)) {
         return problem.into_response();
     }
     let Some(patience) = request.extensions().get::<Arc<Patience>>().cloned() else { return next.run(request).await };
     let (cut, version, seconds) = (Arc::new(OnceLock::new()), request.version(), patience.body_timeout.as_secs());
-    let arriving =
-        |body| Body::new(Arriving { body, over: Over::NotBegun(patience, Instant::now()), cut: cut.clone() });
+    let mut request = request;
+    let pace = Pace::default();
+    request.extensions_mut().insert(pace.clone());
+    let arriving = |body| {
+        let over = Over { patience, since: Instant::now(), begun: None, pace };
+        Body::new(Arriving { body, over, cut: cut.clone() })
+    };
     let response = next.run(request.map(arriving)).await;
     let problem = match cut.get() {
         Some(Cut::Late) => Problem::new(Kind::RequestTimeout, format!("The body did not arrive within {seconds} s.")),
@@ -86,6 +93,15 @@ pub(crate) async fn bounded(State(bounds): State<Bounds>, request: Request, next
         _ => problem.with_header(header::CONNECTION, HeaderValue::from_static("close")),
     };
     problem.into_response()
+}
+
+/// Refuses a body that cannot be decoded, or is known to be too large, before any of it is asked for.
+///
+/// # Errors
+/// The problem 413 or 415.
+pub fn check(headers: &HeaderMap, body_bytes_max: usize) -> Result<(), Problem> {
+    check_encoding(headers)?;
+    check_length(headers, body_bytes_max)
 }
 
 /// Bodies are taken as they are. In any other coding they would be bad JSON, or of unknown size.
@@ -111,10 +127,37 @@ fn check_length(headers: &HeaderMap, body_bytes_max: usize) -> Result<(), Proble
     }
 }
 
+/// How a body may arrive, in the extensions of its request.
+#[derive(Debug, Clone, Default)]
+pub struct Pace(Arc<AtomicBool>);
+
+impl Pace {
+    /// The body is passed on as it comes: from now on only a pause in it may be too long, not the whole.
+    pub fn let_it_take_its_time(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The end of patience. It is waited for only once a body has to be waited for.
-enum Over {
-    NotBegun(Arc<Patience>, Instant),
-    Begun(Pin<Box<dyn Future<Output = Cut> + Send>>),
+struct Over {
+    patience: Arc<Patience>,
+    since: Instant,
+    begun: Option<Pin<Box<dyn Future<Output = Cut> + Send>>>,
+    pace: Pace,
+}
+
+impl Over {
+    fn arrived(&mut self) {
+        if self.pace.0.load(Ordering::Relaxed) {
+            (self.since, self.begun) = (Instant::now(), None);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        let (patience, since) = (&self.patience, self.since);
+        let begun = self.begun.get_or_insert_with(|| Box::pin(Arc::clone(patience).over(since)));
+        begun.as_mut().poll(cx)
+    }
 }
 
 /// A body that fails when it does not arrive in time.
@@ -130,13 +173,10 @@ impl HttpBody for Arriving {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let arrived @ Poll::Ready(_) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.over.arrived();
             return arrived;
         }
-        if let Over::NotBegun(patience, since) = &self.over {
-            self.over = Over::Begun(Box::pin(Arc::clone(patience).over(*since)));
-        }
-        let Over::Begun(over) = &mut self.over else { return Poll::Pending };
-        let Poll::Ready(cut) = over.as_mut().poll(cx) else { return Poll::Pending };
+        let Poll::Ready(cut) = self.over.poll(cx) else { return Poll::Pending };
         let _ = self.cut.set(cut);
         Poll::Ready(Some(Err(axum::Error::new("the body did not arrive"))))
     }

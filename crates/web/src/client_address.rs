@@ -12,7 +12,7 @@ const HOPS_MAX: usize = 32;
 
 /// The other end of a connection. The server puts it into the extensions of each request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) IpAddr);
+pub struct Peer(pub IpAddr);
 
 /// The header in which proxies tell who their clients are. Only one is read: a proxy that writes one of them passes
 /// the other on as the client sent it.

@@ -14,6 +14,7 @@ use service_kit::trace::Span;
 
 use crate::caller::Caller;
 use crate::client_address::{Peer, Proxies};
+use crate::problem::Foreign;
 use crate::request_info::RequestInfo;
 use crate::request_log::NotedRoute;
 use crate::server::Crowd;
@@ -103,7 +104,11 @@ pub(crate) async fn carry(State(carried): State<Carried>, mut request: Request, 
         spans::answered(&span, info, &response);
     }
     if let Some(echo) = echo {
-        response.headers_mut().insert(CORRELATION_ID, echo);
+        match response.extensions().get::<Foreign>() {
+            None => drop(response.headers_mut().insert(CORRELATION_ID, echo)),
+            // Its own word stays.
+            Some(_) => drop(response.headers_mut().entry(CORRELATION_ID).or_insert(echo)),
+        }
     }
     response
 }

@@ -1,16 +1,18 @@
 //! The layers around the routes of a door.
 
 use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
 use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::{Router, middleware};
 use service_kit::identity::Ids;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::browsers::{Origins, answer_options};
 use crate::caller::Caller;
 use crate::client_address::Proxies;
-use crate::problem::{PublicUrl, complete_problem};
+use crate::problem::{Foreign, PublicUrl, complete_problem};
 use crate::{arrival, context, panic};
 
 /// Keeps caches from answering, since answers change with the state of jobs.
@@ -48,7 +50,7 @@ impl Frame {
             .layer(middleware::from_fn_with_state(bounds, arrival::bounded))
             .layer(middleware::from_fn(answer_options))
             .layer(middleware::from_fn_with_state(self.public_url, complete_problem))
-            .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, NO_STORE));
+            .layer(middleware::from_fn(keep_out_of_caches));
         let framed = match self.origins.layer() {
             Some(layer) => framed.layer(layer),
             None => framed,
@@ -71,13 +73,20 @@ impl Frame {
     }
 }
 
+/// Middleware: an answer of ours is cached only where it says so itself.
+async fn keep_out_of_caches(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if response.extensions().get::<Foreign>().is_none() {
+        response.headers_mut().entry(header::CACHE_CONTROL).or_insert(NO_STORE);
+    }
+    response
+}
+
 #[cfg(test)]
 mod tests {
     use axum::Extension;
     use axum::body::{Body, to_bytes};
-    use axum::extract::Request;
     use axum::http::StatusCode;
-    use axum::response::Response;
     use axum::routing::get;
     use serde_json::Value;
     use service_kit::health::{self, Readiness};

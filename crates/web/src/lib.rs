@@ -7,7 +7,7 @@
 //!
 //! Invariant: nothing here knows Postgres, flows or the routes of a door.
 
-mod arrival;
+pub mod arrival;
 pub mod browsers;
 pub mod caller;
 pub mod client_address;

@@ -20,6 +20,10 @@ pub use page::{index, page, router};
 /// The media type of problem details.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
+/// In the extensions of an answer: another service gave it, and it is passed on as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign;
+
 /// One error of one request. [`IntoResponse`] makes the response.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Parts>);

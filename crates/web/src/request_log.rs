@@ -25,6 +25,10 @@ impl NotedRoute {
     }
 }
 
+/// In the extensions of an answer: the way in which a flow's own address was served.
+#[derive(Debug, Clone, Copy)]
+pub struct Mode(pub &'static str);
+
 /// Counts a request, and logs its method, route, status, duration, trace and job. No bodies, no queries, no secrets.
 pub(crate) fn write(
     info: &RequestInfo,
@@ -47,6 +51,7 @@ pub(crate) fn write(
         job.id = info.job_of(job),
         flow = job.map(|job| job.flow.as_str()),
         tenant = job.map(|job| job.tenant.as_str()),
+        mode = response.extensions().get::<Mode>().map(|Mode(mode)| *mode),
         "request"
     );
 }

@@ -1,9 +1,7 @@
 //! The settings of this service; `default.toml` beside it says what each is for.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flow::decide::Env;
 use serde::Deserialize;
 
 use crate::load::Limits;
@@ -13,12 +11,6 @@ use crate::long_calls::LongCallLimits;
 pub const SECTION: &str = "workers";
 /// The compiled-in defaults, which are the reference too.
 pub const DEFAULT: &str = include_str!("default.toml");
-
-/// Variables with this prefix are `secrets.*`, without it.
-const SECRET_PREFIX: &str = "MEANWHILE_SECRET_";
-/// Variables that flows do not see as `env.*`: they hold credentials, or are ours.
-const HIDDEN: [&str; 2] = ["DATABASE_URL", "SCHEMA_REGISTRY_URL"];
-const HIDDEN_PREFIXES: [&str; 2] = ["MEANWHILE_", "KAFKA_"];
 
 /// Settings of the workers.
 #[derive(Debug, Clone, Deserialize)]
@@ -140,20 +132,6 @@ impl Config {
     }
 }
 
-/// The part of a process's environment that flows see: all variables as `env.*`, except our own and those with our
-/// credentials; `MEANWHILE_SECRET_<NAME>` as `secrets.<NAME>`.
-pub fn flow_environment<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Env {
-    let (mut vars, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-    for (name, value) in variables {
-        if let Some(secret) = name.strip_prefix(SECRET_PREFIX) {
-            secrets.insert(secret.to_owned(), value.to_owned());
-        } else if !HIDDEN.contains(&name) && !HIDDEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-            vars.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    Env { vars, secrets, ..Env::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,18 +143,5 @@ mod tests {
         assert!(config.commit_interval_ms_max < config.transaction_timeout_ms);
         assert!(config.batch_results_max <= config.queue_slips_max);
         assert!(config.batch_bytes_max <= config.queue_bytes_max);
-    }
-
-    #[test]
-    fn flows_see_the_environment_without_our_credentials() {
-        let variables = [
-            ("INVENTORY_URL", "http://inventory"),
-            ("DATABASE_URL", "postgres://u:p@h/d"),
-            ("MEANWHILE__KAFKA__SASL_PASSWORD", "p"),
-            ("MEANWHILE_SECRET_CARD_TOKEN", "t"),
-        ];
-        let env = flow_environment(variables);
-        assert_eq!(env.vars.into_keys().collect::<Vec<_>>(), ["INVENTORY_URL"]);
-        assert_eq!(env.secrets, BTreeMap::from([("CARD_TOKEN".to_owned(), "t".to_owned())]));
     }
 }

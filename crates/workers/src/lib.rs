@@ -130,7 +130,7 @@ pub struct Settings {
     pub topics: Topics,
     /// This process's name among the workers: the same after a restart, and unique.
     pub instance: String,
-    /// Values that expressions see as `env.*` and `secrets.*`; see [`config::flow_environment`].
+    /// Values that expressions see as `env.*` and `secrets.*`; see [`Env::of_process`].
     pub env: Env,
     /// The service's own settings.
     pub config: config::Config,
@@ -144,7 +144,7 @@ impl Settings {
             bus: base.bus.clone(),
             topics: base.topics.clone(),
             instance: base.shared.instance.clone(),
-            env: Env { callbacks: callbacks(base)?, ..config::flow_environment(sources.variables()) },
+            env: Env { callbacks: callbacks(base)?, ..Env::of_process(sources.variables()) },
             config: load(config::SECTION, config::DEFAULT, sources)?,
         })
     }

@@ -6,7 +6,7 @@ use e2e::panels::{queries, unanswered};
 use serde_json::json;
 use test_kit::{Prometheus, Role, eventually, http_client, kcat, repository, submit};
 
-use crate::client::order;
+use crate::client::{order, send};
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::beside_others;
 
@@ -44,6 +44,9 @@ async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
             let input = order(&key, if fate == "ok" { json!({}) } else { json!({ service: fate }) });
             jobs.push(submit(&client, "order", &key, &input).await.unwrap());
         }
+        // Modes are those of requests to a flow's own route.
+        let routed = http.post(format!("{}/orders", stage.system.api()));
+        jobs.push(send(routed.json(&order("modes", json!({})))).await.job());
         kcat(&["-P", "-b", &brokers, "-t", &commands], b"this is no command\n").unwrap();
         tokio::select! {
             empty = &mut asking => break empty,

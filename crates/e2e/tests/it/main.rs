@@ -46,6 +46,7 @@ mod redrive_trace;
 mod registry;
 mod retry;
 mod rolling;
+mod rollout;
 mod seams;
 mod signals;
 mod skip;

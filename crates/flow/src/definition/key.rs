@@ -16,6 +16,10 @@ pub(crate) const FLOW: &[&str] = &[
     "result_ttl",
     "respond",
 ];
+/// Keys of a route, where it is not only an address.
+pub(crate) const ROUTE: &[&str] = &["at", "answer", "hold", "latency_budget", "upstream", "deprecation"];
+/// Keys of the end of a route's synchronous form.
+pub(crate) const DEPRECATION: &[&str] = &["since", "sunset", "link", "successor", "enforce"];
 /// Keys of a step.
 pub(crate) const STEP: &[&str] = &[
     "id",

@@ -6,14 +6,16 @@ use super::node::Node;
 use super::read_value::{required, template, text_template};
 use super::reader::Reader;
 use super::visible::{self, Visible};
-use super::{Compiled, OnFailure, Priority, ResolveRef, Route, input, key, limit, read_rest, read_step, respond};
+use super::{
+    Compiled, OnFailure, Priority, ResolveRef, Terms, input, key, limit, read_rest, read_route, read_step, respond,
+};
 
 /// Reads the whole document; none when something is wrong with it.
 pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut ResolveRef<'_>) -> Option<Compiled> {
     let fields = reader.fields(root, "the flow", key::FLOW)?;
     let name = required(reader, &fields, "the flow", "flow").and_then(|node| reader.name(node, "`flow`", true));
     let summary = fields.get("summary").and_then(|node| summary(reader, node));
-    let route = fields.get("route").and_then(|node| route(reader, node));
+    let routed = fields.get("route").and_then(|node| read_route::routed(reader, node));
     let route_place = fields.get("route").map(|node| node.place).unwrap_or_default();
     let input = fields.get("input").and_then(|node| input::read(reader, node, resolve_ref));
     let key_visible = Visible { roots: visible::KEY, steps: &[], own: None, when: None };
@@ -52,12 +54,18 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     }
     let version = super::version_of(&document);
     let on_failure = if on_failure == Some("park") { OnFailure::Park } else { OnFailure::Compensate };
+    let (route, terms, upstream) = match routed {
+        Some(routed) => (Some(routed.route), routed.terms, routed.upstream),
+        None => (None, Terms::default(), None),
+    };
     let priority = Priority::ALL.into_iter().find(|one| priority == Some(one.as_str())).unwrap_or_default();
     Some(Compiled {
         name: name?,
         summary,
         route,
         route_place,
+        terms,
+        upstream,
         input,
         key,
         deadline_ms,
@@ -80,30 +88,6 @@ fn summary(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         reader.problem(node.place, format!("`summary` is longer than {} bytes", limit::SUMMARY_BYTES_MAX));
     }
     Some(text.to_owned())
-}
-
-fn route(reader: &mut Reader<'_>, node: &Node) -> Option<Route> {
-    let text = reader.text(node, "`route`")?;
-    let parts = text.split_once(' ').map(|(method, path)| (method, path.trim()));
-    let plain = |path: &str| {
-        path.starts_with('/')
-            && !path.contains("//")
-            && path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte))
-    };
-    match parts {
-        Some((method, path)) if key::ROUTE_METHODS.contains(&method) && plain(path) => {
-            if path == "/v1" || path.starts_with("/v1/") {
-                reader.problem(node.place, "a route must not lie under `/v1`, which is Meanwhile's own");
-                return None;
-            }
-            Some(Route { method: method.to_owned(), path: path.to_owned() })
-        }
-        _ => {
-            let problem = reader.problem(node.place, format!("`{text}` is not a route"));
-            problem.expected = Some(format!("a method ({}) and a path: POST /orders", key::ROUTE_METHODS.join(", ")));
-            None
-        }
-    }
 }
 
 /// Only for documents: their schemas are inlined already.

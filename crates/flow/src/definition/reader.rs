@@ -39,7 +39,7 @@ impl<'n> Fields<'n> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) const fn new(file: &'a str) -> Self {
+    pub(crate) const fn new(file: &'a str) -> Self {
         Self { file, is_file: true, problems: Vec::new(), hints: Vec::new(), answers_read: Vec::new() }
     }
 

@@ -9,6 +9,7 @@ mod page;
 mod requests;
 mod respond;
 mod rests;
+mod routes;
 mod sandbox;
 
 const ORDER: &str = include_str!("../../../../flows/order.yaml");
@@ -128,6 +129,8 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
         language.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect()
     };
     assert_eq!(names("/properties"), key::FLOW);
+    assert_eq!(names("/$defs/route/properties"), key::ROUTE);
+    assert_eq!(names("/$defs/route/properties/deprecation/properties"), key::DEPRECATION);
     assert_eq!(names("/$defs/step/properties"), key::STEP);
     assert_eq!(names("/$defs/http/properties"), key::HTTP);
     assert_eq!(names("/$defs/respond/properties"), key::RESPOND);

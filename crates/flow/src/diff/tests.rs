@@ -260,3 +260,12 @@ fn what_cannot_be_compared_must_be_the_same() {
     assert_eq!(keywords(json!({}), json!({ "allOf": [{ "minLength": 2 }] })).len(), 1);
     assert!(keywords(json!({ "anyOf": [{ "minLength": 2 }] }), json!({ "anyOf": [{ "minLength": 1 }] })).is_empty());
 }
+
+#[test]
+fn the_terms_of_an_address_are_part_of_what_callers_see() {
+    let route = "route: POST /orders";
+    breaks(route, "route: { at: POST /orders, answer: sync }", "route", "answers async -> sync");
+    breaks(route, "route: { at: POST /orders, upstream: \"{{ env.OLD }}/orders\" }", "route", "an old service stands");
+    breaks(route, "route: { at: POST /orders, hold: 1s }", "route", "hold 30s -> 1s");
+    assert!(!edited(route, "route: { at: POST /orders, hold: 1m }")[0].is_breaking);
+}

@@ -19,6 +19,8 @@ mod keys;
 mod limits;
 mod list_jobs;
 mod metrics;
+mod modes;
+mod old_service;
 mod polls;
 mod progress;
 mod refuse;

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Method};
 use events::trace::Trace;
 use events::{Record, decode_event};
 use flow::callback::Secrets;
+use flow::decide::Env;
 use flow::event::JobEvent;
 use ingest::Settings;
 use ingest::config::{Config, DEFAULT, SECTION};
@@ -118,6 +119,15 @@ pub(crate) struct Ingest {
 
 impl Ingest {
     pub(crate) async fn start(ground: &Ground, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_in(ground, Vec::new(), change).await
+    }
+
+    /// With these variables for flows' `upstream`.
+    pub(crate) async fn start_in(
+        ground: &Ground,
+        env: Vec<(String, String)>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
         config.leave_after_ms = 0;
         change(&mut config);
@@ -127,6 +137,7 @@ impl Ingest {
             database_url: ground.database_url.clone(),
             public_url: PUBLIC_URL.to_owned(),
             callback_secrets: callback_secrets(),
+            env: Env { vars: env.into_iter().collect(), ..Env::default() },
             config,
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();

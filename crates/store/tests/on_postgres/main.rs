@@ -8,6 +8,7 @@ mod acceptances;
 mod breakers;
 mod database;
 mod dead_letters;
+mod flags;
 mod flows;
 mod generated;
 mod grants;

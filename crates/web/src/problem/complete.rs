@@ -10,7 +10,7 @@ use axum::response::Response;
 use events::trace::TraceId;
 use service_kit::health::Unready;
 
-use super::{Kind, MEDIA_TYPE, Problem};
+use super::{Foreign, Kind, MEDIA_TYPE, Problem};
 
 /// The address at which callers reach this service, for absolute URIs: the configured one, else each request's `Host`.
 #[derive(Debug, Clone, Default)]
@@ -69,8 +69,9 @@ pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Requ
     let trace_id = request.extensions().get::<TraceId>().copied();
     let mut response = next.run(request).await;
     let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
     let is_verbatim = response.extensions_mut().remove::<Verbatim>().is_some();
-    if is_verbatim || (!status.is_client_error() && !status.is_server_error()) {
+    if !is_error || is_verbatim || response.extensions().get::<Foreign>().is_some() {
         return response;
     }
     let unready =

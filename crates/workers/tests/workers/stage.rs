@@ -141,9 +141,7 @@ impl Stage {
             bus: self.bus.clone(),
             topics: self.topics.clone(),
             instance: instance.to_owned(),
-            env: workers::config::flow_environment(
-                self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())),
-            ),
+            env: flow::decide::Env::of_process(self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
             config,
         }
     }

@@ -85,7 +85,8 @@ fn every_expression_of_the_page_gives_what_it_says() {
 #[test]
 fn every_key_of_the_schema_has_its_row_with_default_and_choices_and_there_are_no_others() {
     let language: Value = serde_json::from_str(LANGUAGE).unwrap();
-    let defined = ["respond", "http", "retry", "compensate", "verify", "wait", "callback", "poll", "simulate", "fail"];
+    let defined =
+        ["route", "respond", "http", "retry", "compensate", "verify", "wait", "callback", "poll", "simulate", "fail"];
     let sections = [("a flow".to_owned(), &language), ("a step".to_owned(), &language["$defs"]["step"])]
         .into_iter()
         .chain(defined.iter().map(|name| (format!("`{name}`"), &language["$defs"][name])));
@@ -119,6 +120,8 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
     for (heading, key, least_ms, most_ms) in [
         ("a flow", "deadline", 1, DEADLINE_MS_MAX),
         ("a flow", "result_ttl", 1_000, DEADLINE_MS_MAX),
+        ("`route`", "hold", 1, TIMEOUT_MS_MAX),
+        ("`route`", "latency_budget", 1, TIMEOUT_MS_MAX),
         ("a step", "timeout", 1, TIMEOUT_MS_MAX),
         ("a step", "deadline", 1, DEADLINE_MS_MAX),
         ("a step", "settle", 0, SETTLE_MS_MAX),
