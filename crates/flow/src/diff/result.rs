@@ -22,7 +22,9 @@ pub(super) fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
 fn answers_of_steps(old: &Definition, new: &Definition, changes: &mut Vec<Change>) {
     match (old.answers_as_its_step(), new.answers_as_its_step()) {
         (true, false) => changes.push(Change::breaking("result", "gone", "it was the answer of the flow's only step")),
-        (false, true) => changes.push(Change::breaking("result", "new", "it is the answer of the flow's only step now")),
+        (false, true) => {
+            changes.push(Change::breaking("result", "new", "it is the answer of the flow's only step now"))
+        }
         (true, true) | (false, false) => {}
     }
 }
@@ -35,7 +37,11 @@ fn answers(old: &Definition, new: &Definition, changes: &mut Vec<Change>) {
             changes.push(Change::breaking("respond", "new", "status, headers or body of the answer may be others"));
         }
         (Some(_), None) => {
-            changes.push(Change::breaking("respond", "gone", "the answer is 200 with the result, or as the only step's"));
+            changes.push(Change::breaking(
+                "respond",
+                "gone",
+                "the answer is 200 with the result, or as the only step's",
+            ));
         }
         (Some(old), Some(new)) => {
             let (before, after) = (old.get("status"), new.get("status"));
