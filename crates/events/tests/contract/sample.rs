@@ -164,7 +164,6 @@ pub(crate) fn failed_slip() -> Slip {
     }
 }
 
-/// What only later versions fill in.
 pub(crate) fn carrying_slip() -> Slip {
     let mut slip = slip();
     slip.done[0].carried = CarriedStep {
