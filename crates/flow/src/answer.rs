@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::decide::encode_body;
+use crate::body::encode;
 use crate::document::{Document, UNKNOWN};
 
 /// The media type of values that say nothing else.
@@ -110,7 +110,7 @@ pub fn content(answer: Option<&Answer>, result: &Value) -> Content {
         return Content { media_type, bytes: document.into_bytes() };
     }
     // The worker has seen that it can be written so.
-    match encode_body(declared, value) {
+    match encode(declared, value) {
         Ok(bytes) => Content { media_type: declared.unwrap_or(JSON).to_owned(), bytes },
         Err(_) => Content { media_type: JSON.to_owned(), bytes: value.to_string().into_bytes() },
     }

@@ -14,7 +14,6 @@ use crate::slip::{Hold, Phase, Slip};
 
 mod answer;
 mod backoff;
-mod body;
 mod call;
 mod cancelled;
 mod classify;
@@ -35,7 +34,6 @@ mod token;
 mod words;
 
 pub use answer::{HttpAnswer, replied};
-pub(crate) use body::encode as encode_body;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use classify::classify;

@@ -124,8 +124,6 @@ pub(crate) fn stored(view: &JobView, conditions: &Conditions) -> Result<Response
     let is_unchanged = response.status() == StatusCode::NOT_MODIFIED;
     let headers = response.headers_mut();
     headers.insert(header::ETAG, HeaderValue::try_from(tag).map_err(Problem::internal)?);
-    // A cache may keep it, and has to ask each time: results are given for a time only.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if !is_unchanged {
         let given = view.answer.iter().flat_map(headers_of);
         headers.extend(given.filter(|(name, _)| OF_BODY.contains(name)));

@@ -8,8 +8,9 @@ use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::slip::{HoldReason, Slip};
 use serde_json::{Value, json};
 
+use crate::answered::{answered, resting};
 use crate::evolution::{OTHER_ID, generic, latest, write};
-use crate::sample::{Any, IDS, answered, carrying_slip, resting, samples, schemas, slip};
+use crate::sample::{Any, IDS, carrying_slip, samples, schemas, slip};
 
 /// The sample of this name, with other values in some of its fields.
 fn changed(kind: RecordKind, name: &str, changes: &[(&str, Avro)]) -> Vec<u8> {

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests; clippy sees only their functions so")]
 
+mod answered;
 mod asyncapi;
 mod codec;
 mod compatibility;

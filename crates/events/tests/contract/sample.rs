@@ -10,7 +10,7 @@ use events::{
     DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
     decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
 };
-use flow::answer::{Answer, Body, StepAnswer};
+use flow::answer::Body;
 use flow::decide::{Said, Verdict, ruled};
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
 use flow::facts::JobFacts;
@@ -20,6 +20,8 @@ use flow::slip::{
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::answered::{answered, resting, succeeded};
 
 pub(crate) const IDS: WriterIds =
     WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 0x0102_0304, progress: i32::MAX as u32 };
@@ -162,7 +164,6 @@ pub(crate) fn failed_slip() -> Slip {
     }
 }
 
-/// What only later versions fill in.
 pub(crate) fn carrying_slip() -> Slip {
     let mut slip = slip();
     slip.done[0].carried = CarriedStep {
@@ -194,7 +195,7 @@ fn carrying_event() -> JobEvent {
     JobEvent { reason: Some(HoldReason::Signal), signal, actor, carried, ..retrying_event() }
 }
 
-fn event() -> JobEvent {
+pub(crate) fn event() -> JobEvent {
     JobEvent {
         facts: facts(),
         kind: EventKind::JobAccepted,
@@ -234,26 +235,6 @@ fn retrying_event() -> JobEvent {
         data: Some(json!({"step": "ship", "code": "step-failed", "message": "no truck", "attempts": 4})),
         ..event()
     }
-}
-
-/// A slip whose step rests time and again.
-pub(crate) fn resting() -> Slip {
-    Slip { step_state: Some(json!({"polls": 3})), step_left_ms: Some(90_000), ..slip() }
-}
-
-/// A slip whose flow reads more of its steps' answers than their outputs.
-pub(crate) fn answered() -> Slip {
-    let headers = vec![("etag".into(), "\"7\"".into()), ("x_trace".into(), "é".into())];
-    let answer = |step: &str, status, headers| StepAnswer { step: step.into(), visit: 1, status, headers };
-    Slip { answers: vec![answer("reserve", 201, headers), answer("note", 204, Vec::new())], ..slip() }
-}
-
-/// The end of a job, with the answer to its caller.
-fn succeeded(body: Body) -> JobEvent {
-    let headers = vec![("content-type".into(), "text/csv; charset=utf-8".into()), ("location".into(), "/r/77".into())];
-    let answer = Some(Answer { status: 201, headers, body });
-    let (kind, status) = (EventKind::JobSucceeded, JobStatus::Succeeded);
-    JobEvent { kind, status, hop: 4, data: Some(json!("a,b\n")), answer, ..event() }
 }
 
 /// A token that waits for a signal.

@@ -6,9 +6,9 @@ use super::request::{headers, refused, scope, unevaluable};
 use super::time_left::{deadline_error, is_past, step_deadline_error, time_left_ms};
 use super::token::{Token, expression_error};
 use super::{
-    Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, Verdict, body, completion, doubt, pause,
-    simulated,
+    Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, Verdict, completion, doubt, pause, simulated,
 };
+use crate::body::encode;
 use crate::definition::{Action, Call, Definition, StepKind};
 use crate::document::Document;
 use crate::expression::{Evaluation, ExpressionError, Scope};
@@ -96,7 +96,7 @@ fn call(
                 headers.push((CONTENT_TYPE.to_owned(), document.media_type().to_owned()));
             }
             let content_type = headers.iter().find(|(name, _)| name == CONTENT_TYPE).map(|(_, value)| value.as_str());
-            let body = body.map(|body| body::encode(content_type, &body)).transpose()?;
+            let body = body.map(|body| encode(content_type, &body)).transpose().map_err(ExpressionError::new)?;
             let method = http.method.clone();
             let idempotency_key = Some(idempotency_key);
             Ok(Prepared::Http(HttpCall { method, url, headers, body, timeout_ms, idempotency_key }))

@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::body::encode;
 use crate::answer::{Answer, Body, StepAnswer};
+use crate::body::encode;
 use crate::definition::key::ANSWER_HEADERS_KEPT;
 use crate::definition::limit::HEADER_BYTES_MAX;
 use crate::definition::{Definition, seen_as};

@@ -314,8 +314,7 @@ impl<'a> Token<'a> {
         self.slip.done.push(Completed { step, visit, output, uncertain, undone: false, carried });
     }
 
-    /// Keeps the status and the headers with which the step has ended, where the flow reads them, in place of those of an
-    /// earlier visit.
+    /// Keeps the status and headers with which the step has ended, if the flow reads them, in place of earlier ones.
     fn keep_answer(&mut self, reply: Option<&Reply>) {
         self.slip.answers.retain(|answer| answer.step != self.slip.step);
         let is_read = self.definition.step(&self.slip.step).is_some_and(|step| step.answer_is_read);

@@ -120,9 +120,9 @@ const REQUEST_HEADERS: &[&str] = &[
     "upgrade",
     "x-correlation-id",
 ];
-/// Headers of answers that no flow forms: those of the connection and of the framing (RFC 9110 section 7.6.1), those that
-/// Meanwhile sets on its answers, and those that say something about our origin or the caller's session, which an answer
-/// that is stored and given again must not do.
+/// Headers of answers that no flow forms: those of the connection and of the framing (RFC 9110 section 7.6.1), those
+/// that Meanwhile sets on its answers, and those that say something about our origin or the caller's session, which an
+/// answer that is stored and given again must not do.
 pub(crate) const ANSWER_HEADERS_RESERVED: (&[&str], &str) = (ANSWER_HEADERS, "is not one that a flow can answer with");
 const ANSWER_HEADERS: &[&str] = &[
     "accept-ranges",

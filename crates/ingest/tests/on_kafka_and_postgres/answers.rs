@@ -63,7 +63,7 @@ async fn an_answer_is_given_as_it_was_formed_and_its_body_stays_as_a_resource() 
         ("content-type", "text/csv"),
         ("location", ""),
         ("accept-ranges", "bytes"),
-        ("cache-control", "no-cache"),
+        ("cache-control", "no-store"),
         ("content-disposition", "attachment"),
         ("x-content-type-options", "nosniff"),
     ] {

@@ -4,18 +4,17 @@ use form_urlencoded::Serializer;
 use serde_json::Value;
 
 use crate::document::Document;
-use crate::expression::ExpressionError;
 use crate::media_type::{Form, MediaType};
 
 /// The bytes of a body. Without a content type it is JSON. A document is sent as its bytes, whatever the type.
-pub(crate) fn encode(content_type: Option<&str>, body: &Value) -> Result<Vec<u8>, ExpressionError> {
+pub(crate) fn encode(content_type: Option<&str>, body: &Value) -> Result<Vec<u8>, String> {
     if let Some(document) = Document::of(body) {
         return Ok(document.into_bytes());
     }
     let media_type = MediaType::parse(content_type.unwrap_or("application/json"));
     let refused = |reason: &str| {
         let (kind, essence) = (kind(body), media_type.essence());
-        Err(ExpressionError::new(format!("`body` is {kind}, which cannot be sent as `{essence}`: {reason}")))
+        Err(format!("`body` is {kind}, which cannot be sent as `{essence}`: {reason}"))
     };
     match (media_type.form(), body) {
         (Form::Json, _) => Ok(body.to_string().into_bytes()),
@@ -78,7 +77,7 @@ mod tests {
     use super::*;
 
     fn sent(content_type: &str, body: Value) -> Result<Vec<u8>, String> {
-        encode(Some(content_type), &body).map_err(|error| error.to_string())
+        encode(Some(content_type), &body)
     }
 
     #[test]
