@@ -21,7 +21,6 @@ mod classify;
 mod completion;
 mod doubt;
 mod downstream;
-mod env;
 mod operator;
 mod output;
 mod pause;
@@ -31,6 +30,7 @@ mod time_left;
 mod token;
 mod words;
 
+pub use crate::env::Env;
 pub use answer::HttpAnswer;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
@@ -38,7 +38,6 @@ pub use classify::classify;
 pub use completion::{is_polling, poll_host};
 pub use doubt::{asks_first, lost, marks_first};
 pub use downstream::{Busy, Told, downstream, host_of, limits, told, told_by, wait_for_downstream};
-pub use env::Env;
 pub use operator::{
     RESUMED_INDEX, Said, UNDONE_BY_HAND, VERDICTS, Verdict, awaits_verdict, can_be_ruled, resumed, ruled,
 };

@@ -11,6 +11,7 @@ pub mod decide;
 mod decimal;
 pub mod definition;
 pub mod diff;
+mod env;
 pub mod event;
 mod expression;
 pub mod facts;
