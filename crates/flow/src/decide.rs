@@ -20,7 +20,6 @@ mod classify;
 mod completion;
 mod doubt;
 mod downstream;
-mod env;
 mod operator;
 mod output;
 mod pause;
@@ -33,6 +32,7 @@ mod time_left;
 mod token;
 mod words;
 
+pub use crate::env::Env;
 pub use answer::{HttpAnswer, replied};
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
@@ -40,7 +40,6 @@ pub use classify::classify;
 pub use completion::{is_polling, poll_host};
 pub use doubt::{asks_first, lost, marks_first};
 pub use downstream::{Busy, Told, downstream, host_of, limits, told, told_by, wait_for_downstream};
-pub use env::Env;
 pub use operator::{
     RESUMED_INDEX, Said, UNDONE_BY_HAND, VERDICTS, Verdict, awaits_verdict, can_be_ruled, resumed, ruled,
 };

@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::decide::Env;
+use crate::env::Env;
 use crate::expression::{Evaluation, Scope, Template, UrlTemplate};
 
 mod completion;

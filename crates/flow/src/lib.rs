@@ -14,6 +14,7 @@ mod decimal;
 pub mod definition;
 pub mod diff;
 pub mod document;
+mod env;
 pub mod event;
 mod expression;
 pub mod facts;

@@ -1,29 +1,16 @@
-//! Who uses which form of a flow's own address: `GET /v1/flows/{flow}/callers`.
+//! Who uses which form of a flow's own address.
 //!
 //! Requests are counted in memory and added up in Postgres every few seconds, so a process that is killed forgets the
 //! last seconds. The counts decide nothing but the end of a form that nobody has used for days.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
-use axum::{Extension, Json};
-use events::time::rfc3339;
 use parking_lot::{Mutex, RwLock};
-use serde::Deserialize;
-use serde_json::{Value, json};
 use store::Pool;
-use store::callers::{Usage, Used};
+use store::callers::Used;
 use tokio_util::sync::CancellationToken;
-use web::caller::Scope;
-use web::context::RequestContext;
-use web::problem::{Kind, Problem};
-
-use crate::in_time::{STORE_TIMEOUT, in_time};
-use crate::state::Api;
 
 /// The header by which a client names itself, where one does.
 const CLIENT_ID: &str = "x-client-id";
@@ -39,10 +26,8 @@ const FLUSH_EVERY: Duration = Duration::from_secs(3);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A form that somebody has used in the last days is in use.
 const IN_USE_DAYS: u32 = 7;
-/// Rows of one answer, and the days that it looks back, as many as are kept.
-const ROWS_MAX: u32 = 1_000;
+/// For so many days the counts are kept.
 pub(crate) const KEPT_DAYS: u32 = 90;
-const DAYS_DEFAULT: u32 = 7;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Name {
@@ -123,9 +108,9 @@ impl Callers {
 }
 
 /// Writes counts until shutdown, and those of the last seconds at its end.
-pub(crate) async fn keep(api: &Api, shutdown: &CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn keep(callers: &Callers, pool: &Pool, shutdown: &CancellationToken) -> anyhow::Result<()> {
     loop {
-        let flushing = tokio::time::timeout(FLUSH_TIMEOUT, api.callers.flush(&api.pool));
+        let flushing = tokio::time::timeout(FLUSH_TIMEOUT, callers.flush(pool));
         if let Ok(Err(error)) = flushing.await {
             tracing::debug!(%error, "callers cannot be counted");
         }
@@ -134,41 +119,6 @@ pub(crate) async fn keep(api: &Api, shutdown: &CancellationToken) -> anyhow::Res
         }
         let _ = shutdown.run_until_cancelled(tokio::time::sleep(FLUSH_EVERY)).await;
     }
-}
-
-/// How far back an answer looks.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Since {
-    days: Option<u32>,
-}
-
-/// `GET /v1/flows/{flow}/callers`
-pub(crate) async fn list(
-    State(api): State<Arc<Api>>,
-    Path(flow): Path<String>,
-    Extension(context): Extension<RequestContext>,
-    query: Result<Query<Since>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
-    api.ready()?;
-    context.caller.require(Scope::Operate)?;
-    let Query(Since { days }) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
-    let days = days.unwrap_or(DAYS_DEFAULT);
-    if !(1..=KEPT_DAYS).contains(&days) {
-        return Err(Problem::new(Kind::BadRequest, format!("`days` is a number from 1 to {KEPT_DAYS}.")));
-    }
-    if api.catalog.active(&flow).is_none() {
-        return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
-    }
-    let unavailable = || Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1);
-    let listing = store::callers::list(&api.pool, &context.caller.tenant, &flow, days, ROWS_MAX);
-    let listed = in_time(STORE_TIMEOUT, listing, unavailable).await?;
-    let callers: Vec<Value> = listed.into_iter().map(usage).collect();
-    Ok(Json(json!({ "flow": flow, "callers": callers })))
-}
-
-fn usage(Usage { day, caller, form, requests, last_seen_ms }: Usage) -> Value {
-    json!({ "day": day, "caller": caller, "form": form, "requests": requests, "last_seen": rfc3339(last_seen_ms) })
 }
 
 #[cfg(test)]

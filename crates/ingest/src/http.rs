@@ -11,8 +11,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, callers, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_jobs,
-    openapi, report, result, retry, routed, signal, stats, status, streams, submit,
+    asyncapi, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_callers,
+    list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -39,7 +39,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))
         .route("/v1/flows/{flow}/stats", get(stats::show))
-        .route("/v1/flows/{flow}/callers", get(callers::list))
+        .route("/v1/flows/{flow}/callers", get(list_callers::list))
         .route("/v1/flows/{flow}/jobs", post(submit::submit_to))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))

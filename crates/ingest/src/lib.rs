@@ -5,7 +5,8 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
-//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`, `flags`.
+//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`,
+//! `flags`.
 //! Flows' own addresses: `routed` decides by `flow::flags` whether `submit` or `proxy` serves a request.
 
 use std::collections::HashMap;
@@ -64,6 +65,7 @@ mod jobs_in_bulk;
 mod known_flags;
 mod leaving;
 mod limits;
+mod list_callers;
 mod list_jobs;
 mod modes;
 mod open_jobs;
@@ -221,7 +223,7 @@ fn beside_routes(tasks: &mut Tasks, api: &Arc<Api>, listening: Pool, shutdown: &
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
     tasks.spawn("flags", async move { known_flags::keep(&of_api.flags, (&of_api.pool, &listening), &until).await });
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
-    tasks.spawn("callers", async move { callers::keep(&of_api, &until).await });
+    tasks.spawn("callers", async move { callers::keep(&of_api.callers, &of_api.pool, &until).await });
 }
 
 fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
@@ -240,8 +242,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Cance
         projected: Projected::default(),
         flags: KnownFlags::default(),
         callers: Callers::default(),
-        proxy: Proxy::new(&settings.config)?,
-        env: settings.env.clone(),
+        proxy: Proxy::new(&settings.config, settings.env.clone(), ids.clone())?,
         estimates: Estimates::default(),
         polls: Polls::default(),
         quotas: Quotas::new(settings.config.limits()?),

@@ -12,8 +12,10 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use events::header;
+use flow::decide::Env;
 use flow::definition::Definition;
 use outbound::forward::{Forward, Forwarded, Forwarder, NotForwarded};
+use service_kit::identity::Ids;
 use service_kit::trace::{Kind as SpanKind, Span};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -32,7 +34,6 @@ pub(crate) use self::body::{Peeked, peek};
 use self::headers::Arrival;
 use crate::config::Config;
 use crate::modes::PROXY;
-use crate::state::Api;
 
 /// The time for a connection to an old service; it is part of the time for its answer.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +43,9 @@ pub(crate) const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// The means of passing requests on.
 pub(crate) struct Proxy {
     forwarder: Forwarder,
+    /// Where old services are.
+    env: Env,
+    ids: Ids,
     /// Requests that may be on their way at once.
     places: Arc<Semaphore>,
     places_max: usize,
@@ -50,7 +54,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &Config, env: Env, ids: Ids) -> anyhow::Result<Self> {
         let limits = outbound::forward::ForwardLimits {
             connect_timeout: CONNECT_TIMEOUT,
             idle_connections_max: config.proxied_max,
@@ -58,6 +62,8 @@ impl Proxy {
         };
         Ok(Self {
             forwarder: Forwarder::new(&limits)?,
+            env,
+            ids,
             places: Arc::new(Semaphore::new(config.proxied_max)),
             places_max: config.proxied_max,
             body_bytes_max: config.proxied_body_bytes_max,
@@ -82,7 +88,7 @@ impl Proxy {
 /// Passes a request on to the flow's old service, and its answer back. The answer begins within `hold` of the end of
 /// the request's body.
 pub(crate) async fn forward(
-    api: &Api,
+    proxy: &Proxy,
     (flow, hold): (&Definition, Duration),
     context: &RequestContext,
     request: Request,
@@ -94,11 +100,10 @@ pub(crate) async fn forward(
         let detail = "The request has come through here again and again: the service behind this address is this one.";
         return Err(Problem::new(Kind::UpstreamFailed, detail).with_remediation("Correct the flow's `upstream`."));
     }
-    let proxy = &api.proxy;
     if request.body().size_hint().lower() > proxy.body_bytes_max {
         return Err(proxy.too_large());
     }
-    let url = url_of(api, flow, request.uri().query())?;
+    let url = url_of(&proxy.env, flow, request.uri().query())?;
     let place = proxy.place()?;
     if let Some(pace) = request.extensions().get::<Pace>() {
         pace.let_it_take_its_time();
@@ -108,7 +113,7 @@ pub(crate) async fn forward(
     let progress = Progress::new();
     let left_bytes = proxy.body_bytes_max;
     let body = (!body.is_end_stream()).then(|| Sending { body, left_bytes, progress: Arc::clone(&progress) });
-    let headers = onward(api, context, &parts, &span);
+    let headers = onward(&proxy.ids, context, &parts, &span);
     let begun = Instant::now();
     let sending = proxy.forwarder.send(Forward { method: parts.method, url, headers, body });
     let outcome = tokio::select! {
@@ -148,12 +153,12 @@ fn failed(error: &NotForwarded) -> Problem {
 }
 
 /// The old service's address for this request.
-fn url_of(api: &Api, flow: &Definition, query: Option<&str>) -> Result<Url, Problem> {
+fn url_of(env: &Env, flow: &Definition, query: Option<&str>) -> Result<Url, Problem> {
     let unusable = |detail: String| {
         let remediation = "Set the variable in the environment of every ingest, as it is set for the workers.";
         Problem::new(Kind::NotReady, detail).with_remediation(remediation).retry_after_s(60)
     };
-    let upstream = flow.upstream(&api.env).ok_or_else(|| unusable("The flow has no `upstream`.".to_owned()))?;
+    let upstream = flow.upstream(env).ok_or_else(|| unusable("The flow has no `upstream`.".to_owned()))?;
     let upstream = upstream.map_err(|error| unusable(format!("The flow's `upstream` leads nowhere: {error}.")))?;
     let mut url = Url::parse(&upstream).map_err(|_| unusable("The flow's `upstream` makes no URL.".to_owned()))?;
     url.set_query(query);
@@ -168,13 +173,13 @@ fn span(context: &RequestContext, parts: &Parts, url: &Url) -> Span {
 }
 
 /// The request's headers as the old service gets them, in the trace of this request.
-fn onward(api: &Api, context: &RequestContext, parts: &Parts, span: &Span) -> HeaderMap {
+fn onward(ids: &Ids, context: &RequestContext, parts: &Parts, span: &Span) -> HeaderMap {
     let peer = parts.extensions.get::<Peer>().map(|Peer(address)| address.to_canonical());
     let mut headers = headers::onward(parts.headers.clone(), Arrival { peer, version: parts.version });
     for name in [header::TRACEPARENT, header::TRACESTATE] {
         headers.remove(name);
     }
-    let trace = span.carry_on(Some(context.trace.clone()), &api.ids);
+    let trace = span.carry_on(Some(context.trace.clone()), ids);
     for (name, value) in trace.headers() {
         let pair =
             HeaderName::try_from(name.to_string()).ok().zip(HeaderValue::try_from(value.unwrap_or_default()).ok());

@@ -99,7 +99,7 @@ async fn by_flags(
     let answer = match execution {
         Execution::Proxy => {
             let hold = Duration::from_millis(rules.hold_ms());
-            Box::pin(proxy::forward(api, (&definition, hold), &context, request)).await
+            Box::pin(proxy::forward(&api.proxy, (&definition, hold), &context, request)).await
         }
         Execution::Durable => {
             let definition = definition.clone();

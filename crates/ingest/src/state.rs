@@ -4,7 +4,6 @@ use std::sync::{Arc, OnceLock};
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use flow::callback::Secrets;
-use flow::decide::Env;
 use flow::definition::Definition;
 use flow::id::JobId;
 use service_kit::health::Readiness;
@@ -61,8 +60,6 @@ pub(crate) struct Api {
     pub(crate) callers: Callers,
     /// The way to old services.
     pub(crate) proxy: Proxy,
-    /// Where they are.
-    pub(crate) env: Env,
     /// How long flows' jobs take.
     pub(crate) estimates: Estimates,
     /// Who has asked for which job, and how often.

@@ -1,4 +1,5 @@
-//! `POST /v1/flows/{flow}/jobs`, and a flow's own route where a job serves it: a request becomes a stored job, or a problem with the reason.
+//! `POST /v1/flows/{flow}/jobs`, and a flow's own route where a job serves it: a request becomes a stored job, or a
+//! problem with the reason.
 
 use std::sync::Arc;
 use std::time::Duration;

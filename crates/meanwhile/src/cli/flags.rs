@@ -17,7 +17,7 @@ pub(crate) enum FlagsCommand {
     },
     /// Change a flow's flags; what is not named stays as it is
     #[command(after_help = "meanwhile flags set order --percent 25 --reason 'second step'\n\
-                            meanwhile flags set order --percent 0 --by header:x-customer --allow c-7 --reason 'one first'")]
+                            meanwhile flags set order --percent 0 --allow c-7 --reason 'one first'")]
     Set(SetArgs),
     /// Show every version of a flow's flags, with who, when and why
     History {
