@@ -15,7 +15,8 @@ use super::{
 use crate::expression::Template;
 use crate::media_type::{Form, MediaType};
 
-/// All steps, of a sandbox or of a flow whose calls are made; those that could not be read are left out (their problems are reported).
+/// All steps, of a sandbox or of a flow whose calls are made; those that could not be read are left out (their problems
+/// are reported).
 pub(super) fn steps(reader: &mut Reader<'_>, node: &Node, sandbox: bool) -> Vec<Step> {
     let Some(items) = reader.list(node, "`steps`") else { return Vec::new() };
     if items.is_empty() {
