@@ -13,6 +13,12 @@ const browser = spawn(program, [...options, `--user-data-dir=${profile}`, "about
   stdio: ["ignore", "ignore", "pipe"],
 });
 
+// Only ends a browser that never comes to its end.
+const patience = setTimeout(() => {
+  browser.kill();
+  throw new Error("the browser has not come to its end");
+}, 60_000);
+
 const address = await new Promise((resolve, reject) => {
   let said = "";
   browser.stderr.on("data", (data) => {
@@ -91,6 +97,7 @@ try {
   console.log(JSON.stringify({ status, job: body.id, ...followed }));
   await send("Browser.close");
 } finally {
+  clearTimeout(patience);
   browser.kill();
   const hasEnded = () => browser.exitCode !== null || browser.signalCode !== null;
   await new Promise((resolve) => (hasEnded() ? resolve() : browser.on("exit", resolve)));

@@ -119,7 +119,7 @@ impl Connection {
     }
 }
 
-/// HTTP/2 names the host in the request's address; links and problems are made from the header (RFC 9113 section 8.3.1).
+/// HTTP/2 names the host in the request's address; problems take it from the header (RFC 9113 section 8.3.1).
 fn name_host(request: &mut Request) {
     if request.headers().contains_key(HOST) {
         return;
