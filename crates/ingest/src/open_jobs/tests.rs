@@ -120,9 +120,10 @@ fn a_count_has_to_hold_what_did_not_come_and_what_was_lost() {
 #[test]
 fn jobs_of_all_flows_of_a_tenant_count_together() {
     let open_jobs = OpenJobs::new(FlowLimits::parse(&["** jobs=3".to_owned()]).unwrap());
-    let admit = |of, number: u128| match open_jobs.admit(of, &[job(number)], [Some(2), Some(3)]) {
-        Ok(mut admission) => Ok(admission.learn(job(number), Ok(&Accepted::New))),
-        Err(breadth) => Err(breadth),
+    let admit = |of, number: u128| {
+        let mut admission = open_jobs.admit(of, &[job(number)], [Some(2), Some(3)])?;
+        admission.learn(job(number), Ok(&Accepted::New));
+        Ok(())
     };
     assert_eq!([admit(ORDER, 1), admit(ORDER, 2), admit(ORDER, 3)], [Ok(()), Ok(()), Err(Breadth::Flow)]);
     assert_eq!([admit(("acme", "b"), 4), admit(("acme", "c"), 5)], [Ok(()), Err(Breadth::Together)]);
