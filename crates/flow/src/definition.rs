@@ -3,14 +3,9 @@
 //! A definition is content-addressed: its version follows from its document, so a running job can stay on the version
 //! that it started with. A `Definition` is cheap to clone and shared between threads.
 
-use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 
-use serde::Serialize as _;
 use serde_json::Value;
-use serde_json::ser::{Formatter, Serializer};
-use sha2::{Digest, Sha256};
 
 use crate::env::Env;
 use crate::expression::{Evaluation, Scope, Template, UrlTemplate};
@@ -40,6 +35,7 @@ mod route;
 mod simulate;
 mod step;
 mod terms;
+mod version;
 mod visible;
 mod yaml_number;
 
@@ -370,30 +366,6 @@ pub fn read_yaml<'a>(file: &'a str, text: &str) -> Result<(Reader<'a>, Node), Ve
 impl std::fmt::Debug for Definition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Definition({}@{})", self.name(), self.version())
-    }
-}
-
-/// The version has this number of hexadecimal digits of the digest.
-const VERSION_DIGITS: usize = 12;
-
-fn version_of(document: &Value) -> String {
-    let mut text = Vec::new();
-    let mut serializer = Serializer::with_formatter(&mut text, Canonical);
-    document.serialize(&mut serializer).expect("text keys and JSON values always serialise into memory");
-    let mut digits = String::with_capacity(64);
-    for byte in Sha256::digest(&text) {
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits.truncate(VERSION_DIGITS);
-    digits
-}
-
-/// Compact JSON. The parser writes the sign of an exponent out (`1e+20`), which was not so in the first documents.
-struct Canonical;
-
-impl Formatter for Canonical {
-    fn write_number_str<W: ?Sized + io::Write>(&mut self, writer: &mut W, number: &str) -> io::Result<()> {
-        writer.write_all(number.replace('+', "").as_bytes())
     }
 }
 

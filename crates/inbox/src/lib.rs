@@ -6,7 +6,8 @@
 //!
 //! A batch that cannot be applied now is tried again. A batch that conflicts with another process is read again. A
 //! batch that a single record spoils is halved until that record is alone, and then the service refuses the record. So
-//! no record is skipped, and no record can wedge a partition. A batch that is more than may be taken now is halved, too.
+//! no record is skipped, and no record can wedge a partition. A batch that is more than may be taken now is halved,
+//! too.
 
 mod apply;
 mod halve;

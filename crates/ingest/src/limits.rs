@@ -12,8 +12,8 @@ const ANY: &str = "*";
 /// The flow of an entry that holds for all flows of a tenant together.
 const TOGETHER: &str = "**";
 /// A form that is taken, for messages.
-const EXPECTED: &str = "`<flow, * or **> requests=<number>/<time> bytes=<number>/<time> jobs=<number>`, one of the three \
-                        at least, times by whole seconds up to a day";
+const EXPECTED: &str = "`<flow, * or **> requests=<number>/<time> bytes=<number>/<time> jobs=<number>`, one of the \
+                        three at least, times by whole seconds up to a day";
 /// What a window may be, in milliseconds: whole seconds in the answers.
 const SECOND_MS: u64 = 1_000;
 const WINDOW_MS_MAX: u64 = 24 * 60 * 60 * SECOND_MS;

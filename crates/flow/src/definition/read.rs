@@ -52,7 +52,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     if let (Some(entries), Some(input)) = (document.as_object_mut(), &input) {
         entries.insert("input".to_owned(), input.schema.clone());
     }
-    let version = super::version_of(&document);
+    let version = super::version::of(&document);
     let on_failure = if on_failure == Some("park") { OnFailure::Park } else { OnFailure::Compensate };
     let (route, terms, upstream) = match routed {
         Some(routed) => (Some(routed.route), routed.terms, routed.upstream),
