@@ -324,6 +324,11 @@ impl Definition {
         self.0.result.as_ref()
     }
 
+    /// True if its jobs' answers may have another status or form than 200 and JSON.
+    pub fn forms_answers(&self) -> bool {
+        self.respond().is_some() || self.answers_as_its_step()
+    }
+
     pub(crate) fn respond(&self) -> Option<&Respond> {
         self.0.respond.as_ref()
     }

@@ -141,9 +141,7 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
         let is_own = |parameter: &Value| flow.route().is_some() && parameter["in"] == "query";
         parameters.retain(|one| one["$ref"] != "#/components/parameters/flow" && !is_own(one));
     }
-    if let Some(problems) = operation[PROBLEMS].as_array_mut() {
-        problems.retain(|problem| problem != Kind::UnknownFlow.entry().name);
-    }
+    narrow(&mut operation, flow);
     let schema = match flow.input_schema() {
         None => json!({}),
         Some(schema) => {
@@ -158,6 +156,28 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
     }
     operation["requestBody"]["content"] = json!({ "application/json": content });
     document["paths"][path][method] = operation;
+}
+
+/// Takes away what the operation of all flows has, and this flow's never answers.
+fn narrow(operation: &mut Value, flow: &Definition) {
+    let mut never = vec![Kind::UnknownFlow];
+    if !flow.has_upstream() {
+        never.extend([Kind::UpgradeRefused, Kind::UpstreamFailed, Kind::UpstreamTimeout]);
+    }
+    if let Some(problems) = operation[PROBLEMS].as_array_mut() {
+        problems.retain(|problem| !never.iter().any(|kind| problem == kind.entry().name));
+    }
+    if flow.has_upstream() || flow.forms_answers() {
+        return;
+    }
+    if let Some(responses) = operation["responses"].as_object_mut() {
+        responses.retain(|status, _| status != "2XX" && status != "3XX");
+    }
+    for (_, response) in members(operation, "/responses") {
+        if let Some(content) = response.get_mut("content").and_then(Value::as_object_mut) {
+            content.shift_remove("*/*");
+        }
+    }
 }
 
 /// A flow's schema within the document: with an id of its own its references lead into it, and it keeps its dialect.

@@ -1,6 +1,6 @@
 //! Workers come and go every few seconds while steps of up to three seconds run.
 
-use test_kit::Role;
+use test_kit::{Role, eventually, http_client};
 
 use crate::chance::{Chance, TellSeed, seed};
 use crate::kills::{IN_FLIGHT, IN_FLIGHT_MIN};
@@ -31,6 +31,9 @@ async fn workers_that_join_and_leave_under_load_lose_and_split_nothing() {
         if leave {
             let place = workers[chance.below(workers.len() as u64) as usize];
             let mut leaver = stage.system.roles().remove(place);
+            // It may have been started a moment ago, and have no ear for signals yet.
+            let health = format!("{}/healthz", leaver.url());
+            eventually(PATIENCE, "it has begun", async || http_client().get(&health).send().await.ok()).await;
             let status = leaver.terminate(PATIENCE).await.unwrap();
             assert!(status.success(), "a worker left with {status}");
         } else {
