@@ -35,6 +35,12 @@ pub struct Ground {
     target: Target,
 }
 
+impl Drop for Ground {
+    fn drop(&mut self) {
+        topics::forget(&self.bus, self.topics.prefix());
+    }
+}
+
 impl Ground {
     /// On the shared servers.
     ///

@@ -20,7 +20,7 @@ use crate::postgres::{Postgres, psql};
 use crate::registry::Registry;
 use crate::role::{MeanwhileProcess, Role, binary, meanwhile};
 use crate::tokens::Tokens;
-use crate::topics::settings;
+use crate::topics::{self, settings};
 
 mod builder;
 mod lines;
@@ -341,6 +341,7 @@ impl TestSystem {
             }
         }
         let mut tokens = Tokens::read_back(&self.brokers, &self.registry_url, &self.prefix).await?;
+        topics::forget(&self.settings(), &self.prefix);
         let unreadable: Vec<_> = std::mem::take(&mut tokens.unreadable).into_values().collect();
         let expected = unreadable.len() == self.unreadable_expected;
         assert!(expected, "unreadable, where {} should be: {unreadable:#?}", self.unreadable_expected);

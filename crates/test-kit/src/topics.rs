@@ -1,6 +1,7 @@
 //! Topics read back, as anybody else would see them.
 
 use anyhow::{Context, Result};
+use bus::admin::Admin;
 use bus::{Settings, Table};
 use events::record::Inbound;
 use serde_json::Value;
@@ -23,6 +24,16 @@ pub fn topic_names(brokers: &str) -> Result<Vec<String>> {
     let listed: Value = serde_json::from_slice(&listed).context("what kcat lists")?;
     let topics = listed["topics"].as_array().context("kcat lists no topics")?;
     Ok(topics.iter().filter_map(|topic| Some(topic["topic"].as_str()?.to_owned())).collect())
+}
+
+/// Deletes a test's topics behind its end, as far as Kafka answers: the partitions of all tests together would take more
+/// files than a process may have open.
+pub(crate) fn forget(settings: &Settings, prefix: &str) {
+    let (settings, prefix) = (settings.clone(), prefix.to_owned());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async { anyhow::Ok(Admin::new(&settings)?.delete_topics(&prefix).await?) })
+    });
 }
 
 /// A test's own settings for Kafka and the registry.
