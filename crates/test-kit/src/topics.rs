@@ -26,8 +26,8 @@ pub fn topic_names(brokers: &str) -> Result<Vec<String>> {
     Ok(topics.iter().filter_map(|topic| Some(topic["topic"].as_str()?.to_owned())).collect())
 }
 
-/// Deletes a test's topics behind its end, as far as Kafka answers: the partitions of all tests together would take more
-/// files than a process may have open.
+/// Deletes a test's topics behind its end, as far as Kafka answers: the partitions of all tests together would take
+/// more files than a process may have open.
 pub(crate) fn forget(settings: &Settings, prefix: &str) {
     let (settings, prefix) = (settings.clone(), prefix.to_owned());
     std::thread::spawn(move || {
