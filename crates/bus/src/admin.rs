@@ -72,8 +72,7 @@ impl Admin {
     }
 
     /// Creates the steps topic of a queue if it is not there, and commits the group's initial offsets where it has
-    /// none: workers may then subscribe to the queue. A topic that this call creates was read by nobody, also where
-    /// the relay is quicker and has filled it. True when the topic was created.
+    /// none: workers may then subscribe to the queue. True when the topic was created.
     pub async fn ensure_queue(
         &self,
         topics: &Topics,
@@ -83,11 +82,7 @@ impl Admin {
     ) -> Result<bool, Error> {
         let declaration = topics::declaration();
         let created = self.create(&[declaration.queue(topics, queue)], replication).await?;
-        let topic = [topics.steps(queue)];
-        match created.is_empty() {
-            true => self.commit_initial_offsets(group, &topic).await?,
-            false => self.begin_at_log_start(group, &topic).await?,
-        };
+        self.commit_offsets_where_new(group, &[topics.steps(queue)], &created).await?;
         Ok(!created.is_empty())
     }
 

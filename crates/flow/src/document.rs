@@ -12,6 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::media_type::is_token;
+
 /// The one key of a document.
 pub const KEY: &str = "$document";
 /// The member that holds its bytes.
@@ -110,7 +112,13 @@ fn members(value: &Value) -> Option<&Map<String, Value>> {
 
 /// The SHA-256 of these bytes in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut digits, byte| {
+    sha256_of(&[bytes])
+}
+
+/// The same of several parts, one behind the other.
+pub fn sha256_of(parts: &[&[u8]]) -> String {
+    let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize();
+    digest.iter().fold(String::with_capacity(64), |mut digits, byte| {
         let _ = write!(digits, "{byte:02x}");
         digits
     })
@@ -118,13 +126,10 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// True for a type and a subtype, with parameters or not, that a header can hold.
 pub(crate) fn is_media_type(text: &str) -> bool {
-    let token = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-    };
     let essence = text.split(';').next().unwrap_or_default().trim_end();
     let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let parts = essence.split_once('/');
-    text.len() <= MEDIA_TYPE_BYTES_MAX && is_plain && parts.is_some_and(|(one, two)| token(one) && token(two))
+    text.len() <= MEDIA_TYPE_BYTES_MAX && is_plain && parts.is_some_and(|(one, two)| is_token(one) && is_token(two))
 }
 
 #[cfg(test)]

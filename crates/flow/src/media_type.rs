@@ -27,6 +27,12 @@ pub(crate) enum Form {
     Other,
 }
 
+/// True for a token (RFC 9110 section 5.6.2): the name of a header, or of a part of a media type.
+pub(crate) fn is_token(text: &str) -> bool {
+    let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_sign)
+}
+
 impl MediaType {
     pub(crate) fn parse(text: &str) -> Self {
         let mut parts = text.split(';');

@@ -25,7 +25,7 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::body::object;
-use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::state::Api;
 use crate::submit::unreadable;
 
@@ -61,8 +61,7 @@ pub(crate) async fn list(
 }
 
 async fn listed(api: &Api) -> Result<Vec<ListedBreaker>, Problem> {
-    let unavailable = || Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1);
-    in_time(STORE_TIMEOUT, breakers::list(&api.pool), unavailable).await
+    in_time(STORE_TIMEOUT, breakers::list(&api.pool), unanswered).await
 }
 
 /// True if a step can have a downstream of this name: its own word for it, or the host of a URL.

@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flow::answer::{Answer, Content, content};
-use flow::document::sha256;
+use flow::document::sha256_of;
 use flow::view::JobView;
 use serde_json::Value;
 use web::problem::{Kind, Problem, Verbatim};
@@ -108,7 +108,7 @@ pub(crate) fn answer(view: &JobView) -> Response {
 /// The result as a resource of its own, or the part of it that was asked for; 304 for one that the caller has.
 pub(crate) fn stored(view: &JobView, conditions: &Conditions) -> Result<Response, Problem> {
     let Content { media_type, bytes } = content_of(view);
-    let digest = sha256(&[media_type.as_bytes(), b"\0", &bytes].concat());
+    let digest = sha256_of(&[media_type.as_bytes(), b"\0", &bytes]);
     let tag = format!("\"{}\"", digest.get(..TAG_DIGITS).unwrap_or(&digest));
     let size = bytes.len() as u64;
     let bytes = Bytes::from(bytes);

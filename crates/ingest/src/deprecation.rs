@@ -25,9 +25,7 @@ pub(crate) fn check(end: &Deprecation, is_in_use: bool, now_ms: i64) -> Result<(
         return Ok(());
     }
     let detail = format!("It ended at {}.", flow::time::rfc3339(sunset_ms));
-    let problem = Problem::new(Kind::FormRetired, detail);
-    let told = fields(end);
-    Err(told.iter().fold(problem, |problem, (name, value)| problem.with_header(name.clone(), value.clone())))
+    tell(end, Err(Problem::new(Kind::FormRetired, detail))).map(drop)
 }
 
 /// Tells in an answer that its form will end, or has ended.

@@ -20,7 +20,7 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::body::object;
-use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::state::Api;
 use crate::submit::{unreadable, violations};
 
@@ -62,7 +62,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Value>, Problem> {
     api.ready()?;
     context.caller.require(Scope::Operate)?;
-    let stored = in_time(STORE_TIMEOUT, store::flags::all(&api.pool), unavailable).await?;
+    let stored = in_time(STORE_TIMEOUT, store::flags::all(&api.pool), unanswered).await?;
     let of_flow = |flow: &Definition| stored.iter().find(|stored| stored.flow == flow.name());
     let routed = api.catalog.list().into_iter().filter(|flow| flow.route().is_some());
     let listed: Result<Vec<Value>, Problem> = routed.map(|flow| shown(&flow, of_flow(&flow))).collect();
@@ -125,7 +125,7 @@ pub(crate) async fn history(
     let Query(Before { before }) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let flow = routed(&api, &flow)?;
     let reading = store::flags::history(&api.pool, flow.name(), before, VERSIONS_MAX);
-    let versions = in_time(STORE_TIMEOUT, reading, unavailable).await?;
+    let versions = in_time(STORE_TIMEOUT, reading, unanswered).await?;
     let next = versions.last().filter(|_| versions.len() == VERSIONS_MAX as usize).map(|last| last.version);
     let listed: Result<Vec<Value>, Problem> = versions.iter().map(told).collect();
     Ok(Json(json!({ "flow": flow.name(), "versions": listed?, "before": next })))
@@ -168,7 +168,7 @@ async fn document_of(api: &Api, flow: &Definition, version: i64) -> Result<Strin
         return Ok("{}".to_owned());
     }
     let reading = store::flags::history(&api.pool, flow.name(), version.checked_add(1), 1);
-    let found = in_time(STORE_TIMEOUT, reading, unavailable).await?.pop();
+    let found = in_time(STORE_TIMEOUT, reading, unanswered).await?.pop();
     let found = found.filter(|found| found.version == version).ok_or_else(|| {
         Problem::new(Kind::UnknownFlagsVersion, format!("The flags of `{}` have no version {version}.", flow.name()))
     })?;
@@ -190,11 +190,7 @@ async fn add(api: &Api, new: NewFlags<'_>, present: i64) -> Result<Option<FlagsV
 }
 
 async fn present(api: &Api, flow: &str) -> Result<Option<FlagsVersion>, Problem> {
-    Ok(in_time(STORE_TIMEOUT, store::flags::history(&api.pool, flow, None, 1), unavailable).await?.pop())
-}
-
-fn unavailable() -> Problem {
-    Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1)
+    Ok(in_time(STORE_TIMEOUT, store::flags::history(&api.pool, flow, None, 1), unanswered).await?.pop())
 }
 
 /// The flow, which has an address of its own.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use web::problem::Problem;
+use web::problem::{Kind, Problem};
 
 /// The time that Postgres has to store something, or to look through a page.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,6 +20,11 @@ pub(crate) async fn in_time<T>(
     }
 }
 
+/// The problem of a read that was not answered.
+pub(crate) fn unanswered() -> Problem {
+    Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1)
+}
+
 fn told(error: store::Error, unavailable: impl Fn() -> Problem) -> Problem {
     match error {
         store::Error::Row(_) | store::Error::Corrupt(_) => Problem::internal(error),
@@ -29,8 +34,6 @@ fn told(error: store::Error, unavailable: impl Fn() -> Problem) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use web::problem::Kind;
-
     use super::*;
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use flow::flags::Flags;
 use parking_lot::RwLock;
 use store::Pool;
-use store::flags::{FlagsVersion, Listener};
+use store::flags::FlagsVersion;
 use tokio_util::sync::CancellationToken;
 
 /// The pause between two looks without a notification: the net below them.
@@ -88,7 +88,7 @@ pub(crate) async fn keep(
 
 /// Follows changes until the connection is lost.
 async fn follow(known: &KnownFlags, (pool, listening): (&Pool, &Pool)) -> Result<(), store::Error> {
-    let mut listener = Listener::start(listening).await?;
+    let mut listener = store::flags::listen(listening).await?;
     loop {
         let reading = tokio::time::timeout(READ_TIMEOUT, store::flags::all(pool));
         // Too slow an answer is no change; the next look is near.

@@ -14,7 +14,7 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::callers::KEPT_DAYS;
-use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::state::Api;
 
 /// Rows of one answer.
@@ -45,9 +45,8 @@ pub(crate) async fn list(
     if api.catalog.active(&flow).is_none() {
         return Err(Problem::new(Kind::UnknownFlow, api.catalog.no_such_flow(&flow)));
     }
-    let unavailable = || Problem::new(Kind::NotReady, "The database did not answer.").retry_after_s(1);
     let listing = store::callers::list(&api.pool, &context.caller.tenant, &flow, days, ROWS_MAX);
-    let listed = in_time(STORE_TIMEOUT, listing, unavailable).await?;
+    let listed = in_time(STORE_TIMEOUT, listing, unanswered).await?;
     let callers: Vec<Value> = listed.into_iter().map(usage).collect();
     Ok(Json(json!({ "flow": flow, "callers": callers })))
 }

@@ -130,7 +130,6 @@ impl OpenJobs {
     pub(crate) fn admit(&self, of: Of<'_>, jobs: &[JobId], bounds: [Option<u64>; 2]) -> Result<Admission<'_>, Breadth> {
         let (name, now) = ((of.0.to_owned(), of.1.to_owned()), Instant::now());
         let mut state = self.state.lock();
-        state.counts.entry(name.clone()).or_default();
         let exceeded = |state: &State| {
             let bounds = [Breadth::Flow, Breadth::Together].into_iter().zip(bounds);
             let over = |max: u64, breadth| state.count(of, breadth) + jobs.len() as u64 > max;

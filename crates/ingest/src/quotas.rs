@@ -91,6 +91,9 @@ impl Quotas {
 
     fn take(&self, of: Of<'_>, policy: Policy, units: u64) -> Result<(), Problem> {
         let limits: Vec<_> = self.rates(of).filter(|(limit, _)| limit.policy == policy).collect();
+        if limits.is_empty() {
+            return Ok(());
+        }
         if let Some((limit, rate)) = limits.iter().find(|(_, rate)| units > rate.quota) {
             let detail = format!("{}; the batch has {units}.", limit.takes(of.1, *rate));
             return Err(Problem::new(Kind::PayloadTooLarge, detail).with_remediation(BATCH_REMEDY));

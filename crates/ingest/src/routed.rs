@@ -17,12 +17,11 @@ use web::problem::{Kind, Problem};
 use web::request_log::NotedRoute;
 
 use crate::catalog::Routed;
-use crate::idempotency::parse_key;
 use crate::in_time::in_time;
 use crate::modes::mode;
 use crate::proxy::{Peeked, peek};
 use crate::state::Api;
-use crate::submit::{self, IDEMPOTENCY_KEY, parse_body};
+use crate::submit::{self, parse_body};
 use crate::{callers, deprecation, modes, proxy};
 
 /// The time for looking up whether a key stands for a job.
@@ -150,11 +149,7 @@ async fn value(
 
 /// The request's key, if it has one that could stand for a job.
 fn idempotency_key(headers: &HeaderMap) -> Option<String> {
-    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) => parse_key(value.as_bytes()).ok(),
-        _ => None,
-    }
+    submit::idempotency_key(headers, false).ok().flatten()
 }
 
 /// True if the request's key stands for a job: then it stays with it, whatever the flags say now.

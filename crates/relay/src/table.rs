@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use bus::TransactionalProducer;
 use events::position::{LastRow, Position};
-use store::polling::{self, Listener, Reader};
+use store::polling::{self, Reader};
 use store::reader;
 use store::unrelayed::Row as StoredRow;
 use tokio::sync::Notify;
@@ -119,7 +119,7 @@ impl Relay {
     /// Passes on what is heard; listens anew after errors. Without it, rows are found a little later.
     async fn listen(&self, news: &Notify) -> std::convert::Infallible {
         loop {
-            if let Ok(mut listener) = Listener::start(&self.pool).await {
+            if let Ok(mut listener) = polling::listen(&self.pool).await {
                 news.notify_one();
                 while listener.heard().await.is_ok() {
                     news.notify_one();

@@ -149,11 +149,7 @@ impl Target {
         let queues = default_queues();
         let created = patiently("Kafka", || admin.create_topics(&self.topics, &queues, None)).await?;
         let topics = patiently("Kafka", || admin.queue_topics(&self.topics)).await?;
-        // The relay may fill a topic as soon as it is there; nobody has read it all the same.
-        let (new, old): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| created.contains(topic));
-        let group = self.topics.workers_group();
-        admin.begin_at_log_start(&group, &new).await?;
-        admin.commit_initial_offsets(&group, &old).await?;
+        admin.commit_offsets_where_new(&self.topics.workers_group(), &topics, &created).await?;
         Ok(created.len())
     }
 

@@ -2,9 +2,7 @@
 //!
 //! A change is told to all instances by a notification inside its transaction: operators write, so it is rare.
 
-use sqlx::postgres::PgListener;
-
-use crate::{Error, Pool};
+use crate::{Error, Listener, Pool};
 
 /// The channel on which instances listen.
 const CHANNEL: &str = "meanwhile_flags";
@@ -104,21 +102,6 @@ pub async fn history(
 }
 
 /// Hears of changes.
-#[derive(Debug)]
-pub struct Listener(PgListener);
-
-impl Listener {
-    /// Begins to listen. Whatever was changed before must be read after that.
-    pub async fn start(pool: &Pool) -> Result<Self, Error> {
-        let mut listener = PgListener::connect_with(pool.raw()).await?;
-        listener.ignore_pool_close_event(true);
-        listener.listen(CHANNEL).await?;
-        Ok(Self(listener))
-    }
-
-    /// Waits for a change. False when the connection was lost: changes may have been missed since, and it takes another
-    /// listener to hear of more.
-    pub async fn heard(&mut self) -> Result<bool, Error> {
-        Ok(self.0.try_recv().await?.is_some())
-    }
+pub async fn listen(pool: &Pool) -> Result<Listener, Error> {
+    Listener::on(pool, CHANNEL).await
 }

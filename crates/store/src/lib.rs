@@ -24,6 +24,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod lanes;
 pub mod letters;
+mod listen;
 mod migrate;
 mod observed;
 pub mod offsets;
@@ -43,6 +44,7 @@ pub mod watched;
 pub mod workers;
 
 pub use error::{Error, is_unavailable};
+pub use listen::Listener;
 pub use migrate::migrate;
 pub use pool::{Pool, Role, Settings, Tx};
 pub use retention::Retired;

@@ -7,13 +7,12 @@
 //! another one's commit has the higher id.
 
 use events::position::LastRow;
-use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::announce::CHANNEL;
 use crate::relayed::{self, History};
 use crate::unrelayed::{BEGAN_MICROS, Columns, Row, read, txid};
-use crate::{Error, Pool, partitions};
+use crate::{Error, Listener, Pool, partitions};
 
 /// Rows and bytes of one page, and whether there is more.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -168,22 +167,6 @@ pub async fn horizon(pool: &Pool) -> Result<Horizon, Error> {
 }
 
 /// Hears of new rows.
-#[derive(Debug)]
-pub struct Listener(PgListener);
-
-impl Listener {
-    /// Begins to listen.
-    pub async fn start(pool: &Pool) -> Result<Self, Error> {
-        let mut listener = PgListener::connect_with(pool.raw()).await?;
-        listener.ignore_pool_close_event(true);
-        listener.listen(CHANNEL).await?;
-        Ok(Self(listener))
-    }
-
-    /// Waits until there may be new rows: a notification has come, or some may have been missed. After an error the
-    /// next call connects anew.
-    pub async fn heard(&mut self) -> Result<(), Error> {
-        self.0.try_recv().await?;
-        Ok(())
-    }
+pub async fn listen(pool: &Pool) -> Result<Listener, Error> {
+    Listener::on(pool, CHANNEL).await
 }

@@ -24,11 +24,11 @@ const END_TIMEOUT: Duration = Duration::from_millis(500);
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The partitions in which a group without an offset may begin where the log does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Beginning {
     /// Those that were never read: the log is empty, or the group is at work in others of the topic and this one's
-    /// log is whole.
-    Unread,
+    /// log is whole, or the caller has just created the topic.
+    Unread { created: Vec<String> },
     /// All.
     LogStart,
 }
@@ -103,7 +103,18 @@ impl Admin {
     /// (KIP-447 keeps that door for old clients). [`Error::Refused`]: the group has lost its offsets in a topic that it
     /// has read: Kafka forgets them after `offsets.retention.minutes` without members (KIP-211).
     pub async fn commit_initial_offsets(&self, group: &str, topics: &[String]) -> Result<usize, Error> {
-        self.begin(group, topics, Beginning::Unread).await
+        self.commit_offsets_where_new(group, topics, &[]).await
+    }
+
+    /// The same, where the caller has just created some of the topics: nobody has read these, although the relay may
+    /// have filled them since.
+    pub async fn commit_offsets_where_new(
+        &self,
+        group: &str,
+        topics: &[String],
+        created: &[String],
+    ) -> Result<usize, Error> {
+        self.begin(group, topics, Beginning::Unread { created: created.to_vec() }).await
     }
 
     /// The same in topics that the group may have read before: an operator's decision, since what their logs hold is
@@ -114,7 +125,7 @@ impl Admin {
 
     async fn begin(&self, group: &str, topics: &[String], beginning: Beginning) -> Result<usize, Error> {
         let (settings, group, topics) = (self.settings.clone(), group.to_owned(), topics.to_vec());
-        patiently(move || commit_initial(&settings, &group, &topics, beginning)).await
+        patiently(move || commit_initial(&settings, &group, &topics, &beginning)).await
     }
 }
 
@@ -199,7 +210,7 @@ fn offsets_of(list: &TopicPartitionList) -> Result<BTreeMap<TopicPartition, i64>
     Ok(found)
 }
 
-fn commit_initial(settings: &Settings, group: &str, topics: &[String], beginning: Beginning) -> Result<usize, Error> {
+fn commit_initial(settings: &Settings, group: &str, topics: &[String], beginning: &Beginning) -> Result<usize, Error> {
     let lookup = lookup_for(settings, group)?;
     let missing = missing_offsets(settings, group, &lookup, topics, beginning)?;
     if missing.is_empty() {
@@ -235,14 +246,15 @@ fn missing_offsets(
     group: &str,
     lookup: &BaseConsumer<Connection>,
     topics: &[String],
-    beginning: Beginning,
+    beginning: &Beginning,
 ) -> Result<Vec<OffsetCommit>, Error> {
     let known = committed(settings, group, &places(lookup, topics)?)?;
     let marks = watermarks(lookup, topics)?;
     let missing: Vec<_> = marks.into_iter().filter(|(place, _)| !known.contains_key(place)).collect();
-    if beginning == Beginning::Unread {
+    if let Beginning::Unread { created } = beginning {
         let at_work = |topic: &str| known.keys().any(|place| place.topic == topic);
-        let lost = missing.iter().find(|(place, (start, end))| *start > 0 || (*end > 0 && !at_work(&place.topic)));
+        let mut old = missing.iter().filter(|(place, _)| !created.contains(&place.topic));
+        let lost = old.find(|(place, (start, end))| *start > 0 || (*end > 0 && !at_work(&place.topic)));
         if let Some((place, (start, end))) = lost {
             return Err(lost_offsets(group, place, *start, *end));
         }

@@ -7,7 +7,7 @@ use super::limit::{
 };
 use super::node::Node;
 use super::read_retry::retry;
-use super::read_value::{headers, is_header_name, required, statuses, template, url};
+use super::read_value::{headers, required, statuses, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
 use super::{
@@ -15,7 +15,7 @@ use super::{
     read_simulate, read_verify,
 };
 use crate::expression::Template;
-use crate::media_type::{Form, MediaType};
+use crate::media_type::{Form, MediaType, is_token};
 
 /// The header that no step keeps.
 const SET_COOKIE: &str = "set-cookie";
@@ -202,7 +202,7 @@ fn keep_headers(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
     for item in items {
         let Some(text) = reader.text(item, "a header") else { continue };
         let name = text.to_ascii_lowercase();
-        if !is_header_name(&name) {
+        if !is_token(&name) {
             reader.problem(item.place, format!("`{text}` is not a header's name"));
         } else if name == SET_COOKIE {
             let message = "`set-cookie` is not kept: it would lie in the clear wherever the job's token does";

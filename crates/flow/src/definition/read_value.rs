@@ -6,6 +6,7 @@ use super::node::{Content, Node, Place};
 use super::reader::{Fields, Reader};
 use super::visible::Visible;
 use crate::expression::{ExpressionError, Template, UrlTemplate};
+use crate::media_type::is_token;
 
 pub(super) fn required<'n>(reader: &mut Reader<'_>, fields: &Fields<'n>, what: &str, key: &str) -> Option<&'n Node> {
     let node = fields.get(key);
@@ -77,12 +78,6 @@ pub(super) fn url(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -
     }
 }
 
-/// True for what can be the name of a header (RFC 9110 section 5.1).
-pub(super) fn is_header_name(name: &str) -> bool {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(token)
-}
-
 /// The headers of a request or of an answer; names in lower case. `reserved`: those that are not the flow's, and
 /// the reason.
 pub(super) fn headers(
@@ -95,7 +90,7 @@ pub(super) fn headers(
     let mut headers = Vec::with_capacity(entries.len());
     for (key, node) in entries {
         let name = key.text.to_ascii_lowercase();
-        if !is_header_name(&name) {
+        if !is_token(&name) {
             reader.problem(key.place, format!("`{}` is not a header's name", key.text));
         } else if reserved.contains(&name.as_str()) {
             reader.problem(key.place, format!("the header `{name}` {reason}"));

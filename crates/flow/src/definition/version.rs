@@ -1,12 +1,12 @@
 //! The version of a flow, which follows from its document.
 
-use std::fmt::Write as _;
 use std::io;
 
 use serde::Serialize as _;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
-use sha2::{Digest, Sha256};
+
+use crate::document::sha256;
 
 /// The version has this number of hexadecimal digits of the digest.
 const VERSION_DIGITS: usize = 12;
@@ -15,10 +15,7 @@ pub(super) fn of(document: &Value) -> String {
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, Canonical);
     document.serialize(&mut serializer).expect("text keys and JSON values always serialise into memory");
-    let mut digits = String::with_capacity(64);
-    for byte in Sha256::digest(&text) {
-        let _ = write!(digits, "{byte:02x}");
-    }
+    let mut digits = sha256(&text);
     digits.truncate(VERSION_DIGITS);
     digits
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{ALL_BASIS_POINTS, By, DOCUMENT_BYTES_MAX, Durable, Flags, NAME_BYTES_MAX, NAMES_MAX};
 use crate::definition::{Content, Node, Problem, Reader, read_terms};
+use crate::media_type::is_token;
 
 const FLAGS: &[&str] = &["durable", "answer", "hold", "latency_budget", "async_clients", "deprecation"];
 const DURABLE: &[&str] = &["percent", "by", "allow", "deny"];
@@ -71,14 +72,12 @@ fn percent(reader: &mut Reader<'_>, node: &Node) -> Option<u32> {
 
 fn by(reader: &mut Reader<'_>, node: &Node) -> Option<By> {
     let text = reader.text(node, "`by`")?;
-    let is_token = |name: &str| {
-        let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(is_sign)
-    };
     match (text, text.strip_prefix(HEADER)) {
         ("key", _) => Some(By::Key),
         ("tenant", _) => Some(By::Tenant),
-        (_, Some(name)) if is_token(name) => Some(By::Header(name.to_ascii_lowercase())),
+        (_, Some(name)) if name.len() <= NAME_BYTES_MAX && is_token(name) => {
+            Some(By::Header(name.to_ascii_lowercase()))
+        }
         _ => {
             reader.problem(node.place, format!("`by` cannot be `{text}`")).expected =
                 Some("key, tenant or header:<name>".to_owned());

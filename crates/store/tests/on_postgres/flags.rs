@@ -1,6 +1,6 @@
 use store::Role;
 use store::callers::Used;
-use store::flags::{Listener, NewFlags};
+use store::flags::NewFlags;
 
 use crate::database::Database;
 
@@ -31,7 +31,7 @@ async fn of_two_changes_of_one_version_the_second_is_refused_and_a_repeated_one_
 async fn a_change_is_heard_and_a_lost_connection_is_told() {
     let database = Database::fresh().await;
     let pool = database.pool(Role::Ingest);
-    let mut listener = Listener::start(&database.pool(Role::Ingest)).await.unwrap();
+    let mut listener = store::flags::listen(&database.pool(Role::Ingest)).await.unwrap();
     store::flags::add(&pool, NEW, 0).await.unwrap();
     assert!(listener.heard().await.unwrap());
     let mut superuser = database.superuser().await;
