@@ -9,12 +9,12 @@ demo: ## seven stories of orders through the whole system, on this machine (EXIT
 	scripts/tools/install demo
 	scripts/tools/demo $(if $(EXIT),--exit)
 
-# One build of everything, so that binaries and tests share their dependencies. Eight tests at once on two processors:
+# One build of everything, so that binaries and tests share their dependencies. Six tests at once on two processors:
 # most of them wait most of the time.
 test: ## everything, against a real Kafka, schema registry and Postgres
 	scripts/tools/install
 	cargo build --locked --workspace --all-targets
-	RUST_TEST_THREADS=8 MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/tools/with-test-stack \
+	RUST_TEST_THREADS=6 MEANWHILE_BIN=$(TARGET_FOLDER)/debug/meanwhile scripts/tools/with-test-stack \
 		cargo test --workspace --no-fail-fast $(TESTS)
 
 test-traces: ## the shape of traces, against a real Jaeger (the first time it is compiled: ten minutes)

@@ -7,7 +7,7 @@ use clap::Args;
 use test_kit::Role;
 
 use crate::figures::{Report, Section};
-use crate::load::{Until, closed_loop};
+use crate::load::{Asked, Until, closed_loop};
 use crate::system::{Servers, System};
 use crate::usage::Window;
 
@@ -35,10 +35,10 @@ pub(crate) async fn run(servers: &Servers, options: &Options, report: &mut Repor
     for roles in [&[Role::Ingest][..], &[Role::Ingest, Role::Relay]] {
         let mut system = System::prepare(servers).await?;
         system.start(roles).await?;
-        closed_loop(system.address()?, options.connections, Until::Passed(WARM_UP)).await?;
+        closed_loop(system.address()?, Asked::Job, options.connections, Until::Passed(WARM_UP)).await?;
         let window = Window::begin([system.counted(), servers.counted()].concat())?;
         let measured = Until::Passed(Duration::from_secs(options.seconds));
-        let done = closed_loop(system.address()?, options.connections, measured).await?;
+        let done = closed_loop(system.address()?, Asked::Job, options.connections, measured).await?;
         let used = window.end()?;
         let with = if roles.len() > 1 { "with the relay beside it" } else { "nothing but ingest running" };
         let mut section = Section::new(format!("accept: {} connections, {with}", options.connections));

@@ -20,59 +20,101 @@ const BODY: &str =
 /// An answer's head and body together; ours have some 700 bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// One connection that submits jobs, one after the other.
+/// One connection that sends requests, one after the other.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    asked: Asked,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
 
-impl Connection {
-    pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).await.context("connecting to ingest")?;
-        stream.set_nodelay(true).context("TCP_NODELAY")?;
-        let request = format!(
-            "POST /v1/flows/three/jobs HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n{BODY}",
-            BODY.len()
-        );
-        Ok(Self { stream, request: request.into_bytes(), answer: Vec::with_capacity(ANSWER_BYTES_MAX) })
-    }
+/// The requests of a load.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asked {
+    /// A job of three steps: 202 is its answer.
+    Job,
+    /// The same, whose end is waited for: 200.
+    JobAndItsEnd,
+    /// The old service's endpoint, straight or by ingest: 200.
+    OldService,
+}
 
-    /// Submits one job; returns when the 202 is here.
-    pub(crate) async fn submit(&mut self) -> Result<JobId> {
-        self.stream.write_all(&self.request).await.context("sending a request")?;
-        self.answer.clear();
-        loop {
-            let read = self.stream.read_buf(&mut self.answer).await.context("reading an answer")?;
-            if read == 0 || self.answer.len() > ANSWER_BYTES_MAX {
-                bail!("ingest closed the connection, or its answer does not end");
-            }
-            if let Some(job) = accepted(&self.answer)? {
-                return Ok(job);
-            }
-        }
+impl Asked {
+    fn request(self, address: SocketAddr) -> String {
+        let (path, prefer) = match self {
+            Self::Job => ("/v1/flows/three/jobs", ""),
+            Self::JobAndItsEnd => ("/v1/flows/three/jobs", "prefer: wait=30\r\n"),
+            Self::OldService => ("/reports", ""),
+        };
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{prefer}content-length: {}\r\n\r\n\
+             {BODY}",
+            BODY.len()
+        )
     }
 }
 
-/// The job of a complete 202; none while more is to come.
-fn accepted(answer: &[u8]) -> Result<Option<JobId>> {
-    let Some(head_end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return Ok(None) };
-    let head = std::str::from_utf8(&answer[..head_end]).context("an answer's head")?;
-    let header = |name: &str| {
-        let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+impl Connection {
+    pub(crate) async fn open(address: SocketAddr, asked: Asked) -> Result<Self> {
+        let stream = TcpStream::connect(address).await.context("connecting to ingest")?;
+        stream.set_nodelay(true).context("TCP_NODELAY")?;
+        let request = asked.request(address).into_bytes();
+        Ok(Self { stream, asked, request, answer: Vec::with_capacity(ANSWER_BYTES_MAX) })
+    }
+
+    /// Submits one job; returns when its answer is here: 202, or 200 where its end is waited for.
+    pub(crate) async fn submit(&mut self) -> Result<JobId> {
+        let head = self.ask().await?;
+        // `/v1/jobs/{job}`, and `/result` behind it where it has ended.
+        let address = head.header("location").or_else(|| head.header("content-location")).context("no Location")?;
+        let job = address.trim_end_matches("/result").rsplit('/').next().context("no job in the Location")?;
+        job.parse().context("the job of the Location")
+    }
+
+    /// Sends the request once more; returns when its answer is whole.
+    pub(crate) async fn ask(&mut self) -> Result<Head<'_>> {
+        self.stream.write_all(&self.request).await.context("sending a request")?;
+        self.answer.clear();
+        while !is_whole(&self.answer)? {
+            let read = self.stream.read_buf(&mut self.answer).await.context("reading an answer")?;
+            if read == 0 || self.answer.len() > ANSWER_BYTES_MAX {
+                bail!("the connection was closed, or the answer does not end");
+            }
+        }
+        let head = Head::of(&self.answer)?.context("the answer has no head")?;
+        let wanted = if matches!(self.asked, Asked::Job) { "HTTP/1.1 202" } else { "HTTP/1.1 200" };
+        if !head.text.starts_with(wanted) {
+            bail!("not {wanted}: {}", String::from_utf8_lossy(&self.answer));
+        }
+        Ok(head)
+    }
+}
+
+/// The head of an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head<'a> {
+    text: &'a str,
+}
+
+impl<'a> Head<'a> {
+    /// None while more is to come.
+    fn of(answer: &'a [u8]) -> Result<Option<Self>> {
+        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let text = end.map(|end| std::str::from_utf8(&answer[..end]).context("an answer's head")).transpose()?;
+        Ok(text.map(|text| Self { text }))
+    }
+
+    fn header(self, name: &str) -> Option<&'a str> {
+        let mut lines = self.text.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    };
-    let length: usize = header("content-length").context("no content-length")?.parse().context("content-length")?;
-    if answer.len() < head_end + 4 + length {
-        return Ok(None);
     }
-    if !head.starts_with("HTTP/1.1 202") {
-        bail!("not accepted: {}", String::from_utf8_lossy(answer));
-    }
-    let job = header("location").and_then(|location| location.rsplit('/').next()).context("no Location")?;
-    job.parse().context("the job of the Location").map(Some)
+}
+
+fn is_whole(answer: &[u8]) -> Result<bool> {
+    let Some(head) = Head::of(answer)? else { return Ok(false) };
+    let length = head.header("content-length").context("no content-length")?;
+    Ok(answer.len() >= head.text.len() + 4 + length.parse::<usize>().context("content-length")?)
 }
 
 /// When a load ends.
@@ -97,11 +139,11 @@ impl Done {
     }
 }
 
-/// Each connection submits the next job as soon as the one before is accepted.
-pub(crate) async fn closed_loop(address: SocketAddr, connections: usize, until: Until) -> Result<Done> {
+/// Each connection sends the next request as soon as the one before is answered.
+pub(crate) async fn closed_loop(address: SocketAddr, asked: Asked, connections: usize, until: Until) -> Result<Done> {
     let mut open = Vec::with_capacity(connections);
     for _ in 0..connections {
-        open.push(Connection::open(address).await?);
+        open.push(Connection::open(address, asked).await?);
     }
     let began = Instant::now();
     let taken = Arc::new(AtomicU64::new(0));
@@ -111,9 +153,9 @@ pub(crate) async fn closed_loop(address: SocketAddr, connections: usize, until: 
         tasks.spawn(async move {
             let mut latencies = histogram();
             while more(until, &taken, began) {
-                let asked = Instant::now();
-                connection.submit().await?;
-                count(&mut latencies, asked.elapsed());
+                let sent = Instant::now();
+                connection.ask().await?;
+                count(&mut latencies, sent.elapsed());
             }
             anyhow::Ok(latencies)
         });

@@ -10,6 +10,7 @@ mod dev;
 mod figures;
 mod latency;
 mod load;
+mod proxy;
 mod reference;
 mod relay;
 mod system;
@@ -51,6 +52,8 @@ enum What {
     Latency(latency::Options),
     /// Rows per second and added latency of the outbox's way into Kafka
     Relay(relay::Options),
+    /// An old service's endpoint by ingest, and straight
+    Proxy(proxy::Options),
     /// This Kafka and this Postgres without Meanwhile
     Reference,
     /// Latency of a three-step job in `meanwhile dev`, and the cost of an idle one
@@ -60,6 +63,9 @@ enum What {
     /// The workers of the benchmark's flow; started by the others
     #[command(hide = true)]
     Worker,
+    /// An old service that answers at once; started by `proxy`
+    #[command(hide = true)]
+    OldService { listen: std::net::SocketAddr },
     /// The dev mode of the benchmark; started by `dev`
     #[command(hide = true)]
     DevMode {
@@ -87,8 +93,10 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if matches!(arguments.what, What::Worker) {
-        return worker::serve().await;
+    match arguments.what {
+        What::Worker => return worker::serve().await,
+        What::OldService { listen } => return proxy::serve(listen).await,
+        _ => {}
     }
     let mut report = Report::begin()?;
     if let What::Dev(options) = &arguments.what {
@@ -102,13 +110,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         What::Throughput(options) => throughput::run(&servers, &options, &mut report).await?,
         What::Latency(options) => latency::run(&servers, &options, &mut report).await?,
         What::Relay(options) => relay::run(&servers, &options, &mut report).await?,
+        What::Proxy(options) => proxy::run(&servers, &options, &mut report).await?,
         What::Reference => reference::run(&servers, &mut report).await?,
-        What::All | What::Worker | What::Dev(_) | What::DevMode { .. } => {
+        What::All | What::Worker | What::OldService { .. } | What::Dev(_) | What::DevMode { .. } => {
             reference::run(&servers, &mut report).await?;
             accept::run(&servers, &accept::Options::default(), &mut report).await?;
             throughput::run(&servers, &throughput::Options::default(), &mut report).await?;
             latency::run(&servers, &latency::Options::default(), &mut report).await?;
             relay::run(&servers, &relay::Options::default(), &mut report).await?;
+            proxy::run(&servers, &proxy::Options::default(), &mut report).await?;
             dev::run(&dev::Options::default(), &mut report).await?;
         }
     }

@@ -81,10 +81,22 @@ impl System {
             ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned()),
         ];
         meanwhile(&["migrate"], &variables).await.context("meanwhile migrate")?;
-        let flows = repository().join("crates/bench/flows");
+        let system = Self { roles: vec![], workers: None, topics: Topics::new(prefix), database_url, variables };
+        system.apply("crates/bench/flows").await?;
+        Ok(system)
+    }
+
+    /// Applies the flows of a folder of the repository.
+    pub(crate) async fn apply(&self, folder: &str) -> Result<()> {
+        let flows = repository().join(folder);
         let flows = flows.to_str().context("the folder of flows")?;
-        meanwhile(&["flows", "apply", flows], &variables).await.context("meanwhile flows apply")?;
-        Ok(Self { roles: vec![], workers: None, topics: Topics::new(prefix), database_url, variables })
+        meanwhile(&["flows", "apply", flows], &self.variables).await.context("meanwhile flows apply")?;
+        Ok(())
+    }
+
+    /// One more variable of the roles that are started from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts these roles, one process each, and waits until they are ready. Workers are the benchmark's own binary.

@@ -7,7 +7,7 @@ use clap::Args;
 use test_kit::Role;
 
 use crate::figures::{Report, Section};
-use crate::load::{Until, closed_loop};
+use crate::load::{Asked, Until, closed_loop};
 use crate::system::{Servers, System};
 use crate::usage::{Memory, Window};
 use crate::watch::Watch;
@@ -37,14 +37,14 @@ pub(crate) async fn run(servers: &Servers, options: &Options, report: &mut Repor
     system.start(&Role::ALL).await?;
     let mut watch = Watch::start(servers, &system).await?;
     let address = system.address()?;
-    let warm = closed_loop(address, options.connections, Until::Requests(options.warm_up_jobs));
+    let warm = closed_loop(address, Asked::Job, options.connections, Until::Requests(options.warm_up_jobs));
     let (warm, ended) = tokio::join!(warm, watch.ends(options.warm_up_jobs));
     warm?;
     ended?;
 
     let window = Window::begin([system.counted(), servers.counted()].concat())?;
     let began = Instant::now();
-    let submit = closed_loop(address, options.connections, Until::Requests(options.jobs));
+    let submit = closed_loop(address, Asked::Job, options.connections, Until::Requests(options.jobs));
     let (submitted, ended) = tokio::join!(submit, watch.ends(options.jobs));
     let (submitted, took) = (submitted?, ended?.duration_since(began));
     let used = window.end()?;

@@ -29,7 +29,7 @@ use store::{Pool, Role};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use web::problem::PublicUrl;
-use web::server::Server;
+use web::server::{Server, without_delay};
 
 mod accept;
 mod allowance;
@@ -194,7 +194,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let router = http::router(Arc::clone(&api), door.health)?;
     let leaving = shutdown.clone();
     tasks.spawn("http", async move {
-        let outcome = server.serve(door.listener, router, leaving).await;
+        let outcome = server.serve(without_delay(door.listener), router, leaving).await;
         served.cancel();
         outcome
     });

@@ -10,7 +10,7 @@ use store::reader::{self, Way};
 use store::slot::{self, SlotError};
 use store::{Pool, Role};
 
-use crate::patience::patiently;
+use crate::patience::{patiently, while_kafka_is_away};
 use crate::{Target, default_queues};
 
 /// Outbox partitions made in advance, in hours.
@@ -136,7 +136,8 @@ impl Target {
     pub async fn begin_at_log_start(&self) -> anyhow::Result<usize> {
         let admin = Admin::new(&self.bus)?;
         let topics = patiently("Kafka", || admin.queue_topics(&self.topics)).await?;
-        Ok(admin.begin_at_log_start(&self.topics.workers_group(), &topics).await?)
+        let group = self.topics.workers_group();
+        while_kafka_is_away(|| admin.begin_at_log_start(&group, &topics)).await
     }
 
     /// Creates the topics that are missing, and commits the workers' initial offsets in the topic of every queue.
@@ -149,7 +150,9 @@ impl Target {
         let queues = default_queues();
         let created = patiently("Kafka", || admin.create_topics(&self.topics, &queues, None)).await?;
         let topics = patiently("Kafka", || admin.queue_topics(&self.topics)).await?;
-        admin.commit_offsets_where_new(&self.topics.workers_group(), &topics, &created).await?;
+        let group = self.topics.workers_group();
+        // The first commit of all makes the topic that Kafka keeps offsets in.
+        while_kafka_is_away(|| admin.commit_offsets_where_new(&group, &topics, &created)).await?;
         Ok(created.len())
     }
 

@@ -24,7 +24,7 @@ const STILL_IN_USE: &str = "pre-existing shared memory block";
 const STARTS_MAX: u32 = 20;
 const BETWEEN_STARTS: Duration = Duration::from_millis(100);
 /// Ready in 0.2 s on a quiet machine; recovery after `kill -9` takes longer.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// Options of a private cluster.
 #[derive(Debug, Clone, Default)]

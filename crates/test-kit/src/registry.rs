@@ -11,7 +11,7 @@ use crate::process::{Launch, Process};
 use crate::tool::tool_path;
 
 /// Ready in 9 to 11 s on a quiet machine.
-const READY_WITHIN: Duration = Duration::from_secs(180);
+const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// A private registry; it goes, with its data, when dropped. What it holds outlasts `kill9` and `restart`.
 #[derive(Debug)]

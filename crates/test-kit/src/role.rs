@@ -14,7 +14,7 @@ use crate::process::{Launch, Process};
 use crate::tool::{repository, run, target_folder};
 
 /// A role is ready within a second or two on a quiet machine.
-const READY_WITHIN: Duration = Duration::from_secs(120);
+const READY_WITHIN: Duration = Duration::from_secs(300);
 
 /// A role of the binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

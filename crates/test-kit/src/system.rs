@@ -33,7 +33,7 @@ pub use submit::submit;
 use lines::Lines;
 
 /// Only ends a test that hangs: how long a submit is repeated, and how long a role may take to leave.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two attempts of the same.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use anyhow::bail;
 use axum::Router;
-use axum::serve::Listener;
+use axum::serve::{Listener, ListenerExt as _};
 use service_kit::CancellationToken;
 use service_kit::identity::Clock;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
@@ -57,6 +58,16 @@ impl Default for Limits {
             leave_timeout: Duration::from_secs(20),
         }
     }
+}
+
+/// Connections that send what is small at once. Otherwise the second piece of an answer waits until the caller has
+/// acknowledged the first (RFC 896), which many put off for 40 ms (RFC 1122 section 4.2.3.2).
+pub fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
+    listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection that is slow to send");
+        }
+    })
 }
 
 /// Serves routes.

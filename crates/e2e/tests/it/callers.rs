@@ -8,7 +8,7 @@ use std::process::Command;
 
 use flow::event::JobStatus;
 use serde_json::{Value, json};
-use test_kit::{TestSystem, http_client, repository, run, tool_path};
+use test_kit::{TestSystem, eventually, http_client, repository, run, tool_path};
 
 use crate::client::send;
 use crate::stage::PATIENCE;
@@ -101,6 +101,12 @@ async fn whatever_the_contract_allows_or_forbids_is_answered_as_it_says() {
     assert!(all.contains("selected /"), "{said}");
     for process in system.roles() {
         assert!(process.process().is_alive(), "{}: {}", process.role().as_str(), process.process().log_tail());
+    }
+    // Some wait for a time that is far away.
+    for status in ["accepted", "running", "compensating"] {
+        let url = format!("{}/v1/jobs?limit=1&status={status}", system.api());
+        let none_is = async || (send(http_client().get(&url)).await.body["jobs"] == json!([])).then_some(());
+        eventually(PATIENCE, &format!("no job is {status}"), none_is).await;
     }
     system.finish_as_it_is().await.unwrap();
 }

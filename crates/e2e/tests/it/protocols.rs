@@ -62,7 +62,7 @@ async fn announce(api: &str, head: &str, body: &str) -> (bool, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_would_be_refused_is_refused_before_it_is_sent() {
     let _turn = beside_others().await;
-    let system = sandbox().await;
+    let mut system = sandbox().await;
     let (api, body) = (system.api(), r#"{"holder":"ann","cents":1200}"#);
     let head = |path: &str, kind: &str, length: usize| {
         format!("POST {path} HTTP/1.1\r\ncontent-type: {kind}\r\ncontent-length: {length}")
@@ -70,6 +70,7 @@ async fn a_body_that_would_be_refused_is_refused_before_it_is_sent() {
     let (json, own) = ("application/json", body.len());
     let (was_asked, said) = announce(&api, &head("/policies", json, own), body).await;
     assert!(was_asked && said.contains("HTTP/1.1 202 Accepted"), "{said}");
+    let job = said.lines().find_map(|line| line.strip_prefix("location: ")?.rsplit('/').next()?.parse().ok()).unwrap();
     for (path, kind, length, status) in [
         ("/policies", json, 600_000_000, 413),
         ("/v1/flows/policy/jobs", json, 600_000_000, 413),
@@ -84,7 +85,8 @@ async fn a_body_that_would_be_refused_is_refused_before_it_is_sent() {
         let expected = format!("HTTP/1.1 {status}");
         assert!(!was_asked && said.starts_with(&expected), "{path} {kind} {length}: {said}");
     }
-    system.finish_as_it_is().await.unwrap();
+    system.note_accepted([job]);
+    system.finish(PATIENCE).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ use test_kit::{Line, Role, TestSystem, TestSystemBuilder, Tokens};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Only ends a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Of each log, when a test fails.
 const LOG_LINES_SHOWN: usize = 25;
 

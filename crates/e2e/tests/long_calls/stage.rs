@@ -14,7 +14,7 @@ use crate::called::Called;
 use crate::watch::Watch;
 
 /// Only ends a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Submits that are under way at once.
 const SUBMITS_AT_ONCE: usize = 32;
 /// Commands that are sent at once.

@@ -10,7 +10,7 @@ use test_kit::TestSystem;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Only ends a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running system.
 pub(crate) struct Stage {

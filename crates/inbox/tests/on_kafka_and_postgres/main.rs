@@ -12,7 +12,7 @@ use store::{Role, Tx, outbox};
 use test_kit::{Ground, eventually};
 
 /// Only ends a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Postgres' text takes no zero character, so a row with this topic is refused.
 const NOT_STORABLE: &str = "a\0b";
 

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::described;
 
 /// Only ends a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Where the API says it is.
 pub(crate) const PUBLIC_URL: &str = "https://api.example.com/jobs-api";
 /// Its path, which a proxy has taken away from requests.

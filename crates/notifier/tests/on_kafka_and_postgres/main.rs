@@ -17,7 +17,7 @@ use test_kit::{Ground, eventually, sample_event, sample_job};
 use tokio::task::JoinHandle;
 
 /// Only ends a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 struct Running {
     shutdown: CancellationToken,

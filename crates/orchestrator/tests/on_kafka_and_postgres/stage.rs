@@ -13,7 +13,7 @@ use test_kit::{Ground, eventually};
 use tokio::task::JoinHandle;
 
 /// Only ends a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Running {
     pub(crate) readiness: Readiness,

@@ -317,3 +317,12 @@ async fn a_body_over_the_limit_is_refused_before_any_of_it_is_asked_for() {
     until(&mut caller, "\r\n\r\n2").await;
     door.leave().await;
 }
+
+#[tokio::test]
+async fn what_is_small_is_sent_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let caller = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (connection, peer) = without_delay(listener).accept().await;
+    assert_eq!(peer, caller.local_addr().unwrap());
+    assert!(connection.nodelay().unwrap());
+}

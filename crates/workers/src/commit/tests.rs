@@ -28,7 +28,7 @@ use crate::native::Natives;
 use crate::topic_limits::TopicLimits;
 use crate::work::Work;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 const QUEUE: &str = "default";
 
 /// Hands the work out instead of running it.

@@ -23,7 +23,7 @@ use workers::config::Config;
 use workers::{Settings, Workers};
 
 /// Only ends a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A flow of one native step.
 pub(crate) const ONE_STEP: &str = r#"
