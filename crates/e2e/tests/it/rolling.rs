@@ -26,6 +26,8 @@ pub(crate) struct Balancer {
     instances: Vec<(String, AtomicBool)>,
     turn: AtomicUsize,
     answers: AtomicUsize,
+    /// Ends of jobs that streams have told.
+    told: AtomicUsize,
 }
 
 impl Balancer {
@@ -34,8 +36,8 @@ impl Balancer {
         let ingests = system.roles().iter().filter(|process| process.role() == Role::Ingest);
         let instances: Vec<_> = ingests.map(|process| (process.url(), AtomicBool::new(true))).collect();
         assert_eq!(instances.len(), 2);
-        let (turn, answers) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { http: reqwest::Client::new(), instances, turn, answers })
+        let none = || AtomicUsize::new(0);
+        Arc::new(Self { http: reqwest::Client::new(), instances, turn: none(), answers: none(), told: none() })
     }
 
     /// Looks at the instances' readiness until it is cancelled.
@@ -134,6 +136,7 @@ impl Balancer {
                         let event: Value = serde_json::from_str(data).unwrap();
                         if event["type"] == "job.succeeded" {
                             *ends.entry(event["job"].as_str().unwrap().to_owned()).or_default() += 1;
+                            self.told.fetch_add(1, SeqCst);
                         }
                     }
                     text = rest.to_owned();
@@ -191,6 +194,8 @@ async fn two_instances_are_replaced_one_after_the_other_and_no_caller_sees_an_er
     }
     stage.system.note_accepted(jobs.iter().copied());
     stage.ends_of(jobs.clone()).await;
+    let all_told = async || (balancer.told.load(SeqCst) >= STREAMS * jobs.len()).then_some(());
+    eventually(PATIENCE, "the streams have told of all ends", all_told).await;
     seen.cancel();
     looks.await.unwrap();
     let expected: BTreeMap<String, usize> = jobs.iter().map(|job| (job.to_string(), 1)).collect();

@@ -118,7 +118,7 @@ impl Traffic {
         assert!(left.ends().values().all(|end| end.status == JobStatus::Succeeded));
     }
 
-    /// What is strange in an answer to this request, for a client that knows only the old service's.
+    /// The strangeness of an answer to this request, for a client that knows only the old service's.
     async fn judge(&self, body: &Value, answer: reqwest::Result<Response>) -> Option<String> {
         let answer = match answer {
             Ok(answer) if answer.status() == 200 => answer,

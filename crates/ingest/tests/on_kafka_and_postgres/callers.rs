@@ -1,4 +1,4 @@
-//! Who uses which form of a flow's own address: what was counted is not lost while the database does not take it.
+//! Callers by form: counts are not lost while the database does not take them.
 
 use serde_json::{Value, json};
 use test_kit::eventually;

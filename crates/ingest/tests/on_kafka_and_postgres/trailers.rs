@@ -92,7 +92,7 @@ async fn trailers_are_passed_on_both_ways_whichever_version_of_http_the_client_s
             trailers
         };
         assert_eq!(ask(Some("trailers")).await["x-checksum"], "4a17", "{version}");
-        // Who does not say so may get none (RFC 9110 section 6.5.1); the rest of the answer is the same.
+        // A client that does not say so may get none (RFC 9110 section 6.5.1); the rest of the answer is the same.
         assert!(ask(None).await.is_empty(), "{version}");
     }
     ingest.stop().await;
