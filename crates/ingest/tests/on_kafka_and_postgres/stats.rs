@@ -95,7 +95,7 @@ async fn each_end_counts_as_what_it_is_and_steps_of_other_versions_come_last() {
             tell(job, EventKind::StepSkipped, JobStatus::Running, Some("reserve"));
             tell(job, EventKind::StepFailed, JobStatus::Running, Some("charge"));
             tell(job, EventKind::StepSucceeded, JobStatus::Running, Some("a-step-that-was"));
-            tell(job, kind.clone(), status, None);
+            tell(job, kind, status, None);
         }
     }
     let mut tx = pool.begin().await.unwrap();

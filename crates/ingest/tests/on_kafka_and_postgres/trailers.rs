@@ -49,6 +49,9 @@ async fn read<B: HttpBody<Data = Bytes, Error: std::fmt::Debug>>(body: B) -> (St
     (String::from_utf8(bytes).unwrap(), trailers)
 }
 
+/// Makes a client speak one version.
+type OfVersion = fn(ClientBuilder) -> ClientBuilder;
+
 type Heard = Arc<Mutex<Vec<(String, HeaderMap)>>>;
 
 /// An old service that tells in a trailer of its answer that it has read the whole request, trailers and all.
@@ -74,7 +77,7 @@ async fn trailers_are_passed_on_both_ways_whichever_version_of_http_the_client_s
     let front = Front::new().await;
     let (heard, url) = old_service().await;
     let ingest = Front::ingest_with(&front.ground, &url, |_| {}).await;
-    let versions: [(&str, fn(ClientBuilder) -> ClientBuilder); 2] =
+    let versions: [(&str, OfVersion); 2] =
         [("HTTP/1.1", ClientBuilder::http1_only), ("HTTP/2", ClientBuilder::http2_prior_knowledge)];
     for (version, of_version) in versions {
         let client = of_version(Client::builder().no_proxy()).build().unwrap();
