@@ -31,6 +31,9 @@ OPENAPI="$CACHE/openapi-$(sha256sum "$OPENAPI_PACKAGES/package-lock.json" | cut 
 CALLERS_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/callers" && pwd)"
 CALLERS="$CACHE/callers-$(sha256sum "$CALLERS_PACKAGES/package-lock.json" | cut -c 1-12)"
 CALLERS_PYTHON="$CACHE/callers-python-$(sha256sum "$CALLERS_PACKAGES/requirements.txt" | cut -c 1-12)"
+# The packages of the old service of examples/legacy.
+LEGACY_PACKAGES="$(cd "$(dirname "${BASH_SOURCE[0]}")/legacy" && pwd)"
+LEGACY_PYTHON="$CACHE/legacy-python-$(sha256sum "$LEGACY_PACKAGES/requirements.txt" | cut -c 1-12)"
 CARGO_DENY="$CACHE/cargo-deny-$CARGO_DENY_VERSION"
 PROMETHEUS_PROGRAMS="$CACHE/prometheus" # of the distribution's version
 

@@ -18,6 +18,8 @@ use crate::media_type::is_token;
 pub const KEY: &str = "$document";
 /// The member that holds its bytes.
 const BASE64: &str = "base64";
+/// Digits of a digest that people are shown.
+const DIGITS_SHOWN: usize = 8;
 /// Bytes of a media type with its parameters.
 const MEDIA_TYPE_BYTES_MAX: usize = 255;
 /// The media type of bytes that say nothing of themselves (RFC 9110 section 8.3).
@@ -93,6 +95,35 @@ pub fn described(value: &Value) -> Cow<'_, Value> {
         }
         plain => plain.clone(),
     })
+}
+
+/// The value for people: every document in it is a text, such as `application/pdf, 12,345 bytes, sha256 ab12cd34…`.
+/// None: there is none in it.
+pub fn in_words(value: &Value) -> Option<Value> {
+    if let Some(words) = members(value).and_then(words) {
+        return Some(Value::String(words));
+    }
+    let (mut value, mut is_changed) = (value.clone(), false);
+    let inner: Box<dyn Iterator<Item = &mut Value>> = match &mut value {
+        Value::Array(items) => Box::new(items.iter_mut()),
+        Value::Object(entries) => Box::new(entries.values_mut()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+    };
+    for inner in inner {
+        if let Some(words) = in_words(inner) {
+            (*inner, is_changed) = (words, true);
+        }
+    }
+    is_changed.then_some(value)
+}
+
+/// The words for a document with these members.
+fn words(members: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| members.get(name)?.as_str();
+    let digest = text("sha256")?.get(..DIGITS_SHOWN)?;
+    let size = members.get("size")?.as_u64()?.to_string();
+    let groups: Vec<&str> = size.as_bytes().rchunks(3).rev().filter_map(|digits| str::from_utf8(digits).ok()).collect();
+    Some(format!("{}, {} bytes, sha256 {digest}…", text("media_type")?, groups.join(",")))
 }
 
 fn holds_bytes(value: &Value) -> bool {
@@ -176,7 +207,15 @@ mod tests {
         assert_eq!(*described(&document), told);
         let nested = json!({ "a": [1, document], "base64": "kept" });
         assert_eq!(*described(&nested), json!({ "a": [1, told], "base64": "kept" }));
+        let digest = sha256(PDF);
+        let words = format!("image/png, 14 bytes, sha256 {}…", &digest[..8]);
+        assert_eq!(in_words(&nested), Some(json!({ "a": [1, words], "base64": "kept" })));
+        assert_eq!(in_words(&described(&nested)), in_words(&nested));
+        let large = Document::new("text/csv", vec![b'x'; 1_234_567]).to_json();
+        let words = in_words(&large).unwrap();
+        assert!(words.as_str().unwrap().starts_with("text/csv, 1,234,567 bytes, sha256 "), "{words}");
         let plain = json!({ "a": [1, "x"], "base64": "kept" });
+        assert_eq!(in_words(&plain), None);
         assert!(matches!(described(&plain), Cow::Borrowed(same) if *same == plain), "nothing is copied for nothing");
     }
 }

@@ -1,7 +1,8 @@
 //! Who uses which form of a flow's own address.
 //!
 //! Requests are counted in memory and added up in Postgres every few seconds, so a process that is killed forgets the
-//! last seconds. The counts decide nothing but the end of a form that nobody has used for days.
+//! last seconds. Counts that could not be written in time are added to the next ones; they count twice where only the
+//! answer to the commit was lost. The counts decide nothing but the end of a form that nobody has used for days.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -37,10 +38,25 @@ struct Name {
     form: &'static str,
 }
 
+/// The requests of each since the last write, and the time of the last one.
+#[derive(Default)]
+struct Counted(HashMap<Name, (u64, i64)>);
+
+impl Counted {
+    fn add(&mut self, mut name: Name, requests: u64, seen_ms: i64) {
+        if self.0.len() >= COUNTED_MAX && !self.0.contains_key(&name) {
+            OTHERS.clone_into(&mut name.caller);
+        }
+        let (sum, last_seen_ms) = self.0.entry(name).or_default();
+        *sum += requests;
+        *last_seen_ms = seen_ms.max(*last_seen_ms);
+    }
+}
+
 /// Counts callers.
 #[derive(Default)]
 pub(crate) struct Callers {
-    counted: Mutex<HashMap<Name, (u64, i64)>>,
+    counted: Mutex<Counted>,
     /// Flows whose synchronous form is in use.
     in_use: RwLock<HashSet<String>>,
 }
@@ -57,14 +73,8 @@ pub(crate) fn name(headers: &HeaderMap) -> String {
 impl Callers {
     /// A caller has used a form.
     pub(crate) fn saw(&self, (flow, tenant): (&str, &str), (caller, form): (&str, &'static str), now_ms: i64) {
-        let mut counted = self.counted.lock();
-        let name =
-            |caller: &str| Name { flow: flow.to_owned(), tenant: tenant.to_owned(), caller: caller.to_owned(), form };
-        let own = name(caller);
-        let name = if counted.len() >= COUNTED_MAX && !counted.contains_key(&own) { name(OTHERS) } else { own };
-        let (requests, last_seen_ms) = counted.entry(name).or_default();
-        *requests += 1;
-        *last_seen_ms = now_ms.max(*last_seen_ms);
+        let name = Name { flow: flow.to_owned(), tenant: tenant.to_owned(), caller: caller.to_owned(), form };
+        self.counted.lock().add(name, 1, now_ms);
     }
 
     /// True if somebody has used the flow's synchronous form in the last days.
@@ -74,7 +84,7 @@ impl Callers {
 
     /// Writes what was counted since the last time, and reads which forms are in use. What cannot be written is kept.
     async fn flush(&self, pool: &Pool) -> Result<(), store::Error> {
-        let counted = std::mem::take(&mut *self.counted.lock());
+        let counted = std::mem::take(&mut *self.counted.lock()).0;
         let used: Vec<Used> = counted
             .into_iter()
             .map(|(Name { flow, tenant, caller, form }, (requests, last_seen_ms))| Used {
@@ -86,23 +96,25 @@ impl Callers {
                 last_seen_ms,
             })
             .collect();
-        if !used.is_empty()
-            && let Err(error) = store::callers::add(pool, &used).await
-        {
-            self.keep(used);
-            return Err(error);
+        if !used.is_empty() {
+            let added = tokio::time::timeout(FLUSH_TIMEOUT, store::callers::add(pool, &used)).await;
+            if !matches!(added, Ok(Ok(()))) {
+                self.keep(used);
+                return added.unwrap_or(Ok(()));
+            }
         }
-        let in_use = store::callers::flows_in_use(pool, IN_USE_DAYS).await?;
-        *self.in_use.write() = in_use.into_iter().collect();
+        let looking = tokio::time::timeout(FLUSH_TIMEOUT, store::callers::flows_in_use(pool, IN_USE_DAYS));
+        if let Ok(in_use) = looking.await {
+            *self.in_use.write() = in_use?.into_iter().collect();
+        }
         Ok(())
     }
 
+    /// Counts these again, beside what was counted meanwhile, and within the same bound.
     fn keep(&self, used: Vec<Used>) {
         let mut counted = self.counted.lock();
         for Used { flow, tenant, caller, form, requests, last_seen_ms } in used {
-            let (sum, seen_ms) = counted.entry(Name { flow, tenant, caller, form }).or_default();
-            *sum += requests;
-            *seen_ms = last_seen_ms.max(*seen_ms);
+            counted.add(Name { flow, tenant, caller, form }, requests, last_seen_ms);
         }
     }
 }
@@ -110,8 +122,7 @@ impl Callers {
 /// Writes counts until shutdown, and those of the last seconds at its end.
 pub(crate) async fn keep(callers: &Callers, pool: &Pool, shutdown: &CancellationToken) -> anyhow::Result<()> {
     loop {
-        let flushing = tokio::time::timeout(FLUSH_TIMEOUT, callers.flush(pool));
-        if let Ok(Err(error)) = flushing.await {
+        if let Err(error) = callers.flush(pool).await {
             tracing::debug!(%error, "callers cannot be counted");
         }
         if shutdown.is_cancelled() {
@@ -144,8 +155,24 @@ mod tests {
         for number in 0..3_000 {
             callers.saw(("order", "acme"), (&format!("bot-{number}"), "sync"), 1);
         }
-        let counted = callers.counted.lock();
+        let counted = std::mem::take(&mut *callers.counted.lock()).0;
         assert_eq!(counted.len(), COUNTED_MAX + 1);
         assert_eq!(counted.values().map(|(requests, _)| requests).sum::<u64>(), 3_000);
+        // Nor does what could not be written, beside those who came meanwhile.
+        for number in 0..COUNTED_MAX {
+            callers.saw(("order", "acme"), (&format!("new-{number}"), "sync"), 1);
+        }
+        let used = |(Name { flow, tenant, caller, form }, (requests, last_seen_ms)): (Name, (u64, i64))| Used {
+            flow,
+            tenant,
+            caller,
+            form,
+            requests,
+            last_seen_ms,
+        };
+        callers.keep(counted.into_iter().map(used).collect());
+        let counted = callers.counted.lock();
+        assert_eq!(counted.0.len(), COUNTED_MAX + 1);
+        assert_eq!(counted.0.values().map(|(requests, _)| requests).sum::<u64>(), 5_000);
     }
 }

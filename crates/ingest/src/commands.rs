@@ -3,8 +3,9 @@
 //! Rule 3: the jobs of a batch, the dead letters for records that are no job, and the next offsets commit in one
 //! Postgres transaction.
 //!
-//! Commands of a flow use up its allowances as requests do. They wait in their topic where there is no more, and those
-//! behind them wait with them: the topic is one tenant's, and its order stays.
+//! Commands of a flow use up its allowances as requests do, and take places among its jobs that are not over. They wait
+//! in their topic where there is no more, and those behind them wait with them: the topic is one tenant's, and its
+//! order stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use store::{Tx, outbox};
 use web::caller::Caller;
 use web::context::clean_correlation_id;
 
+use crate::open_jobs::Admission;
 use crate::plan::{BadInput, JobRequest, Planner};
 use crate::spans;
 use crate::state::Api;
@@ -49,6 +51,9 @@ pub(crate) struct Understood {
     sources: Vec<(Inbound, Span)>,
     /// The acceptances that made a new job, by index; known once they are written.
     accepted: Vec<usize>,
+    /// Their places among the jobs that are not over, one entry a flow. They are given back with this, but for those of
+    /// new jobs.
+    admissions: Vec<Admission>,
     /// Records that are no job.
     dead_letters: Vec<Record>,
     /// The reasons, one for each dead letter.
@@ -99,33 +104,54 @@ impl Commands {
 }
 
 impl Understood {
-    /// The count and the bytes of the commands of each flow.
-    fn by_flow(&self) -> BTreeMap<&str, (u64, u64)> {
-        let mut flows: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    /// The commands of each flow.
+    fn by_flow(&self) -> BTreeMap<&str, OfFlow> {
+        let mut flows: BTreeMap<&str, OfFlow> = BTreeMap::new();
         for (new, (record, _)) in self.acceptances.iter().zip(&self.sources) {
-            let (commands, bytes) = flows.entry(&new.acceptance.facts.flow).or_default();
-            *commands += 1;
+            let facts = &new.acceptance.facts;
+            let OfFlow { jobs, bytes } = flows.entry(&facts.flow).or_default();
+            jobs.push(facts.job);
             *bytes += record.value.as_ref().map_or(0, Vec::len) as u64;
         }
         flows
     }
 }
 
+/// The commands of one flow: the jobs that they would be, and their bytes.
+#[derive(Default)]
+struct OfFlow {
+    jobs: Vec<JobId>,
+    bytes: u64,
+}
+
+impl OfFlow {
+    const fn count(&self) -> u64 {
+        self.jobs.len() as u64
+    }
+}
+
 impl Commands {
+    /// Takes places among the jobs that are not over. Other allowances are charged once the jobs are stored.
+    ///
     /// # Errors
-    /// The allowance of a flow does not hold its commands.
-    fn check_allowance(&mut self, understood: &Understood) -> Result<(), inbox::Error> {
+    /// The allowances of a flow do not hold its commands.
+    fn take_places(&mut self, understood: &Understood) -> Result<Vec<Admission>, inbox::Error> {
         let (tenant, quotas) = (&self.caller.tenant, &self.api.quotas);
-        let used_up = understood
-            .by_flow()
-            .into_iter()
-            .find(|(flow, (commands, bytes))| !quotas.hold((tenant, flow), *commands, *bytes));
-        let Some((flow, (commands, _))) = used_up else {
+        let mut admissions = Vec::new();
+        let used_up = understood.by_flow().into_iter().find(|(flow, commands)| {
+            let of = (tenant.as_str(), *flow);
+            let holds = quotas.hold(of, commands.count(), commands.bytes);
+            let admission = if holds { quotas.places(of, &commands.jobs) } else { None };
+            let is_held = admission.is_some();
+            admissions.extend(admission);
+            !is_held
+        });
+        let Some((flow, commands)) = used_up else {
             self.is_waiting = false;
-            return Ok(());
+            return Ok(admissions);
         };
         // More of them are halved before they wait.
-        if commands == 1 && !std::mem::replace(&mut self.is_waiting, true) {
+        if commands.count() == 1 && !std::mem::replace(&mut self.is_waiting, true) {
             metrics::counter!("meanwhile_commands_waits_total", "flow" => flow.to_owned()).increment(1);
             tracing::warn!(flow, "commands wait: the flow's allowance (`ingest.flow_limits`) is used up");
         }
@@ -162,7 +188,7 @@ impl Service for Commands {
                 }
             }
         }
-        self.check_allowance(&understood)?;
+        understood.admissions = self.take_places(&understood)?;
         Ok(understood)
     }
 
@@ -196,9 +222,15 @@ impl Service for Commands {
         Ok(outbox::append(tx, &understood.dead_letters).await?)
     }
 
-    fn committed(&mut self, understood: Understood) {
-        for (flow, (commands, bytes)) in understood.by_flow() {
-            self.api.quotas.charge((&self.caller.tenant, flow), commands, bytes);
+    fn committed(&mut self, mut understood: Understood) {
+        for (flow, commands) in understood.by_flow() {
+            self.api.quotas.charge((&self.caller.tenant, flow), commands.count(), commands.bytes);
+        }
+        let mut admissions = std::mem::take(&mut understood.admissions);
+        for index in &understood.accepted {
+            let job = understood.acceptances[*index].acceptance.facts.job;
+            // Only one of them knows it.
+            admissions.iter_mut().for_each(|admission| admission.learn(job, Ok(&Accepted::New)));
         }
         understood.refused.iter().for_each(log_refused);
         understood.accepted.iter().for_each(|index| log_accepted(&understood.acceptances[*index].acceptance));

@@ -1,12 +1,14 @@
 //! The settings of this service; `default.toml` beside it says what each is for.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use serde::Deserialize;
 use service_kit::config::ConfigError;
 use web::browsers::Origins;
 use web::caller::Caller;
 use web::client_address::{ForwardedHeader, Proxies};
+use web::server::Limits;
 
 use crate::limits::FlowLimits;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub proxied_body_bytes_max: u64,
     /// The longest pause in an old service's answer, in seconds.
     pub proxied_pause_max_s: u64,
+    /// The pause between two looks at the flags that no notification has caused, in seconds.
+    pub flags_look_s: u64,
     /// Streams of events that may be open at once.
     pub streams_max: usize,
     /// Bytes of events that may wait for one stream of a job.
@@ -63,6 +67,8 @@ pub struct Config {
     pub queue_age_max_s: u64,
     /// Requests are still taken for so many milliseconds after the process was asked to end.
     pub leave_after_ms: u64,
+    /// After that, callers that are owed the outcome of a job are held for so many milliseconds at most.
+    pub drain_timeout_ms: u64,
     /// Jobs whose freshest state is kept in memory.
     pub recent_jobs_max: usize,
     /// Database connections.
@@ -78,6 +84,11 @@ pub struct Config {
     /// The page on which a person sees a trace: a URL with `{trace_id}` in it; empty: none.
     pub trace_url: String,
 }
+
+/// The time for sending the answers to callers that are held no longer.
+const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+/// The time that the parts of the process have to end once all requests are answered.
+const LEAVE_MARGIN: Duration = Duration::from_secs(8);
 
 /// The part of [`Config::trace_url`] that is replaced by the trace's id.
 const TRACE_ID: &str = "{trace_id}";
@@ -101,6 +112,26 @@ impl Config {
     /// The caller that the records of `meanwhile.commands` stand for: Kafka itself says who may write them.
     pub(crate) fn commands_caller(&self) -> Caller {
         Caller::unrestricted(&self.default_tenant)
+    }
+
+    /// The pause between two looks at the flags.
+    pub(crate) const fn flags_look(&self) -> Duration {
+        Duration::from_secs(self.flags_look_s)
+    }
+
+    /// The longest time for which callers are held that are owed an outcome, once the process leaves.
+    pub(crate) const fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    /// The time in which the process has left once it was asked to.
+    pub fn leave_timeout(&self) -> Duration {
+        Duration::from_millis(self.leave_after_ms) + self.answer_timeout() + LEAVE_MARGIN
+    }
+
+    /// The time in which requests are answered once the process leaves.
+    pub(crate) fn answer_timeout(&self) -> Duration {
+        Limits::default().leave_timeout.max(self.drain_timeout() + ANSWER_MARGIN)
     }
 
     /// The origins whose pages may ask.

@@ -102,6 +102,17 @@ mod tests {
     }
 
     #[test]
+    fn links_of_the_old_service_stay_and_its_own_word_of_an_end_does_not() {
+        let own = [(header::LINK, "</next>; rel=\"next\""), (DEPRECATION, "@1"), (SUNSET, "soon")];
+        let told = tell(&end(Enforce::Never), Ok((own, "").into_response())).unwrap();
+        let lines = |name: &HeaderName| told.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(lines(&header::LINK).len(), 2);
+        assert_eq!(lines(&header::LINK)[0], "</next>; rel=\"next\"");
+        assert_eq!(lines(&DEPRECATION), ["@1767225600"]);
+        assert_eq!(lines(&SUNSET), ["Sun, 01 Mar 2026 00:00:00 GMT"]);
+    }
+
+    #[test]
     fn the_form_is_refused_after_its_sunset_where_the_flow_says_so() {
         let sunset_ms = 1_772_323_200_000;
         let refused = |enforce, is_in_use, now_ms| check(&end(enforce), is_in_use, now_ms).is_err();

@@ -11,8 +11,6 @@ use store::Pool;
 use store::flags::FlagsVersion;
 use tokio_util::sync::CancellationToken;
 
-/// The pause between two looks without a notification: the net below them.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The pause after an error.
 const RETRY: Duration = Duration::from_millis(250);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,14 +67,16 @@ fn read(document: &str) -> Result<Flags, String> {
 }
 
 /// Keeps the flags up to date until shutdown. `listening` is a pool of its own: it gives one connection away for good.
+/// `look_every`: the pause between two looks without a notification, which are the net below them.
 pub(crate) async fn keep(
     known: &KnownFlags,
     (pool, listening): (&Pool, &Pool),
+    look_every: Duration,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let keeping = async {
         loop {
-            if let Err(error) = follow(known, (pool, listening)).await {
+            if let Err(error) = follow(known, (pool, listening), look_every).await {
                 tracing::debug!(%error, "flags cannot be followed");
             }
             tokio::time::sleep(RETRY).await;
@@ -87,7 +87,11 @@ pub(crate) async fn keep(
 }
 
 /// Follows changes until the connection is lost.
-async fn follow(known: &KnownFlags, (pool, listening): (&Pool, &Pool)) -> Result<(), store::Error> {
+async fn follow(
+    known: &KnownFlags,
+    (pool, listening): (&Pool, &Pool),
+    look_every: Duration,
+) -> Result<(), store::Error> {
     let mut listener = store::flags::listen(listening).await?;
     loop {
         let reading = tokio::time::timeout(READ_TIMEOUT, store::flags::all(pool));
@@ -95,7 +99,7 @@ async fn follow(known: &KnownFlags, (pool, listening): (&Pool, &Pool)) -> Result
         if let Ok(versions) = reading.await {
             known.learn(versions?);
         }
-        match tokio::time::timeout(LOOK_EVERY, listener.heard()).await {
+        match tokio::time::timeout(look_every, listener.heard()).await {
             Ok(Ok(true)) | Err(_) => {}
             Ok(Ok(false)) => return Ok(()),
             Ok(Err(error)) => return Err(error),

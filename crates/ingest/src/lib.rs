@@ -106,6 +106,7 @@ use crate::commands::Commands;
 use crate::estimates::Estimates;
 use crate::follow_flows::{addresses, follow_flows, learn};
 use crate::known_flags::KnownFlags;
+use crate::leaving::Leaving;
 use crate::plan::Planner;
 use crate::polls::Polls;
 use crate::progress::Reports;
@@ -170,8 +171,8 @@ fn callback_secrets(base: &Base) -> Result<Secrets, ConfigError> {
     Secrets::new(settings.secrets.clone()).map_err(|error| settings.refused(&error))
 }
 
-/// Runs until it is `asked` to end, and a little longer: see `leave_after_ms`. Listens at once; what needs Kafka,
-/// Postgres or the registry answers 503 until they are there.
+/// Runs until it is `asked` to end, and a little longer: see `leave_after_ms` and `drain_timeout_ms`. Listens at once;
+/// what needs Kafka, Postgres or the registry answers 503 until they are there.
 ///
 /// # Errors
 /// Only errors that a retry does not mend: a setting that cannot be used, an offset that is no longer in the log.
@@ -179,23 +180,26 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let shutdown = CancellationToken::new();
     settings.config.check()?;
     let (acceptor, groups) = Acceptor::start(open(&settings, ACCEPTOR_CONNECTIONS)?, process.readiness.clone());
-    let api = Arc::new(api(&settings, process, acceptor, shutdown.clone())?);
+    let leaving = Leaving::before(&shutdown);
+    let api = Arc::new(api(&settings, process, acceptor, leaving.clone())?);
     let mut tasks = Tasks::new(shutdown.clone());
-    let (of_api, leaving) = (Arc::clone(&api), shutdown.clone());
+    let (of_api, until) = (Arc::clone(&api), shutdown.clone());
     tasks.spawn("leaving", async move {
-        let delay = Duration::from_millis(of_api.config.leave_after_ms);
-        leaving::once_asked(&asked, delay, &of_api.readiness, &leaving).await;
+        of_api.leaving.once_asked(&asked, &of_api.config, &of_api.readiness, &until).await;
         Ok(())
     });
     // Requests that are being answered need the group commit until the server has let go of them.
     let served = CancellationToken::new();
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
-    let server = Server::new(api.public_url.clone(), api.clock.clone());
+    let mut server = Server::new(api.public_url.clone(), api.clock.clone());
+    server.limits.leave_timeout = api.config.answer_timeout();
     let router = http::router(Arc::clone(&api), door.health)?;
-    let leaving = shutdown.clone();
+    let (begun, all) = (leaving.begun.clone(), shutdown.clone());
     tasks.spawn("http", async move {
-        let outcome = server.serve(without_delay(door.listener), router, leaving).await;
+        let outcome = server.serve(without_delay(door.listener), router, begun).await;
         served.cancel();
+        // Those who were held needed all the rest until now.
+        all.cancel();
         outcome
     });
     let topics = settings.topics.clone();
@@ -204,10 +208,11 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     beside_routes(&mut tasks, &api, open(&settings, 1)?, &shutdown);
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
     let streams = Arc::clone(&api.streams);
-    let leaving = shutdown.clone();
+    let until = shutdown.clone();
     tasks.spawn("streams", async move {
-        leaving.cancelled().await;
+        leaving.begun.cancelled().await;
         streams.until_all_left().await;
+        until.cancelled().await;
         Ok(())
     });
     let (of_api, until) = (Arc::clone(&api), shutdown.clone());
@@ -221,7 +226,10 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
 /// Starts the work beside flows' own addresses. `listening` has a connection of its own.
 fn beside_routes(tasks: &mut Tasks, api: &Arc<Api>, listening: Pool, shutdown: &CancellationToken) {
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
-    tasks.spawn("flags", async move { known_flags::keep(&of_api.flags, (&of_api.pool, &listening), &until).await });
+    tasks.spawn("flags", async move {
+        let look_every = of_api.config.flags_look();
+        known_flags::keep(&of_api.flags, (&of_api.pool, &listening), look_every, &until).await
+    });
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
     tasks.spawn("callers", async move { callers::keep(&of_api.callers, &of_api.pool, &until).await });
 }
@@ -232,7 +240,7 @@ fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
 }
 
 /// What all doors share, before anything of it is known.
-fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: CancellationToken) -> anyhow::Result<Api> {
+fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leaving) -> anyhow::Result<Api> {
     let Process { readiness, clock, ids } = process;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
     let pool = open(settings, settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;

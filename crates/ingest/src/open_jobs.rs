@@ -5,6 +5,7 @@
 //! that moment there may be more jobs than the limit, by what the other processes have accepted in it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Inbound, Reader, Unreadable};
@@ -127,7 +128,12 @@ impl OpenJobs {
     ///
     /// # Errors
     /// The bound that leaves too few.
-    pub(crate) fn admit(&self, of: Of<'_>, jobs: &[JobId], bounds: [Option<u64>; 2]) -> Result<Admission<'_>, Breadth> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        of: Of<'_>,
+        jobs: &[JobId],
+        bounds: [Option<u64>; 2],
+    ) -> Result<Admission, Breadth> {
         let (name, now) = ((of.0.to_owned(), of.1.to_owned()), Instant::now());
         let mut state = self.state.lock();
         let exceeded = |state: &State| {
@@ -146,7 +152,7 @@ impl OpenJobs {
         }
         let admitted = jobs.iter().map(|job| (*job, Admitted { at: now, is_stored: false }));
         state.counts.entry(name.clone()).or_default().admitted.extend(admitted);
-        Ok(Admission { open_jobs: self, name, open: jobs.iter().copied().collect() })
+        Ok(Admission { open_jobs: Arc::clone(self), name, open: jobs.iter().copied().collect() })
     }
 
     fn apply(&self, one: &News, next_offsets: &HashMap<i32, i64>, (name, job, kind): (Name, JobId, &EventKind)) {
@@ -289,17 +295,17 @@ async fn read(reader: &Reader, one: &News) -> Option<flow::event::JobEvent> {
 
 /// Places of jobs among those that are not over. They are given back when this is dropped, but for those of jobs that
 /// were stored, or may have been.
-pub(crate) struct Admission<'a> {
-    open_jobs: &'a OpenJobs,
+pub(crate) struct Admission {
+    open_jobs: Arc<OpenJobs>,
     name: Name,
     /// Those whose outcome has not been told.
     open: HashSet<JobId>,
 }
 
-impl<'a> Admission<'a> {
+impl Admission {
     /// Where there is no limit.
-    pub(crate) fn unlimited(open_jobs: &'a OpenJobs) -> Self {
-        Self { open_jobs, name: Name::default(), open: HashSet::new() }
+    pub(crate) fn unlimited(open_jobs: &Arc<OpenJobs>) -> Self {
+        Self { open_jobs: Arc::clone(open_jobs), name: Name::default(), open: HashSet::new() }
     }
 
     /// Learns what has become of a job.
@@ -320,7 +326,7 @@ impl<'a> Admission<'a> {
     }
 }
 
-impl Drop for Admission<'_> {
+impl Drop for Admission {
     fn drop(&mut self) {
         if self.open.is_empty() {
             return;

@@ -5,6 +5,7 @@
 //! itself. A request counts once, when it arrives, whatever its answer.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue};
@@ -30,12 +31,12 @@ pub(crate) struct Quotas {
     limits: FlowLimits,
     allowances: Allowances<u64>,
     hasher: RandomState,
-    pub(crate) open_jobs: OpenJobs,
+    pub(crate) open_jobs: Arc<OpenJobs>,
 }
 
 impl Quotas {
     pub(crate) fn new(limits: FlowLimits) -> Self {
-        let open_jobs = OpenJobs::new(limits.clone());
+        let open_jobs = Arc::new(OpenJobs::new(limits.clone()));
         Self { limits, allowances: Allowances::new(NAMES_MAX), hasher: RandomState::default(), open_jobs }
     }
 
@@ -129,7 +130,7 @@ impl Quotas {
         of: Of<'_>,
         jobs: &[JobId],
         until_room_s: impl FnOnce(u64) -> u64,
-    ) -> Result<Admission<'_>, Problem> {
+    ) -> Result<Admission, Problem> {
         let bounds = self.limits.both(of.1).map(|(_, limits)| limits.jobs);
         let [of_flow, together] = bounds;
         let Some(max) = of_flow.into_iter().chain(together).min() else {
@@ -152,6 +153,16 @@ impl Quotas {
             let limit = Limit { breadth, policy: Policy::Jobs };
             self.exceeded(of, limit, &detail, remediation, until_room_s(max))
         })
+    }
+
+    /// A place for each of these jobs of commands among those that are not over. None: there are too few, and they
+    /// wait.
+    pub(crate) fn places(&self, of: Of<'_>, jobs: &[JobId]) -> Option<Admission> {
+        let bounds = self.limits.both(of.1).map(|(_, limits)| limits.jobs);
+        if bounds.iter().all(Option::is_none) {
+            return Some(Admission::unlimited(&self.open_jobs));
+        }
+        self.open_jobs.admit(of, jobs, bounds).ok()
     }
 
     /// Tells in an answer what is left.

@@ -10,7 +10,6 @@ use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
@@ -22,6 +21,7 @@ use crate::config::Config;
 use crate::estimate::retry_after_s;
 use crate::estimates::Estimates;
 use crate::known_flags::KnownFlags;
+use crate::leaving::Leaving;
 use crate::limits::Of;
 use crate::open_jobs::Admission;
 use crate::plan::Planner;
@@ -78,8 +78,8 @@ pub(crate) struct Api {
     pub(crate) dev_capacity: Option<DevCapacity>,
     /// The queues that are behind.
     pub(crate) backpressure: Backpressure,
-    /// Cancelled at shutdown: then no request waits for a job any longer.
-    pub(crate) leaving: CancellationToken,
+    /// Whether this process leaves, and whom it holds meanwhile.
+    pub(crate) leaving: Leaving,
     /// Set once the flows are loaded and the schema ids are known.
     pub(crate) planner: OnceLock<Planner>,
 }
@@ -117,7 +117,7 @@ impl Api {
     ///
     /// # Errors
     /// As [`Quotas::admit`].
-    pub(crate) fn admit(&self, of: Of<'_>, jobs: &[JobId]) -> Result<Admission<'_>, Problem> {
+    pub(crate) fn admit(&self, of: Of<'_>, jobs: &[JobId]) -> Result<Admission, Problem> {
         // Where so many jobs run, one ends so often, as long as each takes the time that they took lately.
         self.quotas.admit(of, jobs, |max| {
             let job_ms = self.estimates.of(of.0, of.1).and_then(|expected| expected.job_ms());

@@ -178,7 +178,7 @@ fn no_room_to_wait() -> Problem {
 /// The answer to a caller that is owed the outcome of a job which has not ended in time.
 fn late(api: &Api, stored: &Stored, hold: Duration) -> Problem {
     let (prefix, job) = (api.public_url.prefix(), stored.origin.job);
-    let detail = match api.leaving.is_cancelled() {
+    let detail = match api.leaving.holds_end.is_cancelled() {
         true => "The service is shutting down; the job goes on.".to_owned(),
         false => format!("It has not ended within {} ms.", hold.as_millis()),
     };

@@ -1,8 +1,8 @@
 //! Answers that wait: for a job's end, or for a change of it (`Prefer: wait=N`, RFC 7240; `?wait=N`).
 //!
 //! Promise: the wait is bounded by the caller, by the setting and by shutdown, and ends where its connection is needed
-//! for others. At its end the caller has the answer that it would have got without a wait. Where there is no room for
-//! one more waiter, that is at once.
+//! for others; a caller that is owed the outcome is held longer than all others then. At its end the caller has the
+//! answer that it would have got without a wait. Where there is no room for one more waiter, that is at once.
 
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub(crate) struct Asked {
     wait: Option<Duration>,
     /// True if it is not the preference that asks for the wait.
     is_silent: bool,
+    /// True if the caller is owed the outcome: nothing less than it is an answer.
+    is_owed: bool,
     deadline: Instant,
     applied: Vec<String>,
     /// Connections that wait for room.
@@ -75,7 +77,7 @@ impl Asked {
         let wait = preferences.wait(api.config.wait_max_s);
         let deadline = Instant::now() + wait.unwrap_or_default();
         let (is_silent, crowd) = (query.wait.is_some(), context.crowd.clone());
-        Self { preferences, wait, is_silent, deadline, applied: Vec::new(), crowd, crowded: false }
+        Self { preferences, wait, is_silent, is_owed: false, deadline, applied: Vec::new(), crowd, crowded: false }
     }
 
     /// Waits as the form of the answer has it. Returns the time for which a caller is held that is owed the outcome: it
@@ -88,6 +90,7 @@ impl Asked {
         };
         let wait = Duration::from_millis(wait_ms);
         (self.wait, self.deadline, self.is_silent) = (Some(wait), Instant::now() + wait, true);
+        self.is_owed = is_owed;
         if is_owed {
             self.crowd = None;
         }
@@ -139,6 +142,7 @@ impl Asked {
     /// Returns true once this has come about, false when the wait is over.
     pub(crate) async fn in_time(&mut self, api: &Api, coming: impl Future<Output = ()>) -> bool {
         let crowd = self.crowd.as_ref();
+        let leaving = if self.is_owed { &api.leaving.holds_end } else { &api.leaving.begun };
         let crowded = async {
             match crowd {
                 Some(crowd) => crowd.wanted().await,
@@ -147,7 +151,7 @@ impl Asked {
         };
         tokio::select! {
             biased;
-            () = api.leaving.cancelled() => false,
+            () = leaving.cancelled() => false,
             came = timeout_at(self.deadline, coming) => came.is_ok(),
             () = crowded => {
                 self.crowded = true;

@@ -241,4 +241,7 @@ pub(crate) struct TailArgs {
     /// End after this many records
     #[arg(long)]
     pub(crate) count: Option<usize>,
+    /// For programs: documents with their bytes, not in words
+    #[arg(long)]
+    pub(crate) json: bool,
 }

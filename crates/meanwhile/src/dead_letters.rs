@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use client::{Choice, Client, DeadLetter, Redrive, RedriveMany, Status};
+use flow::document::in_words;
 use serde_json::Value;
 
 use crate::cli::dead_letters::{DeadLettersCommand, ListArgs, PAGE, RedriveArgs};
@@ -20,13 +21,14 @@ const REASON_CHARS_MAX: usize = 60;
 pub(crate) async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode> {
     match command {
         DeadLettersCommand::List(args) => list(args).await?,
-        DeadLettersCommand::Show { id, api } => {
+        DeadLettersCommand::Show { id, json, api } => {
             let client = Client::new(&api.url)?;
             let shown = match is_job(&id) {
                 true => client.status_document(&id).await,
                 false => client.dead_letter(&id).await,
             };
-            println!("{:#}", shown.map_err(explained)?);
+            let shown = shown.map_err(explained)?;
+            println!("{:#}", if json { shown } else { without_bytes(shown) });
         }
         DeadLettersCommand::Redrive(args) if args.all => return redrive_all(args).await,
         DeadLettersCommand::Redrive(args) => redrive(args).await?,
@@ -45,6 +47,17 @@ pub(crate) async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode>
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A dead letter for people: documents in words, and nothing of their bytes.
+fn without_bytes(mut letter: Value) -> Value {
+    let Some(words) = in_words(&letter) else { return letter };
+    let bytes = letter["record"]["value_base64"].as_str().map(str::len);
+    letter = words;
+    if let Some(bytes) = bytes {
+        letter["record"]["value_base64"] = format!("{bytes} characters; --json tells them").into();
+    }
+    letter
 }
 
 /// A parked job is listed under its own id.
@@ -193,6 +206,17 @@ mod tests {
         let letter = |status: &str, settled: Value| serde_json::json!({ "status": status, "settled": settled });
         assert_eq!(was_settled(&letter("redriven", serde_json::json!({ "at": "then" }))), Some("then"));
         assert_eq!(was_settled(&letter("open", Value::Null)), None);
+    }
+
+    #[test]
+    fn a_letter_for_people_tells_documents_in_words_and_no_bytes() {
+        let plain = serde_json::json!({ "id": "2-17", "record": { "value_base64": "e30=", "value": {} } });
+        assert_eq!(without_bytes(plain.clone()), plain);
+        let pdf = flow::document::Document::new("application/pdf", b"%PDF".to_vec()).to_json();
+        let letter = serde_json::json!({ "record": { "value_base64": "e30=", "value": { "input": pdf } } });
+        let told = without_bytes(letter)["record"].clone();
+        assert!(told["value"]["input"].as_str().unwrap().starts_with("application/pdf, 4 bytes, sha256 "), "{told}");
+        assert_eq!(told["value_base64"], "4 characters; --json tells them");
     }
 
     #[test]

@@ -95,7 +95,9 @@ impl Role {
                 if !alone {
                     // Nobody balances requests to a process that does everything, and its other roles leave at once.
                     settings.config.leave_after_ms = 0;
+                    settings.config.drain_timeout_ms = 0;
                 }
+                host.tasks.leave_within(settings.config.leave_timeout());
                 host.tasks.spawn(name, ingest::run(settings, door, process, shutdown));
             }
             Self::Relay => {

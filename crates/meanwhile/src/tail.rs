@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bus::{Inbound, Reader, Registry, Table, Tail};
 use events::{RecordKind, decode_json};
+use flow::document::in_words;
 use process::Base;
 use serde_json::{Value, json};
 use service_kit::config::Sources;
@@ -29,7 +30,8 @@ pub(crate) async fn run(args: TailArgs, sources: &Sources) -> anyhow::Result<Exi
             if left == 0 {
                 return false;
             }
-            println!("{}", line(&reader, kind, &record).await);
+            let line = line(&reader, kind, &record).await;
+            println!("{}", if args.json { line } else { for_people(line) });
             left -= 1;
         }
         left > 0
@@ -53,6 +55,14 @@ pub(crate) async fn run(args: TailArgs, sources: &Sources) -> anyhow::Result<Exi
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The line with documents in words.
+fn for_people(mut line: Value) -> Value {
+    if let Some(words) = in_words(&line["value"]) {
+        line["value"] = words;
+    }
+    line
 }
 
 async fn line(reader: &Reader, kind: Option<RecordKind>, record: &Inbound) -> Value {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 
 use client::{Event, Events, JobState, Status, StepProgress};
+use flow::document::in_words;
 
 /// The least width of the step column.
 const STEP_WIDTH: usize = 10;
@@ -130,7 +131,10 @@ impl Timeline {
             }
         };
         let more = match (status.status, &status.error) {
-            (JobState::Succeeded, _) => status.result.as_ref().map(ToString::to_string),
+            (JobState::Succeeded, _) => {
+                let result = status.result.as_ref();
+                result.map(|result| in_words(result).as_ref().unwrap_or(result).to_string())
+            }
             (JobState::Cancelled, _) => status.cancel.as_ref().and_then(|wish| wish.reason.clone()),
             (_, error) => error.as_ref().map(|error| error.message.clone()),
         };

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// The other tasks may take this long to leave after one has failed or shutdown was requested.
+/// The other tasks may take this long to leave after one has failed or shutdown was requested, if not more is allowed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Tasks that run until shutdown.
@@ -17,6 +17,7 @@ pub struct Tasks {
     shutdown: CancellationToken,
     running: JoinSet<anyhow::Result<()>>,
     names: HashMap<Id, String>,
+    leave_timeout: Duration,
 }
 
 /// Starts work that no task waits for: it ends soon, or with the process, and nothing depends on its outcome.
@@ -28,12 +29,18 @@ pub fn spawn_detached(work: impl Future<Output = ()> + Send + 'static) {
 impl Tasks {
     /// No task yet. `shutdown` is cancelled when one of them fails.
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self { shutdown, running: JoinSet::new(), names: HashMap::new() }
+        let (running, names) = (JoinSet::new(), HashMap::new());
+        Self { shutdown, running, names, leave_timeout: LEAVE_TIMEOUT }
     }
 
     /// The token that ends all of these tasks.
     pub const fn shutdown(&self) -> &CancellationToken {
         &self.shutdown
+    }
+
+    /// Allows at least this time for leaving.
+    pub fn leave_within(&mut self, timeout: Duration) {
+        self.leave_timeout = self.leave_timeout.max(timeout);
     }
 
     /// Starts a loop that ends when the shutdown token is cancelled. Ending earlier counts as a failure, so no part of
@@ -46,12 +53,12 @@ impl Tasks {
     /// Waits for all; the first failure (error, panic or early end) cancels the others and is the one returned.
     ///
     /// # Errors
-    /// The first failure, with the task's name; or the names of the tasks that did not leave within 30 s.
+    /// The first failure, with the task's name; or the names of the tasks that did not leave in time.
     pub async fn join(mut self) -> anyhow::Result<()> {
         let mut verdict = Ok(());
         loop {
             let ended = if self.shutdown.is_cancelled() {
-                match tokio::time::timeout(LEAVE_TIMEOUT, self.running.join_next_with_id()).await {
+                match tokio::time::timeout(self.leave_timeout, self.running.join_next_with_id()).await {
                     Ok(ended) => ended,
                     Err(_) => return verdict.and(Err(self.stuck())),
                 }
@@ -84,7 +91,7 @@ impl Tasks {
     fn stuck(&self) -> anyhow::Error {
         let mut names: Vec<&str> = self.names.values().map(String::as_str).collect();
         names.sort_unstable();
-        anyhow!("{} did not leave within {} s", names.join(", "), LEAVE_TIMEOUT.as_secs())
+        anyhow!("{} did not leave within {} s", names.join(", "), self.leave_timeout.as_secs())
     }
 }
 
@@ -124,5 +131,23 @@ mod tests {
         tasks.spawn("two", until(shutdown.clone()));
         shutdown.cancel();
         tasks.join().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_has_the_time_that_was_allowed_to_leave_and_no_more() {
+        for (allowed_s, leaves) in [(0, false), (40, false), (50, true)] {
+            let shutdown = CancellationToken::new();
+            let mut tasks = Tasks::new(shutdown.clone());
+            tasks.leave_within(Duration::from_secs(allowed_s));
+            tasks.leave_within(Duration::from_secs(1));
+            let asked = shutdown.clone();
+            tasks.spawn("held callers", async move {
+                asked.cancelled().await;
+                tokio::time::sleep(Duration::from_secs(45)).await;
+                Ok(())
+            });
+            shutdown.cancel();
+            assert_eq!(tasks.join().await.is_ok(), leaves, "{allowed_s} s");
+        }
     }
 }

@@ -92,6 +92,11 @@ pub fn flow_of_cases(cases: &Path) -> PathBuf {
     cases.with_file_name(name.replacen(".test.", ".", 1))
 }
 
+/// True for a file that flows may be made of: a flow, or a schema that one refers to.
+pub fn is_part(file: &Path) -> bool {
+    (is_yaml(file) && !is_cases(file)) || file.extension().is_some_and(|extension| extension == "json")
+}
+
 fn is_yaml(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }

@@ -27,11 +27,14 @@ pub struct Usage {
     pub last_seen_ms: i64,
 }
 
-/// Adds these requests up, all or none. They are one row for each flow, tenant, day, caller and form, at most.
+/// Adds these requests up, all or none; none, too, where this is dropped before its end. They are one row for each
+/// flow, tenant, day, caller and form, at most.
 pub async fn add(pool: &Pool, used: &[Used]) -> Result<(), Error> {
     let texts = |of: fn(&Used) -> &str| used.iter().map(|used| of(used).to_owned()).collect::<Vec<_>>();
     let requests: Vec<i64> = used.iter().map(|used| i64::try_from(used.requests).unwrap_or(i64::MAX)).collect();
     let seen_ms: Vec<i64> = used.iter().map(|used| used.last_seen_ms).collect();
+    // A statement alone would go on without whoever waits for it.
+    let mut tx = pool.begin().await?;
     // In one order, so that two instances do not wait for each other.
     sqlx::query!(
         "insert into ingest.callers as known (flow, tenant, day, caller, form, requests, last_seen)
@@ -49,9 +52,9 @@ pub async fn add(pool: &Pool, used: &[Used]) -> Result<(), Error> {
         &requests,
         &seen_ms,
     )
-    .execute(pool.raw())
+    .execute(tx.raw())
     .await?;
-    Ok(())
+    tx.commit().await
 }
 
 /// Those who have used a flow's own address in the last `days`, the latest day first: at most so many rows.

@@ -1,7 +1,15 @@
 //! Callers who wait get the answer that the old service gave, byte for byte.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
 
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request as Incoming, State};
+use axum::http::header::CONTENT_TYPE;
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
 use reqwest::Response;
 use serde_json::{Value, json};
 use test_kit::{Answer, Receiver, Request, Role, eventually, http_client, repository};
@@ -91,5 +99,69 @@ async fn a_caller_who_waits_is_answered_as_the_old_service_answered() {
     assert_eq!(header(&part, "content-range"), format!("bytes 5-13/{}", PDF.len()));
     assert_eq!(part.bytes().await.unwrap(), PDF[5..14]);
     // The shop has no part in it.
+    stage.finish_but_for(&BTreeSet::new()).await;
+}
+
+/// The paths and the keys of the calls that a service got, and the bodies of those with one.
+type Calls = Arc<Mutex<Vec<(String, String, Bytes)>>>;
+
+/// A service whose first document stops in its middle; the next ones come whole.
+async fn halting_service() -> (Calls, String) {
+    async fn answer(State(calls): State<Calls>, request: Incoming) -> axum::response::Response {
+        let key = request.headers().get("idempotency-key").map_or("", |key| key.to_str().unwrap()).to_owned();
+        let path = request.uri().path().to_owned();
+        let body = axum::body::to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        let is_first = calls.lock().is_empty();
+        calls.lock().push((path.clone(), key, body));
+        let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(&PDF[..9]))]);
+        let mut response = axum::response::Response::new(match path.as_str() {
+            "/pdf" if is_first => Body::from_stream(begun.chain(stream::pending())),
+            "/pdf" => Body::from(PDF),
+            _ => Body::empty(),
+        });
+        response.headers_mut().insert(CONTENT_TYPE, "application/pdf".parse().unwrap());
+        response.headers_mut().insert("etag", "\"r-7\"".parse().unwrap());
+        response
+    }
+    let calls = Calls::default();
+    let router = Router::new().fallback(answer).with_state(Arc::clone(&calls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (calls, url)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_whose_worker_dies_while_it_comes_and_before_it_is_kept_is_the_same_byte_for_byte() {
+    let _turn = beside_others().await;
+    let (calls, url) = halting_service().await;
+    let flows = repository().join("crates/e2e/answers");
+    let mut stage = Stage::start_with(|builder| {
+        let builder = builder.flows(flows).variable("SERVICE_URL", url);
+        builder.variable("MEANWHILE__WORKERS__SESSION_TIMEOUT_MS", "2000")
+    })
+    .await;
+    let job = stage.system.submit("letter", "dying", &json!({})).await.unwrap();
+    eventually(PATIENCE, "half of the document", async || (calls.lock().len() == 1).then_some(())).await;
+    let worker = stage.system.role(Role::Workers).process();
+    worker.kill9();
+    // The next one has read all of it, and has kept nothing yet.
+    worker.set_env("MEANWHILE_STOP_AT", "workers.before-commit");
+    worker.restart().unwrap();
+    assert!(!worker.wait_for_exit(PATIENCE).await.unwrap().success());
+    worker.set_env("MEANWHILE_STOP_AT", "");
+    worker.restart().unwrap();
+    stage.end_of(job).await;
+
+    let letter = ask(&mut stage, "/v1/flows/letter/jobs", &json!({}), "dying").await;
+    assert_eq!((letter.status().as_u16(), header(&letter, "idempotent-replayed")), (203, "true"), "{letter:?}");
+    assert_eq!((header(&letter, "content-type"), header(&letter, "x-revision")), ("application/pdf", "\"r-7\""));
+    assert_eq!(letter.bytes().await.unwrap(), PDF);
+    let calls = calls.lock().clone();
+    let of = |wanted: &str| calls.iter().filter(move |(path, ..)| path == wanted).cloned().collect::<Vec<_>>();
+    let (rendered, archived) = (of("/pdf"), of("/archive"));
+    assert_eq!(rendered.len(), 3, "one that was cut, one that was not kept, and one that was");
+    assert!(rendered.iter().all(|(_, key, _)| *key == rendered[0].1), "{rendered:?}");
+    assert!(archived.iter().all(|(_, _, body)| body == PDF) && !archived.is_empty(), "{archived:?}");
     stage.finish_but_for(&BTreeSet::new()).await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use flow::id::JobId;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
-use test_kit::{Role, eventually};
+use test_kit::{Role, TestSystem, eventually};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::small_order;
@@ -21,16 +21,27 @@ const STREAMS: usize = 2;
 
 /// Sends requests to instances that say they are ready, as a load balancer does.
 #[derive(Debug)]
-struct Balancer {
+pub(crate) struct Balancer {
     http: reqwest::Client,
     instances: Vec<(String, AtomicBool)>,
     turn: AtomicUsize,
     answers: AtomicUsize,
+    /// Ends of jobs that streams have told.
+    told: AtomicUsize,
 }
 
 impl Balancer {
+    /// Two instances of ingest.
+    pub(crate) fn of(system: &mut TestSystem) -> Arc<Self> {
+        let ingests = system.roles().iter().filter(|process| process.role() == Role::Ingest);
+        let instances: Vec<_> = ingests.map(|process| (process.url(), AtomicBool::new(true))).collect();
+        assert_eq!(instances.len(), 2);
+        let none = || AtomicUsize::new(0);
+        Arc::new(Self { http: reqwest::Client::new(), instances, turn: none(), answers: none(), told: none() })
+    }
+
     /// Looks at the instances' readiness until it is cancelled.
-    async fn look(&self, until: CancellationToken) {
+    pub(crate) async fn look(&self, until: CancellationToken) {
         while !until.is_cancelled() {
             for (url, is_ready) in &self.instances {
                 let answer = self.http.get(format!("{url}/readyz")).timeout(Duration::from_secs(5)).send().await;
@@ -42,6 +53,14 @@ impl Balancer {
 
     /// The answer of one instance; a connection that is refused is tried elsewhere, and nothing else is.
     async fn ask(&self, make: impl Fn(&reqwest::Client, &str) -> RequestBuilder) -> Response {
+        self.try_to_ask(make).await.expect("no request is lost")
+    }
+
+    /// The same, where a request may be lost.
+    pub(crate) async fn try_to_ask(
+        &self,
+        make: impl Fn(&reqwest::Client, &str) -> RequestBuilder,
+    ) -> reqwest::Result<Response> {
         loop {
             let (url, is_ready) = &self.instances[self.turn.fetch_add(1, SeqCst) % self.instances.len()];
             if !is_ready.load(SeqCst) {
@@ -50,7 +69,7 @@ impl Balancer {
             }
             match make(&self.http, url).send().await {
                 Err(error) if error.is_connect() => {}
-                answer => return answer.expect("no request is lost"),
+                answer => return answer,
             }
         }
     }
@@ -117,6 +136,7 @@ impl Balancer {
                         let event: Value = serde_json::from_str(data).unwrap();
                         if event["type"] == "job.succeeded" {
                             *ends.entry(event["job"].as_str().unwrap().to_owned()).or_default() += 1;
+                            self.told.fetch_add(1, SeqCst);
                         }
                     }
                     text = rest.to_owned();
@@ -126,6 +146,15 @@ impl Balancer {
     }
 }
 
+/// Ends this instance of ingest as a new version is rolled out, and starts it again.
+pub(crate) async fn replace(system: &mut TestSystem, instance: usize) {
+    let process = system.roles().iter_mut().filter(|process| process.role() == Role::Ingest).nth(instance);
+    let process = process.unwrap();
+    assert!(process.terminate(PATIENCE).await.unwrap().success());
+    process.restart().unwrap();
+    process.wait_until_ready().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_instances_are_replaced_one_after_the_other_and_no_caller_sees_an_error() {
     let _turn = nearly_alone().await;
@@ -133,11 +162,7 @@ async fn two_instances_are_replaced_one_after_the_other_and_no_caller_sees_an_er
         builder.role(Role::Ingest, 2).variable("MEANWHILE__INGEST__LEAVE_AFTER_MS", "2000")
     };
     let mut stage = Stage::start_with(configure).await;
-    let ingests = stage.system.roles().iter().filter(|process| process.role() == Role::Ingest);
-    let instances: Vec<_> = ingests.map(|process| (process.url(), AtomicBool::new(true))).collect();
-    assert_eq!(instances.len(), 2);
-    let (turn, answers) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let balancer = Arc::new(Balancer { http: reqwest::Client::new(), instances, turn, answers });
+    let balancer = Balancer::of(&mut stage.system);
     let page = balancer.ask(|http, url| http.get(format!("{url}/v1/events"))).await.json::<Value>().await.unwrap();
     let begin = page["next"].as_str().unwrap().to_owned();
 
@@ -158,11 +183,7 @@ async fn two_instances_are_replaced_one_after_the_other_and_no_caller_sees_an_er
         .collect();
     for instance in [0, 1, 0, 1] {
         let before = balancer.answers.load(SeqCst);
-        let process = stage.system.roles().iter_mut().filter(|process| process.role() == Role::Ingest).nth(instance);
-        let process = process.unwrap();
-        assert!(process.terminate(PATIENCE).await.unwrap().success());
-        process.restart().unwrap();
-        process.wait_until_ready().await.unwrap();
+        replace(&mut stage.system, instance).await;
         let more = async || (balancer.answers.load(SeqCst) >= before + 2 * CALLERS).then_some(());
         eventually(PATIENCE, "callers go on", more).await;
     }
@@ -173,6 +194,8 @@ async fn two_instances_are_replaced_one_after_the_other_and_no_caller_sees_an_er
     }
     stage.system.note_accepted(jobs.iter().copied());
     stage.ends_of(jobs.clone()).await;
+    let all_told = async || (balancer.told.load(SeqCst) >= STREAMS * jobs.len()).then_some(());
+    eventually(PATIENCE, "the streams have told of all ends", all_told).await;
     seen.cancel();
     looks.await.unwrap();
     let expected: BTreeMap<String, usize> = jobs.iter().map(|job| (job.to_string(), 1)).collect();

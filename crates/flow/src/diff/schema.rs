@@ -51,8 +51,10 @@ const ANNOTATIONS: &[&str] = &[
     "title",
     "writeOnly",
 ];
-/// The places of the targets of local references.
-const DEFINITIONS: &[&str] = &["/$defs", "/definitions", "/components/schemas"];
+/// Keywords whose members are named by whoever writes the schema.
+const BY_NAME: &[&str] = &["properties", "patternProperties", "dependentSchemas"];
+/// Keywords whose values are no schemas.
+const LITERAL: &[&str] = &["enum", "const", "required"];
 
 /// A place at which the second schema takes less than the first, or at least something else.
 #[derive(Debug, Clone, PartialEq)]
@@ -226,23 +228,64 @@ impl Comparison<'_> {
 
     fn rest(&mut self, from: &Map<String, Value>, to: &Map<String, Value>, at: &str) {
         let words: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
-        let known = [COMPARED, LOWER_BOUNDS, UPPER_BOUNDS, EXACT, ANNOTATIONS];
+        let known = [COMPARED, LOWER_BOUNDS, UPPER_BOUNDS, EXACT];
         for word in words {
-            let is_known = known.iter().any(|words| words.contains(&word.as_str())) || word.starts_with("x-");
-            if !is_known {
+            if !is_annotation(word) && !known.iter().any(|words| words.contains(&word.as_str())) {
                 self.opaque(word, from.get(word), to.get(word), at);
             }
         }
     }
 
-    /// Keywords that are not understood must be the same, and refer to the same.
+    /// Keywords that are not understood must be the same but for annotations, and refer to the same.
     fn opaque(&mut self, word: &str, from: Option<&Value>, to: Option<&Value>, at: &str) {
-        let defined = |pointer: &&str| self.from_document.pointer(pointer) == self.to_document.pointer(pointer);
-        let refers = from.is_some_and(|value| value.to_string().contains("\"$ref\""));
-        if from != to || (refers && !DEFINITIONS.iter().all(defined)) {
+        let meant = |document: &Value, value: Option<&Value>| {
+            let (value, mut targets) = (value.map(essence), BTreeMap::new());
+            value.iter().for_each(|value| follow(document, value, &mut targets));
+            (value, targets)
+        };
+        if meant(self.from_document, from) != meant(self.to_document, to) {
             self.keyword(at, word, from, to);
         }
     }
+}
+
+/// A schema, or a list of some, without annotations at any depth.
+fn essence(schema: &Value) -> Value {
+    let of_word = |(word, value): (&String, &Value)| {
+        let value = match (word.as_str(), value) {
+            (word, value) if LITERAL.contains(&word) => value.clone(),
+            (word, Value::Object(schemas)) if BY_NAME.contains(&word) => {
+                schemas.iter().map(|(name, schema)| (name.clone(), essence(schema))).collect()
+            }
+            (_, value) => essence(value),
+        };
+        (word.clone(), value)
+    };
+    match schema {
+        Value::Array(schemas) => schemas.iter().map(essence).collect(),
+        Value::Object(words) => words.iter().filter(|(word, _)| !is_annotation(word)).map(of_word).collect(),
+        plain => plain.clone(),
+    }
+}
+
+/// The targets of the references in a schema, and of those in the targets, by their pointers.
+fn follow(document: &Value, schema: &Value, targets: &mut BTreeMap<String, Value>) {
+    let pointer = reference(schema).and_then(|name| name.strip_prefix('#'));
+    if let Some(pointer) = pointer.filter(|pointer| !targets.contains_key(*pointer))
+        && let Some(target) = document.pointer(pointer).map(essence)
+    {
+        targets.insert(pointer.to_owned(), target.clone());
+        follow(document, &target, targets);
+    }
+    match schema {
+        Value::Array(schemas) => schemas.iter().for_each(|schema| follow(document, schema, targets)),
+        Value::Object(words) => words.values().for_each(|value| follow(document, value, targets)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn is_annotation(word: &str) -> bool {
+    ANNOTATIONS.contains(&word) || word.starts_with("x-")
 }
 
 fn reference(schema: &Value) -> Option<&str> {

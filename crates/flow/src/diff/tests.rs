@@ -257,6 +257,16 @@ fn what_cannot_be_compared_must_be_the_same() {
     let refers = |kind: &str| json!({ "not": { "$ref": "#/$defs/x" }, "$defs": { "x": { "type": kind } } });
     assert!(keywords(refers("string"), refers("string")).is_empty());
     assert_eq!(keywords(refers("string"), refers("integer")).len(), 1);
+    let described = |text: &str| {
+        json!({
+            "oneOf": [{ "title": text, "$ref": "#/$defs/x", "properties": { "title": { "const": "kept" } } }],
+            "$defs": { "x": { "type": "object", "description": text, "examples": [text] }, "other": { "const": text } },
+        })
+    };
+    assert!(keywords(described("one"), described("two")).is_empty(), "nothing of it refuses a value");
+    let mut other = described("one");
+    other["oneOf"][0]["properties"]["title"]["const"] = json!("changed");
+    assert_eq!(keywords(described("one"), other).len(), 1, "a property is no annotation, whatever its name");
     assert_eq!(keywords(json!({}), json!({ "allOf": [{ "minLength": 2 }] })).len(), 1);
     assert!(keywords(json!({ "anyOf": [{ "minLength": 2 }] }), json!({ "anyOf": [{ "minLength": 1 }] })).is_empty());
 }

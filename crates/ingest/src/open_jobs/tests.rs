@@ -2,8 +2,8 @@ use super::*;
 
 const ORDER: Of<'static> = ("acme", "order");
 
-fn open_jobs() -> OpenJobs {
-    OpenJobs::new(FlowLimits::parse(&["order jobs=3".to_owned()]).unwrap())
+fn open_jobs() -> Arc<OpenJobs> {
+    Arc::new(OpenJobs::new(FlowLimits::parse(&["order jobs=3".to_owned()]).unwrap()))
 }
 
 fn job(number: u128) -> JobId {
@@ -27,7 +27,7 @@ fn apply(open_jobs: &OpenJobs, offset: i64, number: u128, kind: EventKind) {
     open_jobs.apply(&one, &begun, ((ORDER.0.to_owned(), ORDER.1.to_owned()), job(number), &kind));
 }
 
-fn admit(open_jobs: &OpenJobs, number: u128) -> Option<Admission<'_>> {
+fn admit(open_jobs: &Arc<OpenJobs>, number: u128) -> Option<Admission> {
     open_jobs.admit(ORDER, &[job(number)], [Some(3), None]).ok()
 }
 
@@ -119,7 +119,7 @@ fn a_count_has_to_hold_what_did_not_come_and_what_was_lost() {
 
 #[test]
 fn jobs_of_all_flows_of_a_tenant_count_together() {
-    let open_jobs = OpenJobs::new(FlowLimits::parse(&["** jobs=3".to_owned()]).unwrap());
+    let open_jobs = Arc::new(OpenJobs::new(FlowLimits::parse(&["** jobs=3".to_owned()]).unwrap()));
     let admit = |of, number: u128| {
         let mut admission = open_jobs.admit(of, &[job(number)], [Some(2), Some(3)])?;
         admission.learn(job(number), Ok(&Accepted::New));

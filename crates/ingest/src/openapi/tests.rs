@@ -22,6 +22,7 @@ use super::*;
 use crate::accept::Acceptor;
 use crate::catalog::Catalog;
 use crate::config::{DEFAULT, SECTION};
+use crate::leaving::Leaving;
 use crate::recent::RecentJobs;
 
 /// Problems of the catalogue that no address answers with yet.
@@ -52,7 +53,7 @@ fn router() -> Router {
         catalog: Catalog::default(),
         cancels: crate::cancels::Cancels::new(RecentJobs::new(1, 1)),
         recent: RecentJobs::new(1, 1),
-        leaving: service_kit::CancellationToken::new(),
+        leaving: Leaving::before(&service_kit::CancellationToken::new()),
         flags: Default::default(),
         callers: Default::default(),
         proxy: crate::proxy::Proxy::new(&config(), Default::default(), Ids::system()).unwrap(),

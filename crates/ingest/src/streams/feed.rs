@@ -68,7 +68,7 @@ impl Feed {
         };
         let item = tokio::select! {
             biased;
-            () = api.leaving.cancelled() => Item::End(End::Leaving),
+            () = api.leaving.begun.cancelled() => Item::End(End::Leaving),
             item = next => item,
         };
         self.heartbeat_at = Instant::now() + self.heartbeat;
@@ -93,7 +93,7 @@ impl Feed {
         };
         tokio::select! {
             () = slow => {}
-            () = self.api.leaving.cancelled() => {}
+            () = self.api.leaving.begun.cancelled() => {}
         }
     }
 }

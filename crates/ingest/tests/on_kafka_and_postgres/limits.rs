@@ -207,6 +207,37 @@ async fn commands_use_up_the_same_allowance_and_wait_in_their_topic_for_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_take_places_among_the_jobs_that_are_not_over_and_wait_until_one_ends() {
+    let ground = ground().await;
+    let of = |flow: &str, number: u32| {
+        let value = json!({ "flow": flow, "input": { "number": number } }).to_string();
+        let topic = ground.topics.commands();
+        Record { topic, key: Some(b"one".to_vec()), value: Some(value.into_bytes()), headers: vec![] }
+    };
+    for number in 0..6 {
+        ground.send(&of("plain", number)).await;
+    }
+    let waits = r#"meanwhile_commands_waits_total{flow="plain"}"#;
+    let before = metric(waits).unwrap_or(0.0);
+    // All of them come in one batch: it is halved until as many are left as there are places for.
+    let ingest = Ingest::start(&ground, |config| config.flow_limits = vec!["plain jobs=4".to_owned()]).await;
+    eventually(PATIENCE, "commands wait", async || metric(waits).filter(|waits| *waits > before)).await;
+    assert_eq!(jobs_stored(&ground), 4, "as many as there were places for");
+    hold_to_quota(&ingest.api.post("/v1/flows/plain/jobs", &[], "{}").await, "jobs");
+    let jobs = ground.sql("select job from ingest.acceptances order by accepted_at, job");
+    for (number, job) in jobs.lines().enumerate() {
+        let accepted = accepted_event(&ground, job).await;
+        ground.tell(&accepted).await;
+        let ended = JobEvent { kind: EventKind::JobFailed, status: JobStatus::Failed, hop: 3, ..accepted };
+        ground.tell(&ended).await;
+        let stored = (5 + number).min(6);
+        eventually(PATIENCE, "one more is taken", async || (jobs_stored(&ground) >= stored).then_some(())).await;
+        assert_eq!(jobs_stored(&ground), stored);
+    }
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_flows_of_a_tenant_are_bounded_together_beside_their_own_bounds() {
     let stage = stage(&["** requests=4/1h jobs=2", "order jobs=1"]).await;
     let api = &stage.ingest.api;

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use flow::event::{EventKind, JobEvent, JobStatus};
+use ingest::config::Config;
 use serde_json::{Value, json};
 use test_kit::{Ground, eventually};
 
@@ -18,17 +19,17 @@ key: "{{ input.customer_id }}"
 steps:
   - { id: one, native: one }
 "#;
-const JSON: (&str, &str) = ("content-type", "application/json");
-const BODY: &str = r#"{"customer_id":"alice"}"#;
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
+pub(crate) const BODY: &str = r#"{"customer_id":"alice"}"#;
 
-struct Front {
-    ground: Ground,
-    old: OldService,
-    ingest: Ingest,
+pub(crate) struct Front {
+    pub(crate) ground: Ground,
+    pub(crate) old: OldService,
+    pub(crate) ingest: Ingest,
 }
 
 impl Front {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(LEGACY).await
     }
 
@@ -40,9 +41,14 @@ impl Front {
     }
 
     async fn ingest(ground: &Ground, old: &str) -> Ingest {
+        Self::ingest_with(ground, old, |_| {}).await
+    }
+
+    pub(crate) async fn ingest_with(ground: &Ground, old: &str, change: impl FnOnce(&mut Config)) -> Ingest {
         let ingest = Ingest::start_in(ground, vec![("OLD_URL".to_owned(), old.to_owned())], |config| {
             config.proxied_max = 2;
             config.proxied_body_bytes_max = 3_000_000;
+            change(config);
         })
         .await;
         ingest.ready().await;
@@ -50,11 +56,16 @@ impl Front {
     }
 
     /// An answer that is not held to our own contract: it may be the old service's.
-    async fn ask(&self, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> reqwest::Response {
+    pub(crate) async fn ask(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::Response {
         ask(&self.ingest, path, headers, body).await
     }
 
-    async fn flags(&self, version: i64, flags: Value) -> Answer {
+    pub(crate) async fn flags(&self, version: i64, flags: Value) -> Answer {
         put(&self.ingest, Some(&format!("\"{version}\"")), &flags).await
     }
 
@@ -72,7 +83,7 @@ impl Front {
     }
 }
 
-async fn ask(
+pub(crate) async fn ask(
     ingest: &Ingest,
     path: &str,
     headers: &[(&str, &str)],
@@ -86,18 +97,18 @@ async fn ask(
     request.send().await.unwrap()
 }
 
-async fn put(ingest: &Ingest, if_match: Option<&str>, flags: &Value) -> Answer {
+pub(crate) async fn put(ingest: &Ingest, if_match: Option<&str>, flags: &Value) -> Answer {
     let headers: Vec<(&str, &str)> = if_match.map(|tag| ("if-match", tag)).into_iter().chain([JSON]).collect();
     let body = json!({ "flags": flags, "reason": "a test" }).to_string();
     ingest.api.ask(Method::PUT, "/v1/flags/legacy", &headers, &body).await.unwrap()
 }
 
-fn succeeded(accepted: &JobEvent) -> JobEvent {
+pub(crate) fn succeeded(accepted: &JobEvent) -> JobEvent {
     let data = Some(json!({ "order": 7 }));
     JobEvent { kind: EventKind::JobSucceeded, status: JobStatus::Succeeded, hop: 1, data, ..accepted.clone() }
 }
 
-fn all() -> Value {
+pub(crate) fn all() -> Value {
     json!({ "durable": { "percent": 100 } })
 }
 

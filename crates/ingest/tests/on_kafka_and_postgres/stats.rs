@@ -72,6 +72,49 @@ async fn a_flow_tells_how_its_jobs_ended_and_how_long_each_step_took() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_end_counts_as_what_it_is_and_steps_of_other_versions_come_last() {
+    let stage = Stage::new().await;
+    let pool = stage.ground.pool(Role::Orchestrator);
+    let at_ms = store::watched::now_ms(&pool).await.unwrap();
+    let mut events = vec![];
+    let mut tell = |job, kind, status, step: Option<&str>| {
+        let hop = u32::from(kind != EventKind::JobAccepted);
+        let event = JobEvent { step: step.map(str::to_owned), at_ms, ..sample_event(job, kind, status, hop) };
+        let cursor = i64::try_from(events.len()).unwrap();
+        events.push(ObservedEvent { partition: 0, cursor, trace_id: None, event });
+    };
+    let ends = [
+        (EventKind::JobSucceeded, JobStatus::Succeeded, 1),
+        (EventKind::JobFailed, JobStatus::Failed, 2),
+        (EventKind::JobCancelled, JobStatus::Cancelled, 3),
+    ];
+    for (kind, status, jobs) in ends {
+        for _ in 0..jobs {
+            let job = sample_job();
+            tell(job, EventKind::JobAccepted, JobStatus::Accepted, None);
+            tell(job, EventKind::StepSkipped, JobStatus::Running, Some("reserve"));
+            tell(job, EventKind::StepFailed, JobStatus::Running, Some("charge"));
+            tell(job, EventKind::StepSucceeded, JobStatus::Running, Some("a-step-that-was"));
+            tell(job, kind, status, None);
+        }
+    }
+    let mut tx = pool.begin().await.unwrap();
+    project(&mut tx, &events).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let stats = stage.ingest.api.get("/v1/flows/order/stats?window=1m").await.json;
+    let jobs = ["accepted", "ended", "succeeded", "failed", "cancelled"].map(|name| stats["jobs"][name].clone());
+    assert_eq!(jobs, [6, 6, 1, 2, 3], "{stats:#}");
+    let steps = stats["steps"].as_array().unwrap();
+    let counts = |step: &Value| ["succeeded", "skipped", "failed"].map(|name| step[name].as_u64().unwrap());
+    let told: Vec<_> = steps.iter().map(|step| (step["id"].as_str().unwrap(), counts(step))).collect();
+    assert_eq!(told, [("reserve", [0, 6, 0]), ("charge", [0, 0, 6]), ("a-step-that-was", [6, 0, 0])]);
+    let other = stage.ingest.api.get("/v1/flows/plain/stats").await.json;
+    assert_eq!((&other["jobs"]["accepted"], &other["jobs"]["ended_per_s"]), (&json!(0), &json!(0.0)));
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_tells_when_the_job_will_have_ended_and_retry_after_follows_from_it() {
     let stage = Stage::with(|config| config.retry_after_max_s = 35).await;
     let (ground, api) = (&stage.ground, &stage.ingest.api);

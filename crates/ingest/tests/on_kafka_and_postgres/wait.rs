@@ -72,7 +72,11 @@ fn applied(answer: &Answer) -> (u16, &str, &str) {
 
 /// Locks every table that tells of jobs, for as long as this runs.
 pub(crate) async fn while_the_database_is_locked<T>(ground: &Ground, work: impl Future<Output = T>) -> T {
-    let tables = "orchestrator.jobs, orchestrator.offsets, ingest.acceptances";
+    while_locked(ground, "orchestrator.jobs, orchestrator.offsets, ingest.acceptances", work).await
+}
+
+/// Locks these tables for as long as this runs.
+pub(crate) async fn while_locked<T>(ground: &Ground, tables: &str, work: impl Future<Output = T>) -> T {
     let lock = format!("begin; lock table {tables} in access exclusive mode; select pg_sleep(120)");
     let url = ground.database_url.clone();
     let holding = tokio::task::spawn_blocking(move || test_kit::psql(&url, &lock));

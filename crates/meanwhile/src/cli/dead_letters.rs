@@ -27,6 +27,9 @@ pub(crate) enum DeadLettersCommand {
     Show {
         /// The id, as `list` tells it
         id: String,
+        /// For programs: documents with their bytes, not in words
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         api: ApiArgs,
     },

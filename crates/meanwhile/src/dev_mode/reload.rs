@@ -1,4 +1,5 @@
-//! Flows are read again when a file beside them changes.
+//! Flows are read again when a flow changes, or a schema beside it. Other files are nobody's business: its own log may
+//! lie there.
 //!
 //! Always holds: a flow that does not lint changes nothing; the versions before it stay active.
 
@@ -15,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 /// The interval at which the folder is read. A change counts once two looks are equal: no half-written file is read.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The files of a folder, with the time of their last change and their length.
+/// The files of a folder that flows are made of, with the time of their last change and their length.
 type Snapshot = BTreeMap<PathBuf, (SystemTime, u64)>;
 
 /// Watches a folder of flows, or one flow's file with what lies beside it.
@@ -85,10 +86,34 @@ fn snapshot(path: &Path) -> Snapshot {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
+        .filter(|entry| files::is_part(&entry.path()))
         .filter_map(|entry| {
             // Through links: a flow may be one.
             let metadata = fs::metadata(entry.path()).ok()?;
             metadata.is_file().then(|| Some((entry.path(), (metadata.modified().ok()?, metadata.len()))))?
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_flows_and_their_schemas_are_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("order.yaml", "flow: order");
+        let before = snapshot(folder.path());
+        for other in ["dev.log", "order.test.yaml", "README.md", "order.yaml~"] {
+            write(other, "more and more");
+            assert_eq!(snapshot(folder.path()), before, "{other}");
+        }
+        for part in ["order.yaml", "other.yml", "order.schema.json"] {
+            let before = snapshot(folder.path());
+            write(part, "flow: another");
+            assert_ne!(snapshot(folder.path()), before, "{part}");
+            assert_ne!(snapshot(&folder.path().join("order.yaml")), before, "{part}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
+mod answers;
 mod cases;
 mod completions;
 mod examples;
