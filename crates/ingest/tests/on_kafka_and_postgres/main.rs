@@ -39,3 +39,4 @@ mod streams_of_all;
 mod submit;
 mod undone;
 mod wait;
+mod webhooks;
