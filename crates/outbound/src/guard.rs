@@ -1,5 +1,6 @@
-//! The guard, which decides where calls of tenants may lead. It refuses URLs by their look, and addresses when a name is
-//! resolved: the addresses of a name may change at any moment, and those that were checked are those that are called.
+//! The guard, which decides where calls of tenants may lead. It refuses URLs by their look, and addresses when a name
+//! is resolved: the addresses of a name may change at any moment, and those that were checked are those that are
+//! called.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -240,7 +240,9 @@ pub async fn figures(pool: &Pool) -> Result<Figures, Error> {
                coalesce(sum(waiting.pending), 0)::bigint as "pending!",
                greatest(
                    coalesce(
-                       extract(epoch from now() - min(waiting.due_at) filter (where state.failing_since is null)) * 1000, 0
+                       extract(
+                           epoch from now() - min(waiting.due_at) filter (where state.failing_since is null)
+                       ) * 1000, 0
                    ), 0
                )::bigint as "due_age_ms!",
                count(*) filter (where state.disabled_at is not null) as "disabled_endpoints!"
