@@ -25,6 +25,7 @@ mod job;
 mod jobs;
 mod start;
 mod stats;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub use job::{
 pub use jobs::{JobChoice, Jobs, ListedJob};
 pub use start::Start;
 pub use stats::{Durations, FlowStats, JobCounts, StepCounts};
+pub use webhooks::{DeliveryChoice, NewWebhookEndpoint, WebhookDelivery, WebhookEndpoint};
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -33,7 +33,8 @@ mod token;
 mod words;
 
 pub use crate::env::Env;
-pub use answer::{HttpAnswer, replied};
+pub use answer::{HttpAnswer, replied, retry_after_ms};
+pub use backoff::spread_ms;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
 pub use classify::classify;

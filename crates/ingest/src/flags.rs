@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use events::time::rfc3339;
@@ -20,6 +20,7 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::body::object;
+use crate::if_match;
 use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::state::Api;
 use crate::submit::{unreadable, violations};
@@ -95,7 +96,7 @@ pub(crate) async fn put(
     let change: Change = object(&headers, &body, r#"The body is `{"flags": {...}, "reason": "..."}`"#)?;
     let reason = reason(&change.reason)?;
     check(&flow, &change.flags)?;
-    let wanted = wanted(&headers)?;
+    let wanted = if_match::required(&headers)?;
     let document = change.flags.to_string();
     let new = NewFlags {
         flow: flow.name(),
@@ -214,21 +215,6 @@ fn reason(text: &str) -> Result<String, Problem> {
     Err(Problem::new(Kind::BadRequest, format!("`reason` has 1 to {REASON_BYTES_MAX} bytes: others will read it.")))
 }
 
-/// The version that the change is of; none: whichever is there.
-fn wanted(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
-    let Some(tag) = headers.get(header::IF_MATCH) else {
-        return Err(Problem::new(Kind::PreconditionRequired, "The request has no `If-Match`."));
-    };
-    let tag = tag.to_str().unwrap_or_default().trim();
-    if tag == "*" {
-        return Ok(None);
-    }
-    let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-    version
-        .map(Some)
-        .ok_or_else(|| Problem::new(Kind::BadRequest, format!("`If-Match` is an `ETag` such as `\"3\"`, not `{tag}`.")))
-}
-
 /// Refuses flags that are none, or that cannot hold for this flow.
 fn check(flow: &Definition, document: &Value) -> Result<(), Problem> {
     let flags = Flags::read(document).map_err(|problems| {
@@ -256,8 +242,7 @@ fn parsed(document: &str) -> Result<Value, Problem> {
 }
 
 fn tagged(flow: &Definition, version: Option<&FlagsVersion>) -> Result<Response, Problem> {
-    let tag = HeaderValue::try_from(format!("\"{}\"", version.map_or(0, |version| version.version)));
-    let tag = tag.map_err(Problem::internal)?;
+    let tag = if_match::tag(version.map_or(0, |version| version.version))?;
     Ok(([(header::ETAG, tag)], Json(shown(flow, version)?)).into_response())
 }
 

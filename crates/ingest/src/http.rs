@@ -12,7 +12,7 @@ use web::problem;
 use crate::state::Api;
 use crate::{
     asyncapi, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_callers,
-    list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit,
+    list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, webhooks,
 };
 
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
@@ -35,7 +35,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .merge(problem::router())
         .merge(asyncapi::router())
         .merge(docs::router());
-    let routes = Router::new()
+    let routes = webhooks()
         .route("/v1/flows", get(flows::list))
         .route("/v1/flows/{flow}", get(flows::show))
         .route("/v1/flows/{flow}/stats", get(stats::show))
@@ -68,4 +68,21 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .merge(compress::documents(documents))
         .merge(health);
     Ok(frame.around(routes))
+}
+
+/// The routes of webhooks.
+fn webhooks() -> Router<Arc<Api>> {
+    use webhooks::{DELIVERIES, ENDPOINTS, deliveries, endpoints};
+    let of_endpoint = |rest: &str| format!("{ENDPOINTS}/{{id}}{rest}");
+    Router::new()
+        .route(ENDPOINTS, get(endpoints::list).post(endpoints::create))
+        .route(&of_endpoint(""), get(endpoints::show).put(endpoints::put).delete(endpoints::delete))
+        .route(&of_endpoint("/rotate"), post(endpoints::rotate))
+        .route(&of_endpoint("/enable"), post(endpoints::enable))
+        .route(&of_endpoint("/public-key"), get(endpoints::public_key))
+        .route(&of_endpoint("/ping"), post(endpoints::ping))
+        .route(&of_endpoint("/recover"), post(endpoints::recover))
+        .route(DELIVERIES, get(deliveries::list))
+        .route(&format!("{DELIVERIES}/{{id}}"), get(deliveries::show))
+        .route(&format!("{DELIVERIES}/{{id}}/resend"), post(deliveries::resend))
 }

@@ -6,7 +6,7 @@
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
 //! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`,
-//! `flags`.
+//! `flags`, `webhooks`.
 //! Flows' own addresses: `routed` decides by `flow::flags` whether `submit` or `proxy` serves a request.
 
 use std::collections::HashMap;
@@ -16,13 +16,10 @@ use std::time::Duration;
 use anyhow::Context;
 use bus::admin::Admin;
 use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
-use events::topic::Topics;
 use events::{Inbound, Writer};
-use flow::callback::Secrets;
-use flow::decide::Env;
 use inbox::Inbox;
-use process::{Base, Door, Process};
-use service_kit::config::{ConfigError, Sources, load};
+use outbound::Guard;
+use process::{Door, Process};
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
@@ -58,6 +55,7 @@ mod flows;
 mod follow_flows;
 mod http;
 mod idempotency;
+mod if_match;
 mod in_bulk;
 mod in_time;
 mod job_lookup;
@@ -84,6 +82,7 @@ mod result;
 mod resume;
 mod retry;
 mod routed;
+mod settings;
 mod signal;
 mod spans;
 mod state;
@@ -97,6 +96,7 @@ mod under_way;
 mod upkeep;
 mod wait;
 mod waiters;
+mod webhooks;
 
 use crate::accept::Acceptor;
 use crate::backpressure::Backpressure;
@@ -115,6 +115,7 @@ use crate::proxy::Proxy;
 use crate::quotas::Quotas;
 use crate::recent::RecentJobs;
 use crate::reports_out::ReportsOut;
+pub use crate::settings::Settings;
 use crate::state::Api;
 use crate::streams::{Seen, Streams};
 
@@ -130,46 +131,6 @@ const BACKLOG_OFFSETS_MAX: i64 = 20_000;
 /// Of the database connections, so many are for accepting alone: one commits, and one may still be ending. Whatever
 /// reads do, a request is stored or refused in its time.
 const ACCEPTOR_CONNECTIONS: u32 = 2;
-
-/// The settings of the service.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Kafka and the registry.
-    pub bus: bus::Settings,
-    /// The names of topics.
-    pub topics: Topics,
-    /// Postgres.
-    pub database_url: String,
-    /// The address at which callers reach the API; empty: the host that each request names.
-    pub public_url: String,
-    /// The secrets by which the addresses of callbacks are known again; none: no callback is.
-    pub callback_secrets: Secrets,
-    /// `env.*` of flows' `upstream`.
-    pub env: Env,
-    /// The service's own settings.
-    pub config: config::Config,
-}
-
-impl Settings {
-    /// # Errors
-    /// The first setting that is missing or cannot be used.
-    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
-        Ok(Self {
-            bus: base.bus.clone(),
-            topics: base.topics.clone(),
-            database_url: base.database_url()?,
-            public_url: base.shared.public_url.clone(),
-            callback_secrets: callback_secrets(base)?,
-            env: Env::of_process(sources.variables()),
-            config: load(config::SECTION, config::DEFAULT, sources)?,
-        })
-    }
-}
-
-fn callback_secrets(base: &Base) -> Result<Secrets, ConfigError> {
-    let settings = &base.shared.callbacks;
-    Secrets::new(settings.secrets.clone()).map_err(|error| settings.refused(&error))
-}
 
 /// Runs until it is `asked` to end, and a little longer: see `leave_after_ms` and `drain_timeout_ms`. Listens at once;
 /// what needs Kafka, Postgres or the registry answers 503 until they are there.
@@ -251,6 +212,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leavi
         flags: KnownFlags::default(),
         callers: Callers::default(),
         proxy: Proxy::new(&settings.config, settings.env.clone(), ids.clone())?,
+        guard: Guard::new(settings.allowed.clone()),
         estimates: Estimates::default(),
         polls: Polls::default(),
         quotas: Quotas::new(settings.config.limits()?),

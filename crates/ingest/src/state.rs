@@ -6,6 +6,7 @@ use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
 use flow::callback::Secrets;
 use flow::definition::Definition;
 use flow::id::JobId;
+use outbound::Guard;
 use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
@@ -60,6 +61,8 @@ pub(crate) struct Api {
     pub(crate) callers: Callers,
     /// The way to old services.
     pub(crate) proxy: Proxy,
+    /// Which addresses tenants may have called.
+    pub(crate) guard: Guard,
     /// How long flows' jobs take.
     pub(crate) estimates: Estimates,
     /// Who has asked for which job, and how often.

@@ -43,6 +43,7 @@ async fn run_once(api: &Api, topics: &Topics) -> Result<(), store::Error> {
         }
         while retire_flows(api, topics, i64::from(keep_jobs_d) * DAY_MS).await? >= FLOWS_MAX as usize {}
     }
+    store::webhooks::forget(&api.pool).await?;
     while store::letters::forget_settled(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     store::callers::purge(&api.pool, crate::callers::KEPT_DAYS).await?;
     while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}

@@ -9,12 +9,14 @@ pub(crate) mod dead_letters;
 pub(crate) mod flags;
 pub(crate) mod flows;
 pub(crate) mod jobs;
+pub(crate) mod webhooks;
 
 use self::breakers::BreakersCommand;
 use self::dead_letters::DeadLettersCommand;
 use self::flags::FlagsCommand;
 use self::flows::FlowsCommand;
 use self::jobs::{JobsCommand, SubmitArgs};
+use self::webhooks::WebhooksCommand;
 
 /// Turns slow HTTP calls into reliable asynchronous APIs, over the Kafka and the Postgres that you already run.
 ///
@@ -48,7 +50,7 @@ pub(crate) enum Command {
     Workers,
     /// Role: wait for retries that are due later; keep parked jobs, dead letters and the history of jobs
     Orchestrator,
-    /// Role: follow the events of jobs
+    /// Role: tell of jobs' events by webhooks
     Notifier,
     /// Run every role in this process, on the Kafka, the registry and the Postgres of the settings
     All,
@@ -80,6 +82,9 @@ pub(crate) enum Command {
     /// List and change which requests to flows' routes become jobs, and how they are answered; go back
     #[command(subcommand)]
     Flags(FlagsCommand),
+    /// Register endpoints for webhooks; see what became of deliveries, send them once more
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Mend what stands in the way of a topic's readers
     #[command(subcommand)]
     Topics(TopicsCommand),

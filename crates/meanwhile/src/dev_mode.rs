@@ -22,6 +22,9 @@ use crate::dev_mode::reload::Reload;
 use crate::healthcheck::reachable;
 use crate::roles::{Role, serve, service, target};
 
+/// The networks of this machine alone.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+
 /// `meanwhile dev`
 pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> anyhow::Result<ExitCode> {
     let shared = Shared::load(sources)?;
@@ -54,6 +57,8 @@ async fn run_until(
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
     certify_callbacks(&mut shared.callbacks, &listen);
+    // Receivers of webhooks run on the same laptop.
+    shared.webhooks.allow_networks.extend(LOOPBACK.map(str::to_owned));
     let mut base = Base::new(shared)?;
     base.bus.in_process = dev.in_process.clone();
     let target = target(&base)?;

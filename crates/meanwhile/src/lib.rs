@@ -37,6 +37,7 @@ mod skip;
 mod table;
 mod tail;
 mod timeline;
+mod webhooks;
 
 use crate::cli::flows::FlowsCommand;
 use crate::cli::jobs::JobsCommand;
@@ -124,6 +125,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Breakers(command) => breakers::run(command).await,
         Command::Flags(command) => flags::run(command).await,
+        Command::Webhooks(command) => webhooks::run(command).await,
         Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,
         Command::Completion { shell } => completion::run(shell),

@@ -112,8 +112,7 @@ impl Role {
                 host.tasks.spawn(name, orchestrator::run(settings, process, shutdown));
             }
             Self::Notifier => {
-                let settings = base.service(notifier::config::SECTION, notifier::config::DEFAULT, sources)?;
-                host.tasks.spawn(name, notifier::run(settings, process, shutdown));
+                host.tasks.spawn(name, notifier::run(notifier::Settings::load(base, sources)?, process, shutdown));
             }
         }
         tracing::info!(role = name, address = %host.address, instance = base.shared.instance, "role started");

@@ -1,105 +1,144 @@
-//! Follows the events of jobs and logs the end of each job. Webhooks come later, driven by the same loop.
+//! Tells of jobs' events by webhooks, and logs the end of each job.
 //!
-//! Offsets are stored by rule 3. The line about a job's end is written after the commit: a crash between the two loses
-//! the line, and nothing else.
+//! Promise: an event of a job is told at every endpoint that wanted it when it was taken in, at least once, or is given
+//! up in the log of deliveries. One event has one `webhook-id` at an endpoint. Those of one job come in their order;
+//! one that is given up holds back no later one. No receiver delays another.
 //!
-//! Unreadable events are passed over with a metric: the orchestrator keeps them as dead letters.
+//! Read `take_in` (events to deliveries), `deliver` (the loop), `send` (one attempt), `schedule` (what its answer
+//! means), `requests` (pings, and deliveries once more), `payload`, `upkeep`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{FollowerOptions, Reader, RecordBatch, Unreadable};
-use events::trace::{Trace, TraceId};
-use events::{Inbound, decode_event, header};
-use flow::event::{EventKind, JobEvent};
-use flow::facts::JobFacts;
-use inbox::{Inbox, Service};
-use process::{Process, ServiceSettings};
-use store::{Pool, Role, Tx};
+use bus::FollowerOptions;
+use events::topic::Topics;
+use inbox::Inbox;
+use outbound::Allowed;
+use process::{Base, Process};
+use service_kit::config::{ConfigError, Sources, load};
+use service_kit::tasks::Tasks;
+use store::{Pool, Role};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub mod config;
+mod deliver;
+mod payload;
+mod requests;
+mod schedule;
+mod send;
+mod take_in;
+mod upkeep;
+
+use crate::config::Config;
+use crate::deliver::Deliver;
+use crate::requests::Requests;
+use crate::schedule::Schedule;
+use crate::send::Sender;
+use crate::take_in::TakeIn;
 
 /// The service's needs.
-pub type Settings = ServiceSettings<config::Config>;
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Kafka and the registry.
+    pub bus: bus::Settings,
+    /// The names of topics.
+    pub topics: Topics,
+    /// Postgres.
+    pub database_url: String,
+    /// The address at which callers reach the API, for links; may be empty.
+    pub public_url: String,
+    /// Addresses beside the public internet that may be called.
+    pub allowed: Allowed,
+    /// The service's own settings.
+    pub config: Config,
+}
+
+impl Settings {
+    /// # Errors
+    /// The first setting that is missing or cannot be used.
+    pub fn load(base: &Base, sources: &Sources) -> Result<Self, ConfigError> {
+        Ok(Self {
+            bus: base.bus.clone(),
+            topics: base.topics.clone(),
+            database_url: base.database_url()?,
+            public_url: base.shared.public_url.trim_end_matches('/').to_owned(),
+            allowed: Allowed::load(&base.shared.webhooks)?,
+            config: load(config::SECTION, config::DEFAULT, sources)?,
+        })
+    }
+}
 
 /// Runs until shutdown.
 ///
 /// # Errors
 /// Only errors that a retry does not mend: a setting that cannot be used, an offset that is no longer in the log.
 pub async fn run(settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Process { readiness, ids, .. } = process;
-    readiness.expect(&["postgres", "kafka", "registry"]);
-    let mut store_settings = store::Settings::new(&settings.database_url);
-    store_settings.connections_max = settings.config.connections_max;
-    let pool = Pool::open(&store_settings, Role::Notifier).context("DATABASE_URL cannot be used")?;
-    let inbox = Inbox::new(settings.bus, pool, readiness);
+    process.readiness.expect(&["postgres", "kafka", "registry"]);
+    let config = &settings.config;
+    let pool = open(&settings, config.connections_max)?;
+    let wake = Arc::new(Notify::new());
+    let mut tasks = Tasks::new(shutdown.clone());
+    tasks.spawn("deliver", deliver(&settings, &pool, &wake, &process)?.run(shutdown.clone()));
+    let requests = Requests {
+        pool: pool.clone(),
+        listening: open(&settings, 1)?,
+        wake: Arc::clone(&wake),
+        readiness: process.readiness.clone(),
+        clock: process.clock.clone(),
+        ids: process.ids.clone(),
+    };
+    tasks.spawn("requests", requests.run(shutdown.clone()));
+    let readiness = &process.readiness;
+    let keep = (pool.clone(), config.keep_deliveries_d);
+    tasks.spawn("upkeep", upkeep::run(keep, readiness.clone(), shutdown.clone()));
+    let every = Duration::from_millis(config.figures_interval_ms);
+    if !every.is_zero() {
+        tasks.spawn("figures", upkeep::count((pool.clone(), every), readiness.clone(), shutdown.clone()));
+    }
+    tasks.spawn("take in", take_in(settings, pool, wake, process, shutdown));
+    tasks.join().await
+}
+
+fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
+    let store_settings = store::Settings { connections_max, ..store::Settings::new(&settings.database_url) };
+    Pool::open(&store_settings, Role::Notifier).context("DATABASE_URL cannot be used")
+}
+
+fn deliver(settings: &Settings, pool: &Pool, wake: &Arc<Notify>, process: &Process) -> anyhow::Result<Deliver> {
+    let config = &settings.config;
+    let timeout = Duration::from_millis(config.timeout_ms);
+    let schedule = Schedule { pauses_s: config.schedule_s.clone(), retry_after_max_s: config.retry_after_max_s };
+    Ok(Deliver {
+        pool: pool.clone(),
+        sender: Arc::new(Sender::new(settings.allowed.clone(), schedule, timeout, process.clock.clone())?),
+        wake: Arc::clone(wake),
+        readiness: process.readiness.clone(),
+        clock: process.clock.clone(),
+        ids: process.ids.clone(),
+        timeout,
+        deliveries_max: config.deliveries_max.max(1),
+        per_endpoint_max: config.deliveries_per_endpoint_max.max(1),
+        check_every: Duration::from_millis(config.check_ms),
+        failing_max: Duration::from_secs(u64::from(config.disable_after_h) * 3_600),
+    })
+}
+
+async fn take_in(
+    settings: Settings,
+    pool: Pool,
+    wake: Arc<Notify>,
+    process: Process,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let Process { readiness, clock, ids } = process;
+    let inbox = Inbox::new(settings.bus, pool.clone(), readiness);
     let topics = settings.topics;
     let Some((reader, _)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
     let options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
     let mut options = options.in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
-    inbox.run(options, Notifier { reader }, &shutdown).await.context("following events")
-}
-
-struct Notifier {
-    reader: Reader,
-}
-
-/// A job has ended.
-struct Ended {
-    event: JobEvent,
-    trace_id: Option<TraceId>,
-}
-
-impl Service for Notifier {
-    type Effects = Vec<Ended>;
-
-    async fn read(&mut self, batch: &RecordBatch) -> Result<Vec<Ended>, inbox::Error> {
-        let mut ended = Vec::new();
-        let records = batch.parts.iter().flat_map(|part| &part.records);
-        for record in records.filter(|record| may_end_a_job(record)) {
-            match self.reader.read(record.value.as_deref(), decode_event).await {
-                Ok(event) if event.status.is_final() => {
-                    let trace_id = Trace::from_headers(&record.headers).map(|trace| trace.context.trace_id);
-                    ended.push(Ended { event, trace_id });
-                }
-                Ok(_) => {}
-                Err(Unreadable::Never(_) | Unreadable::Newer(_)) => {
-                    metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "notifier").increment(1);
-                }
-                Err(Unreadable::NotNow(error)) => return Err(error.into()),
-            }
-        }
-        Ok(ended)
-    }
-
-    fn refuse(&mut self, _record: &Inbound, _reason: &str) -> Vec<Ended> {
-        Vec::new()
-    }
-
-    async fn write(&mut self, _tx: &mut Tx, _ended: &mut Vec<Ended>) -> Result<(), inbox::Error> {
-        Ok(())
-    }
-
-    fn committed(&mut self, ended: Vec<Ended>) {
-        ended.iter().for_each(log_end);
-    }
-}
-
-/// Judges an event by its header, so that most events need not be decoded.
-fn may_end_a_job(record: &Inbound) -> bool {
-    let kind = record.header_text(header::CE_TYPE).and_then(EventKind::parse);
-    kind.is_none_or(EventKind::ends_job) // one of a later version may
-}
-
-fn log_end(Ended { event, trace_id }: &Ended) {
-    let JobEvent { facts: JobFacts { job, tenant, flow, .. }, status, .. } = event;
-    let took = Duration::from_millis(u64::try_from(event.at_ms - event.accepted_at_ms).unwrap_or(0));
-    metrics::counter!("meanwhile_jobs_ended_total", "flow" => flow.clone(), "status" => status.as_str().to_owned())
-        .increment(1);
-    metrics::histogram!("meanwhile_job_seconds", "flow" => flow.clone(), "status" => status.as_str().to_owned())
-        .record(took);
-    let trace_id = trace_id.map(|id| id.to_string());
-    tracing::info!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), "job ended");
+    let take_in = TakeIn { reader, pool, wake, clock, ids, api_url: settings.public_url };
+    inbox.run(options, take_in, &shutdown).await.context("following events")
 }

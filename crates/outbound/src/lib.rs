@@ -4,9 +4,11 @@
 //! redirect is an answer like any other. Bodies are read up to a limit, and without their content coding. No error text
 //! has the URL in it, which may hold a secret.
 
+mod addresses;
 mod coding;
 pub mod forward;
 mod guard;
+pub mod signature;
 
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Method, Response};
 use url::Url;
 
-pub use guard::Guard;
+pub use guard::{Allowed, Guard, Refused, URL_BYTES_MAX};
 
 /// The calls' `User-Agent`, unless they have one of their own.
 const USER_AGENT: &str = concat!("meanwhile/", env!("CARGO_PKG_VERSION"));
@@ -95,7 +97,7 @@ impl Client {
     fn request(&self, call: Call<'_>) -> Result<reqwest::RequestBuilder, String> {
         let method = Method::from_bytes(call.method.as_bytes()).map_err(|error| error.to_string())?;
         let url = Url::parse(call.url).map_err(|error| error.to_string())?;
-        self.guard.check(&url)?;
+        self.guard.check(&url).map_err(|refused| refused.to_string())?;
         let mut headers = headers(call.headers)?;
         // Servers may refuse these with 411 when no length is said (RFC 9110 section 8.6).
         if call.body.is_none() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
@@ -187,8 +189,7 @@ fn root_cause(error: &reqwest::Error) -> String {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests own what they start")]
 mod tests {
-    use std::net::IpAddr;
-
+    use reqwest::dns::Resolve as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -275,13 +276,20 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_the_guard_refuses_is_not_called_by_name_or_by_number() {
-        let public = Guard::new(|address: IpAddr| !address.is_loopback());
-        let answer = call("http://127.0.0.1:1/", public).await;
-        assert!(matches!(&answer, HttpAnswer::Unsendable(why) if why.contains("not allowed")), "{answer:?}");
-        let answer = call("http://[::1]:1/", public).await;
-        assert!(matches!(&answer, HttpAnswer::Unsendable(why) if why.contains("not allowed")), "{answer:?}");
-        let answer = call("http://localhost:1/", public).await;
-        assert!(matches!(&answer, HttpAnswer::ConnectFailed(why) if why.contains("not allowed")), "{answer:?}");
+        let public = Guard::new(Allowed::default());
+        for url in ["http://127.0.0.1/", "http://[::1]/", "http://localhost/"] {
+            let answer = call(url, public.clone()).await;
+            assert!(matches!(&answer, HttpAnswer::Unsendable(why) if why.contains("not allowed")), "{answer:?}");
+        }
+        // Its name looks public; its address is not.
+        let resolver = public.resolver().unwrap();
+        let found = resolver.resolve("localhost".parse().unwrap()).await;
+        let refused = found.err().unwrap().to_string();
+        assert!(refused.contains("not allowed"), "{refused}");
+        let here = Guard::new(Allowed::parse(&["127.0.0.1".to_owned()], &[]).unwrap());
+        let (port, _) = answering("HTTP/1.1 204 None\r\n\r\n").await;
+        let answer = call(&format!("http://localhost:{port}/"), here).await;
+        assert!(matches!(answer, HttpAnswer::Response { status: 204, .. }), "{answer:?}");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ mod shared;
 mod sources;
 mod top_level;
 mod traces;
+mod webhooks;
 
 pub use callbacks::CallbackSettings;
 pub use describe::{Setting, describe};
@@ -27,6 +28,7 @@ pub use section::load;
 pub use shared::Shared;
 pub use sources::Sources;
 pub use traces::{HeadSampler, TraceSettings};
+pub use webhooks::WebhookSettings;
 
 #[cfg(test)]
 mod tests {

@@ -41,6 +41,7 @@ pub mod slot;
 pub mod statistics;
 pub mod unrelayed;
 pub mod watched;
+pub mod webhooks;
 pub mod workers;
 
 pub use error::{Error, is_unavailable};

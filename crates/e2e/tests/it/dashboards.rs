@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use client::NewWebhookEndpoint;
 use e2e::panels::{queries, unanswered};
 use serde_json::json;
-use test_kit::{Prometheus, Role, eventually, http_client, kcat, repository, submit};
+use test_kit::{Prometheus, Receiver, Role, eventually, http_client, kcat, repository, submit};
 
 use crate::client::{order, send};
 use crate::stage::{PATIENCE, Stage};
@@ -33,6 +34,10 @@ async fn every_panel_of_the_dashboards_is_answered_by_prometheus() {
     let prometheus = Prometheus::start(&targets).await.unwrap();
     let (url, client, http) = (prometheus.url(), stage.system.client(), http_client());
     let (brokers, commands) = (stage.system.brokers().to_owned(), stage.system.topics().commands());
+
+    let receiver = Receiver::start().await;
+    let endpoint = NewWebhookEndpoint { url: receiver.url(), ..NewWebhookEndpoint::default() };
+    client.create_webhook_endpoint(&endpoint).await.unwrap();
 
     let asked = queries(&repository().join("deploy/grafana/dashboards")).unwrap();
     let asking = unanswered(&http, &url, &asked, SHOWN_WITHIN);

@@ -59,3 +59,4 @@ mod uncertain;
 mod unreadable;
 mod upgrade;
 mod waits;
+mod webhooks;

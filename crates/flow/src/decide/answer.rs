@@ -174,7 +174,7 @@ fn failed(code: &str, message: String, status: Option<u16>, retryable: bool, eff
 
 /// `Retry-After` (RFC 9110 section 10.2.3): seconds or a date. A job waits for as long as it asks for, which only the
 /// job's deadline ends.
-pub(super) fn retry_after_ms(header: Option<&str>, now_ms: i64) -> Option<u64> {
+pub fn retry_after_ms(header: Option<&str>, now_ms: i64) -> Option<u64> {
     let text = header?.trim();
     Some(match text.parse::<u64>() {
         Ok(seconds) => seconds.saturating_mul(1000),

@@ -36,7 +36,7 @@ fn half_spread_ms(bound_ms: u64, name: &str) -> u64 {
 }
 
 /// A time from 0 to `bound_ms`, the same for the same name.
-pub(super) fn spread_ms(bound_ms: u64, name: &str) -> u64 {
+pub fn spread_ms(bound_ms: u64, name: &str) -> u64 {
     let digest = Sha256::digest(name.as_bytes());
     let chance = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     chance % bound_ms.saturating_add(1)

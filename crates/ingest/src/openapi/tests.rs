@@ -57,6 +57,7 @@ fn router() -> Router {
         flags: Default::default(),
         callers: Default::default(),
         proxy: crate::proxy::Proxy::new(&config(), Default::default(), Ids::system()).unwrap(),
+        guard: outbound::Guard::none(),
         estimates: Default::default(),
         polls: Default::default(),
         quotas: crate::quotas::Quotas::new(crate::limits::FlowLimits::default()),

@@ -43,3 +43,4 @@ mod submit;
 mod trailers;
 mod undone;
 mod wait;
+mod webhooks;

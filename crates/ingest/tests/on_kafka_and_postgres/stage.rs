@@ -10,6 +10,7 @@ use flow::decide::Env;
 use flow::event::JobEvent;
 use ingest::Settings;
 use ingest::config::{Config, DEFAULT, SECTION};
+use outbound::Allowed;
 use process::{Door, Process};
 use serde_json::Value;
 use service_kit::config::{Sources, load};
@@ -138,6 +139,7 @@ impl Ingest {
             public_url: PUBLIC_URL.to_owned(),
             callback_secrets: callback_secrets(),
             env: Env { vars: env.into_iter().collect(), ..Env::default() },
+            allowed: Allowed::default(),
             config,
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();

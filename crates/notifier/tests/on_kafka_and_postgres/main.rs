@@ -3,43 +3,15 @@
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
-use std::time::Duration;
+mod stage;
+mod webhooks;
 
 use events::Record;
 use flow::event::{EventKind, JobEvent, JobStatus};
-use notifier::Settings;
-use notifier::config::{Config, DEFAULT, SECTION};
-use process::Process;
-use service_kit::CancellationToken;
-use service_kit::config::{Sources, load};
 use service_kit::telemetry::Metrics;
 use test_kit::{Ground, eventually, sample_event, sample_job};
-use tokio::task::JoinHandle;
 
-/// Only ends a test that hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
-
-struct Running {
-    shutdown: CancellationToken,
-    task: JoinHandle<anyhow::Result<()>>,
-}
-
-fn start(ground: &Ground) -> Running {
-    let config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
-    let (bus, topics, database_url) = (ground.bus.clone(), ground.topics.clone(), ground.database_url.clone());
-    let settings = Settings { bus, topics, database_url, config };
-    let shutdown = CancellationToken::new();
-    let task = tokio::spawn(notifier::run(settings, Process::system("notifier"), shutdown.clone()));
-    Running { shutdown, task }
-}
-
-impl Running {
-    async fn stop(self) {
-        self.shutdown.cancel();
-        let left = tokio::time::timeout(PATIENCE, self.task).await.expect("the notifier leaves");
-        left.expect("the notifier does not panic").expect("the notifier leaves well");
-    }
-}
+use crate::stage::{PATIENCE, start};
 
 async fn until_taken_in(ground: &Ground, records: usize) {
     eventually(PATIENCE, "all records are taken in", async || {

@@ -17,10 +17,22 @@ use super::top_level::{
     DATABASE_URL, FLOWS, INSTANCE, KAFKA_BROKERS, LISTEN, SCHEMA_REGISTRY_URL, TOP_LEVEL, instance_or_host,
 };
 use super::traces::TraceSettings;
+use super::webhooks::WebhookSettings;
 
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-const SECTIONS: [&str; 10] =
-    ["topics", "log", "api", "callbacks", "kafka", "ingest", "relay", "workers", "orchestrator", "notifier"];
+const SECTIONS: [&str; 11] = [
+    "topics",
+    "log",
+    "api",
+    "callbacks",
+    "webhooks",
+    "kafka",
+    "ingest",
+    "relay",
+    "workers",
+    "orchestrator",
+    "notifier",
+];
 /// The longest name of a topic is 249 characters; ours are a prefix and what comes after it.
 const PREFIX_CHARACTERS_MAX: usize = 100;
 
@@ -47,6 +59,8 @@ pub struct Shared {
     pub public_url: String,
     /// `callbacks.*`.
     pub callbacks: CallbackSettings,
+    /// `webhooks.*`.
+    pub webhooks: WebhookSettings,
     /// `log.*`.
     pub log: LogSettings,
     /// `[kafka]`: properties for librdkafka by their own names, such as `security.protocol`
@@ -91,6 +105,7 @@ impl Shared {
             topics_prefix: topics.prefix,
             public_url: api.public_url,
             callbacks: load_shared("callbacks", sources)?,
+            webhooks: load_shared("webhooks", sources)?,
             kafka_properties: kafka_properties(sources)?.into_iter().map(|(key, (value, _))| (key, value)).collect(),
         })
     }

@@ -118,6 +118,15 @@ fn others_sql(first: i64, last: i64) -> String {
          )
          select 'm.dead-letters', number % 6, number, 'unreadable', 'x', 1, '', 1, now() - number * interval '1 second'
          from generated where number % 10 = 0;
+         insert into ingest.webhook_endpoints (id, tenant, url, description, events, kind, secret)
+         select md5(number::text)::uuid, 'default', 'https://example.com', '', '{{*}}', 'hmac', ''
+         from generate_series(0, 9) as number on conflict do nothing;
+         insert into notifier.deliveries (id, endpoint, tenant, job, type, body, status)
+         select job, md5((number / 10 % 10)::text)::uuid, 'default', job, 'job.succeeded', 'x',
+                case when number % 1000 = 0 then 'pending' when number % 100 = 0 then 'failed' else 'delivered' end
+         from generated where number % 10 = 0;
+         insert into notifier.attempts (delivery, attempt, duration_ms, answer)
+         select job, 1, 1, '' from generated where number % 10 = 0;
          insert into outbox.messages (topic, value, headers)
          select 'm.events', 'x', '' from generate_series({first}, {last}) as number where number % 10 = 0"
     )

@@ -1,0 +1,158 @@
+//! Webhooks through the whole system: to the receivers that the guide shows, and through deaths.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use client::{Client, DeliveryChoice, NewWebhookEndpoint, WebhookEndpoint};
+use serde_json::json;
+use test_kit::{Answer, Launch, Port, Process, Receiver, Role, eventually, http_client, repository, tool_path};
+
+use crate::client::{order, send};
+use crate::dev_mode::Dev;
+use crate::stage::{PATIENCE, Stage};
+use crate::turn::{beside_others, nearly_alone};
+
+async fn register(client: &Client, url: &str, events: &[&str]) -> WebhookEndpoint {
+    let events = Some(events.iter().map(|event| (*event).to_owned()).collect());
+    let new = NewWebhookEndpoint { url: url.to_owned(), events, ..NewWebhookEndpoint::default() };
+    client.create_webhook_endpoint(&new).await.unwrap()
+}
+
+/// The ids of what a receiver was sent, and how often.
+fn taken(receiver: &Receiver) -> BTreeMap<String, usize> {
+    receiver.requests().iter().fold(BTreeMap::new(), |mut taken, request| {
+        *taken.entry(request.header("webhook-id").to_owned()).or_default() += 1;
+        taken
+    })
+}
+
+async fn until_delivered(client: &Client, endpoint: &WebhookEndpoint, count: usize) {
+    let choice = DeliveryChoice {
+        endpoint: Some(endpoint.id.clone()),
+        status: Some("delivered".to_owned()),
+        limit: Some(200),
+        ..DeliveryChoice::default()
+    };
+    eventually(PATIENCE, &format!("{count} deliveries are made"), async || {
+        let found = client.webhook_deliveries(&choice).await.ok()?;
+        (found.len() >= count).then_some(())
+    })
+    .await;
+}
+
+/// The block of docs/webhooks.md in this language.
+fn receiver(language: &str) -> String {
+    let guide = std::fs::read_to_string(repository().join("docs/webhooks.md")).unwrap();
+    let (_, rest) = guide.split_once(&format!("```{language} receiver\n")).expect("the guide has a receiver");
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+/// Starts a receiver of the guide; it is up on return.
+async fn started(launch: Launch, port: &Port, secret: &str) -> Process {
+    let launch = launch.env("PORT", port.number().to_string()).env("WEBHOOK_SECRET", secret);
+    let mut process = Process::start(launch).unwrap();
+    let url = format!("http://127.0.0.1:{}/", port.number());
+    let is_up = async || http_client().post(&url).body("{}").send().await.is_ok();
+    process.wait_until(PATIENCE, "it answers", is_up).await.unwrap();
+    process
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_receivers_of_the_guide_verify_what_they_get_by_the_official_libraries() {
+    let _turn = beside_others().await;
+    let mut stage = Stage::start().await;
+    let client = stage.system.client();
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "receiver.py", &receiver("python"));
+    write(folder.path(), "receiver.js", &receiver("js"));
+    write(folder.path(), "package.json", r#"{"type":"module"}"#);
+    let packages = tool_path("callers").unwrap().join("node_modules");
+    std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).unwrap();
+    let python = Launch::new("receiver-python", "python3").arg("receiver.py");
+    let python = python.env("PYTHONPATH", tool_path("callers-python").unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+    let javascript = Launch::new("receiver-js", tool_path("node").unwrap()).arg("receiver.js");
+    let mut processes = Vec::new();
+    for launch in [python, javascript] {
+        let port = Port::take().unwrap();
+        let url = format!("http://127.0.0.1:{}/hook", port.number());
+        let endpoint = register(&client, &url, &["job.succeeded"]).await;
+        let secret = endpoint.secret.clone().unwrap();
+        let process = started(launch.folder(folder.path()), &port, &secret).await;
+        processes.push((endpoint, process, port));
+    }
+    let job = stage.submit("order", &order("hooks", json!({}))).await;
+    for (endpoint, process, _) in &processes {
+        until_delivered(&client, endpoint, 1).await;
+        let choice = DeliveryChoice { endpoint: Some(endpoint.id.clone()), ..DeliveryChoice::default() };
+        let deliveries = client.webhook_deliveries(&choice).await.unwrap();
+        assert_eq!(deliveries[0].job.as_deref(), Some(job.to_string().as_str()));
+        let said = std::fs::read_to_string(process.log()).unwrap();
+        assert!(said.contains(&format!("{} job.succeeded", deliveries[0].id)), "{said}");
+    }
+    // With another secret nothing is verified, and the receiver says so.
+    let (endpoint, ..) = &processes[0];
+    client.rotate_webhook_secret(&endpoint.id, "0s").await.unwrap();
+    let ping = client.ping_webhook_endpoint(&endpoint.id).await.unwrap();
+    let refused = format!("{}/v1/webhooks/deliveries/{ping}", stage.system.api());
+    eventually(PATIENCE, "the receiver refuses the signature", async || {
+        let seen = send(http_client().get(&refused)).await;
+        (seen.body["attempt_log"][0]["status"] == 401).then_some(())
+    })
+    .await;
+    stage.end_of(job).await;
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_death_between_sending_and_recording_loses_a_webhook_or_gives_it_another_id() {
+    const JOBS: usize = 20;
+    let _turn = nearly_alone().await;
+    let mut stage = Stage::start_with(|builder| {
+        // The time after which a delivery is made again: this, and ten seconds.
+        builder.variable("MEANWHILE__NOTIFIER__TIMEOUT_MS", "1000").lines()
+    })
+    .await;
+    let (client, receiver) = (stage.system.client(), Receiver::start().await);
+    let endpoint = register(&client, &receiver.url(), &["job.succeeded"]).await;
+    let notifier = stage.system.role(Role::Notifier);
+    notifier.process().set_env("MEANWHILE_STOP_AT", "notifier.before-record:1");
+    notifier.restart().unwrap();
+    let mut jobs = Vec::new();
+    for number in 0..JOBS {
+        jobs.push(stage.submit("order", &order(&format!("c-{number}"), json!({}))).await);
+    }
+    let notifier = stage.system.role(Role::Notifier);
+    let status = notifier.process().wait_for_exit(PATIENCE).await.unwrap();
+    assert!(!status.success(), "it left with {status}");
+    let before = taken(&receiver);
+    assert!(!before.is_empty(), "it has sent something that it has not recorded");
+    notifier.process().set_env("MEANWHILE_STOP_AT", "");
+    notifier.restart().unwrap();
+    notifier.wait_until_ready().await.unwrap();
+    stage.system.postgres().kill9();
+    stage.system.postgres().restart().await.unwrap();
+    stage.ends_of(jobs).await;
+    until_delivered(&client, &endpoint, JOBS).await;
+    let after = taken(&receiver);
+    assert_eq!(after.len(), JOBS, "one id for each job, however often it was sent");
+    assert!(before.keys().any(|id| after[id] > 1), "what was not recorded was sent again: {after:?}");
+    stage.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_mode_delivers_webhooks_on_the_same_machine() {
+    let _turn = beside_others().await;
+    let dev = Dev::start_with(&repository().join("flows"), &[]).await;
+    let (client, receiver) = (Client::new(&dev.api).unwrap(), Receiver::start().await);
+    receiver.answer_with(|_| Answer::status(204));
+    let endpoint = register(&client, &receiver.url(), &["job.*"]).await;
+    let key = uuid::Uuid::now_v7().to_string();
+    test_kit::submit(&client, "order", &key, &order("dev", json!({}))).await.unwrap();
+    until_delivered(&client, &endpoint, 2).await;
+    let kinds: Vec<_> = receiver.requests().iter().map(|request| request.json()["type"].clone()).collect();
+    assert_eq!(kinds, ["job.accepted", "job.succeeded"]);
+}

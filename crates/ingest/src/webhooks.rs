@@ -1,0 +1,48 @@
+//! Webhooks, as tenants register them and see what became of them: `/v1/webhooks/...`. The notifier sends them.
+//!
+//! Invariant: a secret leaves this process in the answer to its creation or rotation, and never again.
+
+pub(crate) mod deliveries;
+pub(crate) mod endpoints;
+mod form;
+
+use uuid::Uuid;
+use web::problem::{Kind, Problem};
+
+use crate::in_time::{STORE_TIMEOUT, in_time};
+
+/// The path of endpoints.
+pub(crate) const ENDPOINTS: &str = "/v1/webhooks/endpoints";
+/// The path of deliveries.
+pub(crate) const DELIVERIES: &str = "/v1/webhooks/deliveries";
+/// The beginning of a delivery's id, which the receiver knows as `webhook-id`.
+const MESSAGE: &str = "msg_";
+
+fn unknown_endpoint(text: &str) -> Problem {
+    Problem::new(Kind::UnknownEndpoint, format!("There is no endpoint `{text}`."))
+}
+
+fn endpoint_id(text: &str) -> Result<Uuid, Problem> {
+    Uuid::try_parse(text).map_err(|_| unknown_endpoint(text))
+}
+
+fn message_id(id: Uuid) -> String {
+    format!("{MESSAGE}{}", id.simple())
+}
+
+fn unknown_delivery(text: &str) -> Problem {
+    Problem::new(Kind::UnknownDelivery, format!("There is no delivery `{text}`."))
+}
+
+fn delivery_id(text: &str) -> Result<Uuid, Problem> {
+    let id = text.strip_prefix(MESSAGE).and_then(|text| Uuid::try_parse(text).ok());
+    id.ok_or_else(|| unknown_delivery(text))
+}
+
+async fn stored<T>(work: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {
+    let unavailable = || {
+        Problem::new(Kind::NotReady, "The database did not answer, so it is not certain that this is done.")
+            .retry_after_s(1)
+    };
+    in_time(STORE_TIMEOUT, work, unavailable).await
+}

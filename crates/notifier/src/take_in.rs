@@ -1,0 +1,132 @@
+//! Events to deliveries, by rule 3: the deliveries of a batch and its offsets are one transaction.
+//!
+//! The line about a job's end is written after the commit: a crash between the two loses the line, and nothing else.
+//! Unreadable events are passed over with a metric: the orchestrator keeps them as dead letters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Reader, RecordBatch, Unreadable};
+use events::trace::{Trace, TraceContext};
+use events::{Inbound, decode_event, header};
+use flow::event::{EventKind, JobEvent};
+use flow::facts::JobFacts;
+use inbox::Service;
+use service_kit::identity::{Clock, Ids};
+use store::webhooks::{self, NewDelivery, Subscription};
+use store::{Pool, Tx};
+use tokio::sync::Notify;
+
+use crate::payload;
+
+pub(crate) struct TakeIn {
+    pub(crate) reader: Reader,
+    pub(crate) pool: Pool,
+    /// Wakes the deliveries.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    /// Where callers reach the API; may be empty.
+    pub(crate) api_url: String,
+}
+
+/// What a batch comes to.
+#[derive(Default)]
+pub(crate) struct Effects {
+    ended: Vec<Ended>,
+    deliveries: Vec<NewDelivery>,
+}
+
+/// A job has ended.
+struct Ended {
+    event: JobEvent,
+    trace: Option<TraceContext>,
+}
+
+impl TakeIn {
+    /// The deliveries that tell of an event: one for each endpoint that wants it.
+    fn deliveries(
+        &self,
+        event: &JobEvent,
+        trace: Option<TraceContext>,
+        subscriptions: &[Subscription],
+    ) -> Vec<NewDelivery> {
+        let kind = event.kind.as_str();
+        let wanted = subscriptions.iter().filter(|subscription| {
+            subscription.tenant == event.facts.tenant && payload::is_wanted(&subscription.events, kind)
+        });
+        let delivery = |subscription: &Subscription| NewDelivery {
+            id: self.ids.uuid_v7(self.clock.now_ms()),
+            endpoint: subscription.endpoint,
+            tenant: event.facts.tenant.clone(),
+            job: Some(event.facts.job.uuid()),
+            kind: kind.to_owned(),
+            body: payload::of_event(event, &self.api_url),
+            traceparent: trace.map(|context| context.to_string()),
+        };
+        wanted.map(delivery).collect()
+    }
+}
+
+impl Service for TakeIn {
+    type Effects = Effects;
+
+    async fn read(&mut self, batch: &RecordBatch) -> Result<Effects, inbox::Error> {
+        // Read for each batch: whoever has registered an endpoint is told of all that happens from then on.
+        let subscriptions = webhooks::subscriptions(&self.pool).await?;
+        let mut effects = Effects::default();
+        let records = batch.parts.iter().flat_map(|part| &part.records);
+        for record in records.filter(|record| may_matter(record, &subscriptions)) {
+            let event = match self.reader.read(record.value.as_deref(), decode_event).await {
+                Ok(event) => event,
+                Err(Unreadable::Never(_) | Unreadable::Newer(_)) => {
+                    metrics::counter!("meanwhile_unreadable_skipped_total", "role" => "notifier").increment(1);
+                    continue;
+                }
+                Err(Unreadable::NotNow(error)) => return Err(error.into()),
+            };
+            let trace = Trace::from_headers(&record.headers).map(|trace| trace.context);
+            effects.deliveries.extend(self.deliveries(&event, trace, &subscriptions));
+            if event.status.is_final() && (event.kind.ends_job() || matches!(event.kind, EventKind::Other(_))) {
+                effects.ended.push(Ended { event, trace });
+            }
+        }
+        Ok(effects)
+    }
+
+    fn refuse(&mut self, _record: &Inbound, _reason: &str) -> Effects {
+        Effects::default()
+    }
+
+    async fn write(&mut self, tx: &mut Tx, effects: &mut Effects) -> Result<(), inbox::Error> {
+        if !effects.deliveries.is_empty() {
+            webhooks::insert(tx, &effects.deliveries).await?;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, effects: Effects) {
+        if !effects.deliveries.is_empty() {
+            self.wake.notify_one();
+        }
+        effects.ended.iter().for_each(log_end);
+    }
+}
+
+/// Judges an event by its header, so that most events need not be decoded.
+fn may_matter(record: &Inbound, subscriptions: &[Subscription]) -> bool {
+    let Some(kind) = record.header_text(header::CE_TYPE) else { return true };
+    let may_end_a_job = EventKind::parse(kind).is_none_or(EventKind::ends_job); // one of a later version may
+    may_end_a_job || subscriptions.iter().any(|subscription| payload::is_wanted(&subscription.events, kind))
+}
+
+fn log_end(Ended { event, trace }: &Ended) {
+    let JobEvent { facts: JobFacts { job, tenant, flow, .. }, status, .. } = event;
+    let took = Duration::from_millis(u64::try_from(event.at_ms - event.accepted_at_ms).unwrap_or(0));
+    metrics::counter!("meanwhile_jobs_ended_total", "flow" => flow.clone(), "status" => status.as_str().to_owned())
+        .increment(1);
+    metrics::histogram!("meanwhile_job_seconds", "flow" => flow.clone(), "status" => status.as_str().to_owned())
+        .record(took);
+    let trace_id = trace.map(|context| context.trace_id.to_string());
+    tracing::info!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), "job ended");
+}

@@ -1,0 +1,33 @@
+//! Webhooks: the endpoints at which tenants want to be told of events (`ingest.webhook_endpoints`), what is asked of
+//! the notifier about them (`ingest.webhook_requests`), and its deliveries.
+//!
+//! Ingest writes what is registered and asked, the notifier what became of it; each reads the other's.
+
+mod deliveries;
+mod endpoints;
+mod listing;
+mod outcomes;
+mod requests;
+
+use crate::{Error, Listener, Pool};
+
+pub use deliveries::{Due, Leased, NewDelivery, Subscription, insert, lease, next_due, subscriptions};
+pub use endpoints::{Change, Changed, Endpoint, Kind, NewEndpoint, Signing, State};
+pub use endpoints::{change, create, delete, enable, find, list, rotate};
+pub use listing::{Attempt, Choice, Delivery, Status, attempts, find_delivery, list_deliveries};
+pub use outcomes::{Disabled, Figures, Outcome, Rest, disable, figures, record, rest, retire};
+pub use requests::{Action, Asked, Request, ask, forget, resend, take};
+
+/// The channel on which notifiers listen.
+pub(crate) const CHANNEL: &str = "meanwhile_webhooks";
+
+/// Hears of changes of endpoints, and of requests.
+pub async fn listen(pool: &Pool) -> Result<Listener, Error> {
+    Listener::on(pool, CHANNEL).await
+}
+
+/// Tells all notifiers that something is due.
+pub async fn tell(pool: &Pool) -> Result<(), Error> {
+    sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(pool.raw()).await?;
+    Ok(())
+}
