@@ -5,8 +5,7 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
-//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`,
-//! `flags`.
+//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `flags` and so on.
 //! Flows' own addresses: `routed` decides by `flow::flags` whether `submit` or `proxy` serves a request.
 
 use std::collections::HashMap;
@@ -16,13 +15,14 @@ use std::time::Duration;
 use anyhow::Context;
 use bus::admin::Admin;
 use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
+use documents::Documents;
 use events::topic::Topics;
 use events::{Inbound, Writer};
 use flow::callback::Secrets;
 use flow::decide::Env;
 use inbox::Inbox;
 use process::{Base, Door, Process};
-use service_kit::config::{ConfigError, Sources, load};
+use service_kit::config::{ConfigError, DocumentSettings, Sources, load};
 use service_kit::retry::until_ok;
 use service_kit::tasks::Tasks;
 use store::{Pool, Role};
@@ -34,6 +34,7 @@ use web::server::Server;
 mod accept;
 mod allowance;
 mod answer;
+mod arrive;
 mod asyncapi;
 mod backpressure;
 mod batch;
@@ -95,6 +96,7 @@ mod submit;
 mod time_left;
 mod under_way;
 mod upkeep;
+mod upload;
 mod wait;
 mod waiters;
 
@@ -145,6 +147,8 @@ pub struct Settings {
     pub callback_secrets: Secrets,
     /// `env.*` of flows' `upstream`.
     pub env: Env,
+    /// The store of documents.
+    pub documents: DocumentSettings,
     /// The service's own settings.
     pub config: config::Config,
 }
@@ -160,6 +164,7 @@ impl Settings {
             public_url: base.shared.public_url.clone(),
             callback_secrets: callback_secrets(base)?,
             env: Env::of_process(sources.variables()),
+            documents: base.shared.documents.clone(),
             config: load(config::SECTION, config::DEFAULT, sources)?,
         })
     }
@@ -202,6 +207,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let (of_api, bus, of_queues, until) = (Arc::clone(&api), settings.bus.clone(), topics.clone(), shutdown.clone());
     tasks.spawn("backpressure", async move { of_api.backpressure.watch(&bus, &of_queues, &until).await });
     beside_routes(&mut tasks, &api, open(&settings, 1)?, &shutdown);
+    if let Some(documents) = api.documents.clone() {
+        tasks.spawn("documents", documents.watch(shutdown.clone()));
+    }
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
     let streams = Arc::clone(&api.streams);
     let leaving = shutdown.clone();
@@ -239,6 +247,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Cance
     let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     Ok(Api {
+        documents: Documents::open(&settings.documents, readiness.clone())?,
         projected: Projected::default(),
         flags: KnownFlags::default(),
         callers: Callers::default(),

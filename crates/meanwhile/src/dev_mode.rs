@@ -53,6 +53,9 @@ async fn run_until(
     shared.database_url = Some(dev.database_url.clone());
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
+    if shared.documents.url.is_empty() {
+        shared.documents.url = dev.documents_url();
+    }
     certify_callbacks(&mut shared.callbacks, &listen);
     let mut base = Base::new(shared)?;
     base.bus.in_process = dev.in_process.clone();

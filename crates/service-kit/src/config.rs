@@ -6,6 +6,7 @@
 mod accepted;
 mod callbacks;
 mod describe;
+mod documents;
 mod error;
 mod kafka;
 mod log;
@@ -20,6 +21,7 @@ mod traces;
 
 pub use callbacks::CallbackSettings;
 pub use describe::{Setting, describe};
+pub use documents::DocumentSettings;
 pub use error::ConfigError;
 pub use log::{LogFormat, LogSettings};
 pub use redact::redact;

@@ -12,7 +12,7 @@ use ingest::Settings;
 use ingest::config::{Config, DEFAULT, SECTION};
 use process::{Door, Process};
 use serde_json::Value;
-use service_kit::config::{Sources, load};
+use service_kit::config::{DocumentSettings, Sources, load};
 use service_kit::telemetry::Metrics;
 use service_kit::{CancellationToken, Readiness, health};
 use test_kit::{Ground, eventually, http_client};
@@ -138,6 +138,7 @@ impl Ingest {
             public_url: PUBLIC_URL.to_owned(),
             callback_secrets: callback_secrets(),
             env: Env { vars: env.into_iter().collect(), ..Env::default() },
+            documents: DocumentSettings::default(),
             config,
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::callbacks::CallbackSettings;
+use super::documents::DocumentSettings;
 use super::error::ConfigError;
 use super::kafka::kafka_properties;
 use super::log::LogSettings;
@@ -19,8 +20,19 @@ use super::top_level::{
 use super::traces::TraceSettings;
 
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-const SECTIONS: [&str; 10] =
-    ["topics", "log", "api", "callbacks", "kafka", "ingest", "relay", "workers", "orchestrator", "notifier"];
+const SECTIONS: [&str; 11] = [
+    "topics",
+    "log",
+    "api",
+    "callbacks",
+    "documents",
+    "kafka",
+    "ingest",
+    "relay",
+    "workers",
+    "orchestrator",
+    "notifier",
+];
 /// The longest name of a topic is 249 characters; ours are a prefix and what comes after it.
 const PREFIX_CHARACTERS_MAX: usize = 100;
 
@@ -47,6 +59,8 @@ pub struct Shared {
     pub public_url: String,
     /// `callbacks.*`.
     pub callbacks: CallbackSettings,
+    /// `documents.*`.
+    pub documents: DocumentSettings,
     /// `log.*`.
     pub log: LogSettings,
     /// `[kafka]`: properties for librdkafka by their own names, such as `security.protocol`
@@ -91,6 +105,7 @@ impl Shared {
             topics_prefix: topics.prefix,
             public_url: api.public_url,
             callbacks: load_shared("callbacks", sources)?,
+            documents: DocumentSettings::load(sources)?,
             kafka_properties: kafka_properties(sources)?.into_iter().map(|(key, (value, _))| (key, value)).collect(),
         })
     }
