@@ -5,7 +5,7 @@
 //! stored whole, and of each whole read the last bytes are given only once all of them are known to be the ones that
 //! the reference tells. No name is used twice, so nothing stored is ever written over.
 //!
-//! A document belongs to one job, under whose folder it lies: `day/tenant/job/name`. A reference holds only the name, so
+//! A document belongs to one job, in whose folder it lies: `day/tenant/job/name`. A reference holds only the name, so
 //! it leads to no other job, whoever has written it. All that a job has left goes with its folder.
 //!
 //! Invariant: only this crate knows `object_store`.

@@ -1,5 +1,5 @@
-//! Removing what no job needs any more: documents of jobs that are gone, and those that no record ever referred to, as a
-//! process was killed between the one and the other.
+//! Removing what no job needs any more: documents of jobs that are gone, and those that no record ever referred to, as
+//! a process was killed between the one and the other.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! The arrival of a request for a job: what can be refused is refused before its body is read; then the body is read into
-//! memory, or, where the flow takes documents, into their store.
+//! The arrival of a request for a job: what can be refused is refused before its body is read; then the body is read
+//! into memory, or, where the flow takes documents, into their store.
 
 use axum::RequestExt;
 use axum::body::{Bytes, HttpBody};

@@ -5,7 +5,7 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
-//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `flags` and so on.
+//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `flags` and so on.
 //! Flows' own addresses: `routed` decides by `flow::flags` whether `submit` or `proxy` serves a request.
 
 use std::collections::HashMap;

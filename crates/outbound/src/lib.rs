@@ -1,7 +1,7 @@
 //! The HTTP client for calls to other services. It knows whether the other side may have seen a request.
 //!
 //! Promise: every call ends in an [`HttpAnswer`] that tells whether the other side may have seen the request. A
-//! redirect is an answer like any other. Bodies are read up to a limit, and without their content coding; what is larger
+//! redirect is an answer like any other. Bodies are read up to a limit, and without their content coding; a larger one
 //! is given as it comes ([`Large`]). No error text has the URL in it, which may hold a secret.
 
 mod coding;
