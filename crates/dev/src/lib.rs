@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bus::InProcess;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,7 @@ pub struct Dev {
     pub kafka_shown: String,
     /// For `SCHEMA_REGISTRY_URL`.
     pub registry_url: String,
+    documents: TempDir,
     postgres: Option<Private>,
     shutdown: CancellationToken,
 }
@@ -96,6 +98,8 @@ impl Dev {
             kafka_shown = listener.local_addr()?.to_string();
             tokio::spawn(forwarder::serve(listener, broker.address().to_owned(), shutdown.clone()));
         }
+        let folder = tempfile::Builder::new().prefix("meanwhile-dev-documents-").tempdir();
+        let documents = folder.context("a temporary folder for documents")?;
         let postgres = match database_url {
             None => Some(Private::start().await?),
             Some(_) => None,
@@ -107,10 +111,16 @@ impl Dev {
                 .unwrap_or_default(),
             kafka_shown,
             registry_url,
+            documents,
             postgres,
             in_process: broker,
             shutdown,
         })
+    }
+
+    /// For `documents.url`: a folder that goes with this.
+    pub fn documents_url(&self) -> String {
+        format!("file://{}", self.documents.path().display())
     }
 
     /// True when nothing of that kind is kept after the process has ended: `(Kafka and registry, Postgres)`.

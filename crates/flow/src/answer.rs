@@ -6,8 +6,8 @@
 
 use serde_json::{Value, json};
 
-use crate::body::encode;
-use crate::document::{Document, UNKNOWN};
+use crate::body::{Payload, payload};
+use crate::document::{Document, StoredDocument, UNKNOWN};
 
 /// The media type of values that say nothing else.
 const JSON: &str = "application/json";
@@ -48,13 +48,19 @@ pub struct StepAnswer {
     pub headers: Vec<(String, String)>,
 }
 
-/// Bytes to be served, and their media type.
+/// A body to be served, and its media type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The media type, as a header has it.
     pub media_type: String,
-    /// The bytes.
-    pub bytes: Vec<u8>,
+    /// The bytes, or where they lie.
+    pub payload: Payload,
+}
+
+impl Content {
+    const fn of_bytes(media_type: String, bytes: Vec<u8>) -> Self {
+        Self { media_type, payload: Payload::Bytes(bytes) }
+    }
 }
 
 impl Answer {
@@ -102,17 +108,21 @@ pub fn content(answer: Option<&Answer>, result: &Value) -> Content {
         None | Some(Body::OfResult) => result,
         Some(Body::Value(value)) => value,
         Some(Body::Bytes(bytes)) => {
-            return Content { media_type: declared.unwrap_or(UNKNOWN).to_owned(), bytes: bytes.clone() };
+            return Content::of_bytes(declared.unwrap_or(UNKNOWN).to_owned(), bytes.clone());
         }
     };
     if let Some(document) = Document::of(value) {
         let media_type = declared.unwrap_or(document.media_type()).to_owned();
-        return Content { media_type, bytes: document.into_bytes() };
+        return Content::of_bytes(media_type, document.into_bytes());
+    }
+    if let Some(document) = StoredDocument::of(value) {
+        let media_type = declared.unwrap_or(&document.media_type).to_owned();
+        return Content { media_type, payload: Payload::Stored(document) };
     }
     // The worker has seen that it can be written so.
-    match encode(declared, value) {
-        Ok(bytes) => Content { media_type: declared.unwrap_or(JSON).to_owned(), bytes },
-        Err(_) => Content { media_type: JSON.to_owned(), bytes: value.to_string().into_bytes() },
+    match payload(declared, value) {
+        Ok(payload) => Content { media_type: declared.unwrap_or(JSON).to_owned(), payload },
+        Err(_) => Content::of_bytes(JSON.to_owned(), value.to_string().into_bytes()),
     }
 }
 
@@ -141,7 +151,7 @@ mod tests {
         let document = Document::new("application/pdf", vec![0, 255]).to_json();
         let of = |content_type: Option<&str>, body: Body, result: &Value| {
             let content = content(Some(&answer(content_type, body)), result);
-            (content.media_type, content.bytes)
+            (content.media_type, content.payload.bytes().expect("they are here").to_vec())
         };
         let expect = |media_type: &str, bytes: &[u8]| (media_type.to_owned(), bytes.to_vec());
         let json = json!({ "a": 1.50 });
@@ -153,7 +163,10 @@ mod tests {
         assert_eq!(of(None, Body::Value(json!(7)), &json), expect(JSON, b"7"));
         assert_eq!(of(None, Body::Bytes(b" {} ".to_vec()), &json), expect(UNKNOWN, b" {} "));
         assert_eq!(of(Some("text/csv"), Body::OfResult, &json!([1])), expect(JSON, b"[1]"), "it cannot be written so");
-        assert_eq!(content(None, &document), Content { media_type: "application/pdf".to_owned(), bytes: vec![0, 255] });
-        assert_eq!(content(None, &Value::Null), Content { media_type: JSON.to_owned(), bytes: b"null".to_vec() });
+        assert_eq!(content(None, &document), Content::of_bytes("application/pdf".to_owned(), vec![0, 255]));
+        assert_eq!(content(None, &Value::Null), Content::of_bytes(JSON.to_owned(), b"null".to_vec()));
+        let stored = StoredDocument::new("image/png", 2, "0".repeat(64), "render-1".to_owned());
+        let served = content(Some(&answer(Some("image/x-own"), Body::OfResult)), &stored.to_json());
+        assert_eq!(served, Content { media_type: "image/x-own".to_owned(), payload: Payload::Stored(stored) });
     }
 }

@@ -3,10 +3,38 @@
 use form_urlencoded::Serializer;
 use serde_json::Value;
 
-use crate::document::Document;
+use crate::document::{Document, StoredDocument};
 use crate::media_type::{Form, MediaType};
 
-/// The bytes of a body. Without a content type it is JSON. A document is sent as its bytes, whatever the type.
+/// The content of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The bytes of a document, which lie in the store.
+    Stored(StoredDocument),
+}
+
+impl Payload {
+    /// The bytes that are here.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Stored(_) => None,
+        }
+    }
+}
+
+/// The content of a body that is this value: a stored document is what it stands for.
+pub(crate) fn payload(content_type: Option<&str>, body: &Value) -> Result<Payload, String> {
+    match StoredDocument::of(body) {
+        Some(document) => Ok(Payload::Stored(document)),
+        None => encode(content_type, body).map(Payload::Bytes),
+    }
+}
+
+/// The bytes of a body that is no stored document. Without a content type it is JSON. A document is sent as its bytes,
+/// whatever the type.
 pub(crate) fn encode(content_type: Option<&str>, body: &Value) -> Result<Vec<u8>, String> {
     if let Some(document) = Document::of(body) {
         return Ok(document.into_bytes());

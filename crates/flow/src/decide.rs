@@ -7,6 +7,7 @@
 
 use serde_json::Value;
 
+use crate::body::Payload;
 use crate::definition::Definition;
 use crate::event::JobEvent;
 use crate::id::JobId;
@@ -44,6 +45,7 @@ pub use downstream::{Busy, Told, downstream, host_of, limits, told, told_by, wai
 pub use operator::{
     RESUMED_INDEX, Said, UNDONE_BY_HAND, VERDICTS, Verdict, awaits_verdict, can_be_ruled, resumed, ruled,
 };
+pub use output::is_document;
 pub use reply::Reply;
 pub use rest::{
     Missing, MissingKind, detach, is_expired, rest_unread_ms, rest_until_there, steps_total, wait_for_room, wait_turn,
@@ -104,7 +106,7 @@ pub struct HttpCall {
     /// The flow's own headers, names in lower case. `Idempotency-Key`, `traceparent` and the like are the worker's.
     pub headers: Vec<(String, String)>,
     /// The body, if there is one, as the flow's `content-type` says; without that header it is JSON.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Payload>,
     /// The time limit of the whole attempt.
     pub timeout_ms: u64,
     /// The value of the `Idempotency-Key` header; none for a request that only reads.
@@ -167,6 +169,8 @@ pub mod code {
     pub const BREAKER_OPEN: &str = "breaker-open";
     /// There was nothing to undo; the call may still have its effect.
     pub const NOTHING_TO_UNDO: &str = "nothing-to-undo";
+    /// A document could not be read from the store of documents, or be kept there.
+    pub const DOCUMENT_STORE: &str = "document-store";
     /// Nobody knows whether the step was done.
     pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
 }

@@ -35,6 +35,7 @@ mod route;
 mod simulate;
 mod step;
 mod terms;
+mod upload;
 mod version;
 mod visible;
 mod yaml_number;
@@ -54,6 +55,7 @@ pub(crate) use simulate::{FailKind, parse_latency};
 pub(crate) use step::Fallback;
 pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
 pub use terms::{Answers, Deprecation, Enforce, Terms};
+pub use upload::Upload;
 pub(crate) use visible::seen_as;
 
 /// A checked flow. Cheap to clone.
@@ -69,6 +71,7 @@ struct Compiled {
     terms: Terms,
     upstream: Option<UrlTemplate>,
     input: Option<input::Input>,
+    upload: Option<Upload>,
     key: Option<Template>,
     deadline_ms: Option<u64>,
     on_failure: OnFailure,
@@ -222,6 +225,11 @@ impl Definition {
     /// The JSON Schema of the input, if there is one.
     pub fn input_schema(&self) -> Option<&Value> {
         self.0.input.as_ref().map(|input| &input.schema)
+    }
+
+    /// The documents that it takes; none: it takes JSON.
+    pub fn upload(&self) -> Option<&Upload> {
+        self.0.upload.as_ref()
     }
 
     /// The time limit of a job, from its acceptance.

@@ -105,6 +105,7 @@ fn addresses(definition: &Definition) -> String {
 pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     let mut changes = route(old, new);
     changes.extend(input::changes(old, new));
+    changes.extend(input::upload(old, new));
     changes.extend(key(old, new));
     changes.extend(ends(old, new));
     changes.extend(steps::changes(old, new));

@@ -1,8 +1,10 @@
 //! Documents: bytes with a media type, as values of a flow. One is a JSON object with exactly one key,
-//! `{"$document": {"media_type", "size", "sha256", "base64"}}`, so it travels as any other value does.
+//! `{"$document": {"media_type", "size", "sha256", "base64"}}`, so it travels as any other value does. A large one has
+//! `ref` in place of `base64`: its bytes lie in the store of documents, under this name within its job (a claim check).
 //!
 //! Promise: what is taken for a document is one: its bytes have the size and the digest that it says. Anything else
-//! that looks like it is plain JSON.
+//! that looks like it is plain JSON. Of a stored one this is seen when its bytes are read. A `ref` never leads to bytes
+//! of another job, whoever has written it.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -20,6 +22,12 @@ pub const KEY: &str = "$document";
 const BASE64: &str = "base64";
 /// Digits of a digest that people are shown.
 const DIGITS_SHOWN: usize = 8;
+/// The member that names its bytes in the store.
+const REF: &str = "ref";
+/// Bytes of such a name.
+const REF_BYTES_MAX: usize = 128;
+/// Digits of a SHA-256.
+const SHA256_DIGITS: usize = 64;
 /// Bytes of a media type with its parameters.
 const MEDIA_TYPE_BYTES_MAX: usize = 255;
 /// The media type of bytes that say nothing of themselves (RFC 9110 section 8.3).
@@ -75,7 +83,56 @@ impl Document {
     }
 }
 
-/// The value with every document in it told by its description: without the bytes.
+/// A document whose bytes lie in the store of documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDocument {
+    /// Its media type, with parameters, as a header has it.
+    pub media_type: String,
+    /// Its bytes.
+    pub size: u64,
+    /// Their SHA-256 in hexadecimal digits.
+    pub sha256: String,
+    /// Its name among the documents of its job.
+    pub name: String,
+}
+
+impl StoredDocument {
+    /// A media type that is none counts as [`UNKNOWN`].
+    pub fn new(media_type: &str, size: u64, sha256: String, name: String) -> Self {
+        let media_type = if is_media_type(media_type.trim()) { media_type.trim() } else { UNKNOWN };
+        Self { media_type: media_type.to_owned(), size, sha256, name }
+    }
+
+    /// The stored document that a value is; none: it is something else.
+    pub fn of(value: &Value) -> Option<Self> {
+        let members = members(value).filter(|members| members.len() == 4)?;
+        let text = |name: &str| members.get(name)?.as_str().map(str::to_owned);
+        Some(Self {
+            media_type: text("media_type").filter(|text| is_media_type(text))?,
+            size: members.get("size")?.as_u64()?,
+            sha256: text("sha256").filter(|text| is_sha256(text))?,
+            name: text(REF).filter(|text| is_name(text))?,
+        })
+    }
+
+    /// The value that it is in a flow.
+    pub fn to_json(&self) -> Value {
+        let Self { media_type, size, sha256, name } = self;
+        json!({ KEY: { "media_type": media_type, "size": size, "sha256": sha256, REF: name } })
+    }
+}
+
+/// Lower case, digits, `_` and `-`: no part of a path that leads elsewhere.
+fn is_name(text: &str) -> bool {
+    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    (1..=REF_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain)
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == SHA256_DIGITS && text.bytes().all(|byte| matches!(byte, b'a'..=b'f' | b'0'..=b'9'))
+}
+
+/// The value with every document in it told by its description: without the bytes, and without their name.
 pub fn described(value: &Value) -> Cow<'_, Value> {
     if !holds_bytes(value) {
         return Cow::Borrowed(value);
@@ -88,6 +145,7 @@ pub fn described(value: &Value) -> Cow<'_, Value> {
                 let mut inner = described(inner).into_owned();
                 if let (true, Some(inner)) = (is_document, inner.as_object_mut()) {
                     inner.shift_remove(BASE64);
+                    inner.shift_remove(REF);
                 }
                 (name.clone(), inner)
             };
@@ -130,7 +188,8 @@ fn holds_bytes(value: &Value) -> bool {
     match value {
         Value::Array(items) => items.iter().any(holds_bytes),
         Value::Object(entries) => {
-            members(value).is_some_and(|members| members.contains_key(BASE64)) || entries.values().any(holds_bytes)
+            let is_held = |members: &Map<String, Value>| members.contains_key(BASE64) || members.contains_key(REF);
+            members(value).is_some_and(is_held) || entries.values().any(holds_bytes)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
@@ -148,8 +207,12 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// The same of several parts, one behind the other.
 pub fn sha256_of(parts: &[&[u8]]) -> String {
-    let digest = parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize();
-    digest.iter().fold(String::with_capacity(64), |mut digits, byte| {
+    hexadecimal(&parts.iter().fold(Sha256::new(), |digest, part| digest.chain_update(part)).finalize())
+}
+
+/// A digest in hexadecimal digits.
+pub fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().fold(String::with_capacity(SHA256_DIGITS), |mut digits, byte| {
         let _ = write!(digits, "{byte:02x}");
         digits
     })
@@ -198,6 +261,24 @@ mod tests {
             assert_eq!(Document::new(wrong, Vec::new()).media_type(), UNKNOWN, "{wrong:?}");
         }
         assert_eq!(Document::of(&json!("$document")), None);
+    }
+
+    #[test]
+    fn a_stored_document_reads_back_and_names_nothing_outside_of_its_job() {
+        let document = StoredDocument::new(" application/pdf ", 14, sha256(PDF), "render-0190a6f2".to_owned());
+        let value = document.to_json();
+        assert_eq!(value[KEY]["ref"], "render-0190a6f2");
+        assert_eq!((StoredDocument::of(&value), Document::of(&value)), (Some(document), None));
+        for name in ["", "../other", "a/b", "a.b", "A", "a%2f", &"x".repeat(129)] {
+            let mut forged = value.clone();
+            forged[KEY]["ref"] = name.into();
+            assert_eq!(StoredDocument::of(&forged), None, "{name}");
+        }
+        let mut both = value.clone();
+        both[KEY]["base64"] = "".into();
+        assert_eq!(StoredDocument::of(&both), None, "exactly these members");
+        let told = json!({ KEY: { "media_type": "application/pdf", "size": 14, "sha256": sha256(PDF) } });
+        assert_eq!(*described(&value), told);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! Invariant: no type here knows Kafka, Postgres, Avro or HTTP servers.
 
 pub mod answer;
-mod body;
+pub mod body;
 pub mod callback;
 pub mod canonical;
 pub mod decide;

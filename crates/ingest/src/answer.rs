@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use events::time::rfc3339;
 use flow::decide::code;
 use flow::definition::Definition;
-use flow::document::{self, Document, described};
+use flow::document::{self, Document, StoredDocument, described};
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Failure;
@@ -123,7 +123,7 @@ pub(crate) fn status(
 /// the address of its bytes.
 fn shown(prefix: &str, job: JobId, result: &Value) -> Value {
     let mut shown = described(result).into_owned();
-    if Document::of(result).is_some() {
+    if Document::of(result).is_some() || StoredDocument::of(result).is_some() {
         shown[document::KEY]["href"] = result_address(prefix, job).into();
     }
     shown

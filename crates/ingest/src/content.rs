@@ -4,18 +4,26 @@
 //! service formed it. The address of the result serves the same body as a resource: with an entity tag, conditions and
 //! ranges (RFC 9110 sections 13 and 14), and the status 200, whatever the answer's was.
 //!
+//! A body may lie in the store of documents: then the answer is decided first, and [`fill`] brings the bytes.
+//!
 //! Promise: whatever a service has sent as a body, a browser does not run it on our origin.
 
 use std::ops::Range;
+use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use documents::{Error, Owner};
 use flow::answer::{Answer, Content, content};
-use flow::document::sha256_of;
+use flow::body::Payload;
+use flow::document::{StoredDocument, sha256_of};
 use flow::view::JobView;
 use serde_json::Value;
 use web::problem::{Kind, Problem, Verbatim};
+
+use crate::state::Api;
 
 /// Headers of an answer that describe its body, and so are those of the result too.
 const OF_BODY: [HeaderName; 3] = [header::CONTENT_DISPOSITION, header::CONTENT_LANGUAGE, header::CONTENT_TYPE];
@@ -25,6 +33,17 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
 /// Digits of the digest in an entity tag: 128 bits.
 const TAG_DIGITS: usize = 32;
+/// The time for beginning to read from the store, and for finding room for it.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause until a caller asks again for what lies in a store that does not answer, in seconds.
+const RETRY_AFTER_S: u64 = 5;
+
+/// The body of an answer that lies in the store, whole or in part.
+#[derive(Debug, Clone)]
+struct InStore {
+    document: StoredDocument,
+    range: Option<Range<u64>>,
+}
 
 /// The preconditions and the range of a request for a result.
 #[derive(Debug, Default)]
@@ -86,12 +105,12 @@ fn parse_range(text: &str, size: u64) -> Option<Result<Range<u64>, Unsatisfiable
 /// The answer to a caller who has waited for the job.
 pub(crate) fn answer(view: &JobView) -> Response {
     let given = view.answer.as_ref();
-    let Content { media_type, bytes } = content_of(view);
+    let Content { media_type, payload } = content_of(view);
     let status = given.and_then(|answer| StatusCode::from_u16(answer.status).ok()).unwrap_or(StatusCode::OK);
     let is_bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&status);
     let mut response = match is_bodiless {
         true => status.into_response(),
-        false => (status, Body::from(bytes)).into_response(),
+        false => (status, whole(payload)).into_response(),
     };
     let headers = response.headers_mut();
     headers.extend(given.into_iter().flat_map(headers_of));
@@ -107,17 +126,20 @@ pub(crate) fn answer(view: &JobView) -> Response {
 
 /// The result as a resource of its own, or the part of it that was asked for; 304 for one that the caller has.
 pub(crate) fn stored(view: &JobView, conditions: &Conditions) -> Result<Response, Problem> {
-    let Content { media_type, bytes } = content_of(view);
-    let digest = sha256_of(&[media_type.as_bytes(), b"\0", &bytes]);
+    let Content { media_type, payload } = content_of(view);
+    let (digest, size) = match &payload {
+        Payload::Bytes(bytes) => (sha256_of(&[media_type.as_bytes(), b"\0", bytes]), bytes.len() as u64),
+        Payload::Stored(document) => {
+            (sha256_of(&[media_type.as_bytes(), b"\0", document.sha256.as_bytes()]), document.size)
+        }
+    };
     let tag = format!("\"{}\"", digest.get(..TAG_DIGITS).unwrap_or(&digest));
-    let size = bytes.len() as u64;
-    let bytes = Bytes::from(bytes);
     let mut response = if conditions.knows(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         match conditions.range(&tag, size) {
-            None => Body::from(bytes).into_response(),
-            Some(Ok(range)) => part(&bytes, range, size)?,
+            None => whole(payload),
+            Some(Ok(range)) => part(payload, range, size)?,
             Some(Err(Unsatisfiable)) => return Err(unsatisfiable(view, size)),
         }
     };
@@ -133,11 +155,59 @@ pub(crate) fn stored(view: &JobView, conditions: &Conditions) -> Result<Response
     Ok(response)
 }
 
-fn part(bytes: &Bytes, range: Range<u64>, size: u64) -> Result<Response, Problem> {
+fn whole(payload: Payload) -> Response {
+    match payload {
+        Payload::Bytes(bytes) => Body::from(bytes).into_response(),
+        Payload::Stored(document) => Extension(InStore { document, range: None }).into_response(),
+    }
+}
+
+fn part(payload: Payload, range: Range<u64>, size: u64) -> Result<Response, Problem> {
+    let told = [(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)))];
+    let head = (StatusCode::PARTIAL_CONTENT, told);
     let place = |at: u64| usize::try_from(at).map_err(Problem::internal);
-    let part = bytes.slice(place(range.start)?..place(range.end)?);
-    let told = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
-    Ok((StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, told)], Body::from(part)).into_response())
+    Ok(match payload {
+        Payload::Bytes(bytes) => {
+            (head.0, head.1, Bytes::from(bytes).slice(place(range.start)?..place(range.end)?)).into_response()
+        }
+        Payload::Stored(document) => {
+            (head.0, head.1, Extension(InStore { document, range: Some(range) })).into_response()
+        }
+    })
+}
+
+/// Brings the body of an answer that lies in the store, as it is read. Nothing is read for a HEAD.
+pub(crate) async fn fill(
+    api: &Api,
+    owner: Owner<'_>,
+    method: &Method,
+    mut response: Response,
+) -> Result<Response, Problem> {
+    let Some(InStore { document, range }) = response.extensions_mut().remove() else { return Ok(response) };
+    let size = range.as_ref().map_or(document.size, |range| range.end - range.start);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+    if *method == Method::HEAD {
+        return Ok(response);
+    }
+    let reading = tokio::time::timeout(READ_TIMEOUT, api.documents()?.read(owner, &document, range)).await;
+    let reading = reading.map_err(|_| unavailable("The store of documents has not answered in time."))?;
+    let reading = reading.map_err(|error| no_document(error).with_job(owner.job))?;
+    *response.body_mut() = Body::from_stream(reading);
+    Ok(response)
+}
+
+/// The problem of a document that cannot be had, or not be kept.
+pub(crate) fn no_document(error: Error) -> Problem {
+    match error {
+        Error::Unavailable(_) => unavailable("The store of documents does not answer.").caused_by(error),
+        Error::Gone => Problem::new(Kind::Gone, "The document is not in the store any more."),
+        Error::Changed => Problem::internal(error),
+        Error::TooLarge(_) => Problem::new(Kind::PayloadTooLarge, format!("{error}.")),
+    }
+}
+
+fn unavailable(detail: &str) -> Problem {
+    Problem::new(Kind::NotReady, detail).retry_after_s(RETRY_AFTER_S)
 }
 
 fn unsatisfiable(view: &JobView, size: u64) -> Problem {

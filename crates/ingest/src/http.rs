@@ -15,6 +15,9 @@ use crate::{
     list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, webhooks,
 };
 
+/// The path at which jobs of every flow are submitted.
+const SUBMIT: &str = "/v1/flows/{flow}/jobs";
+
 /// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
 ///
 /// # Errors
@@ -23,7 +26,8 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
     let frame = Frame {
         public_url: api.public_url.clone(),
         body_bytes_max: api.config.body_bytes_max,
-        larger_bodies: &[(batch::PATH, batch::BODY_BYTES_MAX)],
+        // A flow that takes documents has limits of its own for them.
+        larger_bodies: vec![(batch::PATH, batch::BODY_BYTES_MAX), (SUBMIT, usize::MAX)],
         origins: api.config.origins()?,
         proxies: api.config.proxies()?,
         anonymous: api.config.anonymous_caller(),
@@ -40,7 +44,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/flows/{flow}", get(flows::show))
         .route("/v1/flows/{flow}/stats", get(stats::show))
         .route("/v1/flows/{flow}/callers", get(list_callers::list))
-        .route("/v1/flows/{flow}/jobs", post(submit::submit_to))
+        .route(SUBMIT, post(submit::submit_to))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))
         .route("/v1/jobs:cancel", post(jobs_in_bulk::cancel))

@@ -5,8 +5,7 @@
 //!
 //! Read in this order: `plan` (request to values), `accept` (group commit), `http` and `submit` (the HTTP door),
 //! `commands` (the Kafka door), `recent` and `job_lookup` (the way back), `wait` and `waiters` (answers that wait),
-//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `dead_letters`, `breakers`,
-//! `flags`, `webhooks`.
+//! then one file per verb: `status`, `result`, `streams`, `retry`, `cancel`, `flows`, `flags`, `webhooks` and so on.
 //! Flows' own addresses: `routed` decides by `flow::flags` whether `submit` or `proxy` serves a request.
 
 use std::collections::HashMap;
@@ -16,6 +15,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bus::admin::Admin;
 use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
+use documents::Documents;
 use events::{Inbound, Writer};
 use inbox::Inbox;
 use outbound::Guard;
@@ -31,6 +31,7 @@ use web::server::{Server, without_delay};
 mod accept;
 mod allowance;
 mod answer;
+mod arrive;
 mod asyncapi;
 mod backpressure;
 mod batch;
@@ -94,6 +95,7 @@ mod submit;
 mod time_left;
 mod under_way;
 mod upkeep;
+mod upload;
 mod wait;
 mod waiters;
 mod webhooks;
@@ -167,6 +169,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let (of_api, bus, of_queues, until) = (Arc::clone(&api), settings.bus.clone(), topics.clone(), shutdown.clone());
     tasks.spawn("backpressure", async move { of_api.backpressure.watch(&bus, &of_queues, &until).await });
     beside_routes(&mut tasks, &api, open(&settings, 1)?, &shutdown);
+    if let Some(documents) = api.documents.clone() {
+        tasks.spawn("documents", documents.watch(shutdown.clone()));
+    }
     tasks.spawn("kafka", follow_kafka(settings, Arc::clone(&api), shutdown.clone()));
     let streams = Arc::clone(&api.streams);
     let until = shutdown.clone();
@@ -208,6 +213,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leavi
     let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     Ok(Api {
+        documents: Documents::open(&settings.documents, readiness.clone())?,
         projected: Projected::default(),
         flags: KnownFlags::default(),
         callers: Callers::default(),

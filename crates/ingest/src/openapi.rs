@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use axum::Json;
 use axum::extract::State;
 use events::RecordKind;
-use flow::definition::Definition;
+use flow::definition::{Definition, Upload};
 use serde_json::{Map, Value, json};
 use web::problem::{CATALOGUE, Kind, MEDIA_TYPE, Problem};
 
@@ -154,8 +154,29 @@ fn add(document: &mut Value, own: &Value, flow: &Definition) {
         let named = |(number, value): (usize, &Value)| (format!("{name}-{}", number + 1), json!({ "value": value }));
         content["examples"] = examples.iter().enumerate().map(named).collect();
     }
-    operation["requestBody"]["content"] = json!({ "application/json": content });
+    operation["requestBody"]["content"] = match flow.upload() {
+        None => json!({ "application/json": content }),
+        Some(upload) => {
+            upload.media_types.iter().map(|media_type| (media_type.clone(), json!({ "schema": {} }))).collect()
+        }
+    };
+    if let Some(upload) = flow.upload() {
+        takes_document(&mut operation, upload);
+    }
     document["paths"][path][method] = operation;
+}
+
+/// The operation of a flow that takes documents.
+fn takes_document(operation: &mut Value, upload: &Upload) {
+    let bytes_max = upload.bytes_max.map_or_else(String::new, |bytes_max| format!("; at most {bytes_max} bytes"));
+    operation["requestBody"]["description"] = format!("The document itself{bytes_max}").into();
+    for name in ["Content-Digest", "Repr-Digest"] {
+        let description =
+            "The SHA-256 of the document (RFC 9530): another body gets 400. Other algorithms are passed over";
+        let schema = json!({ "type": "string" });
+        let parameter = json!({ "name": name, "in": "header", "description": description, "schema": schema });
+        operation["parameters"].as_array_mut().into_iter().for_each(|all| all.push(parameter.clone()));
+    }
 }
 
 /// Takes away what the operation of all flows has, and this flow's never answers.

@@ -1,11 +1,14 @@
 //! Plans a job: turns a request into the values to be stored. Pure: ids and the time are handed in. Both doors, HTTP
 //! and Kafka, use it.
 
+use std::borrow::Cow;
+
 use events::limit::RECORD_BYTES_MAX;
 use events::trace::Trace;
 use events::{Record, Writer};
 use flow::decide::{NewJob, start, start_later};
 use flow::definition::{Definition, InputError};
+use flow::document::{StoredDocument, described};
 use flow::facts::JobFacts;
 use flow::id::JobId;
 use serde_json::Value;
@@ -55,6 +58,10 @@ impl BadInput {
 impl Planner {
     /// Checks the input and makes the acceptance with its first event and its first slip.
     pub(crate) fn plan(&self, definition: &Definition, request: JobRequest) -> Result<NewAcceptance, BadInput> {
+        if definition.upload().is_some() && StoredDocument::of(&request.input).is_none() {
+            let detail = "the flow takes a document, as the body of a request of its own (`upload`)";
+            return Err(BadInput::whole(detail.to_owned()));
+        }
         let errors = definition.validate_input(&request.input);
         if !errors.is_empty() {
             return Err(BadInput(errors));
@@ -69,7 +76,7 @@ impl Planner {
             // Keys for starting a job anew have a scope of their own, apart from keys for submitting to its flow.
             scope: request.retry_of.map_or_else(|| definition.name().to_owned(), |job| format!("jobs/{job}/retry")),
             key,
-            fingerprint: fingerprint(definition.name(), &request.input, request.start.as_deref()),
+            fingerprint: fingerprint(definition.name(), &told_by(&request.input), request.start.as_deref()),
             retention_ms: self.idempotency_retention_ms,
         });
         let acceptance = Acceptance {
@@ -113,4 +120,9 @@ impl Planner {
         }
         Ok(NewAcceptance { acceptance, idempotency, records })
     }
+}
+
+/// An input as its fingerprint sees it. Each upload of the same bytes has a name of its own.
+fn told_by(input: &Value) -> Cow<'_, Value> {
+    if StoredDocument::of(input).is_some() { described(input) } else { Cow::Borrowed(input) }
 }

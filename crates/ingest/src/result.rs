@@ -7,6 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::Response;
+use documents::Owner;
 use events::time::DAY_MS;
 use flow::event::JobStatus;
 use flow::id::JobId;
@@ -36,10 +37,17 @@ pub(crate) async fn show(
     drop(headers);
     let ended = |job: &JobState| job.view.status.is_final();
     let found = asked.until(&api, &context.caller, &job, Until::End, ended).await;
-    asked.tell(match found {
-        Ok(job) => of(&api, &job, |view| content::stored(view, &conditions)),
+    let answer = match found {
+        Ok(job) => match of(&api, &job, |view| content::stored(view, &conditions)) {
+            Ok(response) => {
+                let owner = Owner { tenant: &context.caller.tenant, job: job.view.job };
+                content::fill(&api, owner, &method, response).await
+            }
+            Err(problem) => Err(problem),
+        },
         Err(problem) => Err(gone_if_expired(&api, &job, problem)),
-    })
+    };
+    asked.tell(answer)
 }
 
 /// The result of this job as `serve` gives it, or the problem.

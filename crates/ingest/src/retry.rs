@@ -12,7 +12,9 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use documents::Owner;
 use flow::decide::{Said, Verdict, can_be_ruled};
+use flow::document::StoredDocument;
 use flow::event::JobStatus;
 use flow::id::JobId;
 use flow::view::JobView;
@@ -27,7 +29,7 @@ use crate::resume::{self, Order};
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
 use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
-use crate::{cancel, status, under_way};
+use crate::{cancel, content, status, under_way};
 
 /// `POST /v1/jobs/{id}/retry`
 pub(crate) async fn retry(
@@ -173,10 +175,13 @@ async fn start_anew(
         return Err(Problem::new(Kind::Gone, "The job's input is no longer kept.").with_job(view.job));
     };
     let now_ms = api.clock.now_ms();
+    let (job, tenant) = (JobId::new(api.ids.uuid_v7(now_ms)), first.facts.tenant);
+    let input: Value = serde_json::from_slice(&first.input).map_err(Problem::internal)?;
+    hand_over(api, &input, (&tenant, view.job), job).await?;
     let request = JobRequest {
-        job: JobId::new(api.ids.uuid_v7(now_ms)),
-        tenant: first.facts.tenant,
-        input: serde_json::from_slice(&first.input).map_err(Problem::internal)?,
+        job,
+        tenant,
+        input,
         // A job whose flow has no key has its own id for one, and so does the new one.
         fallback_key: (first.facts.key != view.job.to_string()).then_some(first.facts.key),
         idempotency_key,
@@ -192,4 +197,11 @@ async fn start_anew(
     };
     let stored = store_job(api, &context.caller, &definition, request).await?;
     Ok(stored.answer(api, &context.caller))
+}
+
+/// Gives the document that is a job's input to another job: each has its own.
+async fn hand_over(api: &Api, input: &Value, (tenant, from): (&str, JobId), to: JobId) -> Result<(), Problem> {
+    let Some(document) = StoredDocument::of(input) else { return Ok(()) };
+    let (from, to) = (Owner { tenant, job: from }, Owner { tenant, job: to });
+    api.documents()?.copy(&document, from, to).await.map_err(|error| content::no_document(error).with_job(from.job))
 }

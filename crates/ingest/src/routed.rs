@@ -102,12 +102,7 @@ async fn by_flags(
         }
         Execution::Durable => {
             let definition = definition.clone();
-            match web::arrival::check(request.headers(), api.config.body_bytes_max) {
-                Ok(()) => {
-                    Box::pin(submit::receive(api, (definition, form), context, Default::default(), request)).await
-                }
-                Err(problem) => Err(problem),
-            }
+            Box::pin(submit::receive(api, (definition, form), context, Default::default(), request)).await
         }
     };
     let answer = modes::count(&flow, mode, begun, answer);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
+use documents::Documents;
 use flow::callback::Secrets;
 use flow::definition::Definition;
 use flow::id::JobId;
@@ -75,6 +76,8 @@ pub(crate) struct Api {
     pub(crate) reports: Reports,
     /// The way of services' reports to Kafka.
     pub(crate) reports_out: ReportsOut,
+    /// The store of documents.
+    pub(crate) documents: Option<Documents>,
     pub(crate) pool: Pool,
     pub(crate) readiness: Readiness,
     /// The room of the broker in this process (`meanwhile dev`); none with a real Kafka, which keeps unread records.
@@ -105,6 +108,15 @@ impl Api {
                 .collect();
             let detail = format!("Flows and schemas have not been read yet ({}).", missing.join("; "));
             Problem::new(Kind::NotReady, detail).retry_after_s(1)
+        })
+    }
+
+    /// # Errors
+    /// The problem 503 where no store of documents is configured: other processes of this system have one.
+    pub(crate) fn documents(&self) -> Result<&Documents, Problem> {
+        self.documents.as_ref().ok_or_else(|| {
+            let detail = "This service has no store of documents (`documents.url`).";
+            Problem::new(Kind::NotReady, detail).retry_after_s(60)
         })
     }
 

@@ -1,7 +1,8 @@
 //! A job that a request stands for, and the answers about it.
 
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::Response;
+use documents::Owner;
 use events::trace::TraceId;
 use flow::event::JobStatus;
 use flow::id::JobId;
@@ -73,12 +74,19 @@ impl Stored {
     }
 
     /// The answer to a caller who has waited for the job's end, with the address at which its body stays.
-    pub(crate) fn result(self, api: &Api, caller: &Caller, job: JobState) -> Result<Response, Problem> {
+    pub(crate) async fn result(self, api: &Api, caller: &Caller, job: JobState) -> Result<Response, Problem> {
         let address = answer::result_address(api.public_url.prefix(), self.origin.job);
         let address = HeaderValue::try_from(address).map_err(Problem::internal)?;
         let replayed = self.replayed.then_some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")));
         let headers = [(header::CONTENT_LOCATION, address)].into_iter().chain(replayed);
-        match result::of(api, &job, |view| Ok(content::answer(view))) {
+        let answer = match result::of(api, &job, |view| Ok(content::answer(view))) {
+            Ok(response) => {
+                let owner = Owner { tenant: &caller.tenant, job: self.origin.job };
+                content::fill(api, owner, &Method::POST, response).await
+            }
+            Err(problem) => Err(problem),
+        };
+        match answer {
             Ok(mut response) => {
                 response.headers_mut().extend(headers);
                 response.extensions_mut().insert(self.info(caller));

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody};
+use axum::Extension;
+use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::Response;
-use axum::{Extension, RequestExt};
+use documents::Owner;
 use events::command::start_after_ms;
 use flow::definition::{Definition, InputError};
 use flow::flags::Form;
@@ -21,9 +22,9 @@ use web::caller::{Caller, Scope};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
+use crate::arrive::{Arrived, arrived};
 use crate::idempotency::{KeyError, parse_key};
 use crate::job_lookup::JobState;
-use crate::limits::Of;
 use crate::plan::{BadInput, JobRequest};
 use crate::state::Api;
 use crate::stored::{Origin, Stored};
@@ -82,29 +83,13 @@ pub(crate) async fn receive(
 ) -> Result<Response, Problem> {
     let (tenant, flow) = (context.caller.tenant.clone(), definition.name().to_owned());
     let of = (tenant.as_str(), flow.as_str());
-    let answer = match arrived(api, of, &start, request).await {
-        Ok((headers, body)) => submit(api, Submission { definition, form, context, headers, body, start }).await,
+    let job = JobId::new(api.ids.uuid_v7(api.clock.now_ms()));
+    let owner = Owner { tenant: &tenant, job };
+    let answer = match arrived(api, of, (definition.upload(), owner), &start, request).await {
+        Ok((headers, body)) => submit(api, job, Submission { definition, form, context, headers, body, start }).await,
         Err(problem) => Err(problem),
     };
     api.quotas.tell(of, answer)
-}
-
-/// The request with its body, which counts before it is read, if its length is told. A caller who has announced it
-/// (`Expect: 100-continue`) need not send one that would be refused.
-async fn arrived(api: &Api, of: Of<'_>, start: &Start, mut request: Request) -> Result<(HeaderMap, Bytes), Problem> {
-    api.quotas.requests(of, 1)?;
-    start.after_ms(api.clock.now_ms())?;
-    check_media_type(request.headers())?;
-    let told = request.body().size_hint().exact();
-    if let Some(bytes) = told {
-        api.quotas.bytes(of, bytes)?;
-    }
-    let headers = std::mem::take(request.headers_mut());
-    let body = request.extract::<Bytes, _>().await.map_err(|rejection| unreadable(&rejection))?;
-    if told.is_none() {
-        api.quotas.bytes(of, body.len() as u64)?;
-    }
-    Ok((headers, body))
 }
 
 /// The problem of a body that did not come whole.
@@ -122,17 +107,16 @@ struct Submission {
     form: Form,
     context: RequestContext,
     headers: HeaderMap,
-    body: Bytes,
+    body: Arrived,
     start: Start,
 }
 
 /// Accepts a job of a flow, and waits for its end where the caller prefers that. Nothing is stored unless the answer is
 /// 202, about the job's end, or unknown.
-async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> {
+async fn submit(api: &Api, job: JobId, submission: Submission) -> Result<Response, Problem> {
     let mut asked = Asked::of(api, &submission.context, &submission.headers, &WaitQuery::default());
     let hold = asked.take_form(submission.form);
     let caller = submission.context.caller.clone();
-    let job = JobId::new(api.ids.uuid_v7(api.clock.now_ms()));
     // Before anything can happen to the job.
     let waiter = asked.enter(api, job);
     if hold.is_some() && waiter.is_none() {
@@ -158,7 +142,7 @@ async fn submit(api: &Api, submission: Submission) -> Result<Response, Problem> 
         },
     };
     let answer = match ended {
-        Some(job) => stored.result(api, &caller, job),
+        Some(job) => stored.result(api, &caller, job).await,
         None if let Some(hold) = hold => Err(late(api, &stored, hold)),
         None => {
             if asked.preferences.respond_async {
@@ -197,7 +181,10 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
     let Submission { definition, context, headers, body, start, form: _ } = submission;
     let idempotency_key = idempotency_key(&headers, api.config.idempotency_key_required)?;
     // Its type was looked at before it came.
-    let input = parse_json(&body)?;
+    let (input, document) = match body {
+        Arrived::Json(body) => (parse_json(&body)?, None),
+        Arrived::Document(document) => (document.to_json(), Some(document)),
+    };
     let now_ms = api.clock.now_ms();
     let request = JobRequest {
         job,
@@ -212,7 +199,17 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
         start_after_ms: start.after_ms(now_ms)?,
         start: start.written(),
     };
-    store_job(api, &context.caller, &definition, request).await
+    let outcome = store_job(api, &context.caller, &definition, request).await;
+    // Where it is not certain that there is no such job, upkeep decides.
+    let is_unused = match &outcome {
+        Ok(stored) => stored.replayed,
+        Err(problem) => problem.kind().entry().status < 500,
+    };
+    if let Some(document) = document.filter(|_| is_unused) {
+        let owner = Owner { tenant: &context.caller.tenant, job };
+        api.documents()?.remove(&document, owner).await;
+    }
+    outcome
 }
 
 /// Stores a job, or finds the one that its key stands for.
@@ -280,7 +277,7 @@ fn parse_json(body: &Bytes) -> Result<Value, Problem> {
     serde_json::from_slice(body).map_err(|error| bad_json(&error))
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if is_json(media_type) {
         return Ok(());

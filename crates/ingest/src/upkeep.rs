@@ -1,14 +1,16 @@
 //! Maintenance of the acceptances: makes partitions for the days to come, drops the days that are no longer kept, and
-//! deletes idempotency keys that have expired, what was done about dead letters that are forgotten, and versions of
-//! flows that no job is on.
+//! deletes idempotency keys that have expired, what was done about dead letters that are forgotten, versions of flows
+//! that no job is on, and documents that no job needs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use events::time::DAY_MS;
 use events::topic::Topics;
+use flow::event::JobStatus;
 use service_kit::due::{Pace, at_intervals};
 use store::flows::RetiredFlow;
+use store::kept_jobs::{KeptJob, kept};
 use tokio_util::sync::CancellationToken;
 
 use crate::state::Api;
@@ -21,6 +23,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const DAYS_AHEAD: u32 = 3;
 /// Rows deleted by one statement.
 const PURGE_ROWS_MAX: u32 = 10_000;
+/// Documents that are removed in one round, roughly.
+const DOCUMENTS_MAX: u64 = 100_000;
 /// Versions of flows that are forgotten in one transaction.
 const FLOWS_MAX: u32 = 100;
 
@@ -47,7 +51,35 @@ async fn run_once(api: &Api, topics: &Topics) -> Result<(), store::Error> {
     while store::letters::forget_settled(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     store::callers::purge(&api.pool, crate::callers::KEPT_DAYS).await?;
     while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
+    sweep_documents(api).await
+}
+
+/// Removes the documents of jobs that are no longer kept or whose results are gone, and those that no job came of.
+async fn sweep_documents(api: &Api) -> Result<(), store::Error> {
+    let Some(documents) = &api.documents else { return Ok(()) };
+    // Readiness tells of a store that does not answer; the next round goes on.
+    let Ok(mut old) = documents.old(api.clock.now_ms()).await else { return Ok(()) };
+    let mut removed = 0;
+    while let Ok(Some(page)) = old.page().await {
+        let known = kept(&api.pool, &page.jobs()).await?;
+        let needed = known.into_iter().filter(|job| !is_over(api, job)).map(|job| job.job).collect();
+        let Ok(gone) = documents.remove_but_for(page, &needed).await else { break };
+        removed += gone;
+        if removed >= DOCUMENTS_MAX {
+            break;
+        }
+    }
+    if removed > 0 {
+        tracing::info!(removed, "removed documents that no job needs");
+    }
     Ok(())
+}
+
+/// True for a job whose result is no longer given. Of any other, the input may still be needed for a retry.
+fn is_over(api: &Api, job: &KeptJob) -> bool {
+    let Some((JobStatus::Succeeded, ended_ms)) = &job.seen else { return false };
+    let until_ms = api.catalog.result_until_ms((&job.flow, &job.version), *ended_ms);
+    until_ms.is_some_and(|until_ms| until_ms <= api.clock.now_ms())
 }
 
 /// Forgets versions of flows, here and on Kafka. Returns their count.

@@ -56,6 +56,9 @@ async fn run_until(
     shared.database_url = Some(dev.database_url.clone());
     shared.kafka_brokers = Some(dev.kafka_brokers.clone());
     shared.registry_url = Some(dev.registry_url.clone());
+    if shared.documents.url.is_empty() {
+        shared.documents.url = dev.documents_url();
+    }
     certify_callbacks(&mut shared.callbacks, &listen);
     // Receivers of webhooks run on the same laptop.
     shared.webhooks.allow_networks.extend(LOOPBACK.map(str::to_owned));

@@ -63,11 +63,15 @@ fn read(answer: HttpAnswer, now_ms: i64) -> Verdict {
             Verdict { answer: body, pause_ms: pause_ms.unwrap_or_default(), ..answered(status) }
         }
         // Nobody needs more of it than its status.
-        HttpAnswer::TooLarge { status, .. } | HttpAnswer::Undecodable { status, .. } => answered(status),
+        HttpAnswer::TooLarge { status, .. }
+        | HttpAnswer::Undecodable { status, .. }
+        | HttpAnswer::Kept { status, .. } => answered(status),
         HttpAnswer::TimedOut => failed("timed-out", "no answer within the receiver's time".to_owned()),
         HttpAnswer::ConnectFailed(cause) => failed("connection-failed", format!("no connection: {cause}")),
         HttpAnswer::ConnectionLost(cause) => failed("connection-lost", format!("the connection broke: {cause}")),
-        HttpAnswer::Unsendable(cause) => failed("refused", format!("it is not sent: {cause}")),
+        HttpAnswer::Unsendable(cause) | HttpAnswer::StoreFailed { cause, .. } => {
+            failed("refused", format!("it is not sent: {cause}"))
+        }
         HttpAnswer::Aborted => failed("aborted", "the attempt was broken off".to_owned()),
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use events::trace::TraceContext;
 use flow::decide::HttpAnswer;
 use outbound::signature::{NotASecret, Secret};
-use outbound::{Allowed, Call, Client, Guard, Limits};
+use outbound::{Allowed, Body, Call, Client, Guard, Limits};
 use service_kit::Clock;
 use service_kit::trace::{Kind as SpanKind, Span};
 use store::webhooks::{Due, Kind, Signing};
@@ -77,7 +77,7 @@ impl Sender {
         let parent = due.traceparent.clone().into_iter();
         let below = span.point().map(|context| context.to_string());
         headers.extend(below.into_iter().chain(parent).take(1).map(|text| ("traceparent", text.into_bytes())));
-        let body = Some(due.body.clone());
+        let body = Some(Body::Bytes(due.body.clone()));
         self.client.send(Call { method: "POST", url: &due.url, headers, body, timeout: self.timeout }).await
     }
 }

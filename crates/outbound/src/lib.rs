@@ -1,19 +1,22 @@
 //! The HTTP client for calls to other services. It knows whether the other side may have seen a request.
 //!
 //! Promise: every call ends in an [`HttpAnswer`] that tells whether the other side may have seen the request. A
-//! redirect is an answer like any other. Bodies are read up to a limit, and without their content coding. No error text
-//! has the URL in it, which may hold a secret.
+//! redirect is an answer like any other. Bodies are read up to a limit, and without their content coding; a larger one
+//! is given as it comes ([`Large`]). No error text has the URL in it, which may hold a secret.
 
 mod addresses;
 mod coding;
 pub mod forward;
 mod guard;
+mod large;
 pub mod signature;
 
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
 use flow::decide::HttpAnswer;
+use futures_util::stream::BoxStream;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
@@ -21,6 +24,7 @@ use reqwest::{Method, Response};
 use url::Url;
 
 pub use guard::{Allowed, Guard, Refused, URL_BYTES_MAX};
+pub use large::Large;
 
 /// The calls' `User-Agent`, unless they have one of their own.
 const USER_AGENT: &str = concat!("meanwhile/", env!("CARGO_PKG_VERSION"));
@@ -43,8 +47,32 @@ pub struct Call<'a> {
     pub method: &'a str,
     pub url: &'a str,
     pub headers: Vec<(&'a str, Vec<u8>)>,
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Body>,
     pub timeout: Duration,
+}
+
+/// The body of a call.
+pub enum Body {
+    Bytes(Vec<u8>),
+    /// So many bytes, as they come. An error in them breaks the call off.
+    Stream(u64, BoxStream<'static, std::io::Result<Bytes>>),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bytes(bytes) => f.debug_tuple("Bytes").field(&bytes.len()).finish(),
+            Self::Stream(size, _) => f.debug_tuple("Stream").field(size).finish(),
+        }
+    }
+}
+
+/// The answer to a call, or as much of it as was read.
+#[derive(Debug)]
+pub enum Begun {
+    Whole(HttpAnswer),
+    /// A success whose body is over the limit.
+    Large(Box<Large>),
 }
 
 /// The client. It keeps connections and uses them again.
@@ -77,20 +105,25 @@ impl Client {
         Ok(Self { client, response_bytes_max: limits.response_bytes_max, guard })
     }
 
-    /// Makes the call once.
+    /// Makes the call once. A success that is over the limit is no answer.
     pub async fn send(&self, call: Call<'_>) -> HttpAnswer {
         let timeout = call.timeout;
-        tokio::time::timeout(timeout, self.attempt(call)).await.unwrap_or(HttpAnswer::TimedOut)
+        let begun = tokio::time::timeout(timeout, self.begin(call)).await;
+        match begun.unwrap_or(Begun::Whole(HttpAnswer::TimedOut)) {
+            Begun::Whole(answer) => answer,
+            Begun::Large(large) => large.refused(self.response_bytes_max),
+        }
     }
 
-    async fn attempt(&self, call: Call<'_>) -> HttpAnswer {
+    /// Makes the call once, with no limit of time: to the end of its answer, or to the limit of its body.
+    pub async fn begin(&self, call: Call<'_>) -> Begun {
         let request = match self.request(call) {
             Ok(request) => request,
-            Err(reason) => return HttpAnswer::Unsendable(reason),
+            Err(reason) => return Begun::Whole(HttpAnswer::Unsendable(reason)),
         };
         match request.send().await {
             Ok(response) => self.read(response).await,
-            Err(error) => failure(error),
+            Err(error) => Begun::Whole(failure(error)),
         }
     }
 
@@ -105,13 +138,16 @@ impl Client {
         }
         let request = self.client.request(method, url).headers(headers);
         Ok(match call.body {
-            Some(body) => request.body(body),
+            Some(Body::Bytes(body)) => request.body(body),
+            Some(Body::Stream(size, chunks)) => {
+                request.header(CONTENT_LENGTH, size).body(reqwest::Body::wrap_stream(chunks))
+            }
             None => request,
         })
     }
 
     /// Reads the answer up to the limit.
-    async fn read(&self, mut response: Response) -> HttpAnswer {
+    async fn read(&self, mut response: Response) -> Begun {
         let status = response.status();
         let text =
             |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
@@ -123,7 +159,6 @@ impl Client {
         let codings = response.headers().get_all(CONTENT_ENCODING).iter();
         let codings: Vec<String> =
             codings.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
-        let limit_bytes = self.response_bytes_max as u64;
         let mut body = Vec::new();
         loop {
             match response.chunk().await {
@@ -131,23 +166,29 @@ impl Client {
                     body.extend_from_slice(&chunk);
                 }
                 // A success needs its whole body, which is the output. Of any other answer the beginning is enough.
-                Ok(Some(_)) if status.is_success() => {
-                    return HttpAnswer::TooLarge { status: status.as_u16(), limit_bytes };
+                Ok(Some(chunk)) if status.is_success() => {
+                    let is_coded = codings.iter().any(|coding| !coding.trim().eq_ignore_ascii_case("identity"));
+                    let beginning = [Bytes::from(body), chunk];
+                    let status = status.as_u16();
+                    let large = Large::new(status, retry_after, content_type, headers, is_coded, beginning, response);
+                    return Begun::Large(Box::new(large));
                 }
                 Ok(Some(_) | None) => break,
-                Err(error) => return failure(error),
+                Err(error) => return Begun::Whole(failure(error)),
             }
         }
-        let status_code = status.as_u16();
-        match coding::decode(&codings.join(","), body, self.response_bytes_max) {
+        let (status_code, limit_bytes) = (status.as_u16(), self.response_bytes_max as u64);
+        Begun::Whole(match coding::decode(&codings.join(","), body, self.response_bytes_max) {
             Ok(body) => HttpAnswer::Response { status: status_code, retry_after, content_type, headers, body },
             // Its status says enough.
             Err(_) if !status.is_success() => {
                 HttpAnswer::Response { status: status_code, retry_after, content_type, headers, body: Vec::new() }
             }
-            Err(coding::Failed::TooLarge) => HttpAnswer::TooLarge { status: status_code, limit_bytes },
+            Err(coding::Failed::TooLarge) => {
+                HttpAnswer::TooLarge { status: status_code, limit_bytes, has_store: false }
+            }
             Err(coding::Failed::Undecodable(cause)) => HttpAnswer::Undecodable { status: status_code, cause },
-        }
+        })
     }
 }
 
@@ -236,7 +277,10 @@ mod tests {
     async fn a_success_that_is_too_long_is_no_answer() {
         let (port, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n01234567890").await;
         let answer = call(&format!("http://127.0.0.1:{port}/"), Guard::none()).await;
-        assert!(matches!(answer, HttpAnswer::TooLarge { status: 200, limit_bytes: 10 }), "{answer:?}");
+        assert!(
+            matches!(answer, HttpAnswer::TooLarge { status: 200, limit_bytes: 10, has_store: false }),
+            "{answer:?}"
+        );
     }
 
     #[tokio::test]

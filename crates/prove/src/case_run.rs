@@ -1,5 +1,6 @@
 //! A case, run on the flow's own decisions, with a clock that skips every wait.
 
+use flow::body::Payload;
 use flow::decide::{
     Decision, Env, HttpAnswer, HttpCall, NativeCall, Next, Outcome, Prepared, Said, Verdict, advance, can_be_ruled,
     classify, code, poll_host, prepare, resumed, ruled, simulated, start, steps_total,
@@ -239,8 +240,11 @@ fn outcome(definition: &Definition, slip: &Slip, given: Given, timeout_ms: u64, 
 fn http_request(call: &HttpCall, now_ms: i64) -> Value {
     let headers: Map<String, Value> =
         call.headers.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
-    let body = call.body.as_ref().map(|bytes| {
-        serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+    let body = call.body.as_ref().map(|body| match body {
+        Payload::Bytes(bytes) => {
+            serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+        }
+        Payload::Stored(document) => document.to_json(),
     });
     json!({
         "method": call.method,

@@ -201,7 +201,10 @@ fn http_answers(
             add(response(status, Vec::new()), vec![(What::Named { status }, Change::None)]);
         }
         if !accepts {
-            add(HttpAnswer::TooLarge { status: 200, limit_bytes: 0 }, vec![(What::OutputLost, changed)]);
+            add(
+                HttpAnswer::TooLarge { status: 200, limit_bytes: 0, has_store: false },
+                vec![(What::OutputLost, changed)],
+            );
         }
         if is_plain(&&REDIRECT) {
             add(response(REDIRECT, Vec::new()), both(changed, |done| What::Redirected { done }));

@@ -6,6 +6,7 @@
 mod accepted;
 mod callbacks;
 mod describe;
+mod documents;
 mod error;
 mod kafka;
 mod log;
@@ -21,6 +22,7 @@ mod webhooks;
 
 pub use callbacks::CallbackSettings;
 pub use describe::{Setting, describe};
+pub use documents::DocumentSettings;
 pub use error::ConfigError;
 pub use log::{LogFormat, LogSettings};
 pub use redact::redact;

@@ -22,6 +22,7 @@ pub mod history;
 pub mod holds;
 pub mod idempotency;
 pub mod jobs;
+pub mod kept_jobs;
 pub mod lanes;
 pub mod letters;
 mod listen;

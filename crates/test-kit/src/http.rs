@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -110,7 +110,7 @@ impl Receiver {
         let address = listener.local_addr().expect("a bound listener has an address");
         let decide: Arc<Decide> = Arc::new(|_| Answer::json(200, &Value::Object(serde_json::Map::new())));
         let shared = Arc::new(Shared { requests: Mutex::default(), decide: Mutex::new(decide) });
-        let router = Router::new().fallback(answer).with_state(shared.clone());
+        let router = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(shared.clone());
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });

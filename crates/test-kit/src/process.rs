@@ -140,6 +140,14 @@ impl Process {
         self.child.id()
     }
 
+    /// The most memory that it has had at once since it was started, in bytes.
+    pub fn memory_peak_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).context("a child's status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        Ok(kib.context("no VmHWM")? * 1024)
+    }
+
     /// Where its output goes.
     pub fn log(&self) -> &Path {
         &self.log

@@ -33,15 +33,15 @@ enum Cut {
 }
 
 /// The limits of bodies.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     pub(crate) bytes_max: usize,
     /// Routes with a limit of their own.
-    pub(crate) larger: &'static [(&'static str, usize)],
+    pub(crate) larger: Arc<[(&'static str, usize)]>,
 }
 
 impl Bounds {
-    fn of(self, request: &Request) -> usize {
+    fn of(&self, request: &Request) -> usize {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let own = self.larger.iter().find(|(larger, _)| route == Some(*larger));
         own.map_or(self.bytes_max, |(_, bytes_max)| *bytes_max)

@@ -26,7 +26,7 @@ pub struct Frame {
     /// Larger bodies are answered with 413.
     pub body_bytes_max: usize,
     /// Routes that take larger bodies, each with its limit. Their handlers read no more than they have room for.
-    pub larger_bodies: &'static [(&'static str, usize)],
+    pub larger_bodies: Vec<(&'static str, usize)>,
     /// The origins whose pages may ask and read answers.
     pub origins: Origins,
     /// The proxies that tell who their clients are.
@@ -42,7 +42,7 @@ impl Frame {
     /// problems, nothing is cached that does not say so, pages of other origins are answered as configured; the request
     /// has its context, and is logged.
     pub fn around(self, routes: Router) -> Router {
-        let bounds = arrival::Bounds { bytes_max: self.body_bytes_max, larger: self.larger_bodies };
+        let bounds = arrival::Bounds { bytes_max: self.body_bytes_max, larger: self.larger_bodies.into() };
         let context = context::Carried { ids: self.ids, anonymous: self.anonymous, proxies: self.proxies };
         let framed = routes
             .layer(CatchPanicLayer::custom(panic::answer))
@@ -64,7 +64,7 @@ impl Frame {
         Self {
             public_url: PublicUrl::new("https://api.example.com"),
             body_bytes_max: 1_000,
-            larger_bodies: &[],
+            larger_bodies: Vec::new(),
             origins: Origins::default(),
             proxies: Proxies::default(),
             anonymous,

@@ -5,10 +5,10 @@ use events::trace::Trace;
 use events::wait::Wait;
 use flow::decide::{
     Busy, HttpAnswer, HttpCall, Missing, MissingKind, NativeCall as PreparedNative, Outcome, Prepared, Simulated, Told,
-    classify, downstream, poll_host, prepare, told, told_by,
+    classify, downstream, is_polling, poll_host, prepare, told, told_by,
 };
 use flow::definition::Definition;
-use flow::slip::{HoldReason, Slip};
+use flow::slip::{HoldReason, Phase, Slip};
 use service_kit::error_chain;
 use service_kit::tasks::spawn_detached;
 use service_kit::trace::fresh;
@@ -95,7 +95,7 @@ impl Runner {
     ) -> (Attempted, Told) {
         let span = spans::http(call, slip, trace);
         let attempt = span.carry_on(Some(trace.clone()), &self.ids);
-        let sending = self.http.send(call, &attempt, &slip.correlation_id);
+        let sending = self.http.send(call, slip, &attempt, self.keep_as(definition, slip, call));
         // A call that only asks, a poll or a `verify`, is no attempt of the step.
         let (is_attempt, nobody) = (call.idempotency_key.is_some(), ProgressReporter::default());
         let telling = self.telling((slip, trace), &nobody, is_attempt, sending);
@@ -107,6 +107,14 @@ impl Runner {
         let outcome = poll_host(definition, slip, outcome, &self.env);
         spans::attempted(&span, &outcome);
         (Attempted { outcome, excerpt }, told)
+    }
+
+    /// The name of the document that the answer becomes, where it is the step's output and has to lie in the store. No
+    /// two attempts share one: another worker may make the same attempt, and be answered with other bytes.
+    fn keep_as(&self, definition: &Definition, slip: &Slip, call: &HttpCall) -> Option<String> {
+        let is_output = call.idempotency_key.is_some() || is_polling(definition, slip);
+        let name = || format!("{}-{}", slip.step, self.ids.uuid().simple());
+        (slip.phase == Phase::Forward && is_output).then(name)
     }
 
     async fn call_native(

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use documents::Documents;
 use events::header;
 use events::trace::Trace;
 use flow::decide::{HttpAnswer, HttpCall};
-use outbound::{Call, Client, Guard, Limits};
+use flow::slip::Slip;
+use outbound::{Begun, Call, Client, Guard, Limits};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::HttpConfig;
+use crate::payloads::{Keeping, Sending, body};
 
 const CONTENT_TYPE: &str = "content-type";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -20,10 +23,14 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 
 /// The client of all HTTP steps.
 #[derive(Debug)]
-pub(crate) struct Http(Client);
+pub(crate) struct Http {
+    client: Client,
+    response_bytes_max: usize,
+    documents: Option<Documents>,
+}
 
 impl Http {
-    pub(crate) fn new(config: &HttpConfig) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &HttpConfig, documents: Option<Documents>) -> anyhow::Result<Self> {
         let limits = Limits {
             response_bytes_max: config.response_bytes_max,
             connect_timeout: Duration::from_millis(config.connect_timeout_ms),
@@ -31,19 +38,51 @@ impl Http {
             idle_timeout: Duration::from_millis(config.idle_timeout_ms),
         };
         // Operators apply flows, and their services are inside: no address is refused.
-        Ok(Self(Client::new(&limits, Guard::none())?))
+        let (client, response_bytes_max) = (Client::new(&limits, Guard::none())?, config.response_bytes_max);
+        Ok(Self { client, response_bytes_max, documents })
     }
 
-    /// Makes the call once. `trace` is the attempt's own span.
-    pub(crate) async fn send(&self, call: &HttpCall, trace: &Trace, correlation_id: &str) -> HttpAnswer {
-        let call = Call {
+    /// Makes the call once. `trace` is the attempt's own span. `keep_as`: the name of the document that the answer
+    /// becomes where it is to lie in the store; none where the answer is no output.
+    pub(crate) async fn send(
+        &self,
+        call: &HttpCall,
+        slip: &Slip,
+        trace: &Trace,
+        keep_as: Option<String>,
+    ) -> HttpAnswer {
+        let timeout = Duration::from_millis(call.timeout_ms);
+        let attempt = self.attempt(call, slip, trace, keep_as);
+        tokio::time::timeout(timeout, attempt).await.unwrap_or(HttpAnswer::TimedOut)
+    }
+
+    async fn attempt(&self, call: &HttpCall, slip: &Slip, trace: &Trace, keep_as: Option<String>) -> HttpAnswer {
+        let Sending { body, failure } = match body(self.documents.as_ref(), slip, call.body.as_ref()).await {
+            Ok(sending) => sending,
+            Err(answer) => return answer,
+        };
+        let begun = self.client.begin(Call {
             method: &call.method,
             url: &call.url,
-            headers: headers(call, trace, correlation_id),
-            body: call.body.clone(),
+            headers: headers(call, trace, &slip.correlation_id),
+            body,
             timeout: Duration::from_millis(call.timeout_ms),
-        };
-        self.0.send(call).await
+        });
+        let begun = begun.await;
+        if let Some(answer) = failure.answer() {
+            return answer;
+        }
+        let keeping = self.documents.as_ref().zip(keep_as).map(|(store, name)| Keeping { store, slip, name });
+        match (begun, keeping) {
+            (Begun::Whole(answer), None) => answer,
+            (Begun::Whole(answer), Some(keeping)) => keeping.whole(answer).await,
+            (Begun::Large(large), Some(keeping)) if !large.is_coded => keeping.large(*large).await,
+            (Begun::Large(large), Some(_)) => {
+                let cause = format!("it has a content coding, and more than {} bytes", self.response_bytes_max);
+                HttpAnswer::Undecodable { status: large.status, cause }
+            }
+            (Begun::Large(large), None) => large.refused(self.response_bytes_max),
+        }
     }
 }
 

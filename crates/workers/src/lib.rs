@@ -66,6 +66,7 @@ mod missing;
 mod native;
 mod not_now;
 mod pace;
+mod payloads;
 mod progress;
 mod pulse;
 mod ready;
@@ -91,6 +92,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bus::admin::Admin;
 use bus::{Producer, Reader, Registry};
+use documents::Documents;
 use events::topic::Topics;
 use events::{Writer, WriterIds};
 use flow::callback::{Callbacks, Secrets};
@@ -98,7 +100,7 @@ use flow::decide::Env;
 use process::{Base, Process};
 use serde_json::Value;
 use service_kit::CancellationToken;
-use service_kit::config::{ConfigError, Sources, load};
+use service_kit::config::{ConfigError, DocumentSettings, Sources, load};
 use service_kit::retry::{Backoff, until_ok};
 use service_kit::tasks::Tasks;
 use tokio::sync::watch;
@@ -132,6 +134,8 @@ pub struct Settings {
     pub instance: String,
     /// Values that expressions see as `env.*` and `secrets.*`; see [`Env::of_process`].
     pub env: Env,
+    /// The store of documents.
+    pub documents: DocumentSettings,
     /// The service's own settings.
     pub config: config::Config,
 }
@@ -145,6 +149,7 @@ impl Settings {
             topics: base.topics.clone(),
             instance: base.shared.instance.clone(),
             env: Env { callbacks: callbacks(base)?, ..Env::of_process(sources.variables()) },
+            documents: base.shared.documents.clone(),
             config: load(config::SECTION, config::DEFAULT, sources)?,
         })
     }
@@ -216,19 +221,23 @@ impl Workers {
     /// Only for settings that cannot be used.
     pub async fn run(self, settings: Settings, process: Process, shutdown: CancellationToken) -> anyhow::Result<()> {
         process.readiness.expect(&["kafka", "registry"]);
+        let documents = Documents::open(&settings.documents, process.readiness.clone())?;
         let (flows, follow, loaded) = Flows::new(settings.env.clone());
         let mut tasks = Tasks::new(shutdown.clone());
         let (bus, topic) = (settings.bus.clone(), settings.topics.flows());
         let learner = Arc::clone(&flows);
         tasks
             .spawn("following flows", followed::follow(follow, learner, bus, topic, process.clone(), shutdown.clone()));
-        tasks.spawn("sessions", self.sessions(settings, flows, loaded, process, shutdown));
+        if let Some(documents) = documents.clone() {
+            tasks.spawn("documents", documents.watch(shutdown.clone()));
+        }
+        tasks.spawn("sessions", self.sessions((settings, documents), flows, loaded, process, shutdown));
         tasks.join().await
     }
 
     async fn sessions(
         self,
-        settings: Settings,
+        (settings, documents): (Settings, Option<Documents>),
         flows: Arc<Flows>,
         mut loaded: watch::Receiver<bool>,
         process: Process,
@@ -251,7 +260,8 @@ impl Workers {
         let (lanes, follow_lanes) = LaneTable::new(Arc::clone(&long_calls));
         let (cancels, follow_cancels, mut cancels_known) = Cancels::new(reader.clone());
         let (breakers, follow_breakers, mut breakers_known) = Breakers::new(settings.config.breakers);
-        let runner = self.runner(&settings, reader, writers, flows, (&lanes, &cancels, &breakers), &process)?;
+        let http = Http::new(&settings.config.http, documents)?;
+        let runner = self.runner((&settings, http), reader, writers, flows, (&lanes, &cancels, &breakers), &process)?;
         let Settings { bus, topics, instance, config, .. } = settings;
         let (over, calls_over) = (CancellationToken::new(), CancellationToken::new());
         let drain = config.drain_timeout();
@@ -293,7 +303,7 @@ impl Workers {
 
     fn runner(
         self,
-        settings: &Settings,
+        (settings, http): (&Settings, Http),
         reader: Reader,
         writers: WriterIds,
         flows: Arc<Flows>,
@@ -306,7 +316,7 @@ impl Workers {
             writer: Writer { topics: settings.topics.clone(), ids: writers },
             reader,
             flows,
-            http: Http::new(&settings.config.http)?,
+            http,
             natives: self.natives,
             env: settings.env.clone(),
             halted: Halted::new(admin.clone(), readiness.clone()),

@@ -52,6 +52,7 @@ pub(crate) fn http(call: &HttpCall, slip: &Slip, trace: &Trace) -> Span {
 pub(crate) fn answered(span: &Span, answer: &HttpAnswer) {
     if let HttpAnswer::Response { status, .. }
     | HttpAnswer::TooLarge { status, .. }
+    | HttpAnswer::Kept { status, .. }
     | HttpAnswer::Undecodable { status, .. } = answer
     {
         span.number("http.response.status_code", i64::from(*status));

@@ -21,6 +21,7 @@ mod dashboards;
 mod dead_letters;
 mod delayed;
 mod dev_mode;
+mod documents;
 mod eta;
 mod failover;
 mod faults;

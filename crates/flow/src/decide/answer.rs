@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::words::reason;
 use super::{Effect, Outcome, StepError, code, completion, output, reply};
 use crate::definition::{Call, Definition, Http};
+use crate::document::StoredDocument;
 use crate::slip::{Phase, Slip};
 
 /// The answer to an HTTP request, or why there is none.
@@ -36,6 +37,26 @@ pub enum HttpAnswer {
         status: u16,
         /// The limit, in bytes.
         limit_bytes: u64,
+        /// True if it is the limit of documents in the store; false: there is no store for larger ones.
+        has_store: bool,
+    },
+    /// A 2xx came whose body lies in the store of documents.
+    Kept {
+        status: u16,
+        /// Its `Retry-After` header, as it stands.
+        retry_after: Option<String>,
+        /// All of its headers that are text, in lower case.
+        headers: Vec<(String, String)>,
+        document: StoredDocument,
+    },
+    /// The store of documents did not give what was to be sent, or did not take what was answered.
+    StoreFailed {
+        /// The reason.
+        cause: String,
+        /// True if it may pass.
+        passing: bool,
+        /// True if the other side may have seen the request.
+        sent: bool,
     },
     /// No answer within the time.
     TimedOut,
@@ -78,8 +99,22 @@ pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, 
             let accepted = completion::answered(definition, slip, status, &[], &body, None);
             accepted.unwrap_or_else(|| unreadable(status, &cause))
         }
-        HttpAnswer::TooLarge { status, limit_bytes } => {
-            let message = format!("the answer ({status}) is larger than {limit_bytes} bytes");
+        HttpAnswer::Kept { status, retry_after, headers, document } => {
+            let (output, after_ms) = (Ok(document.to_json()), retry_after_ms(retry_after.as_deref(), now_ms));
+            let outcome = completion::answered(definition, slip, status, &headers, &output, after_ms)
+                .unwrap_or_else(|| output.map_or_else(|cause| unreadable(status, &cause), Outcome::done));
+            with_reply(definition, slip, outcome, (status, &headers, None))
+        }
+        HttpAnswer::StoreFailed { cause, passing, sent } => {
+            let effect = if sent { Effect::Unknown } else { Effect::Unsent };
+            failed(code::DOCUMENT_STORE, cause, None, passing, effect)
+        }
+        HttpAnswer::TooLarge { status, limit_bytes, has_store } => {
+            let remedy = match has_store {
+                true => "which is the limit of documents (`documents.bytes_max`)",
+                false => "and there is no store for larger ones: configure one (`documents.url`)",
+            };
+            let message = format!("the answer ({status}) is larger than {limit_bytes} bytes, {remedy}");
             let accepted = completion::answered(definition, slip, status, &[], &Err(message.clone()), None);
             accepted.unwrap_or_else(|| failed(code::TOO_LARGE, message, Some(status), false, Effect::Done))
         }
@@ -107,7 +142,17 @@ pub fn replied(
     definition: &Definition,
     slip: &Slip,
     outcome: Outcome,
-    answer: (u16, &[(String, String)], &[u8]),
+    (status, headers, body): (u16, &[(String, String)], &[u8]),
+) -> Outcome {
+    with_reply(definition, slip, outcome, (status, headers, Some(body)))
+}
+
+/// [`replied`]; without a body where that lies in the store, and so is the output.
+fn with_reply(
+    definition: &Definition,
+    slip: &Slip,
+    outcome: Outcome,
+    answer: (u16, &[(String, String)], Option<&[u8]>),
 ) -> Outcome {
     match outcome {
         Outcome::Succeeded { output, reply: None } => {

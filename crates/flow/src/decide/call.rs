@@ -8,9 +8,9 @@ use super::token::{Token, expression_error};
 use super::{
     Env, HttpCall, Missing, MissingKind, NativeCall, Outcome, Prepared, Verdict, completion, doubt, pause, simulated,
 };
-use crate::body::encode;
+use crate::body::payload;
 use crate::definition::{Action, Call, Definition, StepKind};
-use crate::document::Document;
+use crate::document::{Document, StoredDocument};
 use crate::expression::{Evaluation, ExpressionError, Scope};
 use crate::slip::{Phase, ReleasedBy, Slip};
 
@@ -92,11 +92,11 @@ fn call(
             let (url, mut headers) = (http.url.render(evaluation)?, headers(&http.headers, evaluation)?);
             let body = http.body.as_ref().map(|body| body.render(evaluation)).transpose()?;
             let is_typed = headers.iter().any(|(name, _)| name == CONTENT_TYPE);
-            if let Some(document) = body.as_ref().filter(|_| !is_typed).and_then(Document::of) {
-                headers.push((CONTENT_TYPE.to_owned(), document.media_type().to_owned()));
+            if let Some(media_type) = body.as_ref().filter(|_| !is_typed).and_then(media_type) {
+                headers.push((CONTENT_TYPE.to_owned(), media_type));
             }
             let content_type = headers.iter().find(|(name, _)| name == CONTENT_TYPE).map(|(_, value)| value.as_str());
-            let body = body.map(|body| encode(content_type, &body)).transpose().map_err(ExpressionError::new)?;
+            let body = body.map(|body| payload(content_type, &body)).transpose().map_err(ExpressionError::new)?;
             let method = http.method.clone();
             let idempotency_key = Some(idempotency_key);
             Ok(Prepared::Http(HttpCall { method, url, headers, body, timeout_ms, idempotency_key }))
@@ -110,4 +110,10 @@ fn call(
             Ok(Prepared::Native(NativeCall { name, input, timeout_ms, idempotency_key, undo }))
         }
     }
+}
+
+/// That of a document.
+fn media_type(body: &Value) -> Option<String> {
+    let stored = StoredDocument::of(body).map(|document| document.media_type);
+    stored.or_else(|| Document::of(body).map(|document| document.media_type().to_owned()))
 }

@@ -70,9 +70,12 @@ pub enum Told {
 pub fn told_by(answer: &HttpAnswer) -> Told {
     match answer {
         HttpAnswer::Response { status, .. } if (500..600).contains(status) => Told::Failed,
-        HttpAnswer::Response { .. } | HttpAnswer::Undecodable { .. } | HttpAnswer::TooLarge { .. } => Told::Answered,
+        HttpAnswer::Response { .. }
+        | HttpAnswer::Undecodable { .. }
+        | HttpAnswer::TooLarge { .. }
+        | HttpAnswer::Kept { .. } => Told::Answered,
         HttpAnswer::TimedOut | HttpAnswer::ConnectFailed(_) | HttpAnswer::ConnectionLost(_) => Told::Failed,
-        HttpAnswer::Unsendable(_) | HttpAnswer::Aborted => Told::Nothing,
+        HttpAnswer::Unsendable(_) | HttpAnswer::Aborted | HttpAnswer::StoreFailed { .. } => Told::Nothing,
     }
 }
 

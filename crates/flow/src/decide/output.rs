@@ -32,6 +32,18 @@ pub(super) fn decode(content_type: Option<&str>, body: &[u8]) -> Result<Value, S
     }
 }
 
+/// True where [`decode`] gives a document.
+pub fn is_document(content_type: Option<&str>, body: &[u8]) -> bool {
+    let media_type = MediaType::parse(content_type.unwrap_or_default());
+    let Ok(charset) = media_type.charset() else { return false };
+    !body.is_empty()
+        && match media_type.form() {
+            Form::Multipart | Form::Binary => true,
+            Form::Other => text(body, charset.unwrap_or(UTF_8)).is_err(),
+            Form::Json | Form::Text | Form::Urlencoded | Form::Xml => false,
+        }
+}
+
 fn json(text: &str) -> Result<Value, serde_json::Error> {
     if text.bytes().all(|byte| byte.is_ascii_whitespace()) { Ok(Value::Null) } else { serde_json::from_str(text) }
 }

@@ -26,11 +26,12 @@ pub struct Reply {
     pub(super) body: Option<Vec<u8>>,
 }
 
-/// None where the flow has no use for it. `headers`: all of the answer, by their names on the wire.
+/// None where the flow has no use for it. `headers`: all of the answer, by their names on the wire. Without a body it
+/// follows from the output, which is a stored document.
 pub(super) fn of(
     definition: &Definition,
     slip: &Slip,
-    (status, headers, body): (u16, &[(String, String)], &[u8]),
+    (status, headers, body): (u16, &[(String, String)], Option<&[u8]>),
     output: &Value,
 ) -> Option<Box<Reply>> {
     let step = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward)?;
@@ -44,8 +45,8 @@ pub(super) fn of(
     let names = ANSWER_HEADERS_KEPT.iter().filter(|_| is_answer);
     let headers: Vec<_> = names.filter_map(|name| Some(((*name).to_owned(), value(name)?))).collect();
     let content_type = headers.iter().find(|(name, _)| name == CONTENT_TYPE).map(|(_, value)| value.as_str());
-    let follows = encode(content_type, output).is_ok_and(|written| written == body);
-    let body = (is_answer && !follows).then(|| body.to_vec());
+    let follows = |body: &[u8]| encode(content_type, output).is_ok_and(|written| written == body);
+    let body = body.filter(|body| is_answer && !follows(body)).map(<[u8]>::to_vec);
     Some(Box::new(Reply { status, kept: kept.collect(), headers, body }))
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::reply::Reply;
 use super::request;
 use crate::answer::{Answer, Body};
-use crate::body::encode;
+use crate::body::payload;
 use crate::definition::limit::HEADER_BYTES_MAX;
 use crate::definition::{BODILESS, Definition, Respond, status_of};
 use crate::expression::{Evaluation, ExpressionError, Scope};
@@ -76,5 +76,5 @@ fn check_body(answer: &Answer, result: &Value) -> Result<(), ExpressionError> {
         Body::Value(value) => value,
         Body::OfResult | Body::Bytes(_) => result,
     };
-    encode(answer.header("content-type"), body).map(drop).map_err(ExpressionError::new)
+    payload(answer.header("content-type"), body).map(drop).map_err(ExpressionError::new)
 }

@@ -369,7 +369,7 @@ fn a_call_is_rendered_from_the_slip_and_the_environment() {
     let flow = flow(THREE);
     let Prepared::Http(call) = prepare(&flow, &slip_at(&flow, "a"), &env(), NOW_MS) else { panic!() };
     assert_eq!((call.method.as_str(), call.url.as_str(), call.timeout_ms), ("POST", "http://a/a", 30_000));
-    assert_eq!(call.body, Some(b"{\"n\":5}".to_vec()));
+    assert_eq!(call.body, Some(Payload::Bytes(b"{\"n\":5}".to_vec())));
     assert_eq!(call.idempotency_key, Some(format!("{}:a:1", Uuid::from_u128(7))));
     let Prepared::Native(native) = prepare(&flow, &slip_at(&flow, "b"), &env(), NOW_MS) else { panic!() };
     assert_eq!((native.name.as_str(), native.input), ("f", json!({ "n": 5 })));

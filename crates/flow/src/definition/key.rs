@@ -6,6 +6,7 @@ pub(crate) const FLOW: &[&str] = &[
     "summary",
     "route",
     "input",
+    "upload",
     "key",
     "deadline",
     "on_failure",
@@ -16,6 +17,8 @@ pub(crate) const FLOW: &[&str] = &[
     "result_ttl",
     "respond",
 ];
+/// Keys of the documents that a flow takes.
+pub(crate) const UPLOAD: &[&str] = &["media_types", "max_bytes"];
 /// Keys of a route, where it is not only an address.
 pub(crate) const ROUTE: &[&str] = &["at", "answer", "hold", "latency_budget", "upstream", "deprecation"];
 /// Keys of the end of a route's synchronous form.

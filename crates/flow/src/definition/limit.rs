@@ -36,6 +36,10 @@ pub const VISITS_MAX: u32 = 100;
 pub const SIMULATED_FAILURES_MAX: usize = 20;
 /// People who may decide about one approval, by name.
 pub const APPROVERS_MAX: usize = 50;
+/// Media types of the documents that a flow takes.
+pub const MEDIA_TYPES_MAX: usize = 32;
+/// Bytes of a document that a flow takes: no store takes more in one upload of ours, nor copies more.
+pub const UPLOAD_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
 /// Bytes of the summary.
 pub const SUMMARY_BYTES_MAX: usize = 1024;
 

@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::node::Node;
 use super::read_value::{required, template, text_template};
-use super::reader::Reader;
+use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
 use super::{
     Compiled, OnFailure, Priority, ResolveRef, Terms, input, key, limit, read_rest, read_route, read_step, respond,
+    upload,
 };
 
 /// Reads the whole document; none when something is wrong with it.
@@ -18,6 +19,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let routed = fields.get("route").and_then(|node| read_route::routed(reader, node));
     let route_place = fields.get("route").map(|node| node.place).unwrap_or_default();
     let input = fields.get("input").and_then(|node| input::read(reader, node, resolve_ref));
+    let upload = upload::read(reader, &fields);
     let key_visible = Visible { roots: visible::KEY, steps: &[], own: None, when: None };
     let key = fields.get("key").and_then(|node| text_template(reader, node, "`key`", &key_visible));
     let deadline_ms =
@@ -26,11 +28,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         fields.get("on_failure").and_then(|node| reader.word(node, "`on_failure`", &["compensate", "park"]));
     let words = Priority::ALL.map(Priority::as_str);
     let priority = fields.get("priority").and_then(|node| reader.word(node, "`priority`", &words));
-    let sandbox = fields.get("sandbox").and_then(|node| reader.bool(node, "`sandbox`")).unwrap_or(false);
-    if sandbox {
-        let message = "this flow is a sandbox: none of its calls is made, each is answered by its `simulate`";
-        reader.hint(fields.place_of("sandbox"), message, "take `sandbox` out once its services are there");
-    }
+    let sandbox = sandbox(reader, &fields);
     let mut steps = match required(reader, &fields, "the flow", "steps") {
         Some(node) => read_step::steps(reader, node, sandbox),
         None => Vec::new(),
@@ -67,6 +65,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         terms,
         upstream,
         input,
+        upload,
         key,
         deadline_ms,
         on_failure,
@@ -80,6 +79,15 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         version,
         hints: reader.take_hints(),
     })
+}
+
+fn sandbox(reader: &mut Reader<'_>, fields: &Fields<'_>) -> bool {
+    let sandbox = fields.get("sandbox").and_then(|node| reader.bool(node, "`sandbox`")).unwrap_or(false);
+    if sandbox {
+        let message = "this flow is a sandbox: none of its calls is made, each is answered by its `simulate`";
+        reader.hint(fields.place_of("sandbox"), message, "take `sandbox` out once its services are there");
+    }
+    sandbox
 }
 
 fn summary(reader: &mut Reader<'_>, node: &Node) -> Option<String> {

@@ -11,6 +11,7 @@ mod respond;
 mod rests;
 mod routes;
 mod sandbox;
+mod upload;
 
 const ORDER: &str = include_str!("../../../../flows/order.yaml");
 const ORDER_SCHEMA: &str = include_str!("../../../../flows/order.schema.json");

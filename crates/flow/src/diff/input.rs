@@ -4,7 +4,27 @@ use serde_json::Value;
 
 use super::schema::{How, Narrowing, narrowings};
 use super::{Change, shown};
-use crate::definition::Definition;
+use crate::definition::{Definition, Upload};
+
+/// The meaning of a change of the documents that are taken.
+pub(super) fn upload(old: &Definition, new: &Definition) -> Option<Change> {
+    let (before, after) = match (old.upload(), new.upload()) {
+        (before, after) if before == after => return None,
+        (Some(before), Some(after)) => (before, after),
+        (None, _) => return Some(Change::breaking("upload", "new", "callers that send JSON get 415")),
+        (_, None) => return Some(Change::breaking("upload", "gone", "callers that send documents get 415")),
+    };
+    // A star at the place of a name is taken by the same star, and by one at the place of both.
+    let lost: Vec<&str> = before.media_types.iter().map(String::as_str).filter(|known| !after.takes(known)).collect();
+    let bytes = |upload: &Upload| upload.bytes_max.unwrap_or(u64::MAX);
+    Some(if !lost.is_empty() {
+        Change::breaking("upload", format!("without {}", lost.join(", ")), "callers that send such documents get 415")
+    } else if bytes(after) < bytes(before) {
+        Change::breaking("upload", "`max_bytes` is less", "callers that send larger documents get 413")
+    } else {
+        Change::fine("upload", "wider", "more documents are taken")
+    })
+}
 
 /// Everything that callers may notice.
 pub(super) fn changes(old: &Definition, new: &Definition) -> Vec<Change> {

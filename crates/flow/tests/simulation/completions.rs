@@ -1,6 +1,7 @@
 //! Services that accept the work with a 202. Their callbacks come early, late, twice or never, and tell of failures,
 //! too; their polls find the work done, not yet, or nothing.
 
+use flow::body::Payload;
 use flow::callback::{Callbacks, Purpose, SECRET_BYTES_MIN, Secrets};
 use flow::decide::{Env, HttpAnswer, HttpCall, NativeCall, Outcome, classify, code};
 use flow::id::JobId;
@@ -45,7 +46,8 @@ impl World {
 
     fn accept_work(&mut self, task: &mut Task, call: &HttpCall, key: &str) -> HttpAnswer {
         self.ledger.called(&task.slip, key);
-        let body: Value = serde_json::from_slice(call.body.as_deref().unwrap_or(b"null")).expect("it is JSON");
+        let body: Value =
+            serde_json::from_slice(call.body.as_ref().and_then(Payload::bytes).unwrap_or(b"null")).expect("it is JSON");
         let url = body["to"].as_str().map(str::to_owned);
         if url.is_some() && !self.is_calm() && self.chance.percent(20) {
             let word = if self.chance.percent(50) { "failed" } else { "retry" };

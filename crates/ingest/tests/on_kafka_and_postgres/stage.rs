@@ -13,7 +13,7 @@ use ingest::config::{Config, DEFAULT, SECTION};
 use outbound::Allowed;
 use process::{Door, Process};
 use serde_json::Value;
-use service_kit::config::{Sources, load};
+use service_kit::config::{DocumentSettings, Sources, load};
 use service_kit::telemetry::Metrics;
 use service_kit::{CancellationToken, Readiness, health};
 use test_kit::{Ground, eventually, http_client};
@@ -140,6 +140,7 @@ impl Ingest {
             callback_secrets: callback_secrets(),
             env: Env { vars: env.into_iter().collect(), ..Env::default() },
             allowed: Allowed::default(),
+            documents: DocumentSettings::default(),
             config,
         };
         let listener = health::bind("127.0.0.1:0").await.unwrap();

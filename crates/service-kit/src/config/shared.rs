@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::callbacks::CallbackSettings;
+use super::documents::DocumentSettings;
 use super::error::ConfigError;
 use super::kafka::kafka_properties;
 use super::log::LogSettings;
@@ -20,12 +21,13 @@ use super::traces::TraceSettings;
 use super::webhooks::WebhookSettings;
 
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "topics",
     "log",
     "api",
     "callbacks",
     "webhooks",
+    "documents",
     "kafka",
     "ingest",
     "relay",
@@ -61,6 +63,8 @@ pub struct Shared {
     pub callbacks: CallbackSettings,
     /// `webhooks.*`.
     pub webhooks: WebhookSettings,
+    /// `documents.*`.
+    pub documents: DocumentSettings,
     /// `log.*`.
     pub log: LogSettings,
     /// `[kafka]`: properties for librdkafka by their own names, such as `security.protocol`
@@ -106,6 +110,7 @@ impl Shared {
             public_url: api.public_url,
             callbacks: load_shared("callbacks", sources)?,
             webhooks: load_shared("webhooks", sources)?,
+            documents: DocumentSettings::load(sources)?,
             kafka_properties: kafka_properties(sources)?.into_iter().map(|(key, (value, _))| (key, value)).collect(),
         })
     }

@@ -4,6 +4,7 @@ use flow::id::JobId;
 use sqlx::{AssertSqlSafe, Connection};
 use store::acceptances::accept_batch;
 use store::jobs::{ObservedEvent, get, project};
+use store::kept_jobs::kept;
 use store::{Pool, Retired, Role, acceptances, jobs};
 use uuid::{Builder, Uuid};
 
@@ -248,4 +249,19 @@ async fn days_are_made_ahead_and_jobs_find_theirs() {
     assert_eq!(database.count(&format!("only orchestrator.jobs_p{today}")).await, 1);
     let stored = get(&database.pool(Role::Ingest), "acme", job).await.unwrap().unwrap();
     assert_eq!(stored.projection.unwrap().history.len(), 2);
+}
+
+#[tokio::test]
+async fn what_belongs_to_jobs_is_needed_as_long_as_they_are_known() {
+    let database = Database::migrated().await;
+    let today = day(&database, 0).await;
+    make_partitions(&database, today).await;
+    let (open, ended) = (accept(&database, today, 1).await, accept(&database, today, 2).await);
+    project_one(&database, ended, 1, EventKind::JobSucceeded, JobStatus::Succeeded, 0).await;
+    let unknown = JobId::new(bound(today));
+    let found = kept(&database.pool(Role::Ingest), &[unknown, open, ended]).await.unwrap();
+    let mut found: Vec<_> = found.into_iter().map(|job| (job.job, job.flow, job.seen)).collect();
+    found.sort_by_key(|(job, ..)| job.uuid());
+    let seen = Some((JobStatus::Succeeded, today * DAY_MS));
+    assert_eq!(found, [(open, "order".to_owned(), None), (ended, "order".to_owned(), seen)]);
 }

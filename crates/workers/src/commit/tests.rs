@@ -144,7 +144,7 @@ fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
         writer,
         reader,
         flows,
-        http: Http::new(&Config::default().http).unwrap(),
+        http: Http::new(&Config::default().http, None).unwrap(),
         natives: Natives::default(),
         env: flow::decide::Env::default(),
         halted: Halted::new(admin.clone(), readiness.clone()),

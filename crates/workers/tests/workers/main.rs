@@ -5,6 +5,7 @@
 
 mod bodies;
 mod cancel;
+mod documents;
 mod faults;
 mod halted;
 mod http;

@@ -16,6 +16,7 @@ use flow::event::JobEvent;
 use flow::id::JobId;
 use flow::slip::Slip;
 use serde_json::Value;
+use service_kit::config::DocumentSettings;
 use service_kit::{CancellationToken, Clock, Ids, Readiness};
 use test_kit::{Launch, Process, Tokens, assert_one_token, eventually};
 use tokio::task::JoinHandle;
@@ -45,6 +46,7 @@ pub(crate) struct Stage {
     pub(crate) writers: WriterIds,
     pub(crate) producer: Producer,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) documents: DocumentSettings,
     jobs: Mutex<BTreeSet<JobId>>,
 }
 
@@ -84,7 +86,8 @@ impl Stage {
         let reader = Reader::new(Registry::new(&bus.registry_url, None).unwrap());
         let writers = eventually(PATIENCE, "schemas", async || reader.writer_ids(&topics).await.ok()).await;
         let producer = Producer::new(&bus).unwrap();
-        let stage = Self { bus, topics, definition, writers, producer, env: Vec::new(), jobs: Mutex::default() };
+        let (env, documents, jobs) = (Vec::new(), DocumentSettings::default(), Mutex::default());
+        let stage = Self { bus, topics, definition, writers, producer, env, documents, jobs };
         stage.publish(&stage.definition).await;
         stage
     }
@@ -142,6 +145,7 @@ impl Stage {
             topics: self.topics.clone(),
             instance: instance.to_owned(),
             env: flow::decide::Env::of_process(self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
+            documents: self.documents.clone(),
             config,
         }
     }

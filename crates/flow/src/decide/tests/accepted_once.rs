@@ -129,7 +129,7 @@ fn a_call_that_was_never_accepted_is_made_again_once_the_question_says_so_and_it
     assert!(again.events.is_empty() && marks_first(&flow, &slip(&again)), "it is called once more: {again:?}");
     let Prepared::Http(call) = prepare(&flow, &slip(&again), &worker(), NOW_MS) else { panic!("it is called") };
     assert_eq!(call.method, "POST");
-    let body: Value = serde_json::from_slice(&call.body.unwrap()).unwrap();
+    let body: Value = serde_json::from_slice(call.body.unwrap().bytes().unwrap()).unwrap();
     let hold = resting(&answered(&flow, &slip(&again), answer(202, &Value::Null)));
     assert_eq!(hold.signal.as_deref(), Some("callback:print:1:1"), "another round: {body}");
     let done = called_back(&flow, &hold.slip, "done");

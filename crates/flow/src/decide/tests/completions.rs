@@ -86,7 +86,7 @@ fn call(slip: &Slip) -> HttpCall {
 
 /// The permit that a request tells.
 fn told(slip: &Slip) -> Permit {
-    let body: Value = serde_json::from_slice(&call(slip).body.unwrap()).unwrap();
+    let body: Value = serde_json::from_slice(call(slip).body.unwrap().bytes().unwrap()).unwrap();
     let text = body["to"].as_str().unwrap().strip_prefix("http://api/v1/callbacks/").unwrap();
     worker().callbacks.secrets.verify(Purpose::Callback, text).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::answer::{Answer, Body, Content, content};
-use crate::document::Document;
+use crate::document::{Document, StoredDocument};
 use crate::event::JobEvent;
 
 const ONE: &str = "flow: one\nsteps:\n- { id: a, http: { method: POST, url: 'http://a/' } }\n";
@@ -22,7 +22,8 @@ fn end(flow: &Definition, step: &str, answer: HttpAnswer) -> JobEvent {
 }
 
 fn served(event: &JobEvent) -> (u16, String, Vec<u8>) {
-    let Content { media_type, bytes } = content(event.answer.as_ref(), event.data.as_ref().unwrap());
+    let Content { media_type, payload } = content(event.answer.as_ref(), event.data.as_ref().unwrap());
+    let bytes = payload.bytes().expect("they are here").to_vec();
     (event.answer.as_ref().map_or(200, |answer| answer.status), media_type, bytes)
 }
 
@@ -194,7 +195,7 @@ respond: { body: "{{ steps.a.output }}" }
     let (flow, at) = flow_of(text);
     assert_eq!(Document::of(at.done[0].output.as_ref().unwrap()).unwrap().bytes(), pdf);
     let Prepared::Http(call) = prepare(&flow, &at, &env(), NOW_MS) else { panic!("no call") };
-    assert_eq!(call.body.as_deref(), Some(&pdf[..]));
+    assert_eq!(call.body.as_ref().and_then(Payload::bytes), Some(&pdf[..]));
     assert_eq!(call.headers, [("content-type".to_owned(), "application/pdf".to_owned())]);
     let event = advance(&flow, &at, ok(Value::Null), NOW_MS).events.pop().unwrap();
     assert_eq!(served(&event), (200, "application/pdf".to_owned(), pdf.to_vec()));
@@ -209,5 +210,33 @@ respond: { body: "{{ steps.a.output }}" }
     let within = text.replace("body: \"{{ steps.a.output }}\" } }", "body: ['{{ steps.a.output }}'] } }");
     let (flow, at) = flow_of(&within);
     let Prepared::Http(call) = prepare(&flow, &at, &env(), NOW_MS) else { panic!("no call") };
-    assert!(call.body.unwrap().starts_with(b"[{\"$document\":{"), "within a value it is JSON");
+    assert!(call.body.unwrap().bytes().unwrap().starts_with(b"[{\"$document\":{"), "within a value it is JSON");
+}
+
+#[test]
+fn a_document_in_the_store_is_an_output_that_follows_from_itself() {
+    let document = StoredDocument::new("application/pdf", 7, "0".repeat(64), "a-1".to_owned());
+    let headers = vec![("content-type".to_owned(), "application/pdf".to_owned())];
+    let kept = HttpAnswer::Kept { status: 201, retry_after: None, headers, document: document.clone() };
+    let flow = flow(ONE);
+    let event = end(&flow, "a", kept.clone());
+    let answer = event.answer.unwrap();
+    assert_eq!((answer.status, &answer.body), (201, &Body::OfResult));
+    assert_eq!(StoredDocument::of(&event.data.unwrap()), Some(document.clone()));
+    for (passing, sent, effect) in [(true, true, Effect::Unknown), (false, false, Effect::Unsent)] {
+        let answer = HttpAnswer::StoreFailed { cause: "it is down".to_owned(), passing, sent };
+        assert_eq!(told_by(&answer), Told::Nothing, "it is not the downstream's failure");
+        let outcome = classify(&flow, &slip_at(&flow, "a"), answer, NOW_MS);
+        let Outcome::Failed { error, retryable, effect: told, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((error.code.as_str(), retryable, told), (code::DOCUMENT_STORE, passing, effect));
+    }
+    assert_eq!(told_by(&kept), Told::Answered);
+
+    let two = "flow: two\nsteps:\n- { id: a, http: { method: POST, url: 'http://a/' } }\n\
+               - { id: b, http: { method: PUT, url: 'http://b/', body: '{{ steps.a.output }}' } }\n";
+    let flow = super::flow(two);
+    let at = slip_at(&flow, "a");
+    let at = slip(&advance(&flow, &at, classify(&flow, &at, kept, NOW_MS), NOW_MS));
+    let Prepared::Http(call) = prepare(&flow, &at, &env(), NOW_MS) else { panic!("no call") };
+    assert_eq!((call.body, call.headers.len()), (Some(Payload::Stored(document)), 1));
 }

@@ -85,8 +85,20 @@ fn every_expression_of_the_page_gives_what_it_says() {
 #[test]
 fn every_key_of_the_schema_has_its_row_with_default_and_choices_and_there_are_no_others() {
     let language: Value = serde_json::from_str(LANGUAGE).unwrap();
-    let defined =
-        ["route", "respond", "http", "retry", "compensate", "verify", "wait", "callback", "poll", "simulate", "fail"];
+    let defined = [
+        "upload",
+        "route",
+        "respond",
+        "http",
+        "retry",
+        "compensate",
+        "verify",
+        "wait",
+        "callback",
+        "poll",
+        "simulate",
+        "fail",
+    ];
     let sections = [("a flow".to_owned(), &language), ("a step".to_owned(), &language["$defs"]["step"])]
         .into_iter()
         .chain(defined.iter().map(|name| (format!("`{name}`"), &language["$defs"][name])));
