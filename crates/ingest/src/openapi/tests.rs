@@ -42,6 +42,7 @@ fn router() -> Router {
     let readiness = Readiness::new(Clock::system(), "ingest");
     let (acceptor, _) = Acceptor::start(pool.clone(), readiness.clone());
     let api = Api {
+        documents: None,
         config: config(),
         public_url: PublicUrl::default(),
         callback_secrets: flow::callback::Secrets::default(),

@@ -253,7 +253,7 @@ async fn days_are_made_ahead_and_jobs_find_theirs() {
 
 #[tokio::test]
 async fn what_belongs_to_jobs_is_needed_as_long_as_they_are_known() {
-    let database = Database::migrated().await;
+    let database = Database::fresh().await;
     let today = day(&database, 0).await;
     make_partitions(&database, today).await;
     let (open, ended) = (accept(&database, today, 1).await, accept(&database, today, 2).await);

@@ -59,7 +59,10 @@ fn answers_are_classified_by_the_defaults_and_by_the_flow() {
     assert_eq!(verdict(&at_a, HttpAnswer::ConnectFailed(String::new())), Some((true, Effect::Unsent)));
     assert_eq!(verdict(&at_a, HttpAnswer::ConnectionLost(String::new())), Some((true, Effect::Unknown)));
     assert_eq!(verdict(&at_a, HttpAnswer::Aborted), Some((true, Effect::Unknown)));
-    assert_eq!(verdict(&at_a, HttpAnswer::TooLarge { status: 200, limit_bytes: 1 }), Some((false, Effect::Done)));
+    assert_eq!(
+        verdict(&at_a, HttpAnswer::TooLarge { status: 200, limit_bytes: 1, has_store: false }),
+        Some((false, Effect::Done))
+    );
     let message = |slip: &Slip| match classify(&flow, slip, answer(400), NOW_MS) {
         Outcome::Failed { error, .. } => error.message,
         _ => String::new(),

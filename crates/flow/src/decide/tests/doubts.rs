@@ -123,7 +123,7 @@ fn what_does_not_say_whether_it_was_done_is_asked_again_and_then_an_operator_dec
         answered(401, json!({})),
         answered(302, json!({})),
         answered(200, json!([])),
-        HttpAnswer::TooLarge { status: 200, limit_bytes: 5 },
+        HttpAnswer::TooLarge { status: 200, limit_bytes: 5, has_store: false },
     ] {
         let parked = next(&flow, &slip, answer.clone());
         assert_eq!(kinds(&parked), [EventKind::StepFailed, EventKind::JobParked], "{answer:?}");
