@@ -59,7 +59,7 @@ pub(crate) fn compare(case: &Case, run: &Run) -> Vec<Difference> {
     if let Some((answer, place)) = &expected.answer {
         let got = view.map_or(Value::Null, answered);
         let fits = |part: &str| match part {
-            "headers" => covers(&answer[part], &got[part]),
+            "headers" => answer.get(part).is_none_or(|expected| covers(expected, &got[part])),
             part => answer.get(part).is_none_or(|expected| same(expected, &got[part])),
         };
         if !["status", "headers", "body"].into_iter().all(fits) {
