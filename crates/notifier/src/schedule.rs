@@ -116,7 +116,8 @@ mod tests {
         }
         assert!(judge(410, None, 0).is_gone && !judge(404, None, 0).is_gone);
         assert_eq!(judge(200, None, 0).answer.len(), ANSWER_BYTES_MAX);
-        let large = schedule().judge(HttpAnswer::TooLarge { status: 201, limit_bytes: 1 }, ("msg_1", 0), 0);
+        let large =
+            schedule().judge(HttpAnswer::TooLarge { status: 201, limit_bytes: 1, has_store: false }, ("msg_1", 0), 0);
         assert_eq!((large.status, large.error), (Some(201), None), "a long answer is an answer");
         assert_eq!(schedule().judge(HttpAnswer::TimedOut, ("msg_1", 0), 0).error, Some("timed-out"));
     }
