@@ -48,8 +48,8 @@ impl Asked {
             Self::OldService => ("/reports", ""),
         };
         format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{prefer}content-length: {}\r\n\r\n\
-             {BODY}",
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{prefer}\
+             content-length: {}\r\n\r\n{BODY}",
             BODY.len()
         )
     }

@@ -12,8 +12,8 @@ use web::arrival::Pace;
 use web::problem::Problem;
 
 use crate::limits::Of;
+use crate::request_parts::{Start, check_media_type, idempotency_key, unreadable};
 use crate::state::Api;
-use crate::submit::{Start, check_media_type, idempotency_key, unreadable};
 use crate::upload;
 
 /// The request with its body, which counts before it is read, if its length is told. A caller who has announced it

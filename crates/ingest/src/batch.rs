@@ -32,8 +32,8 @@ use web::problem::{Kind, Problem};
 use crate::body::object_of_item;
 use crate::limits::Of;
 use crate::plan::JobRequest;
+use crate::request_parts::{self, Start};
 use crate::state::Api;
-use crate::submit::Start;
 use crate::{accept, answer, idempotency, spans, submit};
 
 /// The path, for the frame, which takes larger bodies here.
@@ -137,7 +137,7 @@ async fn answer_whole(batch: &Batch, (form, whole): (Form, Whole), request: Requ
 
 /// A key of the whole would stand for no job.
 fn refuse_key(headers: &HeaderMap) -> Result<(), Problem> {
-    if !headers.contains_key(submit::IDEMPOTENCY_KEY) {
+    if !headers.contains_key(request_parts::IDEMPOTENCY_KEY) {
         return Ok(());
     }
     let detail = "A batch has no Idempotency-Key of its own: each of its jobs has one.";
@@ -237,7 +237,8 @@ async fn read_whole(form: Form, body: Body) -> Result<Vec<Bytes>, Problem> {
             lines.map(|line| body.slice_ref(line)).collect()
         }
         Form::Array => {
-            let items: Vec<&RawValue> = serde_json::from_slice(&body).map_err(|error| submit::bad_json(&error))?;
+            let items: Vec<&RawValue> =
+                serde_json::from_slice(&body).map_err(|error| request_parts::bad_json(&error))?;
             items.iter().map(|item| body.slice_ref(item.get().as_bytes())).collect()
         }
     };
@@ -332,7 +333,7 @@ impl Batch {
         let (api, now_ms) = (&self.api, self.api.clock.now_ms());
         let idempotency_key = item.idempotency_key;
         match &idempotency_key {
-            Some(key) => idempotency::check(key).map_err(submit::bad_key)?,
+            Some(key) => idempotency::check(key).map_err(request_parts::bad_key)?,
             None if api.config.idempotency_key_required => {
                 return Err(Problem::new(Kind::IdempotencyKeyMissing, "The item has no `idempotency_key`."));
             }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use web::problem::{Kind, Problem};
 
-use crate::submit::parse_body;
+use crate::request_parts::parse_body;
 
 /// The object in a body, or the problem 400, which says the `form` that it must have.
 pub(crate) fn object<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes, form: &str) -> Result<T, Problem> {

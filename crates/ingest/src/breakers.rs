@@ -26,8 +26,8 @@ use web::problem::{Kind, Problem};
 
 use crate::body::object;
 use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
+use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::unreadable;
 
 /// The longest reason, and the longest name of a downstream, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;

@@ -24,10 +24,10 @@ use web::request_log::JobInfo;
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::find;
+use crate::request_parts::{parse_body, unreadable};
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
 use crate::stored::IDEMPOTENT_REPLAYED;
-use crate::submit::{parse_body, unreadable};
 
 /// Callbacks of one round are one signal.
 const ID: &str = "callback";

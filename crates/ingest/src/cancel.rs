@@ -24,10 +24,10 @@ use web::problem::{Kind, Problem};
 use crate::body::object;
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::{JobState, find};
+use crate::request_parts::unreadable;
 use crate::state::Api;
 use crate::status;
 use crate::stored::as_it_was;
-use crate::submit::unreadable;
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;

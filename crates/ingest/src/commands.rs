@@ -26,9 +26,9 @@ use web::context::clean_correlation_id;
 
 use crate::open_jobs::Admission;
 use crate::plan::{BadInput, JobRequest, Planner};
+use crate::request_parts::Start;
 use crate::spans;
 use crate::state::Api;
-use crate::submit::Start;
 use crate::{accept, idempotency};
 
 /// The most schema violations in one reason.

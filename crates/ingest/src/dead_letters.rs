@@ -30,8 +30,8 @@ use crate::body::{object, object_if_any};
 use crate::dead_letters::id::Id;
 use crate::dead_letters::list::{Filter, Listing};
 use crate::in_time::{self, STORE_TIMEOUT};
+use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::unreadable;
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;

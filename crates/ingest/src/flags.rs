@@ -22,8 +22,9 @@ use web::problem::{Kind, Problem};
 use crate::body::object;
 use crate::if_match;
 use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
+use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::{unreadable, violations};
+use crate::submit::violations;
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;

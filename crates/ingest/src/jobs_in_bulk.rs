@@ -24,8 +24,8 @@ use crate::idempotency::parse_key;
 use crate::in_bulk::{self, Tally};
 use crate::job_lookup::find;
 use crate::list_jobs::{Filter, Page};
+use crate::request_parts::{IDEMPOTENCY_KEY, unreadable};
 use crate::state::Api;
-use crate::submit::{IDEMPOTENCY_KEY, unreadable};
 use crate::{cancel, query, resume, retry};
 
 /// Jobs of one order where the caller says nothing else.

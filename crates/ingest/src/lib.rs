@@ -79,6 +79,7 @@ mod quotas;
 mod recent;
 mod report;
 mod reports_out;
+mod request_parts;
 mod result;
 mod resume;
 mod retry;

@@ -25,8 +25,9 @@ use web::problem::{Kind, Problem};
 
 use crate::callback::{open_flow, permit};
 use crate::reports_out::{ReportsOut, Told};
+use crate::request_parts::{parse_body, unreadable};
 use crate::state::Api;
-use crate::submit::{parse_body, unreadable, violations};
+use crate::submit::violations;
 
 /// The longest body that is read.
 const BODY_BYTES_MAX: usize = 4 * 1024;

@@ -25,10 +25,11 @@ use web::problem::{Kind, Problem};
 
 use crate::job_lookup::{JobState, find, stored};
 use crate::plan::JobRequest;
+use crate::request_parts::{idempotency_key, parse_body, unreadable};
 use crate::resume::{self, Order};
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
-use crate::submit::{idempotency_key, parse_body, store_job, unreadable};
+use crate::submit::store_job;
 use crate::{cancel, content, status, under_way};
 
 /// `POST /v1/jobs/{id}/retry`

@@ -20,8 +20,9 @@ use crate::catalog::Routed;
 use crate::in_time::in_time;
 use crate::modes::mode;
 use crate::proxy::{Peeked, peek};
+use crate::request_parts::{self, parse_body};
 use crate::state::Api;
-use crate::submit::{self, parse_body};
+use crate::submit;
 use crate::{callers, deprecation, modes, proxy};
 
 /// The time for looking up whether a key stands for a job.
@@ -144,7 +145,7 @@ async fn value(
 
 /// The request's key, if it has one that could stand for a job.
 fn idempotency_key(headers: &HeaderMap) -> Option<String> {
-    submit::idempotency_key(headers, false).ok().flatten()
+    request_parts::idempotency_key(headers, false).ok().flatten()
 }
 
 /// True if the request's key stands for a job: then it stays with it, whatever the flags say now.

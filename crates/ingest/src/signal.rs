@@ -22,10 +22,11 @@ use web::problem::{Kind, Problem};
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::{JobState, find};
+use crate::request_parts::{idempotency_key, parse_body, unreadable};
 use crate::state::Api;
 use crate::stored::IDEMPOTENT_REPLAYED;
 use crate::stored::as_it_was;
-use crate::submit::{idempotency_key, parse_body, unreadable, violations};
+use crate::submit::violations;
 
 /// Bytes of a payload: it travels in a header and with the slip.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;

@@ -46,6 +46,8 @@ fn with_flows(script: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     /// Completes a command line by a real bash; the last word is the one under the cursor.
@@ -60,7 +62,10 @@ mod tests {
             before.len(),
             before.last().unwrap(),
         );
-        let output = std::process::Command::new("bash").args(["-c", &ask]).output().unwrap();
+        // By a file: the script is longer than an argument may be.
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(ask.as_bytes()).unwrap();
+        let output = std::process::Command::new("bash").arg(file.path()).output().unwrap();
         let told = String::from_utf8(output.stdout).unwrap();
         told.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }

@@ -148,12 +148,7 @@ pub fn replied(
 }
 
 /// [`replied`]; without a body where that lies in the store, and so is the output.
-fn with_reply(
-    definition: &Definition,
-    slip: &Slip,
-    outcome: Outcome,
-    answer: (u16, &[(String, String)], Option<&[u8]>),
-) -> Outcome {
+fn with_reply(definition: &Definition, slip: &Slip, outcome: Outcome, answer: reply::Heard<'_>) -> Outcome {
     match outcome {
         Outcome::Succeeded { output, reply: None } => {
             let reply = reply::of(definition, slip, answer, &output);

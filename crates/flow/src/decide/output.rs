@@ -32,7 +32,7 @@ pub(super) fn decode(content_type: Option<&str>, body: &[u8]) -> Result<Value, S
     }
 }
 
-/// True where [`decode`] gives a document.
+/// True where `decode` gives a document.
 pub fn is_document(content_type: Option<&str>, body: &[u8]) -> bool {
     let media_type = MediaType::parse(content_type.unwrap_or_default());
     let Ok(charset) = media_type.charset() else { return false };

@@ -26,12 +26,15 @@ pub struct Reply {
     pub(super) body: Option<Vec<u8>>,
 }
 
+/// An answer's status, its headers by their names on the wire, and its body.
+pub(super) type Heard<'a> = (u16, &'a [(String, String)], Option<&'a [u8]>);
+
 /// None where the flow has no use for it. `headers`: all of the answer, by their names on the wire. Without a body it
 /// follows from the output, which is a stored document.
 pub(super) fn of(
     definition: &Definition,
     slip: &Slip,
-    (status, headers, body): (u16, &[(String, String)], Option<&[u8]>),
+    (status, headers, body): Heard<'_>,
     output: &Value,
 ) -> Option<Box<Reply>> {
     let step = definition.step(&slip.step).filter(|_| slip.phase == Phase::Forward)?;

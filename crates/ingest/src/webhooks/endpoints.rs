@@ -23,8 +23,8 @@ use super::form::{FORM, Registration, Rotation, secret, shown};
 use super::{DELIVERIES, ENDPOINTS, endpoint_id, message_id, stored, unknown_endpoint};
 use crate::body::{object, object_if_any};
 use crate::if_match;
+use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::unreadable;
 
 /// Endpoints of a tenant.
 const ENDPOINTS_MAX: u32 = 200;
