@@ -161,9 +161,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let (begun, all) = (leaving.begun.clone(), shutdown.clone());
     tasks.spawn("http", async move {
         let outcome = server.serve(without_delay(door.listener), router, begun).await;
-        served.cancel();
-        // Those who were held needed all the rest until now.
+        // Those who were held needed all the rest until now. First: whoever is asked by `served` may leave then.
         all.cancel();
+        served.cancel();
         outcome
     });
     let topics = settings.topics.clone();

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use events::time::read_rfc3339;
+use flow::definition::InputError;
 use outbound::signature::{NotASecret, SECRET_BYTES};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ use crate::body::{object, object_if_any};
 use crate::if_match;
 use crate::request_parts::unreadable;
 use crate::state::Api;
+use crate::submit::violations;
 
 /// Endpoints of a tenant.
 const ENDPOINTS_MAX: u32 = 200;
@@ -105,8 +107,8 @@ pub(crate) async fn put(
     let version = if_match::required(&headers)?;
     let present = find(&api, tenant, id).await?;
     if registered.kind.is_some_and(|kind| kind != present.signing.kind) {
-        let detail = "The kind of its secret stays as it is: register another endpoint, then delete this one.";
-        return Err(Problem::new(Kind::BadRequest, detail));
+        let detail = "the kind of a secret stays as it is: register another endpoint, then delete this one".to_owned();
+        return Err(violations("The endpoint", vec![InputError { pointer: "/kind".to_owned(), detail }]));
     }
     let change = Change { url: &registered.url, description: &registered.description, events: &registered.events };
     done(stored(webhooks::change(&api.pool, tenant, (id, version), change)).await?, id)?;

@@ -5,7 +5,7 @@ use flow::definition::{InputError, parse_duration_ms};
 use flow::event::EventKind;
 use outbound::Guard;
 use outbound::signature::{NotASecret, Secret};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use store::webhooks::{Endpoint, Kind, Signing};
 use web::problem::{self, Problem};
@@ -35,9 +35,11 @@ pub(super) const FORM: &str = r#"The body is `{"url": "https://...", "events": [
 #[serde(deny_unknown_fields)]
 pub(super) struct Registration {
     url: String,
+    #[serde(default, deserialize_with = "present")]
     events: Option<Vec<String>>,
     #[serde(default)]
     description: String,
+    #[serde(default, deserialize_with = "present")]
     kind: Option<String>,
 }
 
@@ -55,7 +57,13 @@ pub(super) struct Registered {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotation {
+    #[serde(default, deserialize_with = "present")]
     overlap: Option<String>,
+}
+
+/// A member that may be missing, and is not null.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(member: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(member).map(Some)
 }
 
 impl Registration {
@@ -182,6 +190,10 @@ mod tests {
         assert!(told.contains("/events/0") && told.contains("/kind"), "{told}");
         assert_eq!(check(r#"{"url":"http://10.0.0.1/"}"#).unwrap_err().kind(), problem::Kind::UrlRefused);
         check(r#"{"url":"https://example.com","events":[]}"#).unwrap_err();
+        for member in ["events", "kind", "description"] {
+            let nothing = format!(r#"{{"url":"https://example.com","{member}":null}}"#);
+            serde_json::from_str::<Registration>(&nothing).unwrap_err();
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ async fn an_endpoint_shows_its_secret_once_and_is_changed_by_whoever_has_seen_it
         refused(&late, 412, "precondition-failed");
     }
     let other_kind = r#"{"url":"https://example.com/other","kind":"ed25519"}"#;
-    refused(&ask(&stage, Method::PUT, &path, &[("if-match", "*")], other_kind).await, 400, "bad-request");
+    refused(&ask(&stage, Method::PUT, &path, &[("if-match", "*")], other_kind).await, 422, "schema-violation");
 
     let rotated = ask(&stage, Method::POST, &format!("{path}/rotate"), &[], r#"{"overlap":"1h"}"#).await;
     assert_eq!(rotated.status, 200, "{}", rotated.text);
