@@ -11,8 +11,13 @@ use events::{Record, WriterIds, event_record, slip_record, wait_record};
 use flow::event::{EventKind, JobStatus};
 use flow::id::{JobId, TokenId};
 use flow::slip::{Hold, HoldReason, Slip};
-use test_kit::{TEST_TRACE, Tokens, kafka, prefix, read_topic, registry, sample_event, sample_job, sample_slip};
+use test_kit::{
+    TEST_TRACE, Tokens, eventually, kafka, prefix, read_topic, registry, sample_event, sample_job, sample_slip,
+};
 use uuid::Uuid;
+
+/// Only ends a test that hangs.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// One step, whose slip was held once.
 fn records_of_a_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Record> {
@@ -64,12 +69,18 @@ fn records_of_a_long_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Re
     ]
 }
 
+/// Creates the topics; a slow broker may not show them at once.
+async fn create(settings: &Settings, topics: &Topics, queues: &BTreeSet<String>) {
+    let admin = Admin::new(settings).unwrap();
+    eventually(PATIENCE, "topics are created", async || admin.create_topics(topics, queues, None).await.ok()).await;
+}
+
 #[tokio::test]
 async fn a_split_and_a_lost_job_are_found_among_sound_ones() {
     let (brokers, registry_url, prefix) = (kafka().await, registry().await, prefix());
     let (settings, topics) = (Settings::new(&brokers, &registry_url), Topics::new(&prefix));
     let queues = BTreeSet::from(["default".to_owned(), "q".to_owned()]);
-    Admin::new(&settings).unwrap().create_topics(&topics, &queues, None).await.unwrap();
+    create(&settings, &topics, &queues).await;
     let ids = Reader::new(Registry::new(&registry_url, None).unwrap()).writer_ids(&topics).await.unwrap();
     let producer = Producer::new(&settings).unwrap();
 
@@ -95,7 +106,7 @@ async fn a_split_and_a_lost_job_are_found_among_sound_ones() {
 async fn a_step_under_way_and_a_turn_are_places_of_a_token_and_an_outcome_is_none() {
     let (brokers, registry_url, prefix) = (kafka().await, registry().await, prefix());
     let (settings, topics) = (Settings::new(&brokers, &registry_url), Topics::new(&prefix));
-    Admin::new(&settings).unwrap().create_topics(&topics, &BTreeSet::from(["default".to_owned()]), None).await.unwrap();
+    create(&settings, &topics, &BTreeSet::from(["default".to_owned()])).await;
     let ids = Reader::new(Registry::new(&registry_url, None).unwrap()).writer_ids(&topics).await.unwrap();
     let producer = Producer::new(&settings).unwrap();
     let (sound, unheld) = (JobId::new(Uuid::now_v7()), JobId::new(Uuid::now_v7()));

@@ -204,14 +204,11 @@ pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<u64, Error> {
     let mut deleted = 0;
     loop {
         let gone = sqlx::query_scalar!(
-            r#"with old as (
-                   delete from notifier.deliveries
-                   where id in (select id from notifier.deliveries where id < $1 order by id limit $2)
-                   returning id
+            r#"with old as materialized (
+                   select id from notifier.deliveries where id < $1 order by id limit $2
                ),
-               attempts as (
-                   delete from notifier.attempts using old where attempts.delivery = old.id
-               )
+               gone as (delete from notifier.deliveries where id = any(array(select id from old))),
+               attempts as (delete from notifier.attempts where delivery = any(array(select id from old)))
                select count(*) as "count!" from old"#,
             below,
             DELETED_MAX,
