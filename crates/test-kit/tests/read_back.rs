@@ -71,7 +71,7 @@ fn records_of_a_long_job(topics: &Topics, ids: &WriterIds, job: JobId) -> Vec<Re
 
 /// Creates the topics; a slow broker may not show them at once.
 async fn create(settings: &Settings, topics: &Topics, queues: &BTreeSet<String>) {
-    let admin = Admin::new(settings).unwrap();
+    let admin = Admin::new(settings).expect("settings for Kafka");
     eventually(PATIENCE, "topics are created", async || admin.create_topics(topics, queues, None).await.ok()).await;
 }
 
