@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use events::wait::{Signal, Wait};
@@ -24,7 +24,7 @@ use web::request_log::JobInfo;
 
 use crate::in_time::{STORE_TIMEOUT, in_time};
 use crate::job_lookup::find;
-use crate::request_parts::{parse_body, unreadable};
+use crate::request_parts::{media_type, parse_body, unreadable};
 use crate::signal::PAYLOAD_BYTES_MAX;
 use crate::state::Api;
 use crate::stored::IDEMPOTENT_REPLAYED;
@@ -116,8 +116,8 @@ fn payload(told: &Told, headers: &HeaderMap, body: &Bytes) -> Result<Value, Prob
 
 impl Told {
     fn word(&self, headers: &HeaderMap) -> Word {
-        let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_problem = media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(PROBLEM_JSON);
+        let is_problem =
+            media_type(headers).split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(PROBLEM_JSON);
         self.outcome.unwrap_or(if is_problem { Word::Failed } else { Word::Done })
     }
 

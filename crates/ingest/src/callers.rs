@@ -85,17 +85,7 @@ impl Callers {
     /// Writes what was counted since the last time, and reads which forms are in use. What cannot be written is kept.
     async fn flush(&self, pool: &Pool) -> Result<(), store::Error> {
         let counted = std::mem::take(&mut *self.counted.lock()).0;
-        let used: Vec<Used> = counted
-            .into_iter()
-            .map(|(Name { flow, tenant, caller, form }, (requests, last_seen_ms))| Used {
-                flow,
-                tenant,
-                caller,
-                form,
-                requests,
-                last_seen_ms,
-            })
-            .collect();
+        let used: Vec<Used> = counted.into_iter().map(used).collect();
         if !used.is_empty() {
             let added = tokio::time::timeout(FLUSH_TIMEOUT, store::callers::add(pool, &used)).await;
             if !matches!(added, Ok(Ok(()))) {
@@ -117,6 +107,11 @@ impl Callers {
             counted.add(Name { flow, tenant, caller, form }, requests, last_seen_ms);
         }
     }
+}
+
+fn used((name, (requests, last_seen_ms)): (Name, (u64, i64))) -> Used {
+    let Name { flow, tenant, caller, form } = name;
+    Used { flow, tenant, caller, form, requests, last_seen_ms }
 }
 
 /// Writes counts until shutdown, and those of the last seconds at its end.
@@ -162,14 +157,6 @@ mod tests {
         for number in 0..COUNTED_MAX {
             callers.saw(("order", "acme"), (&format!("new-{number}"), "sync"), 1);
         }
-        let used = |(Name { flow, tenant, caller, form }, (requests, last_seen_ms)): (Name, (u64, i64))| Used {
-            flow,
-            tenant,
-            caller,
-            form,
-            requests,
-            last_seen_ms,
-        };
         callers.keep(counted.into_iter().map(used).collect());
         let counted = callers.counted.lock();
         assert_eq!(counted.0.len(), COUNTED_MAX + 1);

@@ -99,10 +99,8 @@ async fn follow(
         if let Ok(versions) = reading.await {
             known.learn(versions?);
         }
-        match tokio::time::timeout(look_every, listener.heard()).await {
-            Ok(Ok(true)) | Err(_) => {}
-            Ok(Ok(false)) => return Ok(()),
-            Ok(Err(error)) => return Err(error),
+        if !listener.heard_within(look_every).await? {
+            return Ok(());
         }
     }
 }

@@ -71,15 +71,22 @@ pub(crate) fn parse_json(body: &Bytes) -> Result<Value, Problem> {
 }
 
 pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if is_json(media_type) {
-        return Ok(());
-    }
+    let media_type = media_type(headers);
+    if is_json(media_type) { Ok(()) } else { Err(unsupported(media_type)) }
+}
+
+/// The request's `Content-Type`; empty where there is none.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The problem of a body of this type.
+pub(crate) fn unsupported(media_type: &str) -> Problem {
     let detail = match media_type {
         "" => "The request has no Content-Type.".to_owned(),
         other => format!("The request's Content-Type is `{other}`."),
     };
-    Err(Problem::new(Kind::UnsupportedMediaType, detail))
+    Problem::new(Kind::UnsupportedMediaType, detail)
 }
 
 /// The problem of a body that is no JSON, with its place.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use documents::{Owner, Writing};
@@ -17,6 +17,7 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use web::problem::{Kind, Problem};
 
 use crate::content::no_document;
+use crate::request_parts::{media_type, unsupported};
 use crate::state::Api;
 
 /// The name of the document among those of its job: no other is there yet.
@@ -29,14 +30,10 @@ const SHA_256: &str = "sha-256";
 
 /// Checks what is known before any of the body is asked for. Returns the most bytes that it may have.
 pub(crate) fn check(api: &Api, upload: &Upload, headers: &HeaderMap) -> Result<u64, Problem> {
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = media_type(headers);
     if !upload.takes(media_type) {
-        let detail = match media_type {
-            "" => "The request has no Content-Type.".to_owned(),
-            other => format!("The request's Content-Type is `{other}`."),
-        };
         let taken = format!("The flow takes {}. Send the document itself as the body.", upload.media_types.join(", "));
-        return Err(Problem::new(Kind::UnsupportedMediaType, detail).with_remediation(taken));
+        return Err(unsupported(media_type).with_remediation(taken));
     }
     let bytes_max = api.documents()?.bytes_max().min(upload.bytes_max.unwrap_or(u64::MAX));
     web::arrival::check(headers, usize::try_from(bytes_max).unwrap_or(usize::MAX))?;
@@ -67,8 +64,7 @@ pub(crate) async fn store(
         return Err(Problem::new(Kind::BadRequest, "The body did not arrive whole."));
     }
     check_digests(&writing, &expected)?;
-    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    writing.end(media_type).await.map_err(no_document)
+    writing.end(media_type(headers)).await.map_err(no_document)
 }
 
 fn no_room() -> Problem {

@@ -15,8 +15,6 @@ use crate::in_time::{STORE_TIMEOUT, in_time};
 pub(crate) const ENDPOINTS: &str = "/v1/webhooks/endpoints";
 /// The path of deliveries.
 pub(crate) const DELIVERIES: &str = "/v1/webhooks/deliveries";
-/// The beginning of a delivery's id, which the receiver knows as `webhook-id`.
-const MESSAGE: &str = "msg_";
 
 fn unknown_endpoint(text: &str) -> Problem {
     Problem::new(Kind::UnknownEndpoint, format!("There is no endpoint `{text}`."))
@@ -26,17 +24,12 @@ fn endpoint_id(text: &str) -> Result<Uuid, Problem> {
     Uuid::try_parse(text).map_err(|_| unknown_endpoint(text))
 }
 
-fn message_id(id: Uuid) -> String {
-    format!("{MESSAGE}{}", id.simple())
-}
-
 fn unknown_delivery(text: &str) -> Problem {
     Problem::new(Kind::UnknownDelivery, format!("There is no delivery `{text}`."))
 }
 
 fn delivery_id(text: &str) -> Result<Uuid, Problem> {
-    let id = text.strip_prefix(MESSAGE).and_then(|text| Uuid::try_parse(text).ok());
-    id.ok_or_else(|| unknown_delivery(text))
+    store::webhooks::delivery_of(text).ok_or_else(|| unknown_delivery(text))
 }
 
 async fn stored<T>(work: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {

@@ -8,7 +8,7 @@ use outbound::signature::{NotASecret, Secret};
 use outbound::{Allowed, Body, Call, Client, Guard, Limits};
 use service_kit::Clock;
 use service_kit::trace::{Kind as SpanKind, Span};
-use store::webhooks::{Due, Kind, Signing};
+use store::webhooks::{Due, Kind, Signing, message_id};
 use url::Url;
 
 use crate::schedule::{Schedule, Verdict};
@@ -49,7 +49,7 @@ impl Sender {
 
     pub(crate) async fn send(&self, due: Due) -> Sent {
         let began = Instant::now();
-        let id = message_id(&due);
+        let id = message_id(due.id);
         let span = span(&due);
         let answer = self.call(&due, &id, &span).await;
         let verdict = self.schedule.judge(answer, (&id, due.failures), self.clock.now_ms());
@@ -80,11 +80,6 @@ impl Sender {
         let body = Some(Body::Bytes(due.body.clone()));
         self.client.send(Call { method: "POST", url: &due.url, headers, body, timeout: self.timeout }).await
     }
-}
-
-/// The receiver's `webhook-id`: the same for every attempt.
-pub(crate) fn message_id(due: &Due) -> String {
-    format!("msg_{}", due.id.simple())
 }
 
 /// All signatures: of the present secret, and of the one before while it is still known.

@@ -3,6 +3,7 @@
 //! The line about a job's end is written after the commit: a crash between the two loses the line, and nothing else.
 //! Unreadable events are passed over with a metric: the orchestrator keeps them as dead letters.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,13 +56,15 @@ impl TakeIn {
         let wanted = subscriptions.iter().filter(|subscription| {
             subscription.tenant == event.facts.tenant && payload::is_wanted(&subscription.events, kind)
         });
+        // The same for all of them; most events are wanted by none.
+        let body = LazyCell::new(|| payload::of_event(event, &self.api_url));
         let delivery = |subscription: &Subscription| NewDelivery {
             id: self.ids.uuid_v7(self.clock.now_ms()),
             endpoint: subscription.endpoint,
             tenant: event.facts.tenant.clone(),
             job: Some(event.facts.job.uuid()),
             kind: kind.to_owned(),
-            body: payload::of_event(event, &self.api_url),
+            body: body.clone(),
             traceparent: trace.map(|context| context.to_string()),
         };
         wanted.map(delivery).collect()

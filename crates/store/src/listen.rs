@@ -1,5 +1,7 @@
 //! Notifications of Postgres: whoever waits for a change is told of it.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgListener;
 
 use crate::{Error, Pool};
@@ -21,5 +23,10 @@ impl Listener {
     /// connects anew.
     pub async fn heard(&mut self) -> Result<bool, Error> {
         Ok(self.0.try_recv().await?.is_some())
+    }
+
+    /// The same for whoever looks now and then all the same: true also when that time has passed.
+    pub async fn heard_within(&mut self, time: Duration) -> Result<bool, Error> {
+        tokio::time::timeout(time, self.heard()).await.unwrap_or(Ok(true))
     }
 }

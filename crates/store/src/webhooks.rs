@@ -9,6 +9,8 @@ mod listing;
 mod outcomes;
 mod requests;
 
+use uuid::Uuid;
+
 use crate::{Error, Listener, Pool};
 
 pub use deliveries::{Due, Leased, NewDelivery, Subscription, insert, lease, next_due, subscriptions};
@@ -20,6 +22,19 @@ pub use requests::{Action, Asked, Request, ask, forget, resend, take};
 
 /// The channel on which notifiers listen.
 pub(crate) const CHANNEL: &str = "meanwhile_webhooks";
+
+/// The beginning of a delivery's id, as receivers know it.
+const MESSAGE: &str = "msg_";
+
+/// A delivery's id, as its receiver knows it: the `webhook-id`, the same for every attempt.
+pub fn message_id(delivery: Uuid) -> String {
+    format!("{MESSAGE}{}", delivery.simple())
+}
+
+/// The reverse of [`message_id`].
+pub fn delivery_of(message_id: &str) -> Option<Uuid> {
+    Uuid::try_parse(message_id.strip_prefix(MESSAGE)?).ok()
+}
 
 /// Hears of changes of endpoints, and of requests.
 pub async fn listen(pool: &Pool) -> Result<Listener, Error> {

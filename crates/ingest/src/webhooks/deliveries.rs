@@ -10,13 +10,13 @@ use axum::{Extension, Json};
 use events::time::rfc3339;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use store::webhooks::{self, Attempt, Choice, Delivery, Status};
+use store::webhooks::{self, Attempt, Choice, Delivery, Status, message_id};
 use uuid::Uuid;
 use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
-use super::{DELIVERIES, ENDPOINTS, delivery_id, message_id, stored, unknown_delivery};
+use super::{DELIVERIES, ENDPOINTS, delivery_id, stored, unknown_delivery};
 use crate::query;
 use crate::state::Api;
 

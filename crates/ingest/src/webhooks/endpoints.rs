@@ -14,14 +14,14 @@ use flow::definition::InputError;
 use outbound::signature::{NotASecret, SECRET_BYTES};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::webhooks::{self, Action, Change, Changed, Endpoint, NewEndpoint, Request};
+use store::webhooks::{self, Action, Change, Changed, Endpoint, NewEndpoint, Request, message_id};
 use uuid::Uuid;
 use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use super::form::{FORM, Registration, Rotation, secret, shown};
-use super::{DELIVERIES, ENDPOINTS, endpoint_id, message_id, stored, unknown_endpoint};
+use super::{DELIVERIES, ENDPOINTS, endpoint_id, stored, unknown_endpoint};
 use crate::body::{object, object_if_any};
 use crate::if_match;
 use crate::request_parts::unreadable;
