@@ -46,3 +46,18 @@ pub async fn tell(pool: &Pool) -> Result<(), Error> {
     sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(pool.raw()).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receivers_know_a_delivery_by_its_id_with_a_prefix() {
+        let delivery = Uuid::from_u128(0x0190_a6f2_1111_7222_8333_4444_5555_6666);
+        assert_eq!(message_id(delivery), "msg_0190a6f2111172228333444455556666");
+        assert_eq!(delivery_of("msg_0190a6f2111172228333444455556666"), Some(delivery));
+        for other in ["0190a6f2111172228333444455556666", "msg_", "msg_x"] {
+            assert_eq!(delivery_of(other), None, "{other}");
+        }
+    }
+}
