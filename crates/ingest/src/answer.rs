@@ -11,6 +11,7 @@ use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Failure;
 use flow::view::{Compensation, JobView, Reported, StepView};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use store::cancels::CancelWish;
 use web::problem::{Kind, Problem};
@@ -25,9 +26,18 @@ pub(crate) fn result_address(prefix: &str, job: JobId) -> String {
     format!("{}/result", address(prefix, job))
 }
 
-pub(crate) fn links(prefix: &str, job: JobId) -> Value {
+/// The addresses of a job.
+#[derive(Serialize)]
+pub(crate) struct Links {
+    #[serde(rename = "self")]
+    job: String,
+    events: String,
+    result: String,
+}
+
+pub(crate) fn links(prefix: &str, job: JobId) -> Links {
     let address = address(prefix, job);
-    json!({ "self": address, "events": format!("{address}/events"), "result": result_address(prefix, job) })
+    Links { events: format!("{address}/events"), result: format!("{address}/result"), job: address }
 }
 
 /// The trace of a job, and a page that shows it.
@@ -49,26 +59,38 @@ pub(crate) struct AcceptedInfo<'a> {
     pub(crate) retry_of: Option<JobId>,
 }
 
+/// The body of a 202. Every request makes one, so it is written as it stands here.
+#[derive(Serialize)]
+struct Accepted<'a> {
+    id: String,
+    flow: &'a str,
+    status: &'a str,
+    correlation_id: Option<&'a str>,
+    trace_id: Option<String>,
+    links: Links,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_of: Option<String>,
+}
+
 /// The answer 202: the job goes on by itself, and is found at `Location`.
 pub(crate) fn accepted(info: AcceptedInfo<'_>, retry_after_s: u64) -> Response {
-    let mut body = json!({
-        "id": info.job.to_string(),
-        "flow": info.flow,
-        "status": info.status.as_str(),
-        "correlation_id": info.correlation_id,
-        "trace_id": info.trace.id,
-        "links": links(info.prefix, info.job),
-    });
-    if let Some(trace_url) = info.trace.url {
-        body["trace_url"] = trace_url.into();
-    }
-    if let Some(retry_of) = info.retry_of {
-        body["retry_of"] = retry_of.to_string().into();
-    }
+    let body = Accepted {
+        id: info.job.to_string(),
+        flow: info.flow,
+        status: info.status.as_str(),
+        correlation_id: info.correlation_id,
+        trace_id: info.trace.id,
+        links: links(info.prefix, info.job),
+        trace_url: info.trace.url,
+        retry_of: info.retry_of.map(|job| job.to_string()),
+    };
+    let location = HeaderValue::from_str(&body.links.job);
     let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
     let headers = response.headers_mut();
     headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after_s));
-    if let Ok(location) = HeaderValue::from_str(&address(info.prefix, info.job)) {
+    if let Ok(location) = location {
         headers.insert(header::LOCATION, location);
     }
     response

@@ -131,7 +131,7 @@ fn late(api: &Api, stored: &Stored, hold: Duration) -> Problem {
         true => "The service is shutting down; the job goes on.".to_owned(),
         false => format!("It has not ended within {} ms.", hold.as_millis()),
     };
-    let problem = Problem::new(Kind::AnswerLate, detail).with_job(job).with("links", answer::links(prefix, job));
+    let problem = Problem::new(Kind::AnswerLate, detail).with_job(job).with("links", json!(answer::links(prefix, job)));
     problem.retry_after_s(1)
 }
 

@@ -7,9 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderValue, Version, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body::{Frame, SizeHint};
 use service_kit::CancellationToken;
@@ -58,18 +57,21 @@ impl Patience {
     }
 }
 
-/// Middleware: refuses a body that cannot be decoded or is known to be too large before any of it is asked for, and
-/// answers for one that did not arrive.
-pub(crate) async fn bounded(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
+/// Refuses a body that cannot be decoded or is known to be too large before any of it is asked for, and answers for one
+/// that did not arrive.
+pub(crate) async fn bounded<F>(bounds: &Bounds, request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return next(request).await;
     }
     // At an address that the router does not know, the handler knows if it reads the body or passes it on.
     let is_routed = request.extensions().get::<MatchedPath>().is_some();
     if is_routed && let Err(problem) = check(request.headers(), bounds.of(&request)) {
         return problem.into_response();
     }
-    let Some(patience) = request.extensions().get::<Arc<Patience>>().cloned() else { return next.run(request).await };
+    let Some(patience) = request.extensions().get::<Arc<Patience>>().cloned() else { return next(request).await };
     let (cut, version, seconds) = (Arc::new(OnceLock::new()), request.version(), patience.body_timeout.as_secs());
     let mut request = request;
     let pace = Pace::default();
@@ -78,7 +80,7 @@ pub(crate) async fn bounded(State(bounds): State<Bounds>, request: Request, next
         let over = Over { patience, since: Instant::now(), begun: None, pace };
         Body::new(Arriving { body, over, cut: cut.clone() })
     };
-    let response = next.run(request.map(arriving)).await;
+    let response = next(request.map(arriving)).await;
     let problem = match cut.get() {
         Some(Cut::Late) => Problem::new(Kind::RequestTimeout, format!("The body did not arrive within {seconds} s.")),
         Some(Cut::Leaving) => Problem::new(Kind::NotReady, "The service is shutting down.").retry_after_s(1),

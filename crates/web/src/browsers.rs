@@ -4,7 +4,6 @@ use std::fmt;
 
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -110,10 +109,13 @@ fn is_origin(text: &str) -> bool {
         && text == written.to_lowercase()
 }
 
-/// Middleware: `OPTIONS` is answered with the methods of the address (RFC 9110 section 9.3.7).
-pub(crate) async fn answer_options(request: Request, next: Next) -> Response {
+/// `OPTIONS` is answered with the methods of the address (RFC 9110 section 9.3.7).
+pub(crate) async fn answer_options<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     let is_options = request.method() == Method::OPTIONS;
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     if !is_options || response.status() != StatusCode::METHOD_NOT_ALLOWED {
         return response;
     }

@@ -1,12 +1,14 @@
 //! The layers around the routes of a door.
 
-use axum::extract::DefaultBodyLimit;
-use axum::extract::Request;
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Router, middleware};
 use service_kit::identity::Ids;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::browsers::{Origins, answer_options};
@@ -44,18 +46,15 @@ impl Frame {
     pub fn around(self, routes: Router) -> Router {
         let bounds = arrival::Bounds { bytes_max: self.body_bytes_max, larger: self.larger_bodies.into() };
         let context = context::Carried { ids: self.ids, anonymous: self.anonymous, proxies: self.proxies };
-        let framed = routes
-            .layer(CatchPanicLayer::custom(panic::answer))
+        let answers = Arc::new(Answers { bounds, public_url: self.public_url });
+        // One layer for the router, which boxes each of its own for every request, and copies all that lies within it.
+        let layers = ServiceBuilder::new()
+            .layer(middleware::from_fn_with_state(context, context::carry))
+            .option_layer(self.origins.layer())
+            .layer(middleware::from_fn_with_state(answers, answer))
             .layer(DefaultBodyLimit::max(self.body_bytes_max))
-            .layer(middleware::from_fn_with_state(bounds, arrival::bounded))
-            .layer(middleware::from_fn(answer_options))
-            .layer(middleware::from_fn_with_state(self.public_url, complete_problem))
-            .layer(middleware::from_fn(keep_out_of_caches));
-        let framed = match self.origins.layer() {
-            Some(layer) => framed.layer(layer),
-            None => framed,
-        };
-        framed.layer(middleware::from_fn_with_state(context, context::carry))
+            .layer(CatchPanicLayer::custom(panic::answer));
+        routes.layer(layers)
     }
 
     /// A frame with nothing configured.
@@ -73,9 +72,22 @@ impl Frame {
     }
 }
 
-/// Middleware: an answer of ours is cached only where it says so itself.
-async fn keep_out_of_caches(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+/// What answers are made complete with.
+struct Answers {
+    bounds: arrival::Bounds,
+    public_url: PublicUrl,
+}
+
+/// Middleware: bodies are limited, errors become problems, nothing is cached that does not say so. One for all of them,
+/// since each middleware costs a request several allocations.
+async fn answer(State(answers): State<Arc<Answers>>, request: Request, next: Next) -> Response {
+    let bounded = |request| arrival::bounded(&answers.bounds, request, |request| next.run(request));
+    let with_options = |request| answer_options(request, bounded);
+    keep_out_of_caches(complete_problem(&answers.public_url, request, with_options).await)
+}
+
+/// An answer of ours is cached only where it says so itself.
+fn keep_out_of_caches(mut response: Response) -> Response {
     if response.extensions().get::<Foreign>().is_none() {
         response.headers_mut().entry(header::CACHE_CONTROL).or_insert(NO_STORE);
     }

@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use service_kit::health::{Dependency, missing};
 
 pub use catalogue::{CATALOGUE, Entry, Kind};
-pub use complete::{PublicUrl, Verbatim, complete_problem};
+pub(crate) use complete::complete_problem;
+pub use complete::{PublicUrl, Verbatim};
 pub use page::{index, page, router};
 
 /// The media type of problem details.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{OriginalUri, Request, State};
+use axum::extract::{OriginalUri, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::middleware::Next;
 use axum::response::Response;
 
 use events::trace::TraceId;
@@ -58,16 +57,23 @@ fn is_host(text: &str) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub struct Verbatim;
 
-/// Middleware (`axum::middleware::from_fn_with_state(PublicUrl, complete_problem)`): gives problems their absolute type
-/// and their instance, and turns error responses of any other kind (routing's 404 and 405, extractors' 413 and 415,
-/// panics) into problems. They name the request's [`TraceId`], where an outer layer puts it into its extensions.
-pub async fn complete_problem(State(public_url): State<PublicUrl>, request: Request, next: Next) -> Response {
+/// Gives problems their absolute type and their instance, and turns error responses of any other kind (routing's 404 and
+/// 405, extractors' 413 and 415, panics) into problems. They name the request's [`TraceId`], where an outer layer puts
+/// it into its extensions.
+pub(crate) async fn complete_problem<F>(
+    public_url: &PublicUrl,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     // Shared with the request: most answers are no errors, and need none of it.
     let host = request.headers().get(header::HOST).cloned();
     let uri = request.extensions().get::<OriginalUri>().map_or_else(|| request.uri().clone(), |uri| uri.0.clone());
     let method = request.method().clone();
     let trace_id = request.extensions().get::<TraceId>().copied();
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
     let is_verbatim = response.extensions_mut().remove::<Verbatim>().is_some();
@@ -106,15 +112,16 @@ mod tests {
     use axum::body::{Body, to_bytes};
     use axum::extract::DefaultBodyLimit;
     use axum::http::StatusCode;
+    use axum::middleware::{self, Next};
     use axum::routing::{get, post};
-    use axum::{Json, Router, middleware};
+    use axum::{Json, Router};
     use serde_json::Value;
     use tower::ServiceExt;
 
     use super::*;
 
     async fn ask(
-        public_url: &str,
+        public_url: &'static str,
         request: axum::http::request::Builder,
         body: &str,
     ) -> (StatusCode, HeaderMap, Value) {
@@ -122,7 +129,9 @@ mod tests {
             .route("/jobs", post(async |Json(body): Json<Value>| Json(body)))
             .route("/missing", get(async || Problem::new(Kind::UnknownJob, "No job 7.")))
             .layer(DefaultBodyLimit::max(20))
-            .layer(middleware::from_fn_with_state(PublicUrl::new(public_url), complete_problem));
+            .layer(middleware::from_fn(move |request: Request, next: Next| async move {
+                complete_problem(&PublicUrl::new(public_url), request, |request| next.run(request)).await
+            }));
         let response = app.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, 4_096).await.unwrap();
