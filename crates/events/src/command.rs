@@ -100,6 +100,8 @@ pub fn start_after_ms(delay: Option<&str>, start_at: Option<&str>, now_ms: i64) 
 
 const DAYS_MAX: u64 = DEADLINE_MS_MAX / DAY_MS.unsigned_abs();
 const FLOW_BYTES_MAX: usize = 255;
+/// The longest message of the JSON reader that is told.
+const REFUSAL_CHARACTERS_MAX: usize = 400;
 
 /// These end up in headers, keys and Postgres' `text`, none of which take every character.
 fn plain(field: &str, text: Option<&str>, bytes_max: usize) -> Result<(), NotACommand> {
@@ -117,6 +119,11 @@ fn plain(field: &str, text: Option<&str>, bytes_max: usize) -> Result<(), NotACo
 
 /// serde says: unknown field `flwo`, expected one of `flow`, `input`, ... at line 1 column 7.
 fn with_nearest(message: String) -> String {
+    let message = match message.char_indices().nth(REFUSAL_CHARACTERS_MAX) {
+        // It repeats what it does not know, which may be long.
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message,
+    };
     let mut quoted = message.split('`').skip(1).step_by(2);
     let (true, Some(unknown)) = (message.starts_with("unknown field"), quoted.next()) else { return message };
     match nearest(unknown, quoted) {
@@ -206,6 +213,22 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn a_damaged_command_is_read_or_refused_in_a_text_of_bounded_length(bytes in fuzz::damaged(&[
+            r#"{"flow":"order","input":{"b":1,"a":[true,null,"\u00fc"]}}"#,
+            r#"{"flow":"order","input":{},"id":"k-1","delay":"90s","correlation_id":"c"}"#,
+            r#"{"flow":"order","input":1,"start_at":"2026-01-05T09:30:00Z",
+                "callback":{"url":"https://example.com/","secret":"whsec_AAAA","events":["job.failed"]}}"#,
+        ])) {
+            match Command::parse(Some(&bytes)) {
+                Ok(command) => drop(command.start_after_ms(0)),
+                Err(refused) => prop_assert!(refused.to_string().len() <= 2_000, "{}", refused.to_string().len()),
+            }
+            let _ = flow_named(&bytes);
+        }
+
         #[test]
         fn noise_is_refused_quietly(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(Command::parse(Some(&bytes)).is_err());

@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
+mod bounded;
 mod guard;
 mod link;
 mod operation;
@@ -75,6 +76,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.add_test("undefined", tracked::is_undefined);
     environment.add_filter("tojson", output::to_json_text);
     operation::install(&mut environment);
+    bounded::install(&mut environment);
     environment
 });
 

@@ -198,10 +198,17 @@ impl Resolve for Resolver {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     /// One URL a line.
     const HOSTILE: &str = include_str!("../hostile/urls.txt");
+    const PUBLIC: [&str; 3] =
+        ["https://example.com/hook?a=1", "http://[2606:4700::1111]:8443/", "https://1.1.1.1:443/%20#a"];
+    static SEEDS: LazyLock<Vec<&str>> = LazyLock::new(|| HOSTILE.lines().chain(PUBLIC).collect());
 
     #[test]
     fn no_hostile_url_is_called_and_each_refusal_says_why() {
@@ -215,6 +222,25 @@ mod tests {
                 "{url}: {refused}"
             );
             assert!(!refused.contains("password@"), "{refused}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn no_damage_makes_a_url_that_leads_to_a_private_address(url in fuzz::damaged_text(&SEEDS)) {
+            let Ok(read) = Guard::new(Allowed::default()).read(&url) else { return Ok(()) };
+            prop_assert!(["http", "https"].contains(&read.scheme()) && read.username().is_empty());
+            let is_private = match read.host() {
+                Some(Host::Ipv4(address)) => {
+                    address.is_private() || address.is_loopback() || address.is_link_local() || address.is_unspecified()
+                }
+                Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local(),
+                Some(Host::Domain(name)) => name.trim_end_matches('.').rsplit('.').next() == Some("localhost"),
+                None => true,
+            };
+            prop_assert!(!is_private, "{}", read);
         }
     }
 

@@ -261,6 +261,23 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn damaged_messages_are_read_or_refused(messages in proptest::collection::vec(fuzz::damaged(&[
+            relation(7, "messages", &["a", "b", "c"]),
+            relation(8, "others", &["a"]),
+            insert(7, &[Some(b"key"), Some(b"value"), None]),
+            insert(8, &[Some(b"")]),
+        ]), 1..6)) {
+            let mut relations = Relations::default();
+            for message in messages {
+                if let Ok(Message::Insert(_, tuple)) = relations.read(&message, plan) {
+                    prop_assert!(tuple.take(70_000).count() <= 65_535);
+                }
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic(tag in prop_oneof![Just(b'R'), Just(b'I'), any::<u8>()], body: Vec<u8>) {
             let mut relations = Relations::default();

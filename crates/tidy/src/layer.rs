@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The processes. They talk over Kafka, directly or through the outbox, and never call each other.
 const SERVICES: [&str; 5] = ["ingest", "relay", "workers", "orchestrator", "notifier"];
 /// Crates with servers and clients for tests, and the only ones that may use them outside of tests.
-const FOR_TESTS: [(&str, &[&str]); 1] = [("test-kit", &["bench"])];
+const FOR_TESTS: [(&str, &[&str]); 2] = [("test-kit", &["bench"]), ("fuzz", &[])];
 /// Uses that no table may allow, with the reason.
 const NEVER: [(&str, &str, &str); 2] = [
     ("workers", "store", "a worker has one way out, its Kafka transactions"),

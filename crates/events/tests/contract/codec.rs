@@ -145,3 +145,16 @@ proptest! {
         let _ = Any::decode(record.kind(), &schemas(), &bytes);
     }
 }
+
+proptest! {
+    #![proptest_config(fuzz::config())]
+
+    #[test]
+    fn parts_of_records_in_records_are_refused_or_read_but_never_panic(
+        kind in prop::sample::select(&RecordKind::ALL[..]),
+        bytes in fuzz::damaged(&samples().iter().map(|(_, sample)| sample.encode().unwrap()).collect::<Vec<_>>()),
+    ) {
+        let _ = Any::decode(kind, &schemas(), &bytes);
+        let _ = decode_json(&schemas(), kind, &bytes);
+    }
+}

@@ -4,8 +4,9 @@
 pub const STEPS_MAX: usize = 100;
 /// Bytes of a flow file or document: it is a record on a compacted topic that every worker holds in memory.
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
-/// Levels of nesting in a flow file.
-pub const DEPTH_MAX: usize = 64;
+/// Levels of nesting in a flow file. In a debug build the reader takes some 31 KiB of stack for each, and threads have
+/// 2 MiB: 64 levels ended the process (found by damaged flows).
+pub const DEPTH_MAX: usize = 32;
 /// Attempts of one visit: with the longest back-off of a day this is already weeks.
 pub const ATTEMPTS_MAX: u32 = 100;
 /// The longest time that one attempt may take: meanwhile it holds the lane of its key.

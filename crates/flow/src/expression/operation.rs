@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Expression, context};
 
+use super::bounded;
 use super::output::check_finite;
 use super::tracked::is_missing;
 use super::written::{Written, computable};
@@ -203,6 +204,9 @@ static SLICING: LazyLock<Result<Expression<'static, 'static>, String>> = LazyLoc
 fn engine(sign: &str, one: &Value, other: &Value) -> Result<Value, Error> {
     let operation = OPERATIONS.iter().find(|(known, _)| *known == sign);
     let (_, operation) = operation.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "an unknown operator"))?;
+    if sign == "*" {
+        bounded::check_product(one, other)?;
+    }
     let result = operation.eval(context! { a => one, b => other })?;
     check_finite(&result)?;
     Ok(result)

@@ -4,6 +4,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 use serde_json::{Map, Value as Json};
 
+use super::bounded;
 use super::tracked::Fields;
 use super::written::Written;
 
@@ -53,5 +54,7 @@ pub(super) fn to_json_text(value: &Value, indent: Option<usize>) -> Result<Strin
         Some(_) => format!("{json:#}"),
     };
     let safe = [("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("'", "\\u0027")];
-    Ok(safe.iter().fold(text, |text, (sign, escape)| text.replace(sign, escape)))
+    let text = safe.iter().fold(text, |text, (sign, escape)| text.replace(sign, escape));
+    bounded::check(text.len())?;
+    Ok(text)
 }

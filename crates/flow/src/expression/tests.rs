@@ -314,7 +314,59 @@ fn a_value_cannot_take_a_segment_out_of_the_path() {
     assert_eq!(url("{{ env.A }}/v.{{ input.id }}", &json!({ "id": "." })).unwrap(), "https://a.example/v..");
 }
 
+#[test]
+fn no_filter_makes_more_of_its_input_than_a_record_could_carry() {
+    let large = "x\n".repeat(50_000);
+    let input = json!({ "t": large, "list": [large, large], "n": 1_000_000_000_000_u64, "f": "%(a)s".repeat(50_000) });
+    for (text, bound) in [
+        ("{{ input.t | join(input.t) }}", "1048576 bytes"),
+        ("{{ [input.list] * 40 | join(', ') }}", ""),
+        ("{{ [1] | batch(9000, input.t) | first | join }}", "1048576 bytes"),
+        ("{{ input.t | replace('x', input.t) }}", "1048576 bytes"),
+        ("{{ input.t | indent(input.n) }}", "1048576 bytes"),
+        ("{{ input.t | indent(width=input.n) }}", "1048576 bytes"),
+        ("{{ 'a' | indent(width=input.n) }}", "1048576 bytes"),
+        ("{{ input.f | format(a=input.t) }}", "1048576 bytes"),
+        ("{{ '%999999999999d' | format(1) }}", "1048576 bytes"),
+        ("{{ '%*d' | format(input.n, 1) }}", "1048576 bytes"),
+        ("{{ input.list | slice(input.n) }}", "10000 items"),
+        ("{{ input.list | batch(input.n, 'x') }}", "10000 items"),
+        ("{{ input.t * input.n }}", ""),
+        ("{{ 'x' * 2000000 }}", "1048576 bytes"),
+        (&format!("{{{{ input.t {} }}}}", "| tojson".repeat(60)), "1048576 bytes"),
+        (&format!("{{{{ input.t {} }}}}", "| pprint".repeat(60)), "1048576 bytes"),
+    ] {
+        let refused = render(text, &input).map(|value| value.to_string().len()).unwrap_err();
+        assert!(refused.contains(bound), "{text:.60}: {refused:.300}");
+    }
+    let input = json!({ "t": "a b", "list": ["x", 1, { "k": 2 }] });
+    for (text, expected) in [
+        ("{{ input.t | join('-') | replace(' ', '_') | indent(2, first=true) }}", json!("  a-_-b")),
+        ("{{ input.list | map('default') | join(', ') }}", json!("x, 1, {'k': 2}")),
+        ("{{ [{'k': 1}, {'k': 2}] | join('+', attribute='k') }}", json!("1+2")),
+        ("{{ '%05d %(a)s' | format(a=1) if false else '%s: %3d' | format('n', 7) }}", json!("n:   7")),
+        ("{{ [1, 2, 3] | batch(2, 0) }}", json!([[1, 2], [3, 0]])),
+        ("{{ 'ab' * 3 }}", json!("ababab")),
+    ] {
+        assert_eq!(render(text, &input), Ok(expected), "{text}");
+    }
+}
+
 proptest::proptest! {
+    #![proptest_config(fuzz::config())]
+
+    #[test]
+    fn a_damaged_template_is_rendered_or_refused(text in fuzz::damaged_text(&[
+        "{{ input.v }}",
+        "a {{ input.v | default('x') | upper }} b {{ input.list | map(attribute='k') | join(', ') }}",
+        "{{ input.n + 1 > 2 and not input.b or input.list[0].k == 'x' }}",
+        "{% for x in input.list %}{{ x.k ~ loop.index }}{% if x.k is defined %},{% endif %}{% endfor %}",
+    ])) {
+        let input = json!({ "v": "x", "n": 1e15, "b": true, "list": [{ "k": 1 }, { "k": "\u{202e}" }] });
+        let _ = render(&text, &input);
+        let _ = url(&format!("{{{{ env.A }}}}/{text}"), &input);
+    }
+
     #[test]
     fn no_value_changes_the_shape_of_a_url(id in ".*") {
         if let Ok(url) = url("{{ env.A }}/r/{{ input.id }}/x?q={{ input.id }}", &json!({ "id": id })) {

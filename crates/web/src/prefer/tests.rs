@@ -129,6 +129,18 @@ proptest! {
     }
 
     #[test]
+    fn damaged_preferences_are_read_as_far_as_they_can_be(bytes in fuzz::damaged(&[
+        "respond-async, wait=10",
+        "return=minimal; foo=\"a, \\\"b\", wait=\"5\" ; x",
+        "handling = lenient , , WAIT = 99999999999999999999",
+    ])) {
+        let line: Vec<u8> = bytes.into_iter().filter(|byte| *byte >= b' ' && *byte != 0x7f).collect();
+        let headers = HeaderMap::from_iter([(PREFER, HeaderValue::from_bytes(&line).unwrap())]);
+        let preferences = Preferences::of(&headers);
+        prop_assert!(preferences.wait(60).is_none_or(|wait| wait <= Duration::from_secs(60)));
+    }
+
+    #[test]
     fn whatever_comes_the_next_line_counts(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
         let read = list([&bytes[..], b"meanwhile-test=1"].into_iter());
         prop_assert!(read.contains(&("meanwhile-test".to_owned(), "1".to_owned())));
