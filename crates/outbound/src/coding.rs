@@ -115,7 +115,8 @@ fn inflate_piece(decoder: &mut Decompress, piece: &[u8], is_over: &mut bool) -> 
         let (taken, given) = (length(decoder.total_in() - taken)?, length(decoder.total_out() - given)?);
         rest = rest.get(taken..).unwrap_or_default();
         body.extend_from_slice(buffer.get(..given).unwrap_or_default());
-        if (rest.is_empty() || taken == 0) && given < buffer.len() {
+        // Bytes may still come out once all have gone in.
+        if taken == 0 && given == 0 {
             break;
         }
     }
