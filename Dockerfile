@@ -17,6 +17,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certifica
 COPY --from=build /out/meanwhile /usr/local/bin/meanwhile
 # A library that the base does not have fails here, not at the start of a role.
 RUN ["/usr/local/bin/meanwhile", "--version"]
+# A volume that is mounted here is the user's own from its beginning.
+RUN install -d -o 65532 -g 65532 /var/lib/meanwhile/documents
 USER 65532:65532
 # A container is reached from outside of itself; which of its ports the world sees, whoever runs it decides.
 ENV MEANWHILE_LISTEN=0.0.0.0:8080 MEANWHILE__LOG__FORMAT=json

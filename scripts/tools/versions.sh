@@ -100,6 +100,15 @@ find_prometheus() {
   return 1
 }
 
+# Prints the path of a browser that speaks Chromium's protocol.
+find_chromium() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    command -v "$name" && return 0
+  done
+  return 1
+}
+
 # Prints the path of cargo-deny.
 find_cargo_deny() {
   local program

@@ -78,6 +78,41 @@ async fn other_bytes_are_never_given_to_their_end() {
 }
 
 #[tokio::test]
+async fn the_last_bytes_come_only_once_all_are_known_to_be_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let (documents, job) = (open(folder.path()), job(NOW_MS));
+    let bytes = Bytes::from(vec![7; 3_000_000]);
+    let document = write(&documents, job, "x-1", std::slice::from_ref(&bytes)).await.unwrap();
+    let mut other = bytes.to_vec();
+    other[0] ^= 1;
+    std::fs::write(files(folder.path()).pop().unwrap(), other).unwrap();
+    let (mut chunks, mut given) = (documents.read(owner(job), &document, None).await.unwrap(), 0);
+    let end = loop {
+        match chunks.try_next().await {
+            Ok(Some(chunk)) => given += chunk.len(),
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Err(Error::Changed)) && given < bytes.len(), "{given} bytes, {end:?}");
+}
+
+#[tokio::test]
+async fn a_document_may_have_as_many_bytes_as_its_limit_and_none_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (documents, job) = (open(folder.path()), job(NOW_MS));
+    for (name, size, fits) in [("x-1", 1_000, true), ("x-2", 1_001, false)] {
+        let mut writing = documents.write(owner(job), name.to_owned()).await.of_at_most(1_000);
+        writing.add(Bytes::from(vec![7; 999])).await.unwrap();
+        let added = writing.add(Bytes::from(vec![7; size - 999])).await;
+        assert_eq!(added.is_ok(), fits, "{size} bytes: {added:?}");
+        if fits {
+            assert_eq!(writing.end("x/y").await.unwrap().size, 1_000);
+        }
+    }
+    assert_eq!(files(folder.path()).len(), 1);
+}
+
+#[tokio::test]
 async fn what_is_broken_off_or_too_large_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (documents, job) = (open(folder.path()), job(NOW_MS));
@@ -113,11 +148,11 @@ async fn a_document_belongs_to_its_job_alone_and_can_be_given_to_another() {
 }
 
 #[tokio::test]
-async fn documents_go_that_no_job_needs_and_those_of_today_stay() {
+async fn documents_go_that_no_job_needs_and_those_of_today_and_yesterday_stay() {
     let folder = tempfile::tempdir().unwrap();
     let documents = open(folder.path());
-    let (gone, needed, young) = (job(NOW_MS - 3 * DAY_MS), job(NOW_MS - 3 * DAY_MS + 1), job(NOW_MS));
-    for job in [gone, needed, young] {
+    let (gone, needed, young) = (job(NOW_MS - 2 * DAY_MS), job(NOW_MS - 3 * DAY_MS + 1), job(NOW_MS));
+    for job in [gone, needed, job(NOW_MS - DAY_MS), young] {
         write(&documents, job, "x-1", &[Bytes::from_static(b"bytes")]).await.unwrap();
     }
     std::fs::create_dir_all(folder.path().join("2001-01-01/a/b")).unwrap();
@@ -128,7 +163,7 @@ async fn documents_go_that_no_job_needs_and_those_of_today_stay() {
         removed += documents.remove_but_for(page, &HashSet::from([needed])).await.unwrap();
     }
     assert_eq!((removed, jobs), (1, HashSet::from([gone, needed])));
-    assert_eq!(files(folder.path()).len(), 3);
+    assert_eq!(files(folder.path()).len(), 4, "that of yesterday stays as well");
 }
 
 #[tokio::test]

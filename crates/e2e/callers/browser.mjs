@@ -17,7 +17,7 @@ const browser = spawn(program, [...options, `--user-data-dir=${profile}`, "about
 const patience = setTimeout(() => {
   browser.kill();
   throw new Error("the browser has not come to its end");
-}, 60_000);
+}, 300_000);
 
 const address = await new Promise((resolve, reject) => {
   let said = "";

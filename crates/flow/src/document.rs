@@ -24,6 +24,8 @@ const BASE64: &str = "base64";
 const DIGITS_SHOWN: usize = 8;
 /// The member that names its bytes in the store.
 const REF: &str = "ref";
+/// The member that tells callers the address of its bytes.
+pub const HREF: &str = "href";
 /// Bytes of such a name.
 const REF_BYTES_MAX: usize = 128;
 /// Digits of a SHA-256.
@@ -175,6 +177,44 @@ pub fn in_words(value: &Value) -> Option<Value> {
     is_changed.then_some(value)
 }
 
+/// The value with the address of each stored document within it in place of its name, which says nothing to callers.
+/// `address` makes it of the name. None: there is none within it. A value that is a document stays as it is.
+pub fn linked(value: &Value, address: &dyn Fn(&str) -> String) -> Option<Value> {
+    if members(value).is_some() {
+        return None;
+    }
+    let mut linked_value = value.clone();
+    let inner: Box<dyn Iterator<Item = &mut Value>> = match &mut linked_value {
+        Value::Array(items) => Box::new(items.iter_mut()),
+        Value::Object(entries) => Box::new(entries.values_mut()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+    };
+    let mut is_changed = false;
+    for inner in inner {
+        if let Some(document) = StoredDocument::of(inner) {
+            let StoredDocument { media_type, size, sha256, name } = document;
+            let href = address(&name);
+            *inner = json!({ KEY: { "media_type": media_type, "size": size, "sha256": sha256, HREF: href } });
+            is_changed = true;
+        } else if let Some(value) = linked(inner, address) {
+            (*inner, is_changed) = (value, true);
+        }
+    }
+    is_changed.then_some(linked_value)
+}
+
+/// The stored document of this name that the value is, or has within it.
+pub fn stored_in(value: &Value, name: &str) -> Option<StoredDocument> {
+    if let Some(document) = StoredDocument::of(value) {
+        return Some(document).filter(|document| document.name == name);
+    }
+    match value {
+        Value::Array(items) => items.iter().find_map(|item| stored_in(item, name)),
+        Value::Object(entries) => entries.values().find_map(|entry| stored_in(entry, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
 /// The words for a document with these members.
 fn words(members: &Map<String, Value>) -> Option<String> {
     let text = |name: &str| members.get(name)?.as_str();
@@ -279,6 +319,26 @@ mod tests {
         assert_eq!(StoredDocument::of(&both), None, "exactly these members");
         let told = json!({ KEY: { "media_type": "application/pdf", "size": 14, "sha256": sha256(PDF) } });
         assert_eq!(*described(&value), told);
+    }
+
+    #[test]
+    fn a_stored_document_within_a_value_is_told_by_its_address_and_found_by_its_name() {
+        let stored = |name: &str| StoredDocument::new("application/pdf", 14, sha256(PDF), name.to_owned());
+        let (one, other) = (stored("one"), stored("other"));
+        let small = Document::new("image/png", PDF.to_vec()).to_json();
+        let value = json!({ "a": [1, one.to_json()], "b": { "c": other.to_json() }, "d": small });
+        let told = |name: &str| {
+            let href = format!("/documents/{name}");
+            json!({ KEY: { "media_type": "application/pdf", "size": 14, "sha256": sha256(PDF), "href": href } })
+        };
+        let address = |name: &str| format!("/documents/{name}");
+        let expected = json!({ "a": [1, told("one")], "b": { "c": told("other") }, "d": small });
+        assert_eq!(linked(&value, &address), Some(expected));
+        for same in [one.to_json(), small, json!([1, { "ref": "one" }]), json!("one")] {
+            assert_eq!(linked(&same, &address), None, "{same}");
+        }
+        assert_eq!((stored_in(&value, "one"), stored_in(&value, "other")), (Some(one.clone()), Some(other)));
+        assert_eq!((stored_in(&value, "third"), stored_in(&one.to_json(), "one")), (None, Some(one)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use events::time::rfc3339;
 use flow::decide::code;
 use flow::definition::Definition;
-use flow::document::{self, Document, StoredDocument, described};
+use flow::document::{self, Document, StoredDocument, described, linked};
 use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use flow::slip::Failure;
@@ -24,6 +24,11 @@ fn address(prefix: &str, job: JobId) -> String {
 /// The address of a job's result.
 pub(crate) fn result_address(prefix: &str, job: JobId) -> String {
     format!("{}/result", address(prefix, job))
+}
+
+/// The address of a document within a job's result.
+pub(crate) fn document_address(prefix: &str, job: JobId, name: &str) -> String {
+    format!("{}?document={name}", result_address(prefix, job))
 }
 
 /// The addresses of a job.
@@ -141,12 +146,13 @@ pub(crate) fn status(
     body
 }
 
-/// A result as JSON for those who want to see it: documents by their descriptions, and where it is one as a whole with
-/// the address of its bytes.
+/// A result as JSON for those who want to see it: documents by their descriptions, and where they lie elsewhere with the
+/// addresses of their bytes.
 fn shown(prefix: &str, job: JobId, result: &Value) -> Value {
-    let mut shown = described(result).into_owned();
+    let told = linked(result, &|name| document_address(prefix, job, name));
+    let mut shown = described(told.as_ref().unwrap_or(result)).into_owned();
     if Document::of(result).is_some() || StoredDocument::of(result).is_some() {
-        shown[document::KEY]["href"] = result_address(prefix, job).into();
+        shown[document::KEY][document::HREF] = result_address(prefix, job).into();
     }
     shown
 }

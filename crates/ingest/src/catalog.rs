@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use events::flow_document::{FlowDocument, NotAFlow};
 use flow::definition::{Clash, Definition, clashes};
+use flow::event::{EventKind, JobEvent};
 use flow::nearest::nearest;
 use parking_lot::RwLock;
 use store::flows::AppliedFlow;
@@ -88,6 +89,12 @@ impl Catalog {
     pub(crate) fn result_until_ms(&self, (flow, version): (&str, &str), ended_ms: i64) -> Option<i64> {
         let ttl_ms = self.version(flow, version)?.result_ttl_ms()?;
         Some(ended_ms.saturating_add_unsigned(ttl_ms))
+    }
+
+    /// The same for the result in an event; none where it has no result.
+    pub(crate) fn told_until_ms(&self, event: &JobEvent) -> Option<i64> {
+        let has_result = event.kind == EventKind::JobSucceeded;
+        has_result.then(|| self.result_until_ms((&event.flow, &event.version), event.at_ms)).flatten()
     }
 
     /// The flow whose own route this is.

@@ -16,13 +16,14 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use documents::{Error, Owner};
-use flow::answer::{Answer, Content, content};
+use flow::answer::{Answer, Body as AnswerBody, Content, content};
 use flow::body::Payload;
-use flow::document::{StoredDocument, sha256_of};
+use flow::document::{StoredDocument, linked, sha256_of, stored_in};
 use flow::view::JobView;
 use serde_json::Value;
 use web::problem::{Kind, Problem, Verbatim};
 
+use crate::answer::document_address;
 use crate::state::Api;
 
 /// Headers of an answer that describe its body, and so are those of the result too.
@@ -102,10 +103,10 @@ fn parse_range(text: &str, size: u64) -> Option<Result<Range<u64>, Unsatisfiable
     Some(if range.is_empty() { Err(Unsatisfiable) } else { Ok(range) })
 }
 
-/// The answer to a caller who has waited for the job.
-pub(crate) fn answer(view: &JobView) -> Response {
+/// The answer to a caller who has waited for the job. `prefix`: the path of the public URL.
+pub(crate) fn answer(prefix: &str, view: &JobView) -> Response {
     let given = view.answer.as_ref();
-    let Content { media_type, payload } = content_of(view);
+    let Content { media_type, payload } = content_of(prefix, view);
     let status = given.and_then(|answer| StatusCode::from_u16(answer.status).ok()).unwrap_or(StatusCode::OK);
     let is_bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&status);
     let mut response = match is_bodiless {
@@ -125,8 +126,25 @@ pub(crate) fn answer(view: &JobView) -> Response {
 }
 
 /// The result as a resource of its own, or the part of it that was asked for; 304 for one that the caller has.
-pub(crate) fn stored(view: &JobView, conditions: &Conditions) -> Result<Response, Problem> {
-    let Content { media_type, payload } = content_of(view);
+pub(crate) fn stored(prefix: &str, view: &JobView, conditions: &Conditions) -> Result<Response, Problem> {
+    let given = view.answer.iter().flat_map(headers_of).filter(|(name, _)| OF_BODY.contains(name));
+    resource(view, content_of(prefix, view), given.collect(), conditions)
+}
+
+/// A document within the result in the same way, by its name.
+pub(crate) fn document(view: &JobView, name: &str, conditions: &Conditions) -> Result<Response, Problem> {
+    let body = view.answer.as_ref().and_then(value_of);
+    let found = view.result.iter().chain(body).find_map(|value| stored_in(value, name));
+    let document = found.ok_or_else(|| {
+        let detail = format!("The result of the job has no document `{name}` in the store.");
+        Problem::new(Kind::NotFound, detail).with_job(view.job)
+    })?;
+    let content = Content { media_type: document.media_type.clone(), payload: Payload::Stored(document) };
+    resource(view, content, HeaderMap::new(), conditions)
+}
+
+fn resource(view: &JobView, content: Content, given: HeaderMap, conditions: &Conditions) -> Result<Response, Problem> {
+    let Content { media_type, payload } = content;
     let (digest, size) = match &payload {
         Payload::Bytes(bytes) => (sha256_of(&[media_type.as_bytes(), b"\0", bytes]), bytes.len() as u64),
         Payload::Stored(document) => {
@@ -147,8 +165,7 @@ pub(crate) fn stored(view: &JobView, conditions: &Conditions) -> Result<Response
     let headers = response.headers_mut();
     headers.insert(header::ETAG, HeaderValue::try_from(tag).map_err(Problem::internal)?);
     if !is_unchanged {
-        let given = view.answer.iter().flat_map(headers_of);
-        headers.extend(given.filter(|(name, _)| OF_BODY.contains(name)));
+        headers.extend(given);
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         describe(headers, &media_type);
     }
@@ -217,8 +234,23 @@ fn unsatisfiable(view: &JobView, size: u64) -> Problem {
     told.into_iter().fold(problem, |problem, told| problem.with_header(header::CONTENT_RANGE, told))
 }
 
-fn content_of(view: &JobView) -> Content {
-    content(view.answer.as_ref(), view.result.as_ref().unwrap_or(&Value::Null))
+/// The body, in which documents that lie in the store are told by their addresses.
+fn content_of(prefix: &str, view: &JobView) -> Content {
+    let told = |value: &Value| linked(value, &|name| document_address(prefix, view.job, name));
+    let result = view.result.as_ref().unwrap_or(&Value::Null);
+    let told_answer = view.answer.as_ref().and_then(|answer| {
+        let body = AnswerBody::Value(told(value_of(answer)?)?);
+        Some(Answer { body, ..answer.clone() })
+    });
+    content(told_answer.as_ref().or(view.answer.as_ref()), told(result).as_ref().unwrap_or(result))
+}
+
+/// The value that an answer has in place of the result.
+fn value_of(answer: &Answer) -> Option<&Value> {
+    match &answer.body {
+        AnswerBody::Value(value) => Some(value),
+        AnswerBody::OfResult | AnswerBody::Bytes(_) => None,
+    }
 }
 
 /// The headers of an answer, as far as they are headers.

@@ -2,7 +2,7 @@
 //! nor in the status, nor among events. They go from the database with their job, and from Kafka by its retention.
 
 use axum::http::{HeaderName, HeaderValue};
-use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::event::{JobEvent, JobStatus};
 use flow::view::JobView;
 use web::problem::{Kind, Problem};
 
@@ -30,8 +30,14 @@ pub(crate) fn hide(api: &Api, view: &mut JobView, events: &mut [(i64, JobEvent)]
         return;
     }
     (view.result, view.answer) = (None, None);
-    let ends = events.iter_mut().filter(|(_, event)| event.kind == EventKind::JobSucceeded);
-    ends.for_each(|(_, event)| (event.data, event.answer) = (None, None));
+    events.iter_mut().for_each(|(_, event)| hide_in(api, event));
+}
+
+/// Takes a result whose time is over away from the event that tells it.
+pub(crate) fn hide_in(api: &Api, event: &mut JobEvent) {
+    if api.catalog.told_until_ms(event).is_some_and(|at_ms| at_ms <= api.clock.now_ms()) {
+        (event.data, event.answer) = (None, None);
+    }
 }
 
 /// The problem 410 for a result whose time is over.

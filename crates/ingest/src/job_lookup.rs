@@ -4,7 +4,6 @@
 //! from the 202 on, so a `GET` right after it is never a 404. While events are missing between what the projection has
 //! and what the tail has seen, there is no answer but 503.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bus::Unreadable;
@@ -15,16 +14,14 @@ use flow::id::JobId;
 use flow::view::JobView;
 use store::acceptances::Acceptance;
 use store::cancels::CancelWish;
-use store::jobs::StoredJob;
+use store::jobs::{JobSummary, StoredJob};
 use web::caller::{Caller, Scope};
 use web::problem::{Kind, Problem};
 
-use crate::recent::{Known, RecentJob};
+use crate::recent::{BEFORE_THE_FIRST_EVENT, Known, RecentJob};
 use crate::state::Api;
 use crate::{expiry, in_time};
 
-/// The cursor of a job without any event yet: before the first offset.
-pub(crate) const BEFORE_THE_FIRST_EVENT: i64 = -1;
 /// The time that Postgres has to answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,48 +59,79 @@ impl JobState {
 }
 
 async fn find_by_events(api: &Api, caller: &Caller, text: &str) -> Result<JobState, Problem> {
-    caller.require(Scope::JobsRead)?;
-    let unknown = || Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."));
-    let job: JobId = text.parse().map_err(|_| unknown())?;
-    // Before the recent events have been read, an answer could be older than an earlier one.
-    api.ready()?;
-    let Known { job: recent, forgotten, floors } = api.recent.look(job);
-    let partition = recent.as_ref().map(|recent| recent.partition);
-    let recent = match recent {
+    let job = named(api, caller, text)?;
+    let known = api.recent.look(job);
+    let recent = match &known.job {
         Some(recent) => Some(decode(api, recent).await?),
         None => None,
     };
     let recent = match recent {
         Some(recent) if recent.complete && !recent.events.is_empty() => {
-            return recent.state().filter(|job| is_visible(job, caller)).ok_or_else(unknown);
+            return recent.state().filter(|job| is_visible(job, caller)).ok_or_else(|| unknown(text));
         }
         recent => recent,
     };
-    // Asked before the job is read, so that all that the projection had taken in by then is in the answer.
-    let not_projected = not_projected(api, &floors).await?;
+    let gaps = Gaps::of(api, &known).await?;
     let stored = stored(api, caller, job).await?;
     if stored.is_none() && recent.is_none() {
-        return Err(unknown());
+        return Err(unknown(text));
     }
     let seen = stored.as_ref().and_then(|stored| stored.projection.as_ref());
-    if forgotten.is_some_and(|forgotten| seen.is_none_or(|seen| seen.summary.cursor < forgotten)) {
-        return Err(behind(job));
-    }
-    // A final state is the last one, whatever the projection has not taken in yet.
-    if !seen.is_some_and(|seen| seen.summary.status.is_final()) {
-        let has_gap = match partition.or(seen.map(|seen| seen.partition)) {
-            Some(partition) => not_projected.contains(&partition),
-            None => !not_projected.is_empty(),
-        };
-        if has_gap {
-            return Err(behind(job));
-        }
-    }
+    gaps.check(job, seen.map(|seen| (&seen.summary, seen.partition)))?;
     let state = match (stored, recent) {
         (Some(stored), recent) => Some(merge(stored, recent)),
         (None, recent) => recent.and_then(DecodedJob::state),
     };
-    state.filter(|job| is_visible(job, caller)).ok_or_else(unknown)
+    state.filter(|job| is_visible(job, caller)).ok_or_else(|| unknown(text))
+}
+
+/// The job that a path names, if this caller may read jobs and the recent events were read: before that, an answer
+/// could be older than an earlier one.
+pub(crate) fn named(api: &Api, caller: &Caller, text: &str) -> Result<JobId, Problem> {
+    caller.require(Scope::JobsRead)?;
+    let job: JobId = text.parse().map_err(|_| unknown(text))?;
+    api.ready()?;
+    Ok(job)
+}
+
+/// The problem 404.
+pub(crate) fn unknown(text: &str) -> Problem {
+    Problem::new(Kind::UnknownJob, format!("There is no job `{text}`."))
+}
+
+/// Where events of a job may be missing between those that the projection has taken in and those that the tail knows.
+pub(crate) struct Gaps {
+    /// The cursor up to which events were known here once.
+    forgotten: Option<i64>,
+    partition: Option<i32>,
+    /// The partitions in which events are known neither here nor by the projection.
+    not_projected: Vec<i32>,
+}
+
+impl Gaps {
+    /// Asked before the job is read, so that all that the projection had taken in by then is in the answer.
+    pub(crate) async fn of(api: &Api, known: &Known) -> Result<Self, Problem> {
+        let events = api.planner()?.writer.topics.events();
+        let not_projected = in_time(api.projected.behind(&api.pool, &events, &known.floors)).await?;
+        let partition = known.job.as_ref().map(|recent| recent.partition);
+        Ok(Self { forgotten: known.forgotten, partition, not_projected })
+    }
+
+    /// The problem 503 if something may be missing. `seen`: the job as the projection has it, and its partition.
+    pub(crate) fn check(&self, job: JobId, seen: Option<(&JobSummary, i32)>) -> Result<(), Problem> {
+        if self.forgotten.is_some_and(|forgotten| seen.is_none_or(|(seen, _)| seen.cursor < forgotten)) {
+            return Err(behind(job));
+        }
+        // A final state is the last one, whatever the projection has not taken in yet.
+        if seen.is_some_and(|(seen, _)| seen.status.is_final()) {
+            return Ok(());
+        }
+        let has_gap = match self.partition.or(seen.map(|(_, partition)| partition)) {
+            Some(partition) => self.not_projected.contains(&partition),
+            None => !self.not_projected.is_empty(),
+        };
+        if has_gap { Err(behind(job)) } else { Ok(()) }
+    }
 }
 
 /// The problem 503 in place of an answer that would be older than one that the caller has.
@@ -117,13 +145,8 @@ pub(crate) async fn stored(api: &Api, caller: &Caller, job: JobId) -> Result<Opt
     in_time(store::jobs::get(&api.pool, &caller.tenant, job)).await
 }
 
-/// The partitions in which events are known neither here nor by the projection, or the problem 503.
-async fn not_projected(api: &Api, floors: &HashMap<i32, i64>) -> Result<Vec<i32>, Problem> {
-    let events = api.planner()?.writer.topics.events();
-    in_time(api.projected.behind(&api.pool, &events, floors)).await
-}
-
-async fn in_time<T>(reading: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {
+/// What Postgres answers, or the problem 503.
+pub(crate) async fn in_time<T>(reading: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {
     let unavailable = || Problem::new(Kind::NotReady, "The database does not answer.").retry_after_s(1);
     in_time::in_time(READ_TIMEOUT, reading, unavailable).await
 }
@@ -147,22 +170,27 @@ impl DecodedJob {
     }
 }
 
-async fn decode(api: &Api, recent: RecentJob) -> Result<DecodedJob, Problem> {
+async fn decode(api: &Api, recent: &RecentJob) -> Result<DecodedJob, Problem> {
     let mut events = Vec::with_capacity(recent.events.len());
-    for (cursor, bytes) in recent.events {
-        match api.reader.read(Some(&*bytes), decode_event).await {
-            Ok(event) => events.push((cursor, event)),
-            // The orchestrator keeps it as a dead letter.
-            Err(Unreadable::Never(reason) | Unreadable::Newer(reason)) => {
-                tracing::debug!(cursor, reason, "unreadable event skipped")
-            }
-            Err(Unreadable::NotNow(error)) => {
-                let problem = Problem::new(Kind::NotReady, "The schema registry does not answer.");
-                return Err(problem.retry_after_s(1).caused_by(error));
-            }
-        }
+    for (cursor, bytes) in &recent.events {
+        events.extend(decoded(api, *cursor, bytes).await?.map(|event| (*cursor, event)));
     }
     Ok(DecodedJob { events, complete: recent.complete, trace_id: recent.trace_id })
+}
+
+/// An event that the tail has seen; none if it cannot be read: the orchestrator keeps it as a dead letter.
+pub(crate) async fn decoded(api: &Api, cursor: i64, bytes: &[u8]) -> Result<Option<JobEvent>, Problem> {
+    match api.reader.read(Some(bytes), decode_event).await {
+        Ok(event) => Ok(Some(event)),
+        Err(Unreadable::Never(reason) | Unreadable::Newer(reason)) => {
+            tracing::debug!(cursor, reason, "unreadable event skipped");
+            Ok(None)
+        }
+        Err(Unreadable::NotNow(error)) => {
+            let problem = Problem::new(Kind::NotReady, "The schema registry does not answer.");
+            Err(problem.retry_after_s(1).caused_by(error))
+        }
+    }
 }
 
 fn merge(stored: StoredJob, recent: Option<DecodedJob>) -> JobState {

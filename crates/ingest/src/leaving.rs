@@ -49,3 +49,43 @@ impl Leaving {
         shutdown.run_until_cancelled(in_steps).await;
     }
 }
+
+/// Ends the process once no request is left. `all` are asked first: whoever is asked by `served` may leave at once, and
+/// who leaves without being asked counts as failed.
+pub(crate) fn no_request_is_left(all: &CancellationToken, served: &CancellationToken) {
+    all.cancel();
+    served.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake, Waker};
+
+    use super::*;
+
+    /// Notes whether all had been asked to leave when it is woken.
+    struct Noting {
+        all: CancellationToken,
+        were_asked: AtomicBool,
+    }
+
+    impl Wake for Noting {
+        fn wake(self: Arc<Self>) {
+            self.were_asked.store(self.all.is_cancelled(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn at_a_clean_stop_whoever_was_needed_until_the_end_leaves_when_all_are_asked_to() {
+        let (all, served) = (CancellationToken::new(), CancellationToken::new());
+        let noting = Arc::new(Noting { all: all.clone(), were_asked: AtomicBool::new(false) });
+        let waker = Waker::from(Arc::clone(&noting));
+        let mut asked = pin!(served.cancelled());
+        assert!(asked.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        no_request_is_left(&all, &served);
+        assert!(noting.were_asked.load(Ordering::Relaxed), "it would have failed by leaving unasked");
+    }
+}

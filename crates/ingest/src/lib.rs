@@ -69,6 +69,7 @@ mod list_jobs;
 mod modes;
 mod open_jobs;
 pub mod openapi;
+mod past;
 mod plan;
 mod polls;
 mod progress;
@@ -161,9 +162,8 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let (begun, all) = (leaving.begun.clone(), shutdown.clone());
     tasks.spawn("http", async move {
         let outcome = server.serve(without_delay(door.listener), router, begun).await;
-        // Those who were held needed all the rest until now. First: whoever is asked by `served` may leave then.
-        all.cancel();
-        served.cancel();
+        // Those who were held needed all the rest until now.
+        leaving::no_request_is_left(&all, &served);
         outcome
     });
     let topics = settings.topics.clone();

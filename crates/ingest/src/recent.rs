@@ -26,12 +26,16 @@ pub(crate) struct RecentJob {
     pub(crate) events: Vec<(i64, Box<[u8]>)>,
     /// True if the tail saw the job from its acceptance on.
     pub(crate) complete: bool,
+    /// True once the tail has seen the job's end.
+    pub(crate) has_ended: bool,
     /// The job's trace.
     pub(crate) trace_id: Option<TraceId>,
     /// The bytes of its events.
     bytes: usize,
 }
 
+/// The cursor of a job without any event yet: before the first offset.
+pub(crate) const BEFORE_THE_FIRST_EVENT: i64 = -1;
 /// Bytes of events that are kept, of all jobs.
 pub(crate) const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The most bytes of events that are kept of one job; older ones are read from the database.
@@ -145,6 +149,7 @@ impl RecentJobs {
             }
         };
         seen.bytes -= recent.bytes;
+        recent.has_ended |= is_end;
         let dropped = recent.push(record).map(|cursor| (recent.partition, cursor));
         seen.bytes += recent.bytes;
         let forgotten_max = self.jobs_max.saturating_mul(FORGOTTEN_FACTOR);
@@ -204,7 +209,12 @@ impl RecentJob {
         let complete = first.header_text(header::CE_TYPE) == Some(EventKind::JobAccepted.as_str());
         let trace_id = Trace::from_headers(&first.headers).map(|trace| trace.context.trace_id);
         let partition = first.partition;
-        Self { partition, events: Vec::with_capacity(EVENTS_USUAL), complete, trace_id, bytes: 0 }
+        Self { partition, events: Vec::with_capacity(EVENTS_USUAL), complete, has_ended: false, trace_id, bytes: 0 }
+    }
+
+    /// The cursor of the last event.
+    pub(crate) fn last_cursor(&self) -> i64 {
+        self.events.last().map_or(BEFORE_THE_FIRST_EVENT, |(cursor, _)| *cursor)
     }
 
     /// A job's events lie in one partition: whatever is not beyond the last one is a repetition. Returns the cursor of

@@ -12,33 +12,48 @@ use events::time::DAY_MS;
 use flow::event::JobStatus;
 use flow::id::JobId;
 use flow::view::JobView;
+use serde::Deserialize;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use crate::content::Conditions;
 use crate::job_lookup::JobState;
 use crate::state::Api;
-use crate::wait::{Asked, Until, WaitQuery, wait_query};
+use crate::wait::{Asked, Until, WaitQuery, seconds};
 use crate::{answer, content, expiry, time_left};
 
-/// The result of a job that succeeded, whole or in part, or the problem that says why there is none (yet). It can be
-/// waited for.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ResultQuery {
+    #[serde(default, deserialize_with = "seconds")]
+    wait: Option<u64>,
+    /// The name of a document within the result.
+    document: Option<String>,
+}
+
+/// The result of a job that succeeded, or a document within it, whole or in part, or the problem that says why there is
+/// none (yet). It can be waited for.
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path(job): Path<String>,
     Extension(context): Extension<RequestContext>,
     method: Method,
     headers: HeaderMap,
-    query: Result<Query<WaitQuery>, QueryRejection>,
+    query: Result<Query<ResultQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     api.polls.check(&context.caller, &job, api.config.polls())?;
-    let mut asked = Asked::of(&api, &context, &headers, &wait_query(query)?);
+    let query = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()));
+    let Query(ResultQuery { wait, document }) = query?;
+    let mut asked = Asked::of(&api, &context, &headers, &WaitQuery { wait });
     let conditions = Conditions::of(&method, &headers);
     drop(headers);
     let ended = |job: &JobState| job.view.status.is_final();
     let found = asked.until(&api, &context.caller, &job, Until::End, ended).await;
+    let serve = |view: &JobView| match &document {
+        Some(name) => content::document(view, name, &conditions),
+        None => content::stored(api.public_url.prefix(), view, &conditions),
+    };
     let answer = match found {
-        Ok(job) => match of(&api, &job, |view| content::stored(view, &conditions)) {
+        Ok(job) => match of(&api, &job, serve) {
             Ok(response) => {
                 let owner = Owner { tenant: &context.caller.tenant, job: job.view.job };
                 content::fill(&api, owner, &method, response).await

@@ -79,7 +79,7 @@ impl Stored {
         let address = HeaderValue::try_from(address).map_err(Problem::internal)?;
         let replayed = self.replayed.then_some((IDEMPOTENT_REPLAYED, HeaderValue::from_static("true")));
         let headers = [(header::CONTENT_LOCATION, address)].into_iter().chain(replayed);
-        let answer = match result::of(api, &job, |view| Ok(content::answer(view))) {
+        let answer = match result::of(api, &job, |view| Ok(content::answer(api.public_url.prefix(), view))) {
             Ok(response) => {
                 let owner = Owner { tenant: &caller.tenant, job: self.origin.job };
                 content::fill(api, owner, &Method::POST, response).await

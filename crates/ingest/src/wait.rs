@@ -186,10 +186,21 @@ impl Asked {
         caller: &Caller,
         text: &str,
         until: Until,
-        mut is_wanted: impl FnMut(&JobState) -> bool,
+        is_wanted: impl FnMut(&JobState) -> bool,
     ) -> Result<JobState, Problem> {
-        // The state of a job may be large. It is not kept while the request waits, nor is the room for reading it.
-        let look = || Box::pin(find(api, caller, text));
+        self.until_seen(api, text, until, || Box::pin(find(api, caller, text)), is_wanted).await
+    }
+
+    /// The same of what `look` tells of the job. It may be large: it is not kept while the request waits, nor is the
+    /// room for reading it.
+    pub(crate) async fn until_seen<T, F: Future<Output = Result<T, Problem>>>(
+        &mut self,
+        api: &Api,
+        text: &str,
+        until: Until,
+        look: impl Fn() -> F,
+        mut is_wanted: impl FnMut(&T) -> bool,
+    ) -> Result<T, Problem> {
         let waiter = text.parse().ok().and_then(|job| self.enter(api, job));
         let job = look().await?;
         let Some(mut waiter) = waiter else { return Ok(job) };

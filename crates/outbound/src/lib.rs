@@ -17,12 +17,13 @@ use anyhow::Context;
 use bytes::Bytes;
 use flow::decide::HttpAnswer;
 use futures_util::stream::BoxStream;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Method, Response};
 use url::Url;
 
+use crate::coding::Decoding;
 pub use guard::{Allowed, Guard, Refused, URL_BYTES_MAX};
 pub use large::Large;
 
@@ -136,6 +137,8 @@ impl Client {
         if call.body.is_none() && [Method::POST, Method::PUT, Method::PATCH].contains(&method) {
             headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
         }
+        // A coding would only have to be undone.
+        headers.entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
         let request = self.client.request(method, url).headers(headers);
         Ok(match call.body {
             Some(Body::Bytes(body)) => request.body(body),
@@ -148,17 +151,8 @@ impl Client {
 
     /// Reads the answer up to the limit.
     async fn read(&self, mut response: Response) -> Begun {
-        let status = response.status();
-        let text =
-            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
-        let (retry_after, content_type) = (text(RETRY_AFTER.as_str()), text(CONTENT_TYPE.as_str()));
-        let lines = response.headers().iter();
-        let headers = lines
-            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
-            .collect();
-        let codings = response.headers().get_all(CONTENT_ENCODING).iter();
-        let codings: Vec<String> =
-            codings.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let is_success = response.status().is_success();
+        let head = Head::of(&response);
         let mut body = Vec::new();
         loop {
             match response.chunk().await {
@@ -166,29 +160,63 @@ impl Client {
                     body.extend_from_slice(&chunk);
                 }
                 // A success needs its whole body, which is the output. Of any other answer the beginning is enough.
-                Ok(Some(chunk)) if status.is_success() => {
-                    let is_coded = codings.iter().any(|coding| !coding.trim().eq_ignore_ascii_case("identity"));
-                    let beginning = [Bytes::from(body), chunk];
-                    let status = status.as_u16();
-                    let large = Large::new(status, retry_after, content_type, headers, is_coded, beginning, response);
-                    return Begun::Large(Box::new(large));
-                }
+                Ok(Some(chunk)) if is_success => return large(head, [Bytes::from(body), chunk], response),
                 Ok(Some(_) | None) => break,
                 Err(error) => return Begun::Whole(failure(error)),
             }
         }
-        let (status_code, limit_bytes) = (status.as_u16(), self.response_bytes_max as u64);
-        Begun::Whole(match coding::decode(&codings.join(","), body, self.response_bytes_max) {
-            Ok(body) => HttpAnswer::Response { status: status_code, retry_after, content_type, headers, body },
+        let decoded = match head.codings.is_empty() {
+            true => Ok(body),
+            false if is_success => match coding::decode(&head.codings, &body, self.response_bytes_max) {
+                Err(coding::Failed::TooLarge) => return large(head, [Bytes::from(body), Bytes::new()], response),
+                Err(coding::Failed::Undecodable(cause)) => Err(cause),
+                Ok(body) => Ok(body),
+            },
             // Its status says enough.
-            Err(_) if !status.is_success() => {
-                HttpAnswer::Response { status: status_code, retry_after, content_type, headers, body: Vec::new() }
-            }
-            Err(coding::Failed::TooLarge) => {
-                HttpAnswer::TooLarge { status: status_code, limit_bytes, has_store: false }
-            }
-            Err(coding::Failed::Undecodable(cause)) => HttpAnswer::Undecodable { status: status_code, cause },
+            false => Ok(coding::decode(&head.codings, &body, self.response_bytes_max).unwrap_or_default()),
+        };
+        let Head { status, retry_after, content_type, headers, .. } = head;
+        Begun::Whole(match decoded {
+            Ok(body) => HttpAnswer::Response { status, retry_after, content_type, headers, body },
+            Err(cause) => HttpAnswer::Undecodable { status, cause },
         })
+    }
+}
+
+/// The head of an answer.
+pub(crate) struct Head {
+    status: u16,
+    retry_after: Option<String>,
+    content_type: Option<String>,
+    /// All of its headers that are text, in lower case.
+    headers: Vec<(String, String)>,
+    /// Its content codings, with commas between them.
+    codings: String,
+}
+
+impl Head {
+    fn of(response: &Response) -> Self {
+        let all = response.headers();
+        let text = |name: HeaderName| all.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let lines = all.iter();
+        let lines = lines.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+        let codings = all.get_all(CONTENT_ENCODING).iter();
+        let codings: Vec<_> = codings.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        Self {
+            status: response.status().as_u16(),
+            retry_after: text(RETRY_AFTER),
+            content_type: text(CONTENT_TYPE),
+            headers: lines.collect(),
+            codings: codings.join(","),
+        }
+    }
+}
+
+/// A success whose body is over the limit. One whose coding is not known is not read.
+fn large(head: Head, beginning: [Bytes; 2], response: Response) -> Begun {
+    match Decoding::of(&head.codings) {
+        Ok(decoding) => Begun::Large(Box::new(Large::new(head, decoding, beginning, response))),
+        Err(cause) => Begun::Whole(HttpAnswer::Undecodable { status: head.status, cause }),
     }
 }
 

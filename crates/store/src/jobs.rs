@@ -18,10 +18,12 @@ use crate::retention::{FINAL, Needed, Retired};
 use crate::{Error, Pool, Role, Tx, partitions, retention, statistics};
 
 mod list;
+mod past;
 mod read;
 
 pub use crate::observed::ObservedEvent;
 pub use list::{JobChoice, JobPage, ListedJob, list};
+pub use past::{Past, PastBounds, past};
 pub use read::get;
 
 /// A job as its events tell it, up to a cursor.

@@ -76,11 +76,7 @@ impl Http {
         match (begun, keeping) {
             (Begun::Whole(answer), None) => answer,
             (Begun::Whole(answer), Some(keeping)) => keeping.whole(answer).await,
-            (Begun::Large(large), Some(keeping)) if !large.is_coded => keeping.large(*large).await,
-            (Begun::Large(large), Some(_)) => {
-                let cause = format!("it has a content coding, and more than {} bytes", self.response_bytes_max);
-                HttpAnswer::Undecodable { status: large.status, cause }
-            }
+            (Begun::Large(large), Some(keeping)) => keeping.large(*large).await,
             (Begun::Large(large), None) => large.refused(self.response_bytes_max),
         }
     }

@@ -168,7 +168,6 @@ async fn a_typescript_client_that_a_generator_has_made_runs_a_job_to_its_end() {
     system.finish(PATIENCE).await.unwrap();
 }
 
-#[ignore = "fetches Chromium: scripts/tools/test-browser"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_runs_an_example_of_docs_and_follows_its_job_to_the_end() {
     let _turn = beside_others().await;

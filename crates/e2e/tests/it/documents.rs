@@ -110,6 +110,7 @@ async fn a_large_document_goes_through_two_steps_and_out_again_in_bounded_memory
     };
     assert!(whole(&ground, middle).await == document(100_000));
     assert_eq!(ground.s3.objects().len(), 1, "a larger one lies in the store");
+    nested(&mut ground).await;
     let peak = |ground: &mut Ground, role| ground.stage.system.role(role).process().memory_peak_bytes().unwrap();
     let before = [Role::Workers, Role::Ingest].map(|role| peak(&mut ground, role));
 
@@ -156,6 +157,29 @@ async fn a_large_document_goes_through_two_steps_and_out_again_in_bounded_memory
         assert!(grown < GROWTH_BYTES_MAX, "{role} has grown by {grown} bytes");
     }
     ground.finish().await;
+}
+
+/// A document within a result has an address, under which its bytes are.
+async fn nested(ground: &mut Ground) {
+    let job = ground.stage.submit("bundle", &json!({ "bytes": 100_000 })).await;
+    assert_eq!(ground.stage.end_of(job).await.status, JobStatus::Succeeded);
+    let get =
+        async |path: &str| http_client().get(format!("{}{path}", ground.stage.system.api())).send().await.unwrap();
+    let result: Value = get(&format!("/v1/jobs/{job}/result")).await.json().await.unwrap();
+    let told = &result["files"][0]["$document"];
+    assert_eq!((&told["size"], told.get("ref")), (&json!(100_000), None), "{result}");
+    let href = told["href"].as_str().unwrap();
+    assert!(href.starts_with(&format!("/v1/jobs/{job}/result?document=")), "{href}");
+    let status: Value = get(&format!("/v1/jobs/{job}")).await.json().await.unwrap();
+    assert_eq!(status["result"], result);
+    let bytes = get(href).await;
+    let seen = (bytes.status().as_u16(), header(&bytes, "content-type"), header(&bytes, "content-disposition"));
+    assert_eq!(seen, (200, "application/pdf", "attachment"));
+    assert!(bytes.bytes().await.unwrap() == document(100_000));
+    let part = http_client().get(format!("{}{href}", ground.stage.system.api())).header("range", "bytes=-10");
+    assert!(part.send().await.unwrap().bytes().await.unwrap() == document(100_000)[99_990..]);
+    // A name leads to what the result shows only, even where the job has more.
+    assert_eq!(problem(get(&format!("{href}x")).await).await, (404, "not-found".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

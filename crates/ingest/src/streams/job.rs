@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flow::id::JobId;
+use store::jobs::PastBounds;
 use web::caller::Caller;
 use web::problem::{Kind, Problem};
 
@@ -15,14 +16,11 @@ use super::item::{End, Item};
 use super::mailbox::{News, Next};
 use super::record::Seen;
 use super::{Mailbox, Place};
-use crate::answer;
-use crate::job_lookup::find;
+use crate::past::{self, Rest};
 use crate::state::Api;
 
-/// The most events of a job's past that are in memory for one stream.
-const PAGE_MAX: usize = 500;
-/// The same in bytes, but for the last event.
-const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// The most of a job's past that is in memory for one stream.
+const PAGE: PastBounds = PastBounds { events: 500, bytes: 256 * 1024 };
 /// The pause before an event is read once more, while the registry does not answer.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -67,17 +65,13 @@ impl JobSource {
     async fn read_past(&mut self, api: &Api) -> Result<(), Problem> {
         // Never closed.
         let _turn = api.streams.histories.acquire().await.map_err(Problem::internal)?;
-        let state = Box::pin(find(api, &self.caller, &self.job.to_string())).await?;
-        let mut bytes = 0;
-        for (cursor, event) in state.events.iter().filter(|(cursor, _)| *cursor > self.after) {
-            let text = answer::event(*cursor, event).to_string();
-            bytes += text.len();
-            self.page.push_back((*cursor, text));
-            if self.page.len() >= PAGE_MAX || bytes >= PAGE_BYTES_MAX {
-                return Ok(());
-            }
-        }
-        self.stage = if state.view.status.is_final() { Stage::Over } else { Stage::Live };
+        let page = Box::pin(past::page(api, &self.caller, &self.job.to_string(), self.after, PAGE)).await?;
+        self.page.extend(page.events);
+        self.stage = match page.rest {
+            Rest::More => Stage::Past,
+            Rest::Live => Stage::Live,
+            Rest::Over => Stage::Over,
+        };
         Ok(())
     }
 

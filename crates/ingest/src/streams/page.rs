@@ -1,23 +1,21 @@
 //! Events page by page, as JSON: what there is behind the cursor, or, with a wait, what comes first.
 
-use axum::Json;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use store::jobs::PastBounds;
 use web::context::RequestContext;
 use web::problem::Problem;
 
 use super::item::{End, Item};
 use super::tenant::TenantSource;
-use crate::answer;
 use crate::job_lookup::behind;
+use crate::past::{self, PastPage, Rest};
 use crate::state::Api;
 use crate::wait::{Asked, Until, WaitQuery};
 
-/// The most events in one answer.
-const EVENTS_MAX: usize = 1_000;
-/// The most bytes of events of all jobs in one answer, but for the last event.
-const BYTES_MAX: usize = 1024 * 1024;
+/// The most events in one answer, and the most bytes of them, but for the last event.
+const PAGE: PastBounds = PastBounds { events: 1_000, bytes: 1024 * 1024 };
 
 /// The events of a job after a cursor.
 pub(super) async fn of_job(
@@ -27,17 +25,15 @@ pub(super) async fn of_job(
     (headers, wait): (&HeaderMap, &WaitQuery),
 ) -> Result<Response, Problem> {
     let mut asked = Asked::of(api, context, headers, wait);
-    let state = asked
-        .until(api, &context.caller, job, Until::Change, |job| job.view.cursor > after || job.view.status.is_final());
-    let answer = state.await.and_then(|state| {
+    let look = || Box::pin(past::page(api, &context.caller, job, after, PAGE));
+    let is_wanted = |page: &PastPage| !page.events.is_empty() || page.rest == Rest::Over;
+    let answer = asked.until_seen(api, job, Until::Change, look, is_wanted).await.and_then(|page| {
         // Another instance has told more already.
-        if after > state.view.cursor {
-            return Err(behind(state.view.job));
+        if after > page.cursor {
+            return Err(behind(page.job));
         }
-        let news: Vec<_> = state.events.iter().filter(|(cursor, _)| *cursor > after).take(EVENTS_MAX).collect();
-        let next = news.last().map_or(after, |(cursor, _)| *cursor);
-        let list: Vec<_> = news.into_iter().map(|(cursor, event)| answer::event(*cursor, event)).collect();
-        Ok(Json(json!({ "events": list, "next": next.to_string() })).into_response())
+        let next = page.events.last().map_or(after, |(cursor, _)| *cursor);
+        Ok(body(page.events.into_iter().map(|(_, event)| event).collect(), &next.to_string()))
     });
     asked.tell(answer)
 }
@@ -59,15 +55,18 @@ pub(super) async fn of_all(
             break events;
         }
     };
-    let next = json!(source.cursor());
-    let body = format!("{{\"events\":[{}],\"next\":{next}}}", events.join(","));
-    asked.tell(Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response()))
+    asked.tell(Ok(body(events, &source.cursor())))
+}
+
+fn body(events: Vec<String>, next: &str) -> Response {
+    let body = format!("{{\"events\":[{}],\"next\":{}}}", events.join(","), json!(next));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// What there is now.
 async fn read(api: &Api, source: &mut TenantSource) -> Result<Vec<String>, Problem> {
     let (mut events, mut bytes) = (Vec::new(), 0);
-    while events.len() < EVENTS_MAX && bytes < BYTES_MAX {
+    while events.len() < PAGE.events && bytes < PAGE.bytes {
         match source.ready(api).await {
             Some(Item::Event { text, .. }) => {
                 bytes += text.len();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bus::{Inbound, Reader, RegistryError, Unreadable};
 use events::decode_event;
-use flow::event::{EventKind, JobEvent, JobStatus};
+use flow::event::{JobEvent, JobStatus};
 use flow::id::JobId;
 use tokio::sync::OnceCell;
 
@@ -62,7 +62,7 @@ impl Seen {
     pub(super) async fn told(&self, reader: &Reader, flows: &Catalog) -> Result<Option<&Told>, RegistryError> {
         let read = || async {
             match reader.read(Some(&*self.value), decode_event).await {
-                Ok(event) => Ok(Some(Told::of(&event, result_until_ms(flows, &event)))),
+                Ok(event) => Ok(Some(Told::of(&event, flows.told_until_ms(&event)))),
                 Err(Unreadable::Never(reason) | Unreadable::Newer(reason)) => {
                     tracing::debug!(cursor = self.offset, reason, "unreadable event skipped");
                     Ok(None)
@@ -100,12 +100,6 @@ impl Told {
             _ => &self.members,
         }
     }
-}
-
-/// The time until which the result in an event is told; none where there is no result, or no end of that time.
-fn result_until_ms(flows: &Catalog, event: &JobEvent) -> Option<i64> {
-    let has_result = event.kind == EventKind::JobSucceeded;
-    has_result.then(|| flows.result_until_ms((&event.flow, &event.version), event.at_ms)).flatten()
 }
 
 fn members(event: &JobEvent) -> String {

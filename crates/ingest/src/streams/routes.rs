@@ -19,8 +19,8 @@ use super::feed::{Feed, Source};
 use super::job::JobSource;
 use super::tenant::{Choice, TenantSource};
 use super::{page, socket, sse};
-use crate::job_lookup::BEFORE_THE_FIRST_EVENT;
 use crate::query::statuses;
+use crate::recent::BEFORE_THE_FIRST_EVENT;
 use crate::state::Api;
 use crate::wait::{WaitQuery, seconds};
 

@@ -2,7 +2,7 @@
 
 use axum::http::Method;
 use flow::answer::{Answer, Body};
-use flow::document::Document;
+use flow::document::{Document, StoredDocument, sha256};
 use flow::event::{EventKind, JobEvent, JobStatus};
 use serde_json::{Value, json};
 use test_kit::eventually;
@@ -142,5 +142,35 @@ async fn a_page_that_a_service_returns_cannot_run_on_our_origin_and_an_error_of_
     assert_eq!((answer.status().as_u16(), &answer.headers()["x-own"]), (409, &"1".parse().unwrap()));
     assert_eq!(answer.headers()["content-type"], "application/json");
     assert_eq!(answer.text().await.unwrap(), "{\"state\":\"sold out\"}");
+    stage.ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_document_within_a_result_is_told_by_its_address_and_by_no_other_name() {
+    let stage = Stage::new().await;
+    let api = &stage.ingest.api;
+    let stored = |name: &str| StoredDocument::new("application/pdf", 14, sha256(b"x"), name.to_owned()).to_json();
+    let result = json!({ "pdf": stored("render-1"), "more": [1] });
+    let body = Body::Value(json!([stored("render-2")]));
+    let job = ended(&stage, "\"nested\"", result, given(201, &[], body)).await;
+    let told = |name: &str| {
+        let href = format!("{PREFIX}/v1/jobs/{job}/result?document={name}");
+        json!({ "$document": { "media_type": "application/pdf", "size": 14, "sha256": sha256(b"x"), "href": href } })
+    };
+    let answer = api.order(&[("prefer", "wait=5"), ("idempotency-key", "\"nested\"")], INPUT).await;
+    assert_eq!((answer.status, &answer.json), (201, &json!([told("render-2")])));
+    let path = format!("/v1/jobs/{job}/result");
+    assert_eq!(api.get(&path).await.json, json!([told("render-2")]));
+    let status = api.get(&format!("/v1/jobs/{job}")).await.json;
+    assert_eq!(status["result"], json!({ "pdf": told("render-1"), "more": [1] }));
+    for name in ["render-1", "render-2"] {
+        let head = api.ask(Method::HEAD, &format!("{path}?document={name}"), &[], "").await.unwrap();
+        let seen = (head.status, head.header("content-type"), head.header("content-length"));
+        assert_eq!(seen, (200, "application/pdf", "14"), "{name}");
+    }
+    for name in ["render-3", "", "..%2Frender-1"] {
+        let missing = api.get(&format!("{path}?document={name}")).await;
+        assert_eq!((missing.status, missing.problem()), (404, "not-found"), "{name}");
+    }
     stage.ingest.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use events::progress::{PERCENT, Progress};
 use events::progress_record;
+use flow::event::JobEvent;
 use serde_json::{Value, json};
 use test_kit::eventually;
 
@@ -94,6 +95,53 @@ async fn cut_at_every_event_and_resumed_at_another_instance_a_stream_has_each_ev
     assert_eq!(ids, told);
     assert_eq!(kinds(&seen), KINDS);
     other.stop().await;
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_past_is_read_by_pages_and_no_more_of_it_than_a_page() {
+    let Stage { ground, ingest } = Stage::with(|config| config.recent_jobs_max = 1).await;
+    let job = ingest.api.order(&[], INPUT).await.job();
+    let step = course(&accepted_event(&ground, &job).await).remove(1);
+    let mut told = Vec::new();
+    for hop in 1..=12 {
+        let event = JobEvent { hop, data: Some(json!("x".repeat(300_000))), ..step.clone() };
+        let place = ground.tell(&event).await;
+        project_one(&ground, place, &event).await;
+        told.push(place.1.to_string());
+    }
+    let crowding = ingest.api.order(&[], INPUT).await.job();
+    ground.tell(&accepted_event(&ground, &crowding).await).await;
+    let seen = async || ingest.api.get(&format!("/v1/jobs/{crowding}/events")).await.json["next"] != "-1";
+    eventually(PATIENCE, "the job is forgotten here", async || seen().await.then_some(())).await;
+
+    let path = format!("/v1/jobs/{job}/events");
+    let (mut next, mut listed) = (String::new(), Vec::new());
+    while listed.len() < told.len() {
+        let page = ingest.api.get(&format!("{path}?after={next}")).await;
+        let events = page.json["events"].as_array().unwrap();
+        assert!((1..=4).contains(&events.len()), "{} events, {} bytes", events.len(), page.text.len());
+        listed.extend(events.iter().map(|event| event["cursor"].as_str().unwrap().to_owned()));
+        page.json["next"].as_str().unwrap().clone_into(&mut next);
+        assert_eq!(listed.last(), Some(&next));
+    }
+    assert_eq!(listed, told);
+    let mut stream = Sse::open(&ingest.api, &path, None).await;
+    for cursor in &told {
+        assert_eq!(stream.event().await.unwrap().id.as_ref(), Some(cursor));
+    }
+    // Neither what lies before a page is read, nor what lies behind it.
+    ground.sql("update orchestrator.jobs set history = 'unreadable'");
+    let far = format!("cursor <= {} or cursor = {}", told[5], told[11]);
+    ground.sql(&format!("update orchestrator.job_events set lines = 'unreadable' where {far}"));
+    let page = ingest.api.get(&format!("{path}?after={}", told[5])).await;
+    assert_eq!((page.status, &page.json["events"][0]["cursor"]), (200, &json!(told[6])));
+    let mut socket = Socket::open(&ingest, &format!("{path}?after={}", told[5])).await;
+    let mut stream = Sse::open(&ingest.api, &path, Some(&told[5])).await;
+    for cursor in &told[6..11] {
+        assert_eq!(stream.event().await.unwrap().id.as_ref(), Some(cursor));
+        assert_eq!(socket.next().await.unwrap()["cursor"], *cursor);
+    }
     ingest.stop().await;
 }
 

@@ -21,20 +21,20 @@ pub async fn get(pool: &Pool, tenant: &str, job: JobId) -> Result<Option<StoredJ
 }
 
 /// The projection of a job, as Postgres has it.
-struct ProjectedRow {
-    job: Uuid,
-    tenant: String,
-    flow: String,
-    version: String,
-    key: String,
-    correlation_id: String,
-    status: String,
-    cursor: i64,
-    steps_total: i32,
-    accepted_at_ms: i64,
-    updated_at_ms: i64,
-    trace_id: Option<String>,
-    retry_of: Option<Uuid>,
+pub(super) struct ProjectedRow {
+    pub(super) job: Uuid,
+    pub(super) tenant: String,
+    pub(super) flow: String,
+    pub(super) version: String,
+    pub(super) key: String,
+    pub(super) correlation_id: String,
+    pub(super) status: String,
+    pub(super) cursor: i64,
+    pub(super) steps_total: i32,
+    pub(super) accepted_at_ms: i64,
+    pub(super) updated_at_ms: i64,
+    pub(super) trace_id: Option<String>,
+    pub(super) retry_of: Option<Uuid>,
 }
 
 impl TryFrom<ProjectedRow> for JobSummary {

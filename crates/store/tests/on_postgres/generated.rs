@@ -96,7 +96,11 @@ fn jobs_sql(first: i64, last: i64, jobs: i64, today: i64) -> String {
 
 fn others_sql(first: i64, last: i64) -> String {
     format!(
-        "insert into ingest.idempotency (tenant, route, key, fingerprint, job, expires_at)
+        "insert into orchestrator.job_events (job, cursor, lines)
+         select job, number, convert_to(
+            '{{\"cursor\":1,\"kind\":\"step.succeeded\",\"status\":\"running\",\"hop\":1,\"at_ms\":1}}', 'UTF8'
+         ) from generated where number % 10 = 0;
+         insert into ingest.idempotency (tenant, route, key, fingerprint, job, expires_at)
          select 'default', 'order', number::text, 'f', job, now() + interval '1 hour'
          from generated where number % 10 = 0;
          insert into orchestrator.holds (job, branch, hop, reason, release_at, topic, key, headers, worker, place)

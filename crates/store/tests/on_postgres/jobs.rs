@@ -3,7 +3,7 @@ use flow::event::{EventKind, JobStatus};
 use flow::id::JobId;
 use store::acceptances::accept_batch;
 use store::history::Entry;
-use store::jobs::{ObservedEvent, get, project};
+use store::jobs::{ObservedEvent, PastBounds, get, past, project};
 use store::{Pool, Role};
 
 use crate::database::{Database, acceptance, event, job};
@@ -111,6 +111,50 @@ async fn a_row_takes_only_so_much_history_and_the_rest_lies_beside_it() {
     assert_eq!(projection.history, expected);
 }
 
+/// The cursors of one page of a job's past, and whether it is the last one.
+async fn page(pool: &Pool, job: JobId, after: i64, events: usize, bytes: usize) -> (Vec<i64>, bool) {
+    let past = past(pool, "acme", job, after, PastBounds { events, bytes }).await.unwrap().unwrap();
+    (past.events.iter().map(|entry| entry.cursor).collect(), past.is_last)
+}
+
+#[tokio::test]
+async fn a_long_past_is_read_by_pages_bounded_in_events_and_in_bytes_and_nothing_else_of_it_is_read() {
+    let database = Database::fresh().await;
+    let (orchestrator, ingest) = (database.pool(Role::Orchestrator), database.pool(Role::Ingest));
+    let one = job();
+    let events: Vec<_> =
+        (0..300).map(|number| seen(number, one, EventKind::StepRetrying, JobStatus::Waiting, 1)).collect();
+    for batch in events.chunks(2) {
+        apply(&orchestrator, batch).await;
+    }
+    assert!(database.count("orchestrator.job_events").await > 100);
+    for (count, bytes) in [(7, usize::MAX), (1_000, 2_000), (1, 1), (1_000, usize::MAX)] {
+        let (mut after, mut seen, mut pages) = (-1, Vec::new(), 0);
+        loop {
+            let (cursors, is_last) = page(&ingest, one, after, count, bytes).await;
+            assert!(!cursors.is_empty() && cursors.len() <= count.max(1), "{cursors:?}");
+            after = *cursors.last().unwrap();
+            seen.extend(cursors);
+            pages += 1;
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(seen, (0..300).collect::<Vec<_>>(), "{count} {bytes}");
+        assert_eq!(pages == 1, count == 1_000 && bytes == usize::MAX, "{pages} pages");
+    }
+    assert_eq!(page(&ingest, one, 299, 10, 1_000).await, (Vec::new(), true));
+    let first = page(&ingest, one, 200, 1_000, 2_000).await.0;
+    assert!(first.len() < 30 && first.first() == Some(&201), "no more bytes than that: {first:?}");
+
+    // Neither what lies before a page is read, nor what lies behind it.
+    database.run("update orchestrator.jobs set history = 'unreadable'").await;
+    database.run("update orchestrator.job_events set lines = 'unreadable' where cursor < 200 or cursor > 250").await;
+    assert_eq!(page(&ingest, one, 200, 10, usize::MAX).await, ((201..211).collect(), false));
+    assert!(past(&ingest, "acme", one, 245, PastBounds { events: 10, bytes: 1 << 20 }).await.is_err());
+    assert_eq!(past(&ingest, "other", one, 200, PastBounds { events: 10, bytes: 1 << 20 }).await.unwrap(), None);
+}
+
 #[tokio::test]
 async fn a_row_of_before_is_read_and_goes_on() {
     let database = Database::fresh().await;
@@ -125,8 +169,10 @@ async fn a_row_of_before_is_read_and_goes_on() {
         stored.history.iter().map(|entry| entry.cursor).collect::<Vec<_>>()
     };
     assert_eq!(cursors().await, (0..50).collect::<Vec<_>>());
+    assert_eq!(page(&ingest, one, 47, 100, 1 << 20).await, (vec![48, 49], true));
     apply(&orchestrator, &events[50..]).await;
     assert_eq!(cursors().await, (0..60).collect::<Vec<_>>());
+    assert_eq!(page(&ingest, one, 47, 100, 1 << 20).await, ((48..60).collect(), true));
 }
 
 #[tokio::test]

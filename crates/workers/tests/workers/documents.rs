@@ -106,6 +106,39 @@ async fn an_answer_that_is_too_large_for_a_record_goes_on_byte_for_byte() {
     stage.tokens().await;
 }
 
+/// The bytes with the coding `deflate`: in blocks that are stored as they are (RFC 1951 section 3.2.4).
+fn deflated(bytes: &[u8]) -> Vec<u8> {
+    let block = |(is_last, block): (bool, &[u8])| {
+        let length = u16::try_from(block.len()).unwrap();
+        [&[u8::from(is_last)][..], &length.to_le_bytes(), &(!length).to_le_bytes(), block].concat()
+    };
+    let blocks: Vec<&[u8]> = bytes.chunks(50_000).collect();
+    let last = blocks.len() - 1;
+    blocks.into_iter().enumerate().flat_map(|(at, part)| block((at == last, part))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_answer_with_a_content_coding_is_kept_without_it() {
+    let (stage, receiver, folder) = stage().await;
+    receiver.answer_with(|request| match request.uri.path() {
+        "/render" => Answer { body: deflated(&bytes(40_000)).into(), ..Answer::status(200) }
+            .header("content-type", "application/pdf")
+            .header("content-encoding", "deflate"),
+        _ => Answer::status(204),
+    });
+    let running = work(&stage);
+    stage.submit(json!({ "form": "coded" })).await;
+    let end = stage.ends().await.pop().unwrap();
+    assert_eq!(end.status, JobStatus::Succeeded, "{:?}", end.data);
+    let document = StoredDocument::of(end.data.as_ref().unwrap()).unwrap();
+    assert_eq!((document.size, document.sha256), (40_000, sha256(&bytes(40_000))));
+    let requests = receiver.requests();
+    assert_eq!(requests[0].header("accept-encoding"), "identity");
+    assert!(requests[1].body == bytes(40_000) && files(folder.path()).len() == 1);
+    running.stop().await;
+    stage.tokens().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_document_over_its_limit_fails_its_step_and_leaves_nothing() {
     let (mut stage, _receiver, folder) = stage().await;
