@@ -26,6 +26,7 @@ use crate::request_parts::{Start, idempotency_key, parse_json};
 use crate::state::Api;
 use crate::stored::{Origin, Stored};
 use crate::wait::{Asked, Until, WaitQuery};
+use crate::webhooks::of_job;
 use crate::{accept, answer};
 
 /// The most schema violations in one answer.
@@ -151,6 +152,7 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
         Arrived::Document(document) => (document.to_json(), Some(document)),
     };
     let now_ms = api.clock.now_ms();
+    let webhook = of_job::asked(&headers, &context.caller.tenant, &api.guard)?;
     let request = JobRequest {
         job,
         tenant: context.caller.tenant.clone(),
@@ -163,6 +165,7 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
         retry_of: None,
         start_after_ms: start.after_ms(now_ms)?,
         start: start.written(),
+        webhook,
     };
     let outcome = store_job(api, &context.caller, &definition, request).await;
     // Where it is not certain that there is no such job, upkeep decides.
@@ -211,7 +214,7 @@ pub(crate) async fn store_job(
 }
 
 pub(crate) fn key_reused(job: JobId) -> Problem {
-    let detail = "This Idempotency-Key was used before, for a request with another body, or another begin.";
+    let detail = "This Idempotency-Key was used before, for a request with another body, begin or callback.";
     Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job)
 }
 

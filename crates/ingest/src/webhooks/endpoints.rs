@@ -67,6 +67,7 @@ pub(crate) async fn create(
         url: &registered.url,
         description: &registered.description,
         events: &registered.events,
+        rate: registered.rate,
         kind: registered.kind.unwrap_or(webhooks::Kind::Hmac),
         secret: &draw(&api),
     };
@@ -110,7 +111,12 @@ pub(crate) async fn put(
         let detail = "the kind of a secret stays as it is: register another endpoint, then delete this one".to_owned();
         return Err(violations("The endpoint", vec![InputError { pointer: "/kind".to_owned(), detail }]));
     }
-    let change = Change { url: &registered.url, description: &registered.description, events: &registered.events };
+    let change = Change {
+        url: &registered.url,
+        description: &registered.description,
+        events: &registered.events,
+        rate: registered.rate,
+    };
     done(stored(webhooks::change(&api.pool, tenant, (id, version), change)).await?, id)?;
     tagged(&api, &find(&api, tenant, id).await?)
 }
