@@ -77,7 +77,10 @@ chosen as (
     limit $4
 ),
 taken as (
-    select open.id as endpoint, now() - open.unused as since, make_interval(secs => count(*) / open.rate::float8) as used
+    select
+        open.id as endpoint,
+        now() - open.unused as since,
+        make_interval(secs => count(*) / open.rate::float8) as used
     from chosen
     join open on open.id = chosen.endpoint
     where open.rate is not null

@@ -26,7 +26,7 @@ use crate::body::{object, object_if_any};
 use crate::if_match;
 use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// Endpoints of a tenant.
 const ENDPOINTS_MAX: u32 = 200;

@@ -13,7 +13,7 @@ use store::webhooks::{Endpoint, Kind, Signing};
 use web::problem::{self, Problem};
 
 use super::{DELIVERIES, ENDPOINTS};
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// Bytes of a description.
 const DESCRIPTION_BYTES_MAX: usize = 1_000;

@@ -20,7 +20,7 @@ use uuid::{Builder, Uuid, Version};
 use web::problem::{self, Problem};
 
 use super::form::{EVENTS_MAX, GROUPS_OF_JOBS, usual};
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// Three headers, so that OpenAPI's `callbacks` can name the URL, and proxies can leave the secret out of their logs.
 const URL: HeaderName = HeaderName::from_static("meanwhile-callback-url");

@@ -35,7 +35,8 @@ fn nothing_tells(stage: &Stage) {
     for needle in [KEY_HEX, &hex["whsec_".len() * 2..]] {
         let sql = format!(
             "select count(*) from outbox.messages
-             where position('{needle}' in encode(value, 'hex')) > 0 or position('{needle}' in encode(headers, 'hex')) > 0"
+             where position('{needle}' in encode(value, 'hex')) > 0
+                or position('{needle}' in encode(headers, 'hex')) > 0"
         );
         assert_eq!(stage.ground.sql(&sql), "0");
     }

@@ -66,9 +66,10 @@ async fn a_leased_delivery_is_nobody_elses_until_its_lease_runs_out_and_then_its
 async fn an_attempt_tells_its_own_time_however_old_its_delivery_is() {
     let (ground, receiver) = (Ground::new().await, Receiver::start().await);
     let endpoint = register(&ground, &receiver.url(), &["*"]).await;
-    // Its id carries a time of 2024.
-    deliver(&ground, &endpoint, Uuid::from_u128(0x0190_a6f2_7c1e_7cc0_b1f1_3f4d_5a6b_7c8d)).await;
-    ground.sql("update notifier.deliveries set created_at = '2024-07-12', due_at = '2024-07-12'");
+    // Its id carries the time of a day ago.
+    let day_ago_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() - 86_400_000;
+    deliver(&ground, &endpoint, Uuid::from_u128(day_ago_ms << 80 | 0x7cc0_b1f1_3f4d_5a6b_7c8d)).await;
+    ground.sql("update notifier.deliveries set created_at = now() - interval '1 day', due_at = created_at");
     let began_s = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let running = start(&ground);
     until(&ground, endpoint.id, "delivered", 1).await;

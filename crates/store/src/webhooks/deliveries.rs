@@ -1,5 +1,5 @@
-//! `notifier.deliveries`: one row for each event and endpoint, or webhook of the job itself. A delivery that is under way is one whose `due_at` lies
-//! at the end of its lease: if its notifier dies, it is due again.
+//! `notifier.deliveries`: one row for each event and endpoint, or webhook of the job itself. A delivery that is under
+//! way is one whose `due_at` lies at the end of its lease: if its notifier dies, it is due again.
 
 use std::time::Duration;
 
