@@ -15,7 +15,7 @@ use crate::dev_mode::Dev;
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::{beside_others, nearly_alone};
 
-/// 39 bytes.
+/// A secret as its owner writes it, and the bytes of its key.
 const SECRET: &str = "whsec_VGhpcyBpcyBhIHNlY3JldCBvZiA0MCBieXRlcywgYXJlIHlvdSA/";
 const KEY: &[u8] = b"This is a secret of 40 bytes, are you ?";
 
@@ -211,7 +211,7 @@ async fn no_secret_is_shown(stage: &mut Stage, jobs: &[JobId]) {
             shown.extend(http_client().get(url).send().await.unwrap().bytes().await.unwrap());
         }
     }
-    for needle in [&secret.as_bytes()["whsec_".len()..], KEY] {
+    for needle in [&SECRET.as_bytes()["whsec_".len()..], KEY] {
         assert!(!shown.windows(needle.len()).any(|bytes| bytes == needle), "something shows it");
     }
     assert!(shown.windows(4).any(|bytes| bytes == b"kcat"), "there is something to look at");

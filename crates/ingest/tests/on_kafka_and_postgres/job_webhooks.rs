@@ -25,7 +25,7 @@ fn problem(answer: &Answer) -> (u16, &str) {
 /// Each row: url, types, key.
 fn stored(stage: &Stage) -> Vec<String> {
     let sql = "select url || ' ' || array_to_string(events, ',') || ' ' || coalesce(encode(secret, 'hex'), 'none')
-               from ingest.job_webhooks order by url";
+               from ingest.job_webhooks order by job";
     stage.ground.sql(sql).lines().map(str::to_owned).collect()
 }
 
@@ -62,7 +62,7 @@ async fn a_request_asks_by_headers_and_its_callback_is_part_of_it() {
     }
     // A flow's own route takes them, too; without a secret and types it is told of the ends, unsigned.
     api.post("/orders", &[URL], INPUT).await.job();
-    assert_eq!(stored(&stage)[0], "https://hooks.example.com/a job.succeeded,job.failed,job.cancelled none");
+    assert_eq!(stored(&stage)[1], "https://hooks.example.com/a job.succeeded,job.failed,job.cancelled none");
     let status = api.get(&format!("/v1/jobs/{job}")).await;
     assert!(!status.text.contains("hooks.example.com") && !status.text.contains("MfKQ"), "{}", status.text);
     nothing_tells(&stage);
