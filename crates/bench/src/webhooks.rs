@@ -28,7 +28,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::figures::{Report, Section, count, histogram};
 use crate::system::{Servers, System};
-use crate::usage::Window;
+use crate::usage::{Use, Window};
 
 /// `bench webhooks`
 #[derive(Debug, Clone, Args)]
@@ -132,22 +132,24 @@ async fn measure(servers: &Servers, options: &Options, dead: usize, report: &mut
     let began = Instant::now();
     let sent = source.send((options, Duration::from_secs(options.seconds)), dead).await?;
     until_received(&taken, sent).await?;
-    let last = taken.received.lock().last;
     let used = window.end()?;
+    report.add(section(&taken, (options, dead), (began, sent), &used));
+    receivers.shutdown().await;
+    pool.close().await;
+    system.stop().await
+}
+
+fn section(taken: &Taken, (options, dead): (&Options, usize), (began, sent): (Instant, u64), used: &Use) -> Section {
     let received = taken.received.lock();
     let (live, rate) = (options.endpoints - dead, options.rate);
     let mut section = Section::new(format!("webhooks: {rate} events/s, {live} live endpoints, {dead} dead"));
-    section.figure("delivered", sent as f64 / last.duration_since(began).as_secs_f64(), "/s");
+    section.figure("delivered", sent as f64 / received.last.duration_since(began).as_secs_f64(), "/s");
     section.latencies("event to receipt", &received.latencies);
     section.figure("event to receipt, the longest", received.latencies.max() as f64 / 1e3, "ms");
     section.figure("delivered twice", received.repeated as f64, "");
     section.figure("cpu per delivery, all processes", 1e3 * used.total_cpu_s() / sent as f64, "ms");
-    section.usage(&used);
-    drop(received);
-    report.add(section);
-    receivers.shutdown().await;
-    pool.close().await;
-    system.stop().await
+    section.usage(used);
+    section
 }
 
 fn tenant(number: usize) -> String {
