@@ -8,7 +8,7 @@ use flow::event::EventKind;
 use outbound::Guard;
 use outbound::signature::{NotASecret, Secret};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 use store::webhooks::{Endpoint, Kind, Signing};
 use web::problem::{self, Problem};
 
@@ -50,7 +50,7 @@ pub(super) struct Registration {
     kind: Option<String>,
     /// Deliveries a second; it may say that there is no such limit.
     #[serde(default)]
-    rate: Option<i64>,
+    rate: Option<Number>,
 }
 
 /// A registration that can be stored.
@@ -100,8 +100,10 @@ impl Registration {
         if let Some(Err(text)) = kind {
             say("/kind", format!("expected `hmac` or `ed25519`, found `{text}`"));
         }
-        let rate = self.rate.map(|rate| i32::try_from(rate).ok().filter(|rate| RATES.contains(rate)).ok_or(rate));
-        if let Some(Err(rate)) = rate {
+        // JSON has one kind of numbers: 50.0 is 50.
+        let rate =
+            self.rate.map(|rate| RATES.clone().find(|known| rate.as_f64() == Some(f64::from(*known))).ok_or(rate));
+        if let Some(Err(rate)) = &rate {
             say("/rate", format!("expected {} to {} deliveries a second, found {rate}", RATES.start(), RATES.end()));
         }
         if !wrong.is_empty() {
@@ -213,11 +215,11 @@ mod tests {
             check(r#"{"url":"https://example.com","events":["job.done"],"kind":"rsa","rate":0}"#).unwrap_err();
         let told = problem.document("")["errors"].to_string();
         assert!(told.contains("/events/0") && told.contains("/kind") && told.contains("/rate"), "{told}");
-        for (rate, limit) in [("1", Some(1)), ("1000", Some(1_000)), ("null", None)] {
+        for (rate, limit) in [("1", Some(1)), ("296.0", Some(296)), ("1000", Some(1_000)), ("null", None)] {
             let registered = check(&format!(r#"{{"url":"https://example.com","rate":{rate}}}"#)).unwrap();
             assert_eq!(registered.rate, limit);
         }
-        for rate in ["1001", "-1", "99999999999"] {
+        for rate in ["1001", "-1", "1.5", "99999999999"] {
             check(&format!(r#"{{"url":"https://example.com","rate":{rate}}}"#)).unwrap_err();
         }
         assert_eq!(check(r#"{"url":"http://10.0.0.1/"}"#).unwrap_err().kind(), problem::Kind::UrlRefused);
