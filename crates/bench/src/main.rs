@@ -17,6 +17,7 @@ mod system;
 mod throughput;
 mod usage;
 mod watch;
+mod webhooks;
 mod worker;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum What {
     Relay(relay::Options),
     /// An old service's endpoint by ingest, and straight
     Proxy(proxy::Options),
+    /// Signed webhooks per second, and their latency beside a dead receiver
+    Webhooks(webhooks::Options),
     /// This Kafka and this Postgres without Meanwhile
     Reference,
     /// Latency of a three-step job in `meanwhile dev`, and the cost of an idle one
@@ -111,6 +114,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         What::Latency(options) => latency::run(&servers, &options, &mut report).await?,
         What::Relay(options) => relay::run(&servers, &options, &mut report).await?,
         What::Proxy(options) => proxy::run(&servers, &options, &mut report).await?,
+        What::Webhooks(options) => webhooks::run(&servers, &options, &mut report).await?,
         What::Reference => reference::run(&servers, &mut report).await?,
         What::All | What::Worker | What::OldService { .. } | What::Dev(_) | What::DevMode { .. } => {
             reference::run(&servers, &mut report).await?;
@@ -119,6 +123,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             latency::run(&servers, &latency::Options::default(), &mut report).await?;
             relay::run(&servers, &relay::Options::default(), &mut report).await?;
             proxy::run(&servers, &proxy::Options::default(), &mut report).await?;
+            webhooks::run(&servers, &webhooks::Options::default(), &mut report).await?;
             dev::run(&dev::Options::default(), &mut report).await?;
         }
     }

@@ -38,6 +38,11 @@ impl Servers {
         settings
     }
 
+    /// The registry's client.
+    pub(crate) fn registry(&self) -> Result<bus::Registry> {
+        Ok(bus::Registry::new(&self.registry.url(), None)?)
+    }
+
     /// The servers as processes to count.
     pub(crate) fn counted(&self) -> Vec<Counted> {
         vec![Counted::new("kafka", self.kafka.id()), Counted::new("postgres", self.postgres.id())]

@@ -24,6 +24,9 @@ pub struct NewWebhookEndpoint {
     /// `hmac` or `ed25519`; none: `hmac`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// Deliveries a second, 1 to 1,000 at most; none: no such limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
 }
 
 /// A registered endpoint. `Debug` shows no secret.
@@ -34,6 +37,8 @@ pub struct WebhookEndpoint {
     pub url: String,
     pub description: String,
     pub events: Vec<String>,
+    /// Deliveries a second, at most.
+    pub rate: Option<u32>,
     /// `enabled`, `failing` or `disabled`.
     pub status: String,
     /// `gone` or `failing`.
@@ -55,7 +60,11 @@ impl fmt::Debug for WebhookEndpoint {
 #[expect(missing_docs, reason = "the fields of the API's answer, under their names there")]
 pub struct WebhookDelivery {
     pub id: String,
+    /// Of a callback: the same for all that lead to one host.
     pub endpoint: String,
+    /// True of the webhook that the job's own request asked for.
+    #[serde(default)]
+    pub callback: bool,
     pub job: Option<String>,
     #[serde(rename = "type")]
     pub kind: String,

@@ -1,11 +1,15 @@
 //! Commands: JSON that any producer may write to `meanwhile.commands` (docs/contract.md). Parsed strictly: a field
 //! that is not understood is never passed over; the refusal names its place and the nearest known field.
 
+use std::fmt;
+use std::ops::Deref;
+
 use flow::definition::limit::DEADLINE_MS_MAX;
 use flow::definition::parse_duration_ms;
 use flow::nearest::nearest;
 use flow::time::{DAY_MS, read_rfc3339};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::limit::{COMMAND_ID_BYTES_MAX, CORRELATION_ID_BYTES_MAX};
@@ -27,26 +31,72 @@ pub struct Command {
     /// The job is to start at this instant (RFC 3339).
     #[serde(default)]
     pub start_at: Option<String>,
-    /// The endpoint for webhooks of this job.
-    #[serde(default)]
+    /// The webhook for this job.
+    #[serde(default, deserialize_with = "callback")]
     pub callback: Option<Callback>,
     /// The correlation id, which is passed on everywhere; made if absent.
     #[serde(default)]
     pub correlation_id: Option<String>,
 }
 
-/// A webhook endpoint for one job.
+/// A webhook for one job, as its request asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Callback {
-    /// The address of the endpoint.
+    /// The address of the receiver.
     pub url: String,
     /// The signing secret, `whsec_...`.
     #[serde(default)]
-    pub secret: Option<String>,
-    /// The kinds of events to send; none: the final ones.
+    pub secret: Option<CallbackSecret>,
+    /// The types of events to tell of; none: the final ones.
     #[serde(default)]
     pub events: Option<Vec<String>>,
+}
+
+/// A secret as its owner writes it. Neither `Debug` nor an error shows it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Value")]
+pub struct CallbackSecret(String);
+
+impl CallbackSecret {
+    /// The secret that this text is.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl Deref for CallbackSecret {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CallbackSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallbackSecret")
+    }
+}
+
+impl TryFrom<Value> for CallbackSecret {
+    type Error = &'static str;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            _ => Err("`secret` is a text"),
+        }
+    }
+}
+
+/// Reads the member `callback`. serde's errors show a value that is of another kind, and that might be a secret.
+pub fn callback<'de, D: Deserializer<'de>>(member: D) -> Result<Option<Callback>, D::Error> {
+    match Value::deserialize(member)? {
+        Value::Null => Ok(None),
+        object @ Value::Object(_) => serde_json::from_value(object).map(Some).map_err(D::Error::custom),
+        _ => Err(D::Error::custom("`callback` is an object such as {\"url\": \"https://...\"}")),
+    }
 }
 
 /// The value is not a command.
@@ -165,6 +215,24 @@ mod tests {
         let callback = command.callback.unwrap();
         assert_eq!((callback.url.as_str(), callback.secret.as_deref()), ("https://example.com/hook", Some("whsec_x")));
         assert_eq!(callback.events, Some(vec!["job.failed".to_owned()]));
+    }
+
+    #[test]
+    fn no_error_and_no_debug_output_shows_the_secret_of_a_callback() {
+        for callback in [
+            r#""whsec_x""#,
+            r#"["whsec_x"]"#,
+            r#"{"url":"u","secret":["whsec_x"]}"#,
+            r#"{"url":"u","secret":{"whsec_x":1}}"#,
+            r#"{"url":"u","secret":"whsec_x","event":[]}"#,
+        ] {
+            let refused = refusal(&format!(r#"{{"flow":"order","input":{{}},"callback":{callback}}}"#));
+            assert!(refused.contains('`') && !refused.contains("whsec_x"), "{refused}");
+        }
+        assert!(!refusal(r#"{"flow":"order","input":{},"callback":{"url":"u","secret":4711}}"#).contains("4711"));
+        let json = r#"{"flow":"order","input":{},"callback":{"url":"u","secret":"whsec_x"}}"#;
+        let command = Command::parse(Some(json.as_bytes())).unwrap();
+        assert!(command.callback.is_some() && !format!("{command:?}").contains("whsec_x"), "{command:?}");
     }
 
     #[test]

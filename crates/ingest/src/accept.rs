@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use service_kit::health::Readiness;
 use service_kit::stop_at;
 use store::acceptances::{Accepted, NewAcceptance, accept_batch, accept_batch_in};
+use store::webhooks::JobWebhook;
 use store::{Pool, outbox};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -215,7 +216,8 @@ impl Acceptor {
     /// Room for a request, unless the budget is spent.
     fn room(&self, acceptance: &NewAcceptance) -> Result<Room, Error> {
         let records: usize = acceptance.records.iter().map(Record::size_bytes).sum();
-        let bytes = REQUEST_BYTES + acceptance.acceptance.input.len() + records;
+        let webhook = acceptance.webhook.as_ref().map_or(0, JobWebhook::size_bytes);
+        let bytes = REQUEST_BYTES + acceptance.acceptance.input.len() + records + webhook;
         let bytes_max = self.limits.queue_bytes_max;
         let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= bytes_max);
         match self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {

@@ -15,6 +15,7 @@ use crate::limits::Of;
 use crate::request_parts::{Start, check_media_type, idempotency_key, unreadable};
 use crate::state::Api;
 use crate::upload;
+use crate::webhooks::of_job;
 
 /// The request with its body, which counts before it is read, if its length is told. A caller who has announced it
 /// (`Expect: 100-continue`) need not send one that would be refused.
@@ -28,6 +29,7 @@ pub(crate) async fn arrived(
     api.quotas.requests(of, 1)?;
     start.after_ms(api.clock.now_ms())?;
     let headers = request.headers();
+    of_job::asked(headers, of.0, &api.guard)?;
     let bytes_max = match upload {
         Some(upload) => {
             // A large body is not taken for a request that is refused in any case.

@@ -14,17 +14,17 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use events::command::Callback;
 use flow::definition::Definition;
 use flow::id::JobId;
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use store::acceptances::{Accepted, NewAcceptance};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
-use tokio_util::io::StreamReader;
+use tokio_util::codec::AnyDelimiterCodecError;
 use web::caller::Scope;
 use web::context::{RequestContext, clean_correlation_id};
 use web::problem::{Kind, Problem};
@@ -34,7 +34,12 @@ use crate::limits::Of;
 use crate::plan::JobRequest;
 use crate::request_parts::{self, Start};
 use crate::state::Api;
+use crate::webhooks::of_job;
 use crate::{accept, answer, idempotency, spans, submit};
+
+mod lines;
+
+use self::lines::{lines, unreadable};
 
 /// The path, for the frame, which takes larger bodies here.
 pub(crate) const PATH: &str = "/v1/flows/{flow}/jobs:batch";
@@ -48,7 +53,7 @@ const REFUSED_SHOWN_MAX: usize = 100;
 /// Items that are being stored at once: as many as one transaction takes.
 const STORED_AT_ONCE: usize = 500;
 const ITEM: &str =
-    "An item is `{\"input\": ..., \"idempotency_key\"?, \"correlation_id\"?, \"delay\"?, \"start_at\"?}`";
+    r#"An item is `{"input": ..., "idempotency_key"?, "correlation_id"?, "delay"?, "start_at"?, "callback"?}`"#;
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// What the caller asks of the whole.
@@ -70,6 +75,8 @@ struct Item {
     delay: Option<String>,
     /// RFC 3339.
     start_at: Option<String>,
+    #[serde(default, deserialize_with = "events::command::callback")]
+    callback: Option<Callback>,
 }
 
 /// How items and answers are written.
@@ -172,34 +179,6 @@ fn stream_answers(batch: Arc<Batch>, body: Body) -> Response {
         .buffered(STORED_AT_ONCE)
         .map(|answer| Ok::<_, io::Error>(Bytes::from(format!("{answer}\n"))));
     (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, NDJSON)], Body::from_stream(answers)).into_response()
-}
-
-/// The lines that are not empty. The last one may be an error: what is behind it is not read.
-fn lines(
-    body: Body,
-    line_bytes_max: usize,
-) -> impl Stream<Item = Result<Bytes, AnyDelimiterCodecError>> + Send + 'static {
-    let reader = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
-    // Bytes, not text: what is no UTF-8 is the fault of its line alone.
-    let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), line_bytes_max);
-    let filled = FramedRead::new(reader, codec).try_filter(|line| std::future::ready(!line.trim_ascii().is_empty()));
-    // An error ends the stream: after it nothing of the body can be trusted to be a whole line.
-    filled.scan(false, |over, line| {
-        let ended = std::mem::replace(over, line.is_err());
-        std::future::ready((!ended).then_some(line))
-    })
-}
-
-fn unreadable(error: &AnyDelimiterCodecError, line_bytes_max: usize) -> Problem {
-    match error {
-        AnyDelimiterCodecError::MaxChunkLengthExceeded => {
-            let detail = format!("The line is over {line_bytes_max} bytes. It and what follows it were not read.");
-            Problem::new(Kind::PayloadTooLarge, detail)
-        }
-        AnyDelimiterCodecError::Io(error) => {
-            Problem::new(Kind::BadRequest, format!("The body ended before its time: {error}. Its rest was not read."))
-        }
-    }
 }
 
 /// The unit in which room is given.
@@ -341,11 +320,13 @@ impl Batch {
         }
         let start = Start { delay: item.delay, start_at: item.start_at };
         let start_after_ms = start.after_ms(now_ms)?;
+        let tenant = &self.context.caller.tenant;
+        let webhook = item.callback.map(|callback| of_job::checked(callback, tenant, &api.guard)).transpose()?;
         let correlation_id = item.correlation_id.as_deref().and_then(clean_correlation_id);
         let span = spans::item(self.definition.name(), &self.context.trace);
         let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
-            tenant: self.context.caller.tenant.clone(),
+            tenant: tenant.clone(),
             input: item.input,
             fallback_key: None,
             idempotency_key,
@@ -355,6 +336,7 @@ impl Batch {
             retry_of: None,
             start_after_ms,
             start: start.written(),
+            webhook,
         };
         span.text("meanwhile.job.id", request.job);
         api.planner()?.plan(&self.definition, request).map_err(submit::schema_violation)

@@ -29,6 +29,7 @@ use crate::plan::{BadInput, JobRequest, Planner};
 use crate::request_parts::Start;
 use crate::spans;
 use crate::state::Api;
+use crate::webhooks::of_job;
 use crate::{accept, idempotency};
 
 /// The most schema violations in one reason.
@@ -65,9 +66,6 @@ impl Commands {
         let refuse = |class, reason: String| Refused { class, reason };
         let command = Command::parse(record.value.as_deref())
             .map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
-        if command.callback.is_some() {
-            return Err(refuse(Class::Unsupported, "`callback` is not supported by this version".to_owned()));
-        }
         if let Some(id) = &command.id {
             idempotency::check(id).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
         }
@@ -79,6 +77,8 @@ impl Commands {
         let (api, now_ms) = (&self.api, self.api.clock.now_ms());
         let start_after_ms =
             command.start_after_ms(now_ms).map_err(|error| refuse(Class::InvalidCommand, error.to_string()))?;
+        let webhook = command.callback.map(|callback| of_job::checked(callback, &self.caller.tenant, &api.guard));
+        let webhook = webhook.transpose().map_err(|why| refuse(Class::InvalidCommand, why.to_string()))?;
         let correlation_id = command.correlation_id.as_deref().and_then(clean_correlation_id);
         let start = Start { delay: command.delay, start_at: command.start_at };
         let request = JobRequest {
@@ -93,6 +93,7 @@ impl Commands {
             retry_of: None,
             start_after_ms,
             start: start.written(),
+            webhook,
         };
         self.planner.plan(&definition, request).map_err(|error| refuse(Class::SchemaViolation, violations(error)))
     }

@@ -24,7 +24,7 @@ use crate::if_match;
 use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1_000;

@@ -56,18 +56,18 @@ fn bare(text: &str) -> Result<String, KeyError> {
     if plain { Ok(text.to_owned()) } else { Err(KeyError::Malformed) }
 }
 
-/// SHA-256 over method, flow, canonical body and the begin as it was written: equal for requests that mean the same,
-/// whatever the order of their keys and the form of their numbers. A request that says nothing of its begin has the
-/// fingerprint that it had before there was one.
-pub(crate) fn fingerprint(flow_name: &str, input: &Value, start: Option<&str>) -> Vec<u8> {
+/// SHA-256 over method, flow, canonical body and its terms (the begin as it was written, the callback): equal for
+/// requests that mean the same, whatever the order of their keys and the form of their numbers. A request without terms
+/// has the fingerprint that it had before there were any.
+pub(crate) fn fingerprint(flow_name: &str, input: &Value, terms: Option<&str>) -> Vec<u8> {
     let mut hasher = Sha256::new();
     hasher.update(b"POST\0");
     hasher.update(flow_name.as_bytes());
     hasher.update(b"\0");
     hasher.update(flow::canonical::canonical(input).as_bytes());
-    if let Some(start) = start {
+    if let Some(terms) = terms {
         hasher.update(b"\0");
-        hasher.update(start.as_bytes());
+        hasher.update(terms.as_bytes());
     }
     hasher.finalize().to_vec()
 }

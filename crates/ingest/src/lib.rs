@@ -98,6 +98,7 @@ mod time_left;
 mod under_way;
 mod upkeep;
 mod upload;
+mod violations;
 mod wait;
 mod waiters;
 mod webhooks;

@@ -13,8 +13,10 @@ use flow::facts::JobFacts;
 use flow::id::JobId;
 use serde_json::Value;
 use store::acceptances::{Acceptance, Idempotency, NewAcceptance};
+use store::webhooks::JobWebhook;
 
 use crate::idempotency::fingerprint;
+use crate::webhooks::of_job;
 
 /// A request for a job, parsed but not checked against its flow.
 pub(crate) struct JobRequest {
@@ -35,6 +37,8 @@ pub(crate) struct JobRequest {
     pub(crate) start_after_ms: Option<u64>,
     /// The begin as the caller has written it.
     pub(crate) start: Option<String>,
+    /// The webhook that it asks for its job.
+    pub(crate) webhook: Option<JobWebhook>,
 }
 
 /// The settings and schema ids that all requests share.
@@ -72,11 +76,12 @@ impl Planner {
         if key.contains('\0') {
             return Err(BadInput::whole("the ordering key holds a NUL character, which cannot be stored".to_owned()));
         }
+        let terms = terms(request.start.as_deref(), request.webhook.as_ref());
         let idempotency = request.idempotency_key.map(|key| Idempotency {
             // Keys for starting a job anew have a scope of their own, apart from keys for submitting to its flow.
             scope: request.retry_of.map_or_else(|| definition.name().to_owned(), |job| format!("jobs/{job}/retry")),
             key,
-            fingerprint: fingerprint(definition.name(), &told_by(&request.input), request.start.as_deref()),
+            fingerprint: fingerprint(definition.name(), &told_by(&request.input), terms.as_deref()),
             retention_ms: self.idempotency_retention_ms,
         });
         let acceptance = Acceptance {
@@ -118,7 +123,16 @@ impl Planner {
                 format!("with this input the job's first record has {bytes} bytes, {RECORD_BYTES_MAX} at most");
             return Err(BadInput::whole(detail));
         }
-        Ok(NewAcceptance { acceptance, idempotency, records })
+        Ok(NewAcceptance { acceptance, idempotency, records, webhook: request.webhook })
+    }
+}
+
+/// What a request asks for beside its input, as its fingerprint sees it; none where that is nothing.
+fn terms(start: Option<&str>, webhook: Option<&JobWebhook>) -> Option<String> {
+    let told = webhook.map(of_job::told);
+    match (start, told) {
+        (Some(start), Some(told)) => Some(format!("{start}\0{told}")),
+        (start, told) => start.map(str::to_owned).or(told),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::callback::{open_flow, permit};
 use crate::reports_out::{ReportsOut, Told};
 use crate::request_parts::{parse_body, unreadable};
 use crate::state::Api;
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// The longest body that is read.
 const BODY_BYTES_MAX: usize = 4 * 1024;

@@ -19,10 +19,12 @@ use flow::event::JobStatus;
 use flow::id::JobId;
 use flow::view::JobView;
 use serde_json::Value;
+use store::webhooks::of_job;
 use web::caller::Scope;
 use web::context::{CORRELATION_ID, RequestContext};
 use web::problem::{Kind, Problem};
 
+use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::job_lookup::{JobState, find, stored};
 use crate::plan::JobRequest;
 use crate::request_parts::{idempotency_key, parse_body, unreadable};
@@ -161,7 +163,7 @@ async fn rule(
     resume::send(api, job, context, &open, order).await
 }
 
-/// Another job with the same input and ordering key, of the flow's active version.
+/// Another job with the same input, ordering key and webhook, of the flow's active version.
 async fn start_anew(
     api: &Api,
     view: &JobView,
@@ -176,6 +178,7 @@ async fn start_anew(
         return Err(Problem::new(Kind::Gone, "The job's input is no longer kept.").with_job(view.job));
     };
     let now_ms = api.clock.now_ms();
+    let webhook = in_time(STORE_TIMEOUT, of_job(&api.pool, view.job), unanswered).await?;
     let (job, tenant) = (JobId::new(api.ids.uuid_v7(now_ms)), first.facts.tenant);
     let input: Value = serde_json::from_slice(&first.input).map_err(Problem::internal)?;
     hand_over(api, &input, (&tenant, view.job), job).await?;
@@ -195,6 +198,7 @@ async fn start_anew(
         retry_of: Some(view.job),
         start_after_ms: None,
         start: None,
+        webhook,
     };
     let stored = store_job(api, &context.caller, &definition, request).await?;
     Ok(stored.answer(api, &context.caller))

@@ -26,7 +26,7 @@ use crate::request_parts::{idempotency_key, parse_body, unreadable};
 use crate::state::Api;
 use crate::stored::IDEMPOTENT_REPLAYED;
 use crate::stored::as_it_was;
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// Bytes of a payload: it travels in a header and with the slip.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 * 1024;

@@ -10,10 +10,9 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use documents::Owner;
-use flow::definition::{Definition, InputError};
+use flow::definition::Definition;
 use flow::flags::Form;
 use flow::id::JobId;
-use serde_json::{Value, json};
 use store::acceptances::Accepted;
 use web::caller::{Caller, Scope};
 use web::context::RequestContext;
@@ -25,11 +24,10 @@ use crate::plan::{BadInput, JobRequest};
 use crate::request_parts::{Start, idempotency_key, parse_json};
 use crate::state::Api;
 use crate::stored::{Origin, Stored};
+use crate::violations::violations;
 use crate::wait::{Asked, Until, WaitQuery};
+use crate::webhooks::of_job;
 use crate::{accept, answer};
-
-/// The most schema violations in one answer.
-const ERRORS_MAX: usize = 50;
 
 /// `POST /v1/flows/{flow}/jobs`
 pub(crate) async fn submit_to(
@@ -151,6 +149,7 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
         Arrived::Document(document) => (document.to_json(), Some(document)),
     };
     let now_ms = api.clock.now_ms();
+    let webhook = of_job::asked(&headers, &context.caller.tenant, &api.guard)?;
     let request = JobRequest {
         job,
         tenant: context.caller.tenant.clone(),
@@ -163,6 +162,7 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
         retry_of: None,
         start_after_ms: start.after_ms(now_ms)?,
         start: start.written(),
+        webhook,
     };
     let outcome = store_job(api, &context.caller, &definition, request).await;
     // Where it is not certain that there is no such job, upkeep decides.
@@ -211,27 +211,12 @@ pub(crate) async fn store_job(
 }
 
 pub(crate) fn key_reused(job: JobId) -> Problem {
-    let detail = "This Idempotency-Key was used before, for a request with another body, or another begin.";
+    let detail = "This Idempotency-Key was used before, for a request with another body, begin or callback.";
     Problem::new(Kind::IdempotencyKeyReused, detail).with_job(job)
 }
 
 pub(crate) fn schema_violation(BadInput(errors): BadInput) -> Problem {
     violations("The input", errors)
-}
-
-/// `what` violates its schema.
-pub(crate) fn violations(what: &str, errors: Vec<InputError>) -> Problem {
-    let count = errors.len();
-    let told: Vec<Value> = errors
-        .into_iter()
-        .take(ERRORS_MAX)
-        .map(|InputError { pointer, detail }| json!({ "pointer": format!("#{pointer}"), "detail": detail }))
-        .collect();
-    let detail = match told.as_slice() {
-        [only] => format!("{}: {}", only["pointer"].as_str().unwrap_or("#"), only["detail"].as_str().unwrap_or("")),
-        _ => format!("{what} violates the flow's schema in {count} places."),
-    };
-    Problem::new(Kind::SchemaViolation, detail).with("errors", told)
 }
 
 pub(crate) fn refused(error: accept::Error) -> Problem {

@@ -45,6 +45,7 @@ async fn run_once(api: &Api, topics: &Topics) -> Result<(), store::Error> {
             let (moved_rows, default_rows) = (retired.moved_rows, retired.default_rows);
             tracing::info!(partitions, postponed, moved_rows, default_rows, "dropped what is no longer kept");
         }
+        store::webhooks::forget_of_jobs(&api.pool, i64::from(keep_jobs_d) * DAY_MS).await?;
         while retire_flows(api, topics, i64::from(keep_jobs_d) * DAY_MS).await? >= FLOWS_MAX as usize {}
     }
     store::webhooks::forget(&api.pool).await?;

@@ -5,6 +5,7 @@
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
 mod form;
+pub(crate) mod of_job;
 
 use uuid::Uuid;
 use web::problem::{Kind, Problem};

@@ -60,6 +60,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         events: (!args.event.is_empty()).then_some(args.event),
         description: args.description,
         kind: args.ed25519.then(|| "ed25519".to_owned()),
+        rate: args.rate,
     };
     let created = Client::new(&args.api.url)?.create_webhook_endpoint(&new).await.map_err(explained)?;
     println!("{} hears of {}", created.id, created.events.join(", "));
@@ -129,6 +130,7 @@ mod tests {
             url: "https://example.com".to_owned(),
             description: "two\nlines".to_owned(),
             events: vec!["job.*".to_owned()],
+            rate: None,
             status: "disabled".to_owned(),
             disabled_reason: Some("gone".to_owned()),
             public_key: None,

@@ -171,6 +171,10 @@ impl Deliver {
         let (outcomes, rests) = (outcomes(ended), rests(ended));
         let mut tx = self.pool.begin().await?;
         webhooks::record(&mut tx, &outcomes).await?;
+        let gone: Vec<Uuid> = ended.iter().filter_map(gone_job).collect();
+        if !gone.is_empty() {
+            webhooks::end_of_jobs(&mut tx, &gone).await?;
+        }
         webhooks::rest(&mut tx, &rests).await?;
         let failing_max_ms = i64::try_from(self.failing_max.as_millis()).unwrap_or(i64::MAX);
         let disabled = webhooks::disable(&mut tx, &rests, failing_max_ms).await?;
@@ -195,6 +199,7 @@ impl Deliver {
             wanted.map(|subscription| NewDelivery {
                 id: self.ids.uuid_v7(now_ms),
                 endpoint: subscription.endpoint,
+                of_job: false,
                 tenant: subscription.tenant.clone(),
                 job: None,
                 kind: payload::DISABLED.to_owned(),
@@ -220,6 +225,11 @@ fn outcomes(ended: &[Sent]) -> Vec<Outcome> {
     ended.iter().map(outcome).collect()
 }
 
+/// The job whose own webhook has ended with this attempt.
+fn gone_job(Sent { due, verdict, .. }: &Sent) -> Option<Uuid> {
+    due.job.filter(|_| due.of_job && verdict.is_gone)
+}
+
 /// Of each endpoint, what its last attempt says; one that is gone stays so.
 fn rests(ended: &[Sent]) -> Vec<Rest> {
     let mut rests: HashMap<Uuid, Rest> = HashMap::new();
@@ -227,10 +237,11 @@ fn rests(ended: &[Sent]) -> Vec<Rest> {
         let rest = Rest {
             endpoint: due.endpoint,
             epoch: due.epoch,
-            is_well: verdict.error.is_none(),
+            // A receiver that wants no more of one job is well.
+            is_well: verdict.error.is_none() || (verdict.is_gone && due.of_job),
             is_slow: verdict.is_slow,
             pause_ms: i64::try_from(verdict.pause_ms).unwrap_or(i64::MAX),
-            is_gone: verdict.is_gone,
+            is_gone: verdict.is_gone && !due.of_job,
         };
         let known = rests.entry(due.endpoint).or_insert(rest);
         if !known.is_gone && known.epoch <= rest.epoch {

@@ -73,6 +73,7 @@ impl Requests {
         (request.action == Action::Ping).then(|| NewDelivery {
             id: request.id,
             endpoint: request.endpoint,
+            of_job: false,
             tenant: tenant.clone(),
             job: None,
             kind: payload::PING.to_owned(),

@@ -52,7 +52,11 @@ impl Sender {
         let id = message_id(due.id);
         let span = span(&due);
         let answer = self.call(&due, &id, &span).await;
-        let verdict = self.schedule.judge(answer, (&id, due.failures), self.clock.now_ms());
+        let mut verdict = self.schedule.judge(answer, (&id, due.failures), self.clock.now_ms());
+        if due.of_job && verdict.is_gone {
+            // An endpoint's wait until it is enabled; this one's webhook has ended.
+            verdict.again_in_ms = None;
+        }
         if let Some(status) = verdict.status {
             span.number("http.response.status_code", i64::from(status));
         }
@@ -64,7 +68,8 @@ impl Sender {
 
     async fn call(&self, due: &Due, id: &str, span: &Span) -> HttpAnswer {
         let timestamp_s = self.clock.now_ms() / 1_000;
-        let signatures = match signatures(&due.signing, id, timestamp_s, &due.body) {
+        let signatures = due.signing.as_ref().map(|signing| signatures(signing, id, timestamp_s, &due.body));
+        let signatures = match signatures.transpose() {
             Ok(signatures) => signatures,
             Err(error) => return HttpAnswer::Unsendable(error.to_string()),
         };
@@ -72,8 +77,8 @@ impl Sender {
             ("content-type", b"application/json".to_vec()),
             ("webhook-id", id.as_bytes().to_vec()),
             ("webhook-timestamp", timestamp_s.to_string().into_bytes()),
-            ("webhook-signature", signatures.into_bytes()),
         ];
+        headers.extend(signatures.map(|signatures| ("webhook-signature", signatures.into_bytes())));
         let parent = due.traceparent.clone().into_iter();
         let below = span.point().map(|context| context.to_string());
         headers.extend(below.into_iter().chain(parent).take(1).map(|text| ("traceparent", text.into_bytes())));

@@ -3,6 +3,8 @@
 //! The signed bytes are `{id}.{timestamp}.{body}`. `v1` is HMAC with SHA-256 of a secret that both sides know, `v1a`
 //! ed25519.
 
+use std::ops::RangeInclusive;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
@@ -10,6 +12,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 /// Random bytes of a secret: of HMAC's key, or of ed25519's seed.
 pub const SECRET_BYTES: usize = 32;
+/// Bytes of an HMAC key that somebody brings.
+pub const HMAC_BYTES: RangeInclusive<usize> = 24..=64;
 
 /// The bytes are no seed of ed25519.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,7 @@
 -- One statement, so one round trip and, without a transaction around it, one commit.
 -- $1-$12: the acceptances; $13-$16: their idempotency keys (null: none);
--- $17-$21: their records, each with the job that it belongs to.
+-- $17-$21: their records, each with the job that it belongs to; $22-$26: the webhooks that some ask for their jobs, the
+-- types of events with spaces between them.
 with asked as (
     select *
     from unnest(
@@ -47,6 +48,13 @@ appended as (
         as record (job, topic, key, value, headers, ordinal)
     where job in (select job from accepted)
     order by ordinal
+),
+told as (
+    insert into ingest.job_webhooks (job, receiver, url, events, secret)
+    select job, receiver, url, string_to_array(events, ' '), secret
+    from unnest($22::uuid[], $23::uuid[], $24::text[], $25::text[], $26::bytea[])
+        as webhook (job, receiver, url, events, secret)
+    where job in (select job from accepted)
 )
 select
     coalesce(reserved.job, asked.job) as "job!",

@@ -3,6 +3,7 @@
 select
     chosen.id as "id!",
     chosen.endpoint as "endpoint!",
+    chosen.of_job as "of_job!",
     chosen.job as "job?",
     chosen.type as "kind!",
     chosen.status as "status!",

@@ -15,8 +15,10 @@ select
     asked.action as "action!",
     asked.delivery as "delivery?",
     (extract(epoch from asked.since) * 1000)::bigint as "since_ms?",
-    endpoint.tenant as "tenant!"
+    coalesce(endpoint.tenant, delivery.tenant) as "tenant!"
 from done
 join ingest.webhook_requests as asked on asked.id = done.id
-join ingest.webhook_endpoints as endpoint on endpoint.id = asked.endpoint
+left join ingest.webhook_endpoints as endpoint on endpoint.id = asked.endpoint
+left join notifier.deliveries as delivery on delivery.id = asked.delivery and delivery.of_job
+where endpoint.id is not null or delivery.id is not null
 order by asked.asked_at

@@ -5,6 +5,7 @@ select
     endpoint.url,
     endpoint.description,
     endpoint.events,
+    endpoint.rate,
     endpoint.kind,
     endpoint.secret,
     case when endpoint.old_secret_until > now() then endpoint.old_secret end as "old_secret?",

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::columns::{RecordColumns, signed, uuids};
 use crate::retention::{FINAL, Needed, Retired};
+use crate::webhooks::JobWebhook;
 use crate::{Error, Pool, Role, Tx, partitions, retention};
 
 /// An accepted job, kept until its retention time is over.
@@ -48,6 +49,8 @@ pub struct NewAcceptance {
     pub idempotency: Option<Idempotency>,
     /// The first event and the first slip. They go to Kafka if, and only if, the job is new.
     pub records: Vec<Record>,
+    /// The webhook that the request asks for its own job.
+    pub webhook: Option<JobWebhook>,
 }
 
 /// The outcome of a request.
@@ -167,6 +170,7 @@ where
     let records = || asked.iter().flat_map(|request| &request.records);
     let owners = asked.iter().flat_map(|request| request.records.iter().map(|_| &request.acceptance.job));
     let columns: RecordColumns<'_> = records().collect();
+    let webhooks = || asked.iter().filter_map(|request| Some((&request.acceptance.job, request.webhook.as_ref()?)));
     let holders = sqlx::query_file_as!(
         Holder,
         "queries/accept_batch.sql",
@@ -191,6 +195,11 @@ where
         &columns.keys as &[Option<&[u8]>],
         &columns.values as &[Option<&[u8]>],
         &columns.headers,
+        &uuids(webhooks().map(|(job, _)| job)),
+        &webhooks().map(|(_, webhook)| webhook.receiver).collect::<Vec<_>>(),
+        &webhooks().map(|(_, webhook)| webhook.url.as_str()).collect::<Vec<_>>() as &[&str],
+        &webhooks().map(|(_, webhook)| webhook.events.join(" ")).collect::<Vec<_>>(),
+        &webhooks().map(|(_, webhook)| webhook.secret.as_deref()).collect::<Vec<_>>() as &[Option<&[u8]>],
     )
     .fetch_all(executor)
     .await?;

@@ -1,11 +1,13 @@
-//! Webhooks: the endpoints at which tenants want to be told of events (`ingest.webhook_endpoints`), what is asked of
-//! the notifier about them (`ingest.webhook_requests`), and its deliveries.
+//! Webhooks: the endpoints at which tenants want to be told of events (`ingest.webhook_endpoints`), the webhooks that
+//! requests ask for their own jobs (`ingest.job_webhooks`), what is asked of the notifier (`ingest.webhook_requests`),
+//! and its deliveries.
 //!
 //! Ingest writes what is registered and asked, the notifier what became of it; each reads the other's.
 
 mod deliveries;
 mod endpoints;
 mod listing;
+mod of_jobs;
 mod outcomes;
 mod requests;
 
@@ -17,6 +19,7 @@ pub use deliveries::{Due, Leased, NewDelivery, Subscription, insert, lease, next
 pub use endpoints::{Change, Changed, Endpoint, Kind, NewEndpoint, Signing, State};
 pub use endpoints::{change, create, delete, enable, find, list, rotate};
 pub use listing::{Attempt, Choice, Delivery, Status, attempts, find_delivery, list_deliveries};
+pub use of_jobs::{JobSubscription, JobWebhook, end_of_jobs, forget_of_jobs, of_job, of_jobs};
 pub use outcomes::{Disabled, Figures, Outcome, Rest, disable, figures, record, rest, retire};
 pub use requests::{Action, Asked, Request, ask, forget, resend, take};
 

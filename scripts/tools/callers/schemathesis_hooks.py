@@ -23,6 +23,14 @@ def before_call(context, case, kwargs):
         place.pop(name, None)
     for name in ("Last-Event-ID", "If-None-Match"):
         headers.pop(name, None)
+    # No text of ours holds NUL.
+    for name, value in query.items():
+        if isinstance(value, str):
+            query[name] = value.replace("\0", "")
+    # A callback without a URL is none, and few URLs may be called.
+    if not str(headers.get("Meanwhile-Callback-URL", "")).startswith("https://"):
+        for name in ("URL", "Secret", "Events"):
+            headers.pop(f"Meanwhile-Callback-{name}", None)
     # The two exclude each other.
     if "delay" in query:
         query.pop("start_at", None)

@@ -4,13 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use client::{Client, DeliveryChoice, NewWebhookEndpoint, WebhookEndpoint};
+use flow::id::JobId;
+use reqwest::RequestBuilder;
 use serde_json::json;
-use test_kit::{Answer, Launch, Port, Process, Receiver, Role, eventually, http_client, repository, tool_path};
+use test_kit::{Answer, Launch, Port, Process, Receiver, Role};
+use test_kit::{eventually, http_client, kcat, read_topic, repository, tool_path, topic_names};
 
 use crate::client::{order, send};
 use crate::dev_mode::Dev;
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::{beside_others, nearly_alone};
+
+/// A secret as its owner writes it, and the bytes of its key.
+const SECRET: &str = "whsec_VGhpcyBpcyBhIHNlY3JldCBvZiA0MCBieXRlcywgYXJlIHlvdSA/";
+const KEY: &[u8] = b"This is a secret of 40 bytes, are you ?";
 
 async fn register(client: &Client, url: &str, events: &[&str]) -> WebhookEndpoint {
     let events = Some(events.iter().map(|event| (*event).to_owned()).collect());
@@ -155,4 +162,121 @@ async fn dev_mode_delivers_webhooks_on_the_same_machine() {
     until_delivered(&client, &endpoint, 2).await;
     let kinds: Vec<_> = receiver.requests().iter().map(|request| request.json()["type"].clone()).collect();
     assert_eq!(kinds, ["job.accepted", "job.succeeded"]);
+    // A request's own, too.
+    let own = Receiver::start().await;
+    let api = format!("{}/v1/flows/order/jobs", dev.api);
+    let job = send(asked(http_client().post(&api), "own", &own.url(), SECRET)).await.job();
+    eventually(PATIENCE, "the job is told of", async || (!own.requests().is_empty()).then_some(())).await;
+    assert_eq!(own.requests()[0].json()["data"]["job"], job.to_string());
+}
+
+/// The headers of a request that asks for a webhook of its own job.
+fn asked(request: RequestBuilder, key: &str, url: &str, secret: &str) -> RequestBuilder {
+    request
+        .header("idempotency-key", format!("\"{key}\""))
+        .header("meanwhile-callback-url", url)
+        .header("meanwhile-callback-secret", secret)
+        .json(&order(key, json!({})))
+}
+
+/// Whatever the topics hold, but for the commands, which their senders write.
+async fn records(stage: &Stage) -> Vec<u8> {
+    let (brokers, commands) = (stage.system.brokers().to_owned(), stage.system.topics().commands());
+    let prefix = stage.system.topics().prefix().to_owned();
+    let mut all = Vec::new();
+    for topic in topic_names(&brokers).unwrap() {
+        if topic.starts_with(&prefix) && topic != commands {
+            for record in read_topic(&brokers, &topic).await.unwrap() {
+                let headers = record.headers.iter().filter_map(|(_, value)| value.clone()).flatten();
+                all.extend(record.value.iter().flatten().copied().chain(headers));
+            }
+        }
+    }
+    all
+}
+
+/// Looks at all that the system has told of these jobs, to whomever.
+async fn no_secret_is_shown(stage: &mut Stage, jobs: &[JobId]) {
+    let mut shown = records(stage).await;
+    for role in stage.system.roles() {
+        shown.extend(std::fs::read(role.process().log()).unwrap());
+    }
+    for path in ["/v1/jobs", "/v1/webhooks/deliveries", "/v1/dead-letters", "/v1/events", "/metrics"] {
+        let answer = http_client().get(format!("{}{path}", stage.system.api())).send().await.unwrap();
+        shown.extend(answer.bytes().await.unwrap());
+    }
+    for job in jobs {
+        for rest in ["", "/events", "/result"] {
+            let url = format!("{}/v1/jobs/{job}{rest}", stage.system.api());
+            shown.extend(http_client().get(url).send().await.unwrap().bytes().await.unwrap());
+        }
+    }
+    for needle in [&SECRET.as_bytes()["whsec_".len()..], KEY] {
+        assert!(!shown.windows(needle.len()).any(|bytes| bytes == needle), "something shows it");
+    }
+    assert!(shown.windows(4).any(|bytes| bytes == b"kcat"), "there is something to look at");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callback_is_told_through_the_death_of_ingest_verified_by_the_official_library_and_its_secret_shown_nowhere()
+{
+    let _turn = nearly_alone().await;
+    let mut stage = Stage::start().await;
+    let api = format!("{}/v1/flows/order/jobs", stage.system.api());
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "receiver.py", &receiver("python"));
+    let python = Launch::new("callbacks-python", "python3").arg("receiver.py").folder(folder.path());
+    let python = python.env("PYTHONPATH", tool_path("callers-python").unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+    let (port, secret) = (Port::take().unwrap(), SECRET);
+    let process = started(python, &port, secret).await;
+    let url = format!("http://127.0.0.1:{}/hook", port.number());
+    let mut jobs = Vec::new();
+    for seam in ["ingest.before-commit", "ingest.after-commit"] {
+        let ingest = stage.system.role(Role::Ingest);
+        ingest.process().set_env("MEANWHILE_STOP_AT", format!("{seam}:1"));
+        ingest.restart().unwrap();
+        ingest.wait_until_ready().await.unwrap();
+        assert!(asked(http_client().post(&api), seam, &url, secret).send().await.is_err(), "it dies meanwhile");
+        let ingest = stage.system.role(Role::Ingest);
+        ingest.process().wait_for_exit(PATIENCE).await.unwrap();
+        ingest.process().set_env("MEANWHILE_STOP_AT", "");
+        ingest.restart().unwrap();
+        ingest.wait_until_ready().await.unwrap();
+        let again = send(asked(http_client().post(&api), seam, &url, secret)).await;
+        assert_eq!(again.status, 202, "{again:?}");
+        jobs.push(again.job());
+    }
+    let refused = send(asked(http_client().post(&api), "refused", "http://169.254.169.254/", secret)).await;
+    assert_eq!((refused.status, refused.body.to_string().contains(&secret[6..])), (422, false), "{refused:?}");
+    let callback = json!({ "url": url, "secret": secret, "events": ["job.*"] });
+    let line = json!({ "flow": "order", "input": order("kcat", json!({})), "id": "by-kcat", "callback": callback });
+    let (brokers, commands) = (stage.system.brokers().to_owned(), stage.system.topics().commands());
+    kcat(&["-P", "-b", &brokers, "-t", &commands], format!("{line}\n").as_bytes()).unwrap();
+    let of_command = eventually(PATIENCE, "the command is a job", async || {
+        let listed = send(http_client().get(format!("{}/v1/jobs?key=kcat", stage.system.api()))).await;
+        listed.body["jobs"][0]["id"].as_str()?.parse().ok()
+    })
+    .await;
+    jobs.push(of_command);
+    stage.system.note_accepted(jobs.iter().copied());
+    stage.ends_of(jobs.clone()).await;
+
+    let client = stage.system.client();
+    for (job, kinds) in
+        jobs.iter().zip([&["job.succeeded"][..], &["job.succeeded"], &["job.succeeded", "job.accepted"]])
+    {
+        let choice = DeliveryChoice { job: Some(job.to_string()), ..DeliveryChoice::default() };
+        let made = eventually(PATIENCE, "the job is told of", async || {
+            let found = client.webhook_deliveries(&choice).await.ok()?;
+            let is_made = found.len() == kinds.len() && found.iter().all(|one| one.status == "delivered");
+            is_made.then_some(found)
+        })
+        .await;
+        assert!(made.iter().all(|one| one.callback));
+        assert_eq!(made.iter().map(|one| one.kind.as_str()).collect::<Vec<_>>(), kinds);
+        let said = std::fs::read_to_string(process.log()).unwrap();
+        assert!(made.iter().all(|one| said.contains(&format!("{} {}", one.id, one.kind))), "{said}");
+    }
+    no_secret_is_shown(&mut stage, &jobs).await;
+    stage.finish().await;
 }

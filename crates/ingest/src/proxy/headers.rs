@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
+use crate::webhooks::of_job;
+
 /// Headers of one connection (RFC 9110 section 7.6.1), whether `Connection` names them or not.
 const OF_CONNECTION: [HeaderName; 8] = [
     header::CONNECTION,
@@ -36,6 +38,8 @@ pub(super) fn onward(mut headers: HeaderMap, arrival: Arrival) -> HeaderMap {
     take_those_of_connection(&mut headers);
     // It has been met already: the body is asked for as it is passed on.
     headers.remove(header::EXPECT);
+    // There is no job, and their secret is not meant for the service.
+    of_job::HEADERS.iter().for_each(|name| drop(headers.remove(name)));
     let host = headers.remove(header::HOST);
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -161,6 +165,9 @@ mod tests {
                 ("x-list", "two"),
                 ("prefer", "wait=1"),
                 ("trailer", "x-digest"),
+                ("meanwhile-callback-url", "https://a.b"),
+                ("meanwhile-callback-secret", "whsec_x"),
+                ("meanwhile-callback-events", "*"),
             ]),
             arrival("192.0.2.1"),
         );

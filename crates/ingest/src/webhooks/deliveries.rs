@@ -118,7 +118,6 @@ fn shown(delivery: &Delivery, prefix: &str) -> Value {
     let id = message_id(delivery.id);
     let mut links = json!({
         "self": format!("{prefix}{DELIVERIES}/{id}"),
-        "endpoint": format!("{prefix}{ENDPOINTS}/{}", delivery.endpoint),
     });
     let mut body = json!({
         "id": id,
@@ -128,6 +127,10 @@ fn shown(delivery: &Delivery, prefix: &str) -> Value {
         "attempts": delivery.attempts,
         "created_at": rfc3339(delivery.created_at_ms),
     });
+    match delivery.of_job {
+        true => body["callback"] = true.into(),
+        false => links["endpoint"] = format!("{prefix}{ENDPOINTS}/{}", delivery.endpoint).into(),
+    }
     if let Some(job) = delivery.job {
         body["job"] = job.to_string().into();
         links["job"] = format!("{prefix}/v1/jobs/{job}").into();

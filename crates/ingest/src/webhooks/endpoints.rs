@@ -26,7 +26,7 @@ use crate::body::{object, object_if_any};
 use crate::if_match;
 use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// Endpoints of a tenant.
 const ENDPOINTS_MAX: u32 = 200;
@@ -67,6 +67,7 @@ pub(crate) async fn create(
         url: &registered.url,
         description: &registered.description,
         events: &registered.events,
+        rate: registered.rate,
         kind: registered.kind.unwrap_or(webhooks::Kind::Hmac),
         secret: &draw(&api),
     };
@@ -110,7 +111,12 @@ pub(crate) async fn put(
         let detail = "the kind of a secret stays as it is: register another endpoint, then delete this one".to_owned();
         return Err(violations("The endpoint", vec![InputError { pointer: "/kind".to_owned(), detail }]));
     }
-    let change = Change { url: &registered.url, description: &registered.description, events: &registered.events };
+    let change = Change {
+        url: &registered.url,
+        description: &registered.description,
+        events: &registered.events,
+        rate: registered.rate,
+    };
     done(stored(webhooks::change(&api.pool, tenant, (id, version), change)).await?, id)?;
     tagged(&api, &find(&api, tenant, id).await?)
 }

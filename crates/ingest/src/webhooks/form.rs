@@ -1,34 +1,41 @@
 //! The bodies of requests about endpoints: read, checked, and said what is wrong with them.
 
+use std::ops::RangeInclusive;
+
 use events::time::rfc3339;
 use flow::definition::{InputError, parse_duration_ms};
 use flow::event::EventKind;
 use outbound::Guard;
 use outbound::signature::{NotASecret, Secret};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 use store::webhooks::{Endpoint, Kind, Signing};
 use web::problem::{self, Problem};
 
 use super::{DELIVERIES, ENDPOINTS};
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// Bytes of a description.
 const DESCRIPTION_BYTES_MAX: usize = 1_000;
 /// Entries of a filter.
-const EVENTS_MAX: usize = 50;
+pub(super) const EVENTS_MAX: usize = 50;
 /// Types that are no job's.
 const OWN_TYPES: [&str; 1] = ["webhook.endpoint.disabled"];
-/// Groups of types.
-const GROUPS: [&str; 4] = ["*", "job.*", "step.*", "webhook.*"];
+/// Groups of types that jobs have.
+pub(super) const GROUPS_OF_JOBS: [&str; 3] = ["*", "job.*", "step.*"];
+/// The group of others.
+const OWN_GROUP: &str = "webhook.*";
 /// What an endpoint hears of that says nothing about it.
 const USUAL: [EventKind; 3] = [EventKind::JobSucceeded, EventKind::JobFailed, EventKind::JobCancelled];
+/// Deliveries a second.
+const RATES: RangeInclusive<i32> = 1..=1_000;
 /// The time for which the secret before a rotation signs too.
 const OVERLAP_MS: u64 = 24 * 3_600_000;
 const OVERLAP_MS_MAX: u64 = 7 * OVERLAP_MS;
 
 /// The form of a registration, for problems.
-pub(super) const FORM: &str = r#"The body is `{"url": "https://...", "events": ["job.failed"], "description": "..."}`"#;
+pub(super) const FORM: &str =
+    r#"The body is `{"url": "https://...", "events": ["job.failed"], "rate": 50, "description": "..."}`"#;
 
 /// What somebody registers, or registers anew.
 #[derive(Debug, Deserialize)]
@@ -41,6 +48,9 @@ pub(super) struct Registration {
     description: String,
     #[serde(default, deserialize_with = "present")]
     kind: Option<String>,
+    /// Deliveries a second; it may say that there is no such limit.
+    #[serde(default)]
+    rate: Option<Number>,
 }
 
 /// A registration that can be stored.
@@ -51,6 +61,7 @@ pub(super) struct Registered {
     pub(super) description: String,
     /// Where one was named.
     pub(super) kind: Option<Kind>,
+    pub(super) rate: Option<i32>,
 }
 
 /// The body of a rotation.
@@ -74,7 +85,7 @@ impl Registration {
             .map_err(|refused| Problem::new(problem::Kind::UrlRefused, format!("`url` is not taken: {refused}.")))?;
         let mut wrong = Vec::new();
         let mut say = |pointer: &str, detail: String| wrong.push(InputError { pointer: pointer.to_owned(), detail });
-        let events = self.events.unwrap_or_else(|| USUAL.iter().map(|kind| kind.as_str().to_owned()).collect());
+        let events = self.events.unwrap_or_else(usual);
         if !(1..=EVENTS_MAX).contains(&events.len()) {
             say("/events", format!("expected 1 to {EVENTS_MAX} types"));
         }
@@ -89,11 +100,18 @@ impl Registration {
         if let Some(Err(text)) = kind {
             say("/kind", format!("expected `hmac` or `ed25519`, found `{text}`"));
         }
+        // JSON has one kind of numbers: 50.0 is 50.
+        let rate =
+            self.rate.map(|rate| RATES.clone().find(|known| rate.as_f64() == Some(f64::from(*known))).ok_or(rate));
+        if let Some(Err(rate)) = &rate {
+            say("/rate", format!("expected {} to {} deliveries a second, found {rate}", RATES.start(), RATES.end()));
+        }
         if !wrong.is_empty() {
             return Err(violations("The endpoint", wrong));
         }
+        let rate = rate.and_then(Result::ok);
         let (kind, description) = (kind.and_then(Result::ok), self.description);
-        Ok(Registered { url: url.into(), events, description, kind })
+        Ok(Registered { url: url.into(), events, description, kind, rate })
     }
 }
 
@@ -109,8 +127,13 @@ impl Rotation {
     }
 }
 
+/// The types of which a webhook tells that does not say otherwise.
+pub(super) fn usual() -> Vec<String> {
+    USUAL.iter().map(|kind| kind.as_str().to_owned()).collect()
+}
+
 fn is_type(text: &str) -> bool {
-    EventKind::parse(text).is_some() || OWN_TYPES.contains(&text) || GROUPS.contains(&text)
+    EventKind::parse(text).is_some() || OWN_TYPES.contains(&text) || GROUPS_OF_JOBS.contains(&text) || text == OWN_GROUP
 }
 
 /// The secret in a form that signs.
@@ -153,6 +176,9 @@ pub(super) fn shown(endpoint: &Endpoint, prefix: &str) -> Result<Value, NotASecr
             body[name] = rfc3339(at_ms).into();
         }
     }
+    if let Some(rate) = endpoint.rate {
+        body["rate"] = rate.into();
+    }
     if let Some(reason) = &state.disabled_reason {
         body["disabled_reason"] = reason.as_str().into();
     }
@@ -185,9 +211,17 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_named() {
-        let problem = check(r#"{"url":"https://example.com","events":["job.done"],"kind":"rsa"}"#).unwrap_err();
+        let problem =
+            check(r#"{"url":"https://example.com","events":["job.done"],"kind":"rsa","rate":0}"#).unwrap_err();
         let told = problem.document("")["errors"].to_string();
-        assert!(told.contains("/events/0") && told.contains("/kind"), "{told}");
+        assert!(told.contains("/events/0") && told.contains("/kind") && told.contains("/rate"), "{told}");
+        for (rate, limit) in [("1", Some(1)), ("296.0", Some(296)), ("1000", Some(1_000)), ("null", None)] {
+            let registered = check(&format!(r#"{{"url":"https://example.com","rate":{rate}}}"#)).unwrap();
+            assert_eq!(registered.rate, limit);
+        }
+        for rate in ["1001", "-1", "1.5", "99999999999"] {
+            check(&format!(r#"{{"url":"https://example.com","rate":{rate}}}"#)).unwrap_err();
+        }
         assert_eq!(check(r#"{"url":"http://10.0.0.1/"}"#).unwrap_err().kind(), problem::Kind::UrlRefused);
         check(r#"{"url":"https://example.com","events":[]}"#).unwrap_err();
         for member in ["events", "kind", "description"] {

@@ -7,7 +7,7 @@ use test_kit::{Ground, eventually, kcat, noise};
 
 use crate::stage::{INPUT, Ingest, PARENT, PATIENCE, Stage, ground, jobs_stored, trace_of};
 
-fn command(ground: &Ground, key: &[u8], value: impl Into<Vec<u8>>) -> Record {
+pub(crate) fn command(ground: &Ground, key: &[u8], value: impl Into<Vec<u8>>) -> Record {
     Record { topic: ground.topics.commands(), key: Some(key.to_vec()), value: Some(value.into()), headers: vec![] }
 }
 
@@ -89,7 +89,12 @@ async fn what_is_no_job_is_a_dead_letter_byte_for_byte_and_the_partition_goes_on
         ("invalid-command", "line 1", command(&ground, b"k", [b"\x00\x01".as_slice(), b"\xff\xfe"].concat())),
         ("invalid-command", "line 1", command(&ground, b"k", noise(1_048_576 - 1_000))),
         ("invalid-command", "`delay`", of(r#"{"flow":"order","input":{},"delay":"soon"}"#)),
-        ("unsupported", "`callback`", of(r#"{"flow":"order","input":{},"callback":{"url":"https://a.example"}}"#)),
+        ("invalid-command", "`callback`", of(r#"{"flow":"plain","input":{},"callback":{"url":"http://10.0.0.1"}}"#)),
+        (
+            "invalid-command",
+            "/callback/secret",
+            of(r#"{"flow":"plain","input":{},"callback":{"url":"https://a.example","secret":"whsec_x"}}"#),
+        ),
         ("unknown-flow", "Did you mean `order`?", of(r#"{"flow":"ordre","input":{}}"#)),
         ("schema-violation", "#/qty", of(r#"{"flow":"order","input":{"customer_id":"c","qty":0}}"#)),
         ("schema-violation", "NUL", of(r#"{"flow":"order","input":{"customer_id":"\u0000","qty":1}}"#)),

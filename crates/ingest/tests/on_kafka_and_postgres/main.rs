@@ -18,6 +18,7 @@ mod described;
 mod faults;
 mod flags;
 mod held;
+mod job_webhooks;
 mod keys;
 mod limits;
 mod list_jobs;

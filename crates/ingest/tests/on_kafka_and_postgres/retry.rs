@@ -16,7 +16,18 @@ use crate::stage::{Answer, INPUT, PATIENCE, PREFIX, Stage, accepted_event};
 
 /// A job that has come to this, as the events tell it.
 pub(crate) async fn job_that(stage: &Stage, kind: EventKind, status: JobStatus) -> String {
-    let job = stage.ingest.api.order(&[("x-correlation-id", "order 17")], INPUT).await.job();
+    job_that_was_asked_with(stage, &[], kind, status).await
+}
+
+/// The same, submitted with these headers.
+pub(crate) async fn job_that_was_asked_with(
+    stage: &Stage,
+    headers: &[(&str, &str)],
+    kind: EventKind,
+    status: JobStatus,
+) -> String {
+    let headers = [&[("x-correlation-id", "order 17")], headers].concat();
+    let job = stage.ingest.api.order(&headers, INPUT).await.job();
     let accepted = accepted_event(&stage.ground, &job).await;
     stage.ground.tell(&accepted).await;
     stage.ground.tell(&JobEvent { kind, status, hop: 3, ..accepted }).await;

@@ -64,6 +64,9 @@ pub(crate) struct CreateArgs {
     /// What it is for
     #[arg(long, default_value = "")]
     pub(crate) description: String,
+    /// Send it so many deliveries a second at most
+    #[arg(long, value_name = "DELIVERIES", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rate: Option<u32>,
     /// Sign with ed25519, so that a public key checks signatures, in place of a shared secret
     #[arg(long)]
     pub(crate) ed25519: bool,

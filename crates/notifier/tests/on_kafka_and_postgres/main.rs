@@ -3,15 +3,18 @@
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
+mod job_webhooks;
+mod leases;
+mod rates;
 mod stage;
 mod webhooks;
 
 use events::Record;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use service_kit::telemetry::Metrics;
-use test_kit::{Ground, eventually, sample_event, sample_job};
+use test_kit::{Ground, Receiver, eventually, sample_event, sample_job};
 
-use crate::stage::{PATIENCE, start};
+use crate::stage::{PATIENCE, deliveries, ids, register, start, until};
 
 async fn until_taken_in(ground: &Ground, records: usize) {
     eventually(PATIENCE, "all records are taken in", async || {
@@ -40,6 +43,8 @@ async fn each_end_is_told_once_and_unreadable_events_are_passed_over() {
     let mut ground = Ground::new().await;
     Metrics::install().unwrap();
     let flow = ground.topics.prefix().to_owned();
+    let receiver = Receiver::start().await;
+    let endpoint = register(&ground, &receiver.url(), &["job.*"]).await;
     let skipped_before = metric(&["meanwhile_unreadable_skipped_total", "notifier"]);
     let running = start(&ground);
     // It is given every partition, as a zombie is that has not heard of its revocation.
@@ -56,11 +61,18 @@ async fn each_end_is_told_once_and_unreadable_events_are_passed_over() {
         ground.send(&Record { topic: ground.topics.events(), key: Some(b"k".to_vec()), value, headers: vec![] }).await;
     }
     until_taken_in(&ground, 213).await;
+    until(&ground, endpoint.id, "delivered", 210).await;
     running.stop().await;
     zombie.stop().await;
     let ended = |status: &str| metric(&["meanwhile_jobs_ended_total", &format!("flow=\"{flow}\""), status]);
     assert_eq!((ended("succeeded"), ended("failed")), (100, 10), "by one of the two, not by both");
     assert!(metric(&["meanwhile_unreadable_skipped_total", "notifier"]) >= skipped_before + 3);
+    // What one of the two has read in vain has made no delivery.
+    assert_eq!(deliveries(&ground, endpoint.id, "id").len(), 210);
+    let mut told = ids(&receiver.requests());
+    told.sort();
+    told.dedup();
+    assert_eq!((told.len(), receiver.requests().len()), (210, 210));
     assert!(ground.outbox(&ground.topics.dead_letters()).is_empty(), "that is the orchestrator's");
 }
 

@@ -70,9 +70,23 @@ pub(crate) async fn register(ground: &Ground, url: &str, events: &[&str]) -> Reg
 pub(crate) async fn register_as(ground: &Ground, tenant: &str, (url, events): (&str, &[&str])) -> Registered {
     let pool = ground.pool(Role::Ingest);
     let (id, events): (_, Vec<String>) = (Uuid::now_v7(), events.iter().map(|event| (*event).to_owned()).collect());
-    let new = NewEndpoint { id, url, description: "", events: &events, kind: Kind::Hmac, secret: &SECRET };
+    let new = NewEndpoint { id, url, description: "", events: &events, rate: None, kind: Kind::Hmac, secret: &SECRET };
     assert!(webhooks::create(&pool, tenant, new, 1_000).await.unwrap());
     Registered { pool, id }
+}
+
+/// What ingest stores with a job whose request asks for a webhook. Returns its receiver.
+pub(crate) fn ask_for(ground: &Ground, job: JobId, url: &str, events: &str, secret: Option<&[u8]>) -> Uuid {
+    let host = url.split('/').nth(2).unwrap();
+    let secret = secret.map_or("null".to_owned(), |secret| {
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("'\\x{hex}'")
+    });
+    let sql = format!(
+        "insert into ingest.job_webhooks (job, receiver, url, events, secret)
+         values ('{job}', md5('{host}')::uuid, '{url}', string_to_array('{events}', ' '), {secret}) returning receiver"
+    );
+    ground.sql(&sql).lines().next().unwrap().parse().unwrap()
 }
 
 /// One column of the endpoint's deliveries, in their order.

@@ -126,6 +126,7 @@ async fn a_receiver_that_says_gone_is_disabled_which_is_told_and_is_sent_all_onc
     answers(&receiver, 200);
     webhooks::enable(&endpoint.pool, "default", endpoint.id).await.unwrap();
     until(&ground, endpoint.id, "delivered", 2).await;
+    assert_eq!(deliveries(&ground, endpoint.id, "attempts"), ["2", "1"], "nothing was sent while it was disabled");
     running.stop().await;
 }
 

@@ -1,5 +1,5 @@
-//! `notifier.deliveries`: one row for each event and endpoint. A delivery that is under way is one whose `due_at` lies
-//! at the end of its lease: if its notifier dies, it is due again.
+//! `notifier.deliveries`: one row for each event and endpoint, or webhook of the job itself. A delivery that is under
+//! way is one whose `due_at` lies at the end of its lease: if its notifier dies, it is due again.
 
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Subscription {
 pub struct NewDelivery {
     pub id: Uuid,
     pub endpoint: Uuid,
+    /// To the job's own webhook: `endpoint` is its receiver.
+    pub of_job: bool,
     pub tenant: String,
     pub job: Option<Uuid>,
     pub kind: String,
@@ -33,10 +35,13 @@ pub struct NewDelivery {
 pub struct Due {
     pub id: Uuid,
     pub endpoint: Uuid,
+    /// To the job's own webhook: `endpoint` is its receiver.
+    pub of_job: bool,
     /// The epoch of the endpoint at this time.
     pub epoch: i32,
     pub url: String,
-    pub signing: Signing,
+    /// None: the job's own webhook has no secret.
+    pub signing: Option<Signing>,
     pub job: Option<Uuid>,
     pub kind: String,
     pub body: Vec<u8>,
@@ -75,16 +80,17 @@ pub async fn subscriptions(pool: &Pool) -> Result<Vec<Subscription>, Error> {
 pub async fn insert(tx: &mut Tx, deliveries: &[NewDelivery]) -> Result<(), Error> {
     let ids: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.id).collect();
     let endpoints: Vec<Uuid> = deliveries.iter().map(|delivery| delivery.endpoint).collect();
+    let of_jobs: Vec<bool> = deliveries.iter().map(|delivery| delivery.of_job).collect();
     let tenants: Vec<String> = deliveries.iter().map(|delivery| delivery.tenant.clone()).collect();
     let jobs: Vec<Option<Uuid>> = deliveries.iter().map(|delivery| delivery.job).collect();
     let kinds: Vec<String> = deliveries.iter().map(|delivery| delivery.kind.clone()).collect();
     let bodies: Vec<&[u8]> = deliveries.iter().map(|delivery| delivery.body.as_slice()).collect();
     let traces: Vec<Option<String>> = deliveries.iter().map(|delivery| delivery.traceparent.clone()).collect();
     sqlx::query!(
-        "insert into notifier.deliveries (id, endpoint, tenant, job, type, body, traceparent)
-         select id, endpoint, tenant, job, type, body, traceparent
-         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::bytea[], $7::text[])
-             with ordinality as new (id, endpoint, tenant, job, type, body, traceparent, place)
+        "insert into notifier.deliveries (id, endpoint, tenant, job, type, body, traceparent, of_job)
+         select id, endpoint, tenant, job, type, body, traceparent, of_job
+         from unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::text[], $6::bytea[], $7::text[], $8::boolean[])
+             with ordinality as new (id, endpoint, tenant, job, type, body, traceparent, of_job, place)
          order by place",
         &ids,
         &endpoints,
@@ -93,6 +99,7 @@ pub async fn insert(tx: &mut Tx, deliveries: &[NewDelivery]) -> Result<(), Error
         &kinds,
         &bodies as &[&[u8]],
         &traces as &[Option<String>],
+        &of_jobs,
     )
     .execute(tx.raw())
     .await?;
@@ -102,10 +109,11 @@ pub async fn insert(tx: &mut Tx, deliveries: &[NewDelivery]) -> Result<(), Error
 struct Row {
     id: Uuid,
     endpoint: Uuid,
+    of_job: bool,
     epoch: i32,
     url: String,
     signature: String,
-    secret: Vec<u8>,
+    secret: Option<Vec<u8>>,
     old_secret: Option<Vec<u8>>,
     job: Option<Uuid>,
     kind: String,
@@ -134,9 +142,10 @@ pub async fn lease(pool: &Pool, room: &Leased) -> Result<Vec<Due>, Error> {
         Ok(Due {
             id: row.id,
             endpoint: row.endpoint,
+            of_job: row.of_job,
             epoch: row.epoch,
             url: row.url,
-            signing: Signing::read(&row.signature, row.secret, row.old_secret)?,
+            signing: row.secret.map(|secret| Signing::read(&row.signature, secret, row.old_secret)).transpose()?,
             job: row.job,
             kind: row.kind,
             body: row.body,

@@ -74,6 +74,8 @@ pub struct Endpoint {
     pub description: String,
     /// Types such as `job.failed`, groups such as `job.*`, or `*`.
     pub events: Vec<String>,
+    /// Deliveries a second, at most.
+    pub rate: Option<i32>,
     pub signing: Signing,
     /// Until then, the secret before the last rotation signs too.
     pub old_secret_until_ms: Option<i64>,
@@ -89,6 +91,7 @@ pub struct NewEndpoint<'a> {
     pub url: &'a str,
     pub description: &'a str,
     pub events: &'a [String],
+    pub rate: Option<i32>,
     pub kind: Kind,
     pub secret: &'a [u8],
 }
@@ -99,6 +102,7 @@ pub struct Change<'a> {
     pub url: &'a str,
     pub description: &'a str,
     pub events: &'a [String],
+    pub rate: Option<i32>,
 }
 
 /// The outcome of a change of one version.
@@ -117,6 +121,7 @@ struct Row {
     url: String,
     description: String,
     events: Vec<String>,
+    rate: Option<i32>,
     kind: String,
     secret: Vec<u8>,
     old_secret: Option<Vec<u8>>,
@@ -137,6 +142,7 @@ impl Row {
             url: self.url,
             description: self.description,
             events: self.events,
+            rate: self.rate,
             signing: Signing::read(&self.kind, self.secret, self.old_secret)?,
             old_secret_until_ms: self.old_secret_until_ms,
             created_at_ms: self.created_at_ms,
@@ -159,8 +165,8 @@ pub async fn create(pool: &Pool, tenant: &str, new: NewEndpoint<'_>, endpoints_m
         .execute(tx.raw())
         .await?;
     let created = sqlx::query!(
-        "insert into ingest.webhook_endpoints (id, tenant, url, description, events, kind, secret)
-         select $1, $2, $3, $4, $5, $6, $7
+        "insert into ingest.webhook_endpoints (id, tenant, url, description, events, kind, secret, rate)
+         select $1, $2, $3, $4, $5, $6, $7, $9
          where (select count(*) from ingest.webhook_endpoints where tenant = $2) < $8",
         new.id,
         tenant,
@@ -170,6 +176,7 @@ pub async fn create(pool: &Pool, tenant: &str, new: NewEndpoint<'_>, endpoints_m
         new.kind.as_str(),
         new.secret,
         i64::from(endpoints_max),
+        new.rate,
     )
     .execute(tx.raw())
     .await?;
@@ -203,7 +210,7 @@ pub async fn change(
     let done = sqlx::query!(
         "update ingest.webhook_endpoints
          set version = version + 1, epoch = epoch + (url <> $4)::integer,
-             url = $4, description = $5, events = $6, updated_at = now()
+             url = $4, description = $5, events = $6, rate = $7, updated_at = now()
          where tenant = $1 and id = $2 and ($3::bigint is null or version = $3)",
         tenant,
         id,
@@ -211,6 +218,7 @@ pub async fn change(
         to.url,
         to.description,
         to.events,
+        to.rate,
     )
     .execute(tx.raw())
     .await?;

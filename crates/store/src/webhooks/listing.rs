@@ -47,6 +47,8 @@ pub struct Choice {
 pub struct Delivery {
     pub id: Uuid,
     pub endpoint: Uuid,
+    /// To the job's own webhook: `endpoint` is its receiver.
+    pub of_job: bool,
     pub job: Option<Uuid>,
     pub kind: String,
     pub status: Status,
@@ -74,6 +76,7 @@ pub struct Attempt {
 struct Row {
     id: Uuid,
     endpoint: Uuid,
+    of_job: bool,
     job: Option<Uuid>,
     kind: String,
     status: String,
@@ -90,6 +93,7 @@ impl Row {
         Ok(Delivery {
             id: self.id,
             endpoint: self.endpoint,
+            of_job: self.of_job,
             job: self.job,
             kind: self.kind,
             status: status.ok_or_else(|| Error::Corrupt(format!("status of a delivery `{}`", self.status)))?,

@@ -124,6 +124,9 @@ pub async fn rest(tx: &mut Tx, rests: &[Rest]) -> Result<(), Error> {
     let mut ill: Vec<&Rest> = rests.iter().filter(|rest| !rest.is_well).collect();
     // In one order, so that two notifiers do not wait for each other.
     ill.sort_by_key(|rest| rest.endpoint);
+    if ill.is_empty() {
+        return Ok(());
+    }
     let endpoints: Vec<Uuid> = ill.iter().map(|rest| rest.endpoint).collect();
     let epochs: Vec<i32> = ill.iter().map(|rest| rest.epoch).collect();
     let slow: Vec<bool> = ill.iter().map(|rest| rest.is_slow).collect();
@@ -176,6 +179,9 @@ pub async fn rest(tx: &mut Tx, rests: &[Rest]) -> Result<(), Error> {
 pub async fn disable(tx: &mut Tx, rests: &[Rest], failing_max_ms: i64) -> Result<Vec<Disabled>, Error> {
     let ill: Vec<Uuid> = rests.iter().filter(|rest| !rest.is_well).map(|rest| rest.endpoint).collect();
     let gone: Vec<Uuid> = rests.iter().filter(|rest| rest.is_gone).map(|rest| rest.endpoint).collect();
+    if ill.is_empty() {
+        return Ok(Vec::new());
+    }
     let disabled = sqlx::query_as!(
         Disabled,
         r#"update notifier.endpoints as state
@@ -220,9 +226,20 @@ pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<u64, Error> {
             break;
         }
     }
+    // A receiver of jobs' own webhooks is known as long as something waits for it.
     sqlx::query!(
         "delete from notifier.endpoints as state
-         where not exists (select from ingest.webhook_endpoints as known where known.id = state.endpoint)"
+         where not exists (select from ingest.webhook_endpoints as known where known.id = state.endpoint)
+             and not exists (
+                 select from notifier.deliveries as delivery
+                 where delivery.endpoint = state.endpoint and delivery.status = 'pending'
+             )"
+    )
+    .execute(pool.raw())
+    .await?;
+    sqlx::query!(
+        "delete from notifier.paces as pace
+         where not exists (select from ingest.webhook_endpoints as known where known.id = pace.endpoint)"
     )
     .execute(pool.raw())
     .await?;
@@ -243,7 +260,11 @@ pub async fn figures(pool: &Pool) -> Result<Figures, Error> {
                    ), 0
                )::bigint as "due_age_ms!",
                count(*) filter (where state.disabled_at is not null) as "disabled_endpoints!"
-           from ingest.webhook_endpoints as endpoint
+           from (
+               select id, epoch from ingest.webhook_endpoints
+               union all
+               (select distinct endpoint, 1 from notifier.deliveries where status = 'pending' and of_job)
+           ) as endpoint
            left join notifier.endpoints as state on state.endpoint = endpoint.id and state.epoch = endpoint.epoch
            left join lateral (
                select count(*) as pending, min(due_at) as due_at

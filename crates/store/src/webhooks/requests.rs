@@ -64,16 +64,18 @@ pub async fn ask(pool: &Pool, tenant: &str, request: Request) -> Result<bool, Er
     told(tx, asked.rows_affected()).await
 }
 
-/// Asks for one of the tenant's deliveries to be sent once more. False: it has no such delivery, or its endpoint is no
-/// more.
+/// Asks for one of the tenant's deliveries to be sent once more. False: it has no such delivery, or the endpoint or the
+/// job that it belongs to is no more.
 pub async fn resend(pool: &Pool, tenant: &str, id: Uuid, delivery: Uuid) -> Result<bool, Error> {
     let mut tx = pool.begin().await?;
     let asked = sqlx::query!(
         "insert into ingest.webhook_requests (id, endpoint, action, delivery)
-         select $1, endpoint.id, 'resend', delivery.id
+         select $1, delivery.endpoint, 'resend', delivery.id
          from notifier.deliveries as delivery
-         join ingest.webhook_endpoints as endpoint on endpoint.id = delivery.endpoint
-         where delivery.tenant = $2 and delivery.id = $3",
+         where delivery.tenant = $2 and delivery.id = $3 and case
+             when delivery.of_job then exists (select from ingest.job_webhooks where job = delivery.job)
+             else exists (select from ingest.webhook_endpoints where id = delivery.endpoint)
+         end",
         id,
         tenant,
         delivery,

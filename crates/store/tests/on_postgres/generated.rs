@@ -125,6 +125,8 @@ fn others_sql(first: i64, last: i64) -> String {
          insert into ingest.webhook_endpoints (id, tenant, url, description, events, kind, secret)
          select md5(number::text)::uuid, 'default', 'https://example.com', '', '{{*}}', 'hmac', ''
          from generate_series(0, 9) as number on conflict do nothing;
+         insert into ingest.job_webhooks (job, receiver, url, events)
+         select job, job, 'https://example.com', '{{*}}' from generated where number % 10 = 0;
          insert into notifier.deliveries (id, endpoint, tenant, job, type, body, status)
          select job, md5((number / 10 % 10)::text)::uuid, 'default', job, 'job.succeeded', 'x',
                 case when number % 1000 = 0 then 'pending' when number % 100 = 0 then 'failed' else 'delivered' end

@@ -13,6 +13,7 @@ mod flows;
 mod generated;
 mod grants;
 mod holds;
+mod job_webhooks;
 mod jobs;
 mod lanes;
 mod lists;
