@@ -127,7 +127,8 @@ fn json(value: Avro, schema: &Schema, types: &Types) -> Result<Value, String> {
         schema => schema,
     };
     Ok(match (value, schema) {
-        (Avro::Null, _) => Value::Null,
+        // The library reads a text or bytes that are cut off as null.
+        (Avro::Null, Schema::Null) => Value::Null,
         (Avro::Boolean(value), _) => value.into(),
         (Avro::Int(value) | Avro::Date(value) | Avro::TimeMillis(value), _) => value.into(),
         (
