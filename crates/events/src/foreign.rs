@@ -217,7 +217,8 @@ fn add(digits: &mut Vec<u8>, factor: u32, more: u32) {
 
 #[cfg(test)]
 mod tests {
-    use apache_avro::{Decimal, to_avro_datum};
+    use apache_avro::Decimal;
+    use apache_avro::writer::datum::GenericDatumWriter;
     use serde_json::json;
 
     use super::*;
@@ -256,7 +257,8 @@ mod tests {
             ("state".into(), Avro::Enum(1, "PAID".into())),
             ("raw".into(), Avro::Fixed(2, vec![1, 255])),
         ]);
-        let datum = to_avro_datum(&schema, record).unwrap();
+        let mut datum = Vec::new();
+        GenericDatumWriter::builder(&schema).build().unwrap().write_value(&mut datum, record).unwrap();
         let schemas = Schemas::new();
         assert!(matches!(decode_any(&schemas, &framed(7, &datum)), Err(DecodeError::UnknownSchema(7))));
         schemas.insert(7, SHOP);

@@ -135,7 +135,7 @@ fn standard(terms: &Terms<'_>, signed: &Signed<'_>, now_ms: i64) -> Result<(), R
             signatures.iter().any(of)
         }
     };
-    signed_by_one(terms.secrets.iter().any(|secret| has_signed(secret)))
+    signed_by_one(terms.secrets.iter().any(has_signed))
 }
 
 /// `t=1492774577,v1=5257...,v1=6ffb...,v0=...`
@@ -152,7 +152,7 @@ fn stripe(terms: &Terms<'_>, signed: &Signed<'_>, now_ms: i64) -> Result<(), Ref
         return Err(Refusal::NoSignature);
     }
     let has_signed = |secret: &&str| signatures.iter().any(|mac| is_mac(secret.as_bytes(), &message, mac));
-    signed_by_one(terms.secrets.iter().any(|secret| has_signed(secret)))
+    signed_by_one(terms.secrets.iter().any(has_signed))
 }
 
 fn slack(terms: &Terms<'_>, signed: &Signed<'_>, now_ms: i64) -> Result<(), Refusal> {

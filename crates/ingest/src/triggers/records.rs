@@ -10,7 +10,7 @@ use events::dead_letter::{Class, Refused};
 use events::decode_any;
 use events::trace::Trace;
 use flow::definition::limit::KEY_BYTES_MAX;
-use flow::definition::{Definition, Format, Topic};
+use flow::definition::{Definition, Format, Topic, Trigger};
 use flow::id::JobId;
 use inbox::Service;
 use serde_json::Value;
@@ -20,11 +20,19 @@ use store::Tx;
 use store::acceptances::NewAcceptance;
 
 use super::of_trigger;
-use super::topics::of_topic;
 use super::webhook::HexOf;
 use crate::commands::{Commands, Understood, violations};
 use crate::plan::JobRequest;
 use crate::{idempotency, spans};
+
+/// The triggers of active flows that read this topic, by flow.
+pub(super) fn of_topic<'a>(
+    flows: &'a [Definition],
+    topic: &'a str,
+) -> impl Iterator<Item = (&'a Definition, &'a Topic)> {
+    let trigger = |flow: &'a Definition| Some((flow, flow.trigger().and_then(Trigger::topic)?));
+    flows.iter().filter_map(trigger).filter(move |(_, found)| found.name == topic)
+}
 
 /// Takes in records of one topic.
 pub(super) struct Records {

@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context;
 use bus::admin::Admin;
 use bus::{FollowerOptions, TopicPartition};
-use flow::definition::{Definition, ReadFrom, Topic, Trigger};
+use flow::definition::{ReadFrom, Trigger};
 use inbox::Inbox;
 use service_kit::health::Readiness;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::records::Records;
+use super::records::{Records, of_topic};
 use crate::commands::Commands;
 use crate::plan::Planner;
 use crate::settings::Settings;
@@ -27,15 +27,6 @@ const RETRY: Duration = Duration::from_secs(30);
 /// The interval at which the lag is looked at.
 const LAG_INTERVAL: Duration = Duration::from_secs(15);
 const LAG: &str = "meanwhile_trigger_lag";
-
-/// The triggers of active flows that read this topic, by flow.
-pub(super) fn of_topic<'a>(
-    flows: &'a [Definition],
-    topic: &'a str,
-) -> impl Iterator<Item = (&'a Definition, &'a Topic)> {
-    let trigger = |flow: &'a Definition| Some((flow, flow.trigger().and_then(Trigger::topic)?));
-    flows.iter().filter_map(trigger).filter(move |(_, found)| found.name == topic)
-}
 
 /// Follows the topics that active flows name, until shutdown.
 pub(super) async fn keep(api: &Arc<Api>, planner: &Planner, settings: &Settings, shutdown: &CancellationToken) {
