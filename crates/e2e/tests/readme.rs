@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use shop::{PerService, Shop};
+use tempfile::TempDir;
 use test_kit::{Launch, Port, Process, binary, http_client, meanwhile, repository};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +52,18 @@ struct Demo {
     shop: Shop,
     ports: [(&'static str, Port); 3],
     binary: String,
+    _flows: TempDir,
+}
+
+/// The flows of README.md and of docs/triggers.md in one folder: `meanwhile dev` reads one.
+fn all_flows() -> TempDir {
+    let all = tempfile::tempdir().unwrap();
+    for folder in ["flows", "examples/triggers"] {
+        for file in std::fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()) {
+            std::fs::copy(&file, all.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    all
 }
 
 impl Demo {
@@ -59,17 +72,21 @@ impl Demo {
         let ports = ["127.0.0.1:8080", "127.0.0.1:9092", "127.0.0.1:8081"].map(|named| (named, Port::take().unwrap()));
         let [api, kafka, registry] = [0, 1, 2].map(|index: usize| format!("127.0.0.1:{}", ports[index].1.number()));
         let (urls, binary) = (shop.urls(), binary().await.unwrap());
+        let flows = all_flows();
+        let folder = flows.path().display().to_string();
         let launch = Launch::new("dev", &binary)
-            .args(["dev", "flows", "--listen", &api, "--kafka-listen", &kafka, "--registry-listen", &registry])
+            .args(["dev", &folder, "--listen", &api, "--kafka-listen", &kafka, "--registry-listen", &registry])
             .env("INVENTORY_URL", urls.inventory)
             .env("PAYMENT_URL", urls.payment)
             .env("SHIPPING_URL", urls.shipping)
+            // As docs/triggers.md has it.
+            .env("MEANWHILE_SECRET_SHOP", "a-secret-of-the-shop")
             .folder(repository());
         let mut dev = Process::start(launch).unwrap();
         let (client, url) = (http_client(), format!("http://{api}/readyz"));
         let ready = async || client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
         dev.wait_until(READY_WITHIN, "/readyz says ready", ready).await.unwrap();
-        Self { dev, shop, ports, binary: binary.display().to_string() }
+        Self { dev, shop, ports, binary: binary.display().to_string(), _flows: flows }
     }
 
     /// The script with our addresses in place of those that the README names; each must occur.

@@ -22,6 +22,7 @@ use crate::cancel::{Cancel, CancelWire};
 use crate::encode::{FRAME_BYTES, MAGIC};
 use crate::error::DecodeError;
 use crate::event::EventWire;
+use crate::foreign::Foreign;
 use crate::later::{self, LaterField};
 use crate::limit::{DECODE_ALLOCATION_BYTES_MAX, SCHEMAS_MAX};
 use crate::progress::{Progress, ProgressWire};
@@ -40,12 +41,9 @@ pub struct Schemas {
 
 enum Known {
     /// `later`: the fields that only a later version of ours knows.
-    Readable {
-        kind: RecordKind,
-        reader: GenericDatumReader<'static>,
-        later: Vec<LaterField>,
-    },
-    Unreadable(String),
+    Readable { kind: RecordKind, reader: GenericDatumReader<'static>, later: Vec<LaterField> },
+    /// None of ours; the reason continues the sentence "schema id 7 ...".
+    Other { reason: String, foreign: Result<Box<Foreign>, String> },
 }
 
 impl Default for Schemas {
@@ -74,12 +72,16 @@ impl Schemas {
         if self.contains(id) {
             return;
         }
-        let known = readable(schema_json).unwrap_or_else(Known::Unreadable);
+        let known = readable(schema_json).unwrap_or_else(|reason| {
+            let foreign = Foreign::of(schema_json).map(Box::new);
+            Known::Other { reason, foreign }
+        });
         let mut map = self.known.write();
         if map.len() < SCHEMAS_MAX {
             map.entry(id).or_insert_with(|| Arc::new(known));
         } else {
-            map.insert(id, Arc::new(Known::Unreadable(format!("is one more than the {SCHEMAS_MAX} that are kept"))));
+            let reason = format!("is one more than the {SCHEMAS_MAX} that are kept");
+            map.insert(id, Arc::new(Known::Other { foreign: Err(reason.clone()), reason }));
         }
     }
 
@@ -109,7 +111,7 @@ impl Schemas {
         let known = self.known(id).ok_or(DecodeError::UnknownSchema(id))?;
         let other = |reason: String| DecodeError::OtherSchema { id, reason };
         let reader = match &*known {
-            Known::Unreadable(reason) => return Err(other(reason.clone())),
+            Known::Other { reason, .. } => return Err(other(reason.clone())),
             Known::Readable { kind: found, .. } if *found != kind => {
                 return Err(other(format!("is {}, not {}", found.full_name(), kind.full_name())));
             }
@@ -151,7 +153,7 @@ fn published(kind: RecordKind) -> &'static [GenericDatumReader<'static>] {
         RecordKind::ALL.map(|kind| {
             let readers = kind.published().iter().map(|avsc| match readable(avsc) {
                 Ok(Known::Readable { reader, .. }) => reader,
-                Ok(Known::Unreadable(reason)) | Err(reason) => unreachable!("a published schema {reason}: tested"),
+                Ok(Known::Other { reason, .. }) | Err(reason) => unreachable!("a published schema {reason}: tested"),
             });
             readers.collect()
         })
@@ -218,6 +220,18 @@ pub fn decode_progress(schemas: &Schemas, bytes: &[u8]) -> Result<Progress, Deco
 /// The record as JSON, field by field as the schema names them. JSON that is kept as bytes is shown as JSON.
 pub fn decode_json(schemas: &Schemas, kind: RecordKind, bytes: &[u8]) -> Result<Value, DecodeError> {
     schemas.datum::<Json>(kind, bytes).map(|json| json.0)
+}
+
+/// Any framed Avro record as JSON, also one of others: see [`crate::foreign`].
+pub fn decode_any(schemas: &Schemas, bytes: &[u8]) -> Result<Value, DecodeError> {
+    let (id, datum) = unframe(bytes)?;
+    let known = schemas.known(id).ok_or(DecodeError::UnknownSchema(id))?;
+    let foreign = match &*known {
+        Known::Readable { kind, .. } => return decode_json(schemas, *kind, bytes),
+        Known::Other { foreign, .. } => foreign,
+    };
+    let read = foreign.as_ref().map_err(Clone::clone).and_then(|foreign| foreign.read(datum));
+    read.map_err(|reason| DecodeError::OtherSchema { id, reason })
 }
 
 /// Accepts one of our records in any published version, or one that a later version of ours may have: plain fields,

@@ -22,6 +22,7 @@ mod event;
 mod field;
 pub mod finished;
 pub mod flow_document;
+mod foreign;
 pub mod header;
 mod json;
 pub mod lane;
@@ -46,8 +47,8 @@ pub use compose::{
     wait_record,
 };
 pub use decode::{
-    Schemas, decode_cancel, decode_event, decode_json, decode_progress, decode_slip, decode_wait, decode_wait_and_slip,
-    peek_slip, unframe,
+    Schemas, decode_any, decode_cancel, decode_event, decode_json, decode_progress, decode_slip, decode_wait,
+    decode_wait_and_slip, peek_slip, unframe,
 };
 pub use encode::{encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
 pub use error::{DecodeError, EncodeError};

@@ -26,15 +26,18 @@ mod read_retry;
 mod read_route;
 mod read_simulate;
 mod read_step;
+mod read_trigger;
 mod read_value;
 mod read_verify;
 mod reader;
 mod respond;
 mod rest;
 mod route;
+mod schedule;
 mod simulate;
 mod step;
 mod terms;
+mod trigger;
 mod upload;
 mod version;
 mod visible;
@@ -50,11 +53,13 @@ pub use reader::{Fields, Reader};
 pub(crate) use respond::{BODILESS, Respond, status_of};
 pub(crate) use rest::Until;
 pub use route::{Clash, clashes};
+pub use schedule::{Due, GRACE_MS, MISSED_MAX, Missed, Schedule};
 pub use simulate::Simulate;
 pub(crate) use simulate::{FailKind, parse_latency};
 pub(crate) use step::Fallback;
 pub use step::{Action, Approve, Call, Http, Limits, Native, OnTimeout, Retry, Sleep, Step, StepKind, Verify, Wait};
 pub use terms::{Answers, Deprecation, Enforce, Terms};
+pub use trigger::{Format, Picks, ReadFrom, Scheme, Topic, Trigger, Webhook};
 pub use upload::Upload;
 pub(crate) use visible::seen_as;
 
@@ -72,6 +77,7 @@ struct Compiled {
     upstream: Option<UrlTemplate>,
     input: Option<input::Input>,
     upload: Option<Upload>,
+    trigger: Option<Trigger>,
     key: Option<Template>,
     deadline_ms: Option<u64>,
     on_failure: OnFailure,

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::definition::{Answers, Definition, OnFailure};
+use crate::definition::{Answers, Definition, OnFailure, Trigger};
 use crate::flags::{Flags, Rules};
 
 mod input;
@@ -106,6 +106,7 @@ pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     let mut changes = route(old, new);
     changes.extend(input::changes(old, new));
     changes.extend(input::upload(old, new));
+    changes.extend(trigger(old, new));
     changes.extend(key(old, new));
     changes.extend(ends(old, new));
     changes.extend(steps::changes(old, new));
@@ -119,6 +120,23 @@ pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     }
     changes.sort_by_key(|change| !change.is_breaking);
     changes
+}
+
+fn trigger(old: &Definition, new: &Definition) -> Option<Change> {
+    let [before, after] = [old, new].map(|flow| &flow.document()["on"]);
+    if before == after {
+        return None;
+    }
+    let verify = |flow: &Definition| flow.trigger().and_then(Trigger::webhook).map(|webhook| webhook.verify);
+    let what = format!("{} -> {}", shown(Some(before)), shown(Some(after)));
+    let address = format!("`POST /v1/flows/{}/webhook`", new.name());
+    Some(match (verify(old), verify(new)) {
+        (Some(_), None) => Change::breaking("on", what, format!("senders of {address} get 404")),
+        (Some(before), Some(after)) if before != after => {
+            Change::breaking("on", what, format!("senders of {address} that sign as before get 401"))
+        }
+        (None | Some(_), _) => Change::fine("on", what, "jobs start at other times or by other records, not requests"),
+    })
 }
 
 fn route(old: &Definition, new: &Definition) -> Vec<Change> {

@@ -10,6 +10,7 @@ use flow::event::{EventKind, JobEvent};
 use flow::nearest::nearest;
 use parking_lot::RwLock;
 use store::flows::AppliedFlow;
+use tokio::sync::watch;
 
 /// The most versions that are kept; a deployment with more applies flows in a wrong way.
 const VERSIONS_MAX: usize = 10_000;
@@ -30,6 +31,8 @@ pub(crate) enum Routed {
 struct Flows {
     active: HashMap<String, (i64, Definition)>,
     versions: HashMap<(String, String), Definition>,
+    /// Told when another version is active.
+    changed: watch::Sender<()>,
 }
 
 /// All known flows. Cheap to clone.
@@ -44,9 +47,10 @@ impl Catalog {
             let identity = (definition.name().to_owned(), definition.version().to_owned());
             flows.versions.insert(identity, definition.clone());
         }
-        let active = flows.active.entry(definition.name().to_owned()).or_insert_with(|| (revision, definition.clone()));
-        if active.0 < revision {
-            *active = (revision, definition);
+        let known = flows.active.get(definition.name()).map(|(revision, _)| *revision);
+        if known.is_none_or(|known| known < revision) {
+            flows.active.insert(definition.name().to_owned(), (revision, definition));
+            flows.changed.send_replace(());
         }
     }
 
@@ -128,6 +132,16 @@ impl Catalog {
         let mut list: Vec<_> = flows.active.values().map(|(_, definition)| definition.clone()).collect();
         list.sort_by(|one, other| one.name().cmp(other.name()));
         list
+    }
+
+    /// The active flows, each with its revision.
+    pub(crate) fn active_revisions(&self) -> Vec<(i64, Definition)> {
+        self.0.read().active.values().cloned().collect()
+    }
+
+    /// Hears when another version of a flow is active.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.read().changed.subscribe()
     }
 
     /// The text about an unknown name, with the nearest known one.

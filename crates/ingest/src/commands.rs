@@ -98,13 +98,18 @@ impl Commands {
         self.planner.plan(&definition, request).map_err(|error| refuse(Class::SchemaViolation, violations(error)))
     }
 
-    fn reject(&self, record: &Inbound, refused: Refused, understood: &mut Understood) {
+    pub(crate) fn reject(&self, record: &Inbound, refused: Refused, understood: &mut Understood) {
         understood.dead_letters.push(self.planner.writer.refused(record, &refused, self.api.clock.now_ms()));
         understood.refused.push(RefusedRecord::new(record, refused));
     }
 }
 
 impl Understood {
+    pub(crate) fn accept(&mut self, acceptance: NewAcceptance, record: &Inbound, span: Span) {
+        self.acceptances.push(acceptance);
+        self.sources.push((record.clone(), span));
+    }
+
     /// The commands of each flow.
     fn by_flow(&self) -> BTreeMap<&str, OfFlow> {
         let mut flows: BTreeMap<&str, OfFlow> = BTreeMap::new();
@@ -132,6 +137,12 @@ impl OfFlow {
 }
 
 impl Commands {
+    /// [`Commands::take_places`], and keeps them with the effects.
+    pub(crate) fn admit(&mut self, understood: &mut Understood) -> Result<(), inbox::Error> {
+        understood.admissions = self.take_places(understood)?;
+        Ok(())
+    }
+
     /// Takes places among the jobs that are not over. Other allowances are charged once the jobs are stored.
     ///
     /// # Errors
@@ -179,17 +190,14 @@ impl Service for Commands {
                 meant = self.understand(record, &span);
             }
             match meant {
-                Ok(acceptance) => {
-                    understood.acceptances.push(acceptance);
-                    understood.sources.push((record.clone(), span));
-                }
+                Ok(acceptance) => understood.accept(acceptance, record, span),
                 Err(refused) => {
                     span.fail(refused.class.as_str(), &refused.reason);
                     self.reject(record, refused, &mut understood);
                 }
             }
         }
-        understood.admissions = self.take_places(&understood)?;
+        self.admit(&mut understood)?;
         Ok(understood)
     }
 
@@ -265,7 +273,7 @@ fn log_refused(record: &RefusedRecord) {
     tracing::warn!(topic, partition, offset, class, reason, "command refused");
 }
 
-fn violations(BadInput(errors): BadInput) -> String {
+pub(crate) fn violations(BadInput(errors): BadInput) -> String {
     let told: Vec<String> =
         errors.iter().take(VIOLATIONS_MAX).map(|error| format!("#{}: {}", error.pointer, error.detail)).collect();
     let more = errors.len().saturating_sub(VIOLATIONS_MAX);

@@ -12,7 +12,7 @@ use web::problem;
 use crate::state::Api;
 use crate::{
     asyncapi, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_callers,
-    list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, webhooks,
+    list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, triggers, webhooks,
 };
 
 /// The path at which jobs of every flow are submitted.
@@ -45,6 +45,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/flows/{flow}/stats", get(stats::show))
         .route("/v1/flows/{flow}/callers", get(list_callers::list))
         .route(SUBMIT, post(submit::submit_to))
+        .route(triggers::webhook::PATH, post(triggers::webhook::receive))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))
         .route("/v1/jobs:cancel", post(jobs_in_bulk::cancel))

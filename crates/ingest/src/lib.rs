@@ -95,6 +95,7 @@ mod stored;
 mod streams;
 mod submit;
 mod time_left;
+mod triggers;
 mod under_way;
 mod upkeep;
 mod upload;
@@ -232,6 +233,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leavi
         config: settings.config.clone(),
         public_url: PublicUrl::new(&settings.public_url),
         callback_secrets: settings.callback_secrets.clone(),
+        trigger_secrets: settings.env.secrets.clone(),
         clock,
         ids,
         acceptor,
@@ -310,6 +312,8 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     tasks.spawn("open jobs", async move {
         open_jobs::keep(&of_api.quotas.open_jobs, (&of_api.pool, &of_api.reader), &events_topic, &until).await
     });
+    let triggers = triggers::keep(Arc::clone(&api), planner.clone(), settings.clone(), shutdown.clone());
+    tasks.spawn("triggers", triggers);
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
     tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller, is_waiting: false }, shutdown));
     tasks.join().await

@@ -54,7 +54,7 @@ pub(crate) struct Planner {
 pub(crate) struct BadInput(pub(crate) Vec<InputError>);
 
 impl BadInput {
-    fn whole(detail: String) -> Self {
+    pub(crate) fn whole(detail: String) -> Self {
         Self(vec![InputError { pointer: String::new(), detail }])
     }
 }

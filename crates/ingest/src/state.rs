@@ -1,5 +1,6 @@
 //! The state that the HTTP handlers, the Kafka door and the upkeep share.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bus::{DevCapacity, OverCapacity, Reader, SingleRecords, Writes};
@@ -42,6 +43,8 @@ pub(crate) struct Api {
     pub(crate) public_url: PublicUrl,
     /// By these, the addresses of callbacks are known again.
     pub(crate) callback_secrets: Secrets,
+    /// By these, the senders of webhooks sign: values by name.
+    pub(crate) trigger_secrets: BTreeMap<String, String>,
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) acceptor: Acceptor,

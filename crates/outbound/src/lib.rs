@@ -10,6 +10,7 @@ pub mod forward;
 mod guard;
 mod large;
 pub mod signature;
+pub mod verify;
 
 use std::time::Duration;
 

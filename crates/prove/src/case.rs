@@ -165,7 +165,7 @@ fn case(reader: &mut Reader<'_>, node: &Node, flow: &FlowFile) -> Option<Case> {
     let mut case = Case {
         name,
         line,
-        input: serde_json::json!({}),
+        input: flow.definition.scheduled_input().unwrap_or_else(|| serde_json::json!({})),
         outcomes: Vec::new(),
         cancel_before: None,
         signals: Vec::new(),

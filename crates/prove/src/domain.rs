@@ -97,7 +97,8 @@ fn inputs(
     let schema = definition.input_schema();
     let names_of = |path: &String| path.split('.').skip(1).map(str::to_owned).collect::<Vec<_>>();
     let of_input = |path: &&String| path.starts_with("input.");
-    let mut base = schema.map_or_else(|| json!({}), |schema| sample(schema, schema, 0));
+    let of_schema = || schema.map_or_else(|| json!({}), |schema| sample(schema, schema, 0));
+    let mut base = definition.scheduled_input().unwrap_or_else(of_schema);
     let mut may_be_absent = BTreeSet::new();
     for path in read.iter().filter(of_input) {
         let names = names_of(path);

@@ -37,6 +37,7 @@ mod pool;
 pub mod reader;
 pub mod relayed;
 mod retention;
+pub mod schedules;
 pub mod signals;
 pub mod slot;
 pub mod statistics;

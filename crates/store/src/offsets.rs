@@ -49,6 +49,23 @@ pub async fn projected(pool: &Pool, topic: &str) -> Result<Vec<(i32, i64)>, Erro
     Ok(rows.into_iter().map(|row| (row.partition, row.next_offset)).collect())
 }
 
+/// Stores where partitions begin that were never read; the others stay as they are. Needs the role [`Role::Ingest`].
+pub async fn begin_at(pool: &Pool, begins: &[(TopicPartition, i64)]) -> Result<(), Error> {
+    let topics: Vec<&str> = begins.iter().map(|(place, _)| place.topic.as_str()).collect();
+    let partitions: Vec<i32> = begins.iter().map(|(place, _)| place.partition).collect();
+    let offsets: Vec<i64> = begins.iter().map(|(_, offset)| *offset).collect();
+    sqlx::query!(
+        "insert into ingest.offsets (topic, partition, next_offset)
+         select * from unnest($1::text[], $2::integer[], $3::bigint[]) on conflict do nothing",
+        &topics as &[&str],
+        &partitions,
+        &offsets,
+    )
+    .execute(pool.raw())
+    .await?;
+    Ok(())
+}
+
 /// Moves the offsets of all partitions or of none. [`Error::Conflict`]: an offset is not the expected one, so another
 /// process has this partition. Then give the transaction up.
 pub async fn advance(tx: &mut Tx, advances: &[OffsetAdvance]) -> Result<(), Error> {
@@ -78,9 +95,10 @@ pub async fn advance(tx: &mut Tx, advances: &[OffsetAdvance]) -> Result<(), Erro
                    ), begun as (
                     insert into "#
                     + $schema
-                    + r#".offsets (topic, partition, next_offset)
+                    + r#".offsets as stored (topic, partition, next_offset)
                     select topic, partition, next from asked where expected is null
-                    on conflict do nothing
+                    on conflict (topic, partition) do update set next_offset = excluded.next_offset, updated_at = now()
+                    where stored.next_offset = 0
                     returning topic, partition
                    )
                    select ordinal as "ordinal!"

@@ -48,6 +48,7 @@ mod registry;
 mod retry;
 mod rolling;
 mod rollout;
+mod schedules;
 mod seams;
 mod signals;
 mod skip;

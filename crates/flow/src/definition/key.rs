@@ -7,6 +7,7 @@ pub(crate) const FLOW: &[&str] = &[
     "route",
     "input",
     "upload",
+    "on",
     "key",
     "deadline",
     "on_failure",
@@ -17,6 +18,10 @@ pub(crate) const FLOW: &[&str] = &[
     "result_ttl",
     "respond",
 ];
+/// Keys of a trigger.
+pub(crate) const ON: &[&str] = &["webhook", "cron", "timezone", "missed", "topic", "format", "from", "filter", "id"];
+/// Keys of a webhook that starts jobs.
+pub(crate) const WEBHOOK: &[&str] = &["verify", "secrets", "signature", "tolerance", "headers", "filter", "id"];
 /// Keys of the documents that a flow takes.
 pub(crate) const UPLOAD: &[&str] = &["media_types", "max_bytes"];
 /// Keys of a route, where it is not only an address.
@@ -101,8 +106,7 @@ pub(crate) const FINISH: &str = "finish";
 pub(crate) const ABORT: &str = "abort";
 
 /// Words of the language that this version cannot do yet, wherever they stand.
-pub(crate) const RESERVED: &[&str] =
-    &["kafka", "emit", "parallel", "map", "on", "schedule", "repeatable", "progress", "mode"];
+pub(crate) const RESERVED: &[&str] = &["kafka", "emit", "parallel", "map", "repeatable", "progress", "mode"];
 
 /// Methods of an HTTP action.
 pub(crate) const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];

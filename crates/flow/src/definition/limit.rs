@@ -41,6 +41,16 @@ pub const APPROVERS_MAX: usize = 50;
 pub const MEDIA_TYPES_MAX: usize = 32;
 /// Bytes of a document that a flow takes: no store takes more in one upload of ours, nor copies more.
 pub const UPLOAD_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
+/// Secrets of a webhook: the one in use, and those before and after it.
+pub const WEBHOOK_SECRETS_MAX: usize = 5;
+/// The time of a webhook's signature may be so far from ours: a replay is older, a clock is not so wrong.
+pub const TOLERANCE_MS_MIN: u64 = 1_000;
+pub const TOLERANCE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+pub const TOLERANCE_MS_DEFAULT: u64 = 5 * 60 * 1000;
+/// The header of the signature of `verify: hmac`, where the flow names none.
+pub const SIGNATURE_HEADER_DEFAULT: &str = "x-signature";
+/// Bytes of the name of a topic: Kafka takes no longer one.
+pub const TOPIC_BYTES_MAX: usize = 249;
 /// Bytes of the summary.
 pub const SUMMARY_BYTES_MAX: usize = 1024;
 

@@ -7,8 +7,8 @@ use super::read_value::{required, template, text_template};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Visible};
 use super::{
-    Compiled, OnFailure, Priority, ResolveRef, Terms, input, key, limit, read_rest, read_route, read_step, respond,
-    upload,
+    Compiled, OnFailure, Priority, ResolveRef, Terms, input, key, limit, read_rest, read_route, read_step,
+    read_trigger, respond, upload,
 };
 
 /// Reads the whole document; none when something is wrong with it.
@@ -20,6 +20,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let route_place = fields.get("route").map(|node| node.place).unwrap_or_default();
     let input = fields.get("input").and_then(|node| input::read(reader, node, resolve_ref));
     let upload = upload::read(reader, &fields);
+    let trigger = read_trigger::trigger(reader, &fields, input.as_ref());
     let key_visible = Visible { roots: visible::KEY, steps: &[], own: None, when: None };
     let key = fields.get("key").and_then(|node| text_template(reader, node, "`key`", &key_visible));
     let deadline_ms =
@@ -66,6 +67,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         upstream,
         input,
         upload,
+        trigger,
         key,
         deadline_ms,
         on_failure,

@@ -279,3 +279,22 @@ fn the_terms_of_an_address_are_part_of_what_callers_see() {
     breaks(route, "route: { at: POST /orders, hold: 1s }", "route", "hold 30s -> 1s");
     assert!(!edited(route, "route: { at: POST /orders, hold: 1m }")[0].is_breaking);
 }
+
+#[test]
+fn another_trigger_is_fine_unless_senders_are_refused_by_it() {
+    let with = |on: &str| {
+        let text = ORDER.replace("flow: order", &format!("flow: order\n{on}"));
+        Definition::parse_yaml("test.yaml", &text, &mut |_| Err("none".to_owned())).unwrap()
+    };
+    let (none, topic) = (with(""), with("on: { topic: t }"));
+    let github = with("on: { webhook: { verify: github, secrets: [A] } }");
+    let rotated = with("on: { webhook: { verify: github, secrets: [A, B] } }");
+    let stripe = with("on: { webhook: { verify: stripe, secrets: [A] } }");
+    let breaks = |old: &Definition, new: &Definition| {
+        let changes = changes(old, new);
+        assert_eq!((changes.len(), changes[0].place.as_str()), (1, "on"), "{changes:?}");
+        changes[0].is_breaking
+    };
+    assert!(!breaks(&none, &github) && !breaks(&none, &topic) && !breaks(&github, &rotated));
+    assert!(breaks(&github, &none) && breaks(&github, &stripe) && breaks(&github, &topic));
+}

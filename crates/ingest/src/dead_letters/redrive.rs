@@ -60,7 +60,7 @@ impl Order {
 }
 
 /// Refuses a record that has come back too often. An edited one is another record: its count begins anew.
-pub(super) fn refuse_loop(letter: &Letter, order: &Order) -> Result<(), Problem> {
+fn refuse_loop(letter: &Letter, order: &Order) -> Result<(), Problem> {
     let redrives = list::redrives(&letter.letter.headers);
     if redrives < REDRIVES_MAX || order.force || order.is_edited() {
         return Ok(());
@@ -69,12 +69,24 @@ pub(super) fn refuse_loop(letter: &Letter, order: &Order) -> Result<(), Problem>
     Err(Problem::new(Kind::RedriveLimit, detail))
 }
 
+/// [`refuse_loop`]; and refuses a record of a topic that is not Meanwhile's: others read it there, too.
+pub(super) fn check(api: &Api, letter: &Letter, order: &Order) -> Result<(), Problem> {
+    let own = format!("{}.", api.planner()?.writer.topics.prefix());
+    let original = letter.letter.original.as_ref();
+    if let Some(foreign) = original.filter(|original| !original.topic.starts_with(&own)) {
+        let detail = format!("The record was read in `{}`, which is not a topic of Meanwhile's.", foreign.topic);
+        let remedy = "Send it there yourself, or start its job by `POST /v1/flows/{flow}/jobs`; then drop this.";
+        return Err(Problem::new(Kind::BadRequest, detail).with_remediation(remedy));
+    }
+    refuse_loop(letter, order)
+}
+
 /// Sends a dead letter back. Returns the answer, which is the same for a repetition of the same order.
 pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, order: &Order) -> Result<Value, Problem> {
     if letter.settled.is_some() {
         return already(letter, order);
     }
-    refuse_loop(letter, order)?;
+    check(api, letter, order)?;
     let Some(mut dead) = record(api, letter).await? else {
         let detail = format!("Kafka does not keep the record of dead letter `{}` any more.", Id::of(letter));
         return Err(Problem::new(Kind::Gone, detail));

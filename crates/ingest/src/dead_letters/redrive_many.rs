@@ -93,7 +93,7 @@ pub(super) async fn run(api: &Api, context: &RequestContext, order: &Order) -> R
 async fn send_letter(api: &Api, context: &RequestContext, letter: &Letter, order: &Order) -> Result<(), Problem> {
     let one = redrive::Order::unchanged(order.force);
     match order.dry_run {
-        true => redrive::refuse_loop(letter, &one),
+        true => redrive::check(api, letter, &one),
         false => redrive::one(api, context, letter, &one).await.map(drop),
     }
 }

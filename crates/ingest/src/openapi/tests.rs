@@ -46,6 +46,7 @@ fn router() -> Router {
         config: config(),
         public_url: PublicUrl::default(),
         callback_secrets: flow::callback::Secrets::default(),
+        trigger_secrets: Default::default(),
         clock: Clock::system(),
         ids: Ids::system(),
         acceptor,

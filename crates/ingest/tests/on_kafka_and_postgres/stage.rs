@@ -123,7 +123,7 @@ impl Ingest {
         Self::start_in(ground, Vec::new(), change).await
     }
 
-    /// With these variables for flows' `upstream`.
+    /// With these variables, and `MEANWHILE_SECRET_*`, for flows.
     pub(crate) async fn start_in(
         ground: &Ground,
         env: Vec<(String, String)>,
@@ -138,7 +138,7 @@ impl Ingest {
             database_url: ground.database_url.clone(),
             public_url: PUBLIC_URL.to_owned(),
             callback_secrets: callback_secrets(),
-            env: Env { vars: env.into_iter().collect(), ..Env::default() },
+            env: Env::of_process(env.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
             allowed: Allowed::default(),
             documents: DocumentSettings::default(),
             config,

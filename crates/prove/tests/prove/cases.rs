@@ -209,3 +209,14 @@ fn an_operator_says_in_a_case_how_a_step_has_ended_or_that_it_was_undone_by_hand
     let problems = read_cases("x", wrong, &flow(FLOW)).unwrap_err();
     assert_eq!(problems.len(), 2, "{problems:?}");
 }
+
+#[test]
+fn a_case_of_a_schedule_has_the_input_of_a_tick_where_it_gives_none() {
+    let flow = flow(
+        "flow: timed\non: { cron: \"0 6 * * *\" }\nsteps: [{ id: one, sleep: 1s }]\nresult: \"{{ input.tick }}\"\n",
+    );
+    let cases =
+        "cases:\n  - case: it starts\n    expect: { status: succeeded, result: \"2027-01-01T06:00:00.000Z\" }\n";
+    let reports = run_cases(&flow, &read_cases("timed.test.yaml", cases, &flow).unwrap());
+    assert!(reports.iter().all(|report| report.differences.is_empty()), "{reports:?}");
+}

@@ -25,6 +25,7 @@ mod plans;
 mod polling;
 mod retention;
 mod scale;
+mod schedules;
 mod signals;
 mod slot;
 mod statistics;

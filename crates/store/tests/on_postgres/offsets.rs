@@ -68,3 +68,18 @@ async fn the_relay_has_no_offsets_here() {
     let mut tx = database.pool(Role::Relay).begin().await.unwrap();
     assert!(advance(&mut tx, &[to(0, None, 1)]).await.is_err());
 }
+
+#[tokio::test]
+async fn partitions_that_were_never_read_begin_where_they_are_told_and_others_stay() {
+    let database = Database::fresh().await;
+    let pool = database.pool(Role::Ingest);
+    let place = |partition| TopicPartition { topic: "t.events".to_owned(), partition };
+    store::offsets::begin_at(&pool, &[(place(0), 0), (place(1), 5)]).await.unwrap();
+    store::offsets::begin_at(&pool, &[(place(0), 3), (place(1), 3), (place(2), 3)]).await.unwrap();
+    assert_eq!(stored(&pool).await, [Some(0), Some(5), Some(3)]);
+    // A beginning at 0 is no other than none.
+    let mut tx = pool.begin().await.unwrap();
+    advance(&mut tx, &[to(0, None, 2), to(1, Some(5), 6)]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(stored(&pool).await, [Some(2), Some(6), Some(3)]);
+}

@@ -51,6 +51,8 @@ catalogue! {
         "Send a quoted string of printable ASCII characters, such as \"8e03978e-40d5-43dd-bc93-6894a57f9324\"."
     Unauthorized 401 "unauthorized" "Credentials are missing or not valid"
         "Send valid credentials."
+    BadSignature 401 "bad-signature" "The webhook is not signed as its flow asks for"
+        "Sign the body byte for byte with one of the flow's secrets, and keep the clocks right."
     Forbidden 403 "forbidden" "The credentials do not allow this"
         "Use credentials with the scope that the detail names."
     // Problems of requests for something that does not exist, or not in this form.

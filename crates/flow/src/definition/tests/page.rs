@@ -86,6 +86,8 @@ fn every_expression_of_the_page_gives_what_it_says() {
 fn every_key_of_the_schema_has_its_row_with_default_and_choices_and_there_are_no_others() {
     let language: Value = serde_json::from_str(LANGUAGE).unwrap();
     let defined = [
+        "on",
+        "webhook",
         "upload",
         "route",
         "respond",
@@ -134,6 +136,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
         ("a flow", "result_ttl", 1_000, DEADLINE_MS_MAX),
         ("`route`", "hold", 1, TIMEOUT_MS_MAX),
         ("`route`", "latency_budget", 1, TIMEOUT_MS_MAX),
+        ("`webhook`", "tolerance", limit::TOLERANCE_MS_MIN, limit::TOLERANCE_MS_MAX),
         ("a step", "timeout", 1, TIMEOUT_MS_MAX),
         ("a step", "deadline", 1, DEADLINE_MS_MAX),
         ("a step", "settle", 0, SETTLE_MS_MAX),
@@ -172,7 +175,7 @@ fn the_page_tells_which_names_each_place_sees() {
     let (_, expressions) = PAGE.split_once("\n## Expressions\n").unwrap();
     let rows: Vec<&str> = expressions.lines().filter(|line| line.contains("| `input`")).collect();
     for (place, names) in [
-        ("`key`", visible::KEY),
+        ("`key`, `filter` and `id` of `on`", visible::KEY),
         ("`when`, `result`, `respond`, `sleep`, `fallback.value`", visible::DECISION),
         ("`with`, `compensate`, the request of `verify`", visible::CALL),
         ("`done_when`", visible::ANSWER),
