@@ -48,6 +48,8 @@ pub struct NewAcceptance {
     pub idempotency: Option<Idempotency>,
     /// The first event and the first slip. They go to Kafka if, and only if, the job is new.
     pub records: Vec<Record>,
+    /// Who asks for it, for the audit log.
+    pub submitted_by: Option<String>,
 }
 
 /// The outcome of a request.
@@ -191,6 +193,7 @@ where
         &columns.keys as &[Option<&[u8]>],
         &columns.values as &[Option<&[u8]>],
         &columns.headers,
+        &asked.iter().map(|request| request.submitted_by.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
     )
     .fetch_all(executor)
     .await?;
