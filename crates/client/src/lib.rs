@@ -31,7 +31,9 @@ mod webhooks;
 
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
+};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -92,7 +94,8 @@ impl Client {
     /// # Errors
     /// As [`Client::new`]; or no header can have this key.
     pub fn with_key(url: &str, key: &str) -> Result<Self, Error> {
-        let mut value = HeaderValue::try_from(format!("Bearer {key}")).map_err(|error| Error::Unusable(error.into()))?;
+        let mut value =
+            HeaderValue::try_from(format!("Bearer {key}")).map_err(|error| Error::Unusable(error.into()))?;
         value.set_sensitive(true);
         Self::with_headers(url, HeaderMap::from_iter([(AUTHORIZATION, value)]))
     }
@@ -101,7 +104,11 @@ impl Client {
         // A process has one provider; one that is installed already serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = proxies::client_builder().map_err(|error| Error::Unusable(error.into()))?;
-        let http = builder.timeout(REQUEST_TIMEOUT).default_headers(headers).build().map_err(|error| Error::Unusable(error.into()))?;
+        let http = builder
+            .timeout(REQUEST_TIMEOUT)
+            .default_headers(headers)
+            .build()
+            .map_err(|error| Error::Unusable(error.into()))?;
         Ok(Self { http, url: String::new() }.at(url))
     }
 

@@ -17,8 +17,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use service_kit::config::AuthSettings;
 use tokio_util::sync::CancellationToken;
-use web::caller::{Caller, Scopes};
 pub use web::caller::Scope;
+use web::caller::{Caller, Scopes};
 use web::context::{Credential, RequestContext};
 use web::problem::{Kind, Problem};
 

@@ -13,8 +13,8 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, audit, auth, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, keys, list_callers,
-    list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, webhooks,
+    asyncapi, audit, auth, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, keys,
+    list_callers, list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, webhooks,
 };
 
 /// The path at which jobs of every flow are submitted.

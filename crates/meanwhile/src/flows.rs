@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use ::prove::{FlowFile, hints};
 use anyhow::bail;
-use client::Client;
 use process::Base;
 use service_kit::config::Sources;
 use setup::files;

@@ -44,7 +44,8 @@ async fn the_first_key_makes_others_and_the_log_tells_who_did_what() {
         assert!(code == Some(0) && told.contains(said) && !told.contains(&given), "{told}");
     }
 
-    let (code, told, error) = run(&["keys", "create", "shop", "--scope", "jobs:submit", "--scope", "jobs:read"], &admin).await;
+    let (code, told, error) =
+        run(&["keys", "create", "shop", "--scope", "jobs:submit", "--scope", "jobs:read"], &admin).await;
     assert_eq!(code, Some(0), "{told}{error}");
     let shop = key_of(&told);
     let input = order("c-1", json!({})).to_string();
@@ -62,7 +63,8 @@ async fn the_first_key_makes_others_and_the_log_tells_who_did_what() {
 
     let (_, told, _) = run(&["audit", "--json"], &admin).await;
     let told: Value = serde_json::from_str(&told).unwrap();
-    let rows: Vec<Value> = told["entries"].as_array().unwrap().iter().map(|entry| json!([entry["action"], entry["status"]])).collect();
+    let rows: Vec<Value> =
+        told["entries"].as_array().unwrap().iter().map(|entry| json!([entry["action"], entry["status"]])).collect();
     let [made, taken] = [json!(["key.create", 201]), json!(["key.create", 409])];
     assert_eq!(rows, [json!(["key.revoke", 204]), made.clone(), taken, made.clone(), made]);
     let (_, told, _) = run(&["audit", "--action", "job.submit"], &admin).await;

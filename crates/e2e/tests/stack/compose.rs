@@ -11,8 +11,7 @@ use crate::load::{ORDER, order};
 
 pub(crate) const API: &str = "http://127.0.0.1:8080";
 /// The key that docker-compose.yml makes.
-pub(crate) const KEY: &str =
-    "mw_developmentonly0_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub(crate) const KEY: &str = "mw_developmentonly0_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 pub(crate) const KAFKA: &str = "127.0.0.1:9092";
 pub(crate) const REGISTRY: &str = "http://127.0.0.1:8081/apis/ccompat/v7";
 /// Every role that docker-compose.yml runs.

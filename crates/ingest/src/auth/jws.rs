@@ -138,9 +138,7 @@ impl<'a> Unverified<'a> {
                 let key = RsaPublicKeyComponents { n: &key.bytes, e: &key.exponent };
                 key.verify(&RSA_PKCS1_2048_8192_SHA256, signed, signature)
             }
-            Algorithm::Es256 => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.bytes).verify(signed, signature)
-            }
+            Algorithm::Es256 => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.bytes).verify(signed, signature),
             Algorithm::EdDsa => UnparsedPublicKey::new(&ED25519, &key.bytes).verify(signed, signature),
         };
         if verified.is_ok() { Ok(self.claims) } else { Err(self) }

@@ -44,12 +44,7 @@ pub(crate) struct KnownKeys {
 
 impl KnownKeys {
     pub(super) fn new(hashes: HashKey) -> Self {
-        Self {
-            hashes,
-            by_id: RwLock::default(),
-            is_read: AtomicBool::new(false),
-            read_to_us: Mutex::new(0),
-        }
+        Self { hashes, by_id: RwLock::default(), is_read: AtomicBool::new(false), read_to_us: Mutex::new(0) }
     }
 
     /// The hash under which a key is stored.
@@ -209,7 +204,10 @@ mod tests {
         assert_eq!(status(&key, 1), Some(401));
         keys.learn(row(&keys, &key, false));
         let known = keys.find(&key, 999).unwrap();
-        assert_eq!((known.caller.tenant.as_str(), known.caller.subject.as_str()), ("acme", &*format!("key:{}", &key[3..19])));
+        assert_eq!(
+            (known.caller.tenant.as_str(), known.caller.subject.as_str()),
+            ("acme", &*format!("key:{}", &key[3..19]))
+        );
         assert!(known.caller.scopes.contains(Scope::JobsRead) && !known.caller.scopes.contains(Scope::Operate));
         let forged = format!("{}{}", &key[..83], if key.ends_with('0') { '1' } else { '0' });
         assert_eq!((status(&key, 1_000), status(&forged, 1)), (Some(401), Some(401)));

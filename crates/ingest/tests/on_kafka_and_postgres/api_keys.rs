@@ -23,7 +23,10 @@ async fn a_key_is_shown_once_opens_at_once_and_is_stored_as_a_hash() {
     assert_eq!(made.json["tenant"], "acme");
     let job = ask(&ingest, shop, Method::POST, "/orders", INPUT).await.job();
     assert_eq!(ask(&ingest, shop, Method::GET, &format!("/v1/jobs/{job}"), "").await.status, 200);
-    assert_eq!(ground.sql(&format!("select tenant, submitted_by from ingest.acceptances where job = '{job}'")), format!("acme|key:{id}"));
+    assert_eq!(
+        ground.sql(&format!("select tenant, submitted_by from ingest.acceptances where job = '{job}'")),
+        format!("acme|key:{id}")
+    );
     let stored = ground.sql("select row_to_json(api_keys) from ingest.api_keys");
     assert!(!stored.contains(&shop[20..]), "{stored}");
     let listed = eventually(PATIENCE, "its use is noted", async || {
@@ -33,7 +36,10 @@ async fn a_key_is_shown_once_opens_at_once_and_is_stored_as_a_hash() {
         keys.into_iter().find(|key| key["id"] == id && key["last_used_at"].is_string())
     })
     .await;
-    assert_eq!((&listed["status"], &listed["created_by"]), (&Value::from("valid"), &Value::from(format!("key:{}", &operator[3..19]))));
+    assert_eq!(
+        (&listed["status"], &listed["created_by"]),
+        (&Value::from("valid"), &Value::from(format!("key:{}", &operator[3..19])))
+    );
     for _ in 0..2 {
         assert_eq!(ask(&ingest, &operator, Method::DELETE, &format!("{KEYS}/{id}"), "").await.status, 204);
     }
@@ -57,7 +63,9 @@ async fn a_key_ends_when_it_was_said_to() {
     let ended = async || (ask(&ingest, short, Method::GET, "/v1/jobs", "").await.status == 401).then_some(());
     eventually(PATIENCE, "it has ended", ended).await;
     let listed = ask(&ingest, &operator, Method::GET, KEYS, "").await;
-    let status = |id: &Value| listed.json["keys"].as_array().unwrap().iter().find(|key| key["id"] == *id).unwrap()["status"].clone();
+    let status = |id: &Value| {
+        listed.json["keys"].as_array().unwrap().iter().find(|key| key["id"] == *id).unwrap()["status"].clone()
+    };
     assert_eq!(status(&made.json["id"]), "expired");
     ingest.stop().await;
 }

@@ -73,6 +73,9 @@ async fn what_the_log_does_not_take_is_not_done() {
     ground.sql("revoke insert on ingest.audit_results from meanwhile_ingest");
     assert_eq!(cancel().await.status, 202);
     let told = ask(&ingest, &operator, Method::GET, "/v1/audit", "").await;
-    assert_eq!((&told.json["entries"][0]["action"], &told.json["entries"][0]["status"]), (&json!("job.cancel"), &Value::Null));
+    assert_eq!(
+        (&told.json["entries"][0]["action"], &told.json["entries"][0]["status"]),
+        (&json!("job.cancel"), &Value::Null)
+    );
     ingest.stop().await;
 }

@@ -17,7 +17,7 @@ use test_kit::{Ground, eventually};
 use crate::dead_letters::bury;
 use crate::modes::{self, BODY, JSON, LEGACY};
 use crate::old_service::OldService;
-use crate::stage::{Answer, Ingest, INPUT, PATIENCE, ground};
+use crate::stage::{Answer, INPUT, Ingest, PATIENCE, ground};
 use crate::stream_client::Sse;
 
 const SECRET: &str = "the secret of these tests, 32 bytes";
@@ -53,11 +53,7 @@ pub(crate) async fn start(ground: &Ground) -> Ingest {
 /// Asks under a key.
 pub(crate) async fn ask(ingest: &Ingest, key: &str, method: Method, path: &str, body: &str) -> Answer {
     let authorization = format!("Bearer {key}");
-    let headers = [
-        ("authorization", authorization.as_str()),
-        ("content-type", "application/json"),
-        ("if-match", "*"),
-    ];
+    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json"), ("if-match", "*")];
     ingest.api.ask(method, path, &headers, body).await.unwrap()
 }
 
@@ -102,14 +98,23 @@ async fn without_a_credential_only_what_is_said_to_be_open_is() {
     assert_eq!(
         open,
         [
-            "/asyncapi.yaml", "/docs", "/healthz", "/metrics", "/openapi.json", "/problems", "/problems/{name}",
-            "/readyz", "/v1/callbacks/{permit}", "/v1/progress/{permit}"
+            "/asyncapi.yaml",
+            "/docs",
+            "/healthz",
+            "/metrics",
+            "/openapi.json",
+            "/problems",
+            "/problems/{name}",
+            "/readyz",
+            "/v1/callbacks/{permit}",
+            "/v1/progress/{permit}"
         ]
     );
     assert_eq!(ingest.api.post("/orders", &[], INPUT).await.status, 401, "a flow's own address");
     assert_eq!(ingest.api.get("/nowhere").await.status, 401);
     // Nor with one that is none.
-    for wrong in ["Basic bWU6bWU=", "Bearer", "Bearer mw_a_b", "Bearer a.b.c", &format!("Bearer {}", draw(&Ids::system()))]
+    for wrong in
+        ["Basic bWU6bWU=", "Bearer", "Bearer mw_a_b", "Bearer a.b.c", &format!("Bearer {}", draw(&Ids::system()))]
     {
         let answer = ingest.api.get_with("/v1/flows", &[("authorization", wrong)]).await;
         assert_eq!((answer.status, answer.problem()), (401, "unauthorized"), "{wrong}: {}", answer.text);
@@ -122,7 +127,8 @@ async fn without_a_credential_only_what_is_said_to_be_open_is() {
 /// A job of `default` with all that can be found of it, by the names of the parameters of paths.
 async fn belongings(ground: &Ground, ingest: &Ingest, owner: &str) -> Vec<(&'static str, String)> {
     let job = ask(ingest, owner, Method::POST, "/v1/flows/order/jobs", INPUT).await.job();
-    let endpoint = ask(ingest, owner, Method::POST, "/v1/webhooks/endpoints", r#"{"url":"https://example.com/"}"#).await;
+    let endpoint =
+        ask(ingest, owner, Method::POST, "/v1/webhooks/endpoints", r#"{"url":"https://example.com/"}"#).await;
     assert_eq!(endpoint.status, 201, "{}", endpoint.text);
     let endpoint = endpoint.json["id"].as_str().unwrap().to_owned();
     let delivery = "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d";
@@ -152,7 +158,9 @@ async fn what_is_another_tenants_does_not_exist_at_any_route() {
     let belongings = belongings(&ground, &ingest, &owner).await;
     let mut walked = Vec::new();
     for (method, path, _) in operations().into_iter().filter(|(_, _, asks)| *asks) {
-        let Some((beginning, id)) = belongings.iter().find(|(beginning, _)| path.starts_with(beginning)) else { continue };
+        let Some((beginning, id)) = belongings.iter().find(|(beginning, _)| path.starts_with(beginning)) else {
+            continue;
+        };
         let (_, parameter) = beginning.rsplit_once('/').unwrap();
         let mut address = path.replace(parameter, id).replace("{name}", "approval");
         let body = match (method.as_str(), path.as_str()) {
@@ -179,8 +187,16 @@ async fn what_is_another_tenants_does_not_exist_at_any_route() {
     // What has no id in its path: nothing of it is told.
     let job = &belongings[0].1;
     for list in [
-        "/v1/jobs", "/v1/dead-letters", "/v1/webhooks/endpoints", "/v1/webhooks/deliveries", "/v1/keys", "/v1/audit",
-        "/v1/audit?action=job.submit", "/v1/events", "/v1/flows/order/stats", "/v1/flows/order/callers",
+        "/v1/jobs",
+        "/v1/dead-letters",
+        "/v1/webhooks/endpoints",
+        "/v1/webhooks/deliveries",
+        "/v1/keys",
+        "/v1/audit",
+        "/v1/audit?action=job.submit",
+        "/v1/events",
+        "/v1/flows/order/stats",
+        "/v1/flows/order/callers",
     ] {
         let answer = ask(&ingest, &other, Method::GET, list, "").await;
         assert_eq!(answer.status, 200, "{list}: {}", answer.text);
@@ -205,7 +221,13 @@ async fn what_is_another_tenants_does_not_exist_at_any_route() {
     // All is as it was.
     assert_eq!(ask(&ingest, &owner, Method::GET, &format!("/v1/jobs/{job}"), "").await.json["status"], "accepted");
     assert_eq!(ask(&ingest, &owner, Method::GET, "/v1/dead-letters", "").await.json["counts"]["unreadable"], 1);
-    assert_eq!(ask(&ingest, &owner, Method::GET, "/v1/webhooks/endpoints", "").await.json["endpoints"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        ask(&ingest, &owner, Method::GET, "/v1/webhooks/endpoints", "").await.json["endpoints"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     ingest.stop().await;
 }
 
@@ -276,7 +298,8 @@ async fn a_key_that_is_revoked_opens_nothing_at_any_instance_and_ends_its_stream
         assert_eq!(ask_once_known(ingest, &leaked, "/v1/jobs").await.status, 200);
     }
     let bearer = format!("Bearer {leaked}");
-    let mut stream = Sse::of(two.api.stream("/v1/events", &[("accept", "text/event-stream"), ("authorization", &bearer)]).await);
+    let mut stream =
+        Sse::of(two.api.stream("/v1/events", &[("accept", "text/event-stream"), ("authorization", &bearer)]).await);
     let revoked = ask(&one, &operator, Method::DELETE, &format!("/v1/keys/{}", &leaked[3..19]), "").await;
     assert_eq!(revoked.status, 204, "{}", revoked.text);
     assert_eq!(ask(&one, &leaked, Method::GET, "/v1/jobs", "").await.status, 401, "here it is known already");
@@ -314,7 +337,8 @@ async fn a_token_of_the_issuer_names_tenant_scopes_and_subject() {
     let folder = tempfile::tempdir().unwrap();
     let jwks = folder.path().join("jwks.json");
     let x = BASE64.encode(signer.public_key());
-    std::fs::write(&jwks, json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x }] }).to_string()).unwrap();
+    std::fs::write(&jwks, json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "one", "x": x }] }).to_string())
+        .unwrap();
     let settings = AuthSettings {
         issuer: "https://login.example.com".to_owned(),
         audience: "meanwhile".to_owned(),

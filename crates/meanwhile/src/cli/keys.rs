@@ -16,12 +16,10 @@ pub(crate) enum KeysCommand {
         api: ApiArgs,
     },
     /// Make a key, and show it: this once
-    #[command(
-        after_help = "The first key of a tenant is made in the database, where DATABASE_URL leads:\n  \
+    #[command(after_help = "The first key of a tenant is made in the database, where DATABASE_URL leads:\n  \
                             meanwhile keys create admin --bootstrap --scope operate --scope jobs:submit\n\
                             Its holder (MEANWHILE_API_KEY) makes further ones:\n  \
-                            meanwhile keys create shop --scope jobs:submit"
-    )]
+                            meanwhile keys create shop --scope jobs:submit")]
     Create(CreateArgs),
     /// Revoke a key: it opens nothing any more, at any instance within a second
     Revoke {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use client::{Client, Durations, FlowStats, StepCounts};
+use client::{Durations, FlowStats, StepCounts};
 
 use crate::cli::flows::StatsArgs;
 use crate::jobs::explained;

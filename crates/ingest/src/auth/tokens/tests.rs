@@ -127,7 +127,9 @@ async fn a_token_of_each_algorithm_names_its_caller_with_and_without_a_kid() {
 async fn no_other_algorithm_is_taken_whatever_the_token_says() {
     let issuer = Issuer::new();
     let tokens = issuer.tokens();
-    for (algorithm, kid) in [("none", None), ("None", None), ("HS256", Some("ed")), ("HS256", None), ("HS256", Some("mac"))] {
+    for (algorithm, kid) in
+        [("none", None), ("None", None), ("HS256", Some("ed")), ("HS256", None), ("HS256", Some("mac"))]
+    {
         let token = issuer.sign(algorithm, kid, &claims());
         let (status, said) = why(&tokens, &token).await.unwrap();
         assert!(status == 401 && said.contains("RS256, ES256 or EdDSA"), "{algorithm}: {said}");
@@ -141,7 +143,9 @@ async fn no_other_algorithm_is_taken_whatever_the_token_says() {
     }
     let critical = format!("{}.{rest}", BASE64.encode(r#"{"alg":"EdDSA","kid":"ed","crit":["b64"],"b64":false}"#));
     assert!(why(&tokens, &critical).await.unwrap().1.contains("crit"));
-    for no_token in ["", "a", "a.b", "a.b.c", "..", &right[..right.len() - 2], &format!("{right}.x"), &format!(".{right}")] {
+    for no_token in
+        ["", "a", "a.b", "a.b.c", "..", &right[..right.len() - 2], &format!("{right}.x"), &format!(".{right}")]
+    {
         assert_eq!(why(&tokens, no_token).await.unwrap().0, 401, "{no_token}");
     }
 }
