@@ -2,6 +2,8 @@
 # shellcheck shell=bash
 
 API=http://127.0.0.1:8080
+# The key that docker-compose.yml makes.
+KEY=${MEANWHILE_API_KEY:-mw_developmentonly0_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef}
 KAFKA=127.0.0.1:9092
 REGISTRY=http://127.0.0.1:8081/apis/ccompat/v7
 JAEGER=http://127.0.0.1:16686
@@ -47,4 +49,6 @@ eventually() {
   done
 }
 
+# A request to the API, under its key.
+ask() { curl -H "authorization: Bearer $KEY" "$@"; }
 http_ok() { curl -fsS -m 5 -o /dev/null "$1" 2>/dev/null; }

@@ -84,6 +84,7 @@ impl System {
             // As the image has them (Dockerfile).
             ("MIMALLOC_PURGE_DELAY".to_owned(), "0".to_owned()),
             ("MALLOC_ARENA_MAX".to_owned(), "1".to_owned()),
+            ("MEANWHILE__AUTH__MODE".to_owned(), "off".to_owned()),
         ];
         meanwhile(&["migrate"], &variables).await.context("meanwhile migrate")?;
         let system = Self { roles: vec![], workers: None, topics: Topics::new(prefix), database_url, variables };

@@ -16,6 +16,7 @@
 
 #![warn(missing_docs)]
 
+mod audit;
 mod breakers;
 mod bulk;
 mod dead_letters;
@@ -23,13 +24,16 @@ mod error;
 mod flags;
 mod job;
 mod jobs;
+mod keys;
 mod start;
 mod stats;
 mod webhooks;
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
+};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,6 +41,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::form_urlencoded::Serializer;
 
+pub use audit::{AuditChoice, AuditEntry};
 pub use breakers::{Breaker, BreakerOrder};
 pub use bulk::{BulkOrder, DoneInBulk};
 pub use dead_letters::{Choice, DeadLetter, DeadLetters, FailedIn, Left, Redrive, RedriveMany, Redriven};
@@ -47,6 +52,7 @@ pub use job::{
     WaitingFor,
 };
 pub use jobs::{JobChoice, Jobs, ListedJob};
+pub use keys::{ApiKey, NewApiKey};
 pub use start::Start;
 pub use stats::{Durations, FlowStats, JobCounts, StepCounts};
 pub use webhooks::{DeliveryChoice, NewWebhookEndpoint, WebhookDelivery, WebhookEndpoint};
@@ -80,10 +86,29 @@ impl Client {
     /// # Errors
     /// [`Error::Unusable`]: the settings of this process allow no HTTP client (a malformed proxy, say).
     pub fn new(url: &str) -> Result<Self, Error> {
+        Self::with_headers(url, HeaderMap::new())
+    }
+
+    /// The same for an API that asks who its callers are. `key`: an API key, or a token.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; or no header can have this key.
+    pub fn with_key(url: &str, key: &str) -> Result<Self, Error> {
+        let mut value =
+            HeaderValue::try_from(format!("Bearer {key}")).map_err(|error| Error::Unusable(error.into()))?;
+        value.set_sensitive(true);
+        Self::with_headers(url, HeaderMap::from_iter([(AUTHORIZATION, value)]))
+    }
+
+    fn with_headers(url: &str, headers: HeaderMap) -> Result<Self, Error> {
         // A process has one provider; one that is installed already serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = proxies::client_builder().map_err(|error| Error::Unusable(error.into()))?;
-        let http = builder.timeout(REQUEST_TIMEOUT).build().map_err(|error| Error::Unusable(error.into()))?;
+        let http = builder
+            .timeout(REQUEST_TIMEOUT)
+            .default_headers(headers)
+            .build()
+            .map_err(|error| Error::Unusable(error.into()))?;
         Ok(Self { http, url: String::new() }.at(url))
     }
 

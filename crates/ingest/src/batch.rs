@@ -327,6 +327,7 @@ impl Batch {
         let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
             tenant: tenant.clone(),
+            submitted_by: self.context.caller.subject.clone(),
             input: item.input,
             fallback_key: None,
             idempotency_key,

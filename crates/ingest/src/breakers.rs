@@ -114,6 +114,7 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     context.caller.require(Scope::Operate)?;
+    api.require_deployment(&context.caller, "A breaker")?;
     let order: Order =
         object(&headers, &body, r#"The body is `{"state": "open" | "closed" | "auto", "reason": "..."}`"#)?;
     let reason = order.reason.map(|reason| reason.replace(char::is_control, " "));
@@ -134,7 +135,7 @@ pub(crate) async fn put(
         Wanted::Closed => Some(BreakerState::Closed),
         Wanted::Auto => None,
     };
-    let by = context.caller.tenant.clone();
+    let by = context.caller.subject.clone();
     tracing::info!(downstream, state = ?order.state, by, reason, "breaker to be set");
     let said = BreakerSaid::Order { state, reason, by };
     let id = api.ids.uuid().to_string();

@@ -118,7 +118,7 @@ async fn store(api: &Api, job: &JobState, reason: Option<String>, context: &Requ
     let cancel = Cancel {
         job: job_id,
         tenant: job.view.tenant.clone(),
-        requested_by: context.caller.tenant.clone(),
+        requested_by: context.caller.subject.clone(),
         reason,
         at_ms: api.clock.now_ms(),
         id: api.ids.uuid().to_string(),

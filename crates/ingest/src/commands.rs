@@ -84,6 +84,7 @@ impl Commands {
         let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
             tenant: self.caller.tenant.clone(),
+            submitted_by: self.caller.subject.clone(),
             input: command.input,
             fallback_key,
             idempotency_key: command.id,

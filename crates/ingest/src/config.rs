@@ -79,7 +79,7 @@ pub struct Config {
     pub trusted_proxies: Vec<String>,
     /// The header in which they say so.
     pub forwarded_header: String,
-    /// The tenant of requests without credentials and of `meanwhile.commands`.
+    /// The tenant of `meanwhile.commands`, and of requests where nobody is asked who they are.
     pub default_tenant: String,
     /// The page on which a person sees a trace: a URL with `{trace_id}` in it; empty: none.
     pub trace_url: String,
@@ -89,6 +89,9 @@ pub struct Config {
 const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 /// The time that the parts of the process have to end once all requests are answered.
 const LEAVE_MARGIN: Duration = Duration::from_secs(8);
+
+/// Who submits jobs by `meanwhile.commands`.
+const COMMANDS: &str = "commands";
 
 /// The part of [`Config::trace_url`] that is replaced by the trace's id.
 const TRACE_ID: &str = "{trace_id}";
@@ -104,14 +107,9 @@ impl Config {
         (self.polls_per_s, self.polls_burst)
     }
 
-    /// The caller of an HTTP request without credentials.
-    pub(crate) fn anonymous_caller(&self) -> Caller {
-        Caller::unrestricted(&self.default_tenant)
-    }
-
     /// The caller that the records of `meanwhile.commands` stand for: Kafka itself says who may write them.
     pub(crate) fn commands_caller(&self) -> Caller {
-        Caller::unrestricted(&self.default_tenant)
+        Caller { subject: COMMANDS.to_owned(), ..Caller::unrestricted(&self.default_tenant) }
     }
 
     /// The pause between two looks at the flags.

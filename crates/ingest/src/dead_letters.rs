@@ -19,7 +19,7 @@ use axum::{Extension, Json};
 use bus::{Inbound, TopicPartition};
 use serde::Deserialize;
 use serde_json::Value;
-use store::letters::{self, Action, Letter, Settlement};
+use store::letters::{self, Action, Letter, Settlement, Whose};
 use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
@@ -44,8 +44,8 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
     let Query(filter) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
-    let listing = Listing::read(&api, &context.caller.tenant, &filter).await?;
-    Ok(Json(listing.document(&api, &filter).await?).into_response())
+    let listing = Listing::read(&api, whose(&api, &context), &filter).await?;
+    Ok(Json(listing.document(&api, whose(&api, &context), &filter).await?).into_response())
 }
 
 /// `GET /v1/dead-letters/{id}`: with the record itself.
@@ -55,7 +55,7 @@ pub(crate) async fn show(
     Extension(context): Extension<RequestContext>,
 ) -> Result<Response, Problem> {
     context.caller.require(Scope::Operate)?;
-    let letter = find(&api, &text).await?;
+    let letter = find(&api, &context, &text).await?;
     let mut document = list::document(&letter);
     let record = record(&api, &letter).await?;
     document["record"] = match &record {
@@ -76,7 +76,7 @@ pub(crate) async fn redrive(
     context.caller.require(Scope::Operate)?;
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     let order: redrive::Order = object_if_any(&headers, &body, redrive::FORM)?;
-    let letter = find(&api, &text).await?;
+    let letter = find(&api, &context, &text).await?;
     let redriven = redrive::one(&api, &context, &letter, &order).await?;
     Ok((StatusCode::ACCEPTED, Json(redriven)).into_response())
 }
@@ -113,10 +113,10 @@ pub(crate) async fn drop(
         let detail = format!("`reason` says in 1 to {REASON_BYTES_MAX} bytes why the record is not wanted any more.");
         return Err(Problem::new(Kind::BadRequest, detail));
     }
-    let letter = find(&api, &text).await?;
+    let letter = find(&api, &context, &text).await?;
     let dropped = Settlement { action: Action::Dropped, reason: Some(&reason), edit: None };
     if !settled(&api, &letter, dropped, &[]).await? {
-        let now = find(&api, &text).await?;
+        let now = find(&api, &context, &text).await?;
         redrive::refuse_other_end(&now, Action::Dropped)?;
     }
     tracing::info!(id = %Id::of(&letter), class = letter.letter.class, reason, "dead letter dropped");
@@ -124,12 +124,17 @@ pub(crate) async fn drop(
 }
 
 /// The dead letter of this id, or the problem 404.
-async fn find(api: &Api, text: &str) -> Result<Letter, Problem> {
+async fn find(api: &Api, context: &RequestContext, text: &str) -> Result<Letter, Problem> {
     let unknown = || Problem::new(Kind::UnknownDeadLetter, format!("There is no dead letter `{text}`."));
     let Id(place) = text.parse().map_err(|()| unknown())?;
     let topic = api.planner()?.writer.topics.dead_letters();
-    let found = in_time(letters::find(&api.pool, &topic, place)).await?;
+    let found = in_time(letters::find(&api.pool, &whose(api, context), &topic, place)).await?;
     found.ok_or_else(unknown)
+}
+
+/// The tenant whose dead letters the caller sees. Those of no tenant are the deployment's.
+fn whose(api: &Api, context: &RequestContext) -> Whose {
+    Whose { tenant: context.caller.tenant.clone(), deployment: api.config.default_tenant.clone() }
 }
 
 /// The record itself; none if Kafka does not keep it any more.

@@ -93,6 +93,7 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     context.caller.require(Scope::Operate)?;
+    api.require_deployment(&context.caller, "Flags")?;
     let flow = routed(&api, &flow)?;
     let change: Change = object(&headers, &body, r#"The body is `{"flags": {...}, "reason": "..."}`"#)?;
     let reason = reason(&change.reason)?;
@@ -102,7 +103,7 @@ pub(crate) async fn put(
     let new = NewFlags {
         flow: flow.name(),
         document: &document,
-        changed_by: &context.caller.tenant,
+        changed_by: &context.caller.subject,
         reason: &reason,
         rollback_to: None,
     };
@@ -143,6 +144,7 @@ pub(crate) async fn roll_back(
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     context.caller.require(Scope::Operate)?;
+    api.require_deployment(&context.caller, "Flags")?;
     let flow = routed(&api, &flow)?;
     let Rollback { to, reason: why } = object(&headers, &body, r#"The body is `{"to": 3, "reason": "..."}`"#)?;
     let reason = reason(&why)?;
@@ -150,7 +152,7 @@ pub(crate) async fn roll_back(
     let new = NewFlags {
         flow: flow.name(),
         document: &document,
-        changed_by: &context.caller.tenant,
+        changed_by: &context.caller.subject,
         reason: &reason,
         rollback_to: Some(to),
     };

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use axum::middleware;
+use axum::routing::{delete, get, post, put};
 use service_kit::config::ConfigError;
+use web::caller::Caller;
 use web::compress;
 use web::frame::Frame;
 use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, list_callers,
-    list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, triggers, webhooks,
+    asyncapi, audit, auth, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, keys,
+    list_callers, list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, triggers,
+    webhooks,
 };
 
 /// The path at which jobs of every flow are submitted.
-const SUBMIT: &str = "/v1/flows/{flow}/jobs";
+pub(crate) const SUBMIT: &str = "/v1/flows/{flow}/jobs";
 
-/// The routes under `/v1`, those of `health`, and flows' own routes for everything else.
+/// The routes under `/v1`, which ask for credentials unless they say otherwise; those of `health`; and flows' own routes
+/// for everything else.
 ///
 /// # Errors
 /// Origins or proxies in the configuration that are none.
@@ -30,7 +34,10 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         larger_bodies: vec![(batch::PATH, batch::BODY_BYTES_MAX), (SUBMIT, usize::MAX)],
         origins: api.config.origins()?,
         proxies: api.config.proxies()?,
-        anonymous: api.config.anonymous_caller(),
+        anonymous: match api.auth.is_required {
+            true => auth::nobody(),
+            false => Caller::unrestricted(&api.config.default_tenant),
+        },
         ids: api.ids.clone(),
     };
     let documents = Router::new()
@@ -45,7 +52,6 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/flows/{flow}/stats", get(stats::show))
         .route("/v1/flows/{flow}/callers", get(list_callers::list))
         .route(SUBMIT, post(submit::submit_to))
-        .route(triggers::webhook::PATH, post(triggers::webhook::receive))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))
         .route("/v1/jobs:cancel", post(jobs_in_bulk::cancel))
@@ -66,9 +72,16 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/flags/{flow}/rollback", post(flags::roll_back))
         .route("/v1/jobs/{job}/retry", post(retry::retry))
         .route("/v1/jobs/{job}/signals/{name}", post(signal::send))
+        .route("/v1/keys", get(keys::list).post(keys::create))
+        .route("/v1/keys/{id}", delete(keys::revoke))
+        .route("/v1/audit", get(audit::list))
+        .fallback(routed::serve)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::note))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::admit))
+        // These addresses certify themselves.
+        .route(triggers::webhook::PATH, post(triggers::webhook::receive))
         .route("/v1/callbacks/{permit}", post(callback::call_back).put(callback::call_back))
         .route("/v1/progress/{permit}", put(report::report))
-        .fallback(routed::serve)
         .with_state(api)
         .merge(compress::documents(documents))
         .merge(health);

@@ -33,6 +33,8 @@ mod allowance;
 mod answer;
 mod arrive;
 mod asyncapi;
+mod audit;
+pub mod auth;
 mod backpressure;
 mod batch;
 mod body;
@@ -61,6 +63,7 @@ mod in_bulk;
 mod in_time;
 mod job_lookup;
 mod jobs_in_bulk;
+mod keys;
 mod known_flags;
 mod leaving;
 mod limits;
@@ -105,6 +108,7 @@ mod waiters;
 mod webhooks;
 
 use crate::accept::Acceptor;
+use crate::auth::{Auth, known_keys};
 use crate::backpressure::Backpressure;
 use crate::callers::Callers;
 use crate::catalog::Catalog;
@@ -171,7 +175,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     let topics = settings.topics.clone();
     let (of_api, bus, of_queues, until) = (Arc::clone(&api), settings.bus.clone(), topics.clone(), shutdown.clone());
     tasks.spawn("backpressure", async move { of_api.backpressure.watch(&bus, &of_queues, &until).await });
-    beside_routes(&mut tasks, &api, open(&settings, 1)?, &shutdown);
+    beside_routes(&mut tasks, &api, open(&settings, 2)?, &shutdown);
     if let Some(documents) = api.documents.clone() {
         tasks.spawn("documents", documents.watch(shutdown.clone()));
     }
@@ -192,8 +196,9 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     tasks.join().await
 }
 
-/// Starts the work beside flows' own addresses. `listening` has a connection of its own.
+/// Starts the work beside routes. `listening` has two connections of its own.
 fn beside_routes(tasks: &mut Tasks, api: &Arc<Api>, listening: Pool, shutdown: &CancellationToken) {
+    let keys_listening = listening.clone();
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
     tasks.spawn("flags", async move {
         let look_every = of_api.config.flags_look();
@@ -201,6 +206,16 @@ fn beside_routes(tasks: &mut Tasks, api: &Arc<Api>, listening: Pool, shutdown: &
     });
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
     tasks.spawn("callers", async move { callers::keep(&of_api.callers, &of_api.pool, &until).await });
+    let (of_api, until) = (Arc::clone(api), shutdown.clone());
+    tasks.spawn("API keys", async move {
+        let pools = (&of_api.pool, &keys_listening);
+        known_keys::keep(&of_api.auth.keys, pools, of_api.config.flags_look(), &until).await
+    });
+    let (of_api, until) = (Arc::clone(api), shutdown.clone());
+    tasks.spawn("use of API keys", async move {
+        known_keys::note(&of_api.auth.keys, &of_api.pool, &of_api.clock, &until).await
+    });
+    tasks.spawn("issuer", auth::keep_issuer(Arc::clone(api), shutdown.clone()));
 }
 
 fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
@@ -216,6 +231,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leavi
     let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     Ok(Api {
+        auth: Auth::new(&settings.auth)?,
         documents: Documents::open(&settings.documents, readiness.clone())?,
         projected: Projected::default(),
         flags: KnownFlags::default(),
@@ -283,6 +299,10 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let flags = || store::flags::all(&api.pool);
     let Some(flags) = until_ok("postgres", readiness, ids, &shutdown, flags).await else { return Ok(()) };
     api.flags.learn(flags);
+    let keys = || api.auth.keys.refresh(&api.pool);
+    if until_ok("postgres", readiness, ids, &shutdown, keys).await.is_none() {
+        return Ok(());
+    }
     let (tools, cancels_topic) = ((readiness, ids, reader), topics.cancels());
     let cancels = cancels::load(&api.cancels, tools, (&settings.bus, &cancels_topic), &shutdown).await;
     let Some(cancels) = cancels else { return Ok(()) };

@@ -101,6 +101,7 @@ fn schemas() -> impl Iterator<Item = (String, Value)> {
         json!({
             "operationId": format!("schema-{}-{version}", kind.folder()),
             "tags": ["operation"],
+            "security": [],
             "summary": format!("The Avro schema of `{}`, version {version}", kind.full_name()),
             "responses": { "200": {
                 "description": "Avro's JSON",
@@ -221,8 +222,10 @@ fn take_problems(place: &mut Value, name: &str) -> Vec<Kind> {
 /// Problems become responses, and what every request and answer may have is added.
 fn complete(operation: &mut Value) {
     let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
-    for kind in take_problems(operation, PROBLEMS) {
-        by_status.entry(kind.entry().status).or_default().push(kind);
+    let is_open = operation["security"].as_array().is_some_and(Vec::is_empty);
+    let of_credentials = if is_open { &[][..] } else { &[Kind::Unauthorized, Kind::Forbidden] };
+    for kind in take_problems(operation, PROBLEMS).iter().chain(of_credentials) {
+        by_status.entry(kind.entry().status).or_default().push(*kind);
     }
     // What a flow takes is limited where its queues may be too full.
     let submits = by_status.values().flatten().any(|kind| *kind == Kind::TemporaryReducedCapacity);
@@ -233,6 +236,10 @@ fn complete(operation: &mut Value) {
         for name in ["RateLimit", "RateLimit-Policy"] {
             operation["responses"]["429"]["headers"][name] = header(name);
         }
+    }
+    for kind in of_credentials {
+        operation["responses"][kind.entry().status.to_string()]["headers"]["WWW-Authenticate"] =
+            header("WWW-Authenticate");
     }
     operation["responses"]["default"] = json!({ "$ref": "#/components/responses/Problem" });
     for (_, response) in members(operation, "/responses") {

@@ -22,6 +22,8 @@ use crate::webhooks::of_job;
 pub(crate) struct JobRequest {
     pub(crate) job: JobId,
     pub(crate) tenant: String,
+    /// Who asks, for the audit log.
+    pub(crate) submitted_by: String,
     pub(crate) input: Value,
     /// The ordering key where the flow has none.
     pub(crate) fallback_key: Option<String>,
@@ -123,7 +125,7 @@ impl Planner {
                 format!("with this input the job's first record has {bytes} bytes, {RECORD_BYTES_MAX} at most");
             return Err(BadInput::whole(detail));
         }
-        Ok(NewAcceptance { acceptance, idempotency, records, webhook: request.webhook })
+        Ok(NewAcceptance { acceptance, idempotency, records, webhook: request.webhook, submitted_by: Some(request.submitted_by) })
     }
 }
 

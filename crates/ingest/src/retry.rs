@@ -45,7 +45,7 @@ pub(crate) async fn retry(
     let body = body.map_err(|rejection| unreadable(&rejection))?;
     let job = find(&api, &context.caller, &job).await?;
     let said = said(&headers, &body).map_err(|problem| problem.with_job(job.view.job))?;
-    let by = context.caller.tenant.clone();
+    let by = context.caller.subject.clone();
     let order = Order { key: idempotency_key(&headers, false)?, verdict: said.map(|said| Verdict { said, by }) };
     // A repetition gets the first answer, whatever has become of the job since.
     if order.is_repeated(&api, &context, &job.view).await? {
@@ -185,6 +185,7 @@ async fn start_anew(
     let request = JobRequest {
         job,
         tenant,
+        submitted_by: context.caller.subject.clone(),
         input,
         // A job whose flow has no key has its own id for one, and so does the new one.
         fallback_key: (first.facts.key != view.job.to_string()).then_some(first.facts.key),

@@ -11,6 +11,7 @@ use axum::response::Response;
 use flow::definition::Definition;
 use flow::flags::{Asking, By, Execution, Rules};
 use tokio::time::Instant;
+use web::caller::Scope;
 use web::context::RequestContext;
 use web::prefer::Preferences;
 use web::problem::{Kind, Problem};
@@ -40,6 +41,8 @@ pub(crate) async fn serve(
     api.ready()?;
     match api.catalog.routed(method.as_str(), uri.path()) {
         Routed::Flow(definition) => {
+            // Whoever serves the request: another mode must not open it to others.
+            context.caller.require(Scope::JobsSubmit)?;
             route.note(uri.path());
             by_flags(&api, definition, context, request).await
         }

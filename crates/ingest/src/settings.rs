@@ -5,7 +5,7 @@ use flow::callback::Secrets;
 use flow::decide::Env;
 use outbound::Allowed;
 use process::Base;
-use service_kit::config::{ConfigError, DocumentSettings, Sources, load};
+use service_kit::config::{AuthSettings, ConfigError, DocumentSettings, Sources, load};
 
 use crate::config;
 
@@ -26,6 +26,8 @@ pub struct Settings {
     pub env: Env,
     /// Addresses beside the public internet that tenants may have called.
     pub allowed: Allowed,
+    /// Whom the API answers.
+    pub auth: AuthSettings,
     /// The store of documents.
     pub documents: DocumentSettings,
     /// The service's own settings.
@@ -44,6 +46,7 @@ impl Settings {
             callback_secrets: callback_secrets(base)?,
             env: Env::of_process(sources.variables()),
             allowed: Allowed::load(&base.shared.webhooks)?,
+            auth: base.shared.auth.clone(),
             documents: base.shared.documents.clone(),
             config: load(config::SECTION, config::DEFAULT, sources)?,
         })

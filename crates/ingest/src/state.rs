@@ -13,9 +13,11 @@ use service_kit::health::Readiness;
 use service_kit::identity::{Clock, Ids};
 use store::Pool;
 use tokio::sync::Semaphore;
+use web::caller::Caller;
 use web::problem::{Kind, Problem, PublicUrl};
 
 use crate::accept::Acceptor;
+use crate::auth::Auth;
 use crate::backpressure::Backpressure;
 use crate::callers::Callers;
 use crate::cancels::Cancels;
@@ -41,6 +43,8 @@ pub(crate) struct Api {
     pub(crate) config: Config,
     /// The address at which callers reach the API.
     pub(crate) public_url: PublicUrl,
+    /// Knows callers.
+    pub(crate) auth: Auth,
     /// By these, the addresses of callbacks are known again.
     pub(crate) callback_secrets: Secrets,
     /// By these, the senders of webhooks sign: values by name.
@@ -129,6 +133,19 @@ impl Api {
     pub(crate) fn check_capacity(&self, flow: &Definition) -> Result<(), Problem> {
         self.check_room().map_err(|full| no_room(&full))?;
         self.backpressure.check(flow)
+    }
+
+    /// What all tenants share is changed by the operators of the deployment's own tenant.
+    ///
+    /// # Errors
+    /// The problem 403 for a caller of another one.
+    pub(crate) fn require_deployment(&self, caller: &Caller, what: &str) -> Result<(), Problem> {
+        let own = &self.config.default_tenant;
+        if caller.tenant == *own {
+            return Ok(());
+        }
+        let detail = format!("{what} may concern all tenants: only callers of the tenant `{own}` may do this.");
+        Err(Problem::new(Kind::Forbidden, detail).with_remediation("Ask the operators of the deployment."))
     }
 
     /// Admits jobs of a tenant and flow among those that are not over, all or none.

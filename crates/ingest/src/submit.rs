@@ -153,6 +153,7 @@ async fn store(api: &Api, job: JobId, submission: Submission) -> Result<Stored, 
     let request = JobRequest {
         job,
         tenant: context.caller.tenant.clone(),
+        submitted_by: context.caller.subject.clone(),
         input,
         fallback_key: None,
         idempotency_key,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use client::{Breaker, BreakerOrder, Client};
+use client::{Breaker, BreakerOrder};
 
 use crate::cli::breakers::{BreakersCommand, OrderArgs};
 use crate::jobs::explained;
@@ -13,10 +13,10 @@ use crate::table::table;
 pub(crate) async fn run(command: BreakersCommand) -> anyhow::Result<ExitCode> {
     match command {
         BreakersCommand::List { json: true, api } => {
-            println!("{:#}", Client::new(&api.url)?.breakers_document().await.map_err(explained)?);
+            println!("{:#}", api.client()?.breakers_document().await.map_err(explained)?);
         }
         BreakersCommand::List { json: false, api } => {
-            let breakers = Client::new(&api.url)?.breakers().await.map_err(explained)?;
+            let breakers = api.client()?.breakers().await.map_err(explained)?;
             match breakers.is_empty() {
                 true => println!("no breaker has ever opened"),
                 false => print!("{}", shown(&breakers)),
@@ -32,7 +32,7 @@ pub(crate) async fn run(command: BreakersCommand) -> anyhow::Result<ExitCode> {
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 async fn order(args: OrderArgs, order: BreakerOrder, so: &str) -> anyhow::Result<()> {
     let OrderArgs { downstream, reason, api } = args;
-    let client = Client::new(&api.url)?;
+    let client = api.client()?;
     let is_known = client.set_breaker(&downstream, order, reason.as_deref()).await.map_err(explained)?;
     println!("{downstream} {so}; all workers know within a second");
     if !is_known {

@@ -3,19 +3,24 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::Client;
 
+pub(crate) mod audit;
 pub(crate) mod breakers;
 pub(crate) mod dead_letters;
 pub(crate) mod flags;
 pub(crate) mod flows;
 pub(crate) mod jobs;
+pub(crate) mod keys;
 pub(crate) mod webhooks;
 
+use self::audit::AuditArgs;
 use self::breakers::BreakersCommand;
 use self::dead_letters::DeadLettersCommand;
 use self::flags::FlagsCommand;
 use self::flows::FlowsCommand;
 use self::jobs::{JobsCommand, SubmitArgs};
+use self::keys::KeysCommand;
 use self::webhooks::WebhooksCommand;
 
 /// Turns slow HTTP calls into reliable asynchronous APIs, over the Kafka and the Postgres that you already run.
@@ -85,6 +90,11 @@ pub(crate) enum Command {
     /// Register endpoints for webhooks; see what became of deliveries, send them once more
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Who has changed what
+    Audit(AuditArgs),
     /// Mend what stands in the way of a topic's readers
     #[command(subcommand)]
     Topics(TopicsCommand),
@@ -233,6 +243,19 @@ pub(crate) struct ApiArgs {
     /// The API's address
     #[arg(long, env = "MEANWHILE_URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
+    /// The API key, or a token
+    #[arg(long, env = "MEANWHILE_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) api_key: Option<String>,
+}
+
+impl ApiArgs {
+    /// A client of this API, under this key.
+    pub(crate) fn client(&self) -> Result<Client, client::Error> {
+        match self.api_key.as_deref().filter(|key| !key.is_empty()) {
+            Some(key) => Client::with_key(&self.url, key),
+            None => Client::new(&self.url),
+        }
+    }
 }
 
 /// `meanwhile tail`

@@ -22,7 +22,7 @@ pub(crate) async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode>
     match command {
         DeadLettersCommand::List(args) => list(args).await?,
         DeadLettersCommand::Show { id, json, api } => {
-            let client = Client::new(&api.url)?;
+            let client = api.client()?;
             let shown = match is_job(&id) {
                 true => client.status_document(&id).await,
                 false => client.dead_letter(&id).await,
@@ -37,7 +37,7 @@ pub(crate) async fn run(command: DeadLettersCommand) -> anyhow::Result<ExitCode>
              {id}` sends it on"
         ),
         DeadLettersCommand::Drop { id, reason, api } => {
-            let client = Client::new(&api.url)?;
+            let client = api.client()?;
             let before = client.dead_letter(&id).await.map_err(explained)?;
             client.drop_dead_letter(&id, &reason).await.map_err(explained)?;
             match was_settled(&before) {
@@ -72,7 +72,7 @@ fn was_settled(letter: &Value) -> Option<&str> {
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let (client, choice) = (Client::new(&args.api.url)?, args.choice.choice());
+    let (client, choice) = (args.api.client()?, args.choice.choice());
     if args.json {
         let page = client.dead_letters_document(&choice, None, args.limit).await.map_err(explained)?;
         println!("{page:#}");
@@ -143,7 +143,7 @@ async fn redrive(args: RedriveArgs) -> anyhow::Result<()> {
     let value = args.value.as_deref().map(input).transpose()?;
     let value = value.map(|text| serde_json::from_str(&text).context("--value is not JSON")).transpose()?;
     let id = args.id.unwrap_or_default();
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     // A parked job is listed under its own id, and goes on by its own command.
     if value.is_none() && args.key.is_none() && is_job(&id) {
         println!("{} goes on", client.retry(&id, None).await.map_err(explained)?.job);
@@ -161,7 +161,7 @@ async fn redrive(args: RedriveArgs) -> anyhow::Result<()> {
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 async fn redrive_all(args: RedriveArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let mut choice = args.choice.choice();
     // What comes back while this runs is not sent again.
     choice.until.get_or_insert_with(|| events::time::rfc3339(process::Process::system("dead-letters").clock.now_ms()));

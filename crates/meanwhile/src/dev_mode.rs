@@ -11,7 +11,7 @@ use client::Client;
 use dev::{Dev, Options};
 use process::Base;
 use service_kit::CancellationToken;
-use service_kit::config::{CallbackSettings, Shared, Sources};
+use service_kit::config::{AuthMode, CallbackSettings, Shared, Sources};
 use service_kit::identity::Ids;
 use setup::files;
 use workers::Workers;
@@ -59,6 +59,9 @@ async fn run_until(
     if shared.documents.url.is_empty() {
         shared.documents.url = dev.documents_url();
     }
+    if shared.auth.mode == AuthMode::Auto {
+        shared.auth.mode = AuthMode::Off;
+    }
     certify_callbacks(&mut shared.callbacks, &listen);
     // Receivers of webhooks run on the same laptop.
     shared.webhooks.allow_networks.extend(LOOPBACK.map(str::to_owned));
@@ -74,7 +77,7 @@ async fn run_until(
     if let Some(outcome) = shutdown.run_until_cancelled(ready).await {
         outcome?;
         let api = Client::new(&format!("http://{}", reachable(&listen)))?;
-        let greeting = Greeting::new(&dev, &api, &args.flows, &definitions);
+        let greeting = Greeting::new(&dev, (&api, &base.shared.auth), &args.flows, &definitions);
         tokio::select! {
             outcome = serve(&Role::ALL, workers, &base, sources, shutdown) => outcome?,
             never = accompany(&api, greeting, reload) => match never {},

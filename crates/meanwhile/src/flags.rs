@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use client::{Client, FlagsVersion, FlowFlags};
+use client::{FlagsVersion, FlowFlags};
 use serde_json::{Value, json};
 
 use crate::cli::flags::{FlagsCommand, RollbackArgs, SetArgs};
@@ -15,20 +15,20 @@ use crate::table::table;
 pub(crate) async fn run(command: FlagsCommand) -> anyhow::Result<ExitCode> {
     match command {
         FlagsCommand::List { json: true, api } => {
-            println!("{:#}", Client::new(&api.url)?.flags_document().await.map_err(explained)?);
+            println!("{:#}", api.client()?.flags_document().await.map_err(explained)?);
         }
         FlagsCommand::List { json: false, api } => {
-            let flags = Client::new(&api.url)?.flags().await.map_err(explained)?;
+            let flags = api.client()?.flags().await.map_err(explained)?;
             match flags.is_empty() {
                 true => println!("no active flow has a route"),
                 false => print!("{}", listed(&flags)),
             }
         }
         FlagsCommand::History { flow, json: true, api } => {
-            println!("{:#}", Client::new(&api.url)?.flags_history_document(&flow).await.map_err(explained)?);
+            println!("{:#}", api.client()?.flags_history_document(&flow).await.map_err(explained)?);
         }
         FlagsCommand::History { flow, json: false, api } => {
-            let versions = Client::new(&api.url)?.flags_history(&flow).await.map_err(explained)?;
+            let versions = api.client()?.flags_history(&flow).await.map_err(explained)?;
             match versions.is_empty() {
                 true => println!("{flow} has had no flags yet"),
                 false => print!("{}", history(&versions)),
@@ -41,7 +41,7 @@ pub(crate) async fn run(command: FlagsCommand) -> anyhow::Result<ExitCode> {
 }
 
 async fn set(args: SetArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let present = client.flags_of(&args.flow).await.map_err(explained)?;
     let flags = wanted(&args, &present.version.flags)?;
     let version = present.version.version;
@@ -52,7 +52,7 @@ async fn set(args: SetArgs) -> anyhow::Result<()> {
 
 async fn roll_back(args: RollbackArgs) -> anyhow::Result<()> {
     let RollbackArgs { flow, to, reason, api } = args;
-    let client = Client::new(&api.url)?;
+    let client = api.client()?;
     let to = match to {
         Some(to) => to,
         None => {

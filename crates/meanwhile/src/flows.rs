@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use ::prove::{FlowFile, hints};
 use anyhow::bail;
-use client::Client;
 use process::Base;
 use service_kit::config::Sources;
 use setup::files;
@@ -61,7 +60,7 @@ fn expect_cases(path: &Path) -> anyhow::Result<()> {
 /// `meanwhile flows list`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn list(as_json: bool, api: &ApiArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&api.url)?;
+    let client = api.client()?;
     if as_json {
         println!("{:#}", client.flows_document().await.map_err(explained)?);
     } else {

@@ -24,7 +24,7 @@ const ATTEMPTS_MAX: u32 = 100;
 /// `meanwhile submit`
 pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let (input, longest) = (input(&args.input)?, args.wait.as_deref().map(longest_wait).transpose()?);
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let accepted = client.submit_starting(&args.flow, input, args.key.as_deref(), &args.start()).await;
     let accepted = accepted.map_err(explained)?;
     match longest {
@@ -54,7 +54,7 @@ fn tell(accepted: &Accepted, as_json: bool) {
 
 /// `meanwhile jobs retry`: prints the id of the job that runs now, or how many jobs of a choice go on.
 pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let Some(job) = args.job else {
         return bulk::run(&client, Deed::Retry, &args.bulk, (None, args.key), args.json).await;
     };
@@ -79,7 +79,7 @@ pub(crate) async fn retry(args: RetryArgs) -> anyhow::Result<ExitCode> {
 /// `meanwhile jobs signal`: prints the job's id.
 pub(crate) async fn signal(args: SignalArgs) -> anyhow::Result<ExitCode> {
     let payload = args.payload.as_deref().map(input).transpose()?;
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let sent = client.signal(&args.job, &args.name, payload, args.key.as_deref()).await.map_err(explained)?;
     tell(&sent, args.json);
     Ok(ExitCode::SUCCESS)
@@ -87,7 +87,7 @@ pub(crate) async fn signal(args: SignalArgs) -> anyhow::Result<ExitCode> {
 
 /// `meanwhile jobs cancel`: prints the job's id, or how many jobs of a choice are to be cancelled.
 pub(crate) async fn cancel(args: CancelArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let Some(job) = args.job else {
         return bulk::run(&client, Deed::Cancel, &args.bulk, (args.reason, None), args.json).await;
     };
@@ -119,7 +119,7 @@ async fn until_resumed(client: &Client, job: &str) -> anyhow::Result<()> {
 /// `meanwhile jobs show`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     if args.json {
         let document = client.status_document(&args.job).await.map_err(explained)?;
         println!("{document:#}");
@@ -139,7 +139,7 @@ pub(crate) async fn show(args: ShowArgs) -> anyhow::Result<ExitCode> {
 
 /// `meanwhile jobs watch`
 pub(crate) async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
-    follow::to_the_end(&Client::new(&args.api.url)?, &args.job, args.json).await.map(follow::code)
+    follow::to_the_end(&args.api.client()?, &args.job, args.json).await.map(follow::code)
 }
 
 /// The error with its remedy on this command line.

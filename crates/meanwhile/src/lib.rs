@@ -20,6 +20,7 @@ use service_kit::config::{ConfigError, Sources};
 use tokio::runtime::Runtime;
 use workers::Workers;
 
+mod audit;
 mod breakers;
 mod cli;
 mod completion;
@@ -29,6 +30,7 @@ mod flags;
 mod flows;
 mod healthcheck;
 mod jobs;
+mod keys;
 mod known;
 mod migrate;
 mod recover;
@@ -126,6 +128,8 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Breakers(command) => breakers::run(command).await,
         Command::Flags(command) => flags::run(command).await,
         Command::Webhooks(command) => webhooks::run(command).await,
+        Command::Keys(command) => keys::run(command, &sources).await,
+        Command::Audit(args) => audit::run(args).await,
         Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,
         Command::Completion { shell } => completion::run(shell),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use client::{Client, DeliveryChoice, NewWebhookEndpoint, WebhookDelivery, WebhookEndpoint};
+use client::{DeliveryChoice, NewWebhookEndpoint, WebhookDelivery, WebhookEndpoint};
 
 use crate::cli::webhooks::{CreateArgs, DeliveriesArgs, WebhooksCommand};
 use crate::jobs::explained;
@@ -13,10 +13,10 @@ use crate::table::table;
 pub(crate) async fn run(command: WebhooksCommand) -> anyhow::Result<ExitCode> {
     match command {
         WebhooksCommand::List { json: true, api } => {
-            println!("{:#}", Client::new(&api.url)?.webhook_endpoints_document().await.map_err(explained)?);
+            println!("{:#}", api.client()?.webhook_endpoints_document().await.map_err(explained)?);
         }
         WebhooksCommand::List { json: false, api } => {
-            let endpoints = Client::new(&api.url)?.webhook_endpoints().await.map_err(explained)?;
+            let endpoints = api.client()?.webhook_endpoints().await.map_err(explained)?;
             match endpoints.is_empty() {
                 true => println!("no endpoint is registered"),
                 false => print!("{}", listed(&endpoints)),
@@ -24,29 +24,29 @@ pub(crate) async fn run(command: WebhooksCommand) -> anyhow::Result<ExitCode> {
         }
         WebhooksCommand::Create(args) => create(args).await?,
         WebhooksCommand::Rotate { id, overlap, api } => {
-            let rotated = Client::new(&api.url)?.rotate_webhook_secret(&id, &overlap).await.map_err(explained)?;
+            let rotated = api.client()?.rotate_webhook_secret(&id, &overlap).await.map_err(explained)?;
             println!("{id} has another secret. The one before signs too for {overlap}.");
             tell_secret(&rotated);
         }
         WebhooksCommand::Delete(args) => {
-            Client::new(&args.api.url)?.delete_webhook_endpoint(&args.id).await.map_err(explained)?;
+            args.api.client()?.delete_webhook_endpoint(&args.id).await.map_err(explained)?;
             println!("{} is deleted", args.id);
         }
         WebhooksCommand::Ping(args) => {
-            let delivery = Client::new(&args.api.url)?.ping_webhook_endpoint(&args.id).await.map_err(explained)?;
+            let delivery = args.api.client()?.ping_webhook_endpoint(&args.id).await.map_err(explained)?;
             println!("{delivery} will be sent");
         }
         WebhooksCommand::Enable(args) => {
-            let endpoint = Client::new(&args.api.url)?.enable_webhook_endpoint(&args.id).await.map_err(explained)?;
+            let endpoint = args.api.client()?.enable_webhook_endpoint(&args.id).await.map_err(explained)?;
             println!("{} is {}: what has waited is sent now", endpoint.id, endpoint.status);
         }
         WebhooksCommand::Deliveries(args) => deliveries(args).await?,
         WebhooksCommand::Resend(args) => {
-            Client::new(&args.api.url)?.resend_webhook_delivery(&args.id).await.map_err(explained)?;
+            args.api.client()?.resend_webhook_delivery(&args.id).await.map_err(explained)?;
             println!("{} will be sent once more", args.id);
         }
         WebhooksCommand::Recover { id, since, api } => {
-            Client::new(&api.url)?.recover_webhook_endpoint(&id, &since).await.map_err(explained)?;
+            api.client()?.recover_webhook_endpoint(&id, &since).await.map_err(explained)?;
             println!("what was given up since {since} will be sent once more");
         }
     }
@@ -62,7 +62,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         kind: args.ed25519.then(|| "ed25519".to_owned()),
         rate: args.rate,
     };
-    let created = Client::new(&args.api.url)?.create_webhook_endpoint(&new).await.map_err(explained)?;
+    let created = args.api.client()?.create_webhook_endpoint(&new).await.map_err(explained)?;
     println!("{} hears of {}", created.id, created.events.join(", "));
     tell_secret(&created);
     Ok(())
@@ -78,7 +78,7 @@ fn tell_secret(endpoint: &WebhookEndpoint) {
 
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 async fn deliveries(args: DeliveriesArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let choice =
         DeliveryChoice { endpoint: args.endpoint, job: args.job, status: args.status, limit: Some(args.limit) };
     if args.json {

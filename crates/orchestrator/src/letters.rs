@@ -4,12 +4,13 @@ use bus::{Inbound, RegistryError, Unreadable};
 use events::wait::Wait;
 use events::{command, dead_letter};
 use events::{decode_event, decode_wait, peek_slip};
+use flow::facts::JobFacts;
 use store::dead_letters::{DeadLetter, Original};
 
 use crate::take_in::TakeIn;
 
-/// The flow and the step that a record is about.
-type About = (Option<String>, Option<String>);
+/// The tenant, the flow and the step that a record is about.
+type About = (Option<String>, Option<String>, Option<String>);
 
 impl TakeIn {
     /// # Errors
@@ -20,9 +21,9 @@ impl TakeIn {
             Some(burial) => (burial.failure.class.clone(), burial.failure.reason.clone(), burial.failure.attempts),
             None => ("foreign".to_owned(), "the record has no failure headers".to_owned(), 0),
         };
-        let (flow, step) = match &burial {
+        let (tenant, flow, step) = match &burial {
             Some(burial) => self.about(&burial.topic, record).await?,
-            None => (None, None),
+            None => (None, None, None),
         };
         let original =
             burial.map(|burial| Original { topic: burial.topic, partition: burial.partition, offset: burial.offset });
@@ -35,6 +36,7 @@ impl TakeIn {
             original: original.map(|original| Original { topic: plain(original.topic), ..original }),
             class: plain(class),
             reason: plain(reason),
+            tenant,
             flow,
             step,
             attempts,
@@ -50,32 +52,39 @@ impl TakeIn {
         let (topics, value) = (&self.writer.topics, record.value.as_deref());
         let read = if topics.queue_of(topic).is_some() {
             let slip = self.reader.read(value, peek_slip).await;
-            slip.map(|slip| (Some(slip.facts.flow), Some(slip.step)))
+            slip.map(|slip| (Some(slip.facts.tenant), Some(slip.facts.flow), Some(slip.step)))
         } else if topic == topics.events() {
-            self.reader.read(value, decode_event).await.map(|event| (Some(event.facts.flow), event.step))
+            let event = self.reader.read(value, decode_event).await;
+            event.map(|event| (Some(event.facts.tenant), Some(event.facts.flow), event.step))
         } else if topic == topics.waits() {
             self.reader.read(value, decode_wait).await.map(|wait| about_wait(&wait))
         } else if topic == topics.commands() {
-            Ok((value.and_then(command::flow_named), None))
+            Ok((None, value.and_then(command::flow_named), None))
         } else {
-            Ok((None, None))
+            Ok((None, None, None))
         };
         match read {
             Ok(about) => Ok(about),
             Err(Unreadable::NotNow(error)) => Err(error),
-            Err(Unreadable::Never(_) | Unreadable::Newer(_)) => Ok((flow_of_key(record.key.as_deref()), None)),
+            Err(Unreadable::Never(_) | Unreadable::Newer(_)) => Ok(about_key(record.key.as_deref())),
         }
     }
 }
 
 fn about_wait(wait: &Wait) -> About {
     let slip = wait.hold().map(|hold| &hold.slip);
-    (slip.map(|slip| slip.facts.flow.clone()), slip.map(|slip| slip.step.clone()))
+    let facts = slip.map(|slip| &slip.facts);
+    let of = |name: fn(&JobFacts) -> &String| facts.map(|facts| name(facts).clone());
+    (of(|facts| &facts.tenant), of(|facts| &facts.flow), slip.map(|slip| slip.step.clone()))
 }
 
-/// The flow in the key of a slip that cannot be read: `tenant/flow/ordering key`.
-fn flow_of_key(key: Option<&[u8]>) -> Option<String> {
-    let mut parts = std::str::from_utf8(key?).ok()?.splitn(3, '/');
-    let flow = parts.nth(1).filter(|flow| !flow.is_empty())?;
-    parts.next().map(|_| flow.to_owned())
+/// The tenant and the flow in the key of a slip that cannot be read: `tenant/flow/ordering key`.
+fn about_key(key: Option<&[u8]>) -> About {
+    let parts = key.and_then(|key| std::str::from_utf8(key).ok()).map(|key| key.splitn(3, '/').collect::<Vec<_>>());
+    match parts.as_deref() {
+        Some([tenant, flow, _]) if !tenant.is_empty() && !flow.is_empty() => {
+            (Some((*tenant).to_owned()), Some((*flow).to_owned()), None)
+        }
+        _ => (None, None, None),
+    }
 }

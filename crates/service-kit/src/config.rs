@@ -4,6 +4,7 @@
 //! keeps the type of its default.
 
 mod accepted;
+mod auth;
 mod callbacks;
 mod describe;
 mod documents;
@@ -20,6 +21,7 @@ mod top_level;
 mod traces;
 mod webhooks;
 
+pub use auth::{AuthMode, AuthSettings};
 pub use callbacks::CallbackSettings;
 pub use describe::{Setting, describe};
 pub use documents::DocumentSettings;

@@ -1,15 +1,17 @@
 -- One statement, so one round trip and, without a transaction around it, one commit.
 -- $1-$12: the acceptances; $13-$16: their idempotency keys (null: none);
 -- $17-$21: their records, each with the job that it belongs to; $22-$26: the webhooks that some ask for their jobs, the
--- types of events with spaces between them.
+-- types of events with spaces between them; $27: who has submitted each job.
 with asked as (
     select *
     from unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bigint[], $9::bigint[],
-        $10::integer[], $11::text[], $12::uuid[], $13::text[], $14::text[], $15::bytea[], $16::bigint[]
+        $10::integer[], $11::text[], $12::uuid[], $13::text[], $14::text[], $15::bytea[], $16::bigint[],
+        $27::text[]
     ) with ordinality as asked (
         job, tenant, flow, version, key, correlation_id, input, accepted_at_ms, deadline_ms,
-        steps_total, trace_id, retry_of, route, idempotency_key, fingerprint, retention_ms, ordinal
+        steps_total, trace_id, retry_of, route, idempotency_key, fingerprint, retention_ms,
+        submitted_by, ordinal
     )
 ),
 -- Whoever holds the key comes back, whether it was there, was being written by another transaction (this waits for it),
@@ -30,11 +32,12 @@ reserved as (
 accepted as (
     insert into ingest.acceptances (
         job, tenant, flow, version, key, correlation_id, input,
-        accepted_at, deadline, steps_total, trace_id, retry_of
+        accepted_at, deadline, steps_total, trace_id, retry_of, submitted_by
     )
     select
         job, tenant, flow, version, key, correlation_id, input,
-        to_timestamp(accepted_at_ms / 1000.0), to_timestamp(deadline_ms / 1000.0), steps_total, trace_id, retry_of
+        to_timestamp(accepted_at_ms / 1000.0), to_timestamp(deadline_ms / 1000.0), steps_total, trace_id, retry_of,
+        submitted_by
     from asked
     where idempotency_key is null or job in (select job from reserved)
     order by ordinal

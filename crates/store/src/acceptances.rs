@@ -51,6 +51,8 @@ pub struct NewAcceptance {
     pub records: Vec<Record>,
     /// The webhook that the request asks for its own job.
     pub webhook: Option<JobWebhook>,
+    /// Who asks for it, for the audit log.
+    pub submitted_by: Option<String>,
 }
 
 /// The outcome of a request.
@@ -200,6 +202,7 @@ where
         &webhooks().map(|(_, webhook)| webhook.url.as_str()).collect::<Vec<_>>() as &[&str],
         &webhooks().map(|(_, webhook)| webhook.events.join(" ")).collect::<Vec<_>>(),
         &webhooks().map(|(_, webhook)| webhook.secret.as_deref()).collect::<Vec<_>>() as &[Option<&[u8]>],
+        &asked.iter().map(|request| request.submitted_by.as_deref()).collect::<Vec<_>>() as &[Option<&str>],
     )
     .fetch_all(executor)
     .await?;

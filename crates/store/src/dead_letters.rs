@@ -23,6 +23,8 @@ pub struct DeadLetter {
     pub class: String,
     /// The reason, for a person.
     pub reason: String,
+    /// The tenant whose it is; none: the deployment's own, as far as the record tells.
+    pub tenant: Option<String>,
     /// The flow and the step that it is about, where the record tells.
     pub flow: Option<String>,
     pub step: Option<String>,
@@ -57,18 +59,19 @@ pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
     sqlx::query!(
         r#"insert into orchestrator.dead_letters (
             topic, partition, "offset", original_topic, original_partition, original_offset,
-            class, reason, flow, step, attempts, key, headers, value_bytes, at
+            class, reason, flow, step, attempts, key, headers, value_bytes, at, tenant
          )
          select
             topic, partition, "offset", original_topic, original_partition, original_offset,
-            class, reason, flow, step, attempts, key, headers, value_bytes, to_timestamp(at_ms / 1000.0)
+            class, reason, flow, step, attempts, key, headers, value_bytes, to_timestamp(at_ms / 1000.0),
+            tenant
          from unnest(
             $1::text[], $2::integer[], $3::bigint[], $4::text[], $5::integer[], $6::bigint[],
             $7::text[], $8::text[], $9::text[], $10::text[], $11::integer[], $12::bytea[], $13::bytea[],
-            $14::integer[], $15::bigint[]
+            $14::integer[], $15::bigint[], $16::text[]
          ) as letter (
             topic, partition, "offset", original_topic, original_partition, original_offset,
-            class, reason, flow, step, attempts, key, headers, value_bytes, at_ms
+            class, reason, flow, step, attempts, key, headers, value_bytes, at_ms, tenant
          )
          on conflict (topic, partition, "offset") do nothing"#,
         &letters.iter().map(|letter| letter.topic.as_str()).collect::<Vec<_>>() as &[&str],
@@ -86,6 +89,7 @@ pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
         &letters.iter().map(|letter| headers::encode_headers(&letter.headers)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| signed(letter.value_bytes)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| letter.at_ms).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| letter.tenant.as_deref().map(storable)).collect::<Vec<_>>() as &[Option<String>],
     )
     .execute(tx.raw())
     .await?;

@@ -62,11 +62,20 @@ pub struct Letter {
     pub settled: Option<Settled>,
 }
 
+/// The tenant whose dead letters are meant, and the one that has those of no tenant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whose {
+    pub tenant: String,
+    /// The deployment's own.
+    pub deployment: String,
+}
+
 /// The choice of dead letters; what is none chooses all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// The dead letters' own topic.
     pub topic: String,
+    pub whose: Whose,
     pub class: Option<String>,
     /// The topic in which they failed.
     pub original_topic: Option<String>,
@@ -147,6 +156,7 @@ struct Row {
     original_offset: Option<i64>,
     class: String,
     reason: String,
+    tenant: Option<String>,
     flow: Option<String>,
     step: Option<String>,
     attempts: i32,
@@ -178,6 +188,7 @@ impl TryFrom<Row> for Letter {
                 original,
                 class: row.class,
                 reason: row.reason,
+                tenant: row.tenant,
                 flow: row.flow,
                 step: row.step,
                 attempts: unsigned(row.attempts),
@@ -198,7 +209,7 @@ pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_ma
     let rows = sqlx::query_as!(
         Row,
         r#"select letter.topic, letter.partition, letter."offset", original_topic, original_partition, original_offset,
-                  class, letter.reason, flow, step, attempts, key, headers, value_bytes,
+                  class, letter.reason, tenant, flow, step, attempts, key, headers, value_bytes,
                   (extract(epoch from at) * 1000000)::bigint as "at_us!", settled.action as "action?",
                   settled.reason as "settled_reason?", settled.edit as "edit?",
                   (extract(epoch from settled.settled_at) * 1000)::bigint as "settled_at_ms?"
@@ -206,7 +217,8 @@ pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_ma
            left join ingest.settled_letters settled using (topic, partition, "offset")
            where letter.topic = $1
              and case when ($2::text is null or class = $2) and ($3::text is null or original_topic = $3)
-                       and ($4::text is null or flow = $4) and ($5::text is null or step = $5) then true end
+                       and ($4::text is null or flow = $4) and ($5::text is null or step = $5)
+                       and coalesce(tenant, $14) = $13::text then true end
              and ($6::bigint is null or at >= to_timestamp($6 / 1000.0))
              and ($7::bigint is null or at < to_timestamp($7 / 1000.0))
              and ($8::boolean or settled.action is null)
@@ -227,27 +239,32 @@ pub async fn list(pool: &Pool, choice: &Choice, after: Option<After>, letters_ma
         after.map_or(0, |after| after.place().partition),
         after.map_or(0, |after| after.place().offset),
         i64::from(letters_max),
+        choice.whose.tenant,
+        choice.whose.deployment,
     )
     .fetch_all(pool.raw())
     .await?;
     rows.into_iter().map(Letter::try_from).collect()
 }
 
-/// One dead letter; none where the index has none at this place.
-pub async fn find(pool: &Pool, topic: &str, place: Place) -> Result<Option<Letter>, Error> {
+/// One of the tenant's dead letters; none where the index has none at this place.
+pub async fn find(pool: &Pool, whose: &Whose, topic: &str, place: Place) -> Result<Option<Letter>, Error> {
     let row = sqlx::query_as!(
         Row,
         r#"select letter.topic, letter.partition, letter."offset", original_topic, original_partition, original_offset,
-                  class, letter.reason, flow, step, attempts, key, headers, value_bytes,
+                  class, letter.reason, tenant, flow, step, attempts, key, headers, value_bytes,
                   (extract(epoch from at) * 1000000)::bigint as "at_us!", settled.action as "action?",
                   settled.reason as "settled_reason?", settled.edit as "edit?",
                   (extract(epoch from settled.settled_at) * 1000)::bigint as "settled_at_ms?"
            from orchestrator.dead_letters letter
            left join ingest.settled_letters settled using (topic, partition, "offset")
-           where letter.topic = $1 and letter.partition = $2 and letter."offset" = $3"#,
+           where letter.topic = $1 and letter.partition = $2 and letter."offset" = $3
+             and coalesce(tenant, $5) = $4::text"#,
         topic,
         place.partition,
         place.offset,
+        whose.tenant,
+        whose.deployment,
     )
     .fetch_optional(pool.raw())
     .await?;
@@ -268,7 +285,7 @@ pub async fn counts(pool: &Pool, choice: &Choice) -> Result<Vec<(String, u64)>, 
              left join ingest.settled_letters settled using (topic, partition, "offset")
              where letter.topic = $1
                and case when ($2::text is null or original_topic = $2) and ($3::text is null or flow = $3)
-                         and ($4::text is null or step = $4) then true end
+                         and ($4::text is null or step = $4) and coalesce(tenant, $9) = $8::text then true end
                and ($5::bigint is null or at >= to_timestamp($5 / 1000.0))
                and ($6::bigint is null or at < to_timestamp($6 / 1000.0))
                and settled.action is null
@@ -283,6 +300,8 @@ pub async fn counts(pool: &Pool, choice: &Choice) -> Result<Vec<(String, u64)>, 
         choice.since_ms,
         choice.until_ms,
         COUNTED_MAX,
+        choice.whose.tenant,
+        choice.whose.deployment,
     )
     .fetch_all(pool.raw())
     .await?;

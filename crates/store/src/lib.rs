@@ -9,6 +9,8 @@
 
 pub mod acceptances;
 mod announce;
+pub mod api_keys;
+pub mod audit;
 pub mod breakers;
 pub mod callers;
 pub mod cancels;

@@ -63,6 +63,9 @@ pub struct TestSystem {
     programs: BTreeMap<Role, PathBuf>,
 }
 
+/// Nobody is asked who they are, unless the test says so. Programs of earlier versions do not know it.
+const UNASKED: [(&str, &str); 1] = [("MEANWHILE__AUTH__MODE", "off")];
+
 impl TestSystem {
     /// One process of each role, shared servers, no flows.
     pub fn builder() -> TestSystemBuilder {
@@ -116,20 +119,25 @@ impl TestSystem {
 
     /// Starts one more process of a role; returns its place among [`TestSystem::roles`]. Does not wait.
     pub async fn add(&mut self, role: Role) -> Result<usize> {
-        let program = match self.programs.get(&role) {
-            Some(program) => program.clone(),
-            None => binary().await?,
-        };
-        self.add_program(program, role)
+        match self.programs.get(&role) {
+            Some(program) => self.add_program(program.clone(), role),
+            None => self.start(binary().await?, role, &UNASKED),
+        }
     }
 
     /// The same with another build of the program.
     pub fn add_program(&mut self, program: PathBuf, role: Role) -> Result<usize> {
+        self.start(program, role, &[])
+    }
+
+    fn start(&mut self, program: PathBuf, role: Role, first: &[(&str, &str)]) -> Result<usize> {
         let number = self.started.entry(role).or_default();
         let instance = format!("{}-{number}", role.as_str());
         *number += 1;
         let own_url = self.database_url.replacen("postgres@", &format!("meanwhile_{}@", role.as_str()), 1);
-        let mut variables = if role == Role::Workers { self.variables.clone() } else { self.variables_with(&own_url) };
+        let own = if role == Role::Workers { self.variables.clone() } else { self.variables_with(&own_url) };
+        let first = first.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut variables: Vec<(String, String)> = first.chain(own).collect();
         if let (true, Role::Workers) = (self.callbacks, role) {
             variables.push(("MEANWHILE__CALLBACKS__URL".to_owned(), self.api()));
         }

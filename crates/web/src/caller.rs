@@ -1,5 +1,7 @@
 //! The caller of a request: a tenant, and its scopes.
 
+use axum::http::{HeaderValue, header};
+
 use crate::problem::{Kind, Problem};
 
 /// A right, by the word that credentials use for it.
@@ -21,6 +23,11 @@ impl Scope {
             Self::JobsCancel => "jobs:cancel",
             Self::Operate => "operate",
         }
+    }
+
+    /// The scope that has this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == word)
     }
 
     const fn bit(self) -> u8 {
@@ -54,21 +61,30 @@ impl FromIterator<Scope> for Scopes {
 pub struct Caller {
     pub tenant: String,
     pub scopes: Scopes,
+    /// Who it is, as the audit log names it; the tenant where nobody says who they are.
+    pub subject: String,
 }
 
 impl Caller {
     /// A caller of this tenant that may do everything.
     pub fn unrestricted(tenant: impl Into<String>) -> Self {
-        Self { tenant: tenant.into(), scopes: Scopes::all() }
+        let tenant = tenant.into();
+        Self { subject: tenant.clone(), tenant, scopes: Scopes::all() }
     }
 
     /// # Errors
-    /// The problem 403 for a caller without this scope.
+    /// The problem 403 for a caller without this scope (RFC 6750 section 3.1).
     pub fn require(&self, scope: Scope) -> Result<(), Problem> {
         if self.scopes.contains(scope) {
             return Ok(());
         }
-        Err(Problem::new(Kind::Forbidden, format!("This needs the scope `{}`.", scope.as_str())))
+        let scope = scope.as_str();
+        let problem = Problem::new(Kind::Forbidden, format!("This needs the scope `{scope}`."));
+        let challenge = format!("Bearer realm=\"meanwhile\", error=\"insufficient_scope\", scope=\"{scope}\"");
+        Err(match HeaderValue::try_from(challenge) {
+            Ok(challenge) => problem.with_header(header::WWW_AUTHENTICATE, challenge),
+            Err(_) => problem,
+        })
     }
 }
 
@@ -78,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_caller_may_do_what_its_scopes_say_and_nothing_else() {
-        let reader = Caller { tenant: "acme".to_owned(), scopes: Scopes::from_iter([Scope::JobsRead]) };
+        let reader = Caller { scopes: Scopes::from_iter([Scope::JobsRead]), ..Caller::unrestricted("acme") };
         reader.require(Scope::JobsRead).unwrap();
         let problem = reader.require(Scope::JobsSubmit).unwrap_err();
         assert_eq!((problem.kind(), problem.detail()), (Kind::Forbidden, "This needs the scope `jobs:submit`."));

@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use events::limit::CORRELATION_ID_BYTES_MAX;
 use events::trace::Trace;
+use service_kit::CancellationToken;
 use service_kit::identity::Ids;
 use service_kit::trace::Span;
 
@@ -24,6 +25,16 @@ use crate::{request_log, spans};
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// The header by which proxies name a request; it stands in for a correlation id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What a caller has shown.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    pub caller: Caller,
+    /// It ends then, in milliseconds since the Unix epoch.
+    pub until_ms: Option<i64>,
+    /// Cancelled when it is revoked.
+    pub ended: CancellationToken,
+}
+
 /// The context of a request, in its extensions.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
@@ -32,6 +43,8 @@ pub struct RequestContext {
     /// The correlation id: the caller's, or a new one. Echoed, stored, and sent on.
     pub correlation_id: String,
     pub caller: Caller,
+    /// Where one was asked for. What goes on after the answer ends with it.
+    pub credential: Option<Credential>,
     /// The client's address, as far as it can be known; none in tests without a connection.
     pub client: Option<IpAddr>,
     /// Connections that wait for room, if this request could make some.
@@ -66,7 +79,7 @@ fn read(headers: &HeaderMap, incoming: Option<Trace>, span: &Span, ids: &Ids, ca
     let trace = span.carry_on(incoming, ids);
     let given = |name| headers.get(name).and_then(|value| value.to_str().ok()).and_then(clean_correlation_id);
     let correlation_id = given(CORRELATION_ID).or_else(|| given(REQUEST_ID)).unwrap_or_else(|| ids.uuid().to_string());
-    RequestContext { trace, correlation_id, caller, client: None, crowd: None }
+    RequestContext { trace, correlation_id, caller, credential: None, client: None, crowd: None }
 }
 
 /// What contexts are made of.

@@ -33,7 +33,7 @@ pub struct Frame {
     pub origins: Origins,
     /// The proxies that tell who their clients are.
     pub proxies: Proxies,
-    /// The caller of a request without credentials.
+    /// The caller of a request that nobody asks who it is.
     pub anonymous: Caller,
     /// Draws trace ids and correlation ids.
     pub ids: Ids,

@@ -29,6 +29,7 @@ mod flows_diff;
 mod idempotency;
 mod jobs_on_the_command_line;
 mod key_order;
+mod keys;
 mod kills;
 mod late_requests;
 mod leaderless;

@@ -10,6 +10,8 @@ use tokio::process::Command;
 use crate::load::{ORDER, order};
 
 pub(crate) const API: &str = "http://127.0.0.1:8080";
+/// The key that docker-compose.yml makes.
+pub(crate) const KEY: &str = "mw_developmentonly0_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 pub(crate) const KAFKA: &str = "127.0.0.1:9092";
 pub(crate) const REGISTRY: &str = "http://127.0.0.1:8081/apis/ccompat/v7";
 /// Every role that docker-compose.yml runs.
@@ -82,7 +84,7 @@ impl Stack {
 
     /// Sends an order under this key until it is accepted, and waits until it has succeeded.
     pub(crate) async fn an_order_goes_through(&self, key: &str) {
-        let client = Client::new(API).unwrap();
+        let client = Client::with_key(API, KEY).unwrap();
         let accepted = async || submit(&client, ORDER, key, &order(0)).await.ok();
         let job = eventually(BACK_WITHIN, "an order to be accepted", accepted).await;
         eventually(BACK_WITHIN, "the order to succeed", async || {

@@ -11,7 +11,7 @@ use test_kit::submit;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::compose::API;
+use crate::compose::{API, KEY};
 
 /// The flow of the orders.
 pub(crate) const ORDER: &str = "order";
@@ -57,7 +57,7 @@ impl Load {
 }
 
 async fn call(numbers: Arc<AtomicU64>, pause: Duration, stop: CancellationToken) -> Vec<JobId> {
-    let client = Client::new(API).unwrap();
+    let client = Client::with_key(API, KEY).unwrap();
     let mut accepted = vec![];
     while !stop.is_cancelled() {
         let order = order(numbers.fetch_add(1, Ordering::Relaxed));

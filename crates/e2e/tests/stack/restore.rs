@@ -10,7 +10,7 @@ use serde_json::json;
 use test_kit::{eventually, kcat, submit};
 use tokio_util::sync::CancellationToken;
 
-use crate::compose::{API, BACK_WITHIN, KAFKA, Stack};
+use crate::compose::{API, BACK_WITHIN, KAFKA, KEY, Stack};
 use crate::load::{ORDER, order};
 use crate::reckoning::{every_job_ends_once, figures};
 use crate::report::{Report, number, seconds};
@@ -57,7 +57,7 @@ async fn a_stack_restored_from_copies_of_one_moment_ends_every_job_that_it_knows
 
 /// Sends orders through both doors. Those that are not accepted meanwhile are nobody's promise.
 async fn send(rate: u64, stop: CancellationToken) {
-    let client = Client::new(API).unwrap();
+    let client = Client::with_key(API, KEY).unwrap();
     let mut first = 0;
     while !stop.is_cancelled() {
         let commands = (first..first + rate - 1).map(|number| {

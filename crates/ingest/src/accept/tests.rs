@@ -20,7 +20,7 @@ fn request(number: u128, bytes: usize) -> NewAcceptance {
     };
     let input = vec![b'x'; bytes - REQUEST_BYTES];
     let acceptance = Acceptance { facts, input, deadline_ms: None, steps_total: 1, trace_id: None };
-    NewAcceptance { acceptance, idempotency: None, records: Vec::new(), webhook: None }
+    NewAcceptance { acceptance, idempotency: None, records: Vec::new(), submitted_by: None, webhook: None }
 }
 
 const MIB: usize = 1024 * 1024;

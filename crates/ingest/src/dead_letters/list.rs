@@ -9,7 +9,7 @@ use events::time::rfc3339;
 use events::{RecordKind, decode_json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use store::letters::{self, After, Choice, Letter, ParkedChoice, ParkedToken};
+use store::letters::{self, After, Choice, Letter, ParkedChoice, ParkedToken, Whose};
 use web::problem::{Kind, Problem};
 
 use super::id::{Id, cursor, parse_cursor};
@@ -46,12 +46,13 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    fn letters(&self, topic: String) -> Result<Option<Choice>, Problem> {
+    fn letters(&self, topic: String, whose: Whose) -> Result<Option<Choice>, Problem> {
         if self.class.as_deref() == Some(PARKED) {
             return Ok(None);
         }
         Ok(Some(Choice {
             topic,
+            whose,
             class: text("class", self.class.as_ref())?,
             original_topic: text("topic", self.topic.as_ref())?,
             flow: text("flow", self.flow.as_ref())?,
@@ -123,15 +124,16 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) async fn read(api: &Api, tenant: &str, filter: &Filter) -> Result<Self, Problem> {
+    pub(super) async fn read(api: &Api, whose: Whose, filter: &Filter) -> Result<Self, Problem> {
+        let tenant = whose.tenant.clone();
         let (limit, after) = (query::limit(filter.limit, LIMIT, LIMIT_MAX)?, filter.after()?);
         let mut entries = Vec::new();
-        if let Some(choice) = filter.letters(api.planner()?.writer.topics.dead_letters())? {
+        if let Some(choice) = filter.letters(api.planner()?.writer.topics.dead_letters(), whose)? {
             let found = in_time(letters::list(&api.pool, &choice, after, limit + 1)).await?;
             entries.extend(found.into_iter().map(|letter| Entry::Letter(Box::new(letter))));
         }
         if let Some(choice) = filter.parked()? {
-            let found = in_time(letters::parked(&api.pool, tenant, &choice, after, limit + 1)).await?;
+            let found = in_time(letters::parked(&api.pool, &tenant, &choice, after, limit + 1)).await?;
             entries.extend(found.into_iter().map(Entry::Parked));
         }
         // Stable: each kind is in its own order already, and letters were put first.
@@ -143,11 +145,11 @@ impl Listing {
     }
 
     /// The answer; its first page counts by class.
-    pub(super) async fn document(&self, api: &Api, filter: &Filter) -> Result<Value, Problem> {
+    pub(super) async fn document(&self, api: &Api, whose: Whose, filter: &Filter) -> Result<Value, Problem> {
         let entries: Vec<Value> = self.entries.iter().map(|entry| entry_document(api, entry)).collect();
         let mut document = json!({ "dead_letters": entries, "next": self.next });
         if filter.after.is_none() {
-            let choice = filter.letters(api.planner()?.writer.topics.dead_letters())?;
+            let choice = filter.letters(api.planner()?.writer.topics.dead_letters(), whose)?;
             let counts = match choice {
                 Some(choice) => in_time(letters::counts(&api.pool, &choice)).await?,
                 None => vec![],

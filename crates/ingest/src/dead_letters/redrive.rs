@@ -87,6 +87,10 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
         return already(letter, order);
     }
     check(api, letter, order)?;
+    if order.is_edited() {
+        // What is in the record then is the caller's word, the tenant of its job too.
+        api.require_deployment(&context.caller, "Another value or key in a record")?;
+    }
     let Some(mut dead) = record(api, letter).await? else {
         let detail = format!("Kafka does not keep the record of dead letter `{}` any more.", Id::of(letter));
         return Err(Problem::new(Kind::Gone, detail));
@@ -110,7 +114,7 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
     let redriven = Settlement { action: Action::Redriven, reason: None, edit: edit.as_ref().map(<[u8; 32]>::as_slice) };
     if !settled(api, letter, redriven, &[sent]).await? {
         // Somebody else was faster, with this or with another end.
-        return already(&find(api, &Id::of(letter).to_string()).await?, order);
+        return already(&find(api, context, &Id::of(letter).to_string()).await?, order);
     }
     metrics::counter!("meanwhile_redrives_total", "class" => letter.letter.class.clone()).increment(1);
     tracing::info!(id = %Id::of(letter), class = letter.letter.class, topic, "dead letter redriven");

@@ -77,7 +77,7 @@ impl Order {
 
 /// Sends the chosen ones.
 pub(super) async fn run(api: &Api, context: &RequestContext, order: &Order) -> Result<Value, Problem> {
-    let listing = Listing::read(api, &context.caller.tenant, &order.filter()?).await?;
+    let listing = Listing::read(api, super::whose(api, context), &order.filter()?).await?;
     let (chosen, mut tally) = (listing.entries.len(), Tally::default());
     for entry in listing.entries {
         let sent = match &entry {

@@ -131,6 +131,7 @@ const request = (base, path, method, rows, body) => {
   const headers = Object.fromEntries(
     of("header").map(({ parameter, input }) => [parameter.name, input.value]),
   );
+  if (key.value.trim() !== "") headers.Authorization = `Bearer ${key.value.trim()}`;
   if (body && body.text.value !== "") headers["Content-Type"] = body.kind.value;
   const url = new URL(base + address + (query ? `?${query}` : ""), location.href).href;
   return {
@@ -143,11 +144,16 @@ const request = (base, path, method, rows, body) => {
   };
 };
 
+// The key that a person has typed in. It stays in this page, and goes with each request of it.
+const key = make("input", { type: "password", placeholder: "API key or token", ariaLabel: "API key", autocomplete: "off" });
+
 const quoted = (text) => `'${String(text).replaceAll("'", "'\\''")}'`;
 const curl = ({ url, options }) =>
   [
     `curl -i -X ${options.method} ${quoted(url)}`,
-    ...Object.entries(options.headers).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`),
+    ...Object.entries(options.headers).map(([name, value]) =>
+      name === "Authorization" ? '-H "Authorization: Bearer $MEANWHILE_API_KEY"' : `-H ${quoted(`${name}: ${value}`)}`,
+    ),
     ...(options.body === undefined ? [] : [`-d ${quoted(options.body)}`]),
   ].join(" \\\n  ");
 
@@ -274,7 +280,7 @@ const show = (api) => {
     ),
   );
   const filter = make("input", { type: "search", placeholder: "Filter", ariaLabel: "Filter" });
-  nav.replaceChildren(filter);
+  nav.replaceChildren(filter, key);
   const links = [];
   for (const tag of api.tags || []) {
     const own = all.filter((one) => one.tag === tag.name);

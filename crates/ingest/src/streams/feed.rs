@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use web::context::RequestContext;
+use web::context::{Credential, RequestContext};
 use web::server::Crowd;
 
 use super::dropped;
@@ -24,6 +24,7 @@ pub(super) struct Feed {
     api: Arc<Api>,
     source: Source,
     crowd: Option<Crowd>,
+    credential: Option<Credential>,
     heartbeat: Duration,
     heartbeat_at: Instant,
     is_over: bool,
@@ -33,12 +34,29 @@ impl Feed {
     pub(super) fn new(api: Arc<Api>, context: &RequestContext, source: Source) -> Self {
         let heartbeat = Duration::from_secs(api.config.stream_heartbeat_s.max(1));
         let heartbeat_at = Instant::now() + heartbeat;
-        Self { api, source, crowd: context.crowd.clone(), heartbeat, heartbeat_at, is_over: false }
+        let (crowd, credential) = (context.crowd.clone(), context.credential.clone());
+        Self { api, source, crowd, credential, heartbeat, heartbeat_at, is_over: false }
     }
 
     /// True if there is nothing to send, now or ever.
     pub(super) fn is_finished(&self) -> bool {
         matches!(&self.source, Source::Job(source) if source.is_finished())
+    }
+
+    /// Returns once the caller's credential has expired or is revoked.
+    async fn ended(credential: Option<Credential>, now_ms: i64) {
+        let Some(Credential { until_ms, ended, .. }) = credential else { return std::future::pending().await };
+        let left_ms = until_ms.map(|until_ms| u64::try_from(until_ms - now_ms).unwrap_or(0));
+        let expired = async {
+            match left_ms {
+                Some(left_ms) => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = expired => {}
+        }
     }
 
     /// The next thing; none after the end. Cancel-safe.
@@ -47,6 +65,7 @@ impl Feed {
             return None;
         }
         let api = Arc::clone(&self.api);
+        let ended = Self::ended(self.credential.clone(), api.clock.now_ms());
         let next = async {
             loop {
                 if let Some(item) = self.source.ready(&self.api).await {
@@ -69,6 +88,7 @@ impl Feed {
         let item = tokio::select! {
             biased;
             () = api.leaving.begun.cancelled() => Item::End(End::Leaving),
+            () = ended => Item::End(End::Unauthorized),
             item = next => item,
         };
         self.heartbeat_at = Instant::now() + self.heartbeat;
@@ -77,7 +97,7 @@ impl Feed {
             match end {
                 // Whoever drops it for that counts it.
                 End::Finished | End::Slow => {}
-                End::Leaving | End::Crowded | End::Failed(_) => dropped(end.reason().0),
+                End::Leaving | End::Crowded | End::Unauthorized | End::Failed(_) => dropped(end.reason().0),
             }
         }
         Some(item)

@@ -30,6 +30,8 @@ pub(super) enum End {
     Leaving,
     /// Its connection is needed for others.
     Crowded,
+    /// The client's credential has expired or is revoked.
+    Unauthorized,
     /// It cannot go on.
     Failed(Problem),
 }
@@ -42,6 +44,7 @@ impl End {
             Self::Slow => ("slow-consumer", "The client did not keep up. Connect again with the last cursor."),
             Self::Leaving => ("leaving", "The instance is shutting down. Connect again with the last cursor."),
             Self::Crowded => ("crowded", "The connection is needed for others. Connect again with the last cursor."),
+            Self::Unauthorized => ("unauthorized", "The credential has expired or is revoked."),
             Self::Failed(_) => ("failed", "The stream cannot go on now. Connect again with the last cursor."),
         }
     }

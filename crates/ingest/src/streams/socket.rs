@@ -10,6 +10,8 @@ use super::dropped;
 use super::feed::Feed;
 use super::item::{End, Item};
 
+/// The protocol that is chosen where it is offered: a browser that shows its credential as one needs another beside it.
+const PROTOCOL: &str = "meanwhile.events";
 /// Clients have nothing to say: their messages are small, or none.
 const RECEIVED_BYTES_MAX: usize = 4 * 1024;
 /// The time that a client has to take one message.
@@ -20,7 +22,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Close codes (RFC 6455, section 7.4.1, and IANA's registry).
 mod code {
     pub(super) const FINISHED: u16 = 1000;
-    pub(super) const TOO_SLOW: u16 = 1008;
+    pub(super) const POLICY: u16 = 1008;
     pub(super) const FAILED: u16 = 1011;
     pub(super) const RESTART: u16 = 1012;
     pub(super) const TRY_AGAIN_LATER: u16 = 1013;
@@ -28,7 +30,7 @@ mod code {
 
 /// The answer 101; the stream goes on beside it.
 pub(super) fn answer(upgrade: WebSocketUpgrade, feed: Feed) -> Response {
-    let upgrade = upgrade.max_message_size(RECEIVED_BYTES_MAX).max_frame_size(RECEIVED_BYTES_MAX);
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(RECEIVED_BYTES_MAX).max_frame_size(RECEIVED_BYTES_MAX);
     upgrade.on_upgrade(|socket| serve(socket, feed))
 }
 
@@ -80,7 +82,7 @@ async fn send(socket: &mut WebSocket, feed: &Feed, message: Message) -> bool {
 async fn close(socket: &mut WebSocket, end: &End) {
     let code = match end {
         End::Finished => code::FINISHED,
-        End::Slow => code::TOO_SLOW,
+        End::Slow | End::Unauthorized => code::POLICY,
         End::Leaving => code::RESTART,
         End::Crowded => code::TRY_AGAIN_LATER,
         End::Failed(_) => code::FAILED,

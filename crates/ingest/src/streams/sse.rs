@@ -63,7 +63,7 @@ fn last(end: &End) -> String {
         End::Finished | End::Leaving | End::Crowded => {
             let _ = write!(text, ": {reason}\n\n");
         }
-        End::Slow | End::Failed(_) => {
+        End::Slow | End::Unauthorized | End::Failed(_) => {
             let data = json!({ "reason": reason, "detail": detail });
             let _ = write!(text, "event: error\ndata: {data}\n\n");
         }

@@ -16,7 +16,7 @@ use test_kit::{Ground, sample_event, sample_job};
 use crate::stage::{Answer, Stage, trace_of};
 
 /// A command that failed so, as it lies on the dead letters' topic and in the orchestrator's index; its id.
-async fn bury(ground: &Ground, class: &str, value: &str, redrives: u32, at_ms: i64) -> String {
+pub(crate) async fn bury(ground: &Ground, class: &str, value: &str, redrives: u32, at_ms: i64) -> String {
     let mut headers = vec![("x-own".to_owned(), Some(b"stays".to_vec()))];
     if redrives > 0 {
         headers.push(("meanwhile-failure-redrives".to_owned(), Some(redrives.to_string().into_bytes())));
@@ -39,6 +39,7 @@ async fn bury(ground: &Ground, class: &str, value: &str, redrives: u32, at_ms: i
         original: Some(Original { topic: failed.topic, partition: 1, offset: 7 }),
         class: class.to_owned(),
         reason: "why it failed".to_owned(),
+        tenant: None,
         flow: serde_json::from_str::<Value>(value).ok().and_then(|value| value["flow"].as_str().map(str::to_owned)),
         step: None,
         attempts: 1,

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
 mod answers;
+mod api_keys;
 mod asyncapi;
+mod audit;
 mod batch;
 mod breakers;
 mod bulk;
@@ -12,6 +14,7 @@ mod callback;
 mod callers;
 mod cancel;
 mod commands;
+mod credentials;
 mod dead_letters;
 mod delayed;
 mod described;

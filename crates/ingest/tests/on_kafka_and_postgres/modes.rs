@@ -9,7 +9,7 @@ use test_kit::{Ground, eventually};
 use crate::old_service::OldService;
 use crate::stage::{Answer, Ingest, PATIENCE, accepted_event, ground};
 
-const LEGACY: &str = r#"
+pub(crate) const LEGACY: &str = r#"
 flow: legacy
 route:
   at: POST /legacy

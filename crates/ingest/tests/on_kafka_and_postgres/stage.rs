@@ -13,7 +13,7 @@ use ingest::config::{Config, DEFAULT, SECTION};
 use outbound::Allowed;
 use process::{Door, Process};
 use serde_json::Value;
-use service_kit::config::{DocumentSettings, Sources, load};
+use service_kit::config::{AuthSettings, DocumentSettings, Sources, load};
 use service_kit::telemetry::Metrics;
 use service_kit::{CancellationToken, Readiness, health};
 use test_kit::{Ground, eventually, http_client};
@@ -132,6 +132,21 @@ impl Ingest {
         let mut config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
         config.leave_after_ms = 0;
         change(&mut config);
+        Self::start_for(ground, env, config, AuthSettings::default()).await
+    }
+
+    /// Where callers are asked who they are.
+    pub(crate) async fn start_asking(ground: &Ground, auth: AuthSettings) -> Self {
+        Self::start_asking_in(ground, Vec::new(), auth).await
+    }
+
+    pub(crate) async fn start_asking_in(ground: &Ground, env: Vec<(String, String)>, auth: AuthSettings) -> Self {
+        let mut config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
+        config.leave_after_ms = 0;
+        Self::start_for(ground, env, config, auth).await
+    }
+
+    async fn start_for(ground: &Ground, env: Vec<(String, String)>, config: Config, auth: AuthSettings) -> Self {
         let settings = Settings {
             bus: ground.bus.clone(),
             topics: ground.topics.clone(),
@@ -140,6 +155,7 @@ impl Ingest {
             callback_secrets: callback_secrets(),
             env: Env::of_process(env.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
             allowed: Allowed::default(),
+            auth,
             documents: DocumentSettings::default(),
             config,
         };

@@ -45,6 +45,12 @@ impl Sse {
         stream
     }
 
+    /// A stream that was opened otherwise.
+    pub(crate) fn of(answer: reqwest::Response) -> Self {
+        assert_eq!(answer.status(), 200);
+        Self { answer, text: String::new() }
+    }
+
     /// The next message; none at the end.
     pub(crate) async fn next(&mut self) -> Option<Message> {
         loop {

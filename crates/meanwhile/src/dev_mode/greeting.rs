@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use client::Client;
+use client::{Client, Error};
 use dev::Dev;
 use flow::definition::Definition;
+use service_kit::config::AuthSettings;
 
 use super::sample;
 
@@ -20,8 +21,13 @@ pub(super) struct Greeting {
 }
 
 impl Greeting {
-    pub(super) fn new(dev: &Dev, api: &Client, folder: &Path, definitions: &[Definition]) -> Self {
-        let mut text = format!("\nMeanwhile is ready, in development mode: {}.\n", promise(dev));
+    pub(super) fn new(
+        dev: &Dev,
+        (api, auth): (&Client, &AuthSettings),
+        folder: &Path,
+        definitions: &[Definition],
+    ) -> Self {
+        let mut text = format!("\nMeanwhile is ready, in development mode: {}.\n", promise(dev, auth.is_required()));
         let mut line = |name: &str, value: &str, remark: &str| {
             // Writing to a string does not fail.
             let _ = writeln!(text, "{}", format!("  {name:<10}{value:<28}{remark}").trim_end());
@@ -55,18 +61,26 @@ impl Greeting {
     }
 
     async fn are_flows_known(&self, api: &Client) -> bool {
-        let known = api.flows().await.unwrap_or_default();
-        self.flows.iter().all(|flow| known.contains(flow))
+        match api.flows().await {
+            // Whoever asks for credentials knows its flows: it was ready before.
+            Err(Error::Problem(problem)) => problem.status == 401,
+            known => {
+                let known = known.unwrap_or_default();
+                self.flows.iter().all(|flow| known.contains(flow))
+            }
+        }
     }
 }
 
-fn promise(dev: &Dev) -> &'static str {
-    match dev.forgets() {
-        (true, true) => "jobs and records are gone when it ends, and anybody on this machine may use it",
-        (true, false) => "records are gone when it ends, and anybody on this machine may use it",
-        (false, true) => "jobs are gone when it ends, and anybody on this machine may use it",
-        (false, false) => "anybody on this machine may use it",
-    }
+fn promise(dev: &Dev, asks: bool) -> String {
+    let gone = match dev.forgets() {
+        (true, true) => "jobs and records are gone when it ends, and ",
+        (true, false) => "records are gone when it ends, and ",
+        (false, true) => "jobs are gone when it ends, and ",
+        (false, false) => "",
+    };
+    let open = "anybody on this machine may use it: nobody is asked for credentials (auth.mode = off)";
+    format!("{gone}{}", if asks { "callers need an API key (meanwhile keys create --bootstrap)" } else { open })
 }
 
 fn next_command(flow: &Definition, url: &str) -> String {

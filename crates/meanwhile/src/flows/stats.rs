@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use client::{Client, Durations, FlowStats, StepCounts};
+use client::{Durations, FlowStats, StepCounts};
 
 use crate::cli::flows::StatsArgs;
 use crate::jobs::explained;
@@ -11,7 +11,7 @@ use crate::table::table;
 /// `meanwhile flows stats`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn run(args: StatsArgs) -> anyhow::Result<ExitCode> {
-    let (client, window) = (Client::new(&args.api.url)?, Some(args.window.as_str()));
+    let (client, window) = (args.api.client()?, Some(args.window.as_str()));
     if args.json {
         let document = client.flow_stats_document(&args.flow, window).await.map_err(explained)?;
         println!("{document:#}");

@@ -21,7 +21,7 @@ const PAGES_MAX: u32 = 20;
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     let now_ms = process::Process::system("jobs").clock.now_ms();
-    let client = Client::new(&args.api.url)?;
+    let client = args.api.client()?;
     let choice = choice(&args, now_ms)?;
     let document = read(&client, &choice, args.cursor.as_deref(), args.limit).await?;
     if document["jobs"].as_array().is_some_and(Vec::is_empty) {

@@ -208,5 +208,8 @@ async fn a_dead_letter_says_which_flow_and_step_it_is_about_where_its_record_tel
     let about = "select string_agg(coalesce(flow, '-') || '/' || coalesce(step, '-'), ' ' order by original_offset)
                  from orchestrator.dead_letters";
     assert_eq!(ground.sql(about), "order/s refund/- -/- order/- invoice/- -/-");
+    let whose = "select string_agg(coalesce(tenant, '-'), ' ' order by original_offset) from orchestrator.dead_letters";
+    let of_jobs = sample_slip(job, 2).facts.tenant;
+    assert_eq!(ground.sql(whose), format!("{of_jobs} default - {of_jobs} - -"));
     running.stop().await;
 }

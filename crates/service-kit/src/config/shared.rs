@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::auth::AuthSettings;
 use super::callbacks::CallbackSettings;
 use super::documents::DocumentSettings;
 use super::error::ConfigError;
@@ -21,10 +22,11 @@ use super::traces::TraceSettings;
 use super::webhooks::WebhookSettings;
 
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "topics",
     "log",
     "api",
+    "auth",
     "callbacks",
     "webhooks",
     "documents",
@@ -59,6 +61,8 @@ pub struct Shared {
     pub topics_prefix: String,
     /// `api.public_url`; empty: from each request.
     pub public_url: String,
+    /// `auth.*`.
+    pub auth: AuthSettings,
     /// `callbacks.*`.
     pub callbacks: CallbackSettings,
     /// `webhooks.*`.
@@ -108,6 +112,7 @@ impl Shared {
             instance: instance_or_host(INSTANCE.read(sources)?, sources),
             topics_prefix: topics.prefix,
             public_url: api.public_url,
+            auth: AuthSettings::load(sources)?,
             callbacks: load_shared("callbacks", sources)?,
             webhooks: load_shared("webhooks", sources)?,
             documents: DocumentSettings::load(sources)?,

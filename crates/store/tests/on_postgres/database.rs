@@ -82,7 +82,8 @@ pub(crate) fn acceptance(name: &str) -> NewAcceptance {
         trace_id: Some(TraceId::new(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736)),
     };
     let records = vec![record(&format!("{name} event")), record(&format!("{name} slip"))];
-    NewAcceptance { acceptance, idempotency: None, records, webhook: None }
+    let submitted_by = Some("key:k-1".to_owned());
+    NewAcceptance { acceptance, idempotency: None, records, submitted_by, webhook: None }
 }
 
 /// The same with an idempotency key.

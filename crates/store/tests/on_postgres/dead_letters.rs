@@ -22,6 +22,7 @@ async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
         original: Some(Original { topic: "t.commands".to_owned(), partition: 0, offset: 17 }),
         class: "bad-json".to_owned(),
         reason: "expected a value at line 1 column 1".to_owned(),
+        tenant: None,
         flow: Some("order".to_owned()),
         step: Some("charge".to_owned()),
         attempts: 1,
