@@ -23,7 +23,7 @@ use crate::body::object;
 use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::request_parts::unreadable;
 use crate::state::Api;
-use crate::submit::violations;
+use crate::violations::violations;
 
 /// Valid keys of one tenant.
 pub(crate) const KEYS_MAX: u32 = 1_000;

@@ -125,7 +125,8 @@ impl Planner {
                 format!("with this input the job's first record has {bytes} bytes, {RECORD_BYTES_MAX} at most");
             return Err(BadInput::whole(detail));
         }
-        Ok(NewAcceptance { acceptance, idempotency, records, webhook: request.webhook, submitted_by: Some(request.submitted_by) })
+        let (webhook, submitted_by) = (request.webhook, Some(request.submitted_by));
+        Ok(NewAcceptance { acceptance, idempotency, records, webhook, submitted_by })
     }
 }
 

@@ -13,6 +13,7 @@ use documents::Owner;
 use flow::definition::Definition;
 use flow::flags::Form;
 use flow::id::JobId;
+use serde_json::json;
 use store::acceptances::Accepted;
 use web::caller::{Caller, Scope};
 use web::context::RequestContext;

@@ -83,6 +83,7 @@ impl Records {
         let request = JobRequest {
             job: JobId::new(api.ids.uuid_v7(now_ms)),
             tenant: self.door.caller.tenant.clone(),
+            submitted_by: "trigger:topic".to_owned(),
             input: value,
             fallback_key: record.key.as_deref().and_then(ordering_key),
             // Without an id of its own a record is its place, and the offset moves with its job.
@@ -93,6 +94,7 @@ impl Records {
             retry_of: None,
             start_after_ms: None,
             start: None,
+            webhook: None,
         };
         let planned = self.door.planner.plan(definition, request);
         planned.map(|acceptance| Some(of_trigger(acceptance))).map_err(|error| refuse(violations(error)))

@@ -170,6 +170,7 @@ async fn start(
     let request = JobRequest {
         job,
         tenant: tenant.clone(),
+        submitted_by: "trigger:schedule".to_owned(),
         input: scheduled.schedule().map(|schedule| schedule.input(tick_ms)).unwrap_or_default(),
         fallback_key: None,
         idempotency_key: Some(format!("cron {}", rfc3339(tick_ms))),
@@ -179,6 +180,7 @@ async fn start(
         retry_of: None,
         start_after_ms: None,
         start: None,
+        webhook: None,
     };
     let acceptance = match planner.plan(definition, request) {
         Ok(acceptance) => of_trigger(acceptance),

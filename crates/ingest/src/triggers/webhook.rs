@@ -189,6 +189,7 @@ async fn start(
     let request = JobRequest {
         job,
         tenant: caller.tenant.clone(),
+        submitted_by: "trigger:webhook".to_owned(),
         input,
         fallback_key: None,
         idempotency_key: Some(format!("webhook {id}")),
@@ -198,6 +199,7 @@ async fn start(
         retry_of: None,
         start_after_ms: None,
         start: None,
+        webhook: None,
     };
     let acceptance = of_trigger(api.planner()?.plan(definition, request).map_err(schema_violation)?);
     let mut admission = api.admit((&caller.tenant, definition.name()), &[job])?;
