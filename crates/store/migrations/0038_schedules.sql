@@ -1,5 +1,5 @@
--- How far the schedules of flows have come: every tick up to `reached_at` has started its job, or was left out. It moves
--- in the transaction that accepts the job of a tick, and only from the expected value, so that a tick starts
+-- How far the schedules of flows have come: every tick up to `reached_at` has started its job, or was left out. It
+-- moves in the transaction that accepts the job of a tick, and only from the expected value, so that a tick starts
 -- one job, however many processes come to it.
 create table ingest.schedules (
     flow text primary key,
