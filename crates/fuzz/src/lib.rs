@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// Inputs of a test where nothing else is said.
+/// Inputs of a test, at least.
 const CASES: u32 = 2_000;
 /// Damages of one input.
 const DAMAGES_MAX: usize = 6;
@@ -142,11 +142,10 @@ pub fn damaged_text<S: AsRef<[u8]>>(seeds: &[S]) -> impl Strategy<Value = String
     damaged(seeds).prop_map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// So many inputs as `PROPTEST_CASES` says, and by default enough to find what is easily found.
+/// Enough inputs to find what is easily found, and as many as `PROPTEST_CASES` says where that is more.
 pub fn config() -> ProptestConfig {
     let given = ProptestConfig::default();
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { given.cases } else { CASES };
-    ProptestConfig { cases, ..given }
+    ProptestConfig { cases: given.cases.max(CASES), ..given }
 }
 
 #[cfg(test)]

@@ -128,9 +128,9 @@ impl<'a> Unverified<'a> {
     }
 
     /// The claims, if this key has signed them.
-    pub(super) fn verified(self, key: &PublicKey) -> Result<Map<String, Value>, Self> {
+    pub(super) fn verified(&mut self, key: &PublicKey) -> Option<Map<String, Value>> {
         if !self.may_be_of(key) {
-            return Err(self);
+            return None;
         }
         let (signed, signature) = (self.signed.as_bytes(), self.signature.as_slice());
         let verified = match self.algorithm {
@@ -141,6 +141,6 @@ impl<'a> Unverified<'a> {
             Algorithm::Es256 => UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.bytes).verify(signed, signature),
             Algorithm::EdDsa => UnparsedPublicKey::new(&ED25519, &key.bytes).verify(signed, signature),
         };
-        if verified.is_ok() { Ok(self.claims) } else { Err(self) }
+        verified.is_ok().then(|| std::mem::take(&mut self.claims))
     }
 }

@@ -90,13 +90,8 @@ impl Tokens {
             self.jwks.refresh().await;
         }
         let Some(known) = self.jwks.known() else { return Err(unready("The issuer's keys")) };
-        for key in known.iter() {
-            match unverified.verified(key) {
-                Ok(claims) => return Ok(claims),
-                Err(same) => unverified = same,
-            }
-        }
-        Err(refused("The token is not signed with a key of the issuer."))
+        let claims = known.iter().find_map(|key| unverified.verified(key));
+        claims.ok_or_else(|| refused("The token is not signed with a key of the issuer."))
     }
 
     /// The caller that the claims name, and when the token ends.
