@@ -62,7 +62,7 @@ pub(crate) struct Decoding {
 
 #[derive(Debug)]
 enum Decoder {
-    Gzip(write::MultiGzDecoder<Vec<u8>>),
+    Gzip(Box<write::MultiGzDecoder<Vec<u8>>>),
     /// The flag: true once its end has come.
     Deflate(Decompress, bool),
 }
@@ -129,7 +129,7 @@ impl Decoder {
         let is_framed = matches!(beginning, [first, second, ..]
             if first & 0x0f == 8 && u16::from_be_bytes([*first, *second]) % 31 == 0);
         match is_gzip {
-            true => Self::Gzip(write::MultiGzDecoder::new(Vec::new())),
+            true => Self::Gzip(Box::new(write::MultiGzDecoder::new(Vec::new()))),
             false => Self::Deflate(Decompress::new(is_framed), false),
         }
     }
