@@ -28,6 +28,9 @@ use crate::stored::{Origin, Stored};
 use crate::wait::{Asked, Until, WaitQuery};
 use crate::{accept, answer};
 
+/// The path at which jobs of every flow are submitted.
+pub(crate) const PATH: &str = "/v1/flows/{flow}/jobs";
+
 /// The most schema violations in one answer.
 const ERRORS_MAX: usize = 50;
 

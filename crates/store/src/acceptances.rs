@@ -48,7 +48,7 @@ pub struct NewAcceptance {
     pub idempotency: Option<Idempotency>,
     /// The first event and the first slip. They go to Kafka if, and only if, the job is new.
     pub records: Vec<Record>,
-    /// Who asks for it, for the audit log.
+    /// The subject that asks for it, for the audit log.
     pub submitted_by: Option<String>,
 }
 
