@@ -36,7 +36,7 @@ struct Entries {
 }
 
 impl Client {
-    /// What callers of the tenant have changed, the latest first.
+    /// Changes by callers of the tenant, the latest first.
     ///
     /// # Errors
     /// [`Error::Problem`] for a choice that is none, or without the scope `operate`.

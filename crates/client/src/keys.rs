@@ -12,7 +12,7 @@ const KEYS: &str = "/v1/keys";
 /// A key to be made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct NewApiKey {
-    /// What it is for.
+    /// Its purpose, for people.
     pub name: String,
     /// Such as `jobs:submit`.
     pub scopes: Vec<String>,

@@ -1,5 +1,4 @@
-//! The audit log: who has asked for what that changes something, on which object, from where, when, how it ended.
-//! `GET /v1/audit` tells it.
+//! The audit log: who has asked for a change of what, from where, when, and how it ended. `GET /v1/audit` tells it.
 //!
 //! Promise: nothing is done that is not in the log. The entry is committed before the deed begins; where it cannot be,
 //! the request is refused, and nothing is done. The status is added after the deed: an entry without one is of a
@@ -26,7 +25,7 @@ use web::problem::{Kind, Problem};
 
 use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 use crate::state::Api;
-use crate::{batch, http, query};
+use crate::{batch, query, submit};
 
 /// Entries of one answer, where the caller asks for no other number, and at most.
 const LIMIT: u32 = 100;
@@ -64,7 +63,7 @@ const ACTIONS: &[(&str, &str, &str)] = &[
 /// The action of a request that changes something, but for those that submit jobs.
 fn action(method: &Method, route: &str) -> Option<String> {
     let changes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method);
-    if !changes || [http::SUBMIT, batch::PATH].contains(&route) {
+    if !changes || [submit::PATH, batch::PATH].contains(&route) {
         return None;
     }
     let named = ACTIONS.iter().find(|(of, at, _)| *of == method.as_str() && *at == route);
@@ -103,7 +102,7 @@ pub(crate) async fn note(State(api): State<Arc<Api>>, mut request: Request, next
     response
 }
 
-/// What the path names: a job, an endpoint, a flow. It may be no name of anything.
+/// The object that the path names: a job, an endpoint, a flow. It may be no name of anything.
 async fn object(request: &mut Request) -> String {
     let Ok(parameters) = request.extract_parts::<RawPathParams>().await else { return String::new() };
     let named: Vec<&str> = parameters.iter().map(|(_, value)| value).collect();
@@ -188,6 +187,6 @@ mod tests {
         assert_eq!(of(Method::DELETE, "/v1/jobs/{job}").as_deref(), Some("job.cancel"));
         assert_eq!(of(Method::PUT, "/v1/new/{id}").as_deref(), Some("PUT /v1/new/{id}"));
         assert_eq!(of(Method::GET, "/v1/jobs/{job}"), None);
-        assert_eq!(of(Method::POST, http::SUBMIT), None, "the acceptance tells it");
+        assert_eq!(of(Method::POST, submit::PATH), None, "the acceptance tells it");
     }
 }

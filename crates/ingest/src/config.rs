@@ -90,7 +90,7 @@ const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 /// The time that the parts of the process have to end once all requests are answered.
 const LEAVE_MARGIN: Duration = Duration::from_secs(8);
 
-/// Who submits jobs by `meanwhile.commands`.
+/// The subject of jobs from `meanwhile.commands`.
 const COMMANDS: &str = "commands";
 
 /// The part of [`Config::trace_url`] that is replaced by the trace's id.

@@ -14,16 +14,13 @@ use web::problem;
 
 use crate::state::Api;
 use crate::{
-    asyncapi, audit, auth, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk, keys,
-    list_callers, list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit, triggers,
-    webhooks,
+    admit, asyncapi, audit, auth, batch, breakers, callback, cancel, dead_letters, docs, flags, flows, jobs_in_bulk,
+    keys, list_callers, list_jobs, openapi, report, result, retry, routed, signal, stats, status, streams, submit,
+    triggers, webhooks,
 };
 
-/// The path at which jobs of every flow are submitted.
-pub(crate) const SUBMIT: &str = "/v1/flows/{flow}/jobs";
-
-/// The routes under `/v1`, which ask for credentials unless they say otherwise; those of `health`; and flows' own routes
-/// for everything else.
+/// The routes under `/v1`, which ask for credentials unless they say otherwise; those of `health`; flows' own routes for
+/// everything else.
 ///
 /// # Errors
 /// Origins or proxies in the configuration that are none.
@@ -32,7 +29,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         public_url: api.public_url.clone(),
         body_bytes_max: api.config.body_bytes_max,
         // A flow that takes documents has limits of its own for them.
-        larger_bodies: vec![(batch::PATH, batch::BODY_BYTES_MAX), (SUBMIT, usize::MAX)],
+        larger_bodies: vec![(batch::PATH, batch::BODY_BYTES_MAX), (submit::PATH, usize::MAX)],
         origins: api.config.origins()?,
         proxies: api.config.proxies()?,
         anonymous: match api.auth.is_required {
@@ -52,7 +49,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/flows/{flow}", get(flows::show))
         .route("/v1/flows/{flow}/stats", get(stats::show))
         .route("/v1/flows/{flow}/callers", get(list_callers::list))
-        .route(SUBMIT, post(submit::submit_to))
+        .route(submit::PATH, post(submit::submit_to))
         .route(batch::PATH, post(batch::submit))
         .route("/v1/jobs", get(list_jobs::list))
         .route("/v1/jobs:cancel", post(jobs_in_bulk::cancel))
@@ -79,7 +76,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .fallback(routed::serve)
         .layer(
             ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::admit))
+                .layer(middleware::from_fn_with_state(Arc::clone(&api), admit::admit))
                 .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::note)),
         )
         // These addresses certify themselves.

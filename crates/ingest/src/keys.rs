@@ -34,7 +34,7 @@ const LIFE_MS_MAX: u64 = 10 * 365 * 24 * 3_600_000;
 
 const FORM: &str = r#"The body is `{"name": "...", "scopes": ["jobs:submit"], "expires_in": "90d"}`"#;
 
-/// What somebody wants a key for.
+/// A key as somebody wants it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {

@@ -29,6 +29,7 @@ use web::problem::PublicUrl;
 use web::server::{Server, without_delay};
 
 mod accept;
+mod admit;
 mod allowance;
 mod answer;
 mod arrive;
@@ -215,7 +216,12 @@ fn beside_routes(tasks: &mut Tasks, api: &Arc<Api>, listening: Pool, shutdown: &
     tasks.spawn("use of API keys", async move {
         known_keys::note(&of_api.auth.keys, &of_api.pool, &of_api.clock, &until).await
     });
-    tasks.spawn("issuer", auth::keep_issuer(Arc::clone(api), shutdown.clone()));
+    let (of_api, until) = (Arc::clone(api), shutdown.clone());
+    tasks.spawn("issuer", async move {
+        until.run_until_cancelled(of_api.auth.keep_issuer()).await;
+        until.cancelled().await;
+        Ok(())
+    });
 }
 
 fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {

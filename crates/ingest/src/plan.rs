@@ -22,7 +22,7 @@ use crate::webhooks::of_job;
 pub(crate) struct JobRequest {
     pub(crate) job: JobId,
     pub(crate) tenant: String,
-    /// Who asks, for the audit log.
+    /// The subject that asks, for the audit log.
     pub(crate) submitted_by: String,
     pub(crate) input: Value,
     /// The ordering key where the flow has none.

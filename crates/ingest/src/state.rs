@@ -135,7 +135,7 @@ impl Api {
         self.backpressure.check(flow)
     }
 
-    /// What all tenants share is changed by the operators of the deployment's own tenant.
+    /// All tenants share this: it is changed by the operators of the deployment's own tenant.
     ///
     /// # Errors
     /// The problem 403 for a caller of another one.

@@ -30,6 +30,9 @@ use crate::wait::{Asked, Until, WaitQuery};
 use crate::webhooks::of_job;
 use crate::{accept, answer};
 
+/// The path at which jobs of every flow are submitted.
+pub(crate) const PATH: &str = "/v1/flows/{flow}/jobs";
+
 /// `POST /v1/flows/{flow}/jobs`
 pub(crate) async fn submit_to(
     State(api): State<Arc<Api>>,

@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Who has changed what
+    /// Show the audit log: who has changed what
     Audit(AuditArgs),
     /// Mend what stands in the way of a topic's readers
     #[command(subcommand)]

@@ -16,7 +16,7 @@ use crate::cli::keys::{CreateArgs, KeysCommand};
 use crate::jobs::explained;
 use crate::table::table;
 
-/// Who makes the first key, for the audit log.
+/// The subject that makes the first key, in the audit log.
 const SUBJECT: &str = "database";
 
 /// `meanwhile keys`

@@ -1,16 +1,16 @@
--- What somebody has asked for that changes something, but for jobs that are submitted: their acceptances tell of those.
+-- The audit log: requests that change something, but for jobs that are submitted: their acceptances tell of those.
 -- A row is written before the deed, and one of ingest.audit_results after it. Both are only ever added to.
 create table ingest.audit (
     -- UUIDv7: carries the time.
     id uuid primary key,
     tenant text not null,
-    -- Who: key:..., token:..., or the tenant where nobody says who they are.
+    -- The caller: key:..., token:..., or the tenant where nobody says who they are.
     subject text not null,
-    -- What, such as job.cancel.
+    -- Such as job.cancel.
     action text not null,
-    -- On which object: a job, an endpoint, a flow. Empty: on what its body chooses.
+    -- The object: a job, an endpoint, a flow. Empty: on what its body chooses.
     object text not null,
-    -- From where, as far as that can be known.
+    -- The client's address, as far as that can be known.
     client text,
     trace_id text,
     at timestamptz not null default now()
@@ -30,5 +30,5 @@ create table ingest.audit_results (
 alter table ingest.audit_results owner to meanwhile_ingest;
 revoke update, delete, truncate on ingest.audit_results from meanwhile_ingest;
 
--- Who has submitted a job. Null: jobs of before.
+-- The subject that has submitted a job. Null: jobs of before.
 alter table ingest.acceptances add column submitted_by text;

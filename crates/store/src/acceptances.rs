@@ -51,7 +51,7 @@ pub struct NewAcceptance {
     pub records: Vec<Record>,
     /// The webhook that the request asks for its own job.
     pub webhook: Option<JobWebhook>,
-    /// Who asks for it, for the audit log.
+    /// The subject that asks for it, for the audit log.
     pub submitted_by: Option<String>,
 }
 

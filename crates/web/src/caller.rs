@@ -61,7 +61,7 @@ impl FromIterator<Scope> for Scopes {
 pub struct Caller {
     pub tenant: String,
     pub scopes: Scopes,
-    /// Who it is, as the audit log names it; the tenant where nobody says who they are.
+    /// The name in the audit log; the tenant where nobody says who they are.
     pub subject: String,
 }
 

@@ -25,7 +25,7 @@ use crate::{request_log, spans};
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// The header by which proxies name a request; it stands in for a correlation id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// What a caller has shown.
+/// A credential that a caller has shown.
 #[derive(Debug, Clone)]
 pub struct Credential {
     pub caller: Caller,
@@ -43,7 +43,7 @@ pub struct RequestContext {
     /// The correlation id: the caller's, or a new one. Echoed, stored, and sent on.
     pub correlation_id: String,
     pub caller: Caller,
-    /// Where one was asked for. What goes on after the answer ends with it.
+    /// Where one was asked for. A stream ends with it.
     pub credential: Option<Credential>,
     /// The client's address, as far as it can be known; none in tests without a connection.
     pub client: Option<IpAddr>,

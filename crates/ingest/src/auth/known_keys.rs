@@ -112,7 +112,7 @@ impl KnownKeys {
         let used: Vec<(String, i64)> = self.by_id.read().iter().filter_map(used).collect();
         match used.is_empty() {
             true => Ok(()),
-            // What cannot be written is told by the next use.
+            // A use that cannot be written is told by the next one.
             false => store::api_keys::note_used(pool, &used).await,
         }
     }
@@ -191,6 +191,13 @@ mod tests {
             expires_at_ms: Some(1_000),
             is_revoked,
             changed_at_us: 1,
+        }
+    }
+
+    impl KnownKeys {
+        pub(crate) fn learn_all(&self, keys: &[String]) {
+            keys.iter().for_each(|key| self.learn(row(self, key, false)));
+            self.is_read.store(true, Ordering::Release);
         }
     }
 

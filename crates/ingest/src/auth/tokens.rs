@@ -59,7 +59,7 @@ impl Tokens {
         self.jwks.keep().await
     }
 
-    /// What a token allows, or the problem 401.
+    /// The rights of a token, or the problem 401.
     pub(super) async fn credential(&self, token: &str, now_ms: i64) -> Result<Credential, Problem> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.verified.lock().get(&digest)

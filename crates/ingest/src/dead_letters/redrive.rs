@@ -88,7 +88,7 @@ pub(super) async fn one(api: &Api, context: &RequestContext, letter: &Letter, or
     }
     check(api, letter, order)?;
     if order.is_edited() {
-        // What is in the record then is the caller's word, the tenant of its job too.
+        // The record is then the caller's word, the tenant of its job too.
         api.require_deployment(&context.caller, "Another value or key in a record")?;
     }
     let Some(mut dead) = record(api, letter).await? else {

@@ -107,6 +107,7 @@ async fn without_a_credential_only_what_is_said_to_be_open_is() {
             "/problems/{name}",
             "/readyz",
             "/v1/callbacks/{permit}",
+            "/v1/flows/{flow}/webhook",
             "/v1/progress/{permit}"
         ]
     );
@@ -133,8 +134,9 @@ async fn belongings(ground: &Ground, ingest: &Ingest, owner: &str) -> Vec<(&'sta
     let endpoint = endpoint.json["id"].as_str().unwrap().to_owned();
     let delivery = "0190a6f2-7c1e-7cc0-b1f1-3f4d5a6b7c8d";
     ground.sql(&format!(
-        "insert into notifier.deliveries (id, endpoint, tenant, job, type, body)
-         values ('{delivery}', '{endpoint}', 'default', '{job}', 'job.succeeded', '{{}}')"
+        r#"insert into notifier.deliveries (id, endpoint, tenant, job, type, body)
+           values ('{delivery}', '{endpoint}', 'default', '{job}', 'job.succeeded',
+                   '{{"type":"job.succeeded","timestamp":"2027-01-05T09:30:00Z","data":{{}}}}')"#
     ));
     let letter = bury(ground, "unreadable", "{", 0, 1_800_000_000_000).await;
     vec![
@@ -144,6 +146,35 @@ async fn belongings(ground: &Ground, ingest: &Ingest, owner: &str) -> Vec<(&'sta
         ("/v1/dead-letters/{id}", letter),
         ("/v1/keys/{id}", owner[3..19].to_owned()),
     ]
+}
+
+/// Lists, and orders to all that is chosen, have no id in their paths: they tell nothing of it, and do nothing to it.
+async fn lists_tell_nothing(ingest: &Ingest, other: &str, belongings: &[(&str, String)]) {
+    for list in [
+        "/v1/jobs",
+        "/v1/dead-letters",
+        "/v1/webhooks/endpoints",
+        "/v1/webhooks/deliveries",
+        "/v1/keys",
+        "/v1/audit",
+        "/v1/audit?action=job.submit",
+        "/v1/events",
+        "/v1/flows/order/stats",
+        "/v1/flows/order/callers",
+    ] {
+        let answer = ask(ingest, other, Method::GET, list, "").await;
+        assert_eq!(answer.status, 200, "{list}: {}", answer.text);
+        for (_, id) in belongings {
+            // Of the audit log, what this tenant itself has asked for in vain is its own.
+            assert!(!answer.text.contains(id.as_str()) || list == "/v1/audit", "{list} tells {id}: {}", answer.text);
+        }
+    }
+    for path in ["/v1/jobs:cancel", "/v1/jobs:retry"] {
+        let answer = ask(ingest, other, Method::POST, path, r#"{"flow":"order"}"#).await;
+        assert_eq!((answer.status, &answer.json["done"]), (200, &Value::from(0)), "{path}: {}", answer.text);
+    }
+    let redriven = ask(ingest, other, Method::POST, "/v1/dead-letters:redrive", r#"{"class":"unreadable"}"#).await;
+    assert_eq!((redriven.status, &redriven.json["chosen"]), (200, &Value::from(0)), "{}", redriven.text);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,33 +215,7 @@ async fn what_is_another_tenants_does_not_exist_at_any_route() {
         walked.push(format!("{method} {path}"));
     }
     assert!(walked.len() >= 20, "{walked:?}");
-    // What has no id in its path: nothing of it is told.
-    let job = &belongings[0].1;
-    for list in [
-        "/v1/jobs",
-        "/v1/dead-letters",
-        "/v1/webhooks/endpoints",
-        "/v1/webhooks/deliveries",
-        "/v1/keys",
-        "/v1/audit",
-        "/v1/audit?action=job.submit",
-        "/v1/events",
-        "/v1/flows/order/stats",
-        "/v1/flows/order/callers",
-    ] {
-        let answer = ask(&ingest, &other, Method::GET, list, "").await;
-        assert_eq!(answer.status, 200, "{list}: {}", answer.text);
-        for (_, id) in &belongings {
-            // Of the audit log, what this tenant itself has asked for in vain is its own.
-            assert!(!answer.text.contains(id.as_str()) || list == "/v1/audit", "{list} tells {id}: {}", answer.text);
-        }
-    }
-    for path in ["/v1/jobs:cancel", "/v1/jobs:retry"] {
-        let answer = ask(&ingest, &other, Method::POST, path, r#"{"flow":"order"}"#).await;
-        assert_eq!((answer.status, &answer.json["done"]), (200, &Value::from(0)), "{path}: {}", answer.text);
-    }
-    let redriven = ask(&ingest, &other, Method::POST, "/v1/dead-letters:redrive", r#"{"class":"unreadable"}"#).await;
-    assert_eq!((redriven.status, &redriven.json["chosen"]), (200, &Value::from(0)), "{}", redriven.text);
+    lists_tell_nothing(&ingest, &other, &belongings).await;
     // The same idempotency key is another one.
     let keyed = async |key: &str| {
         let authorization = format!("Bearer {key}");
@@ -219,6 +224,7 @@ async fn what_is_another_tenants_does_not_exist_at_any_route() {
     };
     assert_ne!(keyed(&owner).await, keyed(&other).await);
     // All is as it was.
+    let job = &belongings[0].1;
     assert_eq!(ask(&ingest, &owner, Method::GET, &format!("/v1/jobs/{job}"), "").await.json["status"], "accepted");
     assert_eq!(ask(&ingest, &owner, Method::GET, "/v1/dead-letters", "").await.json["counts"]["unreadable"], 1);
     assert_eq!(

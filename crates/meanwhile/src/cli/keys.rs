@@ -33,7 +33,7 @@ pub(crate) enum KeysCommand {
 /// The key to be made.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// What it is for
+    /// Its purpose, for people
     pub(crate) name: String,
     /// A right of its holder: jobs:submit, jobs:read, jobs:cancel or operate; may be repeated
     #[arg(long = "scope", value_name = "SCOPE", required = true)]

@@ -6,7 +6,7 @@ use store::Role;
 use crate::database::Database;
 
 const OUTBOX: &str = "outbox.messages";
-/// What operators do: their owner adds to it, and changes nothing.
+/// These tell who did what: their owner adds to them, and changes nothing.
 const ADDED_TO_ONLY: [&str; 3] = ["ingest.flags", "ingest.audit", "ingest.audit_results"];
 
 /// `schema.table` of every table that is ours, with its owner.

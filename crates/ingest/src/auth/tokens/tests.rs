@@ -84,7 +84,7 @@ impl Issuer {
             }
             "ES256" => self.ec.sign(&random, bytes).unwrap().as_ref().to_vec(),
             "EdDSA" => self.ed.sign(bytes).as_ref().to_vec(),
-            // What a forger can do who knows the public key.
+            // A forger who knows the public key can do this.
             "HS256" => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, self.ed.public_key().as_ref());
                 hmac::sign(&key, bytes).as_ref().to_vec()
