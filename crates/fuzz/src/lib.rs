@@ -1,7 +1,7 @@
 //! Inputs for tests of parsers that meet the outside: valid ones, damaged in every way.
 //!
-//! A parser that gets nothing but noise refuses it at its first byte. One that gets what was valid a moment ago is tried
-//! to its last line. `PROPTEST_CASES` says how many inputs each test tries.
+//! A parser that gets nothing but noise refuses it at its first byte. One that gets what was valid a moment ago is
+//! tried to its last line. `PROPTEST_CASES` says how many inputs each test tries.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -146,8 +146,8 @@ pub(crate) fn status(
     body
 }
 
-/// A result as JSON for those who want to see it: documents by their descriptions, and where they lie elsewhere with the
-/// addresses of their bytes.
+/// A result as JSON for those who want to see it: documents by their descriptions, and where they lie elsewhere with
+/// the addresses of their bytes.
 fn shown(prefix: &str, job: JobId, result: &Value) -> Value {
     let told = linked(result, &|name| document_address(prefix, job, name));
     let mut shown = described(told.as_ref().unwrap_or(result)).into_owned();

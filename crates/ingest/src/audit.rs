@@ -2,8 +2,8 @@
 //!
 //! Promise: nothing is done that is not in the log. The entry is committed before the deed begins; where it cannot be,
 //! the request is refused, and nothing is done. The status is added after the deed: an entry without one is of a
-//! process that has ended in between, and the deed may have been done. Of jobs that are submitted, the acceptance itself
-//! tells by whom.
+//! process that has ended in between, and the deed may have been done. Of jobs that are submitted, the acceptance
+//! itself tells by whom.
 
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@ use crate::{
     triggers, webhooks,
 };
 
-/// The routes under `/v1`, which ask for credentials unless they say otherwise; those of `health`; flows' own routes for
-/// everything else.
+/// The routes under `/v1`, which ask for credentials unless they say otherwise; those of `health`; flows' own routes
+/// for everything else.
 ///
 /// # Errors
 /// Origins or proxies in the configuration that are none.

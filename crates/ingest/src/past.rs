@@ -1,7 +1,7 @@
 //! A page of a job's events behind a cursor: from Postgres as far as they are there, then as the tail has seen them.
 //!
-//! However long a job's past is, no more of it is read than the page holds. As in [`crate::job_lookup`], an answer never
-//! goes back in time, and none has a gap.
+//! However long a job's past is, no more of it is read than the page holds. As in [`crate::job_lookup`], an answer
+//! never goes back in time, and none has a gap.
 
 use flow::event::JobEvent;
 use flow::id::JobId;

@@ -236,7 +236,9 @@ mod tests {
                 Some(Host::Ipv4(address)) => {
                     address.is_private() || address.is_loopback() || address.is_link_local() || address.is_unspecified()
                 }
-                Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local(),
+                Some(Host::Ipv6(address)) => {
+                    address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local()
+                }
                 Some(Host::Domain(name)) => name.trim_end_matches('.').rsplit('.').next() == Some("localhost"),
                 None => true,
             };

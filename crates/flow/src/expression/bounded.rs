@@ -1,5 +1,6 @@
-//! Filters and operators whose results can be far larger than what goes into them. Inputs of jobs are what goes into them,
-//! so their results are bounded before they are made: `input.a | join(input.b)` of two large texts would fill any memory.
+//! Filters and operators whose results can be far larger than what goes into them. Inputs of jobs are what goes into
+//! them, so their results are bounded before they are made: `input.a | join(input.b)` of two large texts would fill any
+//! memory.
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, filters};

@@ -57,9 +57,9 @@ fn is_host(text: &str) -> bool {
 #[derive(Debug, Clone, Copy)]
 pub struct Verbatim;
 
-/// Gives problems their absolute type and their instance, and turns error responses of any other kind (routing's 404 and
-/// 405, extractors' 413 and 415, panics) into problems. They name the request's [`TraceId`], where an outer layer puts
-/// it into its extensions.
+/// Gives problems their absolute type and their instance, and turns error responses of any other kind (routing's 404
+/// and 405, extractors' 413 and 415, panics) into problems. They name the request's [`TraceId`], where an outer layer
+/// puts it into its extensions.
 pub(crate) async fn complete_problem<F>(
     public_url: &PublicUrl,
     request: Request,

@@ -23,7 +23,10 @@ proptest! {
     fn a_damaged_flow_is_read_or_refused_with_places_that_exist(text in damaged_text(&FLOWS)) {
         let lines = text.lines().count().max(1);
         match parse(&text) {
-            Ok(definition) => prop_assert_eq!(parse(&text).map(|again| again.version().to_owned()), Ok(definition.version().to_owned())),
+            Ok(definition) => {
+                let again = parse(&text).map(|again| again.version().to_owned());
+                prop_assert_eq!(again, Ok(definition.version().to_owned()));
+            }
             Err(problems) => {
                 prop_assert!(!problems.is_empty());
                 for problem in problems {

@@ -45,7 +45,8 @@ impl Issuer {
         let keys = [
             json!({ "kty": "RSA", "kid": "rsa", "use": "sig", "n": part(&rsa.n), "e": part(&rsa.e) }),
             json!({
-                "kty": "EC", "kid": "ec", "crv": "P-256", "alg": "ES256", "x": part(&point[1..33]), "y": part(&point[33..]),
+                "kty": "EC", "kid": "ec", "crv": "P-256", "alg": "ES256",
+                "x": part(&point[1..33]), "y": part(&point[33..]),
             }),
             json!({ "kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": part(self.ed.public_key().as_ref()) }),
         ];
