@@ -222,7 +222,7 @@ pub fn decode_json(schemas: &Schemas, kind: RecordKind, bytes: &[u8]) -> Result<
     schemas.datum::<Json>(kind, bytes).map(|json| json.0)
 }
 
-/// Any framed Avro record as JSON, also one of others: see [`crate::foreign`].
+/// Any framed Avro record as JSON, also one of others: see `foreign`.
 pub fn decode_any(schemas: &Schemas, bytes: &[u8]) -> Result<Value, DecodeError> {
     let (id, datum) = unframe(bytes)?;
     let known = schemas.known(id).ok_or(DecodeError::UnknownSchema(id))?;

@@ -1,7 +1,7 @@
 //! The callers of the API. A credential comes as `Authorization: Bearer`: an API key of ours, or a token of the
 //! deployment's issuer. The tenant, the scopes and the subject of a caller come from there and from nowhere else.
 //!
-//! Promise: no request asks the database who its caller is, known or not. All keys are in memory ([`known_keys`]).
+//! Promise: no request asks the database who its caller is, known or not. All keys are in memory (`known_keys`).
 
 pub mod api_key;
 mod jwks;

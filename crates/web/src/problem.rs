@@ -1,7 +1,7 @@
 //! Errors over HTTP, for people and programs: problem details (RFC 9457), from one catalogue.
 //!
 //! A problem has two messages: the public text, and the cause, which is logged once, where the response is made.
-//! [`complete_problem`] is the layer that completes each problem (absolute type, instance) and turns any other error
+//! `complete_problem` is the layer that completes each problem (absolute type, instance) and turns any other error
 //! response into one.
 
 mod catalogue;
@@ -91,7 +91,7 @@ impl Problem {
         self
     }
 
-    /// The URI reference of this occurrence; [`complete_problem`] fills in the request's path.
+    /// The URI reference of this occurrence; `complete_problem` fills in the request's path.
     #[must_use]
     pub fn with_instance(mut self, instance: impl Into<String>) -> Self {
         self.0.instance = Some(instance.into());
