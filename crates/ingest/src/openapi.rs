@@ -42,6 +42,9 @@ const TEMPORARY: &[Kind] = &[
 pub(crate) async fn show(State(api): State<Arc<Api>>) -> Result<Json<Value>, Problem> {
     api.ready()?;
     let mut document = document(&api.config, &api.catalog.list());
+    if !api.auth.is_required {
+        document.as_object_mut().and_then(|document| document.remove("security"));
+    }
     // Addresses in it begin at the public URL, which may have a path.
     if !api.public_url.prefix().is_empty() {
         document["servers"] = json!([{ "url": api.public_url.prefix() }]);
