@@ -12,8 +12,9 @@ use axum::{Extension, Json};
 use events::time::rfc3339;
 use flow::definition::{Definition, InputError};
 use flow::flags::{ALL_BASIS_POINTS, By, Flags, Rules};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Number, Value, json};
 use store::flags::{FlagsVersion, NewFlags};
 use web::caller::Scope;
 use web::context::RequestContext;
@@ -46,8 +47,17 @@ struct Change {
 #[serde(deny_unknown_fields)]
 struct Rollback {
     /// 0: no flags.
+    #[serde(deserialize_with = "whole")]
     to: i64,
     reason: String,
+}
+
+/// JSON has one kind of numbers: `3.0` is 3.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = Number::deserialize(deserializer)?;
+    let text = number.to_string();
+    let digits = text.strip_suffix(".0").unwrap_or(&text);
+    digits.parse().map_err(|_| D::Error::custom(format!("`to` is a version, such as 3, not {text}")))
 }
 
 /// Which part of a history is wanted.
