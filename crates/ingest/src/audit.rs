@@ -11,7 +11,6 @@ use axum::RequestExt as _;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{MatchedPath, Query, RawPathParams, Request, State};
 use axum::http::Method;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use events::time::rfc3339;
@@ -70,11 +69,16 @@ fn action(method: &Method, route: &str) -> Option<String> {
     Some(named.map_or_else(|| format!("{method} {route}"), |(_, _, action)| (*action).to_owned()))
 }
 
-/// Middleware: notes what a request asks for, and how it was answered.
-pub(crate) async fn note(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
-    let Some(action) = route.and_then(|route| action(request.method(), &route)) else { return next.run(request).await };
-    let Some(context) = request.extensions().get::<RequestContext>().cloned() else { return next.run(request).await };
+/// Notes what a request asks for, and how it was answered.
+pub(crate) async fn note<F>(api: &Api, mut request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
+    let route = request.extensions().get::<MatchedPath>();
+    let Some(action) = route.and_then(|route| action(request.method(), route.as_str())) else {
+        return next(request).await;
+    };
+    let Some(context) = request.extensions().get::<RequestContext>().cloned() else { return next(request).await };
     let id = api.ids.uuid_v7(api.clock.now_ms());
     let object = object(&mut request).await;
     let (client, trace_id) = (context.client.map(|client| client.to_string()), context.trace_id());
@@ -94,7 +98,7 @@ pub(crate) async fn note(State(api): State<Arc<Api>>, mut request: Request, next
     if let Err(problem) = in_time(STORE_TIMEOUT, store::audit::begin(&api.pool, entry), unavailable).await {
         return problem.into_response();
     }
-    let response = next.run(request).await;
+    let response = next(request).await;
     let status = response.status().as_u16();
     if let Err(problem) = in_time(STORE_TIMEOUT, store::audit::end(&api.pool, id, status), unanswered).await {
         tracing::warn!(entry = %id, action, status, %problem, "the audit log does not tell how this ended");
@@ -158,9 +162,7 @@ pub(crate) async fn list(
         }
         _ => in_time(STORE_TIMEOUT, store::audit::list(pool, tenant, &choice, limit + 1), unanswered).await?,
     };
-    let more = entries.len() > limit as usize;
-    entries.truncate(limit as usize);
-    let next = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
+    let next = query::cut(&mut entries, limit).map(|entry| entry.id.to_string());
     Ok(Json(json!({ "entries": entries.iter().map(shown).collect::<Vec<_>>(), "next": next })))
 }
 

@@ -55,7 +55,7 @@ impl Auth {
     }
 
     /// What a request shows, or the problem 401.
-    pub(crate) async fn credential(&self, headers: &HeaderMap, now_ms: i64) -> Result<Credential, Problem> {
+    pub(crate) async fn credential(&self, headers: &HeaderMap, now_ms: i64) -> Result<(Caller, Credential), Problem> {
         let text = bearer(headers)?;
         if !text.starts_with(PREFIX) {
             let Some(tokens) = &self.tokens else {
@@ -64,7 +64,7 @@ impl Auth {
             return tokens.credential(text, now_ms).await;
         }
         let known = self.keys.find(text, now_ms)?;
-        Ok(Credential { caller: known.caller.clone(), until_ms: known.expires_at_ms, ended: known.ended.clone() })
+        Ok((known.caller.clone(), Credential { until_ms: known.expires_at_ms, ended: known.ended.clone() }))
     }
 }
 

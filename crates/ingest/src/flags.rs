@@ -23,6 +23,7 @@ use web::problem::{Kind, Problem};
 use crate::body::object;
 use crate::if_match;
 use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
+use crate::query::whole_of;
 use crate::request_parts::unreadable;
 use crate::state::Api;
 use crate::violations::violations;
@@ -47,17 +48,14 @@ struct Change {
 #[serde(deny_unknown_fields)]
 struct Rollback {
     /// 0: no flags.
-    #[serde(deserialize_with = "whole")]
+    #[serde(deserialize_with = "version")]
     to: i64,
     reason: String,
 }
 
-/// JSON has one kind of numbers: `3.0` is 3.
-fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let number = Number::deserialize(deserializer)?;
-    let text = number.to_string();
-    let digits = text.strip_suffix(".0").unwrap_or(&text);
-    digits.parse().map_err(|_| D::Error::custom(format!("`to` is a version, such as 3, not {text}")))
+    whole_of(&number).ok_or_else(|| D::Error::custom(format!("`to` is a version, such as 3, not {number}")))
 }
 
 /// Which part of a history is wanted.

@@ -6,7 +6,6 @@ use axum::Router;
 use axum::middleware;
 use axum::routing::{delete, get, post, put};
 use service_kit::config::ConfigError;
-use tower::ServiceBuilder;
 use web::caller::Caller;
 use web::compress;
 use web::frame::Frame;
@@ -74,11 +73,7 @@ pub(crate) fn router(api: Arc<Api>, health: Router) -> Result<Router, ConfigErro
         .route("/v1/keys/{id}", delete(keys::revoke))
         .route("/v1/audit", get(audit::list))
         .fallback(routed::serve)
-        .layer(
-            ServiceBuilder::new()
-                .layer(middleware::from_fn_with_state(Arc::clone(&api), admit::admit))
-                .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::note)),
-        )
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), admit::admit))
         // These addresses certify themselves.
         .route(triggers::webhook::PATH, post(triggers::webhook::receive))
         .route("/v1/callbacks/{permit}", post(callback::call_back).put(callback::call_back))

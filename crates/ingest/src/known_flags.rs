@@ -11,9 +11,7 @@ use store::Pool;
 use store::flags::FlagsVersion;
 use tokio_util::sync::CancellationToken;
 
-/// The pause after an error.
-const RETRY: Duration = Duration::from_millis(250);
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::followed;
 
 /// The flags of a flow.
 #[derive(Debug, Default)]
@@ -67,42 +65,19 @@ fn read(document: &str) -> Result<Flags, String> {
 }
 
 /// Keeps the flags up to date until shutdown. `listening` is a pool of its own: it gives one connection away for good.
-/// `look_every`: the pause between two looks without a notification, which are the net below them.
+/// `look_every`: the pause between two looks without a notification.
 pub(crate) async fn keep(
     known: &KnownFlags,
     (pool, listening): (&Pool, &Pool),
     look_every: Duration,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let keeping = async {
-        loop {
-            if let Err(error) = follow(known, (pool, listening), look_every).await {
-                tracing::debug!(%error, "flags cannot be followed");
-            }
-            tokio::time::sleep(RETRY).await;
-        }
+    let read = || async {
+        known.learn(store::flags::all(pool).await?);
+        Ok(())
     };
-    let _: Option<std::convert::Infallible> = shutdown.run_until_cancelled(keeping).await;
+    followed::keep("flags", || store::flags::listen(listening), read, look_every, shutdown).await;
     Ok(())
-}
-
-/// Follows changes until the connection is lost.
-async fn follow(
-    known: &KnownFlags,
-    (pool, listening): (&Pool, &Pool),
-    look_every: Duration,
-) -> Result<(), store::Error> {
-    let mut listener = store::flags::listen(listening).await?;
-    loop {
-        let reading = tokio::time::timeout(READ_TIMEOUT, store::flags::all(pool));
-        // Too slow an answer is no change; the next look is near.
-        if let Ok(versions) = reading.await {
-            known.learn(versions?);
-        }
-        if !listener.heard_within(look_every).await? {
-            return Ok(());
-        }
-    }
 }
 
 #[cfg(test)]

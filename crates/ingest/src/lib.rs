@@ -57,6 +57,7 @@ mod expiry;
 mod flags;
 mod flows;
 mod follow_flows;
+mod followed;
 mod http;
 mod idempotency;
 mod if_match;

@@ -30,13 +30,17 @@ pub(crate) fn text(name: &str, text: Option<&String>) -> Result<Option<String>, 
 /// A whole number, as JSON Schema counts them: `160.0` is one.
 pub(crate) fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let Some(number) = Option::<Number>::deserialize(deserializer)? else { return Ok(None) };
-    let whole = number.as_u64().or_else(|| {
+    let wrong = || serde::de::Error::custom(format!("{number} is no whole number that is small enough"));
+    whole_of(&number).and_then(|whole| u32::try_from(whole).ok()).map(Some).ok_or_else(wrong)
+}
+
+/// The same of a number that is there; none for one with a fraction, or that is too large.
+pub(crate) fn whole_of(number: &Number) -> Option<i64> {
+    number.as_i64().or_else(|| {
         let float = number.as_f64().filter(|float| float.fract() == 0.0)?;
         // Without a fraction it is written without a point.
         format!("{float:.0}").parse().ok()
-    });
-    let wrong = || serde::de::Error::custom(format!("{number} is no whole number that is small enough"));
-    whole.and_then(|whole| u32::try_from(whole).ok()).map(Some).ok_or_else(wrong)
+    })
 }
 
 /// The most entries of a page, or the problem 400.
@@ -45,6 +49,13 @@ pub(crate) fn limit(asked: Option<u32>, usual: u32, max: u32) -> Result<u32, Pro
         limit if (1..=max).contains(&limit) => Ok(limit),
         _ => Err(Problem::new(Kind::BadRequest, format!("`limit` is a number from 1 to {max}."))),
     }
+}
+
+/// Cuts a page out of what was looked up, one more than it holds at most. Returns its last entry if more follow.
+pub(crate) fn cut<T>(found: &mut Vec<T>, limit: u32) -> Option<&T> {
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    found.last().filter(|_| more)
 }
 
 /// Statuses of jobs, with commas between them, or the problem 400.

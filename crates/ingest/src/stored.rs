@@ -12,6 +12,7 @@ use web::request_log::JobInfo;
 
 use crate::answer::{self, AcceptedInfo};
 use crate::job_lookup::JobState;
+use crate::plan::JobRequest;
 use crate::state::Api;
 use crate::{content, result, time_left};
 
@@ -34,6 +35,16 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// That of a job which this request makes.
+    pub(crate) fn of(request: &JobRequest) -> Self {
+        Self {
+            job: request.job,
+            correlation_id: Some(request.correlation_id.clone()),
+            trace_id: Some(request.trace.context.trace_id),
+            retry_of: request.retry_of,
+        }
+    }
+
     /// That of a job which an earlier request has made: its answer has the correlation id and the trace of that one.
     pub(crate) async fn of_first(api: &Api, caller: &Caller, job: JobId) -> Self {
         let stored = store::jobs::get(&api.pool, &caller.tenant, job).await;

@@ -14,7 +14,7 @@ use flow::definition::Definition;
 use flow::flags::Form;
 use flow::id::JobId;
 use serde_json::json;
-use store::acceptances::Accepted;
+use store::acceptances::{Accepted, NewAcceptance};
 use web::caller::{Caller, Scope};
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
@@ -191,25 +191,30 @@ pub(crate) async fn store_job(
 ) -> Result<Stored, Problem> {
     caller.require(Scope::JobsSubmit)?;
     api.check_capacity(definition)?;
-    let own = Origin {
-        job: request.job,
-        correlation_id: Some(request.correlation_id.clone()),
-        trace_id: Some(request.trace.context.trace_id),
-        retry_of: request.retry_of,
-    };
-    let job = request.job;
+    let own = Origin::of(&request);
     let acceptance = api.planner()?.plan(definition, request).map_err(schema_violation)?;
-    let mut admission = api.admit((&caller.tenant, definition.name()), &[job])?;
+    store_planned(api, caller, own, acceptance).await
+}
+
+/// The same for a job that is planned.
+pub(crate) async fn store_planned(
+    api: &Api,
+    caller: &Caller,
+    own: Origin,
+    acceptance: NewAcceptance,
+) -> Result<Stored, Problem> {
+    let (job, flow) = (own.job, acceptance.acceptance.facts.flow.clone());
+    let mut admission = api.admit((&caller.tenant, &flow), &[job])?;
     let outcome = api.acceptor.accept(acceptance).await;
     admission.learn(job, outcome.as_ref());
     match outcome.map_err(refused)? {
         Accepted::New => {
-            accept::count(definition.name());
-            Ok(Stored { flow: definition.name().to_owned(), origin: own, replayed: false })
+            accept::count(&flow);
+            Ok(Stored { flow, origin: own, replayed: false })
         }
         Accepted::Replayed { job, same_fingerprint: true } => {
             let origin = Origin::of_first(api, caller, job).await;
-            Ok(Stored { flow: definition.name().to_owned(), origin, replayed: true })
+            Ok(Stored { flow, origin, replayed: true })
         }
         Accepted::Replayed { job, same_fingerprint: false } => Err(key_reused(job)),
     }

@@ -33,6 +33,11 @@ fn of_trigger(mut acceptance: NewAcceptance) -> NewAcceptance {
     acceptance
 }
 
+/// The name of what has no other.
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", flow::document::sha256(bytes))
+}
+
 /// Keeps schedules and topics, until shutdown.
 pub(crate) async fn keep(
     api: Arc<Api>,

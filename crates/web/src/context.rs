@@ -25,10 +25,9 @@ use crate::{request_log, spans};
 pub const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 /// The header by which proxies name a request; it stands in for a correlation id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A credential that a caller has shown.
+/// How long the credential lasts that a caller has shown.
 #[derive(Debug, Clone)]
 pub struct Credential {
-    pub caller: Caller,
     /// It ends then, in milliseconds since the Unix epoch.
     pub until_ms: Option<i64>,
     /// Cancelled when it is revoked.

@@ -15,10 +15,9 @@ use web::problem::Problem;
 
 use super::api_key::{HashKey, id_of};
 use super::{refused, unready};
+use crate::followed;
 
-/// The pause after an error.
-const RETRY: Duration = Duration::from_millis(250);
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two writes of when keys were used.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
@@ -119,41 +118,16 @@ impl KnownKeys {
 }
 
 /// Keeps the keys up to date until shutdown. `listening` gives one connection away for good. `look_every`: the pause
-/// between two looks without a notification, which are the net below them.
+/// between two looks without a notification.
 pub(crate) async fn keep(
     known: &KnownKeys,
     (pool, listening): (&Pool, &Pool),
     look_every: Duration,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let keeping = async {
-        loop {
-            if let Err(error) = follow(known, (pool, listening), look_every).await {
-                tracing::debug!(%error, "API keys cannot be followed");
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    };
-    let _: Option<std::convert::Infallible> = shutdown.run_until_cancelled(keeping).await;
+    let listen = || store::api_keys::listen(listening);
+    followed::keep("API keys", listen, || known.refresh(pool), look_every, shutdown).await;
     Ok(())
-}
-
-/// Follows changes until the connection is lost.
-async fn follow(
-    known: &KnownKeys,
-    (pool, listening): (&Pool, &Pool),
-    look_every: Duration,
-) -> Result<(), store::Error> {
-    let mut listener = store::api_keys::listen(listening).await?;
-    loop {
-        // Too slow an answer is no change; the next look is near.
-        if let Ok(read) = tokio::time::timeout(READ_TIMEOUT, known.refresh(pool)).await {
-            read?;
-        }
-        if !listener.heard_within(look_every).await? {
-            return Ok(());
-        }
-    }
 }
 
 /// Writes when keys were used until shutdown, and what is left at its end.
@@ -164,7 +138,7 @@ pub(crate) async fn note(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     loop {
-        let noting = tokio::time::timeout(READ_TIMEOUT, known.note_used(pool, clock.now_ms()));
+        let noting = tokio::time::timeout(NOTE_TIMEOUT, known.note_used(pool, clock.now_ms()));
         if let Ok(Err(error)) = noting.await {
             tracing::debug!(%error, "the use of API keys cannot be noted");
         }

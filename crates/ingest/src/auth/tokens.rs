@@ -60,7 +60,7 @@ impl Tokens {
     }
 
     /// The rights of a token, or the problem 401.
-    pub(super) async fn credential(&self, token: &str, now_ms: i64) -> Result<Credential, Problem> {
+    pub(super) async fn credential(&self, token: &str, now_ms: i64) -> Result<(Caller, Credential), Problem> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.verified.lock().get(&digest)
             && now_ms < known.fresh_until_ms
@@ -125,8 +125,8 @@ impl Tokens {
     }
 }
 
-fn told(known: &Verified) -> Credential {
-    Credential { caller: known.caller.clone(), until_ms: Some(known.until_ms), ended: CancellationToken::new() }
+fn told(known: &Verified) -> (Caller, Credential) {
+    (known.caller.clone(), Credential { until_ms: Some(known.until_ms), ended: CancellationToken::new() })
 }
 
 /// A time of the claims (`NumericDate`), in milliseconds since the Unix epoch.

@@ -138,9 +138,7 @@ impl Listing {
         }
         // Stable: each kind is in its own order already, and letters were put first.
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.at_us()));
-        let more = entries.len() > limit as usize;
-        entries.truncate(limit as usize);
-        let next = entries.last().filter(|_| more).map(|entry| cursor(entry.after()));
+        let next = query::cut(&mut entries, limit).map(|entry| cursor(entry.after()));
         Ok(Self { entries, next })
     }
 

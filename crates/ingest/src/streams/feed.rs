@@ -44,8 +44,8 @@ impl Feed {
     }
 
     /// Returns once the caller's credential has expired or is revoked.
-    async fn ended(credential: Option<Credential>, now_ms: i64) {
-        let Some(Credential { until_ms, ended, .. }) = credential else { return std::future::pending().await };
+    async fn ended(credential: Option<&Credential>, now_ms: i64) {
+        let Some(Credential { until_ms, ended }) = credential else { return std::future::pending().await };
         let left_ms = until_ms.map(|until_ms| u64::try_from(until_ms - now_ms).unwrap_or(0));
         let expired = async {
             match left_ms {
@@ -65,7 +65,7 @@ impl Feed {
             return None;
         }
         let api = Arc::clone(&self.api);
-        let ended = Self::ended(self.credential.clone(), api.clock.now_ms());
+        let ended = Self::ended(self.credential.as_ref(), api.clock.now_ms());
         let next = async {
             loop {
                 if let Some(item) = self.source.ready(&self.api).await {

@@ -15,12 +15,10 @@ use flow::id::JobId;
 use inbox::Service;
 use serde_json::Value;
 use service_kit::trace::Span;
-use sha2::{Digest, Sha256};
 use store::Tx;
 use store::acceptances::NewAcceptance;
 
-use super::of_trigger;
-use super::webhook::HexOf;
+use super::{digest, of_trigger};
 use crate::commands::{Commands, Understood, violations};
 use crate::plan::JobRequest;
 use crate::{idempotency, spans};
@@ -153,6 +151,6 @@ fn ordering_key(key: &[u8]) -> Option<String> {
     match str::from_utf8(key) {
         Ok("") => None,
         Ok(text) if text.len() <= KEY_BYTES_MAX && !text.contains('\0') => Some(text.to_owned()),
-        _ => Some(format!("sha256:{:x}", HexOf(Sha256::digest(key).into()))),
+        _ => Some(digest(key)),
     }
 }

@@ -16,19 +16,17 @@ use flow::definition::{Definition, Scheme, Trigger, Webhook};
 use flow::id::JobId;
 use outbound::verify::{Refusal, Signed, Terms, id_in_header, verify};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use store::acceptances::Accepted;
 use web::caller::Caller;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
-use super::of_trigger;
+use super::{digest, of_trigger};
+use crate::idempotency;
 use crate::plan::{BadInput, JobRequest};
 use crate::request_parts::{check_media_type, parse_json, unreadable};
 use crate::state::Api;
-use crate::stored::{Origin, Stored};
-use crate::submit::{refused, schema_violation};
-use crate::{accept, idempotency};
+use crate::stored::Origin;
+use crate::submit::{schema_violation, store_planned};
 
 /// The path of a flow's webhook.
 pub(crate) const PATH: &str = "/v1/flows/{flow}/webhook";
@@ -148,7 +146,7 @@ fn answered_at_once(scheme: Scheme, signed: &Signed<'_>, told: &Value) -> Option
 /// The id that a repetition of this webhook has, too; the digest of its body where the scheme has none there.
 fn id(webhook: &Webhook, signed: &Signed<'_>, told: &Value) -> Result<String, Problem> {
     let of_body = |name: &str| told[name].as_str().filter(|id| !id.is_empty()).map(str::to_owned);
-    let digest = || format!("sha256:{:x}", HexOf(Sha256::digest(signed.body).into()));
+    let digest = || digest(signed.body);
     match webhook.verify {
         Scheme::Standard | Scheme::Github => id_in_header(webhook.verify, signed).map(str::to_owned).ok_or_else(|| {
             let detail = "The request has no id by which a repetition of it would be known, or a too long one.";
@@ -157,15 +155,6 @@ fn id(webhook: &Webhook, signed: &Signed<'_>, told: &Value) -> Result<String, Pr
         Scheme::Stripe => Ok(of_body("id").unwrap_or_else(digest)),
         Scheme::Slack => Ok(of_body("event_id").unwrap_or_else(digest)),
         Scheme::Hmac => Ok(digest()),
-    }
-}
-
-/// The digits of a digest.
-pub(super) struct HexOf(pub(super) [u8; 32]);
-
-impl std::fmt::LowerHex for HexOf {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -180,12 +169,6 @@ async fn start(
     api.check_capacity(definition)?;
     let now_ms = api.clock.now_ms();
     let job = JobId::new(api.ids.uuid_v7(now_ms));
-    let own = Origin {
-        job,
-        correlation_id: Some(context.correlation_id.clone()),
-        trace_id: Some(context.trace.context.trace_id),
-        retry_of: None,
-    };
     let request = JobRequest {
         job,
         tenant: caller.tenant.clone(),
@@ -201,20 +184,9 @@ async fn start(
         start: None,
         webhook: None,
     };
+    let own = Origin::of(&request);
     let acceptance = of_trigger(api.planner()?.plan(definition, request).map_err(schema_violation)?);
-    let mut admission = api.admit((&caller.tenant, definition.name()), &[job])?;
-    let outcome = api.acceptor.accept(acceptance).await;
-    admission.learn(job, outcome.as_ref());
-    let flow = definition.name().to_owned();
-    let (origin, replayed) = match outcome.map_err(refused)? {
-        Accepted::New => (own, false),
-        Accepted::Replayed { job, .. } => (Origin::of_first(api, caller, job).await, true),
-    };
-    if replayed {
-        count(&flow, "repeated");
-    } else {
-        count(&flow, "accepted");
-        accept::count(&flow);
-    }
-    Ok(Stored { flow, origin, replayed }.answer(api, caller))
+    let stored = store_planned(api, caller, own, acceptance).await?;
+    count(definition.name(), if stored.replayed { "repeated" } else { "accepted" });
+    Ok(stored.answer(api, caller))
 }

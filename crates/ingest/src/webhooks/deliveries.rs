@@ -76,9 +76,7 @@ pub(crate) async fn list(
     let Query(filter) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let (choice, limit) = (filter.choice()?, query::limit(filter.limit, LIMIT, LIMIT_MAX)?);
     let mut found = stored(webhooks::list_deliveries(&api.pool, &context.caller.tenant, choice, limit + 1)).await?;
-    let is_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next = found.last().filter(|_| is_more).map(|last| message_id(last.id));
+    let next = query::cut(&mut found, limit).map(|last| message_id(last.id));
     let deliveries: Vec<Value> = found.iter().map(|delivery| shown(delivery, api.public_url.prefix())).collect();
     Ok(Json(json!({ "deliveries": deliveries, "next": next })))
 }

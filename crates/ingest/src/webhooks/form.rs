@@ -13,6 +13,7 @@ use store::webhooks::{Endpoint, Kind, Signing};
 use web::problem::{self, Problem};
 
 use super::{DELIVERIES, ENDPOINTS};
+use crate::query::whole_of;
 use crate::violations::violations;
 
 /// Bytes of a description.
@@ -100,9 +101,8 @@ impl Registration {
         if let Some(Err(text)) = kind {
             say("/kind", format!("expected `hmac` or `ed25519`, found `{text}`"));
         }
-        // JSON has one kind of numbers: 50.0 is 50.
-        let rate =
-            self.rate.map(|rate| RATES.clone().find(|known| rate.as_f64() == Some(f64::from(*known))).ok_or(rate));
+        let rate_of = |number: &Number| whole_of(number).and_then(|rate| i32::try_from(rate).ok());
+        let rate = self.rate.map(|rate| rate_of(&rate).filter(|known| RATES.contains(known)).ok_or(rate));
         if let Some(Err(rate)) = &rate {
             say("/rate", format!("expected {} to {} deliveries a second, found {rate}", RATES.start(), RATES.end()));
         }

@@ -115,8 +115,8 @@ async fn a_token_of_each_algorithm_names_its_caller_with_and_without_a_kid() {
     for (algorithm, kid) in [("RS256", "rsa"), ("ES256", "ec"), ("EdDSA", "ed")] {
         for kid in [Some(kid), None] {
             let token = issuer.sign(algorithm, kid, &claims());
-            let credential = tokens.credential(&token, NOW_MS).await.unwrap();
-            let Caller { tenant, scopes, subject } = credential.caller;
+            let (caller, credential) = tokens.credential(&token, NOW_MS).await.unwrap();
+            let Caller { tenant, scopes, subject } = caller;
             assert_eq!((tenant.as_str(), subject.as_str()), ("acme", "token:ada"), "{algorithm}");
             assert_eq!(scopes, [Scope::JobsRead, Scope::JobsSubmit].into_iter().collect(), "{algorithm}");
             assert_eq!(credential.until_ms, Some(NOW_MS + 90_000));
