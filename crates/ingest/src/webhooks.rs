@@ -10,7 +10,7 @@ pub(crate) mod of_job;
 use uuid::Uuid;
 use web::problem::{Kind, Problem};
 
-use crate::in_time::{STORE_TIMEOUT, in_time};
+use crate::in_time::{STORE_TIMEOUT, in_time, unanswered};
 
 /// The path of endpoints.
 pub(crate) const ENDPOINTS: &str = "/v1/webhooks/endpoints";
@@ -31,6 +31,10 @@ fn unknown_delivery(text: &str) -> Problem {
 
 fn delivery_id(text: &str) -> Result<Uuid, Problem> {
     store::webhooks::delivery_of(text).ok_or_else(|| unknown_delivery(text))
+}
+
+async fn read<T>(work: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {
+    in_time(STORE_TIMEOUT, work, unanswered).await
 }
 
 async fn stored<T>(work: impl Future<Output = Result<T, store::Error>>) -> Result<T, Problem> {

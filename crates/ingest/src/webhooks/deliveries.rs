@@ -16,7 +16,7 @@ use web::caller::Scope;
 use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
-use super::{DELIVERIES, ENDPOINTS, delivery_id, stored, unknown_delivery};
+use super::{DELIVERIES, ENDPOINTS, delivery_id, read, stored, unknown_delivery};
 use crate::query;
 use crate::state::Api;
 
@@ -75,7 +75,7 @@ pub(crate) async fn list(
     context.caller.require(Scope::Operate)?;
     let Query(filter) = query.map_err(|error| Problem::new(Kind::BadRequest, error.body_text()))?;
     let (choice, limit) = (filter.choice()?, query::limit(filter.limit, LIMIT, LIMIT_MAX)?);
-    let mut found = stored(webhooks::list_deliveries(&api.pool, &context.caller.tenant, choice, limit + 1)).await?;
+    let mut found = read(webhooks::list_deliveries(&api.pool, &context.caller.tenant, choice, limit + 1)).await?;
     let next = query::cut(&mut found, limit).map(|last| message_id(last.id));
     let deliveries: Vec<Value> = found.iter().map(|delivery| shown(delivery, api.public_url.prefix())).collect();
     Ok(Json(json!({ "deliveries": deliveries, "next": next })))
@@ -88,9 +88,9 @@ pub(crate) async fn show(
     Extension(context): Extension<RequestContext>,
 ) -> Result<Json<Value>, Problem> {
     context.caller.require(Scope::Operate)?;
-    let found = stored(webhooks::find_delivery(&api.pool, &context.caller.tenant, delivery_id(&id)?)).await?;
+    let found = read(webhooks::find_delivery(&api.pool, &context.caller.tenant, delivery_id(&id)?)).await?;
     let delivery = found.ok_or_else(|| unknown_delivery(&id))?;
-    let attempts = stored(webhooks::attempts(&api.pool, delivery.id, ATTEMPTS_MAX)).await?;
+    let attempts = read(webhooks::attempts(&api.pool, delivery.id, ATTEMPTS_MAX)).await?;
     let mut body = shown(&delivery, api.public_url.prefix());
     body["body"] = serde_json::from_slice(&delivery.body).unwrap_or_default();
     body["attempt_log"] = attempts.iter().map(attempt).collect();

@@ -21,7 +21,7 @@ use web::context::RequestContext;
 use web::problem::{Kind, Problem};
 
 use super::form::{FORM, Registration, Rotation, secret, shown};
-use super::{DELIVERIES, ENDPOINTS, endpoint_id, stored, unknown_endpoint};
+use super::{DELIVERIES, ENDPOINTS, endpoint_id, read, stored, unknown_endpoint};
 use crate::body::{object, object_if_any};
 use crate::if_match;
 use crate::request_parts::unreadable;
@@ -44,7 +44,7 @@ pub(crate) async fn list(
     Extension(context): Extension<RequestContext>,
 ) -> Result<Json<Value>, Problem> {
     context.caller.require(Scope::Operate)?;
-    let found = stored(webhooks::list(&api.pool, &context.caller.tenant)).await?;
+    let found = read(webhooks::list(&api.pool, &context.caller.tenant)).await?;
     let shown: Result<Vec<Value>, NotASecret> =
         found.iter().map(|endpoint| shown(endpoint, api.public_url.prefix())).collect();
     Ok(Json(json!({ "endpoints": shown.map_err(Problem::internal)? })))
@@ -226,7 +226,7 @@ async fn ask(api: &Api, tenant: &str, text: &str, action: Action) -> Result<Uuid
 }
 
 async fn find(api: &Api, tenant: &str, id: Uuid) -> Result<Endpoint, Problem> {
-    stored(webhooks::find(&api.pool, tenant, id)).await?.ok_or_else(|| unknown_endpoint(&id.to_string()))
+    read(webhooks::find(&api.pool, tenant, id)).await?.ok_or_else(|| unknown_endpoint(&id.to_string()))
 }
 
 fn done(changed: Changed, id: Uuid) -> Result<(), Problem> {
