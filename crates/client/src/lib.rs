@@ -53,7 +53,7 @@ pub use job::{
 };
 pub use jobs::{JobChoice, Jobs, ListedJob};
 pub use keys::{ApiKey, NewApiKey};
-pub use start::Start;
+pub use start::{Callback, Secret, Start, Terms};
 pub use stats::{Durations, FlowStats, JobCounts, StepCounts};
 pub use webhooks::{DeliveryChoice, NewWebhookEndpoint, WebhookDelivery, WebhookEndpoint};
 
@@ -129,7 +129,7 @@ impl Client {
     /// [`Error::Problem`] when the API refuses; nothing was stored then. [`Error::Unreachable`] leaves open whether the
     /// job was accepted: repeat the request with the same key.
     pub async fn submit(&self, flow: &str, input: impl Into<String>, key: Option<&str>) -> Result<Accepted, Error> {
-        self.submit_starting(flow, input, key, &Start::Now).await
+        self.submit_on(flow, input, &Terms { key, ..Terms::default() }).await
     }
 
     /// As [`Client::submit`], repeated through broken connections and passing refusals (409, 429, 5xx) for as long as

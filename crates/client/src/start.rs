@@ -1,4 +1,4 @@
-//! Jobs that start later.
+//! Jobs that start later, or that tell of themselves.
 
 use reqwest::header::CONTENT_TYPE;
 use url::form_urlencoded::Serializer;
@@ -29,20 +29,52 @@ impl Start {
     }
 }
 
+/// Where a job is told of, by webhooks of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Callback {
+    pub url: String,
+    /// A `whsec_` or `whsk_` secret; without one the webhooks are not signed.
+    pub secret: Option<Secret>,
+    /// Types or groups of events, such as `job.*`; without any, the job's end.
+    pub events: Vec<String>,
+}
+
+/// A secret. It shows itself to nobody but the API.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret")
+    }
+}
+
+/// The terms of a job beside its flow and its input. A repeated request under a key has to name the same ones.
+#[derive(Debug, Clone, Default)]
+pub struct Terms<'a> {
+    /// The idempotency key: a repeated request is the same job.
+    pub key: Option<&'a str>,
+    pub start: Start,
+    pub callback: Option<Callback>,
+}
+
 impl Client {
-    /// As [`Client::submit`], for a job that starts then. A repeated request under a key has to name the same start.
+    /// As [`Client::submit`], on these terms.
     ///
     /// # Errors
     /// As [`Client::submit`].
-    pub async fn submit_starting(
-        &self,
-        flow: &str,
-        input: impl Into<String>,
-        key: Option<&str>,
-        start: &Start,
-    ) -> Result<Accepted, Error> {
-        let request = self.http.post(format!("{}/v1/flows/{flow}/jobs{}", self.url, start.query()));
-        self.accepted(request.header(CONTENT_TYPE, "application/json").body(input.into()), key).await
+    pub async fn submit_on(&self, flow: &str, input: impl Into<String>, terms: &Terms<'_>) -> Result<Accepted, Error> {
+        let mut request = self.http.post(format!("{}/v1/flows/{flow}/jobs{}", self.url, terms.start.query()));
+        if let Some(Callback { url, secret, events }) = &terms.callback {
+            request = request.header("meanwhile-callback-url", url);
+            if let Some(Secret(secret)) = secret {
+                request = request.header("meanwhile-callback-secret", secret);
+            }
+            if !events.is_empty() {
+                request = request.header("meanwhile-callback-events", events.join(", "));
+            }
+        }
+        self.accepted(request.header(CONTENT_TYPE, "application/json").body(input.into()), terms.key).await
     }
 }
 

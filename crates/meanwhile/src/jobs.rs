@@ -25,7 +25,7 @@ const ATTEMPTS_MAX: u32 = 100;
 pub(crate) async fn submit(args: SubmitArgs) -> anyhow::Result<ExitCode> {
     let (input, longest) = (input(&args.input)?, args.wait.as_deref().map(longest_wait).transpose()?);
     let client = args.api.client()?;
-    let accepted = client.submit_starting(&args.flow, input, args.key.as_deref(), &args.start()).await;
+    let accepted = client.submit_on(&args.flow, input, &args.terms()).await;
     let accepted = accepted.map_err(explained)?;
     match longest {
         _ if args.follow => follow::to_the_end(&client, &accepted.job, args.json).await.map(follow::code),

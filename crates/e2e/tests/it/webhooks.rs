@@ -11,6 +11,7 @@ use test_kit::{Answer, Launch, Port, Process, Receiver, Role};
 use test_kit::{eventually, http_client, kcat, read_topic, repository, tool_path, topic_names};
 
 use crate::client::{order, send};
+use crate::command_line::meanwhile;
 use crate::dev_mode::Dev;
 use crate::stage::{PATIENCE, Stage};
 use crate::turn::{beside_others, nearly_alone};
@@ -162,12 +163,19 @@ async fn dev_mode_delivers_webhooks_on_the_same_machine() {
     until_delivered(&client, &endpoint, 2).await;
     let kinds: Vec<_> = receiver.requests().iter().map(|request| request.json()["type"].clone()).collect();
     assert_eq!(kinds, ["job.accepted", "job.succeeded"]);
-    // A request's own, too.
-    let own = Receiver::start().await;
-    let api = format!("{}/v1/flows/order/jobs", dev.api);
-    let job = send(asked(http_client().post(&api), "own", &own.url(), SECRET)).await.job();
+    // A job's own, as the command line asks for them, too.
+    let (own, input) = (Receiver::start().await, order("own", json!({})).to_string());
+    let args = ["submit", "order", "--input", &input, "--callback-url", &own.url(), "--callback-secret", SECRET];
+    let args = [&args[..], &["--callback-event", "job.accepted"]].concat();
+    let (code, job, error) = meanwhile(&args, &[("MEANWHILE_URL", &dev.api)], "").await;
+    assert_eq!(code, Some(0), "{error}");
     eventually(PATIENCE, "the job is told of", async || (!own.requests().is_empty()).then_some(())).await;
-    assert_eq!(own.requests()[0].json()["data"]["job"], job.to_string());
+    let told = &own.requests()[0];
+    assert_eq!(
+        (told.json()["type"].as_str(), told.json()["data"]["job"].as_str()),
+        (Some("job.accepted"), Some(job.trim()))
+    );
+    assert!(told.header("webhook-signature").starts_with("v1,"));
 }
 
 /// The headers of a request that asks for a webhook of its own job.

@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
-use client::{JobChoice, Start};
+use client::{Callback, JobChoice, Secret, Start, Terms};
 use flow::event::JobStatus;
 
 use super::ApiArgs;
@@ -38,6 +38,15 @@ pub(crate) struct SubmitArgs {
     /// Start then: 2027-01-05T09:30:00Z
     #[arg(long, value_name = "TIME")]
     pub(crate) start_at: Option<String>,
+    /// Tell this URL of the job by webhooks
+    #[arg(long, value_name = "URL")]
+    pub(crate) callback_url: Option<String>,
+    /// Sign these webhooks with this secret (`whsec_...`)
+    #[arg(long, env = "MEANWHILE_CALLBACK_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub(crate) callback_secret: Option<String>,
+    /// Tell of this event, or this group of events: job.failed, step.*; several by repeating it
+    #[arg(long = "callback-event", value_name = "EVENT", requires = "callback_url")]
+    pub(crate) callback_events: Vec<String>,
     /// Show the job's timeline until it ends
     #[arg(long, short, conflicts_with = "wait")]
     pub(crate) follow: bool,
@@ -52,12 +61,18 @@ pub(crate) struct SubmitArgs {
 }
 
 impl SubmitArgs {
-    pub(crate) fn start(&self) -> Start {
-        match (&self.delay, &self.start_at) {
+    pub(crate) fn terms(&self) -> Terms<'_> {
+        let start = match (&self.delay, &self.start_at) {
             (Some(delay), _) => Start::After(delay.clone()),
             (None, Some(instant)) => Start::At(instant.clone()),
             (None, None) => Start::Now,
-        }
+        };
+        let callback = self.callback_url.clone().map(|url| Callback {
+            url,
+            secret: self.callback_secret.clone().map(Secret),
+            events: self.callback_events.clone(),
+        });
+        Terms { key: self.key.as_deref(), start, callback }
     }
 }
 
