@@ -25,6 +25,8 @@ pub(super) const DECISION: &[&str] = &["input", "steps", "job"];
 /// The outermost names of what a worker sends.
 pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "job"];
 
+/// The outermost names of credentials.
+pub(super) const AUTH: &[&str] = &["env", "secrets"];
 /// The outermost names of what decides about an answer.
 pub(super) const ANSWER: &[&str] = &["input", "steps", "step", "job", "response"];
 /// The outermost names of what a simulated call answers.
