@@ -100,7 +100,7 @@ impl TokenClient {
             }),
             HttpAnswer::Response { status, retry_after, body, .. } => {
                 let passing = matches!(status, 408 | 425 | 429 | 500..=599);
-                let said = told(&body).map(|error| format!(", {error}")).unwrap_or_default();
+                let said = told(&body).map(|error| format!(", `{error}`")).unwrap_or_default();
                 let advice = if passing { "" } else { "; check the client's id, secret, scope and audience" };
                 Err(self.refused(&format!("it answered {status}{said}{advice}"), passing, retry_after))
             }

@@ -132,6 +132,8 @@ impl Visible<'_> {
             "`callback` is not known here: only the request of a step with `callback` has it".to_owned()
         } else if root == "progress" {
             "`progress` is not known here: only the request of a step has it".to_owned()
+        } else if self.roots == AUTH {
+            format!("`{root}` is not known here: credentials depend on the deployment, not on a job")
         } else if CALL.contains(&root) {
             format!("`{root}` is not known here: only what is sent by a worker may use it")
         } else {

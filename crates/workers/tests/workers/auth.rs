@@ -164,26 +164,33 @@ async fn after_a_401_a_call_is_made_once_more_with_another_token_and_not_twice()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_token_nothing_is_sent_and_only_what_may_pass_is_tried_again() {
     let guarded = Guarded::new().await;
-    guarded.login.answer_with(|_| Answer::json(400, &json!({ "error": "invalid_client", "hint": LOGIN })));
+    // Tokens that have ended when they come. What lay in the partition before the worker came may have been begun by
+    // another: this job brings the worker here.
+    guarded.issue(0, Duration::ZERO);
     let running = guarded.stage.work("a", Workers::builder().build());
-    let ends = guarded.ends_of(1).await;
-    let failure_of = |end: &JobEvent| failure(end).clone();
-    let refused = failure_of(&ends[0]);
+    guarded.ends_of(1).await;
+    let made = guarded.shop.requests().len();
+    guarded.login.answer_with(|_| Answer::json(400, &json!({ "error": "invalid_client", "hint": LOGIN })));
+    let failures = |ends: &[JobEvent]| -> Vec<Value> {
+        let failed = ends.iter().filter(|end| end.status == JobStatus::Failed);
+        failed.map(|end| failure(end).clone()).collect()
+    };
+    let refused = failures(&guarded.ends_of(1).await).remove(0);
     assert_eq!((&refused["code"], &refused["attempts"]), (&json!("no-token"), &json!(1)), "{refused}");
     let message = refused["message"].as_str().unwrap();
     assert!(message.contains("`invalid_client`") && message.contains("check the client's id"), "{message}");
 
     guarded.login.answer_with(|_| Answer::status(503));
-    let ends = guarded.ends_of(1).await;
-    let down = failure_of(ends.iter().find(|end| failure(end)["attempts"] != json!(1)).unwrap());
+    let failed = failures(&guarded.ends_of(1).await);
+    let down = failed.iter().find(|failure| failure["attempts"] != json!(1)).unwrap();
     assert_eq!((&down["code"], &down["attempts"]), (&json!("no-token"), &json!(3)), "{down}");
-    assert!(guarded.shop.requests().is_empty(), "neither called nor undone");
+    assert_eq!(guarded.shop.requests().len(), made, "neither called nor undone");
 
     // Once it is back, so is the step: a failure is not kept for longer than a moment.
     guarded.issue(3_600, Duration::ZERO);
     eventually(PATIENCE, "a job that succeeds", async || {
         let ends = guarded.ends_of(1).await;
-        ends.iter().any(|end| end.status == JobStatus::Succeeded).then_some(())
+        (ends.iter().filter(|end| end.status == JobStatus::Succeeded).count() >= 2).then_some(())
     })
     .await;
     running.stop().await;

@@ -19,8 +19,8 @@ fn credentials_are_one_kind_and_never_stand_in_a_flow() {
     for (bad, why) in [
         ("{ bearer: abc }", "`bearer` is not one of the worker's secrets"),
         ("{ bearer: '{{ env.TOKEN }}' }", "MEANWHILE_SECRET_NAME"),
-        ("{ bearer: '{{ input.token }}' }", "unknown name `input`"),
-        ("{ bearer: '{{ secrets.A }}{{ steps.a.output }}' }", "unknown name `steps`"),
+        ("{ bearer: '{{ input.token }}' }", "`input` is not known here: credentials depend on the deployment"),
+        ("{ bearer: '{{ secrets.A }}{{ steps.a.output }}' }", "`steps` is not known here"),
         ("{ basic: { username: me, password: hunter2 } }", "`password` is not one of the worker's secrets"),
         ("{ basic: { username: me } }", "`basic` has no `password`"),
         ("{ basic: { user: me, password: '{{ secrets.P }}' } }", "unknown key `user`"),
