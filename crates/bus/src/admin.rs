@@ -71,6 +71,11 @@ impl Admin {
         self.create(&declaration.all(topics, queues), replication).await
     }
 
+    /// Creates the commands topics of these tenants that are not there yet. Returns the names of those created.
+    pub async fn create_commands(&self, topics: &Topics, tenants: &[String]) -> Result<Vec<String>, Error> {
+        self.create(&topics::declaration().commands(topics, tenants), None).await
+    }
+
     /// Creates the steps topic of a queue if it is not there, and commits the group's initial offsets where it has
     /// none: workers may then subscribe to the queue. True when the topic was created.
     pub async fn ensure_queue(

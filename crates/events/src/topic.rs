@@ -31,6 +31,21 @@ impl Topics {
         format!("{}.commands", self.prefix)
     }
 
+    /// The commands of a tenant that has a topic of its own.
+    pub fn commands_of(&self, tenant: &str) -> String {
+        self.commands() + "." + tenant
+    }
+
+    /// The tenant whose commands a topic holds; none where it is the default tenant's, or holds no commands.
+    pub fn tenant_of_commands<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        topic.strip_prefix(self.prefix.as_str())?.strip_prefix(".commands.")
+    }
+
+    /// True of a topic that holds commands.
+    pub fn is_commands(&self, topic: &str) -> bool {
+        topic == self.commands() || self.tenant_of_commands(topic).is_some()
+    }
+
     /// The slips of one queue.
     pub fn steps(&self, queue: &str) -> String {
         format!("{}.steps.{queue}", self.prefix)

@@ -14,6 +14,7 @@ use crate::id::JobId;
 use crate::slip::{Hold, Phase, Slip};
 
 mod answer;
+mod authorize;
 mod backoff;
 mod call;
 mod cancelled;
@@ -21,6 +22,7 @@ mod classify;
 mod completion;
 mod doubt;
 mod downstream;
+mod issue;
 mod operator;
 mod output;
 mod pause;
@@ -35,6 +37,7 @@ mod words;
 
 pub use crate::env::Env;
 pub use answer::{HttpAnswer, replied, retry_after_ms};
+pub use authorize::{ClientAuth, TokenClient};
 pub use backoff::spread_ms;
 pub use call::prepare;
 pub use cancelled::{broken_off, is_cancellable, is_cancelled, redelivered};
@@ -42,6 +45,7 @@ pub use classify::classify;
 pub use completion::{is_polling, poll_host};
 pub use doubt::{asks_first, lost, marks_first};
 pub use downstream::{Busy, Told, downstream, host_of, limits, told, told_by, wait_for_downstream};
+pub use issue::{AccessToken, TokenRefused, TokenRequest};
 pub use operator::{
     RESUMED_INDEX, Said, UNDONE_BY_HAND, VERDICTS, Verdict, awaits_verdict, can_be_ruled, resumed, ruled,
 };
@@ -96,8 +100,8 @@ pub struct Simulated {
     pub outcome: Outcome,
 }
 
-/// A request, ready to be sent.
-#[derive(Debug, Clone, PartialEq)]
+/// A request, ready to be sent. Its headers may hold credentials.
+#[derive(Clone, PartialEq)]
 pub struct HttpCall {
     /// The method, upper case.
     pub method: String,
@@ -105,6 +109,8 @@ pub struct HttpCall {
     pub url: String,
     /// The flow's own headers, names in lower case. `Idempotency-Key`, `traceparent` and the like are the worker's.
     pub headers: Vec<(String, String)>,
+    /// The client with whose access token the call is sent; none: it needs none.
+    pub token_client: Option<Box<TokenClient>>,
     /// The body, if there is one, as the flow's `content-type` says; without that header it is JSON.
     pub body: Option<Payload>,
     /// The time limit of the whole attempt.
@@ -171,6 +177,8 @@ pub mod code {
     pub const NOTHING_TO_UNDO: &str = "nothing-to-undo";
     /// A document could not be read from the store of documents, or be kept there.
     pub const DOCUMENT_STORE: &str = "document-store";
+    /// The token endpoint gave no access token for the call, which was not made.
+    pub const NO_TOKEN: &str = "no-token";
     /// Nobody knows whether the step was done.
     pub const OUTCOME_UNKNOWN: &str = "outcome-unknown";
 }

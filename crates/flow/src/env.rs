@@ -1,6 +1,7 @@
 //! The surroundings of a process, as far as flows see them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::callback::Callbacks;
 
@@ -11,7 +12,7 @@ const HIDDEN: [&str; 2] = ["DATABASE_URL", "SCHEMA_REGISTRY_URL"];
 const HIDDEN_PREFIXES: [&str; 2] = ["MEANWHILE_", "KAFKA_"];
 
 /// Values of the worker's surroundings, for expressions.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Env {
     /// `env.*`: the worker's environment, as far as flows may see it.
     pub vars: BTreeMap<String, String>,
@@ -19,6 +20,16 @@ pub struct Env {
     pub secrets: BTreeMap<String, String>,
     /// The means to make the URLs of callbacks.
     pub callbacks: Callbacks,
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Env")
+            .field("vars", &self.vars)
+            .field("secrets", &self.secrets.keys())
+            .field("callbacks", &self.callbacks)
+            .finish()
+    }
 }
 
 impl Env {

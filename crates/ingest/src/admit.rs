@@ -16,7 +16,8 @@ use crate::state::Api;
 /// credentials are asked for, whoever is there stays the caller that the frame has put there.
 pub(crate) async fn admit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     if api.auth.is_required {
-        let (caller, credential) = match api.auth.credential(request.headers(), api.clock.now_ms()).await {
+        let client = request.extensions().get::<RequestContext>().and_then(|context| context.client);
+        let (caller, credential) = match api.auth.credential(request.headers(), client, api.clock.now_ms()).await {
             Ok(known) => known,
             Err(problem) => return problem.into_response(),
         };

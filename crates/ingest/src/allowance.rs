@@ -98,7 +98,7 @@ impl<Name: Copy + Eq + Hash> Allowances<Name> {
     }
 
     #[cfg(test)]
-    fn names(&self) -> usize {
+    pub(crate) fn names(&self) -> usize {
         let halves = self.halves.lock();
         halves.young.len() + halves.old.len()
     }

@@ -4,10 +4,13 @@
 //! Promise: no request asks the database who its caller is, known or not. All keys are in memory (`known_keys`).
 
 pub mod api_key;
+mod guesses;
 mod jwks;
 mod jws;
 pub(crate) mod known_keys;
 mod tokens;
+
+use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use service_kit::config::AuthSettings;
@@ -17,6 +20,7 @@ use web::context::Credential;
 use web::problem::{Kind, Problem};
 
 use self::api_key::{HashKey, PREFIX};
+use self::guesses::Guesses;
 use self::known_keys::KnownKeys;
 use self::tokens::Tokens;
 
@@ -33,6 +37,7 @@ pub(crate) struct Auth {
     pub(crate) keys: KnownKeys,
     /// None where no issuer is configured.
     pub(crate) tokens: Option<Tokens>,
+    guesses: Guesses,
 }
 
 impl Auth {
@@ -44,6 +49,7 @@ impl Auth {
             is_required: settings.is_required(),
             keys: KnownKeys::new(HashKey::new(&settings.keys_secret)),
             tokens,
+            guesses: Guesses::new(settings.wrong_per_minute),
         })
     }
 
@@ -54,9 +60,26 @@ impl Auth {
         }
     }
 
-    /// What a request shows, or the problem 401.
-    pub(crate) async fn credential(&self, headers: &HeaderMap, now_ms: i64) -> Result<(Caller, Credential), Problem> {
+    /// The caller of a request, or the problem 401; 429 for an address that has shown too many wrong credentials.
+    pub(crate) async fn credential(
+        &self,
+        headers: &HeaderMap,
+        client: Option<IpAddr>,
+        now_ms: i64,
+    ) -> Result<(Caller, Credential), Problem> {
         let text = bearer(headers)?;
+        let Some(client) = client else { return self.shown(text, now_ms).await };
+        self.guesses.check(client, text)?;
+        let shown = self.shown(text, now_ms).await;
+        match &shown {
+            Ok(_) => self.guesses.note_right(client, text),
+            Err(problem) if problem.kind() == Kind::Unauthorized => self.guesses.note_wrong(client),
+            Err(_) => {}
+        }
+        shown
+    }
+
+    async fn shown(&self, text: &str, now_ms: i64) -> Result<(Caller, Credential), Problem> {
         if !text.starts_with(PREFIX) {
             let Some(tokens) = &self.tokens else {
                 return Err(refused("The credential is no API key, and no tokens are taken here."));
@@ -186,7 +209,7 @@ mod tests {
         let mut took = Vec::new();
         for headers in all.iter().cycle().take(100_000) {
             let begun = std::time::Instant::now();
-            assert!(auth.credential(headers, 1).await.is_ok());
+            assert!(auth.credential(headers, Some([192, 0, 2, 1].into()), 1).await.is_ok());
             took.push(begun.elapsed());
         }
         took.sort();

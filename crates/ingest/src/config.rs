@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use serde::Deserialize;
-use service_kit::config::ConfigError;
+use service_kit::config::{ConfigError, Sources, load};
 use web::browsers::Origins;
 use web::caller::Caller;
 use web::client_address::{ForwardedHeader, Proxies};
 use web::server::Limits;
 
+use crate::auth::is_tenant;
 use crate::limits::FlowLimits;
 
 /// The section's name in files and in the environment (`MEANWHILE__INGEST__...`).
@@ -81,6 +82,8 @@ pub struct Config {
     pub forwarded_header: String,
     /// The tenant of `meanwhile.commands`, and of requests where nobody is asked who they are.
     pub default_tenant: String,
+    /// Tenants that have a topic of commands of their own.
+    pub commands_tenants: Vec<String>,
     /// The page on which a person sees a trace: a URL with `{trace_id}` in it; empty: none.
     pub trace_url: String,
 }
@@ -92,6 +95,9 @@ const LEAVE_MARGIN: Duration = Duration::from_secs(8);
 
 /// The subject of jobs from `meanwhile.commands`.
 const COMMANDS: &str = "commands";
+
+/// Each has a reader and a look at Kafka of its own.
+const COMMANDS_TENANTS_MAX: usize = 100;
 
 /// The part of [`Config::trace_url`] that is replaced by the trace's id.
 const TRACE_ID: &str = "{trace_id}";
@@ -109,7 +115,31 @@ impl Config {
 
     /// The caller that the records of `meanwhile.commands` stand for: Kafka itself says who may write them.
     pub(crate) fn commands_caller(&self) -> Caller {
-        Caller { subject: COMMANDS.to_owned(), ..Caller::unrestricted(&self.default_tenant) }
+        self.commands_caller_of(&self.default_tenant)
+    }
+
+    /// The caller that the records of a tenant's own topic of commands stand for.
+    pub(crate) fn commands_caller_of(&self, tenant: &str) -> Caller {
+        Caller { subject: COMMANDS.to_owned(), ..Caller::unrestricted(tenant) }
+    }
+
+    /// # Errors
+    /// One of the tenants can be none, has its topic already, or is one too many.
+    fn check_commands_tenants(&self) -> Result<(), ConfigError> {
+        let tenants = &self.commands_tenants;
+        let refuse = |said: String| Err(invalid("commands_tenants", &said));
+        if tenants.len() > COMMANDS_TENANTS_MAX {
+            return refuse(format!("expected {COMMANDS_TENANTS_MAX} tenants at most, found {}", tenants.len()));
+        }
+        for (place, tenant) in tenants.iter().enumerate() {
+            if !is_tenant(tenant) {
+                return refuse(format!("expected letters, digits, `.`, `_` and `-`, found `{tenant}`"));
+            }
+            if *tenant == self.default_tenant || tenants[..place].contains(tenant) {
+                return refuse(format!("`{tenant}` has a topic already"));
+            }
+        }
+        Ok(())
     }
 
     /// The pause between two looks at the flags.
@@ -170,11 +200,21 @@ impl Config {
         self.origins()?;
         self.proxies()?;
         self.limits()?;
+        self.check_commands_tenants()?;
         if self.trace_url.is_empty() || self.trace_url.contains(TRACE_ID) {
             return Ok(());
         }
         Err(invalid("trace_url", &format!("expected a URL with {TRACE_ID} in it, found `{}`", self.trace_url)))
     }
+}
+
+/// The tenants whose topics of commands are to be there, by the settings.
+///
+/// # Errors
+/// Settings of ingest that cannot be used.
+pub fn commands_tenants(sources: &Sources) -> Result<Vec<String>, ConfigError> {
+    let config: Config = load(SECTION, DEFAULT, sources)?;
+    config.check_commands_tenants().map(|()| config.commands_tenants)
 }
 
 fn invalid(key: &str, said: &dyn Display) -> ConfigError {
@@ -184,8 +224,6 @@ fn invalid(key: &str, said: &dyn Display) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
-    use service_kit::config::{Sources, load};
-
     use super::*;
 
     fn read(trace_url: &str) -> Config {
@@ -212,6 +250,9 @@ mod tests {
             ("CORS_ORIGINS", "https://a.example.com, b", "found `b`"),
             ("TRUSTED_PROXIES", "10.0.0.0/8, nobody", "found `nobody`"),
             ("FORWARDED_HEADER", "via", "found `via`"),
+            ("COMMANDS_TENANTS", "acme, a/b", "found `a/b`"),
+            ("COMMANDS_TENANTS", "acme, default", "`default` has a topic already"),
+            ("COMMANDS_TENANTS", "acme, acme", "`acme` has a topic already"),
             ("FLOW_LIMITS", "* requests=60/1m, order requests=60", "found `order requests=60`"),
             ("FLOW_LIMITS", "* bytes=524287/1m", "less than one body may have"),
         ];

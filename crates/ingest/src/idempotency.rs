@@ -74,8 +74,10 @@ pub(crate) fn fingerprint(flow_name: &str, input: &Value, terms: Option<&str>) -
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn a_quoted_and_a_bare_key_are_the_same_key() {
@@ -83,6 +85,26 @@ mod tests {
         assert_eq!(parse_key(b"order-17").unwrap(), "order-17");
         assert_eq!(parse_key(b" \"order-17\";ignored=1 ").unwrap(), "order-17");
         assert_eq!(parse_key(br#""a \"quoted\" word""#).unwrap(), "a \"quoted\" word");
+    }
+
+    const SEEDS: [&str; 5] = [
+        "\"order-17\"",
+        "order-17",
+        r#""a \"quoted\" \\ word""#,
+        "\"a\";b=1;c=\"d\"",
+        "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    ];
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn no_damage_makes_a_key_that_cannot_be_stored(header in fuzz::damaged(&SEEDS)) {
+            let Ok(key) = parse_key(&header) else { return Ok(()) };
+            prop_assert!((1..=KEY_BYTES_MAX).contains(&key.len()) && !key.contains(char::is_control), "{:?}", key);
+            let quoted = format!("\"{}\"", key.replace('\\', r"\\").replace('"', "\\\""));
+            prop_assert_eq!(parse_key(quoted.as_bytes()), Ok(key));
+        }
     }
 
     #[test]

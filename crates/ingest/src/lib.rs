@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::admin::Admin;
-use bus::{FollowerOptions, Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
+use bus::{Reader, Registry, SingleRecords, Table, Tail, TopicPartition};
 use documents::Documents;
 use events::{Inbound, Writer};
-use inbox::Inbox;
 use outbound::Guard;
 use process::{Door, Process};
 use service_kit::retry::until_ok;
@@ -99,6 +98,7 @@ mod status;
 mod stored;
 mod streams;
 mod submit;
+mod take_commands;
 mod time_left;
 mod triggers;
 mod under_way;
@@ -114,7 +114,6 @@ use crate::auth::{Auth, known_keys};
 use crate::backpressure::Backpressure;
 use crate::callers::Callers;
 use crate::catalog::Catalog;
-use crate::commands::Commands;
 use crate::estimates::Estimates;
 use crate::follow_flows::{addresses, follow_flows, learn};
 use crate::known_flags::KnownFlags;
@@ -130,6 +129,7 @@ use crate::reports_out::ReportsOut;
 pub use crate::settings::Settings;
 use crate::state::Api;
 use crate::streams::{Seen, Streams};
+use crate::take_commands::take_commands;
 
 /// Kafka may delay a fetch on the events topic by this time. A status may lag behind as much at low load.
 const TAIL_FETCH_WAIT_MAX: Duration = Duration::from_millis(20);
@@ -319,7 +319,6 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let _ = api.planner.set(planner.clone());
     // Nothing is said to be ready before the doors are open.
     readiness.report("flows", addresses(&api.catalog)).ok();
-    let caller = settings.config.commands_caller();
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("flows tail", follow_flows(more_flows, Arc::clone(&api), shutdown.clone()));
     let (of_api, bus, until) = (Arc::clone(&api), settings.bus.clone(), shutdown.clone());
@@ -342,7 +341,7 @@ async fn follow_kafka(settings: Settings, api: Arc<Api>, shutdown: CancellationT
     let triggers = triggers::keep(Arc::clone(&api), planner.clone(), settings.clone(), shutdown.clone());
     tasks.spawn("triggers", triggers);
     tasks.spawn("events tail", watch_events(tail, Arc::clone(&api), shutdown.clone()));
-    tasks.spawn("commands", take_commands(settings, Commands { api, planner, caller, is_waiting: false }, shutdown));
+    tasks.spawn("commands", take_commands(settings, api, planner, shutdown));
     tasks.join().await
 }
 
@@ -390,11 +389,4 @@ async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken
         api.streams.saw_all();
     }
     if shutdown.is_cancelled() { Ok(()) } else { anyhow::bail!("the events tail has ended") }
-}
-
-async fn take_commands(settings: Settings, commands: Commands, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let options = FollowerOptions::new(format!("{}-ingest", settings.topics.prefix()), [settings.topics.commands()]);
-    let inbox = Inbox::new(settings.bus, commands.api.pool.clone(), commands.api.readiness.clone());
-    let outcome = inbox.run(options, commands, &shutdown).await;
-    outcome.context("reading commands: see docs/runbooks/offset-out-of-range.md where an offset is not in the log")
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use client::Client;
 use dev::{Dev, Options};
+use ingest::config::commands_tenants;
 use process::Base;
 use service_kit::CancellationToken;
 use service_kit::config::{AuthMode, CallbackSettings, Shared, Sources};
@@ -67,11 +68,12 @@ async fn run_until(
     shared.webhooks.allow_networks.extend(LOOPBACK.map(str::to_owned));
     let mut base = Base::new(shared)?;
     base.bus.in_process = dev.in_process.clone();
-    let target = target(&base)?;
+    let (target, tenants) = (target(&base)?, commands_tenants(sources)?);
     // Before anything is read again, so that a change in between is seen.
     let reload = Reload::new(&args.flows, &definitions, target.clone());
     let ready = async {
         setup::prepare(&target, None).await?;
+        target.create_commands(&tenants).await?;
         target.apply_flows(&definitions).await
     };
     if let Some(outcome) = shutdown.run_until_cancelled(ready).await {

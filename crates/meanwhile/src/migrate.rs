@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use ingest::config::commands_tenants;
 use process::Base;
 use service_kit::config::Sources;
 use service_kit::telemetry;
@@ -33,6 +34,10 @@ pub(crate) async fn run(sources: &Sources, arguments: &MigrateArgs) -> anyhow::R
         OutboxReader::Polling => Way::Polling,
     });
     println!("{}", setup::prepare(&target, wanted).await?);
+    let created = target.create_commands(&commands_tenants(sources)?).await?;
+    if created > 0 {
+        println!("kafka     {created} topics of tenants' commands created");
+    }
     print!("{}", target.apply_flows(&definitions).await?);
     Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ const FOLLOWERS: [(Role, &str); 3] =
 
 /// True if the role follows this topic.
 fn follows(role: Role, topics: &Topics, topic: &str) -> bool {
-    let (events, commands) = (topic == topics.events(), topic == topics.commands());
+    let (events, commands) = (topic == topics.events(), topics.is_commands(topic));
     match role {
         Role::Ingest => commands,
         Role::Notifier => events,

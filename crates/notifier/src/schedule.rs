@@ -69,7 +69,7 @@ fn read(answer: HttpAnswer, now_ms: i64) -> Verdict {
         HttpAnswer::TimedOut => failed("timed-out", "no answer within the receiver's time".to_owned()),
         HttpAnswer::ConnectFailed(cause) => failed("connection-failed", format!("no connection: {cause}")),
         HttpAnswer::ConnectionLost(cause) => failed("connection-lost", format!("the connection broke: {cause}")),
-        HttpAnswer::Unsendable(cause) | HttpAnswer::StoreFailed { cause, .. } => {
+        HttpAnswer::Unsendable(cause) | HttpAnswer::StoreFailed { cause, .. } | HttpAnswer::NoToken { cause, .. } => {
             failed("refused", format!("it is not sent: {cause}"))
         }
         HttpAnswer::Aborted => failed("aborted", "the attempt was broken off".to_owned()),

@@ -58,8 +58,9 @@ impl TakeIn {
             event.map(|event| (Some(event.facts.tenant), Some(event.facts.flow), event.step))
         } else if topic == topics.waits() {
             self.reader.read(value, decode_wait).await.map(|wait| about_wait(&wait))
-        } else if topic == topics.commands() {
-            Ok((None, value.and_then(command::flow_named), None))
+        } else if topics.is_commands(topic) {
+            let tenant = topics.tenant_of_commands(topic).map(str::to_owned);
+            Ok((tenant, value.and_then(command::flow_named), None))
         } else {
             Ok((None, None, None))
         };

@@ -156,6 +156,16 @@ impl Target {
         Ok(created.len())
     }
 
+    /// Creates the commands topics of tenants that have their own. Returns the count of those created.
+    ///
+    /// # Errors
+    /// Kafka refuses, or does not answer in time.
+    pub async fn create_commands(&self, tenants: &[String]) -> anyhow::Result<usize> {
+        let admin = Admin::new(&self.bus)?;
+        let created = patiently("Kafka", || admin.create_commands(&self.topics, tenants)).await?;
+        Ok(created.len())
+    }
+
     /// Registers the schema of every topic, including the topics of these queues. Returns the count of subjects.
     ///
     /// # Errors

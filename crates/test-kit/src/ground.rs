@@ -99,6 +99,14 @@ impl Ground {
         Ok(definition)
     }
 
+    /// Creates the commands topics of these tenants.
+    ///
+    /// # Panics
+    /// When Kafka refuses.
+    pub async fn create_commands(&self, tenants: &[String]) {
+        self.target.create_commands(tenants).await.expect("topics are created");
+    }
+
     /// Sends a record; its partition and offset.
     ///
     /// # Panics

@@ -21,7 +21,7 @@ const EXCERPT_CHARS_MAX: usize = 256;
 /// Bytes of a body that are looked through for secrets.
 const LOOKED_BYTES_MAX: usize = 64 * 1024;
 /// What stands in the place of a secret.
-const REDACTED: &str = "***";
+pub(crate) const REDACTED: &str = "***";
 
 /// The outcome of an attempt, and the beginning of the answer's body where a caller may see it.
 pub(crate) struct Attempted {

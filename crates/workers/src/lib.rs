@@ -79,6 +79,7 @@ mod task;
 mod telemetry;
 mod telling;
 mod tenure;
+mod tokens;
 mod topic_limits;
 mod trim;
 mod unread;

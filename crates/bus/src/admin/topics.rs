@@ -9,6 +9,9 @@ const SOURCE: &str = include_str!("../../../../deploy/kafka/topics.yaml");
 /// The name in the file that stands for every queue.
 const QUEUES: &str = "steps.*";
 
+/// The name in the file that stands for the commands of every tenant.
+const COMMANDS: &str = "commands";
+
 /// The file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +72,12 @@ impl Declaration {
         fixed.chain(queues.iter().map(|queue| self.queue(topics, queue))).collect()
     }
 
+    /// The commands topics of these tenants: like that of the default one.
+    pub(super) fn commands(&self, topics: &Topics, tenants: &[String]) -> Vec<DeclaredTopic> {
+        let entry = self.topics.get(COMMANDS).expect("topics.yaml is compiled in, and a test looks for the commands");
+        tenants.iter().map(|tenant| self.topic(topics.commands_of(tenant), entry)).collect()
+    }
+
     /// The steps topic of one queue.
     pub(super) fn queue(&self, topics: &Topics, queue: &str) -> DeclaredTopic {
         let entry = self.topics.get(QUEUES).expect("topics.yaml is compiled in, and a test looks for the queues");
@@ -101,6 +110,8 @@ mod tests {
     #[test]
     fn the_file_declares_what_the_design_asks_for() {
         check("m.commands", 6, "retention.ms", "604800000");
+        let of_tenant = declaration().commands(&Topics::new("m"), &["acme".to_owned()]);
+        assert_eq!((of_tenant[0].name.as_str(), of_tenant[0].partitions), ("m.commands.acme", 6));
         check("m.steps.default", 6, "retention.ms", "-1");
         check("m.waits", 6, "retention.ms", "-1");
         check("m.cancels", 6, "cleanup.policy", "compact");

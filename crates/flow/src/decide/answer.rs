@@ -58,6 +58,15 @@ pub enum HttpAnswer {
         /// True if the other side may have seen the request.
         sent: bool,
     },
+    /// No access token was given for the call, which was not made: by this attempt the other side has done nothing.
+    NoToken {
+        /// The reason. No secrets.
+        cause: String,
+        /// True if it may pass.
+        passing: bool,
+        /// The `Retry-After` of the token endpoint, as it stands.
+        retry_after: Option<String>,
+    },
     /// No answer within the time.
     TimedOut,
     /// No connection was made: the other side has seen nothing.
@@ -117,6 +126,11 @@ pub(super) fn meaning(definition: &Definition, slip: &Slip, answer: HttpAnswer, 
             let message = format!("the answer ({status}) is larger than {limit_bytes} bytes, {remedy}");
             let accepted = completion::answered(definition, slip, status, &[], &Err(message.clone()), None);
             accepted.unwrap_or_else(|| failed(code::TOO_LARGE, message, Some(status), false, Effect::Done))
+        }
+        HttpAnswer::NoToken { cause, passing, retry_after } => {
+            let error = StepError { code: code::NO_TOKEN.to_owned(), message: cause, status: None };
+            let retry_after_ms = retry_after_ms(retry_after.as_deref(), now_ms);
+            Outcome::Failed { error, retryable: passing, effect: Effect::Unsent, retry_after_ms }
         }
         HttpAnswer::TimedOut => {
             failed(code::TIMED_OUT, "no answer within the step's time".to_owned(), None, true, Effect::Unknown)

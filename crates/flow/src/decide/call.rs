@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::authorize::authorize;
 use super::request::{headers, refused, scope, unevaluable};
 use super::time_left::{deadline_error, is_past, step_deadline_error, time_left_ms};
 use super::token::{Token, expression_error};
@@ -95,11 +96,12 @@ fn call(
             if let Some(media_type) = body.as_ref().filter(|_| !is_typed).and_then(media_type) {
                 headers.push((CONTENT_TYPE.to_owned(), media_type));
             }
+            let token_client = authorize(http.auth.as_deref(), &mut headers, evaluation)?;
             let content_type = headers.iter().find(|(name, _)| name == CONTENT_TYPE).map(|(_, value)| value.as_str());
             let body = body.map(|body| payload(content_type, &body)).transpose().map_err(ExpressionError::new)?;
             let method = http.method.clone();
             let idempotency_key = Some(idempotency_key);
-            Ok(Prepared::Http(HttpCall { method, url, headers, body, timeout_ms, idempotency_key }))
+            Ok(Prepared::Http(HttpCall { method, url, headers, token_client, body, timeout_ms, idempotency_key }))
         }
         Call::Native(native) => {
             let input = match &native.with {

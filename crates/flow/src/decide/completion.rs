@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::authorize::authorize;
 use super::{Effect, Env, HttpCall, Missing, MissingKind, Outcome, Prepared, StepError, code, request, words};
 use crate::callback::{self, Permit, Purpose};
 use crate::definition::{Action, Call, Completion, Definition, HEADERS_READ, Poll, PollUrl, Step};
@@ -134,8 +135,10 @@ fn look(
             return Err(ExpressionError::new("a native step has no poll"));
         }
     };
-    let headers = request::headers(&poll.headers, &evaluation)?;
-    Ok(HttpCall { method: "GET".to_owned(), url, headers, body: None, timeout_ms, idempotency_key: None })
+    let mut headers = request::headers(&poll.headers, &evaluation)?;
+    let token_client = authorize(poll.auth.as_deref(), &mut headers, &evaluation)?;
+    let (method, body, idempotency_key) = ("GET".to_owned(), None, None);
+    Ok(HttpCall { method, url, headers, token_client, body, timeout_ms, idempotency_key })
 }
 
 /// Adds to the acceptance of a step that polls the host that it is going to ask. One whose request cannot be formed

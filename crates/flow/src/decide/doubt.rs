@@ -7,6 +7,7 @@
 
 use serde_json::{Value, json};
 
+use super::authorize::authorize;
 use super::time_left::time_left_ms;
 use super::{Effect, Env, HttpCall, Outcome, Prepared, StepError, Verdict, code, completion, request};
 use crate::definition::{Definition, Step, Verify};
@@ -149,9 +150,10 @@ pub(super) fn prepare(definition: &Definition, slip: &Slip, env: &Env, now_ms: i
     let timeout_ms = time_left_ms(verify.timeout_ms, slip, now_ms);
     let evaluation = Evaluation::new(request::scope(slip, &key, env, &[]));
     let request = verify.http.url.render(&evaluation).and_then(|url| {
-        let headers = request::headers(&verify.http.headers, &evaluation)?;
-        let method = verify.http.method.clone();
-        Ok(HttpCall { method, url, headers, body: None, timeout_ms, idempotency_key: None })
+        let mut headers = request::headers(&verify.http.headers, &evaluation)?;
+        let token_client = authorize(verify.http.auth.as_deref(), &mut headers, &evaluation)?;
+        let (method, body, idempotency_key) = (verify.http.method.clone(), None, None);
+        Ok(HttpCall { method, url, headers, token_client, body, timeout_ms, idempotency_key })
     });
     Some(request.map_or_else(|error| request::unevaluable(&error), Prepared::Http))
 }

@@ -74,8 +74,15 @@ pub fn told_by(answer: &HttpAnswer) -> Told {
         | HttpAnswer::Undecodable { .. }
         | HttpAnswer::TooLarge { .. }
         | HttpAnswer::Kept { .. } => Told::Answered,
-        HttpAnswer::TimedOut | HttpAnswer::ConnectFailed(_) | HttpAnswer::ConnectionLost(_) => Told::Failed,
-        HttpAnswer::Unsendable(_) | HttpAnswer::Aborted | HttpAnswer::StoreFailed { .. } => Told::Nothing,
+        // Without a token it cannot be used: while the token endpoint is down, its jobs wait as if it were down itself.
+        HttpAnswer::NoToken { passing: true, .. }
+        | HttpAnswer::TimedOut
+        | HttpAnswer::ConnectFailed(_)
+        | HttpAnswer::ConnectionLost(_) => Told::Failed,
+        HttpAnswer::NoToken { passing: false, .. }
+        | HttpAnswer::Unsendable(_)
+        | HttpAnswer::Aborted
+        | HttpAnswer::StoreFailed { .. } => Told::Nothing,
     }
 }
 

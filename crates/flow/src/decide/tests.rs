@@ -8,6 +8,7 @@ use super::*;
 
 mod accepted_once;
 mod answers;
+mod auth;
 mod completions;
 mod doubts;
 mod downstream;

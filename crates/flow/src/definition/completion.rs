@@ -1,5 +1,8 @@
 //! Steps whose answer only accepts the work: they end by a callback, or by a poll.
 
+use std::sync::Arc;
+
+use super::auth::Auth;
 use super::limit::{POLL_ASKED_MS_MIN, POLL_EVERY_MS_DEFAULT};
 use crate::expression::{Expression, Template, UrlTemplate};
 
@@ -30,6 +33,8 @@ pub struct Poll {
     pub(crate) url: PollUrl,
     /// Names in lower case.
     pub(crate) headers: Vec<(String, Template)>,
+    /// The credentials that go with it.
+    pub(crate) auth: Option<Arc<Auth>>,
     /// The shortest pause before the next look, in milliseconds; none: the service says it.
     pub every_ms: Option<u64>,
     /// The condition, over `response`.

@@ -41,6 +41,7 @@ pub(crate) const STEP: &[&str] = &[
     "retry",
     "when",
     "idempotent",
+    "auth",
     "verify",
     "deadline",
     "compensate",
@@ -75,10 +76,20 @@ pub(crate) const APPROVE: &[&str] = &["by"];
 pub(crate) const ON_TIMEOUT: &[&str] = &["fail", "continue"];
 /// Keys of an HTTP action.
 pub(crate) const HTTP: &[&str] = &["method", "url", "headers", "body", "fail_on", "retry_on", "expose", "keep_headers"];
+/// Keys of the credentials of a step.
+pub(crate) const AUTH: &[&str] = &["basic", "bearer", "oauth2"];
+/// Keys of a user's credentials.
+pub(crate) const AUTH_BASIC: &[&str] = &["username", "password"];
+/// Keys of a client of a token endpoint.
+pub(crate) const AUTH_OAUTH2: &[&str] =
+    &["token_url", "client_id", "client_secret", "scope", "audience", "client_auth"];
+/// Places of the credentials of such a client, in its request.
+pub(crate) const CLIENT_AUTH: &[&str] = &["basic", POST];
+pub(crate) const POST: &str = "post";
 /// Keys of the answer that a flow forms.
 pub(crate) const RESPOND: &[&str] = &["status", "headers", "body"];
 /// Keys of a compensation.
-pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "timeout", "retry", "simulate"];
+pub(crate) const COMPENSATE: &[&str] = &["http", "native", "with", "auth", "timeout", "retry", "simulate"];
 /// Keys of the question whether a step was done.
 pub(crate) const VERIFY: &[&str] = &["http", "done_when", "timeout", "retry"];
 /// Keys of its request.

@@ -89,7 +89,7 @@ fn poll(reader: &mut Reader<'_>, node: &Node, sent: &Visible<'_>) -> Option<Poll
     let timeout = fields.get("timeout");
     let timeout_ms = timeout.and_then(|node| reader.duration_ms(node, "`timeout`", 1..=DEADLINE_MS_MAX));
     let timeout_ms = timeout_ms.unwrap_or(POLL_TIMEOUT_MS_DEFAULT);
-    Some(Poll { url: url?, headers, every_ms, until: until?, timeout_ms })
+    Some(Poll { url: url?, headers, auth: None, every_ms, until: until?, timeout_ms })
 }
 
 /// One expression over `response` alone is a link, any other text a URL like that of `http`.

@@ -6,13 +6,14 @@ use super::limit::{
     DEADLINE_MS_MAX, KEEP_HEADERS_MAX, QUEUE_DEFAULT, SETTLE_MS_MAX, STEPS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX,
 };
 use super::node::Node;
+use super::read_auth::Given;
 use super::read_retry::retry;
 use super::read_value::{headers, required, statuses, template, url};
 use super::reader::{Fields, Reader};
 use super::visible::{self, Earlier, Visible};
 use super::{
-    Action, Call, Http, Native, Retry, Step, StepKind, key, read_completion, read_fallback, read_limits, read_rest,
-    read_simulate, read_verify,
+    Action, Call, Http, Native, Retry, Step, StepKind, key, read_auth, read_completion, read_fallback, read_limits,
+    read_rest, read_simulate, read_verify,
 };
 use crate::expression::Template;
 use crate::media_type::{Form, MediaType, is_token};
@@ -83,19 +84,26 @@ fn step(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, earlier: &[Earli
 }
 
 fn call(reader: &mut Reader<'_>, fields: &Fields<'_>, id: &str, sent: Visible<'_>) -> Option<StepKind> {
-    let action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
+    let given = Given { fields, auth: read_auth::auth(reader, fields) };
+    let mut action = action(reader, fields, "a step", &sent, Retry::STEP_DEFAULT);
     let idempotent = fields.get("idempotent").and_then(|node| reader.bool(node, "`idempotent`")).unwrap_or(true);
-    let verify = read_verify::verify(reader, fields, idempotent, &sent);
+    let mut verify = read_verify::verify(reader, fields, idempotent, &sent);
     let deadline = fields.get("deadline");
     let deadline_ms = deadline.and_then(|node| reader.duration_ms(node, "`deadline`", 1..=DEADLINE_MS_MAX));
     let undone = Visible { roots: visible::CALL, own: Some(id), ..sent };
     let compensation = fields.get("compensate").and_then(|node| {
         let fields = reader.fields(node, "`compensate`", key::COMPENSATE)?;
-        self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT)
+        let mut action = self::action(reader, &fields, "`compensate`", &undone, Retry::UNDO_DEFAULT);
+        let auth = read_auth::auth(reader, &fields).or_else(|| given.auth.clone());
+        Given { fields: &fields, auth }.to_action(reader, action.as_mut());
+        action
     });
     let settle = fields.get("settle").and_then(|node| settle_ms(reader, fields, node));
     let cancel = fields.get("cancel").and_then(|node| reader.word(node, "`cancel`", key::CANCEL));
-    let completion = read_completion::completion(reader, fields, &sent);
+    let mut completion = read_completion::completion(reader, fields, &sent);
+    given.to_action(reader, action.as_mut());
+    given.to_verify(reader, verify.as_mut());
+    given.to_completion(reader, completion.as_mut());
     let action = action?;
     read_completion::check_told(reader, fields, &action);
     Some(StepKind::Call {
@@ -187,7 +195,8 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
     let expose = fields.get("expose").and_then(|node| reader.bool(node, "`expose`")).unwrap_or(false);
     let keep_headers = fields.get("keep_headers").map(|node| keep_headers(reader, node)).unwrap_or_default();
     let (method, url) = (method?, url?);
-    let http = Http { method, url, headers, body, tells_progress: false, fail_on, retry_on, expose, keep_headers };
+    let (auth, tells_progress) = (None, false);
+    let http = Http { method, url, headers, body, auth, tells_progress, fail_on, retry_on, expose, keep_headers };
     Some(Http { tells_progress: http.uses(read_completion::PROGRESS_URL), ..http })
 }
 

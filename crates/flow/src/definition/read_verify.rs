@@ -53,6 +53,7 @@ fn http(reader: &mut Reader<'_>, node: &Node, visible: &Visible<'_>) -> Option<H
         url,
         headers,
         body,
+        auth: None,
         tells_progress,
         fail_on: Vec::new(),
         retry_on,

@@ -1,8 +1,11 @@
 //! A step of a flow, compiled.
 
+use std::sync::Arc;
+
 use crate::expression::{Expression, Template, UrlTemplate};
 use crate::slip::Phase;
 
+pub(crate) use super::auth::Auth;
 use super::completion::{Callback, Completion, Poll};
 pub use super::rest::{Approve, OnTimeout, Sleep, Wait};
 use super::simulate::Simulate;
@@ -271,6 +274,8 @@ pub struct Http {
     /// Names in lower case.
     pub(crate) headers: Vec<(String, Template)>,
     pub(crate) body: Option<Template>,
+    /// The credentials that go with it.
+    pub(crate) auth: Option<Arc<Auth>>,
     /// True if it tells where to report progress (`{{ progress.url }}`).
     pub(crate) tells_progress: bool,
     /// Statuses that are permanent failures whatever the defaults say.

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::slip::Phase;
 
+mod auth;
 mod completions;
 mod fuzz;
 mod input;

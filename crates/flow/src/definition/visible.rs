@@ -25,6 +25,8 @@ pub(super) const DECISION: &[&str] = &["input", "steps", "job"];
 /// The outermost names of what a worker sends.
 pub(super) const CALL: &[&str] = &["input", "steps", "env", "secrets", "step", "job"];
 
+/// The outermost names of credentials.
+pub(super) const AUTH: &[&str] = &["env", "secrets"];
 /// The outermost names of what decides about an answer.
 pub(super) const ANSWER: &[&str] = &["input", "steps", "step", "job", "response"];
 /// The outermost names of what a simulated call answers.
@@ -130,6 +132,8 @@ impl Visible<'_> {
             "`callback` is not known here: only the request of a step with `callback` has it".to_owned()
         } else if root == "progress" {
             "`progress` is not known here: only the request of a step has it".to_owned()
+        } else if self.roots == AUTH {
+            format!("`{root}` is not known here: credentials depend on the deployment, not on a job")
         } else if CALL.contains(&root) {
             format!("`{root}` is not known here: only what is sent by a worker may use it")
         } else {

@@ -161,7 +161,7 @@ fn action(place: &str, old: (&Action, &Value), new: (&Action, &Value), changes: 
 
 /// The call and the data that it sends, word by word, without `expose`, which is the callers' business.
 fn called(written: &Value) -> BTreeMap<String, Value> {
-    let words = ["native", "with", "callback", "poll", "simulate"];
+    let words = ["native", "with", "auth", "callback", "poll", "simulate"];
     let native = words.into_iter().filter_map(|word| Some((word.to_owned(), written.get(word)?.clone())));
     let http = written.get("http").and_then(Value::as_object).into_iter().flatten();
     let http = http.filter(|(word, _)| *word != "expose").map(|(word, value)| (format!("http.{word}"), value.clone()));

@@ -191,7 +191,7 @@ fn edited_key(topics: &Topics, letter: &Letter, order: &Order) -> Result<Option<
 }
 
 fn is_command(topics: &Topics, letter: &Letter) -> bool {
-    letter.letter.original.as_ref().is_some_and(|original| original.topic == topics.commands())
+    letter.letter.original.as_ref().is_some_and(|original| topics.is_commands(&original.topic))
 }
 
 /// The problem 410 for a notice: a row of the outbox that was too large for the dead letters' topic, too. Its value is

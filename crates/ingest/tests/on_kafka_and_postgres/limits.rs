@@ -62,12 +62,12 @@ fn item(entry: &ListEntry) -> Item {
     item
 }
 
-fn left(answer: &Answer, policy: &str) -> i64 {
+pub(crate) fn left(answer: &Answer, policy: &str) -> i64 {
     let limits = items(answer, "ratelimit");
     limits.iter().find(|item| item.name == policy).and_then(|item| item.number("r")).unwrap()
 }
 
-fn hold_to_quota(answer: &Answer, policy: &str) {
+pub(crate) fn hold_to_quota(answer: &Answer, policy: &str) {
     assert_eq!((answer.status, answer.problem()), (429, "quota-exceeded"), "{}", answer.text);
     assert_eq!(answer.json["violated-policies"], json!([policy]), "{}", answer.text);
     let after_s: i64 = answer.header("retry-after").parse().unwrap();

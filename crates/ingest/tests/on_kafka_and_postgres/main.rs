@@ -46,6 +46,7 @@ mod streams;
 mod streams_bounds;
 mod streams_of_all;
 mod submit;
+mod tenants;
 mod topics;
 mod trailers;
 mod undone;

@@ -140,6 +140,18 @@ impl Ingest {
         Self::start_asking_in(ground, Vec::new(), auth).await
     }
 
+    /// The same with other settings.
+    pub(crate) async fn start_asking_with(
+        ground: &Ground,
+        auth: AuthSettings,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let mut config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
+        config.leave_after_ms = 0;
+        change(&mut config);
+        Self::start_for(ground, Vec::new(), config, auth).await
+    }
+
     pub(crate) async fn start_asking_in(ground: &Ground, env: Vec<(String, String)>, auth: AuthSettings) -> Self {
         let mut config: Config = load(SECTION, DEFAULT, &Sources::default()).unwrap();
         config.leave_after_ms = 0;

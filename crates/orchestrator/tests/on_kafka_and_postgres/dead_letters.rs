@@ -197,6 +197,7 @@ async fn a_dead_letter_says_which_flow_and_step_it_is_about_where_its_record_tel
         (topics.events(), "k", event),
         (topics.commands(), "k", br#"{"flow": "invoice"}"#.to_vec()),
         (topics.commands(), "k", b"{".to_vec()),
+        (topics.commands_of("acme"), "k", br#"{"flow": "invoice"}"#.to_vec()),
     ];
     for (nth, (topic, key, value)) in failed.iter().enumerate() {
         let offset = i64::try_from(nth).unwrap();
@@ -204,12 +205,12 @@ async fn a_dead_letter_says_which_flow_and_step_it_is_about_where_its_record_tel
         let record = Inbound { topic: topic.clone(), offset, key, value, ..Inbound::default() };
         ground.send(&dead_letter::record(topics, &record, &Failure::once("refused", "why", 5))).await;
     }
-    until(&ground, "select count(*) from orchestrator.dead_letters", "6").await;
+    until(&ground, "select count(*) from orchestrator.dead_letters", "7").await;
     let about = "select string_agg(coalesce(flow, '-') || '/' || coalesce(step, '-'), ' ' order by original_offset)
                  from orchestrator.dead_letters";
-    assert_eq!(ground.sql(about), "order/s refund/- -/- order/- invoice/- -/-");
+    assert_eq!(ground.sql(about), "order/s refund/- -/- order/- invoice/- -/- invoice/-");
     let whose = "select string_agg(coalesce(tenant, '-'), ' ' order by original_offset) from orchestrator.dead_letters";
     let of_jobs = sample_slip(job, 2).facts.tenant;
-    assert_eq!(ground.sql(whose), format!("{of_jobs} default - {of_jobs} - -"));
+    assert_eq!(ground.sql(whose), format!("{of_jobs} default - {of_jobs} - - acme"));
     running.stop().await;
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::signature::Secret;
 
@@ -127,4 +129,49 @@ fn a_plain_mac_is_taken_in_digits_and_in_base64() {
     assert_eq!(with(&BASE64.encode(&bytes[..31])), Err(Refusal::Signature), "a part of it is nothing");
     assert_eq!(with("?"), Err(Refusal::NoSignature));
     assert_eq!(at(Scheme::Hmac, &["key"], &[], "{}", NOW_S), Err(Refusal::NoSignature));
+}
+
+/// A request by each scheme that the secret `key` has signed: its headers, and the MAC as it stands in the last of them.
+fn signed_by_each() -> Vec<(Scheme, Vec<(&'static str, String)>, String)> {
+    let plain = hex("key", BODY);
+    let (stripe, slack) = (hex("key", &format!("{TIME}.{BODY}")), hex("key", &format!("v0:{TIME}:{BODY}")));
+    let standard = BASE64.encode(from_hex(&hex("key", &format!("{ID}.{TIME}.{BODY}"))).unwrap());
+    let time = |name| (name, TIME.to_owned());
+    let of_standard = ("webhook-signature", format!("v1a,AAAA v1,{standard}"));
+    let of_slack = ("x-slack-signature", format!("v0={slack}"));
+    vec![
+        (Scheme::Standard, vec![("webhook-id", ID.to_owned()), time("webhook-timestamp"), of_standard], standard),
+        (Scheme::Github, vec![("x-hub-signature-256", format!("sha256={plain}"))], plain.clone()),
+        (Scheme::Stripe, vec![("stripe-signature", format!("t={TIME},v1={stripe},v0=00"))], stripe),
+        (Scheme::Slack, vec![time("x-slack-request-timestamp"), of_slack], slack),
+        (Scheme::Hmac, vec![("x-signature", format!("sha256={plain}"))], plain),
+    ]
+}
+
+#[test]
+fn no_damage_makes_a_header_that_no_secret_has_signed() {
+    for (scheme, headers, mac) in signed_by_each() {
+        // Standard Webhooks writes its keys in Base64.
+        let secrets = if scheme == Scheme::Standard { ["whsec_a2V5"] } else { ["key"] };
+        let verified = |headers: &[(&'static str, String)]| {
+            let headers: Vec<_> = headers.iter().map(|(name, text)| (*name, text.as_str())).collect();
+            at(scheme, &secrets, &headers, BODY, NOW_S).is_ok()
+        };
+        assert!(verified(&headers), "{scheme:?}: undamaged");
+        let seeds: Vec<String> = headers.iter().map(|(_, text)| text.clone()).collect();
+        let mut runner = proptest::test_runner::TestRunner::new(fuzz::config());
+        let tried = runner.run(&(0..headers.len(), fuzz::damaged_text(&seeds)), |(place, text)| {
+            let mut given = headers.clone();
+            given[place].1.clone_from(&text);
+            // Whatever is taken has the right MAC in its last header, and all else as it was signed.
+            let is_last = place + 1 == headers.len();
+            let is_signed = match is_last {
+                true => text.to_ascii_lowercase().contains(&mac.to_ascii_lowercase().replace('=', "")),
+                false => text == headers[place].1,
+            };
+            prop_assert!(is_signed || !verified(&given), "{:?}: {}", scheme, text);
+            Ok(())
+        });
+        tried.unwrap();
+    }
 }

@@ -39,6 +39,8 @@ pub struct AuthSettings {
     pub jwks: String,
     pub tenant_claim: String,
     pub leeway_s: u64,
+    /// Wrong credentials that an address may show in a minute; 0: no limit.
+    pub wrong_per_minute: u32,
 }
 
 #[derive(Deserialize)]
@@ -52,13 +54,14 @@ struct Section {
     jwks: String,
     tenant_claim: String,
     leeway_s: u64,
+    wrong_per_minute: u32,
 }
 
 impl AuthSettings {
     pub(super) fn load(sources: &Sources) -> Result<Self, ConfigError> {
         let section: Section = load_shared("auth", sources)?;
         let keys_secret = keys_secret(&section)?;
-        let Section { mode, issuer, audience, jwks, tenant_claim, leeway_s, .. } = section;
+        let Section { mode, issuer, audience, jwks, tenant_claim, leeway_s, wrong_per_minute, .. } = section;
         let wrong = |key: &str, expected: &str, found: &str| wrong_value("auth", key, sources, expected, found);
         if !issuer.is_empty() {
             let needed = [("audience", &audience), ("jwks", &jwks), ("tenant_claim", &tenant_claim)];
@@ -69,7 +72,7 @@ impl AuthSettings {
         if leeway_s > LEEWAY_S_MAX {
             return Err(wrong("leeway_s", "600 at most", &leeway_s.to_string()));
         }
-        Ok(Self { mode, keys_secret, issuer, audience, jwks, tenant_claim, leeway_s })
+        Ok(Self { mode, keys_secret, issuer, audience, jwks, tenant_claim, leeway_s, wrong_per_minute })
     }
 
     /// True if the API answers only those that say who they are.

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests own what they start")]
 #![expect(clippy::unwrap_used, reason = "a test that meets an error fails")]
 
+mod auth;
 mod bodies;
 mod cancel;
 mod documents;

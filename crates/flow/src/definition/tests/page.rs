@@ -92,6 +92,7 @@ fn every_key_of_the_schema_has_its_row_with_default_and_choices_and_there_are_no
         "route",
         "respond",
         "http",
+        "auth",
         "retry",
         "compensate",
         "verify",
@@ -104,7 +105,7 @@ fn every_key_of_the_schema_has_its_row_with_default_and_choices_and_there_are_no
     let sections = [("a flow".to_owned(), &language), ("a step".to_owned(), &language["$defs"]["step"])]
         .into_iter()
         .chain(defined.iter().map(|name| (format!("`{name}`"), &language["$defs"][name])));
-    let known = ["name", "duration", "statuses", "step"];
+    let known = ["name", "duration", "statuses", "step", "secret"];
     let objects = language["$defs"].as_object().unwrap().keys().filter(|name| !known.contains(&name.as_str()));
     assert!(objects.clone().all(|name| defined.contains(&name.as_str())), "one has no section");
     for (of, object) in sections {

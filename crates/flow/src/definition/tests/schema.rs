@@ -27,6 +27,11 @@ fn the_published_schema_names_the_keys_that_the_parser_knows() {
     assert_eq!(names("/$defs/http/properties"), key::HTTP);
     assert_eq!(names("/$defs/respond/properties"), key::RESPOND);
     assert_eq!(names("/$defs/compensate/properties"), key::COMPENSATE);
+    assert_eq!(names("/$defs/auth/properties"), key::AUTH);
+    assert_eq!(names("/$defs/auth/properties/basic/properties"), key::AUTH_BASIC);
+    assert_eq!(names("/$defs/auth/properties/oauth2/properties"), key::AUTH_OAUTH2);
+    let ways = &language["$defs"]["auth"]["properties"]["oauth2"]["properties"]["client_auth"]["enum"];
+    assert_eq!(*ways, json!(key::CLIENT_AUTH));
     assert_eq!(names("/$defs/retry/properties"), key::RETRY);
     assert_eq!(names("/$defs/verify/properties"), key::VERIFY);
     assert_eq!(names("/$defs/verify/properties/http/properties"), key::VERIFY_HTTP);

@@ -1,11 +1,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use proptest::prelude::*;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use ring::{hmac, signature};
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::super::jws::public_keys;
 use super::*;
 
 const NOW_S: i64 = 1_800_000_000;
@@ -204,4 +206,43 @@ async fn an_unknown_key_is_looked_for_once_and_not_for_every_token_that_names_on
     assert_eq!(why(&tokens, &issuer.sign("EdDSA", Some("ed"), &claims())).await, None);
     // Before they were ever read, nothing is known of a token.
     assert_eq!(why(&issuer.tokens(), &token).await.unwrap().0, 503);
+}
+
+/// A set with three keys, and tokens that each has signed.
+fn signed() -> (Vec<u8>, Vec<String>) {
+    let issuer = Issuer::new();
+    let set = std::fs::read(issuer.folder.path().join("jwks.json")).unwrap();
+    let kinds = [("RS256", "rsa"), ("ES256", "ec"), ("EdDSA", "ed")];
+    (set, kinds.map(|(algorithm, kid)| issuer.sign(algorithm, Some(kid), &claims())).into())
+}
+
+/// True if a key of the set has signed the token.
+fn is_taken(keys: &[u8], token: &str) -> bool {
+    let (Ok(keys), Ok(mut token)) = (public_keys(keys), Unverified::parse(token)) else { return false };
+    keys.iter().any(|key| token.verified(key).is_some())
+}
+
+#[test]
+fn no_damage_makes_a_token_that_the_issuer_has_not_signed() {
+    let (set, tokens) = signed();
+    assert!(tokens.iter().all(|token| is_taken(&set, token)), "undamaged ones are taken");
+    let mut runner = proptest::test_runner::TestRunner::new(fuzz::config());
+    let tried = runner.run(&fuzz::damaged_text(&tokens), |token| {
+        prop_assert!(!is_taken(&set, &token) || tokens.contains(&token), "{}", token);
+        Ok(())
+    });
+    tried.unwrap();
+}
+
+#[test]
+fn no_damage_to_the_keys_of_an_issuer_takes_more_than_its_tokens() {
+    let (set, tokens) = signed();
+    let mut runner = proptest::test_runner::TestRunner::new(fuzz::config());
+    let tried = runner.run(&fuzz::damaged(&[set]), |set| {
+        prop_assert!(public_keys(&set).unwrap_or_default().len() <= 100);
+        prop_assert!(!is_taken(&set, "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"));
+        tokens.iter().for_each(|token| drop(is_taken(&set, token)));
+        Ok(())
+    });
+    tried.unwrap();
 }
