@@ -51,6 +51,9 @@ async fn run_once(api: &Api, topics: &Topics) -> Result<(), store::Error> {
     store::webhooks::forget(&api.pool).await?;
     while store::letters::forget_settled(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     store::api_keys::forget(&api.pool).await?;
+    if api.config.keep_audit_d > 0 {
+        store::audit::retire(&api.pool, api.config.keep_audit_d).await?;
+    }
     store::callers::purge(&api.pool, crate::callers::KEPT_DAYS).await?;
     while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     sweep_documents(api).await

@@ -29,6 +29,7 @@ mod dev_mode;
 mod flags;
 mod flows;
 mod healthcheck;
+mod in_database;
 mod jobs;
 mod keys;
 mod known;
