@@ -57,6 +57,7 @@ mod skip;
 mod stage;
 mod status;
 mod streams;
+mod tenants;
 mod traces;
 mod turn;
 mod uncertain;
