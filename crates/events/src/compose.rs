@@ -6,8 +6,9 @@ use flow::event::JobEvent;
 use flow::id::JobId;
 use flow::slip::Slip;
 
+use crate::audit::AuditEntry;
 use crate::cancel::Cancel;
-use crate::encode::{encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
+use crate::encode::{encode_audit_entry, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
 use crate::error::EncodeError;
 use crate::flow_document::FlowDocument;
 use crate::header;
@@ -100,6 +101,21 @@ pub fn progress_record(
         key: job_key(*job),
         value: Some(encode_progress(ids, progress)?),
         headers: headers(trace, Some(*job), format!("{job}:{branch}:{hop}:{kind}:{attempt}")),
+    })
+}
+
+/// The entry of the audit log, see [`AuditEntry::message_id`]. A tenant's entries are in order.
+pub fn audit_record(
+    topics: &Topics,
+    ids: &WriterIds,
+    entry: &AuditEntry,
+    trace: &Trace,
+) -> Result<Record, EncodeError> {
+    Ok(Record {
+        topic: topics.audit(),
+        key: Some(entry.tenant.clone().into_bytes()),
+        value: Some(encode_audit_entry(ids, entry)?),
+        headers: headers(trace, None, entry.message_id()),
     })
 }
 

@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::audit::{AuditEntry, AuditEntryWire};
 use crate::cancel::{Cancel, CancelWire};
 use crate::encode::{FRAME_BYTES, MAGIC};
 use crate::error::DecodeError;
@@ -26,7 +27,7 @@ use crate::foreign::Foreign;
 use crate::later::{self, LaterField};
 use crate::limit::{DECODE_ALLOCATION_BYTES_MAX, SCHEMAS_MAX};
 use crate::progress::{Progress, ProgressWire};
-use crate::schema::RecordKind;
+use crate::schema::{KINDS, RecordKind};
 use crate::slip::SlipWire;
 use crate::to_json::Json;
 use crate::wait::{Wait, WaitWire};
@@ -149,7 +150,7 @@ fn whole<W: DeserializeOwned>(
 
 /// The readers of our published schemas, from version 1 on.
 fn published(kind: RecordKind) -> &'static [GenericDatumReader<'static>] {
-    static READERS: LazyLock<[Vec<GenericDatumReader<'static>>; 5]> = LazyLock::new(|| {
+    static READERS: LazyLock<[Vec<GenericDatumReader<'static>>; KINDS]> = LazyLock::new(|| {
         RecordKind::ALL.map(|kind| {
             let readers = kind.published().iter().map(|avsc| match readable(avsc) {
                 Ok(Known::Readable { reader, .. }) => reader,
@@ -215,6 +216,11 @@ pub fn decode_cancel(schemas: &Schemas, bytes: &[u8]) -> Result<Cancel, DecodeEr
 /// A progress.
 pub fn decode_progress(schemas: &Schemas, bytes: &[u8]) -> Result<Progress, DecodeError> {
     schemas.datum::<ProgressWire<'static>>(RecordKind::Progress, bytes)?.try_into()
+}
+
+/// An entry of the audit log.
+pub fn decode_audit_entry(schemas: &Schemas, bytes: &[u8]) -> Result<AuditEntry, DecodeError> {
+    schemas.datum::<AuditEntryWire<'static>>(RecordKind::AuditEntry, bytes)?.try_into()
 }
 
 /// The record as JSON, field by field as the schema names them. JSON that is kept as bytes is shown as JSON.

@@ -4,6 +4,7 @@ use flow::event::JobEvent;
 use flow::slip::Slip;
 use serde::Serialize;
 
+use crate::audit::{AuditEntry, AuditEntryWire};
 use crate::cancel::{Cancel, CancelWire};
 use crate::error::EncodeError;
 use crate::event::EventWire;
@@ -41,6 +42,11 @@ pub fn encode_cancel(ids: &WriterIds, cancel: &Cancel) -> Result<Vec<u8>, Encode
 /// A progress as its topic has it.
 pub fn encode_progress(ids: &WriterIds, progress: &Progress) -> Result<Vec<u8>, EncodeError> {
     frame(ids, RecordKind::Progress, &ProgressWire::try_from(progress)?)
+}
+
+/// An entry of the audit log as its topic has it.
+pub fn encode_audit_entry(ids: &WriterIds, entry: &AuditEntry) -> Result<Vec<u8>, EncodeError> {
+    frame(ids, RecordKind::AuditEntry, &AuditEntryWire::from(entry))
 }
 
 /// A guess that spares most records a second allocation.

@@ -1,8 +1,8 @@
 //! The contracts on Kafka: records, topics, headers, and their encoding.
 //!
-//! Slips, events, waits, cancels and progress are Avro in Confluent framing (`schemas/`); commands, flows, lanes,
-//! breakers and the relay's position are JSON; dead letters are whatever they were. Everything here is a pure function
-//! of its arguments.
+//! Slips, events, waits, cancels, progress and the audit log are Avro in Confluent framing (`schemas/`); commands,
+//! flows, lanes, breakers and the relay's position are JSON; dead letters are whatever they were. Everything here is a
+//! pure function of its arguments.
 //!
 //! Invariant: no bytes from outside make anything here panic, recurse or allocate without bound.
 //! Invariant: no type here knows Kafka's client, the registry or Postgres.
@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod asyncapi;
+pub mod audit;
 pub mod breaker;
 pub mod cancel;
 pub mod command;
@@ -43,14 +44,14 @@ pub mod wait;
 mod writer;
 
 pub use compose::{
-    cancel_record, cancel_tombstone, event_record, flow_record, flow_tombstone, progress_record, slip_record,
-    wait_record,
+    audit_record, cancel_record, cancel_tombstone, event_record, flow_record, flow_tombstone, progress_record,
+    slip_record, wait_record,
 };
 pub use decode::{
-    Schemas, decode_any, decode_cancel, decode_event, decode_json, decode_progress, decode_slip, decode_wait,
-    decode_wait_and_slip, peek_slip, unframe,
+    Schemas, decode_any, decode_audit_entry, decode_cancel, decode_event, decode_json, decode_progress, decode_slip,
+    decode_wait, decode_wait_and_slip, peek_slip, unframe,
 };
-pub use encode::{encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
+pub use encode::{encode_audit_entry, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait};
 pub use error::{DecodeError, EncodeError};
 pub use field::FEATURES;
 pub use flow::time;

@@ -10,6 +10,9 @@ use apache_avro::writer::datum::GenericDatumWriter;
 
 use crate::topic::Topics;
 
+/// The count of the kinds.
+pub(crate) const KINDS: usize = 6;
+
 /// The records that are Avro on Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordKind {
@@ -23,11 +26,14 @@ pub enum RecordKind {
     Cancel,
     /// `meanwhile.progress`
     Progress,
+    /// `meanwhile.audit`
+    AuditEntry,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Slip, Self::JobEvent, Self::Wait, Self::Cancel, Self::Progress];
+    pub const ALL: [Self; KINDS] =
+        [Self::Slip, Self::JobEvent, Self::Wait, Self::Cancel, Self::Progress, Self::AuditEntry];
 
     /// The schema's full name.
     pub const fn full_name(self) -> &'static str {
@@ -37,6 +43,7 @@ impl RecordKind {
             Self::Wait => "meanwhile.Wait",
             Self::Cancel => "meanwhile.Cancel",
             Self::Progress => "meanwhile.Progress",
+            Self::AuditEntry => "meanwhile.AuditEntry",
         }
     }
 
@@ -48,6 +55,7 @@ impl RecordKind {
             Self::Wait => "wait",
             Self::Cancel => "cancel",
             Self::Progress => "progress",
+            Self::AuditEntry => "audit-entry",
         }
     }
 
@@ -76,6 +84,7 @@ impl RecordKind {
                 &[include_str!("../../../schemas/cancel/1.avsc"), include_str!("../../../schemas/cancel/2.avsc")]
             }
             Self::Progress => &[include_str!("../../../schemas/progress/1.avsc")],
+            Self::AuditEntry => &[include_str!("../../../schemas/audit-entry/1.avsc")],
         }
     }
 
@@ -110,19 +119,20 @@ impl RecordKind {
             (topics.waits(), Self::Wait),
             (topics.cancels(), Self::Cancel),
             (topics.progress(), Self::Progress),
+            (topics.audit(), Self::AuditEntry),
         ];
         flat.into_iter().find(|(name, _)| name == topic).map(|(_, kind)| kind)
     }
 
     pub(crate) fn parsed(self) -> &'static Schema {
-        static PARSED: LazyLock<[Schema; 5]> = LazyLock::new(|| {
+        static PARSED: LazyLock<[Schema; KINDS]> = LazyLock::new(|| {
             RecordKind::ALL.map(|kind| Schema::parse_str(kind.latest()).expect("published schemas parse: tested"))
         });
         &PARSED[self as usize]
     }
 
     pub(crate) fn writer(self) -> &'static GenericDatumWriter<'static> {
-        static WRITERS: LazyLock<[GenericDatumWriter<'static>; 5]> = LazyLock::new(|| {
+        static WRITERS: LazyLock<[GenericDatumWriter<'static>; KINDS]> = LazyLock::new(|| {
             RecordKind::ALL.map(|kind| {
                 GenericDatumWriter::builder(kind.parsed())
                     .build()
@@ -154,6 +164,7 @@ pub fn subjects<'a>(topics: &Topics, queues: impl IntoIterator<Item = &'a str>) 
         (topics.waits(), RecordKind::Wait),
         (topics.cancels(), RecordKind::Cancel),
         (topics.progress(), RecordKind::Progress),
+        (topics.audit(), RecordKind::AuditEntry),
     ];
     let steps = queues.into_iter().map(|queue| (topics.steps(queue), RecordKind::Slip));
     let subject = |(topic, kind): (String, RecordKind)| Subject {
@@ -178,6 +189,8 @@ pub struct WriterIds {
     pub cancel: u32,
     /// The id of `Progress`.
     pub progress: u32,
+    /// The id of `AuditEntry`.
+    pub audit_entry: u32,
 }
 
 impl WriterIds {
@@ -189,6 +202,7 @@ impl WriterIds {
             RecordKind::Wait => self.wait,
             RecordKind::Cancel => self.cancel,
             RecordKind::Progress => self.progress,
+            RecordKind::AuditEntry => self.audit_entry,
         }
     }
 
@@ -200,6 +214,7 @@ impl WriterIds {
             wait: id_of(RecordKind::Wait)?,
             cancel: id_of(RecordKind::Cancel)?,
             progress: id_of(RecordKind::Progress)?,
+            audit_entry: id_of(RecordKind::AuditEntry)?,
         })
     }
 }

@@ -106,13 +106,18 @@ impl Topics {
         format!("{}.dead-letters", self.prefix)
     }
 
+    /// Requests that change something, and how they were answered.
+    pub fn audit(&self) -> String {
+        format!("{}.audit", self.prefix)
+    }
+
     /// True of a topic of ours that is there from the first `migrate` on; the queues' topics come and go with flows.
     pub fn is_fixed(&self, topic: &str) -> bool {
         self.queue_of(topic).is_none() && self.all(DEFAULT_QUEUE).iter().any(|ours| ours == topic)
     }
 
     /// Every topic, with one queue for all: what documents and declarations are held to.
-    pub fn all(&self, queue: &str) -> [String; 11] {
+    pub fn all(&self, queue: &str) -> [String; 12] {
         [
             self.commands(),
             self.steps(queue),
@@ -125,6 +130,7 @@ impl Topics {
             self.breakers(),
             self.relay(),
             self.dead_letters(),
+            self.audit(),
         ]
     }
 }

@@ -4,6 +4,7 @@ use flow::decide::{Decision, Next};
 use flow::event::JobEvent;
 use flow::slip::Slip;
 
+use crate::audit::AuditEntry;
 use crate::cancel::Cancel;
 use crate::compose;
 use crate::dead_letter::{self, Failure, Refused};
@@ -53,6 +54,11 @@ impl Writer {
     /// The record of a report of progress.
     pub fn progress(&self, progress: &Progress, trace: &Trace) -> Result<Record, EncodeError> {
         compose::progress_record(&self.topics, &self.ids, progress, trace)
+    }
+
+    /// The record of an entry of the audit log.
+    pub fn audit_entry(&self, entry: &AuditEntry, trace: &Trace) -> Result<Record, EncodeError> {
+        compose::audit_record(&self.topics, &self.ids, entry, trace)
     }
 
     /// All records that follow from a decision, to be committed at once. The events come first: a reader who sees the

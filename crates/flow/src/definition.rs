@@ -88,6 +88,7 @@ struct Compiled {
     steps: Vec<Step>,
     result: Option<Template>,
     result_ttl_ms: Option<u64>,
+    retention_ms: Option<u64>,
     respond: Option<Respond>,
     document: Value,
     version: String,
@@ -334,6 +335,11 @@ impl Definition {
     /// For so long the result of a job is given to callers after its end; none: for as long as the job is kept.
     pub fn result_ttl_ms(&self) -> Option<u64> {
         self.0.result_ttl_ms
+    }
+
+    /// For so long its jobs are kept after their ends; none: as tenant and deployment say.
+    pub fn retention_ms(&self) -> Option<u64> {
+        self.0.retention_ms
     }
 
     pub(crate) fn result(&self) -> Option<&Template> {

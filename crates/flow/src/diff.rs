@@ -112,6 +112,7 @@ pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {
     changes.extend(steps::changes(old, new));
     changes.extend(result::changes(old, new));
     changes.extend(result_ttl(old, new));
+    changes.extend(retention(old, new));
     if old.summary() != new.summary() {
         changes.push(Change::fine("summary", "worded differently", "it is for people"));
     }
@@ -246,6 +247,19 @@ fn result_ttl(old: &Definition, new: &Definition) -> Option<Change> {
         }
         (before, after) if after > before => Some(Change::fine("result_ttl", what, "results are there for longer")),
         _ => None,
+    }
+}
+
+fn retention(old: &Definition, new: &Definition) -> Option<Change> {
+    let (before, after) = (old.retention_ms(), new.retention_ms());
+    let shown = |time: Option<u64>| time.map_or_else(|| "none".to_owned(), duration);
+    let what = format!("{} -> {}", shown(before), shown(after));
+    match (before, after) {
+        (before, after) if before == after => None,
+        (before, Some(after)) if before.is_none_or(|before| after < before) => {
+            Some(Change::breaking("retention", what, "jobs that callers still found may now be unknown (404)"))
+        }
+        _ => Some(Change::fine("retention", what, "jobs are kept for another time")),
     }
 }
 

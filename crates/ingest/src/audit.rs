@@ -13,10 +13,11 @@ use axum::extract::{MatchedPath, Query, RawPathParams, Request, State};
 use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use events::audit::{AuditAnswer, AuditEntry};
 use events::time::rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::audit::{Choice, Entry, NewEntry};
+use store::audit::{Choice, Entry};
 use uuid::Uuid;
 use web::caller::Scope;
 use web::context::RequestContext;
@@ -79,31 +80,43 @@ where
         return next(request).await;
     };
     let Some(context) = request.extensions().get::<RequestContext>().cloned() else { return next(request).await };
-    let id = api.ids.uuid_v7(api.clock.now_ms());
-    let object = object(&mut request).await;
-    let (client, trace_id) = (context.client.map(|client| client.to_string()), context.trace_id());
-    let entry = NewEntry {
-        id,
-        tenant: &context.caller.tenant,
-        subject: &context.caller.subject,
-        action: &action,
-        object: &object,
-        client: client.as_deref(),
-        trace_id: Some(&trace_id),
+    let at_ms = api.clock.now_ms();
+    let mut entry = AuditEntry {
+        id: api.ids.uuid_v7(at_ms),
+        tenant: context.caller.tenant.clone(),
+        subject: context.caller.subject.clone(),
+        action,
+        object: object(&mut request).await,
+        client: context.client.map(|client| client.to_string()),
+        trace_id: Some(context.trace_id()),
+        at_ms,
+        answer: None,
     };
-    let unavailable = || {
-        let detail = "The database did not answer, so the request is not in the audit log, and nothing was done.";
-        Problem::new(Kind::NotReady, detail).retry_after_s(1)
-    };
-    if let Err(problem) = in_time(STORE_TIMEOUT, store::audit::begin(&api.pool, entry), unavailable).await {
+    if let Err(problem) = begin(api, &entry, &context).await {
         return problem.into_response();
     }
     let response = next(request).await;
     let status = response.status().as_u16();
-    if let Err(problem) = in_time(STORE_TIMEOUT, store::audit::end(&api.pool, id, status), unanswered).await {
+    entry.answer = Some(AuditAnswer { status, at_ms: api.clock.now_ms() });
+    if let Err(problem) = end(api, &entry, &context).await {
+        let AuditEntry { id, action, .. } = entry;
         tracing::warn!(entry = %id, action, status, %problem, "the audit log does not tell how this ended");
     }
     response
+}
+
+async fn begin(api: &Api, entry: &AuditEntry, context: &RequestContext) -> Result<(), Problem> {
+    let record = api.planner()?.writer.audit_entry(entry, &context.trace).map_err(Problem::internal)?;
+    let unavailable = || {
+        let detail = "The database did not answer, so the request is not in the audit log, and nothing was done.";
+        Problem::new(Kind::NotReady, detail).retry_after_s(1)
+    };
+    in_time(STORE_TIMEOUT, store::audit::begin(&api.pool, entry, &record), unavailable).await
+}
+
+async fn end(api: &Api, entry: &AuditEntry, context: &RequestContext) -> Result<(), Problem> {
+    let record = api.planner()?.writer.audit_entry(entry, &context.trace).map_err(Problem::internal)?;
+    in_time(STORE_TIMEOUT, store::audit::end(&api.pool, entry, &record), unanswered).await
 }
 
 /// The object that the path names: a job, an endpoint, a flow. It may be no name of anything.

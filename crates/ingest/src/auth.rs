@@ -10,10 +10,13 @@ mod jws;
 pub(crate) mod known_keys;
 mod tokens;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use parking_lot::RwLock;
 use service_kit::config::AuthSettings;
+use store::Pool;
 pub use web::caller::Scope;
 use web::caller::{Caller, Scopes};
 use web::context::Credential;
@@ -35,6 +38,8 @@ pub const TENANT_BYTES_MAX: usize = 64;
 pub(crate) struct Auth {
     pub(crate) is_required: bool,
     pub(crate) keys: KnownKeys,
+    /// Tenants whose credentials open nothing.
+    disabled: RwLock<HashSet<String>>,
     /// None where no issuer is configured.
     pub(crate) tokens: Option<Tokens>,
     guesses: Guesses,
@@ -48,6 +53,7 @@ impl Auth {
         Ok(Self {
             is_required: settings.is_required(),
             keys: KnownKeys::new(HashKey::new(&settings.keys_secret)),
+            disabled: RwLock::default(),
             tokens,
             guesses: Guesses::new(settings.wrong_per_minute),
         })
@@ -60,8 +66,31 @@ impl Auth {
         }
     }
 
-    /// The caller of a request, or the problem 401; 429 for an address that has shown too many wrong credentials.
+    /// Reads which keys have changed, and which tenants are disabled.
+    pub(crate) async fn refresh(&self, pool: &Pool) -> Result<(), store::Error> {
+        // Tenants first: no key is known before it is known whether its tenant is disabled.
+        let disabled = store::tenants::disabled(pool).await?.into_iter().collect();
+        *self.disabled.write() = disabled;
+        self.keys.refresh(pool).await
+    }
+
+    /// What a request shows, or the problem 401; 429 for an address that has shown too many wrong credentials, 403
+    /// where the tenant is disabled.
     pub(crate) async fn credential(
+        &self,
+        headers: &HeaderMap,
+        client: Option<IpAddr>,
+        now_ms: i64,
+    ) -> Result<(Caller, Credential), Problem> {
+        let (caller, credential) = self.not_guessed(headers, client, now_ms).await?;
+        if self.disabled.read().contains(&caller.tenant) {
+            let detail = format!("The tenant `{}` is disabled: nothing is open to it.", caller.tenant);
+            return Err(Problem::new(Kind::Forbidden, detail).with_remediation("Ask the operators of the deployment."));
+        }
+        Ok((caller, credential))
+    }
+
+    async fn not_guessed(
         &self,
         headers: &HeaderMap,
         client: Option<IpAddr>,

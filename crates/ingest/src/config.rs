@@ -28,6 +28,8 @@ pub struct Config {
     pub idempotency_retention_h: u32,
     /// An acceptance is kept for so many days after its job's end; 0: for ever.
     pub keep_jobs_d: u32,
+    /// An entry of the audit log is kept for so many days; 0: for ever.
+    pub keep_audit_d: u32,
     /// True if a submit over HTTP must carry an `Idempotency-Key`.
     pub idempotency_key_required: bool,
     /// The value of `Retry-After` while nothing is known of how long jobs take, in seconds.
@@ -98,6 +100,8 @@ const COMMANDS: &str = "commands";
 
 /// Each has a reader and a look at Kafka of its own.
 const COMMANDS_TENANTS_MAX: usize = 100;
+/// The database keeps entries of the audit log for so many days, whatever is asked of it.
+const AUDIT_DAYS_MIN: u32 = 30;
 
 /// The part of [`Config::trace_url`] that is replaced by the trace's id.
 const TRACE_ID: &str = "{trace_id}";
@@ -201,6 +205,10 @@ impl Config {
         self.proxies()?;
         self.limits()?;
         self.check_commands_tenants()?;
+        if (1..AUDIT_DAYS_MIN).contains(&self.keep_audit_d) {
+            let said = format!("expected 0 (for ever) or at least {AUDIT_DAYS_MIN}, found {}", self.keep_audit_d);
+            return Err(invalid("keep_audit_d", &said));
+        }
         if self.trace_url.is_empty() || self.trace_url.contains(TRACE_ID) {
             return Ok(());
         }
@@ -254,6 +262,7 @@ mod tests {
             ("COMMANDS_TENANTS", "acme, default", "`default` has a topic already"),
             ("COMMANDS_TENANTS", "acme, acme", "`acme` has a topic already"),
             ("FLOW_LIMITS", "* requests=60/1m, order requests=60", "found `order requests=60`"),
+            ("KEEP_AUDIT_D", "29", "at least 30, found 29"),
             ("FLOW_LIMITS", "* bytes=524287/1m", "less than one body may have"),
         ];
         for (key, value, said) in cases {

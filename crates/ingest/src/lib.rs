@@ -211,7 +211,7 @@ fn beside_routes(tasks: &mut Tasks, api: &Arc<Api>, listening: Pool, shutdown: &
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
     tasks.spawn("API keys", async move {
         let pools = (&of_api.pool, &keys_listening);
-        known_keys::keep(&of_api.auth.keys, pools, of_api.config.flags_look(), &until).await
+        known_keys::keep(&of_api.auth, pools, of_api.config.flags_look(), &until).await
     });
     let (of_api, until) = (Arc::clone(api), shutdown.clone());
     tasks.spawn("use of API keys", async move {

@@ -48,9 +48,16 @@ async fn run_once(api: &Api, topics: &Topics) -> Result<(), store::Error> {
         store::webhooks::forget_of_jobs(&api.pool, i64::from(keep_jobs_d) * DAY_MS).await?;
         while retire_flows(api, topics, i64::from(keep_jobs_d) * DAY_MS).await? >= FLOWS_MAX as usize {}
     }
+    let swept = store::sweep::acceptances(&api.pool).await?;
+    if swept > 0 {
+        tracing::info!(swept, "dropped jobs that their tenant or flow keeps no longer");
+    }
     store::webhooks::forget(&api.pool).await?;
     while store::letters::forget_settled(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     store::api_keys::forget(&api.pool).await?;
+    if api.config.keep_audit_d > 0 {
+        store::audit::retire(&api.pool, api.config.keep_audit_d).await?;
+    }
     store::callers::purge(&api.pool, crate::callers::KEPT_DAYS).await?;
     while store::idempotency::purge(&api.pool, PURGE_ROWS_MAX).await? >= u64::from(PURGE_ROWS_MAX) {}
     sweep_documents(api).await

@@ -12,6 +12,7 @@ pub(crate) mod flags;
 pub(crate) mod flows;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod tenants;
 pub(crate) mod webhooks;
 
 use self::audit::AuditArgs;
@@ -21,6 +22,7 @@ use self::flags::FlagsCommand;
 use self::flows::FlowsCommand;
 use self::jobs::{JobsCommand, SubmitArgs};
 use self::keys::KeysCommand;
+use self::tenants::TenantsCommand;
 use self::webhooks::WebhooksCommand;
 
 /// Turns slow HTTP calls into reliable asynchronous APIs, over the Kafka and the Postgres that you already run.
@@ -93,6 +95,9 @@ pub(crate) enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Set what holds for a tenant; export and delete all that belongs to one
+    #[command(subcommand)]
+    Tenants(TenantsCommand),
     /// Show the audit log: who has changed what
     Audit(AuditArgs),
     /// Mend what stands in the way of a topic's readers

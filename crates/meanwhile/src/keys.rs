@@ -6,18 +6,13 @@ use anyhow::{Context as _, bail, ensure};
 use client::{ApiKey, NewApiKey};
 use ingest::auth::api_key::{HashKey, draw, id_of};
 use ingest::auth::{Scope, is_tenant};
-use service_kit::config::{Shared, Sources};
-use service_kit::identity::{Clock, Ids};
-use store::api_keys::{Created, NewKey};
-use store::audit::NewEntry;
-use store::{Pool, Role, api_keys, audit};
+use service_kit::config::Sources;
+use store::api_keys::{self, Created, NewKey};
 
 use crate::cli::keys::{CreateArgs, KeysCommand};
+use crate::in_database::{InDatabase, SUBJECT};
 use crate::jobs::explained;
 use crate::table::table;
-
-/// The subject that makes the first key, in the audit log.
-const SUBJECT: &str = "database";
 
 /// `meanwhile keys`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
@@ -52,38 +47,27 @@ fn tell(id: &str, key: &str) {
     println!("key {id}, which is not shown again:\n{key}");
 }
 
-/// Writes a key to the database. Whoever can do that can do anything there.
-#[expect(clippy::disallowed_methods, reason = "a command of its own: it has no other source of time and chance")]
+/// Writes a key to the database.
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 async fn bootstrap(args: CreateArgs, sources: &Sources) -> anyhow::Result<()> {
     let CreateArgs { name, scopes, expires_in, tenant, key: given, .. } = args;
-    let (ids, now_ms) = (Ids::system(), Clock::system().now_ms());
     let scopes: Vec<&str> = scopes.iter().map(|word| scope(word)).collect::<anyhow::Result<_>>()?;
     ensure!(is_tenant(&tenant), "`{tenant}` is no name of a tenant: it has letters, digits, `.`, `_` and `-`");
-    let expires_at_ms = expires_in.as_deref().map(|text| end(text, now_ms)).transpose()?;
-    let key = given.clone().unwrap_or_else(|| draw(&ids));
-    let id = id_of(&key).context("the key that is given has not the form mw_<16>_<64>, in a-z and 0-9")?;
-    let shared = Shared::load(sources)?;
-    let pool = Pool::open(&store::Settings::new(shared.database_url()?), Role::Ingest)?;
-    let entry = NewEntry {
-        id: ids.uuid_v7(now_ms),
-        tenant: &tenant,
-        subject: SUBJECT,
-        action: "key.create",
-        object: id,
-        client: None,
-        trace_id: None,
-    };
-    let hash = HashKey::new(&shared.auth.keys_secret).hash(&key);
+    let unfit = "the key that is given has not the form mw_<16>_<64>, in a-z and 0-9";
+    given.as_deref().map(|key| id_of(key).context(unfit)).transpose()?;
+    let database = InDatabase::open(sources).await?;
+    let expires_at_ms = expires_in.as_deref().map(|text| end(text, database.clock.now_ms())).transpose()?;
+    let key = given.clone().unwrap_or_else(|| draw(&database.ids));
+    let id = id_of(&key).context(unfit)?;
+    let hash = HashKey::new(&database.shared.auth.keys_secret).hash(&key);
     let (tenant, name) = (tenant.as_str(), name.as_str());
     let new = NewKey { id, tenant, name, hash: &hash, scopes: &scopes, created_by: SUBJECT, expires_at_ms };
     let keys_max = u32::MAX;
     // As the API does it: what is done is in the log before.
-    audit::begin(&pool, entry).await.context("the key is not made: the audit log does not take it")?;
-    let created = api_keys::create(&pool, new, keys_max).await.context("the key is not stored")?;
-    let status = if created == Created::Done { 201 } else { 409 };
-    audit::end(&pool, entry.id, status).await.context("the key is made, and the audit log does not tell it")?;
-    pool.close().await;
+    let entry = database.begin(tenant, "key.create", id).await?;
+    let created = api_keys::create(&database.pool, new, keys_max).await.context("the key is not stored")?;
+    database.end(entry, if created == Created::Done { 201 } else { 409 }).await?;
+    database.pool.close().await;
     match created {
         Created::Done if given.is_some() => println!("key {id} of {tenant} is there"),
         Created::Done => tell(id, &key),

@@ -29,6 +29,7 @@ mod dev_mode;
 mod flags;
 mod flows;
 mod healthcheck;
+mod in_database;
 mod jobs;
 mod keys;
 mod known;
@@ -38,6 +39,7 @@ mod roles;
 mod skip;
 mod table;
 mod tail;
+mod tenants;
 mod timeline;
 mod webhooks;
 
@@ -129,6 +131,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::Flags(command) => flags::run(command).await,
         Command::Webhooks(command) => webhooks::run(command).await,
         Command::Keys(command) => keys::run(command, &sources).await,
+        Command::Tenants(command) => tenants::run(command, &sources).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Topics(TopicsCommand::Skip(args)) => skip::run(&args, &sources).await,
         Command::Tail(args) => tail::run(args, &sources).await,

@@ -22,6 +22,7 @@ pub(crate) async fn run(
     let pace = Pace { dependency: "postgres", readiness: &readiness, interval_max: INTERVAL, retry: RETRY };
     let round = || async {
         webhooks::retire(&pool, i64::from(keep_d) * DAY_MS).await?;
+        store::sweep::deliveries(&pool).await?;
         webhooks::forget(&pool).await
     };
     at_intervals(pace, &shutdown, round).await;

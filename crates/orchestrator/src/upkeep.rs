@@ -54,6 +54,7 @@ impl Upkeep {
             signals::retire(&self.pool, kept).await?;
             while cancels::retire(&self.pool, kept).await? > 0 {}
         }
+        store::sweep::jobs(&self.pool).await?;
         sweep(&self.pool, &self.topics).await?;
         statistics::forget(&self.pool).await?;
         while dead_letters::forget(&self.pool, DEAD_LETTERS_KEPT_MS).await? == FORGOTTEN_MAX.unsigned_abs() {}

@@ -10,9 +10,9 @@ use flow::id::JobId;
 use uuid::Uuid;
 
 use crate::columns::{RecordColumns, signed, uuids};
-use crate::retention::{FINAL, Needed, Retired};
+use crate::retention::{Needed, Retired};
 use crate::webhooks::JobWebhook;
-use crate::{Error, Pool, Role, Tx, partitions, retention};
+use crate::{Error, Pool, Role, Tx, partitions, retention, sweep};
 
 /// An accepted job, kept until its retention time is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,10 +93,10 @@ pub async fn ensure_partitions(pool: &Pool, days_ahead: u32) -> Result<u32, Erro
 }
 
 /// Drops the acceptances of jobs that ended more than `keep_ms` ago, by whole days. A job that has not ended, or has
-/// ended later, keeps its own. Needs the role [`Role::Ingest`].
+/// ended later, keeps its own; so does one whose tenant or flow wants it kept for longer. Needs the role [`Role::Ingest`].
 pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
     debug_assert_eq!(pool.role(), Role::Ingest, "only the owner drops partitions");
-    let done = format!("seen.status in {FINAL} and seen.updated_at < now() - {keep_ms} * interval '1 millisecond'");
+    let done = sweep::is_done("seen", keep_ms, 0);
     // A job without a projection: either its events were not read yet, or the orchestrator has dropped it with its day.
     let of_partition = |partition: &str, from: Uuid, to: Uuid| {
         format!(

@@ -3,7 +3,7 @@
 //! A change is told to all instances by a notification inside its transaction, so that a key that is revoked opens
 //! nothing any more a moment later. Those that hear it read what has changed since they looked.
 
-use crate::{Error, Listener, Pool};
+use crate::{Error, Listener, Pool, Tx};
 
 /// The channel on which instances listen.
 const CHANNEL: &str = "meanwhile_api_keys";
@@ -98,9 +98,15 @@ pub async fn create(pool: &Pool, new: NewKey<'_>, keys_max: u32) -> Result<Creat
     if stored.rows_affected() == 0 {
         return Ok(Created::Taken);
     }
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, new.id).execute(tx.raw()).await?;
+    tell(&mut tx, new.id).await?;
     tx.commit().await?;
     Ok(Created::Done)
+}
+
+/// Tells all instances that keys, or what is set for tenants, have changed, once the transaction commits.
+pub(crate) async fn tell(tx: &mut Tx, what: &str) -> Result<(), Error> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, what).execute(tx.raw()).await?;
+    Ok(())
 }
 
 /// Revokes one of the tenant's keys, and tells all instances. False: the tenant has no such key. A key that is revoked
@@ -117,7 +123,7 @@ pub async fn revoke(pool: &Pool, tenant: &str, id: &str, by: &str) -> Result<boo
     )
     .execute(tx.raw())
     .await?;
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, id).execute(tx.raw()).await?;
+    tell(&mut tx, id).await?;
     tx.commit().await?;
     Ok(known.rows_affected() == 1)
 }

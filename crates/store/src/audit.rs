@@ -1,22 +1,14 @@
 //! `ingest.audit` and `ingest.audit_results`: what somebody has asked for that changes something. Rows are only ever
-//! added.
+//! added; [`retire`] alone takes old ones away.
+//!
+//! Promise: each row's record is in the outbox in the same transaction.
 
+use events::audit::AuditEntry;
+use events::record::Record;
 use uuid::Uuid;
 
-use crate::{Error, Pool};
-
-/// A deed that is about to be done.
-#[derive(Debug, Clone, Copy)]
-pub struct NewEntry<'a> {
-    /// UUIDv7.
-    pub id: Uuid,
-    pub tenant: &'a str,
-    pub subject: &'a str,
-    pub action: &'a str,
-    pub object: &'a str,
-    pub client: Option<&'a str>,
-    pub trace_id: Option<&'a str>,
-}
+use crate::headers::encode_headers;
+use crate::{Error, Pool, Role, outbox};
 
 /// A deed, as the log tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,34 +39,76 @@ pub struct Choice {
     pub below: Option<Uuid>,
 }
 
-/// Adds a deed before it is done.
-pub async fn begin(pool: &Pool, new: NewEntry<'_>) -> Result<(), Error> {
+/// Rows that one call of [`retire`] takes away.
+const RETIRED_ROWS_MAX: i32 = 10_000;
+
+/// Adds a deed before it is done, and its record to the outbox: one statement, so one commit.
+pub async fn begin(pool: &Pool, entry: &AuditEntry, record: &Record) -> Result<(), Error> {
     sqlx::query!(
-        "insert into ingest.audit (id, tenant, subject, action, object, client, trace_id)
-         values ($1, $2, $3, $4, $5, $6, $7)",
-        new.id,
-        new.tenant,
-        new.subject,
-        new.action,
-        new.object,
-        new.client,
-        new.trace_id,
+        "with entry as (
+            insert into ingest.audit (id, tenant, subject, action, object, client, trace_id, at)
+            values ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::bigint / 1000.0))
+         )
+         insert into outbox.messages (topic, key, value, headers) values ($9, $10, $11, $12)",
+        entry.id,
+        entry.tenant,
+        entry.subject,
+        entry.action,
+        entry.object,
+        entry.client,
+        entry.trace_id,
+        entry.at_ms,
+        record.topic,
+        record.key,
+        record.value,
+        encode_headers(&record.headers),
     )
     .execute(pool.raw())
     .await?;
+    outbox::announce(pool).await;
     Ok(())
 }
 
-/// Adds the status with which it was answered.
-pub async fn end(pool: &Pool, id: Uuid, status: u16) -> Result<(), Error> {
+/// Adds the answer of an entry, and its record to the outbox; neither where the answer is there.
+pub async fn end(pool: &Pool, entry: &AuditEntry, record: &Record) -> Result<(), Error> {
+    let Some(answer) = entry.answer else { return Ok(()) };
     sqlx::query!(
-        "insert into ingest.audit_results (id, status) values ($1, $2) on conflict (id) do nothing",
-        id,
-        i32::from(status),
+        "with answered as (
+            insert into ingest.audit_results (id, status, at) values ($1, $2, to_timestamp($3::bigint / 1000.0))
+            on conflict (id) do nothing
+            returning id
+         )
+         insert into outbox.messages (topic, key, value, headers)
+         select $4::text, $5::bytea, $6::bytea, $7::bytea from answered",
+        entry.id,
+        i32::from(answer.status),
+        answer.at_ms,
+        record.topic,
+        record.key,
+        record.value,
+        encode_headers(&record.headers),
     )
     .execute(pool.raw())
     .await?;
+    outbox::announce(pool).await;
     Ok(())
+}
+
+/// Takes entries away that are older than so many days; the database itself keeps those of the last 30 days, whatever
+/// is asked of it. Needs the role [`Role::Ingest`]. Returns the count of entries.
+pub async fn retire(pool: &Pool, keep_d: u32) -> Result<u64, Error> {
+    debug_assert_eq!(pool.role(), Role::Ingest, "nobody else may");
+    let keep_d = i32::try_from(keep_d).unwrap_or(i32::MAX);
+    let mut retired = 0;
+    loop {
+        let rows = sqlx::query_scalar!(r#"select ingest.retire_audit($1, $2) as "rows!""#, keep_d, RETIRED_ROWS_MAX,)
+            .fetch_one(pool.raw())
+            .await?;
+        retired += u64::try_from(rows).unwrap_or_default();
+        if rows < i64::from(RETIRED_ROWS_MAX) {
+            return Ok(retired);
+        }
+    }
 }
 
 /// The tenant's chosen deeds, newest first.

@@ -1,6 +1,7 @@
 //! `ingest.flows`: versions of flows that were applied; the highest revision of a flow is the active one.
 
 use events::time::DAY_MS;
+use flow::definition::parse_duration_ms;
 
 use crate::retention::bound;
 use crate::{Error, Pool, Tx};
@@ -48,17 +49,26 @@ pub async fn apply(tx: &mut Tx, flow: &str, version: &str, document: &str) -> Re
         return Ok(Applied::Unchanged { revision: active.revision });
     }
     let revision = sqlx::query_scalar!(
-        "insert into ingest.flows (flow, version, revision, document)
-         values ($1, $2, nextval('ingest.flow_revisions'), $3)
-         on conflict (flow, version) do update set revision = excluded.revision, applied_at = now()
+        "insert into ingest.flows (flow, version, revision, document, keep_s)
+         values ($1, $2, nextval('ingest.flow_revisions'), $3, $4)
+         on conflict (flow, version) do update set
+            revision = excluded.revision, applied_at = now(), keep_s = excluded.keep_s
          returning revision",
         flow,
         version,
         document,
+        keep_s(document),
     )
     .fetch_one(tx.raw())
     .await?;
     Ok(Applied::Changed { revision })
+}
+
+/// The `retention` of a document, in seconds.
+fn keep_s(document: &str) -> Option<i64> {
+    let document: serde_json::Value = serde_json::from_str(document).ok()?;
+    let retention_ms = parse_duration_ms(document["retention"].as_str()?)?;
+    i64::try_from(retention_ms / 1_000).ok()
 }
 
 /// A version that was forgotten.

@@ -14,8 +14,8 @@ use crate::acceptances::Acceptance;
 use crate::cancels::CancelWish;
 use crate::columns::{signed, status_of};
 use crate::history::{self, Entry};
-use crate::retention::{FINAL, Needed, Retired};
-use crate::{Error, Pool, Role, Tx, partitions, retention, statistics};
+use crate::retention::{Needed, Retired};
+use crate::{Error, Pool, Role, Tx, partitions, retention, statistics, sweep};
 
 mod list;
 mod past;
@@ -75,10 +75,11 @@ pub async fn ensure_partitions(pool: &Pool, days_ahead: u32) -> Result<u32, Erro
 /// acceptances, which go first. A job that has not ended stays. Needs the role [`Role::Orchestrator`].
 pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
     debug_assert_eq!(pool.role(), Role::Orchestrator, "only the owner drops partitions");
+    let done = |of: &str| sweep::is_done(of, keep_ms, DAY_MS);
     let keep_ms = keep_ms.saturating_add(DAY_MS);
-    let done = format!("status in {FINAL} and updated_at < now() - {keep_ms} * interval '1 millisecond'");
-    let of_partition = |partition: &str, _: Uuid, _: Uuid| format!("select job from {partition} where not ({done})");
-    let needed = Needed { of_partition: &of_partition, default_row_is_done: done.clone() };
+    let of_partition =
+        |partition: &str, _: Uuid, _: Uuid| format!("select job from {partition} as seen where not ({})", done("seen"));
+    let needed = Needed { of_partition: &of_partition, default_row_is_done: done("kept") };
     let retired = retention::retire(pool, &partitions::JOBS, keep_ms, &needed).await?;
     forget_events(pool, keep_ms).await?;
     Ok(retired)

@@ -43,6 +43,8 @@ pub mod schedules;
 pub mod signals;
 pub mod slot;
 pub mod statistics;
+pub mod sweep;
+pub mod tenants;
 pub mod unrelayed;
 pub mod watched;
 pub mod webhooks;

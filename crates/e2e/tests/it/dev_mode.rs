@@ -23,6 +23,7 @@ const JOBS_TOO_MANY: usize = 200;
 pub(crate) struct Dev {
     process: Process,
     pub(crate) api: String,
+    pub(crate) registry: String,
     kafka: String,
     _ports: [Port; 3],
     _shop: DropGuard,
@@ -49,7 +50,14 @@ impl Dev {
         let ready =
             async || http_client().get(format!("{api}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200);
         process.wait_until(PATIENCE, "/readyz says ready", ready).await.unwrap();
-        Self { process, api, kafka, _ports: ports, _shop: shutdown.drop_guard() }
+        Self {
+            process,
+            api,
+            registry: format!("http://{registry}"),
+            kafka,
+            _ports: ports,
+            _shop: shutdown.drop_guard(),
+        }
     }
 
     /// Everything that it wrote to its terminal.

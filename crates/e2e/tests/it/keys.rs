@@ -25,7 +25,8 @@ async fn the_first_key_makes_others_and_the_log_tells_who_did_what() {
     ];
     let dev = Dev::start_with(folder.path(), &base).await;
     let run = async |arguments: &[&str], key: &str| {
-        let variables = [&base[..], &[("MEANWHILE_URL", dev.api.as_str()), ("MEANWHILE_API_KEY", key)]].concat();
+        let of_dev = [("MEANWHILE_URL", dev.api.as_str()), ("SCHEMA_REGISTRY_URL", dev.registry.as_str())];
+        let variables = [&base[..], &of_dev, &[("MEANWHILE_API_KEY", key)]].concat();
         meanwhile(arguments, &variables, "").await
     };
     let key_of = |told: &str| told.lines().find(|line| line.starts_with("mw_")).unwrap().to_owned();

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, reason = "a failure tells how to replay it, and where its logs are")]
 
 mod answers;
+mod audit;
 mod backpressure;
 mod breakers;
 mod brokers;
@@ -56,6 +57,7 @@ mod skip;
 mod stage;
 mod status;
 mod streams;
+mod tenants;
 mod traces;
 mod turn;
 mod uncertain;

@@ -1,5 +1,6 @@
 //! Strategies that draw any record.
 
+use events::audit::{AuditAnswer, AuditEntry};
 use events::cancel::Cancel;
 use events::progress::Progress;
 use events::record::Record;
@@ -300,6 +301,17 @@ fn any_progress() -> impl Strategy<Value = Progress> {
     )
 }
 
+fn any_audit_entry() -> impl Strategy<Value = AuditEntry> {
+    let answer = (any::<u16>(), any::<i64>()).prop_map(|(status, at_ms)| AuditAnswer { status, at_ms });
+    let optional = (any::<[Option<String>; 2]>(), prop::option::of(answer));
+    (any::<u128>(), any::<[String; 4]>(), optional, any::<i64>()).prop_map(
+        |(id, [tenant, subject, action, object], ([client, trace_id], answer), at_ms)| {
+            let id = Uuid::from_u128(id);
+            AuditEntry { id, tenant, subject, action, object, client, trace_id, at_ms, answer }
+        },
+    )
+}
+
 pub(crate) fn any_record() -> impl Strategy<Value = Any> {
     prop_oneof![
         any_slip().prop_map(Any::Slip),
@@ -307,5 +319,6 @@ pub(crate) fn any_record() -> impl Strategy<Value = Any> {
         any_wait().prop_map(Any::Wait),
         any_cancel().prop_map(Any::Cancel),
         any_progress().prop_map(Any::Progress),
+        any_audit_entry().prop_map(Any::AuditEntry),
     ]
 }

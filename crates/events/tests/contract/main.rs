@@ -5,6 +5,7 @@
 
 mod answered;
 mod asyncapi;
+mod audited;
 mod codec;
 mod compatibility;
 mod drawn;

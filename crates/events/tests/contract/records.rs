@@ -7,7 +7,8 @@ use events::topic::Topics;
 use events::trace::Trace;
 use events::wait::{Resume, Signal, Wait};
 use events::{
-    cancel_record, cancel_tombstone, decode_wait, event_record, flow_record, progress_record, slip_record, wait_record,
+    audit_record, cancel_record, cancel_tombstone, decode_wait, event_record, flow_record, progress_record,
+    slip_record, wait_record,
 };
 use flow::id::TokenId;
 
@@ -26,6 +27,7 @@ pub(crate) fn record_of(value: &Any, queue: &str, trace: &Trace) -> Record {
         Any::Wait(wait) => wait_record(&topics, &IDS, wait, trace),
         Any::Cancel(cancel) => cancel_record(&topics, &IDS, cancel, trace),
         Any::Progress(progress) => progress_record(&topics, &IDS, progress, trace),
+        Any::AuditEntry(entry) => audit_record(&topics, &IDS, entry, trace),
     }
     .unwrap()
 }
@@ -91,6 +93,15 @@ fn waits_cancels_and_progress_are_keyed_by_the_job() {
 }
 
 #[test]
+fn both_records_of_an_entry_are_keyed_by_its_tenant_and_have_names_of_their_own() {
+    for (name, suffix) in [("asked", ":audit"), ("audit-answered", ":audit:answered")] {
+        let id = format!("0190a6f2-7c1e-7cc0-b1f1-000000000003{suffix}");
+        let headers = [TRACEPARENT, TRACESTATE, ("meanwhile-message-id", id.as_str())];
+        check(&record(name), "meanwhile.audit", "acme", &headers);
+    }
+}
+
+#[test]
 fn an_operators_word_is_a_signal_that_names_the_hold_it_is_for() {
     let token = TokenId { job: slip().job, branch: "b-1".into(), hop: 7 };
     let resume = Resume { token, tenant: "acme".into(), verdict: None, at_ms: 5 };
@@ -142,6 +153,7 @@ fn each_topic_has_one_kind_and_one_subject() {
             ("other.waits-value", RecordKind::Wait),
             ("other.cancels-value", RecordKind::Cancel),
             ("other.progress-value", RecordKind::Progress),
+            ("other.audit-value", RecordKind::AuditEntry),
         ]
     );
     for subject in subjects {

@@ -1,5 +1,6 @@
 //! Fixed values to try things on.
 
+use events::audit::AuditEntry;
 use events::breaker::{BreakerNews, BreakerSaid, BreakerState};
 use events::cancel::Cancel;
 use events::progress::Progress;
@@ -7,8 +8,9 @@ use events::record::Record;
 use events::trace::Trace;
 use events::wait::{Alive, Outcome, Question, Resume, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
 use events::{
-    DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_cancel, decode_event, decode_progress,
-    decode_slip, decode_wait, encode_cancel, encode_event, encode_progress, encode_slip, encode_wait,
+    DecodeError, EncodeError, RecordKind, Schemas, WriterIds, decode_audit_entry, decode_cancel, decode_event,
+    decode_progress, decode_slip, decode_wait, encode_audit_entry, encode_cancel, encode_event, encode_progress,
+    encode_slip, encode_wait,
 };
 use flow::answer::Body;
 use flow::decide::{Said, Verdict, ruled};
@@ -22,9 +24,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::answered::{answered, resting, succeeded};
+use crate::audited::{audit_answered, audit_asked};
 
 pub(crate) const IDS: WriterIds =
-    WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 0x0102_0304, progress: i32::MAX as u32 };
+    WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 0x0102_0304, progress: i32::MAX as u32, audit_entry: 4 };
 
 /// Any of the records.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +37,7 @@ pub(crate) enum Any {
     Wait(Wait),
     Cancel(Cancel),
     Progress(Progress),
+    AuditEntry(AuditEntry),
 }
 
 impl Any {
@@ -44,6 +48,7 @@ impl Any {
             Self::Wait(_) => RecordKind::Wait,
             Self::Cancel(_) => RecordKind::Cancel,
             Self::Progress(_) => RecordKind::Progress,
+            Self::AuditEntry(_) => RecordKind::AuditEntry,
         }
     }
 
@@ -54,6 +59,7 @@ impl Any {
             Self::Wait(wait) => encode_wait(&IDS, wait),
             Self::Cancel(cancel) => encode_cancel(&IDS, cancel),
             Self::Progress(progress) => encode_progress(&IDS, progress),
+            Self::AuditEntry(entry) => encode_audit_entry(&IDS, entry),
         }
     }
 
@@ -64,6 +70,7 @@ impl Any {
             RecordKind::Wait => decode_wait(schemas, bytes).map(Self::Wait),
             RecordKind::Cancel => decode_cancel(schemas, bytes).map(Self::Cancel),
             RecordKind::Progress => decode_progress(schemas, bytes).map(Self::Progress),
+            RecordKind::AuditEntry => decode_audit_entry(schemas, bytes).map(Self::AuditEntry),
         }
     }
 }
@@ -82,7 +89,7 @@ pub(crate) fn trace() -> Trace {
     }
 }
 
-fn job(last: u128) -> JobId {
+pub(crate) fn job(last: u128) -> JobId {
     JobId::new(Uuid::from_u128(0x0190_a6f2_7c1e_7cc0_b1f1_0000_0000_0000 | last))
 }
 
@@ -396,5 +403,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Any)> {
         ("named", Any::Cancel(named)),
         ("started", Any::Progress(bare_progress)),
         ("percent", Any::Progress(progress())),
+        ("asked", Any::AuditEntry(audit_asked())),
+        ("audit-answered", Any::AuditEntry(audit_answered())),
     ]
 }

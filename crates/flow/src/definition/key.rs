@@ -16,6 +16,7 @@ pub(crate) const FLOW: &[&str] = &[
     "steps",
     "result",
     "result_ttl",
+    "retention",
     "respond",
 ];
 /// Keys of a trigger.

@@ -27,6 +27,10 @@ pub const POLL_TIMEOUT_MS_DEFAULT: u64 = 60 * 60 * 1000;
 pub const POLL_EVERY_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest deadline of a job, and the longest wait, sleep or pause before another attempt.
 pub const DEADLINE_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
+/// The shortest time for which a flow may keep its jobs: the looks for those that are kept no longer are hourly.
+pub const RETENTION_MS_MIN: u64 = 60 * 60 * 1000;
+/// The longest.
+pub const RETENTION_MS_MAX: u64 = 10 * DEADLINE_MS_MAX;
 /// Bytes of a name (flow, step, queue, native step): they stand in topics, keys and headers.
 pub const NAME_BYTES_MAX: usize = 63;
 /// Bytes of an ordering key: it stands in the key of every record of the job.

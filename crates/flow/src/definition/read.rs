@@ -40,6 +40,9 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let result_ttl_ms = fields
         .get("result_ttl")
         .and_then(|node| reader.duration_ms(node, "`result_ttl`", 1_000..=limit::DEADLINE_MS_MAX));
+    let retention_ms = fields
+        .get("retention")
+        .and_then(|node| reader.duration_ms(node, "`retention`", limit::RETENTION_MS_MIN..=limit::RETENTION_MS_MAX));
     let respond = fields.get("respond").and_then(|node| respond::respond(reader, node, &result_visible));
     for step in &mut steps {
         step.answer_is_read = reader.reads_answer_of(&step.id);
@@ -76,6 +79,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         steps,
         result,
         result_ttl_ms,
+        retention_ms,
         respond,
         document,
         version,

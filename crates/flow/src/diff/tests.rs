@@ -187,6 +187,8 @@ fn how_a_job_may_end_is_known_to_its_callers() {
         "result_ttl",
         "none -> 2d; results that callers still got",
     );
+    let kept = "deadline: 15m\nretention: 2d";
+    breaks("deadline: 15m", kept, "retention", "none -> 2d; jobs that callers still found may now be unknown");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use web::caller::{Caller, Scope};
 use web::problem::Problem;
 
 use super::api_key::{HashKey, id_of};
-use super::{refused, unready};
+use super::{Auth, refused, unready};
 use crate::followed;
 
 const NOTE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,16 +117,16 @@ impl KnownKeys {
     }
 }
 
-/// Keeps the keys up to date until shutdown. `listening` gives one connection away for good. `look_every`: the pause
+/// Keeps the keys, and which tenants are disabled, up to date until shutdown. `listening` gives one connection away for good. `look_every`: the pause
 /// between two looks without a notification.
 pub(crate) async fn keep(
-    known: &KnownKeys,
+    auth: &Auth,
     (pool, listening): (&Pool, &Pool),
     look_every: Duration,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let listen = || store::api_keys::listen(listening);
-    followed::keep("API keys", listen, || known.refresh(pool), look_every, shutdown).await;
+    followed::keep("API keys", listen, || auth.refresh(pool), look_every, shutdown).await;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use ingest::auth::Scope;
 use serde_json::Value;
+use store::Role;
 use test_kit::eventually;
 
 use crate::credentials::{ask, ask_once_known, key, start};
@@ -100,5 +101,27 @@ async fn a_key_that_cannot_be_made_is_refused_with_what_is_wrong_and_nothing_is_
     assert_eq!((full.status, full.problem()), (409, "too-many-keys"), "{}", full.text);
     ground.sql("update ingest.api_keys set revoked_at = now() where id = 'k1'");
     assert_eq!(ask(&ingest, &operator, Method::POST, KEYS, wish).await.status, 201);
+    ingest.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_open_to_a_tenant_that_is_disabled_until_it_is_enabled() {
+    let ground = ground().await;
+    let ingest = start(&ground).await;
+    let pool = ground.pool(Role::Ingest);
+    let (first, other) = (key(&ground, "acme", &Scope::ALL).await, key(&ground, "other", &Scope::ALL).await);
+    for key in [&first, &other] {
+        assert_eq!(ask_once_known(&ingest, key, "/v1/flows").await.status, 200);
+    }
+    store::tenants::disable(&pool, "acme", "a test").await.unwrap();
+    let status = async |key: &str| ask(&ingest, key, Method::GET, "/v1/flows", "").await.status;
+    eventually(PATIENCE, "its key is revoked", async || (status(&first).await == 401).then_some(())).await;
+    let second = key(&ground, "acme", &Scope::ALL).await;
+    let refused = ask_once_known(&ingest, &second, "/v1/flows").await;
+    assert_eq!((refused.status, refused.problem()), (403, "forbidden"), "{}", refused.text);
+    assert!(refused.text.contains("is disabled"), "{}", refused.text);
+    assert_eq!(status(&other).await, 200);
+    assert!(store::tenants::enable(&pool, "acme").await.unwrap());
+    eventually(PATIENCE, "it is enabled", async || (status(&second).await == 200).then_some(())).await;
     ingest.stop().await;
 }

@@ -16,7 +16,8 @@ pub(crate) enum KeysCommand {
         api: ApiArgs,
     },
     /// Make a key, and show it: this once
-    #[command(after_help = "The first key of a tenant is made in the database, where DATABASE_URL leads:\n  \
+    #[command(after_help = "The first key of a tenant is made in the database, where DATABASE_URL leads (the audit\n\
+                            log also needs SCHEMA_REGISTRY_URL):\n  \
                             meanwhile keys create admin --bootstrap --scope operate --scope jobs:submit\n\
                             Its holder (MEANWHILE_API_KEY) makes further ones:\n  \
                             meanwhile keys create shop --scope jobs:submit")]

@@ -29,6 +29,8 @@ mod schedules;
 mod signals;
 mod slot;
 mod statistics;
+mod sweep;
+mod tenants;
 mod unrelayed;
 mod workers;
 

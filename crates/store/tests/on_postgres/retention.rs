@@ -10,10 +10,10 @@ use uuid::{Builder, Uuid};
 
 use crate::database::{Database, acceptance, event};
 
-const KEEP_MS: i64 = 30 * DAY_MS;
+pub(crate) const KEEP_MS: i64 = 30 * DAY_MS;
 
 /// Days since the Unix epoch, so many days ago.
-async fn day(database: &Database, ago: i64) -> i64 {
+pub(crate) async fn day(database: &Database, ago: i64) -> i64 {
     let today = "select floor(extract(epoch from now()) / 86400)::bigint";
     let today: i64 = sqlx::query_scalar(today).fetch_one(&mut database.superuser().await).await.unwrap();
     today - ago
@@ -24,7 +24,7 @@ fn bound(day: i64) -> Uuid {
 }
 
 /// Makes the partition of that day.
-async fn make_partitions(database: &Database, day: i64) {
+pub(crate) async fn make_partitions(database: &Database, day: i64) {
     for (table, owner) in [("ingest.acceptances", "meanwhile_ingest"), ("orchestrator.jobs", "meanwhile_orchestrator")]
     {
         let (partition, from, to) = (format!("{table}_p{day}"), bound(day), bound(day + 1));
@@ -38,7 +38,7 @@ async fn make_partitions(database: &Database, day: i64) {
 }
 
 /// A job that was accepted on that day.
-async fn accept(database: &Database, day: i64, number: u8) -> JobId {
+pub(crate) async fn accept(database: &Database, day: i64, number: u8) -> JobId {
     accept_with(&database.pool(Role::Ingest), day, number).await
 }
 
@@ -52,7 +52,14 @@ async fn accept_with(pool: &Pool, day: i64, number: u8) -> JobId {
 }
 
 /// Projects the job: it came to this status so many days ago.
-async fn project_one(database: &Database, job: JobId, cursor: i64, kind: EventKind, status: JobStatus, ago: i64) {
+pub(crate) async fn project_one(
+    database: &Database,
+    job: JobId,
+    cursor: i64,
+    kind: EventKind,
+    status: JobStatus,
+    ago: i64,
+) {
     let event = JobEvent { at_ms: day(database, ago).await * DAY_MS, ..event(job, kind, status, 1) };
     let mut tx = database.pool(Role::Orchestrator).begin().await.unwrap();
     project(&mut tx, &[ObservedEvent { partition: 0, cursor, trace_id: None, event }]).await.unwrap();
@@ -60,7 +67,7 @@ async fn project_one(database: &Database, job: JobId, cursor: i64, kind: EventKi
 }
 
 /// Whether its acceptance and its projection are there.
-async fn known(database: &Database, job: JobId) -> (bool, bool) {
+pub(crate) async fn known(database: &Database, job: JobId) -> (bool, bool) {
     let stored = get(&database.pool(Role::Ingest), "acme", job).await.unwrap();
     stored.map_or((false, false), |stored| (stored.acceptance.is_some(), stored.projection.is_some()))
 }

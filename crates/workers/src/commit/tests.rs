@@ -132,7 +132,7 @@ impl Stage {
 fn runner(bus: &bus::Settings, topics: &Topics, admin: &Admin) -> Runner {
     let readiness = Readiness::new(Clock::system(), "workers");
     let (flows, ..) = Flows::new(flow::decide::Env::default());
-    let ids = WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 4, progress: 5 };
+    let ids = WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 4, progress: 5, audit_entry: 6 };
     let writer = Writer { topics: topics.clone(), ids };
     let producer = Producer::new(bus).unwrap();
     let limits = Config::default().long_calls();

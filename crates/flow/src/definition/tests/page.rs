@@ -135,6 +135,7 @@ fn the_bounds_of_the_page_are_those_of_the_code() {
     for (heading, key, least_ms, most_ms) in [
         ("a flow", "deadline", 1, DEADLINE_MS_MAX),
         ("a flow", "result_ttl", 1_000, DEADLINE_MS_MAX),
+        ("a flow", "retention", limit::RETENTION_MS_MIN, limit::RETENTION_MS_MAX),
         ("`route`", "hold", 1, TIMEOUT_MS_MAX),
         ("`route`", "latency_budget", 1, TIMEOUT_MS_MAX),
         ("`webhook`", "tolerance", limit::TOLERANCE_MS_MIN, limit::TOLERANCE_MS_MAX),
