@@ -154,7 +154,8 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     settings.config.check()?;
     let (acceptor, groups) = Acceptor::start(open(&settings, ACCEPTOR_CONNECTIONS)?, process.readiness.clone());
     let leaving = Leaving::before(&shutdown);
-    let api = Arc::new(api(&settings, process, acceptor, leaving.clone())?);
+    let public_url = PublicUrl::new(&settings.public_url).with_tls(door.tls.is_some());
+    let api = Arc::new(api(&settings, public_url, process, acceptor, leaving.clone())?);
     let mut tasks = Tasks::new(shutdown.clone());
     let (of_api, until) = (Arc::clone(&api), shutdown.clone());
     tasks.spawn("leaving", async move {
@@ -166,6 +167,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
     let mut server = Server::new(api.public_url.clone(), api.clock.clone());
     server.limits.leave_timeout = api.config.answer_timeout();
+    server.tls = door.tls;
     let router = http::router(Arc::clone(&api), door.health)?;
     let (begun, all) = (leaving.begun.clone(), shutdown.clone());
     tasks.spawn("http", async move {
@@ -231,7 +233,13 @@ fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
 }
 
 /// What all doors share, before anything of it is known.
-fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leaving) -> anyhow::Result<Api> {
+fn api(
+    settings: &Settings,
+    public_url: PublicUrl,
+    process: Process,
+    acceptor: Acceptor,
+    leaving: Leaving,
+) -> anyhow::Result<Api> {
     let Process { readiness, clock, ids } = process;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
     let pool = open(settings, settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
@@ -254,7 +262,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leavi
         bus: settings.bus.clone(),
         reports_out: ReportsOut::new(&settings.bus)?,
         config: settings.config.clone(),
-        public_url: PublicUrl::new(&settings.public_url),
+        public_url,
         callback_secrets: settings.callback_secrets.clone(),
         trigger_secrets: settings.env.secrets.clone(),
         clock,

@@ -17,6 +17,7 @@ mod redact;
 mod section;
 mod shared;
 mod sources;
+mod tls;
 mod top_level;
 mod traces;
 mod webhooks;
@@ -31,6 +32,7 @@ pub use redact::redact;
 pub use section::load;
 pub use shared::Shared;
 pub use sources::Sources;
+pub use tls::{TlsSettings, TlsVersion};
 pub use traces::{HeadSampler, TraceSettings};
 pub use webhooks::WebhookSettings;
 

@@ -164,7 +164,7 @@ impl Ingest {
         let (process, shutdown) = (Process::system("ingest"), CancellationToken::new());
         let readiness = process.readiness.clone();
         let health = health::router(readiness.clone(), Metrics::install().unwrap());
-        let task = tokio::spawn(ingest::run(settings, Door { listener, health }, process, shutdown.clone()));
+        let task = tokio::spawn(ingest::run(settings, Door { listener, tls: None, health }, process, shutdown.clone()));
         // Its addresses are those behind a proxy: there is nothing to be found where it redirects to.
         drop(http_client());
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());

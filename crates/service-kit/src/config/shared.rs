@@ -15,6 +15,7 @@ use super::proxy::proxies;
 use super::redact::redact;
 use super::section::{load_shared, wrong_value};
 use super::sources::Sources;
+use super::tls::TlsSettings;
 use super::top_level::{
     DATABASE_URL, FLOWS, INSTANCE, KAFKA_BROKERS, LISTEN, SCHEMA_REGISTRY_URL, TOP_LEVEL, instance_or_host,
 };
@@ -22,10 +23,11 @@ use super::traces::TraceSettings;
 use super::webhooks::WebhookSettings;
 
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "topics",
     "log",
     "api",
+    "tls",
     "auth",
     "callbacks",
     "webhooks",
@@ -61,6 +63,8 @@ pub struct Shared {
     pub topics_prefix: String,
     /// `api.public_url`; empty: from each request.
     pub public_url: String,
+    /// `tls.*`.
+    pub tls: TlsSettings,
     /// `auth.*`.
     pub auth: AuthSettings,
     /// `callbacks.*`.
@@ -112,6 +116,7 @@ impl Shared {
             instance: instance_or_host(INSTANCE.read(sources)?, sources),
             topics_prefix: topics.prefix,
             public_url: api.public_url,
+            tls: TlsSettings::load(sources)?,
             auth: AuthSettings::load(sources)?,
             callbacks: load_shared("callbacks", sources)?,
             webhooks: load_shared("webhooks", sources)?,
