@@ -25,7 +25,6 @@ use service_kit::tasks::Tasks;
 use store::{Pool, Role};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use web::problem::PublicUrl;
 use web::server::{Server, without_delay};
 
 mod accept;
@@ -154,8 +153,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     settings.config.check()?;
     let (acceptor, groups) = Acceptor::start(open(&settings, ACCEPTOR_CONNECTIONS)?, process.readiness.clone());
     let leaving = Leaving::before(&shutdown);
-    let public_url = PublicUrl::new(&settings.public_url).with_tls(door.tls.is_some());
-    let api = Arc::new(api(&settings, public_url, process, acceptor, leaving.clone())?);
+    let api = Arc::new(api(&settings, process, acceptor, leaving.clone())?);
     let mut tasks = Tasks::new(shutdown.clone());
     let (of_api, until) = (Arc::clone(&api), shutdown.clone());
     tasks.spawn("leaving", async move {
@@ -233,17 +231,11 @@ fn open(settings: &Settings, connections_max: u32) -> anyhow::Result<Pool> {
 }
 
 /// What all doors share, before anything of it is known.
-fn api(
-    settings: &Settings,
-    public_url: PublicUrl,
-    process: Process,
-    acceptor: Acceptor,
-    leaving: Leaving,
-) -> anyhow::Result<Api> {
+fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leaving) -> anyhow::Result<Api> {
     let Process { readiness, clock, ids } = process;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
     let pool = open(settings, settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
-    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+    let registry = Registry::of(&settings.bus).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     Ok(Api {
         auth: Auth::new(&settings.auth)?,
@@ -262,7 +254,7 @@ fn api(
         bus: settings.bus.clone(),
         reports_out: ReportsOut::new(&settings.bus)?,
         config: settings.config.clone(),
-        public_url,
+        public_url: settings.public_url.clone(),
         callback_secrets: settings.callback_secrets.clone(),
         trigger_secrets: settings.env.secrets.clone(),
         clock,

@@ -151,7 +151,7 @@ impl Ingest {
             bus: ground.bus.clone(),
             topics: ground.topics.clone(),
             database_url: ground.database_url.clone(),
-            public_url: PUBLIC_URL.to_owned(),
+            public_url: web::problem::PublicUrl::new(PUBLIC_URL),
             callback_secrets: callback_secrets(),
             env: Env::of_process(env.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
             allowed: Allowed::default(),
