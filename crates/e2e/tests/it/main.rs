@@ -51,6 +51,7 @@ mod rolling;
 mod rollout;
 mod schedules;
 mod seams;
+mod secure;
 mod signals;
 mod skip;
 mod stage;
