@@ -43,7 +43,7 @@ pub use lossy::LossyProducer;
 pub use offset_commit::OffsetCommit;
 pub use producer::Producer;
 pub use reader::{Reader, Unreadable};
-pub use registry::{BasicAuth, Registry, RegistryError, until_available};
+pub use registry::{BasicAuth, Registry, RegistryAccess, RegistryError, until_available};
 pub use settings::Settings;
 pub use single::SingleRecords;
 pub use subjects::register_subjects;

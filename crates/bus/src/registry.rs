@@ -4,13 +4,17 @@
 //! registry's own answer; any other failure means "not now".
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+use reqwest::Certificate;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id, post_schema};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SuppliedSchema};
 
 use crate::error::{Cause, chain};
+use crate::settings::Settings;
 
 /// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,6 +35,15 @@ impl std::fmt::Debug for BasicAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BasicAuth").field("user", &self.user).finish_non_exhaustive()
     }
+}
+
+/// How to reach the registry, beside its address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistryAccess {
+    /// User and password; they may be in the URL instead.
+    pub auth: Option<BasicAuth>,
+    /// The authorities that are trusted beside the system's own: a file, in PEM.
+    pub authorities: Option<PathBuf>,
 }
 
 /// A failed request to the registry.
@@ -57,18 +70,35 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// The registry of these settings.
+    ///
+    /// # Errors
+    /// As [`Registry::new`]; or the file of its authorities cannot be used.
+    pub fn of(settings: &Settings) -> Result<Self, RegistryError> {
+        let authorities = settings.registry.authorities.as_deref().map(certificates).transpose()?;
+        Self::trusting(&settings.registry_url, settings.registry.auth.clone(), &authorities.unwrap_or_default())
+    }
+
     /// Fails only where no HTTP client can be made (a malformed proxy setting, say).
     pub fn new(url: &str, auth: Option<BasicAuth>) -> Result<Self, RegistryError> {
+        Self::trusting(url, auth, &[])
+    }
+
+    fn trusting(url: &str, auth: Option<BasicAuth>, roots: &[Certificate]) -> Result<Self, RegistryError> {
         // One provider per process; one that was installed before is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let url = url.trim_end_matches('/').to_owned();
+        let (url, in_url) = without_login(url);
+        let auth = auth.or(in_url);
         let mut builder = SrSettings::new_builder(url.clone());
         builder.set_timeout(REQUEST_TIMEOUT);
         if let Some(auth) = &auth {
             builder.set_basic_authorization(&auth.user, Some(&auth.password));
         }
         let refused = |error: String| RegistryError::Refused(error.into());
-        let client_builder = || proxies::client_builder().map_err(|error| refused(error.to_string()));
+        let client_builder = || {
+            let builder = proxies::client_builder().map_err(|error| refused(error.to_string()))?;
+            Ok::<_, RegistryError>(builder.tls_certs_merge(roots.iter().cloned()))
+        };
         let settings = builder.build_with(client_builder()?).map_err(|error| refused(error.to_string()))?;
         let client = client_builder()?.timeout(REQUEST_TIMEOUT).build().map_err(|error| refused(error.to_string()))?;
         Ok(Self { url, auth, settings, client })
@@ -128,6 +158,33 @@ impl Registry {
             status if status.is_success() => Ok(()),
             status => Err(RegistryError::Unavailable(status.to_string().into())),
         }
+    }
+}
+
+/// The URL without a slash at its end, and without the user and the password that it may hold: URLs are told.
+pub(crate) fn without_login(url: &str) -> (String, Option<BasicAuth>) {
+    let plain = || url.trim_end_matches('/').to_owned();
+    let Ok(mut parsed) = reqwest::Url::parse(url) else { return (plain(), None) };
+    if parsed.username().is_empty() && parsed.password().is_none() {
+        return (plain(), None);
+    }
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let auth = BasicAuth { user: decoded(parsed.username()), password: decoded(parsed.password().unwrap_or_default()) };
+    // Both fail for URLs without a host only, which have no user.
+    let _ = parsed.set_username("").and_then(|()| parsed.set_password(None));
+    (parsed.as_str().trim_end_matches('/').to_owned(), Some(auth))
+}
+
+/// The certificates of a file.
+fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
+    let refused = |reason: String| {
+        let setting = "`schema_registry.authorities` (MEANWHILE__SCHEMA_REGISTRY__AUTHORITIES)";
+        RegistryError::Refused(format!("{setting}: {}: {reason}", path.display()).into())
+    };
+    let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(refused("no certificate in PEM is in it".to_owned())),
     }
 }
 
@@ -192,6 +249,13 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_password_of_a_url_is_taken_out_of_it() {
+        let ada = BasicAuth { user: "ada".to_owned(), password: "p@ss".to_owned() };
+        assert_eq!(without_login("https://ada:p%40ss@r/apis/"), ("https://r/apis".to_owned(), Some(ada)));
+        assert_eq!(without_login("http://r:8081/"), ("http://r:8081".to_owned(), None));
+    }
 
     #[test]
     fn an_error_and_its_causes_say_each_thing_once() {

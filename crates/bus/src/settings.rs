@@ -9,6 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use crate::in_process::{DevCapacity, InProcess};
+use crate::registry::{RegistryAccess, without_login};
 
 /// The largest request that our clients send or accept, in bytes: the limit of `waits` (2 MiB + 64 KiB) and room for
 /// frames. Each topic's own limit is the broker's to hold.
@@ -21,6 +22,8 @@ pub struct Settings {
     pub brokers: String,
     /// The base URL of a Confluent-compatible schema registry.
     pub registry_url: String,
+    /// Who asks the registry, and whom we trust to be it.
+    pub registry: RegistryAccess,
     /// The in-process broker, where that stands behind `brokers`; none: Apache Kafka, or what speaks like it.
     pub in_process: Option<Arc<InProcess>>,
     /// Shown in the brokers' logs and quotas.
@@ -34,7 +37,8 @@ impl fmt::Debug for Settings {
         let properties: Vec<&String> = self.properties.keys().collect();
         f.debug_struct("Settings")
             .field("brokers", &self.brokers)
-            .field("registry_url", &self.registry_url)
+            .field("registry_url", &without_login(&self.registry_url).0)
+            .field("registry", &self.registry)
             .field("in_process", &self.in_process.is_some())
             .field("client_id", &self.client_id)
             .field("properties (values not shown)", &properties)
@@ -48,6 +52,7 @@ impl Settings {
         Self {
             brokers: brokers.into(),
             registry_url: registry_url.into(),
+            registry: RegistryAccess::default(),
             in_process: None,
             client_id: "meanwhile".to_owned(),
             properties: BTreeMap::new(),

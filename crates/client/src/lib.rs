@@ -16,6 +16,7 @@
 
 #![warn(missing_docs)]
 
+mod access;
 mod audit;
 mod breakers;
 mod bulk;
@@ -31,9 +32,7 @@ mod webhooks;
 
 use std::time::Duration;
 
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
-};
+use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -41,6 +40,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::form_urlencoded::Serializer;
 
+pub use access::Access;
 pub use audit::{AuditChoice, AuditEntry};
 pub use breakers::{Breaker, BreakerOrder};
 pub use bulk::{BulkOrder, DoneInBulk};
@@ -86,7 +86,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unusable`]: the settings of this process allow no HTTP client (a malformed proxy, say).
     pub fn new(url: &str) -> Result<Self, Error> {
-        Self::with_headers(url, HeaderMap::new())
+        Self::with_access(url, &Access::default())
     }
 
     /// The same for an API that asks who its callers are. `key`: an API key, or a token.
@@ -94,19 +94,20 @@ impl Client {
     /// # Errors
     /// As [`Client::new`]; or no header can have this key.
     pub fn with_key(url: &str, key: &str) -> Result<Self, Error> {
-        let mut value =
-            HeaderValue::try_from(format!("Bearer {key}")).map_err(|error| Error::Unusable(error.into()))?;
-        value.set_sensitive(true);
-        Self::with_headers(url, HeaderMap::from_iter([(AUTHORIZATION, value)]))
+        Self::with_access(url, &Access { key: Some(key.to_owned()), ..Access::default() })
     }
 
-    fn with_headers(url: &str, headers: HeaderMap) -> Result<Self, Error> {
+    /// The same with an authority of one's own, or a certificate of the caller.
+    ///
+    /// # Errors
+    /// As [`Client::with_key`]; or a file cannot be used.
+    pub fn with_access(url: &str, access: &Access) -> Result<Self, Error> {
         // A process has one provider; one that is installed already serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = proxies::client_builder().map_err(|error| Error::Unusable(error.into()))?;
+        let builder = access.files_for(proxies::client_builder().map_err(|error| Error::Unusable(error.into()))?)?;
         let http = builder
             .timeout(REQUEST_TIMEOUT)
-            .default_headers(headers)
+            .default_headers(access.headers()?)
             .build()
             .map_err(|error| Error::Unusable(error.into()))?;
         Ok(Self { http, url: String::new() }.at(url))

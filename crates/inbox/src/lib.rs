@@ -114,7 +114,7 @@ impl Inbox {
         ids: &Ids,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Option<(Reader, WriterIds)>> {
-        let registry = Registry::new(&self.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+        let registry = Registry::of(&self.bus).context("SCHEMA_REGISTRY_URL cannot be used")?;
         let reader = Reader::new(registry);
         let writers = until_ok("registry", &self.readiness, ids, shutdown, || reader.writer_ids(topics)).await;
         Ok(writers.map(|writers| (reader, writers)))

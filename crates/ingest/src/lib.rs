@@ -24,7 +24,6 @@ use service_kit::tasks::Tasks;
 use store::{Pool, Role};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use web::problem::PublicUrl;
 use web::server::{Server, without_delay};
 
 mod accept;
@@ -166,6 +165,7 @@ pub async fn run(settings: Settings, door: Door, process: Process, asked: Cancel
     tasks.spawn("group commit", accept::until_shutdown(groups, served.clone()));
     let mut server = Server::new(api.public_url.clone(), api.clock.clone());
     server.limits.leave_timeout = api.config.answer_timeout();
+    server.tls = door.tls;
     let router = http::router(Arc::clone(&api), door.health)?;
     let (begun, all) = (leaving.begun.clone(), shutdown.clone());
     tasks.spawn("http", async move {
@@ -235,7 +235,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leavi
     let Process { readiness, clock, ids } = process;
     readiness.expect(&["postgres", "kafka", "registry", "flows"]);
     let pool = open(settings, settings.config.connections_max.saturating_sub(ACCEPTOR_CONNECTIONS).max(1))?;
-    let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+    let registry = Registry::of(&settings.bus).context("SCHEMA_REGISTRY_URL cannot be used")?;
     let recent = RecentJobs::new(settings.config.recent_jobs_max, recent::BYTES_MAX);
     Ok(Api {
         auth: Auth::new(&settings.auth)?,
@@ -254,7 +254,7 @@ fn api(settings: &Settings, process: Process, acceptor: Acceptor, leaving: Leavi
         bus: settings.bus.clone(),
         reports_out: ReportsOut::new(&settings.bus)?,
         config: settings.config.clone(),
-        public_url: PublicUrl::new(&settings.public_url),
+        public_url: settings.public_url.clone(),
         callback_secrets: settings.callback_secrets.clone(),
         trigger_secrets: settings.env.secrets.clone(),
         clock,

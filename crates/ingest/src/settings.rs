@@ -6,6 +6,7 @@ use flow::decide::Env;
 use outbound::Allowed;
 use process::Base;
 use service_kit::config::{AuthSettings, ConfigError, DocumentSettings, Sources, load};
+use web::problem::PublicUrl;
 
 use crate::config;
 
@@ -19,7 +20,7 @@ pub struct Settings {
     /// Postgres.
     pub database_url: String,
     /// The address at which callers reach the API; empty: the host that each request names.
-    pub public_url: String,
+    pub public_url: PublicUrl,
     /// The secrets by which the addresses of callbacks are known again; none: no callback is.
     pub callback_secrets: Secrets,
     /// `env.*` of flows' `upstream`.
@@ -42,7 +43,7 @@ impl Settings {
             bus: base.bus.clone(),
             topics: base.topics.clone(),
             database_url: base.database_url()?,
-            public_url: base.shared.public_url.clone(),
+            public_url: PublicUrl::new(&base.shared.public_url).with_tls(base.shared.tls.is_on()),
             callback_secrets: callback_secrets(base)?,
             env: Env::of_process(sources.variables()),
             allowed: Allowed::load(&base.shared.webhooks)?,

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use client::Client;
+use client::{Access, Client};
 
 pub(crate) mod audit;
 pub(crate) mod breakers;
@@ -251,15 +252,33 @@ pub(crate) struct ApiArgs {
     /// The API key, or a token
     #[arg(long, env = "MEANWHILE_API_KEY", hide_env_values = true, value_name = "KEY")]
     pub(crate) api_key: Option<String>,
+    /// The file of the API key, in place of --api-key
+    #[arg(long, env = "MEANWHILE_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// The authorities (PEM) that the API's certificate may have, beside the system's own
+    #[arg(long, env = "MEANWHILE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The certificate (PEM) of the caller, where the API asks for one
+    #[arg(long, env = "MEANWHILE_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// The key (PEM) of this certificate
+    #[arg(long, env = "MEANWHILE_CLIENT_KEY", value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
 }
 
 impl ApiArgs {
     /// A client of this API, under this key.
-    pub(crate) fn client(&self) -> Result<Client, client::Error> {
-        match self.api_key.as_deref().filter(|key| !key.is_empty()) {
-            Some(key) => Client::with_key(&self.url, key),
-            None => Client::new(&self.url),
-        }
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let of_option = self.api_key.clone().filter(|key| !key.is_empty());
+        let key = match (of_option, &self.api_key_file) {
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file);
+                Some(text.with_context(|| format!("the API key in {}", file.display()))?.trim().to_owned())
+            }
+            (of_option, _) => of_option,
+        };
+        let certificate = self.client_certificate.clone().zip(self.client_key.clone());
+        Ok(Client::with_access(&self.url, &Access { key, authorities: self.ca.clone(), certificate })?)
     }
 }
 

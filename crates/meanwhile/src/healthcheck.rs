@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use reqwest::{ClientBuilder, Identity};
 use serde_json::Value;
-use service_kit::config::{Shared, Sources};
+use service_kit::config::{Shared, Sources, TlsSettings};
 
 use crate::cli::HealthcheckArgs;
 use crate::roles::Role;
@@ -17,12 +18,11 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// `meanwhile healthcheck`
 #[expect(clippy::print_stdout, reason = "this is the command's answer")]
 pub(crate) async fn run(args: HealthcheckArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
-    let url = match args.url {
-        Some(url) => url,
-        None => own_url(Shared::load(sources)?.listen_or(Role::Ingest.listen()), args.live),
-    };
+    let shared = Shared::load(sources)?;
+    let url = args.url.unwrap_or_else(|| own_url(shared.listen_or(Role::Ingest.listen()), args.live, &shared.tls));
     // It asks this machine, also where that listens on an address that a proxy could reach.
-    let client = proxies::direct_client_builder().timeout(TIMEOUT).build().context("the HTTP client")?;
+    let client = with_tls(proxies::direct_client_builder(), &shared.tls)?;
+    let client = client.timeout(TIMEOUT).build().context("the HTTP client")?;
     let response = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
     let status = response.status();
     if !status.is_success() {
@@ -33,9 +33,26 @@ pub(crate) async fn run(args: HealthcheckArgs, sources: &Sources) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-fn own_url(listen: &str, live: bool) -> String {
+fn own_url(listen: &str, live: bool, tls: &TlsSettings) -> String {
     let path = if live { "healthz" } else { "readyz" };
-    format!("http://{}/{path}", reachable(listen))
+    let scheme = if tls.is_on() { "https" } else { "http" };
+    format!("{scheme}://{}/{path}", reachable(listen))
+}
+
+/// The certificate of a port names its callers' name for it, not loopback, and a check tells the port nothing: it asks
+/// whoever answers there. Where clients need a certificate, it shows the port's own.
+fn with_tls(builder: ClientBuilder, tls: &TlsSettings) -> anyhow::Result<ClientBuilder> {
+    if !tls.is_on() {
+        return Ok(builder);
+    }
+    service_kit::tls::install_ring();
+    let builder = builder.tls_danger_accept_invalid_certs(true);
+    if tls.client_authorities.is_empty() {
+        return Ok(builder);
+    }
+    let read = |path: &str| std::fs::read(path).with_context(|| path.to_owned());
+    let pem = [read(&tls.certificate)?, read(&tls.key)?].join(&b'\n');
+    Ok(builder.identity(Identity::from_pem(&pem).context("`tls.certificate` and `tls.key`")?))
 }
 
 /// The address under which this machine reaches a listener: loopback for one that listens on all addresses.
@@ -58,13 +75,14 @@ mod tests {
 
     #[test]
     fn a_process_is_asked_where_it_listens() {
-        assert_eq!(own_url("127.0.0.1:8091", false), "http://127.0.0.1:8091/readyz");
-        assert_eq!(own_url("relay.local:8091", true), "http://relay.local:8091/healthz");
+        assert_eq!(own_url("127.0.0.1:8091", false, &TlsSettings::default()), "http://127.0.0.1:8091/readyz");
+        assert_eq!(own_url("relay.local:8091", true, &TlsSettings::default()), "http://relay.local:8091/healthz");
     }
 
     #[test]
-    fn all_addresses_are_asked_on_loopback() {
-        assert_eq!(own_url("0.0.0.0:8080", true), "http://127.0.0.1:8080/healthz");
-        assert_eq!(own_url("[::]:8080", false), "http://[::1]:8080/readyz");
+    fn all_addresses_are_asked_on_loopback_by_tls_where_that_is_spoken() {
+        let tls = TlsSettings { certificate: "/c.pem".to_owned(), ..TlsSettings::default() };
+        assert_eq!(own_url("0.0.0.0:8080", true, &TlsSettings::default()), "http://127.0.0.1:8080/healthz");
+        assert_eq!(own_url("[::]:8080", false, &tls), "https://[::1]:8080/readyz");
     }
 }

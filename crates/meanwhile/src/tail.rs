@@ -22,7 +22,7 @@ const FETCH_WAIT_MAX: Duration = Duration::from_millis(100);
 pub(crate) async fn run(args: TailArgs, sources: &Sources) -> anyhow::Result<ExitCode> {
     let Base { shared, bus: settings, topics } = Base::load(sources)?;
     telemetry::init(&shared.log)?;
-    let reader = Reader::new(Registry::new(&settings.registry_url, None)?);
+    let reader = Reader::new(Registry::of(&settings)?);
     let kind = RecordKind::of_topic(&topics, &args.topic);
     let mut left = args.count.unwrap_or(usize::MAX);
     let mut show = async |records: Vec<Inbound>| {

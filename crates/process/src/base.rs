@@ -1,8 +1,9 @@
 //! The settings that every service is built from.
 
+use bus::{BasicAuth, RegistryAccess};
 use events::topic::Topics;
 use serde::de::DeserializeOwned;
-use service_kit::config::{ConfigError, Shared, Sources, load};
+use service_kit::config::{ConfigError, RegistrySettings, Shared, Sources, load};
 
 /// The settings of a service that goes from Kafka to Postgres.
 #[derive(Debug, Clone)]
@@ -74,6 +75,7 @@ fn bus_settings(shared: &Shared) -> Result<bus::Settings, ConfigError> {
     let settings = bus::Settings {
         brokers: shared.kafka_brokers()?.to_owned(),
         registry_url: shared.registry_url()?.to_owned(),
+        registry: registry_access(&shared.registry),
         in_process: None,
         client_id: format!("meanwhile-{}", shared.instance),
         properties: shared.kafka_properties.clone(),
@@ -84,6 +86,14 @@ fn bus_settings(shared: &Shared) -> Result<bus::Settings, ConfigError> {
         ConfigError::Invalid { section: "kafka".to_owned(), detail }
     })?;
     Ok(settings)
+}
+
+fn registry_access(settings: &RegistrySettings) -> RegistryAccess {
+    let RegistrySettings { authorities, user, password } = settings.clone();
+    RegistryAccess {
+        auth: (!user.is_empty()).then_some(BasicAuth { user, password }),
+        authorities: (!authorities.is_empty()).then(|| authorities.into()),
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use service_kit::telemetry::{self, Metrics};
 use service_kit::{CancellationToken, shutdown};
 use tokio::net::TcpListener;
 use web::problem::PublicUrl;
-use web::server::Server;
+use web::server::{Server, Tls};
 
 pub use base::{Base, ServiceSettings};
 
@@ -51,6 +51,8 @@ impl Process {
 #[derive(Debug)]
 pub struct Door {
     pub listener: TcpListener,
+    /// None: the port speaks plain HTTP.
+    pub tls: Option<Tls>,
     pub health: Router,
 }
 
@@ -107,16 +109,21 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let process = Process::system(role);
     let metrics = Metrics::install()?;
+    let tls = Tls::load(&base.shared.tls)?;
     let listener = health::bind(base.shared.listen_or(listen)).await?;
     let address = listener.local_addr().context("the listener's address")?;
     let router = health::router(process.readiness.clone(), metrics.clone());
     let mut tasks = Tasks::new(shutdown.clone());
     tasks.spawn("metrics upkeep", metrics.upkeep(shutdown.clone()));
     tasks.spawn("the wall clock", watch_clock(process.clock.clone(), shutdown.clone()));
-    let mut host = Host { process, address, door: Some(Door { listener, health: router }), tasks };
+    if let Some(tls) = tls.clone() {
+        tasks.spawn("the files of TLS", tls.follow(shutdown.clone()));
+    }
+    let mut host = Host { process, address, door: Some(Door { listener, tls, health: router }), tasks };
     start(&mut host)?;
-    if let Some(Door { listener, health }) = host.door {
-        let server = Server::new(PublicUrl::default(), host.process.clock.clone());
+    if let Some(Door { listener, tls, health }) = host.door {
+        let mut server = Server::new(PublicUrl::default().with_tls(tls.is_some()), host.process.clock.clone());
+        server.tls = tls;
         host.tasks.spawn("health", server.serve(listener, health, shutdown));
     }
     host.tasks.join().await

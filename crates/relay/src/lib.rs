@@ -114,7 +114,7 @@ impl Relay {
         let pool = store::Settings { connections_max: CONNECTIONS_MAX, ..store::Settings::new(&settings.database_url) };
         let pool = Pool::open(&pool, Role::Relay).context("opening the pool")?;
         let admin = Admin::new(&settings.bus).context("the Kafka client")?;
-        let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+        let registry = Registry::of(&settings.bus).context("SCHEMA_REGISTRY_URL cannot be used")?;
         let rests = Rests::new(registry, settings.topics.clone());
         let slot = store::slot::name(settings.topics.prefix());
         let (delivered, publication, changed) = (watch::Sender::new(None), Mutex::default(), Notify::new());

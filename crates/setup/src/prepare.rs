@@ -171,7 +171,7 @@ impl Target {
     /// # Errors
     /// The registry refuses, or does not answer in time.
     pub async fn register_subjects(&self, queues: &BTreeSet<String>) -> anyhow::Result<usize> {
-        let registry = Registry::new(&self.bus.registry_url, None)?;
+        let registry = Registry::of(&self.bus)?;
         patiently("the schema registry", || registry.reachable()).await?;
         Ok(bus::register_subjects(&registry, &self.topics, queues).await?)
     }

@@ -18,7 +18,7 @@ const OFFSETS_BACK: i64 = 10;
 impl Target {
     /// The schema ids in the latest records that are not the ids of their schemas, each with its topic.
     pub(crate) async fn strange_schema_ids(&self, queues: &BTreeSet<String>) -> anyhow::Result<Vec<String>> {
-        let (registry, admin) = (Registry::new(&self.bus.registry_url, None)?, Admin::new(&self.bus)?);
+        let (registry, admin) = (Registry::of(&self.bus)?, Admin::new(&self.bus)?);
         let mut strange = Vec::new();
         for subject in subjects(&self.topics, queues.iter().map(String::as_str)) {
             let offsets = admin.offsets(std::slice::from_ref(&subject.topic)).await?;

@@ -8,6 +8,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "what tests stand on takes its surroundings from the environment")]
 
+mod certificates;
 mod clock;
 mod folder;
 mod ground;
@@ -27,11 +28,13 @@ mod sample;
 mod shared;
 mod slow_disk;
 mod system;
+mod tls_front;
 mod tokens;
 mod tool;
 mod topics;
 mod wait;
 
+pub use certificates::{Authority, Leaf};
 pub use clock::WallClock;
 pub use ground::{Ground, TEST_TRACE, noise};
 pub use http::{Answer, Receiver, Request, http_client};
@@ -39,7 +42,7 @@ pub use kafka::{Kafka, KafkaOptions, Listener};
 pub use line::{Line, LineState};
 pub use metric::{measure, metric};
 pub use port::Port;
-pub use postgres::{Backup, Postgres, PostgresOptions, psql};
+pub use postgres::{Backup, Postgres, PostgresOptions, PostgresTls, psql};
 pub use process::{Launch, Process};
 pub use prometheus::Prometheus;
 pub use proxy::{ApiKey, END_TXN, HeldRequest, PRODUCE, ProxiedKafka};
@@ -50,6 +53,7 @@ pub use sample::{sample_event, sample_job, sample_slip};
 pub use shared::{kafka, postgres_database, prefix, registry, variable};
 pub use slow_disk::SlowDisk;
 pub use system::{Server, TestSystem, TestSystemBuilder, submit};
+pub use tls_front::TlsFront;
 pub use tokens::{Tokens, assert_one_token};
 pub use tool::{kcat, repository, run, tool_path};
 pub use topics::{read_topic, topic_names};

@@ -16,8 +16,10 @@ use crate::slow_disk::SlowDisk;
 use crate::tool::{run, tool_path};
 
 mod copies;
+mod tls;
 
 pub use copies::Backup;
+pub use tls::PostgresTls;
 
 /// Postgres logs this when processes of its earlier life are still there. It is then started again, at most so often.
 const STILL_IN_USE: &str = "pre-existing shared memory block";
@@ -33,6 +35,8 @@ pub struct PostgresOptions {
     pub fsync: bool,
     /// More settings; a later one wins.
     pub settings: Vec<(String, String)>,
+    /// Let in nobody over TCP without TLS.
+    pub tls: Option<PostgresTls>,
 }
 
 /// A private cluster with `wal_level=logical`; it goes, with its data, when dropped. The superuser is `postgres`, and
@@ -43,6 +47,7 @@ pub struct Postgres {
     port: Port,
     programs: PathBuf,
     folder: DataFolder,
+    tls: Option<PostgresTls>,
 }
 
 impl Postgres {
@@ -53,7 +58,11 @@ impl Postgres {
         let folder = DataFolder::new("postgres")?;
         let data = folder.path().join("data");
         run(Command::new("cp").arg("-a").arg(template(&programs)?).arg(&data))?;
-        Self::serve(programs, port, folder, settings(&options)).await
+        let mut settings = settings(&options);
+        if let Some(tls) = &options.tls {
+            settings.extend(tls.install(&data)?);
+        }
+        Ok(Self { tls: options.tls, ..Self::serve(programs, port, folder, settings).await? })
     }
 
     /// Starts a server on the data in the folder.
@@ -69,14 +78,18 @@ impl Postgres {
             launch = launch.arg("-c").arg(format!("{name}={value}"));
         }
         let process = Process::start(launch)?;
-        let mut postgres = Self { process, port, programs, folder };
+        let mut postgres = Self { process, port, programs, folder, tls: None };
         postgres.wait_until_ready().await?;
         Ok(postgres)
     }
 
     /// The URL of a database, over TCP.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port.number())
+        let port = self.port.number();
+        match &self.tls {
+            None => format!("postgres://postgres@127.0.0.1:{port}/{database}"),
+            Some(tls) => format!("postgres://postgres@localhost:{port}/{database}?{}", tls.query),
+        }
     }
 
     /// The folder of the unix socket (the server's user and root can reach it).

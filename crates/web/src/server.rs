@@ -7,6 +7,7 @@
 mod activity;
 mod connection;
 mod refusal;
+mod tls;
 mod wire;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::problem::PublicUrl;
 use crate::server::connection::Connection;
+pub use crate::server::tls::Tls;
 
 /// The limits of a door and of each of its connections.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +35,7 @@ pub struct Limits {
     pub connections_max: usize,
     /// The longest head of a request, with its URL; a longer one is answered with 431 (or 414).
     pub head_bytes_max: usize,
-    /// The time from the first byte of a head to its end.
+    /// The time from the first byte of a head to its end; with TLS, also the time of its handshake.
     pub head_timeout: Duration,
     /// The time from the end of a head to the end of its body.
     pub body_timeout: Duration,
@@ -78,12 +80,14 @@ pub struct Server {
     pub public_url: PublicUrl,
     /// Tells the date of answers that no handler made.
     pub clock: Clock,
+    /// None: plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 impl Server {
-    /// A server with the usual limits.
+    /// A server with the usual limits, and without TLS.
     pub fn new(public_url: PublicUrl, clock: Clock) -> Self {
-        Self { limits: Limits::default(), public_url, clock }
+        Self { limits: Limits::default(), public_url, clock, tls: None }
     }
 
     /// Serves until shutdown. Then requests that arrived whole are answered, and everything else is closed.
@@ -104,7 +108,7 @@ impl Server {
             loop {
                 let place = places.take().await;
                 let (io, peer) = listener.accept().await;
-                connections.spawn(connection.clone().run(io, peer.ip(), place));
+                connections.spawn(connection.clone().begin(io, peer.ip(), place));
                 while connections.try_join_next().is_some() {}
             }
         };

@@ -244,7 +244,7 @@ impl Workers {
         process: Process,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        let registry = Registry::new(&settings.bus.registry_url, None).context("SCHEMA_REGISTRY_URL cannot be used")?;
+        let registry = Registry::of(&settings.bus).context("SCHEMA_REGISTRY_URL cannot be used")?;
         let reader = Reader::new(registry);
         let Process { readiness, ids, .. } = &process;
         let writers = until_ok("registry", readiness, ids, &shutdown, || reader.writer_ids(&settings.topics)).await;

@@ -52,6 +52,7 @@ mod rolling;
 mod rollout;
 mod schedules;
 mod seams;
+mod secure;
 mod signals;
 mod skip;
 mod stage;

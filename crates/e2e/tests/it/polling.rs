@@ -19,7 +19,7 @@ async fn no_kill_loses_or_splits_a_job_where_the_outbox_is_polled() {
     let (_turn, seed) = (nearly_alone().await, seed());
     let (_tell, mut chance) = (TellSeed(seed), Chance::new(seed));
     let settings = vec![("wal_level".to_owned(), "replica".to_owned())];
-    let options = PostgresOptions { fsync: true, settings };
+    let options = PostgresOptions { fsync: true, settings, ..PostgresOptions::default() };
     let mut stage = Stage::start_with(|builder| {
         builder
             .private_postgres(options)

@@ -163,7 +163,7 @@ impl Ingest {
             bus: ground.bus.clone(),
             topics: ground.topics.clone(),
             database_url: ground.database_url.clone(),
-            public_url: PUBLIC_URL.to_owned(),
+            public_url: web::problem::PublicUrl::new(PUBLIC_URL),
             callback_secrets: callback_secrets(),
             env: Env::of_process(env.iter().map(|(name, value)| (name.as_str(), value.as_str()))),
             allowed: Allowed::default(),
@@ -176,7 +176,7 @@ impl Ingest {
         let (process, shutdown) = (Process::system("ingest"), CancellationToken::new());
         let readiness = process.readiness.clone();
         let health = health::router(readiness.clone(), Metrics::install().unwrap());
-        let task = tokio::spawn(ingest::run(settings, Door { listener, health }, process, shutdown.clone()));
+        let task = tokio::spawn(ingest::run(settings, Door { listener, tls: None, health }, process, shutdown.clone()));
         // Its addresses are those behind a proxy: there is nothing to be found where it redirects to.
         drop(http_client());
         let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use client::{Client, Error};
 use dev::Dev;
 use flow::definition::Definition;
-use service_kit::config::AuthSettings;
+use service_kit::config::{AuthSettings, redact};
 
 use super::sample;
 
@@ -35,7 +35,7 @@ impl Greeting {
         line("API", api.url(), "openapi.json, readyz, metrics");
         let (in_process, private_postgres) = dev.forgets();
         line("Kafka", &dev.kafka_shown, if in_process { "in this process" } else { "" });
-        line("Registry", &dev.registry_url, "");
+        line("Registry", &redact(&dev.registry_url), "");
         line("Postgres", if private_postgres { "private, in a temporary folder" } else { "DATABASE_URL" }, "");
         line("Flows", &folder.display().to_string(), "read again when a file changes");
         let width = definitions.iter().map(|flow| flow.name().chars().count()).max().unwrap_or(0);

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::error::ConfigError;
+use super::secret::{refused, secret};
 use super::section::{load_shared, wrong_value};
 use super::sources::Sources;
 
@@ -83,24 +84,13 @@ impl AuthSettings {
 
 /// The secret, from the section or from its file. No error text has any of it in it.
 fn keys_secret(section: &Section) -> Result<String, ConfigError> {
-    let refused = |key: &str, why: String| ConfigError::Invalid {
-        section: "auth".to_owned(),
-        detail: format!("`{key}` (MEANWHILE__AUTH__{}): {why}", key.to_uppercase()),
-    };
     let Section { keys_secret, keys_secret_file: file, .. } = section;
-    let (key, secret) = match (keys_secret.is_empty(), file.is_empty()) {
-        (true, true) => return Ok(String::new()),
-        (false, false) => return Err(refused("keys_secret", "set it or `keys_secret_file`, not both".to_owned())),
-        (false, true) => ("keys_secret", keys_secret.clone()),
-        (true, false) => {
-            let text = std::fs::read_to_string(file);
-            let text = text.map_err(|error| refused("keys_secret_file", format!("{file}: {error}")))?;
-            ("keys_secret_file", text.trim().to_owned())
-        }
-    };
+    let secret = secret("auth", "keys_secret", keys_secret, file)?;
+    let key = if file.is_empty() { "keys_secret" } else { "keys_secret_file" };
     match secret.len() {
+        0 if file.is_empty() => Ok(secret),
         SECRET_BYTES_MIN.. => Ok(secret),
-        bytes => Err(refused(key, format!("it has {bytes} bytes of at least {SECRET_BYTES_MIN}"))),
+        bytes => Err(refused("auth", key, &format!("it has {bytes} bytes of at least {SECRET_BYTES_MIN}"))),
     }
 }
 

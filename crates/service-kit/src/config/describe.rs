@@ -44,7 +44,7 @@ pub fn describe(sources: &Sources, sections: &[(&str, &str)]) -> Result<Vec<Sett
         let value = shown(&key, &Value::String(value));
         settings.push(Setting { key: format!("kafka.{key}"), value, source });
     }
-    for section in ["topics", "log", "api", "auth", "callbacks", "webhooks", "documents"] {
+    for section in ["topics", "log", "api", "tls", "schema_registry", "auth", "callbacks", "webhooks", "documents"] {
         describe_section(section, &defaults_of(section), sources, &mut settings)?;
     }
     if let Some((by, level)) = log_level_variable(sources) {

@@ -13,8 +13,10 @@ use super::kafka::kafka_properties;
 use super::log::LogSettings;
 use super::proxy::proxies;
 use super::redact::redact;
+use super::registry::RegistrySettings;
 use super::section::{load_shared, wrong_value};
 use super::sources::Sources;
+use super::tls::TlsSettings;
 use super::top_level::{
     DATABASE_URL, FLOWS, INSTANCE, KAFKA_BROKERS, LISTEN, SCHEMA_REGISTRY_URL, TOP_LEVEL, instance_or_host,
 };
@@ -22,10 +24,12 @@ use super::traces::TraceSettings;
 use super::webhooks::WebhookSettings;
 
 /// The sections that a configuration file may have; `kafka` holds librdkafka's own properties.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 15] = [
     "topics",
     "log",
     "api",
+    "tls",
+    "schema_registry",
     "auth",
     "callbacks",
     "webhooks",
@@ -49,6 +53,8 @@ pub struct Shared {
     pub kafka_brokers: Option<String>,
     /// `SCHEMA_REGISTRY_URL`.
     pub registry_url: Option<String>,
+    /// `schema_registry.*`.
+    pub registry: RegistrySettings,
     /// `MEANWHILE_LISTEN`.
     pub listen: Option<String>,
     /// `MEANWHILE_FLOWS`.
@@ -61,6 +67,8 @@ pub struct Shared {
     pub topics_prefix: String,
     /// `api.public_url`; empty: from each request.
     pub public_url: String,
+    /// `tls.*`.
+    pub tls: TlsSettings,
     /// `auth.*`.
     pub auth: AuthSettings,
     /// `callbacks.*`.
@@ -105,6 +113,7 @@ impl Shared {
             database_url,
             kafka_brokers,
             registry_url,
+            registry: RegistrySettings::load(sources)?,
             listen,
             flows_dir: FLOWS.read(sources)?,
             log: LogSettings::load(sources)?,
@@ -112,8 +121,9 @@ impl Shared {
             instance: instance_or_host(INSTANCE.read(sources)?, sources),
             topics_prefix: topics.prefix,
             public_url: api.public_url,
+            tls: TlsSettings::load(sources)?,
             auth: AuthSettings::load(sources)?,
-            callbacks: load_shared("callbacks", sources)?,
+            callbacks: CallbackSettings::load(sources)?,
             webhooks: load_shared("webhooks", sources)?,
             documents: DocumentSettings::load(sources)?,
             kafka_properties: kafka_properties(sources)?.into_iter().map(|(key, (value, _))| (key, value)).collect(),

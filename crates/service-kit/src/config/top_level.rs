@@ -5,7 +5,11 @@ use super::accepted::{
 };
 use super::error::ConfigError;
 use super::redact::quoted;
+use super::secret;
 use super::sources::Sources;
+
+/// At the end of a variable: its value is in the file of that path.
+const FILE: &str = "_FILE";
 
 /// One setting: its names, and the values that it takes.
 pub(super) struct TopLevel {
@@ -120,10 +124,21 @@ pub(super) static TOP_LEVEL: [&TopLevel; 10] = [
 ];
 
 impl TopLevel {
+    /// True for URLs that may hold a password: where the variable is not set, one with [`FILE`] after it names a file.
+    fn may_be_in_a_file(&self) -> bool {
+        [DATABASE_URL.key, SCHEMA_REGISTRY_URL.key].contains(&self.key)
+    }
+
     /// The value as it is set, whether it is acceptable or not.
     pub(super) fn find(&self, sources: &Sources) -> Result<Option<Found>, ConfigError> {
         if let Some(value) = sources.var(self.variable) {
             return Ok(Some(Found { value: value.to_owned(), source: self.variable.to_owned() }));
+        }
+        let in_file = format!("{}{FILE}", self.variable);
+        if let Some(file) = sources.var(&in_file).filter(|_| self.may_be_in_a_file()) {
+            let read = secret::read(file);
+            let value = read.map_err(|reason| self.wrong(in_file.clone(), "a file", format!("`{file}`: {reason}")))?;
+            return Ok(Some(Found { value, source: in_file }));
         }
         let source = sources.file_name().to_owned();
         match sources.file().get(self.key) {
@@ -209,6 +224,21 @@ mod tests {
             assert!(told.contains(&format!("in {variable}: expected ")), "{told}");
             assert!(told.ends_with(&format!("found `{value}`")), "{told}");
         }
+    }
+
+    #[test]
+    fn a_url_with_a_password_may_be_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url");
+        std::fs::write(&file, "postgres://me:hunter2@db/x\n").unwrap();
+        let variable = ("DATABASE_URL_FILE", file.to_str().unwrap());
+        let shared = Shared::load(&Sources::from_env([variable])).unwrap();
+        assert_eq!(shared.database_url().unwrap(), "postgres://me:hunter2@db/x");
+        let told = told("DATABASE_URL_FILE", "/nowhere").unwrap();
+        assert!(told.contains("DATABASE_URL_FILE") && told.contains("/nowhere"), "{told}");
+        std::fs::write(&file, "mysql://me:hunter2@db/x").unwrap();
+        let told = Shared::load(&Sources::from_env([variable])).unwrap_err().to_string();
+        assert!(told.contains("DATABASE_URL_FILE") && !told.contains("hunter2"), "{told}");
     }
 
     #[test]

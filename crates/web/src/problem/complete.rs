@@ -13,18 +13,28 @@ use super::{Foreign, Kind, MEDIA_TYPE, Problem};
 
 /// The address at which callers reach this service, for absolute URIs: the configured one, else each request's `Host`.
 #[derive(Debug, Clone, Default)]
-pub struct PublicUrl(Option<Arc<str>>);
+pub struct PublicUrl {
+    fixed: Option<Arc<str>>,
+    /// Each request's `Host` is reached by `https`.
+    has_tls: bool,
+}
 
 impl PublicUrl {
     /// A fixed address such as `https://api.example.com`; empty: each request's own.
     pub fn new(url: &str) -> Self {
         let url = url.trim_end_matches('/');
-        Self((!url.is_empty()).then(|| url.into()))
+        Self { fixed: (!url.is_empty()).then(|| url.into()), has_tls: false }
+    }
+
+    /// The same at a port that speaks TLS.
+    #[must_use]
+    pub fn with_tls(self, has_tls: bool) -> Self {
+        Self { has_tls, ..self }
     }
 
     /// The fixed address; empty where there is none.
     pub(crate) fn fixed(&self) -> &str {
-        self.0.as_deref().unwrap_or_default()
+        self.fixed.as_deref().unwrap_or_default()
     }
 
     /// The path below which callers reach this service, without a slash at its end: empty, or such as `/jobs-api`. A
@@ -41,11 +51,12 @@ impl PublicUrl {
     }
 
     fn for_host(&self, host: Option<&HeaderValue>) -> String {
-        if let Some(url) = &self.0 {
+        if let Some(url) = &self.fixed {
             return url.to_string();
         }
         let host = host.and_then(|host| host.to_str().ok()).filter(|host| is_host(host));
-        host.map(|host| format!("http://{host}")).unwrap_or_default()
+        let scheme = if self.has_tls { "https" } else { "http" };
+        host.map(|host| format!("{scheme}://{host}")).unwrap_or_default()
     }
 }
 

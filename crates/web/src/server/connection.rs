@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt;
 
 use super::activity::{Activity, Answering, End};
+use super::tls::Beginning;
 use super::wire::Wire;
 use super::{Crowd, Server};
 use crate::arrival::Patience;
@@ -50,8 +51,27 @@ impl Connection {
         Self { server: Arc::new(server), builder: Arc::new(builder), router, crowded, shutdown }
     }
 
-    /// Serves a connection to its end. It has its place until then.
-    pub(super) async fn run<I>(self, io: I, peer: IpAddr, place: Option<OwnedSemaphorePermit>)
+    /// Serves a connection from its handshake, where it has one, to its end. It has its place all the time.
+    pub(super) async fn begin<I>(self, io: I, peer: IpAddr, place: Option<OwnedSemaphorePermit>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Some(tls) = self.server.tls.clone() else { return self.run(io, peer, place).await };
+        let limited = timeout(self.server.limits.head_timeout, tls.begin(io));
+        let Some(begun) = self.shutdown.clone().run_until_cancelled(limited).await else { return };
+        match begun {
+            Ok(Ok(Beginning::Tls(io))) => self.run(*io, peer, place).await,
+            Ok(Ok(Beginning::Plain(mut io))) => {
+                tracing::debug!(%peer, "a connection without TLS at a port that speaks it");
+                self.tell(&mut io, &self.server.refuse_plain()).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "a handshake that failed"),
+            Err(_) => tracing::debug!(%peer, "a handshake that took too long"),
+        }
+    }
+
+    /// Serves a connection to its end.
+    async fn run<I>(self, io: I, peer: IpAddr, place: Option<OwnedSemaphorePermit>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -59,10 +79,12 @@ impl Connection {
         let place = place.map(Arc::new);
         let end = self.answer(Arc::clone(&io), peer, place.as_ref()).await;
         let (Some(End::LateHead), Some(io)) = (end, Arc::into_inner(io)) else { return };
-        let mut io = io.into_inner();
-        let answer = self.server.refuse_late_head();
-        // As good as it goes: the other side may be gone.
-        let sending = async { io.write_all(&answer).await.and(io.shutdown().await) };
+        self.tell(&mut io.into_inner(), &self.server.refuse_late_head()).await;
+    }
+
+    /// Sends an answer and closes, as good as it goes: the other side may be gone.
+    async fn tell<I: AsyncWrite + Unpin>(&self, io: &mut I, answer: &[u8]) {
+        let sending = async { io.write_all(answer).await.and(io.shutdown().await) };
         let _ = timeout(self.server.limits.head_timeout, sending).await;
     }
 

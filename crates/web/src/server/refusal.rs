@@ -29,6 +29,12 @@ impl Server {
         self.refuse(Problem::new(Kind::RequestTimeout, format!("The head did not arrive within {seconds} s.")))
     }
 
+    /// The answer to a connection without TLS at a port that speaks it.
+    pub(super) fn refuse_plain(&self) -> Vec<u8> {
+        let detail = "This port speaks TLS, and the request came without it.";
+        self.refuse(Problem::new(Kind::BadRequest, detail).with_remediation("Use https:// in the URL."))
+    }
+
     fn refuse(&self, problem: Problem) -> Vec<u8> {
         let status = problem.status();
         let body = problem.document(self.public_url.fixed()).to_string();

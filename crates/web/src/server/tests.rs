@@ -4,7 +4,7 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::routing::{get, post};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -41,9 +41,9 @@ impl Listener for Callers {
 }
 
 /// A door that is open.
-struct Door {
+pub(super) struct Door {
     callers: mpsc::UnboundedSender<DuplexStream>,
-    shutdown: CancellationToken,
+    pub(super) shutdown: CancellationToken,
     serving: JoinHandle<anyhow::Result<()>>,
     /// Requests whose handler has begun.
     begun: Arc<AtomicUsize>,
@@ -52,7 +52,11 @@ struct Door {
 }
 
 impl Door {
-    fn open(limits: Limits) -> Self {
+    pub(super) fn open(limits: Limits) -> Self {
+        Self::with(limits, None)
+    }
+
+    pub(super) fn with(limits: Limits, tls: Option<Tls>) -> Self {
         let (callers, listener) = mpsc::unbounded_channel();
         let (shutdown, begun, go) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
         let (count, wait) = (Arc::clone(&begun), Arc::clone(&go));
@@ -74,14 +78,14 @@ impl Door {
             .route("/missing", get(async || axum::http::StatusCode::NOT_FOUND))
             .route("/jobs", post(async |body: Bytes| body.len().to_string()));
         let frame = Frame::of_tests(Caller::unrestricted("acme"));
-        let server = Server { limits, public_url: frame.public_url.clone(), clock: Clock::manual(0) };
+        let server = Server { limits, public_url: frame.public_url.clone(), clock: Clock::manual(0), tls };
         let serving = server.serve(Callers(listener), frame.around(routes), shutdown.clone());
         #[expect(clippy::disallowed_methods, reason = "the test waits for its end")]
         let serving = tokio::spawn(serving);
         Self { callers, shutdown, serving, begun, go }
     }
 
-    fn call(&self) -> DuplexStream {
+    pub(super) fn call(&self) -> DuplexStream {
         let (ours, theirs) = duplex(WIRE_BYTES);
         self.callers.send(theirs).unwrap();
         ours
@@ -101,13 +105,13 @@ impl Door {
         }
     }
 
-    async fn leave(self) {
+    pub(super) async fn leave(self) {
         self.shutdown.cancel();
         self.serving.await.unwrap().unwrap();
     }
 }
 
-async fn rest(caller: &mut DuplexStream) -> String {
+pub(super) async fn rest(caller: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
     caller.read_to_end(&mut answer).await.unwrap();
     String::from_utf8(answer).unwrap()
@@ -123,7 +127,7 @@ async fn until(caller: &mut DuplexStream, end: &str) -> String {
 }
 
 /// The status and the kind of problem of an answer.
-fn problem(answer: &str) -> (u16, String) {
+pub(super) fn problem(answer: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: `{answer}`"));
     assert!(head.contains("content-type: application/problem+json") && head.contains("date: "), "{head}");
     assert!(head.contains("connection: close"), "{head}");
