@@ -314,7 +314,8 @@ impl Poller {
                 self.report(ConsumerError::TopicMissing(self.callbacks().connection.last_reason()));
             }
             (_, Some(code)) if crate::unreadable::is_unreadable(code) => self.find_unreadable(&reason),
-            (_, Some(code)) if crate::error::is_unavailable(code) => {}
+            // Told by the connection.
+            (_, Some(code)) if crate::error::is_unavailable(code) || crate::connection::is_refusal(code) => {}
             (KafkaError::MessageConsumptionFatal(_), _) => {
                 self.report(ConsumerError::Fatal(reason.into()));
                 self.callbacks().lock().failed = true;
