@@ -393,7 +393,7 @@ async fn watch_events(mut tail: Tail, api: Arc<Api>, shutdown: CancellationToken
 }
 
 async fn take_commands(settings: Settings, commands: Commands, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let options = FollowerOptions::new(format!("{}-ingest", settings.topics.prefix()), [settings.topics.commands()]);
+    let options = FollowerOptions::new(settings.topics.ingest_group(), [settings.topics.commands()]);
     let inbox = Inbox::new(settings.bus, commands.api.pool.clone(), commands.api.readiness.clone());
     let outcome = inbox.run(options, commands, &shutdown).await;
     outcome.context("reading commands: see docs/runbooks/offset-out-of-range.md where an offset is not in the log")

@@ -8,6 +8,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "what tests stand on takes its surroundings from the environment")]
 
+mod certificates;
 mod clock;
 mod folder;
 mod ground;
@@ -32,10 +33,11 @@ mod tool;
 mod topics;
 mod wait;
 
+pub use certificates::{Authority, Leaf};
 pub use clock::WallClock;
 pub use ground::{Ground, TEST_TRACE, noise};
 pub use http::{Answer, Receiver, Request, http_client};
-pub use kafka::{Kafka, KafkaOptions, Listener};
+pub use kafka::{GuardedKafka, Kafka, KafkaOptions, Listener, Login, bearer_token};
 pub use line::{Line, LineState};
 pub use metric::{measure, metric};
 pub use port::Port;

@@ -150,7 +150,7 @@ async fn workers_together_keep_the_rate_and_the_number_of_calls_under_way() {
     };
     assert!(most <= IN_FLIGHT, "{most} calls at once");
     let window = Duration::from_secs(2);
-    let within = |first: &Instant| began.iter().filter(|at| (*first..*first + window).contains(at)).count();
+    let within = |first: &Instant| began.iter().filter(|at| (*first..*first + window).contains(*at)).count();
     let busiest = began.iter().map(within).max().unwrap();
     eprintln!("{} calls in {:?}, at most {busiest} in {window:?}, {most} at once", began.len(), began[0].elapsed());
     // What a busy machine held back comes at once.
