@@ -6,8 +6,8 @@ use std::fmt;
 use std::fs::File;
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
 use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
 
 use crate::connection::Connection;
@@ -110,7 +110,10 @@ impl Look<'_> {
         let protocol = self.security();
         let named = brokers.split(',').filter_map(|broker| Some(broker.trim().split_once("://")?.0));
         if let Some(other) = named.map(str::to_ascii_lowercase).find(|named| *named != protocol) {
-            return Err(bad(PROTOCOL, format!("is `{protocol}`, but KAFKA_BROKERS names {other}:// : make them the same")));
+            return Err(bad(
+                PROTOCOL,
+                format!("is `{protocol}`, but KAFKA_BROKERS names {other}:// : make them the same"),
+            ));
         }
         let idle = |kind: &str| self.0.keys().find(|name| name.starts_with(kind)).map(String::as_str);
         if let (Some(name), false) = (idle("sasl."), protocol.starts_with("sasl_")) {
@@ -232,21 +235,31 @@ mod tests {
     #[test]
     fn a_part_that_is_missing_is_named_with_its_remedy() {
         for (properties, said) in [
-            (without(&SCRAM, "security.protocol"), "`security.protocol` is `plaintext`, by which `sasl.mechanism` has no"),
+            (
+                without(&SCRAM, "security.protocol"),
+                "`security.protocol` is `plaintext`, by which `sasl.mechanism` has no",
+            ),
             (without(&SCRAM, "sasl.mechanism"), "`sasl.mechanism` is not set: one of PLAIN, SCRAM-SHA-256"),
             (without(&SCRAM, "sasl.password"), "`sasl.password` is not set, and SCRAM-SHA-512 needs it"),
             (without(&SCRAM, "sasl.username"), "`sasl.username.file`"),
-            (without(&BEARER, "sasl.oauthbearer.client.id"), "`sasl.oauthbearer.client.id` is not set, and OAUTHBEARER"),
+            (
+                without(&BEARER, "sasl.oauthbearer.client.id"),
+                "`sasl.oauthbearer.client.id` is not set, and OAUTHBEARER",
+            ),
             (vec![("ssl.ca.location", "/ca")], "`ssl.ca.location` has no effect: set it to ssl"),
             (vec![("security.protocol", "ssl"), ("ssl.ca.location", "/nowhere")], "names /nowhere: No such file"),
-            (vec![("security.protocol", "ssl"), ("ssl.key.location", "/dev/null")], "`ssl.certificate.location` is not"),
+            (
+                vec![("security.protocol", "ssl"), ("ssl.key.location", "/dev/null")],
+                "`ssl.certificate.location` is not",
+            ),
             (vec![("security.protocol", "ssl"), ("ssl.certificate.location", "/x")], "`ssl.key.location` is not set"),
             (vec![("security.protocol", "ssl"), ("ssl.ca.location", "/dev/null")], "librdkafka says: "),
         ] {
             let told = told(&properties).unwrap_or_else(|| panic!("{properties:?} was accepted"));
             assert!(told.contains(said) && !told.contains("hunter2"), "{told}");
         }
-        let kerberos: Vec<_> = without(&SCRAM, "sasl.mechanism").into_iter().chain([("sasl.mechanism", "GSSAPI")]).collect();
+        let kerberos: Vec<_> =
+            without(&SCRAM, "sasl.mechanism").into_iter().chain([("sasl.mechanism", "GSSAPI")]).collect();
         assert!(told(&kerberos).unwrap().contains("one of PLAIN"));
         assert!(told_of("SSL://kafka:9093", &SCRAM).unwrap().contains("KAFKA_BROKERS names ssl://"));
     }
@@ -255,7 +268,10 @@ mod tests {
     fn a_property_that_librdkafka_refuses_is_named_with_the_reason() {
         assert_eq!(told(&[("security.protocol", "plaintext"), ("linger.ms", "5")]), None);
         let of_value = told(&[("security.protocol", "tls")]).unwrap();
-        assert!(of_value.starts_with("`security.protocol` ") && of_value.contains("Invalid value \"tls\""), "{of_value}");
+        assert!(
+            of_value.starts_with("`security.protocol` ") && of_value.contains("Invalid value \"tls\""),
+            "{of_value}"
+        );
         let of_name = told(&[("sekurity.protocol", "ssl")]).unwrap();
         assert!(of_name.starts_with("`sekurity.protocol` ") && of_name.contains("No such configuration"), "{of_name}");
     }

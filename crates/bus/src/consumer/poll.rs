@@ -327,7 +327,7 @@ impl Poller {
     /// Reports once that Kafka is away, then looks for it: an idle topic would not show that it is back.
     fn check_connection(&mut self) {
         let down = self.callbacks().connection.is_down();
-        self.control.down.store(down, Ordering::Relaxed);
+        *self.control.down.lock() = down.then(|| self.callbacks().connection.last_reason());
         if !down {
             self.is_down_reported = false;
             return;

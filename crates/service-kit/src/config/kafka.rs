@@ -7,8 +7,13 @@ use super::error::ConfigError;
 use super::sources::Sources;
 
 /// Properties that may stand in a file, as a mounted secret does.
-const IN_FILES: [&str; 5] =
-    ["sasl.username", "sasl.password", "sasl.oauthbearer.client.id", "sasl.oauthbearer.client.secret", "ssl.key.password"];
+const IN_FILES: [&str; 5] = [
+    "sasl.username",
+    "sasl.password",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.client.secret",
+    "ssl.key.password",
+];
 /// The end of the name under which the file is named.
 const FILE: &str = ".file";
 

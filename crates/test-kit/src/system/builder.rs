@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use client::Client;
 
-use super::{TestSystem, guard};
 use super::lines::{Lines, Server};
+use super::{TestSystem, guard};
 use crate::kafka::{Kafka, KafkaOptions};
 use crate::postgres::{Postgres, PostgresOptions};
 use crate::registry::Registry;
