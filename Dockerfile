@@ -13,6 +13,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     install -D --strip --target-directory=/out target/release/meanwhile target/release/shop
 
 FROM debian:bookworm-slim AS runtime
+# librdkafka's TLS, and its requests for tokens. The image above has their headers.
+RUN apt-get update && apt-get install -y --no-install-recommends libssl3 libcurl4 && rm -rf /var/lib/apt/lists/*
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/meanwhile /usr/local/bin/meanwhile
 # A library that the base does not have fails here, not at the start of a role.

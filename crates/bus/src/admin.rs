@@ -17,7 +17,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 pub use self::topics::DeclaredTopic;
-use crate::connection::{Connection, metadata};
+use crate::connection::{Connection, OFFSETS_TOPIC, metadata};
 use crate::consumer::TopicPartition;
 use crate::renewing::{Lookup, Renewing};
 use crate::{Error, Settings};
@@ -223,7 +223,7 @@ impl Admin {
     pub async fn reachable(&self, timeout: Duration) -> Result<(), Error> {
         let lookup = Arc::clone(&self.lookup);
         let asked = tokio::task::spawn_blocking(move || {
-            lookup.look(|lookup| Ok(metadata(lookup, Some("__consumer_offsets"), timeout).map(drop)?))
+            lookup.look(|lookup| Ok(metadata(lookup, Some(OFFSETS_TOPIC), timeout).map(drop)?))
         });
         asked.await.unwrap_or_else(|error| Err(Error::refused(error.to_string())))
     }

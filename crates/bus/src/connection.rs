@@ -11,6 +11,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
 
+/// Any topic will do to be answered, and this one is Kafka's own.
+pub(crate) const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The time without any answer after which a client counts as deaf. Shorter than a session of a group.
 pub(crate) const DEAF_AFTER: Duration = Duration::from_secs(8);
 
@@ -30,6 +32,10 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     down: bool,
+    /// Kafka was heard since the client began, and not lost since.
+    heard: bool,
+    /// Kafka answers, and refuses this client: the reason, as an operator needs it.
+    refusal: Option<String>,
     /// Since then there were failures only.
     silent_since: Option<Instant>,
     last_reason: String,
@@ -43,13 +49,45 @@ impl Connection {
     /// Notes that Kafka could not be reached.
     pub(crate) fn lost(&self, reason: &str) {
         let mut state = self.lock();
-        state.last_reason = reason.to_owned();
-        state.silent_since.get_or_insert_with(Instant::now);
-        if !state.down {
-            state.down = true;
-            self.0.losses.fetch_add(1, Ordering::Relaxed);
+        let is_refused = state.refusal.is_some();
+        if !is_refused {
+            state.last_reason = reason.to_owned();
+        }
+        if self.fall(&mut state) && !is_refused {
             tracing::warn!(client = self.0.role, reason, "Kafka is not reachable; retrying");
         }
+    }
+
+    /// Notes that a broker refused the login, or that its certificate was refused. Told at once, and once.
+    fn refused(&self, reason: &str) {
+        let mut state = self.lock();
+        self.fall(&mut state);
+        if state.refusal.is_none() {
+            tracing::warn!(client = self.0.role, reason, "Kafka refuses this client; retrying");
+        }
+        state.last_reason = format!("it refuses this client: {reason}");
+        state.refusal = Some(reason.to_owned());
+    }
+
+    /// True if it was up.
+    fn fall(&self, state: &mut State) -> bool {
+        state.heard = false;
+        state.silent_since.get_or_insert_with(Instant::now);
+        let was_up = !std::mem::replace(&mut state.down, true);
+        if was_up {
+            self.0.losses.fetch_add(1, Ordering::Relaxed);
+        }
+        was_up
+    }
+
+    /// The reason for which Kafka refuses this client; none: it does not, or was not asked.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.lock().refusal.clone()
+    }
+
+    /// True if Kafka answered the client that is there now.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.lock().heard
     }
 
     /// Notes that a request that began then got no answer.
@@ -60,7 +98,7 @@ impl Connection {
     /// Notes that Kafka answered.
     pub(crate) fn alive(&self) {
         let mut state = self.lock();
-        state.silent_since = None;
+        (state.silent_since, state.heard, state.refusal) = (None, true, None);
         if state.down {
             state.down = false;
             tracing::info!(client = self.0.role, "Kafka is reachable again");
@@ -82,6 +120,7 @@ impl Connection {
     /// Another client takes the place of the one before, and has as long until it counts as deaf.
     pub(crate) fn begin_anew(&self) {
         let mut state = self.lock();
+        state.heard = false;
         state.silent_since = state.down.then(Instant::now);
         tracing::debug!(client = self.0.role, "nothing was heard of Kafka for long; another client begins");
     }
@@ -108,9 +147,8 @@ impl Connection {
     /// Notes a global error of the client.
     pub(crate) fn report(&self, error: &KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::Authentication) => {
-                self.lost(reason);
-            }
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Resolve) => self.lost(reason),
+            Some(code) if is_refusal(code) => self.refused(reason),
             _ => {
                 self.lock().last_reason = reason.to_owned();
                 tracing::debug!(client = self.0.role, %error, reason, "librdkafka");
@@ -136,6 +174,25 @@ pub(crate) fn metadata<C: ConsumerContext>(
     Ok(metadata)
 }
 
+/// The time that one attempt to be heard may take; a refusal is seen after it.
+const GREETING_SLICE: Duration = Duration::from_millis(500);
+
+/// Waits until a client that was not heard yet is heard, or refused: a look-up that runs out of time would not tell
+/// which.
+pub(crate) fn greet(client: &BaseConsumer<Connection>, timeout: Duration) {
+    let connection = client.context();
+    let deadline = Instant::now() + timeout;
+    while !connection.is_heard() && Instant::now() < deadline {
+        if metadata(client, Some(OFFSETS_TOPIC), GREETING_SLICE).is_ok() {
+            return connection.alive();
+        }
+        serve_events(client);
+        if connection.refusal().is_some() {
+            return;
+        }
+    }
+}
+
 /// Log lines and errors of a client that are served after each look.
 const EVENTS_SERVED_MAX: usize = 64;
 
@@ -152,6 +209,12 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
         }
         _ => tracing::debug!(facility, message, "librdkafka"),
     }
+}
+
+/// The codes that say: not you.
+pub(crate) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL)
 }
 
 impl ClientContext for Connection {
@@ -186,5 +249,18 @@ mod tests {
         assert_eq!(connection.losses(), 1);
         connection.lost("all brokers are down");
         assert_eq!(connection.losses(), 1, "once per change");
+    }
+
+    #[test]
+    fn a_refusal_is_not_covered_up_by_what_follows_from_it() {
+        let connection = Connection::new("test");
+        let refused = KafkaError::Global(RDKafkaErrorCode::Authentication);
+        connection.report(&refused, "invalid credentials");
+        connection.report(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(connection.refusal().as_deref(), Some("invalid credentials"));
+        assert_eq!(connection.last_reason(), "it refuses this client: invalid credentials");
+        assert!(connection.is_down() && !connection.is_heard());
+        connection.alive();
+        assert!(connection.refusal().is_none() && connection.is_heard());
     }
 }

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::ClientConfig;
 
 pub(crate) use self::handler::Command;
@@ -136,7 +137,8 @@ pub struct GroupConsumer {
 pub struct Control {
     stop: Arc<AtomicBool>,
     wake: Arc<Wake>,
-    down: Arc<AtomicBool>,
+    /// The reason, while Kafka cannot be reached.
+    down: Arc<Mutex<Option<String>>>,
     membership: Membership,
 }
 
@@ -159,7 +161,12 @@ impl Control {
 
     /// True if Kafka could not be reached when it was last tried.
     pub fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        self.down.lock().is_some()
+    }
+
+    /// The reason, while Kafka could not be reached when it was last tried.
+    pub fn why_down(&self) -> Option<String> {
+        self.down.lock().clone()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -2,6 +2,8 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::connection::is_refusal;
+
 /// librdkafka's own text of an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -38,6 +40,9 @@ pub enum Error {
     /// The brokers cannot be reached, or did not answer in time. Try again.
     #[error("Kafka is not reachable")]
     Unavailable(#[source] Cause),
+    /// The brokers refuse the login, or their certificate is refused. An operator has to act.
+    #[error("Kafka refuses this client")]
+    Denied(#[source] Cause),
     /// The topic does not exist.
     #[error("topic does not exist: {0}")]
     TopicMissing(String),
@@ -66,6 +71,11 @@ impl Error {
         Self::Refused(cause.into())
     }
 
+    /// True if an operator has to mend the login first.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied(_))
+    }
+
     pub(crate) fn settings(cause: impl Into<Cause>) -> Self {
         Self::Settings(cause.into())
     }
@@ -85,6 +95,7 @@ impl From<KafkaError> for Error {
         }
         match error.rdkafka_error_code() {
             Some(code) if is_unavailable(code) => Self::Unavailable(text.into()),
+            Some(code) if is_refusal(code) => Self::Denied(text.into()),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
                 Self::TopicMissing(text)
             }

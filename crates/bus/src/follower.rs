@@ -198,9 +198,9 @@ impl Follower {
         self.shared.lock().unreadable.values().map(|(_, reason)| reason.clone()).collect()
     }
 
-    /// True if Kafka could not be reached when it was last tried.
-    pub fn is_down(&self) -> bool {
-        self.consumer.control().is_down()
+    /// The reason, while Kafka could not be reached when it was last tried.
+    pub fn why_down(&self) -> Option<String> {
+        self.consumer.control().why_down()
     }
 
     /// Gives the partitions back and leaves the group.

@@ -2,14 +2,17 @@
 //! once in [`DEAF_AFTER`] at most, and only as often as the client is used.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::{ClientConfig, config::FromClientConfigAndContext};
 
-use crate::connection::{Connection, DEAF_AFTER, serve_events};
+use crate::connection::{Connection, DEAF_AFTER, greet, serve_events};
 use crate::{Error, Settings};
+
+/// The time that a client has to be heard for the first time, before it is asked all the same.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A client, and how to make another.
 pub(crate) struct Renewing<C> {
@@ -43,6 +46,9 @@ impl<C> Renewing<C> {
             Err(Error::Unavailable(_)) => {
                 self.connection.unanswered(began);
                 self.renew_if(|_| self.is_deaf())?;
+                if let Some(refusal) = self.connection.refusal() {
+                    return Err(Error::Denied(refusal.into()));
+                }
             }
             Err(_) => {}
         }
@@ -86,7 +92,11 @@ impl Lookup {
     /// Asks; blocks.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&BaseConsumer<Connection>) -> Result<T, Error>) -> Result<T, Error> {
         let (began, client) = (Instant::now(), self.client());
-        let found = look(&client);
+        greet(&client, GREETING_TIMEOUT);
+        let found = match self.connection.refusal() {
+            Some(_) => Err(Error::unavailable("refused")),
+            None => look(&client),
+        };
         serve_events(&client);
         self.heard(began, found)
     }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use events::topic::Topics;
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
 
 use crate::in_process::{DevCapacity, InProcess};
 use crate::registry::{RegistryAccess, without_login};
+use crate::security::{self, BadProperty};
 
 /// The largest request that our clients send or accept, in bytes: the limit of `waits` (2 MiB + 64 KiB) and room for
 /// frames. Each topic's own limit is the broker's to hold.
@@ -69,19 +69,12 @@ impl Settings {
         self.in_process.as_ref().map(|in_process| DevCapacity::new(Arc::clone(in_process), topics.clone()))
     }
 
-    /// Asks librdkafka about each of the operator's properties, before any client is made.
+    /// Looks at the operator's properties before any client is made.
     ///
     /// # Errors
-    /// The first that it refuses: the property's name, and why.
-    pub fn check_properties(&self) -> Result<(), (&str, String)> {
-        for (name, value) in &self.properties {
-            let mut alone = ClientConfig::new();
-            alone.set(name, value).create_native_config().map_err(|error| match error {
-                KafkaError::ClientConfig(_, reason, ..) => (name.as_str(), reason),
-                other => (name.as_str(), other.to_string()),
-            })?;
-        }
-        Ok(())
+    /// The first that librdkafka refuses, or that lacks another one.
+    pub fn check_properties(&self) -> Result<(), BadProperty> {
+        security::check(&self.brokers, &security::completed(&self.properties))
     }
 
     /// The properties that every client has in common, with `own` on top and the operator's above all.
@@ -104,7 +97,7 @@ impl Settings {
         for (name, value) in own {
             config.set(*name, *value);
         }
-        for (name, value) in &self.properties {
+        for (name, value) in security::completed(&self.properties) {
             config.set(name, value);
         }
         config
@@ -130,26 +123,8 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn refused(name: &str, value: &str) -> Option<(String, String)> {
-        let properties =
-            BTreeMap::from([("linger.ms".to_owned(), "5".to_owned()), (name.to_owned(), value.to_owned())]);
-        let settings = Settings { properties, ..Settings::new("kafka:9092", "http://registry:8081") };
-        settings.check_properties().err().map(|(name, reason)| (name.to_owned(), reason))
-    }
-
     #[test]
     fn a_real_kafka_always_has_room() {
         assert!(Settings::new("kafka:9092", "").dev_capacity(&Topics::new("t")).is_none());
-    }
-
-    #[test]
-    fn a_property_that_librdkafka_refuses_is_named_with_the_reason() {
-        assert_eq!(refused("security.protocol", "plaintext"), None);
-        let (name, reason) = refused("security.protocol", "tls").unwrap();
-        assert_eq!(name, "security.protocol");
-        assert!(reason.contains("Invalid value \"tls\""), "{reason}");
-        let (name, reason) = refused("sekurity.protocol", "ssl").unwrap();
-        assert_eq!(name, "sekurity.protocol");
-        assert!(reason.contains("No such configuration property"), "{reason}");
     }
 }

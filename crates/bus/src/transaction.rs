@@ -274,6 +274,9 @@ impl TransactionalProducer {
             if connection.is_down() {
                 reached_since = Instant::now();
             }
+            if let (Some(refusal), true) = (connection.refusal(), deadline.is_some()) {
+                return Err(TxError::Retriable(format!("Kafka refuses this client: {refusal}").into()));
+            }
             let is_stuck =
                 || connection.is_silent_for(GIVE_UP_AFTER) || reached_since.elapsed() >= self.transaction_timeout * 2;
             match classify(error) {

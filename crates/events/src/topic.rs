@@ -51,6 +51,41 @@ impl Topics {
         format!("{}.steps.{queue}", self.prefix)
     }
 
+    /// The consumer group of ingest, for its commands.
+    pub fn ingest_group(&self) -> String {
+        self.prefix.clone() + "-ingest"
+    }
+
+    /// The consumer group of ingest, for a team's own topic.
+    pub fn trigger_group(&self, topic: &str) -> String {
+        self.ingest_group() + "-" + topic
+    }
+
+    /// The consumer group of the orchestrator, for all but tokens.
+    pub fn orchestrator_group(&self) -> String {
+        self.prefix.clone() + "-orchestrator"
+    }
+
+    /// The consumer group of the orchestrator that puts tokens to rest.
+    pub fn waits_group(&self) -> String {
+        self.orchestrator_group() + "-waits"
+    }
+
+    /// The consumer group of the notifier.
+    pub fn notifier_group(&self) -> String {
+        self.prefix.clone() + "-notifier"
+    }
+
+    /// The relay's transactional id: one relay delivers at a time.
+    pub fn relay_id(&self) -> String {
+        self.prefix.clone() + "-relay"
+    }
+
+    /// The beginning of the workers' transactional ids; an instance's name follows.
+    pub fn workers_ids(&self) -> String {
+        self.workers_group() + "-"
+    }
+
     /// The consumer group of the workers, which take the slips of all queues.
     pub fn workers_group(&self) -> String {
         self.prefix.clone() + "-workers"

@@ -43,9 +43,9 @@ impl<S: Service> Applier<S> {
             let batch = tokio::select! {
                 batch = follower.next_batch() => batch?,
                 _ = checks.tick() => {
-                    match follower.is_down() {
-                        true => self.readiness.missing("kafka", "it cannot be reached"),
-                        false => self.readiness.ready("kafka"),
+                    match follower.why_down() {
+                        Some(why) => self.readiness.missing("kafka", format!("it cannot be reached: {why}")),
+                        None => self.readiness.ready("kafka"),
                     }
                     match follower.unreadable() {
                         unreadable if unreadable.is_empty() => self.readiness.ready(self.offsets),

@@ -26,11 +26,10 @@ pub(crate) async fn take_commands(
     planner: Planner,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let group = format!("{}-ingest", settings.topics.prefix());
-    let own = (group.clone(), settings.topics.commands(), settings.config.commands_caller());
+    let own = (settings.topics.ingest_group(), settings.topics.commands(), settings.config.commands_caller());
     let of_tenants = settings.config.commands_tenants.iter().map(|tenant| {
         let topic = settings.topics.commands_of(tenant);
-        (format!("{group}-{topic}"), topic, settings.config.commands_caller_of(tenant))
+        (settings.topics.trigger_group(&topic), topic, settings.config.commands_caller_of(tenant))
     });
     let doors = std::iter::once(own).chain(of_tenants).map(|(group, topic, caller)| {
         let inbox = Inbox::new(settings.bus.clone(), api.pool.clone(), api.readiness.clone());

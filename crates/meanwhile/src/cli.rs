@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// Show every setting, its value and its source (secrets are hidden)
     Config,
+    /// Print the rights at Kafka that each role needs, as commands of kafka-acls
+    Acls(AclsArgs),
     /// Ask a role on this machine whether it is ready; the exit code is 0 when it is
     Healthcheck(HealthcheckArgs),
     /// Check, compare or apply flow definitions; see how their jobs do
@@ -122,6 +124,20 @@ pub(crate) enum Shell {
     Bash,
     Zsh,
     Fish,
+}
+
+/// `meanwhile acls`
+#[derive(Debug, Args)]
+pub(crate) struct AclsArgs {
+    /// Only those of this role; `migrate` is the operator's
+    #[arg(long, value_parser = ["ingest", "relay", "workers", "orchestrator", "notifier", "migrate"])]
+    pub(crate) role: Option<String>,
+    /// The roles' principals; {role} stands for the role
+    #[arg(long, default_value = "User:meanwhile-{role}")]
+    pub(crate) principal: String,
+    /// A topic of a team's own from which jobs start. May be said more than once
+    #[arg(long = "trigger-topic", value_name = "TOPIC")]
+    pub(crate) trigger_topics: Vec<String>,
 }
 
 /// `meanwhile relay`

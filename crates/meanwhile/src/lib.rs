@@ -20,6 +20,7 @@ use service_kit::config::{ConfigError, Sources};
 use tokio::runtime::Runtime;
 use workers::Workers;
 
+mod acls;
 mod audit;
 mod breakers;
 mod cli;
@@ -110,6 +111,7 @@ async fn run(command: Command, workers: Workers) -> anyhow::Result<ExitCode> {
         Command::All => roles::run(&Role::ALL, workers, &sources).await,
         Command::Dev(args) => dev_mode::run(args, workers, &sources).await,
         Command::Migrate(arguments) => migrate::run(&sources, &arguments).await,
+        Command::Acls(args) => acls::run(&args, &sources),
         Command::Config => roles::show_config(&sources),
         Command::Healthcheck(args) => healthcheck::run(args, &sources).await,
         Command::Flows(FlowsCommand::Lint { paths }) => flows::lint(&paths),

@@ -136,7 +136,7 @@ async fn take_in(
     let inbox = Inbox::new(settings.bus, pool.clone(), readiness);
     let topics = settings.topics;
     let Some((reader, _)) = inbox.reader(&topics, &ids, &shutdown).await? else { return Ok(()) };
-    let options = FollowerOptions::new(format!("{}-notifier", topics.prefix()), [topics.events()]);
+    let options = FollowerOptions::new(topics.notifier_group(), [topics.events()]);
     let mut options = options.in_large_batches();
     options.batch_records_max = settings.config.batch_records_max;
     let take_in = TakeIn { reader, pool, wake, clock, ids, api_url: settings.public_url };

@@ -16,7 +16,6 @@ use anyhow::Context;
 use bus::FollowerOptions;
 use bus::admin::Admin;
 use events::Writer;
-use events::topic::Topics;
 use inbox::Inbox;
 use process::{Process, ServiceSettings};
 use service_kit::retry::until_ok;
@@ -118,9 +117,9 @@ async fn take_in(
         options
     };
     // Each by itself: a projection that is behind keeps no token from its rest, and none from its release.
-    let tokens = following(waits_group(&topics), vec![topics.waits()]);
+    let tokens = following(topics.waits_group(), vec![topics.waits()]);
     let told = vec![topics.events(), topics.cancels(), topics.flows(), topics.dead_letters()];
-    let told = following(format!("{}-orchestrator", topics.prefix()), told);
+    let told = following(topics.orchestrator_group(), told);
     let writer = Writer { topics, ids: writers };
     let teller = Teller { topics: writer.topics.clone(), ids: ids.clone() };
     let keeper = Keeper {
@@ -164,9 +163,4 @@ async fn take_in(
     };
     let (tokens, told, _) = tokio::join!(tokens, follow(inbox(), told), watching);
     tokens.context("following waits").and(told.context("following events and dead letters"))
-}
-
-/// The group of those that put tokens to rest.
-pub(crate) fn waits_group(topics: &Topics) -> String {
-    format!("{}-orchestrator-waits", topics.prefix())
 }

@@ -24,7 +24,6 @@ use crate::lanes::LongCalls;
 use crate::later;
 use crate::resume::Resumed;
 use crate::trace::cause;
-use crate::waits_group;
 
 /// The values of one batch of records.
 #[derive(Default)]
@@ -235,7 +234,7 @@ impl TakeIn {
             job: Some(&job),
             cause: Some(cause(&record.headers, hold.slip.job).context),
         };
-        let group = waits_group(&self.writer.topics);
+        let group = self.writer.topics.waits_group();
         let span = Span::process(&message, format_args!("{group}"), record.partition, record.offset);
         span.text("meanwhile.flow", &hold.slip.flow)
             .text("meanwhile.step", &hold.slip.step)

@@ -1,6 +1,6 @@
 //! The settings that every service is built from.
 
-use bus::{BasicAuth, RegistryAccess};
+use bus::{BadProperty, BasicAuth, RegistryAccess};
 use events::topic::Topics;
 use serde::de::DeserializeOwned;
 use service_kit::config::{ConfigError, RegistrySettings, Shared, Sources, load};
@@ -77,12 +77,13 @@ fn bus_settings(shared: &Shared) -> Result<bus::Settings, ConfigError> {
         registry_url: shared.registry_url()?.to_owned(),
         registry: registry_access(&shared.registry),
         in_process: None,
-        client_id: format!("meanwhile-{}", shared.instance),
+        // The groups of clients that need one only for librdkafka begin with it, as our own do with the prefix.
+        client_id: format!("{}-{}", shared.topics_prefix, shared.instance),
         properties: shared.kafka_properties.clone(),
     };
-    settings.check_properties().map_err(|(name, reason)| {
+    settings.check_properties().map_err(|BadProperty { name, reason }| {
         let variable = format!("MEANWHILE__KAFKA__{}", name.replace('.', "_").to_ascii_uppercase());
-        let detail = format!("`{name}` ({variable}) is librdkafka's, which says: {reason}");
+        let detail = format!("`{name}` ({variable}) {reason}");
         ConfigError::Invalid { section: "kafka".to_owned(), detail }
     })?;
     Ok(settings)

@@ -135,7 +135,7 @@ impl Relay {
 
     /// Step 2.
     pub(crate) async fn take_over(&self, shutdown: &CancellationToken) -> Result<TransactionalProducer, SessionError> {
-        let id = format!("{}-relay", self.settings.topics.prefix());
+        let id = self.settings.topics.relay_id();
         let timeout = self.settings.config.transaction_timeout();
         let mut producer = TransactionalProducer::new(&self.settings.bus, &id, timeout)?;
         let interrupt = producer.interrupt();

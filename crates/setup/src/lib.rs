@@ -5,6 +5,7 @@
 //!
 //! Invariant: a flow's queues exist before the flow is applied, so no slip is ever sent to a topic that is not there.
 
+pub mod acls;
 pub mod files;
 pub mod flows;
 mod patience;

@@ -27,6 +27,14 @@ where
     repeat("Kafka", bus::Error::is_transient, attempt).await
 }
 
+/// The same for a request that Kafka answers in the end: a refused login is not waited out.
+pub(crate) async fn until_kafka_answers<T, F>(attempt: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = Result<T, bus::Error>>,
+{
+    repeat("Kafka", |error: &bus::Error| !error.is_denied(), attempt).await
+}
+
 async fn repeat<T, E, F>(what: &str, may_pass: impl Fn(&E) -> bool, mut attempt: impl FnMut() -> F) -> anyhow::Result<T>
 where
     E: std::error::Error + Send + Sync + 'static,

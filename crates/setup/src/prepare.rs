@@ -10,7 +10,7 @@ use store::reader::{self, Way};
 use store::slot::{self, SlotError};
 use store::{Pool, Role};
 
-use crate::patience::{patiently, while_kafka_is_away};
+use crate::patience::{patiently, until_kafka_answers, while_kafka_is_away};
 use crate::{Target, default_queues};
 
 /// Outbox partitions made in advance, in hours.
@@ -135,7 +135,7 @@ impl Target {
     /// Kafka refuses, or does not answer in time.
     pub async fn begin_at_log_start(&self) -> anyhow::Result<usize> {
         let admin = Admin::new(&self.bus)?;
-        let topics = patiently("Kafka", || admin.queue_topics(&self.topics)).await?;
+        let topics = until_kafka_answers(|| admin.queue_topics(&self.topics)).await?;
         let group = self.topics.workers_group();
         while_kafka_is_away(|| admin.begin_at_log_start(&group, &topics)).await
     }
@@ -148,8 +148,8 @@ impl Target {
     pub async fn create_topics(&self) -> anyhow::Result<usize> {
         let admin = Admin::new(&self.bus)?;
         let queues = default_queues();
-        let created = patiently("Kafka", || admin.create_topics(&self.topics, &queues, None)).await?;
-        let topics = patiently("Kafka", || admin.queue_topics(&self.topics)).await?;
+        let created = until_kafka_answers(|| admin.create_topics(&self.topics, &queues, None)).await?;
+        let topics = until_kafka_answers(|| admin.queue_topics(&self.topics)).await?;
         let group = self.topics.workers_group();
         // The first commit of all makes the topic that Kafka keeps offsets in.
         while_kafka_is_away(|| admin.commit_offsets_where_new(&group, &topics, &created)).await?;

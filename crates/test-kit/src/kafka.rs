@@ -18,8 +18,14 @@ use crate::process::{Launch, Process};
 use crate::slow_disk::SlowDisk;
 use crate::tool::{run, tool_path};
 
+mod bearer;
+mod guarded;
 mod properties;
+mod rights;
 mod spoil;
+
+pub use bearer::bearer_token;
+pub use guarded::{GuardedKafka, Login};
 
 use properties::{broker_alone, controller_alone, more_listeners, of_many, server_properties};
 
@@ -51,6 +57,8 @@ pub struct KafkaOptions {
     pub listeners: Vec<Listener>,
     /// A controller in a process of its own, which lives on when a broker is killed.
     pub controller_apart: bool,
+    /// Users of the cluster and their passwords, known to SCRAM from the beginning.
+    pub users: Vec<(String, String)>,
     /// The number of brokers; with more than one the controller is apart. Three of them keep Kafka's own topics thrice.
     pub brokers: u32,
 }
@@ -60,6 +68,8 @@ pub struct KafkaOptions {
 pub struct Listener {
     /// In capital letters.
     pub name: String,
+    /// Kafka's word: `PLAINTEXT`, `SSL`, `SASL_SSL`.
+    pub protocol: &'static str,
     /// The port that the broker opens.
     pub port: u16,
     /// The port that it tells clients.
@@ -74,6 +84,7 @@ impl Default for KafkaOptions {
             properties: vec![],
             listeners: vec![],
             controller_apart: false,
+            users: vec![],
             brokers: 1,
         }
     }
@@ -128,10 +139,13 @@ impl Kafka {
         for place in 0..options.brokers {
             let node = if place == 0 { 1 } else { CONTROLLER_ID + place };
             let port = Port::take()?;
-            let data = kafka.data_of(node, &template)?;
             let controller_port = kafka._controller_port.number();
+            let data = match options.users.as_slice() {
+                [] => kafka.data_of(node, &template)?,
+                users => kafka.data_with(users, &java, &jars)?,
+            };
             let mut text = server_properties(port.number(), controller_port, &data, &options.properties);
-            text.push_str(&more_listeners(port.number(), &options.listeners));
+            text.push_str(&more_listeners(port.number(), controller_port, &options.listeners));
             if options.controller_apart {
                 text.push_str(&broker_alone(port.number(), controller_port, &options.listeners));
             }
@@ -159,6 +173,13 @@ impl Kafka {
         if node != 1 {
             identify(&data, node, &format!("{node}{}", &CONTROLLER_FOLDER_ID[1..]))?;
         }
+        Ok(data)
+    }
+
+    /// A data folder of its own for the only broker, which knows these users.
+    fn data_with(&self, users: &[(String, String)], java: &Path, jars: &Path) -> Result<PathBuf> {
+        let data = self._folder.path().join("data-1");
+        format_data(java, jars, self._folder.path(), &data, users)?;
         Ok(data)
     }
 
@@ -307,16 +328,26 @@ fn formatted_template(java: &Path, jars: &Path) -> Result<PathBuf> {
     }
     let work = DataFolder::new("kafka-format")?;
     let data = work.path().join("data");
-    let properties = work.path().join("server.properties");
-    fs::write(&properties, server_properties(1, 2, &data, &[])).context("server.properties")?;
-    let mut format = Command::new(java);
-    format.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(jars.join("*"));
-    format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(&properties);
-    run(&mut format)?;
+    format_data(java, jars, work.path(), &data, &[])?;
     let beside = template.with_file_name(format!("{version}-formatted-{}", std::process::id()));
     run(Command::new("cp").arg("-a").arg(&data).arg(&beside))?;
     if fs::rename(&beside, &template).is_err() {
         fs::remove_dir_all(&beside).context("removing a template that another process was faster with")?;
     }
     Ok(template)
+}
+
+/// Formats a data folder; `work` takes the settings that it is formatted by.
+fn format_data(java: &Path, jars: &Path, work: &Path, data: &Path, users: &[(String, String)]) -> Result<()> {
+    let properties = work.join("format.properties");
+    fs::write(&properties, server_properties(1, 2, data, &[])).context("format.properties")?;
+    let mut format = Command::new(java);
+    format.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(jars.join("*"));
+    format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"]).arg(&properties);
+    for (user, password) in users {
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            format.arg("--add-scram").arg(format!("{mechanism}=[name=\"{user}\",password=\"{password}\"]"));
+        }
+    }
+    run(&mut format).map(drop)
 }

@@ -38,7 +38,7 @@ pub use certificates::{Authority, Leaf};
 pub use clock::WallClock;
 pub use ground::{Ground, TEST_TRACE, noise};
 pub use http::{Answer, Receiver, Request, http_client};
-pub use kafka::{Kafka, KafkaOptions, Listener};
+pub use kafka::{GuardedKafka, Kafka, KafkaOptions, Listener, Login, bearer_token};
 pub use line::{Line, LineState};
 pub use metric::{measure, metric};
 pub use port::Port;

@@ -14,7 +14,7 @@ use flow::id::JobId;
 use serde_json::Value;
 
 use crate::clock::WallClock;
-use crate::kafka::Kafka;
+use crate::kafka::{GuardedKafka, Kafka, Login};
 use crate::line::Line;
 use crate::postgres::{Postgres, psql};
 use crate::registry::Registry;
@@ -23,6 +23,7 @@ use crate::tokens::Tokens;
 use crate::topics::{self, settings};
 
 mod builder;
+mod guard;
 mod lines;
 mod submit;
 
@@ -55,6 +56,7 @@ pub struct TestSystem {
     database_url: String,
     prefix: String,
     kafka: Option<Kafka>,
+    guard: Option<GuardedKafka>,
     registry: Option<Registry>,
     postgres: Option<Postgres>,
     lines: Lines,
@@ -142,6 +144,9 @@ impl TestSystem {
             variables.push(("MEANWHILE__CALLBACKS__URL".to_owned(), self.api()));
         }
         self.lines.lead(role, &mut variables);
+        if let Some(kafka) = &self.guard {
+            variables.extend(guard::variables(kafka, role.as_str())?);
+        }
         let clock = self.clocks.then(|| WallClock::new(&instance)).transpose()?;
         variables.extend(clock.iter().flat_map(WallClock::variables));
         let process = MeanwhileProcess::start_program(program, role, &instance, &variables)?;
@@ -221,6 +226,16 @@ impl TestSystem {
     /// Settings for a test's own clients.
     pub fn settings(&self) -> bus::Settings {
         settings(&self.brokers, &self.registry_url)
+    }
+
+    /// Settings for a client of the test's own that logs in as this role, or as `migrate`.
+    ///
+    /// # Panics
+    /// When Kafka is not guarded.
+    pub fn settings_as(&self, role: &str) -> bus::Settings {
+        let kafka = self.guard.as_ref().expect("guarded_kafka() was asked for");
+        let (brokers, properties) = kafka.login(Login::Scram512, &guard::user(role)).expect("a login by password");
+        bus::Settings { brokers, properties: properties.into_iter().collect(), ..self.settings() }
     }
 
     /// The root of the API: the first ingest.

@@ -104,7 +104,7 @@ impl Session {
 
     /// Takes the transactional id over: a predecessor's open transaction ends here.
     async fn producer(&self) -> anyhow::Result<TransactionalProducer> {
-        let transactional_id = format!("{}-workers-{}", self.runner.writer.topics.prefix(), self.instance);
+        let transactional_id = self.runner.writer.topics.workers_ids() + &self.instance;
         let (settings, timeout) = (self.bus.clone(), self.config.transaction_timeout());
         let start = move || -> anyhow::Result<TransactionalProducer> {
             let mut producer = TransactionalProducer::new(&settings, &transactional_id, timeout)?;

@@ -314,7 +314,8 @@ impl Poller {
                 self.report(ConsumerError::TopicMissing(self.callbacks().connection.last_reason()));
             }
             (_, Some(code)) if crate::unreadable::is_unreadable(code) => self.find_unreadable(&reason),
-            (_, Some(code)) if crate::error::is_unavailable(code) => {}
+            // Told by the connection.
+            (_, Some(code)) if crate::error::is_unavailable(code) || crate::connection::is_refusal(code) => {}
             (KafkaError::MessageConsumptionFatal(_), _) => {
                 self.report(ConsumerError::Fatal(reason.into()));
                 self.callbacks().lock().failed = true;
@@ -326,7 +327,7 @@ impl Poller {
     /// Reports once that Kafka is away, then looks for it: an idle topic would not show that it is back.
     fn check_connection(&mut self) {
         let down = self.callbacks().connection.is_down();
-        self.control.down.store(down, Ordering::Relaxed);
+        *self.control.down.lock() = down.then(|| self.callbacks().connection.last_reason());
         if !down {
             self.is_down_reported = false;
             return;

@@ -12,6 +12,7 @@ mod in_process;
 mod kit;
 mod recovery;
 mod registry;
+mod security;
 mod table;
 mod transaction;
 mod unreadable;

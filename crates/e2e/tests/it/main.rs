@@ -48,6 +48,7 @@ mod rebalances;
 mod redrive_trace;
 mod registry;
 mod retry;
+mod rights;
 mod rolling;
 mod rollout;
 mod schedules;

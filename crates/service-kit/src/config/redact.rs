@@ -8,7 +8,8 @@ const REDACTED: &str = "***";
 /// Shown in place of a text that may hold a secret somewhere.
 const HIDDEN: &str = "(not shown: it may hold a password)";
 /// A key that contains one of these words holds a secret.
-const SECRET_WORDS: [&str; 5] = ["password", "secret", "token", "private", "credential"];
+const SECRET_WORDS: [&str; 7] =
+    ["password", "secret", "token", "private", "credential", "key.pem", "oauthbearer.config"];
 
 /// A value as it may be shown under this key.
 pub(super) fn shown(key: &str, value: &Value) -> String {

@@ -9,7 +9,7 @@ use super::auth::AuthSettings;
 use super::callbacks::CallbackSettings;
 use super::documents::DocumentSettings;
 use super::error::ConfigError;
-use super::kafka::kafka_properties;
+use super::kafka::kafka_values;
 use super::log::LogSettings;
 use super::proxy::proxies;
 use super::redact::redact;
@@ -126,7 +126,7 @@ impl Shared {
             callbacks: CallbackSettings::load(sources)?,
             webhooks: load_shared("webhooks", sources)?,
             documents: DocumentSettings::load(sources)?,
-            kafka_properties: kafka_properties(sources)?.into_iter().map(|(key, (value, _))| (key, value)).collect(),
+            kafka_properties: kafka_values(sources)?,
         })
     }
 

@@ -46,16 +46,18 @@ fn addresses(port: u16, more: &[Listener], port_of: impl Fn(&Listener) -> u16) -
 }
 
 /// More lines for a broker with more listeners.
-pub(super) fn more_listeners(port: u16, more: &[Listener]) -> String {
+pub(super) fn more_listeners(port: u16, controller_port: u16, more: &[Listener]) -> String {
     if more.is_empty() {
         return String::new();
     }
-    let protocols = more.iter().map(|listener| format!(",{}:PLAINTEXT", listener.name)).collect::<String>();
+    let protocols = more.iter().map(|listener| format!(",{}:{}", listener.name, listener.protocol)).collect::<String>();
     format!(
-        "advertised.listeners={}
+        "listeners={},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=PLAINTEXT
 ",
+        addresses(port, more, |listener| listener.port),
         addresses(port, more, |listener| listener.advertised)
     )
 }

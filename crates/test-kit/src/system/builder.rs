@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use client::Client;
 
-use super::TestSystem;
 use super::lines::{Lines, Server};
+use super::{TestSystem, guard};
 use crate::kafka::{Kafka, KafkaOptions};
 use crate::postgres::{Postgres, PostgresOptions};
 use crate::registry::Registry;
@@ -34,6 +34,7 @@ pub struct TestSystemBuilder {
     flows: Vec<PathBuf>,
     variables: Vec<(String, String)>,
     kafka: Option<KafkaOptions>,
+    guarded: bool,
     brokers: Option<String>,
     postgres: Option<PostgresOptions>,
     private_registry: bool,
@@ -77,6 +78,13 @@ impl TestSystemBuilder {
     #[must_use]
     pub fn private_kafka(mut self, options: KafkaOptions) -> Self {
         self.kafka = Some(options);
+        self
+    }
+
+    /// A broker of its own that every role has to log in to, and that lets it do what `meanwhile acls` lists.
+    #[must_use]
+    pub fn guarded_kafka(mut self) -> Self {
+        self.guarded = true;
         self
     }
 
@@ -143,6 +151,11 @@ impl TestSystemBuilder {
             lines.add(Server::Registry, registry.port()).await?;
         }
         let prefix = shared::prefix();
+        let guard = if self.guarded { Some(guard::start().await?) } else { None };
+        if let Some(kafka) = &guard {
+            guard::grant(kafka, &prefix).await?;
+            self.brokers = Some(kafka.brokers());
+        }
         let brokers = match kafka.as_ref().map(Kafka::brokers).or(self.brokers) {
             Some(brokers) => brokers,
             None => shared::kafka().await,
@@ -161,6 +174,9 @@ impl TestSystemBuilder {
             ("MEANWHILE__TOPICS__PREFIX".to_owned(), prefix.clone()),
         ];
         variables.extend(HELD_TO.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        if let Some(kafka) = &guard {
+            variables.extend(guard::variables(kafka, guard::OPERATOR)?);
+        }
         variables.extend(self.variables);
         let mut system = TestSystem {
             roles: vec![],
@@ -176,6 +192,7 @@ impl TestSystemBuilder {
             database_url,
             prefix,
             kafka,
+            guard,
             registry,
             postgres,
             lines,

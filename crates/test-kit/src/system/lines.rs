@@ -41,7 +41,12 @@ impl Lines {
             let port = Port::take()?;
             let line = Line::to(port.number()).await?;
             let name = role.as_str().to_uppercase();
-            options.listeners.push(Listener { name, port: port.number(), advertised: line.port() });
+            options.listeners.push(Listener {
+                name,
+                protocol: "PLAINTEXT",
+                port: port.number(),
+                advertised: line.port(),
+            });
             lines.lines.insert((role, Server::Kafka), line);
             lines._listeners.push(port);
         }
