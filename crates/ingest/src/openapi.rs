@@ -226,9 +226,13 @@ fn take_problems(place: &mut Value, name: &str) -> Vec<Kind> {
 fn complete(operation: &mut Value) {
     let mut by_status: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
     let is_open = operation["security"].as_array().is_some_and(Vec::is_empty);
-    let of_credentials = if is_open { &[][..] } else { &[Kind::Unauthorized, Kind::Forbidden] };
+    let (challenges, limits) = ([Kind::Unauthorized, Kind::Forbidden], [Kind::QuotaExceeded]);
+    let of_credentials = challenges.iter().chain(&limits).filter(|_| !is_open);
     for kind in take_problems(operation, PROBLEMS).iter().chain(of_credentials) {
-        by_status.entry(kind.entry().status).or_default().push(*kind);
+        let kinds = by_status.entry(kind.entry().status).or_default();
+        if !kinds.contains(kind) {
+            kinds.push(*kind);
+        }
     }
     // What a flow takes is limited where its queues may be too full.
     let submits = by_status.values().flatten().any(|kind| *kind == Kind::TemporaryReducedCapacity);
@@ -240,7 +244,7 @@ fn complete(operation: &mut Value) {
             operation["responses"]["429"]["headers"][name] = header(name);
         }
     }
-    for kind in of_credentials {
+    for kind in challenges.iter().filter(|_| !is_open) {
         operation["responses"][kind.entry().status.to_string()]["headers"]["WWW-Authenticate"] =
             header("WWW-Authenticate");
     }

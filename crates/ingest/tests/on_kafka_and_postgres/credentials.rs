@@ -216,6 +216,10 @@ async fn what_is_another_tenants_does_not_exist_at_any_route() {
     }
     assert!(walked.len() >= 20, "{walked:?}");
     lists_tell_nothing(&ingest, &other, &belongings).await;
+    let letters = ask(&ingest, &other, Method::GET, "/v1/dead-letters", "").await;
+    assert_eq!(letters.json["counts"], json!({}), "nor are they counted: {}", letters.text);
+    let audit = ask(&ingest, &other, Method::GET, "/v1/audit", "").await;
+    assert!(!audit.text.contains(&format!("key:{}", &owner[3..19])), "the owner's own deeds: {}", audit.text);
     // The same idempotency key is another one.
     let keyed = async |key: &str| {
         let authorization = format!("Bearer {key}");

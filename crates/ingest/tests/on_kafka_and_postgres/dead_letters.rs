@@ -317,5 +317,8 @@ async fn parked_jobs_name_their_step_and_are_chosen_by_it() {
     assert_eq!(ids(&api.get("/v1/dead-letters?step=ship").await), [&parked[1]]);
     assert_eq!(ids(&api.get("/v1/dead-letters?class=parked&flow=order&step=charge").await), [&parked[2]]);
     assert!(ids(&api.get("/v1/dead-letters?flow=other&step=charge").await).is_empty());
+    ground.sql(&format!("update orchestrator.jobs set tenant = 'other' where job = '{}'", parked[1]));
+    let own = api.get("/v1/dead-letters?class=parked").await;
+    assert_eq!(ids(&own), [&parked[0], &parked[2]], "another tenant's are not told");
     stage.ingest.stop().await;
 }

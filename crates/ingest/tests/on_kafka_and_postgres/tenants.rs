@@ -116,7 +116,7 @@ async fn each_tenant_has_its_own_quotas_by_its_key_and_no_header_chooses_another
     let plain = async |key: &str, body: &str| ask(&ingest, key, Method::POST, "/v1/flows/plain/jobs", body).await;
     let taken = plain(&acme, &large).await;
     assert_eq!((taken.status, left(&taken, "jobs")), (202, 1), "{}", taken.text);
-    hold_to_quota(&plain(&acme, &large).await, "content-bytes");
+    hold_to_quota(&plain(&acme, &large).await, "bytes");
     assert_eq!(plain(&globex, &large).await.status, 202);
     assert_eq!(plain(&acme, "{}").await.status, 202);
     hold_to_quota(&plain(&acme, "{}").await, "jobs");

@@ -241,8 +241,37 @@ fn no_damage_to_the_keys_of_an_issuer_takes_more_than_its_tokens() {
     let tried = runner.run(&fuzz::damaged(&[set]), |set| {
         prop_assert!(public_keys(&set).unwrap_or_default().len() <= 100);
         prop_assert!(!is_taken(&set, "eyJhbGciOiJIUzI1NiJ9.e30.AAAA"));
-        tokens.iter().for_each(|token| drop(is_taken(&set, token)));
+        for token in &tokens {
+            is_taken(&set, token);
+        }
         Ok(())
     });
     tried.unwrap();
+}
+
+#[test]
+fn of_the_issuers_keys_only_that_of_the_same_name_and_algorithm_may_have_signed() {
+    let (issuer, (set, _)) = (Issuer::new(), signed());
+    let keys = public_keys(&set).unwrap();
+    let may = |algorithm: &str, kid: Option<&str>| -> Vec<String> {
+        let token = issuer.sign(algorithm, kid, &claims());
+        let token = Unverified::parse(&token).unwrap();
+        keys.iter().filter(|key| token.may_be_of(key)).filter_map(|key| key.kid.clone()).collect()
+    };
+    assert_eq!((may("RS256", Some("rsa")), may("ES256", None)), (vec!["rsa".to_owned()], vec!["ec".to_owned()]));
+    assert_eq!((may("EdDSA", Some("rsa")), may("EdDSA", Some("another"))), (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_token_has_to_have_an_end_and_is_not_taken_after_it_because_it_was_right_before() {
+    let issuer = Issuer::new();
+    let tokens = issuer.tokens();
+    let mut endless = claims();
+    endless.as_object_mut().unwrap().remove("exp");
+    let (status, said) = why(&tokens, &issuer.sign("EdDSA", Some("ed"), &endless)).await.unwrap();
+    assert!(status == 401 && said.contains("exp"), "{said}");
+    let token = issuer.sign("EdDSA", Some("ed"), &claims());
+    assert_eq!(why(&tokens, &token).await, None);
+    let later = tokens.credential(&token, NOW_MS + 90_000).await.err().unwrap();
+    assert!(later.detail().contains("expired"), "{}", later.detail());
 }
