@@ -87,7 +87,7 @@ impl TryFrom<AuditEntryWire<'_>> for AuditEntry {
     type Error = DecodeError;
 
     fn try_from(wire: AuditEntryWire<'_>) -> Result<Self, DecodeError> {
-        let status = |status: i32| u16::try_from(status).map_err(|_| DecodeError::field("status", &status.to_string()));
+        let status = |status: i32| u16::try_from(status).map_err(|_| DecodeError::field("status", status));
         let answer = |status| AuditAnswer { status, at_ms: wire.ended_at_ms.unwrap_or(wire.at_ms) };
         Ok(Self {
             id: Uuid::parse_str(&wire.id).map_err(|_| DecodeError::field("id", &wire.id))?,

@@ -14,6 +14,7 @@ mod auth;
 mod completion;
 mod duration;
 mod input;
+mod kept;
 pub(crate) mod key;
 pub mod limit;
 mod node;
@@ -87,8 +88,7 @@ struct Compiled {
     sandbox: bool,
     steps: Vec<Step>,
     result: Option<Template>,
-    result_ttl_ms: Option<u64>,
-    retention_ms: Option<u64>,
+    kept: kept::Kept,
     respond: Option<Respond>,
     document: Value,
     version: String,
@@ -330,16 +330,6 @@ impl Definition {
             1..=limit::KEY_BYTES_MAX => Ok(key),
             length => Err(KeyError(format!("it has {length} bytes of at most {}", limit::KEY_BYTES_MAX))),
         }
-    }
-
-    /// For so long the result of a job is given to callers after its end; none: for as long as the job is kept.
-    pub fn result_ttl_ms(&self) -> Option<u64> {
-        self.0.result_ttl_ms
-    }
-
-    /// For so long its jobs are kept after their ends; none: as tenant and deployment say.
-    pub fn retention_ms(&self) -> Option<u64> {
-        self.0.retention_ms
     }
 
     pub(crate) fn result(&self) -> Option<&Template> {

@@ -93,7 +93,8 @@ pub async fn ensure_partitions(pool: &Pool, days_ahead: u32) -> Result<u32, Erro
 }
 
 /// Drops the acceptances of jobs that ended more than `keep_ms` ago, by whole days. A job that has not ended, or has
-/// ended later, keeps its own; so does one whose tenant or flow wants it kept for longer. Needs the role [`Role::Ingest`].
+/// ended later, keeps its own; so does one whose tenant or flow wants it kept for longer. Needs the role
+/// [`Role::Ingest`].
 pub async fn retire(pool: &Pool, keep_ms: i64) -> Result<Retired, Error> {
     debug_assert_eq!(pool.role(), Role::Ingest, "only the owner drops partitions");
     let done = sweep::is_done("seen", keep_ms, 0);

@@ -1,9 +1,9 @@
 //! Takes away what is kept for a shorter time than the deployment's own: by rules of tenants (`ingest.tenants`) and of
 //! flows (`retention`). Days that hold other jobs stay, so rows go one by one, by pages, with a pause after each.
 //!
-//! The acceptance goes first (where a request has asked for a webhook of its job, not before that is done with), once
-//! the job's end is as long ago as the shorter of its rules says. Whatever else the job has left goes once its acceptance
-//! is gone. Nobody looks at anything where there is no rule.
+//! The acceptance goes first, once the job's end is as long ago as the shorter of its rules says; where a request has
+//! asked for a webhook of its job, not before that is done with. Whatever else the job has left goes once its
+//! acceptance is gone. Nobody looks at anything where there is no rule.
 
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -95,7 +95,8 @@ const TOLD: &str = "(
             where place.partition = seen.cursor_partition and place.next_offset > seen.cursor
         )
         and not exists (
-            select from notifier.deliveries as sent where sent.job = seen.job and sent.of_job and sent.status = 'pending'
+            select from notifier.deliveries as sent
+            where sent.job = seen.job and sent.of_job and sent.status = 'pending'
         )
     )
 )";

@@ -23,7 +23,13 @@ async fn a_tenant_is_exported_and_deleted_with_the_jobs_that_run() {
         fs::write(folder.path().join(format!("{name}.yaml")), flow).unwrap();
     }
     let database_url = test_kit::postgres_database().await;
-    let base = [("DATABASE_URL", database_url.as_str()), ("MEANWHILE__AUTH__MODE", "required")];
+    let prefix = test_kit::prefix();
+    let base = [
+        ("DATABASE_URL", database_url.as_str()),
+        ("MEANWHILE__AUTH__MODE", "required"),
+        // A slot of its own in the shared Postgres.
+        ("MEANWHILE__TOPICS__PREFIX", prefix.as_str()),
+    ];
     let dev = Dev::start_with(folder.path(), &base).await;
     let of_dev = [("MEANWHILE_URL", dev.api.as_str()), ("SCHEMA_REGISTRY_URL", dev.registry.as_str())];
     let run = async |arguments: &[&str], key: &str| {

@@ -5,7 +5,6 @@
 
 mod answered;
 mod asyncapi;
-mod audited;
 mod codec;
 mod compatibility;
 mod drawn;
@@ -15,3 +14,4 @@ mod later;
 mod records;
 mod sample;
 mod speed;
+mod told;

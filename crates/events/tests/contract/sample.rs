@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::answered::{answered, resting, succeeded};
-use crate::audited::{audit_answered, audit_asked};
+use crate::told::{audit_answered, audit_asked, progress};
 
 pub(crate) const IDS: WriterIds =
     WriterIds { slip: 1, job_event: 2, wait: 3, cancel: 0x0102_0304, progress: i32::MAX as u32, audit_entry: 4 };
@@ -322,25 +322,6 @@ fn breaker(said: BreakerSaid) -> Wait {
 /// A token that waits for a breaker.
 fn held_back() -> Wait {
     Wait::Hold(Hold { limit: Some("payment:8080".into()), ..held(slip(), HoldReason::Breaker) })
-}
-
-fn progress() -> Progress {
-    Progress {
-        job: job(1),
-        tenant: "acme".into(),
-        flow: "order".into(),
-        kind: "percent".into(),
-        step: Some("ship".into()),
-        phase: Phase::Forward,
-        branch: "b-1".into(),
-        hop: 3,
-        visit: 1,
-        attempt: 2,
-        percent: Some(100),
-        message: Some("half way".into()),
-        data: Some(json!([1, 2.5])),
-        at_ms: 1_753_000_000_123,
-    }
 }
 
 /// The fixed values by name; between them, each optional field is present once and absent once.

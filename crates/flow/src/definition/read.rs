@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::kept::Kept;
 use super::node::Node;
 use super::read_value::{required, template, text_template};
 use super::reader::{Fields, Reader};
@@ -37,12 +38,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
     let known = read_rest::known_at_end(&steps);
     let result_visible = Visible { roots: visible::DECISION, steps: &known, own: None, when: None };
     let result = fields.get("result").and_then(|node| template(reader, node, &result_visible));
-    let result_ttl_ms = fields
-        .get("result_ttl")
-        .and_then(|node| reader.duration_ms(node, "`result_ttl`", 1_000..=limit::DEADLINE_MS_MAX));
-    let retention_ms = fields
-        .get("retention")
-        .and_then(|node| reader.duration_ms(node, "`retention`", limit::RETENTION_MS_MIN..=limit::RETENTION_MS_MAX));
+    let kept = Kept::read(reader, &fields);
     let respond = fields.get("respond").and_then(|node| respond::respond(reader, node, &result_visible));
     for step in &mut steps {
         step.answer_is_read = reader.reads_answer_of(&step.id);
@@ -78,8 +74,7 @@ pub(super) fn flow(reader: &mut Reader<'_>, root: &Node, resolve_ref: &mut Resol
         sandbox,
         steps,
         result,
-        result_ttl_ms,
-        retention_ms,
+        kept,
         respond,
         document,
         version,

@@ -117,8 +117,8 @@ impl KnownKeys {
     }
 }
 
-/// Keeps the keys, and which tenants are disabled, up to date until shutdown. `listening` gives one connection away for good. `look_every`: the pause
-/// between two looks without a notification.
+/// Keeps the keys, and which tenants are disabled, up to date until shutdown. `listening` gives one connection away for
+/// good. `look_every`: the pause between two looks without a notification.
 pub(crate) async fn keep(
     auth: &Auth,
     (pool, listening): (&Pool, &Pool),

@@ -220,8 +220,8 @@ pub async fn count(pools: &Pools, tenant: &str) -> Result<Vec<(&'static str, u64
     Ok(counts)
 }
 
-/// Deletes every row of the tenant that does not stay, by batches, each in a transaction of its own; begun anew, it goes
-/// on where it stopped. Tells of each batch. No job of the tenant may be open, and none may begin.
+/// Deletes every row of the tenant that does not stay, by batches, each in a transaction of its own; begun anew, it
+/// goes on where it stopped. Tells of each batch. No job of the tenant may be open, and none may begin.
 pub async fn delete(pools: &Pools, tenant: &str, mut tell: impl FnMut(&str, u64)) -> Result<(), Error> {
     for Belonging { table, role, of, .. } in BELONGINGS {
         if let Some(walk) = WALKS.iter().find(|walk| walk.table == table) {

@@ -72,8 +72,8 @@ async fn what_a_job_has_left_elsewhere_goes_after_its_acceptance_and_statistics_
              insert into orchestrator.cancels values ('{job}', 'acme', 'ann', null, now(), now());
              insert into ingest.job_webhooks values ('{job}', '{job}', 'https://a.example', '{{*}}', null);
              insert into notifier.deliveries (id, endpoint, tenant, job, type, body, status, of_job)
-                select overlay('{job}' placing suffix from 35)::uuid, '{job}', 'acme', '{job}', 'job.succeeded', '', status,
-                       of_job
+                select overlay('{job}' placing suffix from 35)::uuid, '{job}', 'acme', '{job}', 'job.succeeded', '',
+                       status, of_job
                 from (values ('a1', 'delivered', false), ('a2', 'pending', false), ('a3', 'pending', true))
                     as sent (suffix, status, of_job);
              insert into notifier.attempts (delivery, attempt, duration_ms, answer)

@@ -1,8 +1,30 @@
-//! Entries of the audit log.
+//! Records that tell of others: progress, and entries of the audit log.
 
 use events::audit::{AuditAnswer, AuditEntry};
+use events::progress::Progress;
+use flow::slip::Phase;
+use serde_json::json;
 
 use crate::sample::job;
+
+pub(crate) fn progress() -> Progress {
+    Progress {
+        job: job(1),
+        tenant: "acme".into(),
+        flow: "order".into(),
+        kind: "percent".into(),
+        step: Some("ship".into()),
+        phase: Phase::Forward,
+        branch: "b-1".into(),
+        hop: 3,
+        visit: 1,
+        attempt: 2,
+        percent: Some(100),
+        message: Some("half way".into()),
+        data: Some(json!([1, 2.5])),
+        at_ms: 1_753_000_000_123,
+    }
+}
 
 pub(crate) fn audit_asked() -> AuditEntry {
     AuditEntry {
