@@ -265,7 +265,12 @@ fn partitions(lookup: &BaseConsumer<Connection>, topic: &str) -> Result<Option<u
         }
         Err(error) => return Err(error.into()),
     };
-    let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let code = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
+    if code == Some(RDKafkaErrorCode::TopicAuthorizationFailed) {
+        return Err(refused(topic, RDKafkaErrorCode::TopicAuthorizationFailed));
+    }
+    let found = found.filter(|_| code.is_none());
     Ok(found.map(|topic| topic.partitions().len()).filter(|count| *count > 0))
 }
 

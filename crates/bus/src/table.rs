@@ -134,6 +134,7 @@ impl TableTail {
                     ended.insert(partition);
                 }
                 Some(Message::End { .. }) => {}
+                Some(Message::NoRight(error)) => return Err(Error::refused(error)),
                 None => return Err(Error::refused(format!("the reader of table {} has ended", self.topic))),
             }
         }
@@ -177,6 +178,7 @@ impl Past {
             match self.tail.messages.recv().await {
                 Some(Message::Records(records)) => return Ok(Some(records)),
                 Some(Message::End { partition, .. }) => drop(self.ended.insert(partition)),
+                Some(Message::NoRight(error)) => return Err(Error::refused(error)),
                 None => return Err(Error::refused(format!("the reader of {} has ended", self.tail.topic))),
             }
         }
@@ -187,7 +189,12 @@ impl Past {
 #[derive(Debug)]
 enum Message {
     Records(Vec<Inbound>),
-    End { partition: i32, answered: u64 },
+    End {
+        partition: i32,
+        answered: u64,
+    },
+    /// Nothing more will come.
+    NoRight(String),
 }
 
 struct TableHandler {
@@ -248,7 +255,10 @@ impl Handler for TableHandler {
     }
 
     fn error(&mut self, error: ConsumerError) {
-        if error.is_fatal() || matches!(error, ConsumerError::Unreadable { .. }) {
+        if matches!(error, ConsumerError::NoRight(_)) {
+            self.send(Message::NoRight(chain(&error)));
+            self.sender = None;
+        } else if error.is_fatal() || matches!(error, ConsumerError::Unreadable { .. }) {
             tracing::error!(error = chain(&error), "the reader of a table has ended");
             self.sender = None;
         } else if !matches!(error, ConsumerError::Unavailable(_)) {

@@ -82,6 +82,9 @@ pub enum ConsumerError {
     /// The client is broken. The consumer ends.
     #[error("the consumer is broken")]
     Fatal(#[source] Cause),
+    /// A right is missing that reading needs. It goes on once it is granted.
+    #[error("a right at Kafka is missing")]
+    NoRight(#[source] Cause),
     /// Anything else; the client recovers by itself.
     #[error(transparent)]
     Other(Cause),

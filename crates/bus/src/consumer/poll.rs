@@ -316,6 +316,9 @@ impl Poller {
             (_, Some(code)) if crate::unreadable::is_unreadable(code) => self.find_unreadable(&reason),
             // Told by the connection.
             (_, Some(code)) if crate::error::is_unavailable(code) || crate::connection::is_refusal(code) => {}
+            (_, Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+                self.report(ConsumerError::NoRight(reason.into()));
+            }
             (KafkaError::MessageConsumptionFatal(_), _) => {
                 self.report(ConsumerError::Fatal(reason.into()));
                 self.callbacks().lock().failed = true;
