@@ -109,7 +109,15 @@ impl Registry {
         let schema = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
         match post_schema(&self.settings, subject.to_owned(), schema).await {
             Ok(registered) => Ok(registered.id),
-            Err(error) => Err(Answer::of(&error).refused_or_unavailable()),
+            Err(error) => Err(self.explained(Answer::of(&error)).await.unwrap_or_else(Answer::refused_or_unavailable)),
+        }
+    }
+
+    /// The crate keeps no causes of a connection that failed, such as a certificate: our own request tells them.
+    async fn explained(&self, answer: Answer) -> Result<RegistryError, Answer> {
+        match answer.status {
+            Some(_) => Err(answer),
+            None => self.reachable().await.err().ok_or(answer),
         }
     }
 
