@@ -156,7 +156,6 @@ async fn ask(http: &Client, client: &TokenClient) -> Result<AccessToken, TokenRe
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests own what they start")]
 mod tests {
     use flow::decide::ClientAuth;
     use outbound::{Guard, Limits};
