@@ -72,8 +72,8 @@ impl Tokens {
         Self { client, accounts: Mutex::default() }
     }
 
-    /// The token of this client, asked for where there is none. `rejected`: the token that its service has just refused;
-    /// another one may have come meanwhile.
+    /// The token of this client, asked for where there is none. `rejected`: the token that its service has just
+    /// refused; another one may have come meanwhile.
     pub(crate) async fn of(&self, client: &TokenClient, rejected: Option<&str>) -> Result<Arc<str>, TokenRefused> {
         let account = self.account(client);
         let flight = {
@@ -153,4 +153,64 @@ async fn ask(http: &Client, client: &TokenClient) -> Result<AccessToken, TokenRe
         tracing::warn!(client = client.id, passing, cause, "no access token was issued");
     }
     issued
+}
+
+#[cfg(test)]
+mod tests {
+    use flow::decide::ClientAuth;
+    use outbound::{Guard, Limits};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_token_is_used_until_the_next_one_has_come_and_one_request_asks_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let limits =
+            Limits { response_bytes_max: 1_000, connect_timeout: LONG, idle_connections_max: 1, idle_timeout: LONG };
+        let tokens = Tokens::new(Arc::new(Client::new(&limits, Guard::none()).unwrap()));
+        let client = TokenClient {
+            token_url: format!("http://{}/token", listener.local_addr().unwrap()),
+            id: "me".to_owned(),
+            secret: "secret".to_owned(),
+            scope: None,
+            audience: None,
+            auth: ClientAuth::Header,
+        };
+        let now = Instant::now();
+        let old = Kept { value: "old".into(), renewed_at: now, ends_at: now + LONG * 60 };
+        tokens.account(&client).lock().token = Some(old);
+        // Nobody answers yet, and nobody waits.
+        for _ in 0..3 {
+            assert_eq!(&*tokens.of(&client, None).await.unwrap(), "old");
+        }
+        let (mut asked, _) = tokio::time::timeout(LONG, listener.accept()).await.unwrap().unwrap();
+        assert!(asked.read(&mut [0; 1_000]).await.unwrap() > 0);
+        let body = r#"{"access_token":"new","token_type":"Bearer","expires_in":3600}"#;
+        let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        asked.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        let renewed = async {
+            while &*tokens.of(&client, None).await.unwrap() != "new" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, renewed).await.unwrap();
+        let more = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+        assert!(more.is_err(), "one request asked");
+    }
+
+    #[test]
+    fn a_token_is_renewed_well_before_its_end_but_not_in_its_first_half() {
+        let now = Instant::now();
+        let after_s = |lifetime_s| {
+            let kept = Kept::new(AccessToken { value: "t".to_owned(), lifetime_s }, now);
+            (kept.ends_at - now, (kept.renewed_at - now).as_secs())
+        };
+        assert_eq!([3_600, 100, 10, 0].map(|lifetime_s| after_s(lifetime_s).1), [3_240, 70, 5, 0]);
+        assert_eq!(after_s(3_600).0.as_secs(), 3_600);
+        assert!(after_s(u64::MAX).0 > LONG);
+    }
 }

@@ -1,7 +1,7 @@
 //! The credentials with which a step calls a protected service.
 //!
-//! Invariant: they depend on the deployment alone (`env`, `secrets`), never on a job. So a caller chooses none, and there
-//! are as many as the flows name.
+//! Invariant: they depend on the deployment alone (`env`, `secrets`), never on a job. So a caller chooses none, and
+//! there are as many as the flows name.
 
 use crate::expression::{Expression, Template, UrlTemplate};
 

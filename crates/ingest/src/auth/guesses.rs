@@ -1,7 +1,8 @@
 //! Wrong credentials are limited by address, so that nobody tries them by the million.
 //!
-//! An address that has shown too many gets 429 for credentials that were not right there lately: they are not even looked
-//! at, so the answer tells nothing of them. Whoever shares the address (behind one NAT) and has called from there goes on.
+//! An address that has shown too many gets 429 for credentials that were not right there lately: they are not even
+//! looked at, so the answer tells nothing of them. Whoever shares the address (behind one NAT) and has called from
+//! there goes on.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -131,8 +131,10 @@ fn a_plain_mac_is_taken_in_digits_and_in_base64() {
     assert_eq!(at(Scheme::Hmac, &["key"], &[], "{}", NOW_S), Err(Refusal::NoSignature));
 }
 
-/// A request by each scheme that the secret `key` has signed: its headers, and the MAC as it stands in the last of them.
-fn signed_by_each() -> Vec<(Scheme, Vec<(&'static str, String)>, String)> {
+type Headers = Vec<(&'static str, String)>;
+
+/// A request by each scheme that the secret `key` has signed: its headers, and the MAC as it stands in the last.
+fn signed_by_each() -> Vec<(Scheme, Headers, String)> {
     let plain = hex("key", BODY);
     let (stripe, slack) = (hex("key", &format!("{TIME}.{BODY}")), hex("key", &format!("v0:{TIME}:{BODY}")));
     let standard = BASE64.encode(from_hex(&hex("key", &format!("{ID}.{TIME}.{BODY}"))).unwrap());

@@ -7,7 +7,8 @@ flow: guarded
 steps:
   - id: make
     auth:
-      oauth2: { token_url: "{{ env.A }}/token", client_id: "{{ env.ID }}", client_secret: "{{ secrets.S }}", scope: "a b" }
+      oauth2:
+        { token_url: "{{ env.A }}/token", client_id: "{{ env.ID }}", client_secret: "{{ secrets.S }}", scope: "a b" }
     http: { method: POST, url: "{{ env.A }}/make" }
     poll: { url: "{{ env.A }}/made", until: "{{ response.status == 200 }}" }
     compensate: { http: { method: DELETE, url: "{{ env.A }}/make" } }
