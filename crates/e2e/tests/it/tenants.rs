@@ -15,13 +15,19 @@ const FLOWS: [(&str, &str); 2] = [
     ("rest", "flow: rest\nsteps:\n  - { id: rest, sleep: 300d }\n"),
 ];
 
+async fn until_resting(database_url: &str, jobs: &str) {
+    eventually(PATIENCE, "they rest", async || {
+        let resting = psql(database_url, "select count(*) from orchestrator.holds").unwrap();
+        (resting.trim() == jobs).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_is_exported_and_deleted_with_the_jobs_that_run() {
     let _turn = beside_others().await;
     let folder = tempfile::tempdir().unwrap();
-    for (name, flow) in FLOWS {
-        fs::write(folder.path().join(format!("{name}.yaml")), flow).unwrap();
-    }
+    FLOWS.iter().for_each(|(name, flow)| fs::write(folder.path().join(format!("{name}.yaml")), flow).unwrap());
     let database_url = test_kit::postgres_database().await;
     let prefix = test_kit::prefix();
     let base = [
@@ -50,11 +56,7 @@ async fn a_tenant_is_exported_and_deleted_with_the_jobs_that_run() {
         assert_eq!(code, Some(0), "{error}");
         jobs.push(told.trim().to_owned());
     }
-    eventually(PATIENCE, "they rest", async || {
-        let resting = psql(&database_url, "select count(*) from orchestrator.holds").unwrap();
-        (resting.trim() == "3").then_some(())
-    })
-    .await;
+    until_resting(&database_url, "3").await;
 
     let (code, told, error) = run(&["tenants", "export", "acme"], "").await;
     assert_eq!(code, Some(0), "{error}");
