@@ -1,4 +1,5 @@
-//! A broker that asks for a login over TLS: every way in, for every kind of client, and a clear error for every refusal.
+//! A broker that asks for a login over TLS: every way in, for every kind of client, and a clear error for every
+//! refusal.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
