@@ -59,13 +59,18 @@ impl Producer {
                     in_process.wrote(&record.topic, *partition, *offset, record.size_bytes());
                 }
             }
-            Err(_) => {
+            Err(failed) => {
                 let broken = client.client().fatal_error();
                 let is_broken = |client: &FutureProducer<Connection>| client.client().fatal_error().is_some();
-                if let Some((code, reason)) = broken
-                    && self.client.renew_if(is_broken)?
-                {
-                    tracing::warn!(%code, reason, "a producer is broken; another one takes its place");
+                if let Some((code, reason)) = broken {
+                    let is_refused = matches!(failed, Error::Refused(_));
+                    if self.client.renew_if(is_broken)? {
+                        tracing::warn!(%code, reason, "a producer is broken; another one takes its place");
+                    }
+                    if is_refused {
+                        // librdkafka only says that it has thrown the record away.
+                        return Err(Error::refused(format!("{reason} ({code})")));
+                    }
                 }
             }
         }

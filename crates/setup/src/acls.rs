@@ -1,5 +1,5 @@
-//! The rights at Kafka that each role needs, and no more: `meanwhile acls` prints them, and a test runs the whole system
-//! with these alone.
+//! The rights at Kafka that each role needs, and no more: `meanwhile acls` prints them, and a test runs the whole
+//! system with these alone.
 
 use events::topic::Topics;
 

@@ -1,4 +1,5 @@
-//! A broker that asks for a login over TLS: every way in, for every kind of client, and a clear error for every refusal.
+//! A broker that asks for a login over TLS: every way in, for every kind of client, and a clear error for every
+//! refusal.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -103,7 +104,7 @@ async fn does_everything(settings: Settings) {
     .await;
     assert_eq!(watched.values(1).await, ["b"]);
     watched.stop().await;
-    let committed = cluster.admin.committed(&cluster.group(), &[topic.clone()]).await.unwrap();
+    let committed = cluster.admin.committed(&cluster.group(), std::slice::from_ref(&topic)).await.unwrap();
     assert_eq!(committed.len(), 1);
     let (mut records, _tail) = Table::load(&cluster.settings, &topic).await.unwrap();
     records.sort_by_key(text);

@@ -111,7 +111,7 @@ impl Following {
         // Its own: the doors of this process stay open while a topic of others cannot be read.
         let readiness = Readiness::new(api.clock.clone(), "ingest");
         let inbox = Inbox::new(settings.bus.clone(), api.pool.clone(), readiness);
-        let group = settings.topics.trigger_group(&topic);
+        let group = settings.topics.trigger_group(topic);
         let reading = inbox.run(FollowerOptions::new(group, [topic.as_str()]), Records::new(door), stop);
         tokio::select! {
             outcome = reading => outcome.with_context(|| format!("{topic}: see docs/runbooks/trigger-topic.md")),

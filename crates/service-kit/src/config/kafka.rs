@@ -1,5 +1,5 @@
-//! `[kafka]`: properties for librdkafka, by their own names. librdkafka says which ones exist. Those that are secrets may
-//! come from files instead: `sasl.password.file`.
+//! `[kafka]`: properties for librdkafka, by their own names. librdkafka says which ones exist. Secrets may come from
+//! files instead: `sasl.password.file`.
 
 use std::collections::BTreeMap;
 

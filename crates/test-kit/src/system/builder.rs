@@ -201,17 +201,22 @@ impl TestSystemBuilder {
             programs: self.programs,
         };
         system.prepare(&self.flows).await?;
-        for role in Role::ALL {
-            let processes = self.roles.iter().find(|(known, _)| *known == role).map_or(1, |(_, processes)| *processes);
-            for _ in 0..processes {
-                system.add(role).await?;
-            }
-        }
-        for process in &mut system.roles {
-            process.wait_until_ready().await?;
-        }
-        system.flows_are_known().await?;
+        start_roles(&mut system, &self.roles).await?;
         system.finished = false;
         Ok(system)
     }
+}
+
+/// Starts so many processes of each role, else one, and waits until they are ready and know the flows.
+async fn start_roles(system: &mut TestSystem, roles: &[(Role, u32)]) -> Result<()> {
+    for role in Role::ALL {
+        let processes = roles.iter().find(|(known, _)| *known == role).map_or(1, |(_, processes)| *processes);
+        for _ in 0..processes {
+            system.add(role).await?;
+        }
+    }
+    for process in &mut system.roles {
+        process.wait_until_ready().await?;
+    }
+    system.flows_are_known().await
 }
