@@ -207,7 +207,7 @@ fn limits_and_kinds_are_checked_and_said() {
     refused(&with_step("    retry: { backoff: 2s }\n"), &["is not a range", "200ms..30s"]);
     refused(&with_step("    idempotent: \"no\"\n"), &["`idempotent` is `no`", "true or false"]);
     refused(&with_step("on_failure: compensat\n"), &["cannot be `compensat`", "did you mean `compensate`?"]);
-    refused(&with_step("retention: 59m\n"), &["`retention`: `59m` is too short", "at least 1h"]);
+    refused(&with_step("retention: 59m\n"), &["`retention`: `59m` is too short", "at least 60m"]);
     refused(&with_step("result_ttl: 500ms\n"), &["`result_ttl`: `500ms` is too short", "at least 1000ms"]);
     refused(&with_step("route: GET /a\n"), &["`GET /a` is not a route"]);
     refused(&with_step("route: POST /v1/jobs\n"), &["under `/v1`"]);
