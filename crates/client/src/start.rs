@@ -32,6 +32,7 @@ impl Start {
 /// Where a job is told of, by webhooks of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Callback {
+    /// Webhooks are sent there.
     pub url: String,
     /// A `whsec_` or `whsk_` secret; without one the webhooks are not signed.
     pub secret: Option<Secret>,
@@ -54,7 +55,9 @@ impl std::fmt::Debug for Secret {
 pub struct Terms<'a> {
     /// The idempotency key: a repeated request is the same job.
     pub key: Option<&'a str>,
+    /// The time at which it starts.
     pub start: Start,
+    /// Where it is told of, beside the endpoints of its tenant.
     pub callback: Option<Callback>,
 }
 
