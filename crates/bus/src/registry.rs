@@ -4,16 +4,16 @@
 //! registry's own answer; any other failure means "not now".
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use reqwest::Certificate;
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id, post_schema};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SuppliedSchema};
 
 use crate::error::{Cause, chain};
+use crate::registry_access::{BasicAuth, without_login};
 use crate::settings::Settings;
 
 /// The time limit of one request.
@@ -21,30 +21,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first and the longest pause between attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-
-/// User and password for the registry.
-#[derive(Clone, PartialEq, Eq)]
-pub struct BasicAuth {
-    /// The user, or the API key.
-    pub user: String,
-    /// The password, or the API secret.
-    pub password: String,
-}
-
-impl std::fmt::Debug for BasicAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BasicAuth").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
-/// How to reach the registry, beside its address.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RegistryAccess {
-    /// User and password; they may be in the URL instead.
-    pub auth: Option<BasicAuth>,
-    /// The authorities that are trusted beside the system's own: a file, in PEM.
-    pub authorities: Option<PathBuf>,
-}
 
 /// A failed request to the registry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,20 +145,6 @@ impl Registry {
     }
 }
 
-/// The URL without a slash at its end, and without the user and the password that it may hold: URLs are told.
-pub(crate) fn without_login(url: &str) -> (String, Option<BasicAuth>) {
-    let plain = || url.trim_end_matches('/').to_owned();
-    let Ok(mut parsed) = reqwest::Url::parse(url) else { return (plain(), None) };
-    if parsed.username().is_empty() && parsed.password().is_none() {
-        return (plain(), None);
-    }
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let auth = BasicAuth { user: decoded(parsed.username()), password: decoded(parsed.password().unwrap_or_default()) };
-    // Both fail for URLs without a host only, which have no user.
-    let _ = parsed.set_username("").and_then(|()| parsed.set_password(None));
-    (parsed.as_str().trim_end_matches('/').to_owned(), Some(auth))
-}
-
 /// The certificates of a file.
 fn certificates(path: &Path) -> Result<Vec<Certificate>, RegistryError> {
     let refused = |reason: String| {
@@ -257,13 +219,6 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_password_of_a_url_is_taken_out_of_it() {
-        let ada = BasicAuth { user: "ada".to_owned(), password: "p@ss".to_owned() };
-        assert_eq!(without_login("https://ada:p%40ss@r/apis/"), ("https://r/apis".to_owned(), Some(ada)));
-        assert_eq!(without_login("http://r:8081/"), ("http://r:8081".to_owned(), None));
-    }
 
     #[test]
     fn an_error_and_its_causes_say_each_thing_once() {

@@ -8,7 +8,7 @@ use events::topic::Topics;
 use rdkafka::ClientConfig;
 
 use crate::in_process::{DevCapacity, InProcess};
-use crate::registry::{RegistryAccess, without_login};
+use crate::registry_access::{RegistryAccess, without_login};
 use crate::security::{self, BadProperty};
 
 /// The largest request that our clients send or accept, in bytes: the limit of `waits` (2 MiB + 64 KiB) and room for
