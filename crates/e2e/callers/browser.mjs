@@ -101,5 +101,6 @@ try {
   browser.kill();
   const hasEnded = () => browser.exitCode !== null || browser.signalCode !== null;
   await new Promise((resolve) => (hasEnded() ? resolve() : browser.on("exit", resolve)));
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  // Its helpers end a little later, and write into it until then.
+  rmSync(profile, { recursive: true, force: true, maxRetries: 30 });
 }

@@ -34,7 +34,9 @@ impl InDatabase {
         let shared = Shared::load(sources)?;
         let pool = Pool::open(&store::Settings::new(shared.database_url()?), Role::Ingest)?;
         let topics = Topics::new(&shared.topics_prefix);
-        let reader = Reader::new(Registry::new(shared.registry_url()?, None)?);
+        let registry = process::registry_access(&shared.registry);
+        let bus = bus::Settings { registry, ..bus::Settings::new("", shared.registry_url()?) };
+        let reader = Reader::new(Registry::of(&bus)?);
         let told = "the registry of SCHEMA_REGISTRY_URL does not answer, so that the audit log cannot be told";
         let writer = Writer { ids: reader.writer_ids(&topics).await.context(told)?, topics };
         Ok(Self { shared, pool, writer, trace: trace::fresh(&ids, 0), clock, ids })

@@ -89,7 +89,8 @@ fn bus_settings(shared: &Shared) -> Result<bus::Settings, ConfigError> {
     Ok(settings)
 }
 
-fn registry_access(settings: &RegistrySettings) -> RegistryAccess {
+/// How to reach the registry.
+pub fn registry_access(settings: &RegistrySettings) -> RegistryAccess {
     let RegistrySettings { authorities, user, password } = settings.clone();
     RegistryAccess {
         auth: (!user.is_empty()).then_some(BasicAuth { user, password }),

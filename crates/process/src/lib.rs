@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use web::problem::PublicUrl;
 use web::server::{Server, Tls};
 
-pub use base::{Base, ServiceSettings};
+pub use base::{Base, ServiceSettings, registry_access};
 
 /// The parts of a process that its services share.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ async fn dev() -> (Settings, Admin, Topics) {
     let admin = Admin::new(&settings).unwrap();
     let topics = Topics::new(test_kit::prefix());
     let created = admin.create_topics(&topics, &BTreeSet::from(["q".to_owned()]), None).await.unwrap();
-    assert_eq!(created.len(), 11);
+    assert_eq!(created.len(), 12);
     (settings, admin, topics)
 }
 
