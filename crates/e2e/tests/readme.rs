@@ -17,8 +17,8 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Blocks that must be there at least; fewer means that they are not found.
 const BLOCKS_MIN: usize = 7;
 /// Jobs that the documents submit: one that is looked at, two that are waited for, two whose events are read as they
-/// happen, one from kcat, a batch of three, and one that is approved.
-const CHARGES: usize = 10;
+/// happen, one from kcat, a batch of three, one that is approved, and one that the command line asks to be told of.
+const CHARGES: usize = 11;
 
 /// README.md, then the pages of docs/ by name.
 fn documents() -> Vec<String> {

@@ -149,8 +149,10 @@ async fn an_address_that_shows_wrong_credentials_is_not_heard_for_a_while_and_ot
         eventually(PATIENCE, "the key is known", known).await;
     }
     assert_eq!(from("192.0.2.1", &used).await.status, 200);
+    // None of them is the key by chance.
+    let (beginning, end) = (&used[..used.len() - 2], if used.ends_with('z') { 'y' } else { 'z' });
     for n in 0..5 {
-        let wrong = from("192.0.2.1", &format!("{}{n}", &used[..used.len() - 1])).await;
+        let wrong = from("192.0.2.1", &format!("{beginning}{n}{end}")).await;
         assert_eq!((wrong.status, wrong.problem()), (401, "unauthorized"), "{n}: {}", wrong.text);
     }
     for guess in ["mw_a_b", "a.b.c", &unused] {
