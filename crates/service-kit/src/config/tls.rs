@@ -82,7 +82,7 @@ mod tests {
             ("CERTIFICATE", "/c.pem", "`tls.key`"),
             ("KEY", "/k.pem", "`tls.certificate`"),
             ("CLIENT_AUTHORITIES", "/a.pem", "`tls.certificate`"),
-            ("MIN_VERSION", "1.1", "expected one of `1.2`, `1.3`"),
+            ("MIN_VERSION", "1.1", "expected `1.2` or `1.3`"),
             ("LOOK_EVERY_S", "0", "1 at least"),
         ] {
             let told = read(&[(&format!("MEANWHILE__TLS__{variable}"), value)]).unwrap_err().to_string();
