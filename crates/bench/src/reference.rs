@@ -1,5 +1,6 @@
 //! This Kafka and this Postgres by themselves, so that figures can be read as ratios.
 
+use events::headers::Headers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -28,7 +29,12 @@ const IN_FLIGHT: usize = 500;
 /// A record of 300 bytes whose key is its number.
 pub(crate) fn payload(topic: &str, number: u64) -> Record {
     let value = vec![b'x'; PAYLOAD_BYTES];
-    Record { topic: topic.to_owned(), key: Some(number.to_string().into()), value: Some(value), headers: vec![] }
+    Record {
+        topic: topic.to_owned(),
+        key: Some(number.to_string().into()),
+        value: Some(value),
+        headers: Headers::default(),
+    }
 }
 
 pub(crate) async fn run(servers: &Servers, report: &mut Report) -> Result<()> {

@@ -110,12 +110,7 @@ pub(crate) fn headers(record: &Record) -> Option<OwnedHeaders> {
         return None;
     }
     let empty = OwnedHeaders::new_with_capacity(record.headers.len());
-    Some(
-        record
-            .headers
-            .iter()
-            .fold(empty, |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() })),
-    )
+    Some(record.headers.iter().fold(empty, |headers, (key, value)| headers.insert(Header { key, value })))
 }
 
 /// The size of a delivered record.

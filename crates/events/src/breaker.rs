@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::error::DecodeError;
 use crate::field::unknown_word;
 use crate::header;
+use crate::headers::Headers;
 use crate::record::{Inbound, Record};
 use crate::topic::Topics;
 use crate::trace::Trace;
@@ -54,9 +55,9 @@ pub struct Breaker {
 impl Breaker {
     /// The record on `meanwhile.breakers`. Its message id is `<downstream>:breaker:<epoch>`.
     pub fn record(&self, topics: &Topics, trace: &Trace) -> Record {
-        let mut headers: Vec<_> = trace.headers().collect();
-        let id = format!("{}:breaker:{}", self.downstream, self.epoch);
-        headers.push((header::MESSAGE_ID.to_owned(), Some(id.into_bytes())));
+        let mut headers = Headers::default();
+        trace.write(&mut headers);
+        headers.push_text(header::MESSAGE_ID, format_args!("{}:breaker:{}", self.downstream, self.epoch));
         let value = serde_json::to_vec(self).expect("texts and numbers are JSON");
         let key = self.downstream.clone().into_bytes();
         Record { topic: topics.breakers(), key: Some(key), value: Some(value), headers }
@@ -168,7 +169,7 @@ mod tests {
         let breaker =
             Breaker { downstream: "payment:8080".to_owned(), state: BreakerState::HalfOpen, epoch: 7, forced: false };
         let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = Trace::from_headers(&[(header::TRACEPARENT.to_owned(), Some(trace.into()))]).expect("a trace");
+        let trace = Trace::parse(Some(trace), None).expect("a trace");
         let Record { topic, key, value, headers } = breaker.record(&Topics::new("m"), &trace);
         assert_eq!(topic, "m.breakers");
         let record = Inbound { topic, key, value, headers, ..Inbound::default() };

@@ -2,6 +2,8 @@
 //!
 //! Message ids are stable: the same record has the same id however often it is produced.
 
+use std::fmt::Display;
+
 use flow::event::JobEvent;
 use flow::id::JobId;
 use flow::slip::Slip;
@@ -12,8 +14,9 @@ use crate::encode::{encode_audit_entry, encode_cancel, encode_event, encode_prog
 use crate::error::EncodeError;
 use crate::flow_document::FlowDocument;
 use crate::header;
+use crate::headers::Headers;
 use crate::progress::Progress;
-use crate::record::{Header, Record};
+use crate::record::Record;
 use crate::schema::WriterIds;
 use crate::topic::Topics;
 use crate::trace::Trace;
@@ -38,23 +41,21 @@ pub fn slip_record_as_it_is(topics: &Topics, queue: &str, slip: &Slip, value: Ve
         topic: topics.steps(queue),
         key: Some(slip.record_key().into_bytes()),
         value: Some(value),
-        headers: headers(trace, Some(slip.job), slip.token().to_string()),
+        headers: headers(trace, Some(slip.job), slip.token()),
     }
 }
 
 /// The event, as a CloudEvent in binary mode (its Kafka protocol binding 1.0.2).
 pub fn event_record(topics: &Topics, ids: &WriterIds, event: &JobEvent, trace: &Trace) -> Result<Record, EncodeError> {
     let id = event.message_id();
-    let mut headers = headers(trace, Some(event.job), id.clone());
-    headers.extend([
-        text(header::CE_ID, id),
-        text(header::CE_SOURCE, format!("/meanwhile/flows/{}", event.flow)),
-        text(header::CE_TYPE, event.kind.as_str()),
-        text(header::CE_SPECVERSION, "1.0"),
-        text(header::CE_TIME, rfc3339(event.at_ms)),
-        text(header::CE_SUBJECT, event.job.to_string()),
-        text(header::CONTENT_TYPE, header::AVRO),
-    ]);
+    let mut headers = headers(trace, Some(event.job), &id);
+    headers.push_text(header::CE_ID, &id);
+    headers.push_text(header::CE_SOURCE, format_args!("/meanwhile/flows/{}", event.flow));
+    headers.push_text(header::CE_TYPE, event.kind.as_str());
+    headers.push_text(header::CE_SPECVERSION, "1.0");
+    headers.push_text(header::CE_TIME, rfc3339(event.at_ms));
+    headers.push_text(header::CE_SUBJECT, event.job);
+    headers.push_text(header::CONTENT_TYPE, header::AVRO);
     Ok(Record { topic: topics.events(), key: job_key(event.job), value: Some(encode_event(ids, event)?), headers })
 }
 
@@ -74,7 +75,7 @@ pub fn cancel_record(topics: &Topics, ids: &WriterIds, cancel: &Cancel, trace: &
         topic: topics.cancels(),
         key: job_key(cancel.job),
         value: Some(encode_cancel(ids, cancel)?),
-        headers: headers(trace, Some(cancel.job), format!("{}:cancel", cancel.job)),
+        headers: headers(trace, Some(cancel.job), format_args!("{}:cancel", cancel.job)),
     })
 }
 
@@ -84,7 +85,7 @@ pub fn cancel_tombstone(topics: &Topics, job: JobId, trace: &Trace) -> Record {
         topic: topics.cancels(),
         key: job_key(job),
         value: None,
-        headers: headers(trace, Some(job), format!("{job}:cancel:ended")),
+        headers: headers(trace, Some(job), format_args!("{job}:cancel:ended")),
     }
 }
 
@@ -100,7 +101,7 @@ pub fn progress_record(
         topic: topics.progress(),
         key: job_key(*job),
         value: Some(encode_progress(ids, progress)?),
-        headers: headers(trace, Some(*job), format!("{job}:{branch}:{hop}:{kind}:{attempt}")),
+        headers: headers(trace, Some(*job), format_args!("{job}:{branch}:{hop}:{kind}:{attempt}")),
     })
 }
 
@@ -121,8 +122,8 @@ pub fn audit_record(
 
 /// The flow's document, JSON. Its message id is `<flow>@<version>:<revision>`.
 pub fn flow_record(topics: &Topics, document: &FlowDocument, trace: &Trace) -> Record {
-    let mut headers = headers(trace, None, format!("{}:{}", document.key(), document.revision));
-    headers.push(text(header::CONTENT_TYPE, header::JSON));
+    let mut headers = headers(trace, None, format_args!("{}:{}", document.key(), document.revision));
+    headers.push_text(header::CONTENT_TYPE, header::JSON);
     Record { topic: topics.flows(), key: Some(document.key().into_bytes()), value: Some(document.to_json()), headers }
 }
 
@@ -132,17 +133,17 @@ pub fn flow_tombstone(topics: &Topics, flow: &str, version: &str) -> Record {
     Record { topic: topics.flows(), key: Some(key), ..Record::default() }
 }
 
-fn headers(trace: &Trace, job: Option<JobId>, message_id: String) -> Vec<Header> {
-    // Room for the largest kind: an event.
-    let mut headers = Vec::with_capacity(11);
-    headers.extend(trace.headers());
-    headers.extend(job.map(|job| text(header::JOB_ID, job.to_string())));
-    headers.push(text(header::MESSAGE_ID, message_id));
-    headers
-}
+/// Room for those of most events, the largest kind.
+const HEADERS_BYTES: usize = 640;
 
-fn text(name: &str, value: impl Into<String>) -> Header {
-    (name.to_owned(), Some(value.into().into_bytes()))
+fn headers(trace: &Trace, job: Option<JobId>, message_id: impl Display) -> Headers {
+    let mut headers = Headers::with_capacity(HEADERS_BYTES);
+    trace.write(&mut headers);
+    if let Some(job) = job {
+        headers.push_text(header::JOB_ID, job);
+    }
+    headers.push_text(header::MESSAGE_ID, message_id);
+    headers
 }
 
 fn job_key(job: JobId) -> Option<Vec<u8>> {

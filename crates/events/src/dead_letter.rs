@@ -2,7 +2,7 @@
 
 use crate::header;
 use crate::limit::{FAILURE_CLASS_BYTES_MAX, FAILURE_REASON_BYTES_MAX};
-use crate::record::{Header, Inbound, Record};
+use crate::record::{Inbound, Record};
 use crate::topic::Topics;
 use crate::trace::Trace;
 use flow::time::{parse_rfc3339, rfc3339};
@@ -150,17 +150,15 @@ pub struct Burial {
 pub fn record(topics: &Topics, original: &Inbound, failure: &Failure) -> Record {
     let redrives = redrives_of(original);
     let mut headers = original.headers.clone();
-    headers.extend([
-        text(header::FAILURE_REASON, cut(&failure.reason, FAILURE_REASON_BYTES_MAX)),
-        text(header::FAILURE_CLASS, cut(&failure.class, FAILURE_CLASS_BYTES_MAX)),
-        text(header::FAILURE_ATTEMPTS, &failure.attempts.to_string()),
-        text(header::FAILURE_FIRST_AT, &rfc3339(failure.first_at_ms)),
-        text(header::FAILURE_LAST_AT, &rfc3339(failure.last_at_ms)),
-        text(header::FAILURE_TOPIC, &original.topic),
-        text(header::FAILURE_PARTITION, &original.partition.to_string()),
-        text(header::FAILURE_OFFSET, &original.offset.to_string()),
-        text(header::FAILURE_REDRIVES, &redrives.to_string()),
-    ]);
+    headers.push_text(header::FAILURE_REASON, cut(&failure.reason, FAILURE_REASON_BYTES_MAX));
+    headers.push_text(header::FAILURE_CLASS, cut(&failure.class, FAILURE_CLASS_BYTES_MAX));
+    headers.push_text(header::FAILURE_ATTEMPTS, failure.attempts);
+    headers.push_text(header::FAILURE_FIRST_AT, rfc3339(failure.first_at_ms));
+    headers.push_text(header::FAILURE_LAST_AT, rfc3339(failure.last_at_ms));
+    headers.push_text(header::FAILURE_TOPIC, &original.topic);
+    headers.push_text(header::FAILURE_PARTITION, original.partition);
+    headers.push_text(header::FAILURE_OFFSET, original.offset);
+    headers.push_text(header::FAILURE_REDRIVES, redrives);
     Record { topic: topics.dead_letters(), key: original.key.clone(), value: original.value.clone(), headers }
 }
 
@@ -187,19 +185,15 @@ pub fn burial(dead_letter: &Inbound) -> Option<Burial> {
 pub fn redrive(dead_letter: &Inbound, trace: &Trace) -> Option<Record> {
     let burial = burial(dead_letter)?;
     let traced = |name: &str| name == header::TRACEPARENT || name == header::TRACESTATE;
-    let kept = |(name, _): &&Header| !name.starts_with(header::FAILURE_PREFIX) && !traced(name);
-    let mut headers: Vec<Header> = dead_letter.headers.iter().filter(kept).cloned().collect();
-    headers.extend(trace.headers());
-    headers.push(text(header::FAILURE_REDRIVES, &burial.redrives.saturating_add(1).to_string()));
+    let mut headers = dead_letter.headers.clone();
+    headers.retain(|(name, _)| !name.starts_with(header::FAILURE_PREFIX) && !traced(name));
+    trace.write(&mut headers);
+    headers.push_text(header::FAILURE_REDRIVES, burial.redrives.saturating_add(1));
     Some(Record { topic: burial.topic, key: dead_letter.key.clone(), value: dead_letter.value.clone(), headers })
 }
 
 fn redrives_of(record: &Inbound) -> u32 {
     record.header_text(header::FAILURE_REDRIVES).and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-fn text(name: &str, value: &str) -> Header {
-    (name.to_owned(), Some(value.as_bytes().to_vec()))
 }
 
 /// The longest beginning of at most so many bytes that ends between two characters.
@@ -210,6 +204,7 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::Headers;
     use crate::limit::DEAD_LETTER_EXTRA_BYTES;
     use proptest::prelude::*;
 
@@ -222,9 +217,10 @@ mod tests {
         Trace::new("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap())
     }
 
-    fn headers() -> impl Strategy<Value = Vec<Header>> {
+    fn headers() -> impl Strategy<Value = Headers> {
         let name = prop_oneof![".{0,8}", Just(header::FAILURE_REASON.to_owned()), Just(header::TRACEPARENT.to_owned())];
-        prop::collection::vec((name, prop::option::of(prop::collection::vec(any::<u8>(), 0..9))), 0..6)
+        let all = prop::collection::vec((name, prop::option::of(prop::collection::vec(any::<u8>(), 0..9))), 0..6);
+        all.prop_map(Headers::from_iter)
     }
 
     fn bytes() -> impl Strategy<Value = Option<Vec<u8>>> {
@@ -243,7 +239,7 @@ mod tests {
             let letter = record(&Topics::default(), &original, &failure);
             prop_assert_eq!(&letter.topic, "meanwhile.dead-letters");
             prop_assert_eq!((&letter.key, &letter.value), (&original.key, &original.value));
-            prop_assert_eq!(&letter.headers[..original.headers.len()], &original.headers[..]);
+            prop_assert!(letter.headers.starts_with(&original.headers));
             let burial = burial(&again(&letter)).unwrap();
             prop_assert_eq!(burial.failure, failure);
             prop_assert_eq!((burial.topic, burial.partition, burial.offset), (original.topic, 3, 17));
@@ -253,15 +249,15 @@ mod tests {
     #[test]
     fn redrives_are_counted_on_from_one_burial_to_the_next() {
         let mut record = Record { topic: "meanwhile.commands".into(), value: Some(b"x".to_vec()), ..Record::default() };
-        record.headers = vec![("a".into(), None), (header::TRACEPARENT.into(), Some(b"old".to_vec()))];
+        record.headers = Headers::from([("a", None), (header::TRACEPARENT, Some("old"))]);
         for redrives in 0..3 {
             let letter = again(&super::record(&Topics::default(), &again(&record), &Failure::once("c", "r", 0)));
             assert_eq!(burial(&letter).unwrap().redrives, redrives);
             record = redrive(&letter, &trace()).unwrap();
             assert_eq!((record.topic.as_str(), record.value.as_deref()), ("meanwhile.commands", Some(&b"x"[..])));
             let ours = record.headers.iter().filter(|(name, _)| name.starts_with(header::FAILURE_PREFIX)).count();
-            let traces: Vec<_> = record.headers.iter().filter(|(name, _)| name == header::TRACEPARENT).collect();
-            assert_eq!((ours, traces.len(), &record.headers[0]), (1, 1, &("a".to_owned(), None)));
+            let traces: Vec<_> = record.headers.iter().filter(|(name, _)| *name == header::TRACEPARENT).collect();
+            assert_eq!((ours, traces.len(), record.headers.iter().next()), (1, 1, Some(("a", None))));
             assert_eq!(Trace::from_headers(&record.headers), Some(trace()));
         }
     }

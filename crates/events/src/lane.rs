@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DecodeError;
 use crate::header;
-use crate::record::{Header, Inbound, Record};
+use crate::headers::Headers;
+use crate::record::{Inbound, Record};
 use crate::topic::Topics;
 
 /// A lane that is held.
@@ -93,9 +94,11 @@ pub fn place_of(record: &Inbound) -> Option<u32> {
 }
 
 /// The headers by which a slip passes its lane once `holder` is over. Place 0: it is the slip of the holder.
-pub fn turn_headers(holder: &TokenId, place: u32) -> [Header; 2] {
-    let header = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
-    [header(header::TURN, holder.to_string()), header(header::TURN_PLACE, place.to_string())]
+pub fn turn_headers(holder: &TokenId, place: u32) -> Headers {
+    let mut headers = Headers::default();
+    headers.push_text(header::TURN, holder);
+    headers.push_text(header::TURN_PLACE, place);
+    headers
 }
 
 /// The meaning of a record of `meanwhile.lanes`.
@@ -126,12 +129,12 @@ impl HeldLane {
     /// The record that tells that the lane is held.
     pub fn record(&self, topics: &Topics) -> Record {
         let value = serde_json::to_vec(self).expect("texts and numbers are JSON");
-        Record { topic: topics.lanes(), key: Some(self.record_key()), value: Some(value), headers: Vec::new() }
+        Record { topic: topics.lanes(), key: Some(self.record_key()), value: Some(value), headers: Headers::default() }
     }
 
     /// The tombstone that tells that the lane is free.
     pub fn tombstone(&self, topics: &Topics) -> Record {
-        Record { topic: topics.lanes(), key: Some(self.record_key()), value: None, headers: Vec::new() }
+        Record { topic: topics.lanes(), key: Some(self.record_key()), value: None, headers: Headers::default() }
     }
 }
 
@@ -144,12 +147,12 @@ fn lane_key(topic: &str, lane: &str) -> Vec<u8> {
 pub fn lost_worker_record(topics: &Topics, worker: &str) -> Record {
     let wire = LostWire { lost_worker: worker.to_owned() };
     let value = serde_json::to_vec(&wire).expect("a text is JSON");
-    Record { topic: topics.lanes(), key: Some(worker_key(worker)), value: Some(value), headers: Vec::new() }
+    Record { topic: topics.lanes(), key: Some(worker_key(worker)), value: Some(value), headers: Headers::default() }
 }
 
 /// Deletes [`lost_worker_record`], once the worker has read it or the record is old.
 pub fn lost_worker_tombstone(topics: &Topics, worker: &str) -> Record {
-    Record { topic: topics.lanes(), key: Some(worker_key(worker)), value: None, headers: Vec::new() }
+    Record { topic: topics.lanes(), key: Some(worker_key(worker)), value: None, headers: Headers::default() }
 }
 
 fn worker_key(worker: &str) -> Vec<u8> {
@@ -186,7 +189,7 @@ impl Freed {
     /// The record, for the lane of `key` on a steps topic.
     pub fn record(&self, topic: String, key: Vec<u8>) -> Record {
         let free = format!("{}#{}", self.holder, self.turns).into_bytes();
-        Record { topic, key: Some(key), value: None, headers: vec![(header::LANE_FREE.to_owned(), Some(free))] }
+        Record { topic, key: Some(key), value: None, headers: Headers::from([(header::LANE_FREE, Some(free))]) }
     }
 
     /// Reads a record of a steps topic. None for a slip.

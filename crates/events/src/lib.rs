@@ -25,6 +25,7 @@ pub mod finished;
 pub mod flow_document;
 mod foreign;
 pub mod header;
+pub mod headers;
 mod json;
 pub mod lane;
 mod later;
@@ -55,6 +56,7 @@ pub use encode::{encode_audit_entry, encode_cancel, encode_event, encode_progres
 pub use error::{DecodeError, EncodeError};
 pub use field::FEATURES;
 pub use flow::time;
+pub use headers::Headers;
 pub use record::{Inbound, Record};
 pub use schema::{RecordKind, WriterIds};
 pub use writer::Writer;

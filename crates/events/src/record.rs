@@ -1,7 +1,6 @@
 //! Kafka records as bytes: on their way out, as producers and the outbox take them, and as they were consumed.
 
-/// One header: a name and what it holds. Kafka knows an absent value beside an empty one.
-pub type Header = (String, Option<Vec<u8>>);
+use crate::headers::Headers;
 
 /// One record to be produced. It is encoded already, so that its holder need not know its content.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,7 +12,7 @@ pub struct Record {
     /// The value; none is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers in order. A name stands once, except in dead letters, which keep what they had.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
 }
 
 impl Record {
@@ -24,7 +23,7 @@ impl Record {
 
     /// The last header of that name (docs/contract.md, Kafka: the last one counts), unless it has no value.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        last_header(&self.headers, name)
+        self.headers.last(name)
     }
 }
 
@@ -44,7 +43,7 @@ pub struct Inbound {
     /// The value; none is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Headers in order, repeated names and absent values included.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
 }
 
 impl Inbound {
@@ -55,7 +54,7 @@ impl Inbound {
 
     /// The last header of that name (docs/contract.md, Kafka: the last one counts), unless it has no value.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        last_header(&self.headers, name)
+        self.headers.last(name)
     }
 
     /// The same as text; none also when it is not UTF-8.
@@ -69,13 +68,8 @@ const RECORD_FRAME_BYTES: usize = 32;
 /// Frame bytes per header: two varint lengths, at their longest.
 const HEADER_FRAME_BYTES: usize = 10;
 
-fn size_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header]) -> usize {
+fn size_bytes(key: Option<&[u8]>, value: Option<&[u8]>, headers: &Headers) -> usize {
     let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
-    let headers: usize =
-        headers.iter().map(|(name, value)| name.len() + length(value.as_deref()) + HEADER_FRAME_BYTES).sum();
+    let headers = headers.content_bytes() + headers.len() * HEADER_FRAME_BYTES;
     RECORD_FRAME_BYTES + length(key) + length(value) + headers
-}
-
-pub(crate) fn last_header<'a>(headers: &'a [Header], name: &str) -> Option<&'a [u8]> {
-    headers.iter().rev().find(|(known, _)| known == name).and_then(|(_, value)| value.as_deref())
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::header;
-use crate::record::Header;
+use crate::headers::Headers;
 
 /// The id of a trace: 128 bits, shown as 32 hexadecimal digits everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,19 +117,23 @@ impl Trace {
     }
 
     /// Reads a record's headers; the last one of a name counts.
-    pub fn from_headers(headers: &[Header]) -> Option<Self> {
-        let text = |name: &str| {
-            let (_, value) = headers.iter().rev().find(|(known, _)| known == name)?;
-            std::str::from_utf8(value.as_deref()?).ok()
-        };
+    pub fn from_headers(headers: &Headers) -> Option<Self> {
+        let text = |name: &str| std::str::from_utf8(headers.last(name)?).ok();
         Self::parse(text(header::TRACEPARENT), text(header::TRACESTATE))
     }
 
-    /// The trace as a record's headers.
-    pub fn headers(&self) -> impl Iterator<Item = Header> + use<> {
-        let parent = (header::TRACEPARENT.to_owned(), Some(self.context.to_string().into_bytes()));
-        let state = self.state.clone().map(|state| (header::TRACESTATE.to_owned(), Some(state.into_bytes())));
-        std::iter::once(parent).chain(state)
+    /// The trace as an HTTP request has it: names and values.
+    pub fn texts(&self) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let state = self.state.clone().map(|state| (header::TRACESTATE, state));
+        std::iter::once((header::TRACEPARENT, self.context.to_string())).chain(state)
+    }
+
+    /// Adds the trace to a record's headers.
+    pub fn write(&self, headers: &mut Headers) {
+        headers.push_text(header::TRACEPARENT, &self.context);
+        if let Some(state) = &self.state {
+            headers.push_text(header::TRACESTATE, state);
+        }
     }
 }
 
@@ -170,14 +174,17 @@ mod tests {
     fn the_last_trace_header_counts_and_a_state_alone_means_nothing() {
         let one = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let two = "00-4bf92f3577b34da6a3ce929d0e0e4737-00f067aa0ba902b8-00";
-        let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
-        let repeated = [header("traceparent", one), header("tracestate", "a=1"), header("traceparent", two)];
-        let trace = Trace::from_headers(&repeated).unwrap();
+        let read = |headers: &[(&str, Option<&[u8]>)]| Trace::from_headers(&headers.iter().copied().collect());
+        let state = ("tracestate", Some(&b"a=1"[..]));
+        let trace =
+            read(&[("traceparent", Some(one.as_bytes())), state, ("traceparent", Some(two.as_bytes()))]).unwrap();
         assert_eq!((trace.context.to_string().as_str(), trace.state.as_deref()), (two, Some("a=1")));
-        assert_eq!(Trace::from_headers(&trace.headers().collect::<Vec<_>>()), Some(trace));
-        assert_eq!(Trace::from_headers(&[header("tracestate", "a=1")]), None);
-        assert_eq!(Trace::from_headers(&[("traceparent".to_owned(), None)]), None);
-        assert_eq!(Trace::from_headers(&[("traceparent".to_owned(), Some(vec![0xff]))]), None);
+        let mut written = Headers::default();
+        trace.write(&mut written);
+        assert_eq!(Trace::from_headers(&written), Some(trace));
+        assert_eq!(read(&[state]), None);
+        assert_eq!(read(&[("traceparent", None)]), None);
+        assert_eq!(read(&[("traceparent", Some(&[0xff]))]), None);
     }
 
     #[test]

@@ -180,10 +180,8 @@ fn onward(ids: &Ids, context: &RequestContext, parts: &Parts, span: &Span) -> He
         headers.remove(name);
     }
     let trace = span.carry_on(Some(context.trace.clone()), ids);
-    for (name, value) in trace.headers() {
-        let pair =
-            HeaderName::try_from(name.to_string()).ok().zip(HeaderValue::try_from(value.unwrap_or_default()).ok());
-        headers.extend(pair);
+    for (name, value) in trace.texts() {
+        headers.extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
     }
     if let Ok(id) = HeaderValue::from_str(&context.correlation_id) {
         headers.entry(CORRELATION_ID).or_insert(id);

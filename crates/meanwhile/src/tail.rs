@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::{Inbound, Reader, Registry, Table, Tail};
+use events::headers::Header;
 use events::{RecordKind, decode_json};
 use flow::document::in_words;
 use process::Base;
@@ -75,7 +76,7 @@ async fn line(reader: &Reader, kind: Option<RecordKind>, record: &Inbound) -> Va
         }
         (Some(bytes), None) => serde_json::from_slice(bytes).unwrap_or_else(|_| text(bytes)),
     };
-    let header = |(name, value): &(String, Option<Vec<u8>>)| (name.clone(), value.as_deref().map_or(Value::Null, text));
+    let header = |(name, value): Header<'_>| (name.to_owned(), value.map_or(Value::Null, text));
     json!({
         "partition": record.partition,
         "offset": record.offset,

@@ -19,7 +19,7 @@ use store::{Pool, Tx, outbox};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::trace::cause;
+use crate::trace::trace_of;
 
 /// The pause after cancels came: transactions that were under way then are over.
 const SOON: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ async fn ends_by_cancel(reader: &Reader, resting: &Resting) -> Result<bool, Regi
 
 async fn take_back(tx: &mut Tx, topics: &Topics, jobs: &[JobId]) -> Result<u64, store::Error> {
     let ended = cancels::end(tx, jobs).await?;
-    let tombstones: Vec<_> = ended.iter().map(|job| cancel_tombstone(topics, *job, &cause(&[], *job))).collect();
+    let tombstones: Vec<_> = ended.iter().map(|job| cancel_tombstone(topics, *job, &trace_of(*job))).collect();
     outbox::append(tx, &tombstones).await?;
     Ok(u64::try_from(ended.len()).unwrap_or(u64::MAX))
 }

@@ -61,15 +61,14 @@ impl LongCalls {
     /// Takes in a token that holds its lane until this hold is released.
     pub(crate) fn holder(&mut self, mut hold: NewHold) {
         // The headers let it pass the lane that it holds itself.
-        let headers = turn_headers(&hold.token, 0);
-        hold.record.headers.extend(headers);
+        hold.record.headers.append(&turn_headers(&hold.token, 0));
         let lane = hold.record.key.clone().unwrap_or_default();
         self.round(&lane, Phase::Holder).holders.push(hold);
     }
 
     /// Takes in a token that waits for its turn behind another one, in this place.
     pub(crate) fn turn(&mut self, mut hold: NewHold, behind: TokenId, place: u32) {
-        hold.record.headers.extend(turn_headers(&behind, place));
+        hold.record.headers.append(&turn_headers(&behind, place));
         hold.place = Some(place);
         let lane = hold.record.key.clone().unwrap_or_default();
         self.round(&lane, Phase::Turn).turns.push(NewTurn { hold, behind });

@@ -29,7 +29,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::trace::cause;
+use crate::trace::trace_of;
 
 /// Looks within the time after which a job is stuck.
 const LOOKS: u32 = 4;
@@ -173,7 +173,7 @@ impl Search {
         if last.is_heard || age_ms >= i64::try_from(ms(self.stuck_after)).unwrap_or(i64::MAX) {
             let echo = JobId::new(self.ids.uuid());
             // A tombstone of a cancel that nobody has asked for: it means nothing to all who read it.
-            let record = cancel_tombstone(&self.writer.topics, echo, &cause(&[], echo));
+            let record = cancel_tombstone(&self.writer.topics, echo, &trace_of(echo));
             let mut tx = self.pool.begin().await?;
             watched::send_echo(&mut tx, echo).await?;
             outbox::append(&mut tx, &[record]).await?;
@@ -208,7 +208,7 @@ impl Search {
         for job in &stuck {
             let event = job.last.clone().stuck(job.status, job.cursor, now_ms);
             // It is smaller than the event before.
-            records.extend(self.writer.event(&event, &cause(&[], job.facts.job)).ok());
+            records.extend(self.writer.event(&event, &trace_of(job.facts.job)).ok());
         }
         outbox::append(&mut tx, &records).await?;
         tx.commit().await?;

@@ -169,6 +169,7 @@ const fn unzigzag(number: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use events::headers::Headers;
     use proptest::prelude::*;
 
     use super::*;
@@ -218,9 +219,8 @@ mod tests {
     #[test]
     fn a_row_is_named_by_its_topic_and_message_id() {
         let record = |topic: &str, id: &str| {
-            let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
             let job = "0190a5c1-0000-7000-8000-000000000000";
-            let headers = vec![header(header::JOB_ID, job), header(header::MESSAGE_ID, id)];
+            let headers = Headers::from([(header::JOB_ID, Some(job)), (header::MESSAGE_ID, Some(id))]);
             RowName::of(&Record { topic: topic.to_owned(), headers, ..Record::default() })
         };
         assert_eq!(record("a", "1"), record("a", "1"));

@@ -197,11 +197,12 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use events::headers::Headers;
 
     #[test]
     fn a_row_keeps_its_name_whatever_takes_its_place() {
         let record = |topic: &str, id: &str| {
-            let headers = vec![(events::header::MESSAGE_ID.to_owned(), Some(id.as_bytes().to_vec()))];
+            let headers = Headers::from([(events::header::MESSAGE_ID, Some(id))]);
             Record { topic: topic.to_owned(), headers, ..Record::default() }
         };
         let origin = Origin { txid: 1, began_micros: 0 };

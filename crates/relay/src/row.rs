@@ -4,7 +4,7 @@
 //! the record.
 
 use events::Record;
-use store::headers::decode_headers;
+use events::headers::Headers;
 use store::unrelayed::Origin;
 
 use crate::pgoutput::{Message, MessageError, Relations, Tuple, Value};
@@ -95,7 +95,7 @@ impl Columns {
             topic: str::from_utf8(topic).map_err(|_| RowError::Unreadable("topic"))?.to_owned(),
             key: bytes("key", key)?,
             value: bytes("value", value)?,
-            headers: decode_headers(headers).map_err(|_| RowError::Unreadable("headers"))?,
+            headers: Headers::read(headers.to_vec()).map_err(|_| RowError::Unreadable("headers"))?,
         };
         Ok((origin, record))
     }

@@ -55,7 +55,7 @@ impl Stored {
             topic: topics.relay(),
             key: Some(slot.to_owned().into_bytes()),
             value: Some(self.position.to_json()),
-            headers: headers.map(|(name, value)| (name.to_owned(), value)).collect(),
+            headers: headers.collect(),
         }
     }
 }

@@ -7,7 +7,6 @@ use events::audit::AuditEntry;
 use events::record::Record;
 use uuid::Uuid;
 
-use crate::headers::encode_headers;
 use crate::{Error, Pool, Role, outbox};
 
 /// A deed, as the log tells it.
@@ -61,7 +60,7 @@ pub async fn begin(pool: &Pool, entry: &AuditEntry, record: &Record) -> Result<(
         record.topic,
         record.key,
         record.value,
-        encode_headers(&record.headers),
+        record.headers.as_bytes().to_vec(),
     )
     .execute(pool.raw())
     .await?;
@@ -86,7 +85,7 @@ pub async fn end(pool: &Pool, entry: &AuditEntry, record: &Record) -> Result<(),
         record.topic,
         record.key,
         record.value,
-        encode_headers(&record.headers),
+        record.headers.as_bytes().to_vec(),
     )
     .execute(pool.raw())
     .await?;

@@ -7,8 +7,8 @@
 use events::breaker::BreakerState;
 use events::record::Record;
 
-use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
+use events::headers::Headers;
 
 /// Holds of one breaker that are counted for its list.
 const COUNTED_MAX: i64 = 100_000;
@@ -193,7 +193,7 @@ pub async fn take_held(tx: &mut Tx, downstream: &str, holds_max: u32, from_us: O
     let records: Result<Vec<Record>, Error> = rows
         .into_iter()
         .map(|row| {
-            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            let headers = Headers::read(row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             Ok(Record { topic: row.topic, key: row.key, value: row.value, headers })
         })
         .collect();

@@ -10,8 +10,8 @@ use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
 
 use crate::columns::{signed, unsigned, uuids};
-use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
+use events::headers::Headers;
 
 /// Rows that one statement of the upkeep changes.
 const ROWS_MAX: i64 = 5_000;
@@ -82,7 +82,7 @@ pub async fn resting(tx: &mut Tx, jobs: &[JobId]) -> Result<Vec<Resting>, Error>
     .await?;
     rows.into_iter()
         .map(|row| {
-            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            let headers = Headers::read(row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             let token = TokenId { job: JobId::new(row.job), branch: row.branch, hop: unsigned(row.hop) };
             Ok(Resting { token, record: Record { topic: row.topic, key: row.key, value: row.value, headers } })
         })

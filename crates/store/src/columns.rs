@@ -7,7 +7,6 @@ use flow::id::JobId;
 use uuid::Uuid;
 
 use crate::Error;
-use crate::headers::encode_headers;
 
 /// Records as the columns of one insert into the outbox.
 pub(crate) struct RecordColumns<'a> {
@@ -24,7 +23,7 @@ impl<'a> FromIterator<&'a Record> for RecordColumns<'a> {
             columns.topics.push(&record.topic);
             columns.keys.push(record.key.as_deref());
             columns.values.push(record.value.as_deref());
-            columns.headers.push(encode_headers(&record.headers));
+            columns.headers.push(record.headers.as_bytes().to_vec());
         }
         columns
     }

@@ -1,9 +1,9 @@
 //! `orchestrator.dead_letters`: the place of each dead letter on its topic, and its reason. The record stays on Kafka.
 
-use events::record::Header;
+use events::headers::Headers;
 
 use crate::columns::signed;
-use crate::{Error, Pool, Tx, headers};
+use crate::{Error, Pool, Tx};
 
 /// Rows forgotten by one statement.
 pub const FORGOTTEN_MAX: i64 = 10_000;
@@ -32,7 +32,7 @@ pub struct DeadLetter {
     /// The record's key.
     pub key: Option<Vec<u8>>,
     /// Its headers, as they were and with the failure's.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The size of its value.
     pub value_bytes: u32,
     /// The time at which it was put there, in milliseconds since the Unix epoch.
@@ -86,7 +86,7 @@ pub async fn index(tx: &mut Tx, letters: &[DeadLetter]) -> Result<(), Error> {
         &letters.iter().map(|letter| letter.step.as_deref().map(storable)).collect::<Vec<_>>() as &[Option<String>],
         &letters.iter().map(|letter| signed(letter.attempts)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| letter.key.as_deref()).collect::<Vec<_>>() as &[Option<&[u8]>],
-        &letters.iter().map(|letter| headers::encode_headers(&letter.headers)).collect::<Vec<_>>(),
+        &letters.iter().map(|letter| letter.headers.as_bytes().to_vec()).collect::<Vec<_>>(),
         &letters.iter().map(|letter| signed(letter.value_bytes)).collect::<Vec<_>>(),
         &letters.iter().map(|letter| letter.at_ms).collect::<Vec<_>>(),
         &letters.iter().map(|letter| letter.tenant.as_deref().map(storable)).collect::<Vec<_>>() as &[Option<String>],

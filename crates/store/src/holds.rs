@@ -6,8 +6,8 @@ use flow::id::{JobId, TokenId};
 use flow::slip::HoldReason;
 
 use crate::columns::{RecordColumns, signed, unsigned};
-use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
+use events::headers::Headers;
 
 /// Holds of one reason that are counted one by one.
 const COUNTED_MAX: i64 = 100_000;
@@ -157,7 +157,7 @@ pub async fn take_resting(tx: &mut Tx, tokens: &[TokenId]) -> Result<Vec<Release
     .await?;
     rows.into_iter()
         .map(|row| {
-            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            let headers = Headers::read(row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             let record = Record { topic: row.topic, key: row.key, value: row.value, headers };
             let reason = HoldReason::read(&row.reason).ok_or_else(|| Error::Corrupt(row.reason))?;
             let token = TokenId { job: JobId::new(row.job), branch: row.branch, hop: unsigned(row.hop) };

@@ -14,9 +14,9 @@ use events::wait::Outcome;
 use flow::id::{JobId, TokenId};
 
 use crate::columns::{signed, unsigned};
-use crate::headers::decode_headers;
 use crate::holds::{self, NewHold, Released};
 use crate::{Error, Pool, Tx, outbox};
+use events::headers::Headers;
 
 /// A token that waits for its turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub async fn end(tx: &mut Tx, outcomes: &[Outcome]) -> Result<Vec<bool>, Error> 
         let ordinal = usize::try_from(row.ordinal - 1).unwrap_or_default();
         let (index, ended) = asked[ordinal];
         if ended.records.is_empty() {
-            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            let headers = Headers::read(row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             handed_over.push(Record { topic: row.topic.clone(), key: row.key.clone(), value: row.value, headers });
         }
         gone.insert(index, Gone { token: ended.token.clone(), lane: (row.topic, row.key.unwrap_or_default()) });

@@ -1,11 +1,12 @@
 //! Dead letters as an operator sees them: the index of `orchestrator.dead_letters` beside what has been done about
 //! them, `ingest.settled_letters`; and parked jobs, which wait for the same people.
 
+use events::headers::Headers;
 use flow::id::JobId;
 
 use crate::columns::unsigned;
 use crate::dead_letters::{DeadLetter, Original};
-use crate::{Error, Pool, Tx, headers};
+use crate::{Error, Pool, Tx};
 
 /// The place of a dead letter on its topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -193,7 +194,7 @@ impl TryFrom<Row> for Letter {
                 step: row.step,
                 attempts: unsigned(row.attempts),
                 key: row.key,
-                headers: headers::decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?,
+                headers: Headers::read(row.headers).map_err(|error| Error::Corrupt(error.to_string()))?,
                 value_bytes: unsigned(row.value_bytes),
                 at_ms: row.at_us / 1_000,
             },

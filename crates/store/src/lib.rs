@@ -19,7 +19,6 @@ pub mod dead_letters;
 mod error;
 pub mod flags;
 pub mod flows;
-pub mod headers;
 pub mod history;
 pub mod holds;
 pub mod idempotency;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use events::record::Record;
 use flow::id::JobId;
 
-use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
+use events::headers::Headers;
 
 /// Rows that one statement of the retention looks at.
 const RETIRED_MAX: i64 = 5_000;
@@ -75,7 +75,7 @@ pub async fn take_signalled(tx: &mut Tx, jobs: &[JobId]) -> Result<Vec<Signalled
     let rows = sqlx::query_file!("queries/take_signalled.sql", &jobs).fetch_all(tx.raw()).await?;
     rows.into_iter()
         .map(|row| {
-            let headers = decode_headers(&row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+            let headers = Headers::read(row.headers).map_err(|error| Error::Corrupt(error.to_string()))?;
             let record = Record { topic: row.topic, key: row.key, value: row.value, headers };
             Ok(Signalled { record, payload: row.payload })
         })

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use events::record::Record;
 use sqlx::AssertSqlSafe;
 
-use crate::headers::decode_headers;
 use crate::{Error, Pool, Tx};
+use events::headers::Headers;
 
 /// Bounds of a comparison, which waits for Kafka between its reads.
 const STATEMENT_TIMEOUT: &str = "10min";
@@ -220,7 +220,7 @@ impl Snapshot {
 pub(crate) type Columns = (String, i64, i64, String, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
 
 pub(crate) fn read((id, began_micros, seq, topic, key, value, headers): Columns) -> Result<Row, Error> {
-    let headers = decode_headers(&headers).map_err(|error| Error::Corrupt(error.to_string()))?;
+    let headers = Headers::read(headers).map_err(|error| Error::Corrupt(error.to_string()))?;
     let origin = Origin { txid: txid(&id)?, began_micros };
     Ok(Row { origin, seq, record: Record { topic, key, value, headers } })
 }

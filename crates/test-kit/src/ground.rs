@@ -151,8 +151,7 @@ impl Ground {
         let record = |line: &str| {
             let parts: Vec<Option<Vec<u8>>> = line.split('|').map(from_hex).collect();
             let [key, value, headers] = <[_; 3]>::try_from(parts).expect("three columns");
-            let headers =
-                store::headers::decode_headers(&headers.unwrap_or_default()).expect("headers as store writes");
+            let headers = events::Headers::read(headers.unwrap_or_default()).expect("headers as store writes");
             Record { topic: topic.to_owned(), key, value, headers }
         };
         self.sql(&sql).lines().map(record).collect()

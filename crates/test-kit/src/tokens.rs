@@ -65,8 +65,8 @@ impl Tokens {
                     tokens.holds.push(hold);
                 }
                 Some(Wait::Unread(unread)) => {
-                    let id = unread.record.headers.iter().rev().find(|(name, _)| name == header::MESSAGE_ID);
-                    let id = id.and_then(|(_, id)| std::str::from_utf8(id.as_deref()?).ok()?.parse().ok());
+                    let id = unread.record.header(header::MESSAGE_ID);
+                    let id = id.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
                     tokens.unread.extend::<Option<TokenId>>(id);
                 }
                 // An outcome is a wish: what it led to stands on the other topics.
@@ -80,10 +80,7 @@ impl Tokens {
         }
         let letters = read_topic(brokers, &topics.dead_letters()).await?;
         let commands = topics.commands();
-        let is_command = |letter: &&Inbound| {
-            let failed = letter.headers.iter().find(|(name, _)| name == header::FAILURE_TOPIC);
-            failed.is_some_and(|(_, topic)| topic.as_deref() == Some(commands.as_bytes()))
-        };
+        let is_command = |letter: &&Inbound| letter.header_text(header::FAILURE_TOPIC) == Some(commands.as_str());
         tokens.dead_letters = letters.len();
         tokens.dead_commands = letters.iter().filter(is_command).count();
         Ok(tokens)

@@ -102,7 +102,7 @@ mod tests {
 
     /// With the holder behind which it waited, and its place there.
     fn slip(key: &str, turn: Option<(u32, u32)>) -> Inbound {
-        let headers = turn.map(|(hop, place)| turn_headers(&token(hop), place).to_vec()).unwrap_or_default();
+        let headers = turn.map(|(hop, place)| turn_headers(&token(hop), place)).unwrap_or_default();
         Inbound { key: Some(key.into()), value: Some(vec![0]), headers, ..Inbound::default() }
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use documents::Documents;
-use events::header;
 use events::trace::Trace;
 use flow::decide::{HttpAnswer, HttpCall, TokenClient, TokenRefused};
 use flow::slip::Slip;
@@ -170,10 +169,7 @@ fn headers<'a>(
     headers.extend(token.map(|token| (AUTHORIZATION, format!("Bearer {token}").into_bytes())));
     // Ours come last: they win over the flow's own.
     headers.extend(call.idempotency_key.clone().map(|key| (IDEMPOTENCY_KEY, key.into_bytes())));
-    for (name, value) in trace.headers() {
-        let name = if name == header::TRACEPARENT { header::TRACEPARENT } else { header::TRACESTATE };
-        headers.push((name, value.unwrap_or_default()));
-    }
+    headers.extend(trace.texts().map(|(name, value)| (name, value.into_bytes())));
     // Slips come from Kafka, where anything may be written. A step does not fail for the sake of a correlation id.
     if !correlation_id.contains(char::is_control) {
         headers.push((CORRELATION_ID, correlation_id.as_bytes().to_vec()));

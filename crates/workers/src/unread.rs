@@ -160,7 +160,7 @@ mod tests {
         assert_eq!((place.branch.as_str(), place.hop), ("m.steps.q/3/7", 0));
         assert_eq!(place.to_string().parse(), Ok(place.clone()), "it can be waited behind");
         let job = JobId::new(uuid::Uuid::from_u128(1));
-        record.headers.push((header::JOB_ID.to_owned(), Some(job.to_string().into_bytes())));
+        record.headers.push_text(header::JOB_ID, job);
         assert_eq!(token_of(&record), TokenId { job, ..place });
         record.offset = 8;
         assert_ne!(token_of(&record).branch, "m.steps.q/3/7", "it rests again under another name");

@@ -361,9 +361,10 @@ impl Poller {
 }
 
 pub(crate) fn inbound(message: &BorrowedMessage<'_>) -> Inbound {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-    });
+    let headers = message
+        .headers()
+        .map(|headers| headers.iter().map(|header| (header.key, header.value)).collect())
+        .unwrap_or_default();
     Inbound {
         topic: message.topic().to_owned(),
         partition: message.partition(),

@@ -1,5 +1,6 @@
 //! A cluster with one fresh topic, and a handler that tells what befalls it.
 
+use events::headers::Headers;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -107,7 +108,7 @@ pub(crate) fn record(topic: &str, value: &str) -> Record {
         topic: topic.to_owned(),
         key: Some(value.as_bytes().to_vec()),
         value: Some(value.as_bytes().to_vec()),
-        headers: vec![("h".to_owned(), Some(b"1".to_vec())), ("none".to_owned(), None)],
+        headers: Headers::from([("h", Some("1")), ("none", None)]),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Transactions: all or nothing, fenced, with offsets and what stands beside them.
 
 use bus::{OffsetCommit, Table, TransactionalProducer, TxError};
+use events::headers::Headers;
 use test_kit::{END_TXN, KafkaOptions, PRODUCE, ProxiedKafka};
 
 use crate::kit::{
@@ -34,7 +35,7 @@ async fn records_are_seen_only_after_the_commit_and_never_after_an_abort() {
     blocking(move || producer.commit().unwrap()).await;
     let records = watched.records(20).await;
     assert_eq!(sorted(records.iter().map(crate::kit::text).collect()), sorted(numbered("kept", 20)));
-    assert_eq!(records[0].headers, vec![("h".to_owned(), Some(b"1".to_vec())), ("none".to_owned(), None)]);
+    assert_eq!(records[0].headers, Headers::from([("h", Some("1")), ("none", None)]));
     assert!(records[0].timestamp_ms > 0);
 }
 

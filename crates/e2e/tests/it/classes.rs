@@ -1,5 +1,6 @@
 //! Whatever can be buried comes back: one record of each class of refusals is buried, and brought back by a redrive.
 
+use events::headers::Headers;
 use std::collections::BTreeSet;
 
 use base64::Engine as _;
@@ -60,7 +61,7 @@ impl Graveyard {
             topic: self.topics.commands(),
             key: Some(key.to_vec()),
             value: Some(value.to_string().into_bytes()),
-            headers: vec![("traceparent".to_owned(), Some(traceparent))],
+            headers: Headers::from([("traceparent", Some(traceparent))]),
         };
         self.producer.send(&record).await.unwrap();
     }
@@ -206,7 +207,8 @@ async fn records_of_other_topics(yard: &mut Graveyard) {
     // A worker has told of itself there at its start: the same once more says nothing new.
     let known = read_topic(yard.stage.system.brokers(), &waits).await.unwrap();
     let known = known.into_iter().find(|record| record.value.is_some()).expect("a sign of life");
-    let record = Record { topic: waits.clone(), key: known.key, value: Some(b"noise".to_vec()), headers: vec![] };
+    let record =
+        Record { topic: waits.clone(), key: known.key, value: Some(b"noise".to_vec()), headers: Headers::default() };
     yard.producer.send(&record).await.unwrap();
     let good = known.value.unwrap();
     let before = read_topic(yard.stage.system.brokers(), &waits).await.unwrap().len();

@@ -2,6 +2,7 @@
 
 use bus::{Producer, Record};
 use client::{Choice, DeadLetter, Redrive, RedriveMany};
+use events::headers::Headers;
 use flow::event::JobStatus;
 use serde_json::{Value, json};
 use test_kit::eventually;
@@ -31,7 +32,7 @@ async fn what_was_buried_comes_back_mended_and_what_is_not_mended_is_counted() {
     let (client, topics) = (stage.system.client(), stage.system.topics());
     let producer = Producer::new(&stage.system.settings()).unwrap();
     let send = async |topic: String, value: Vec<u8>| {
-        let record = Record { topic, key: Some(b"c-1".to_vec()), value: Some(value), headers: vec![] };
+        let record = Record { topic, key: Some(b"c-1".to_vec()), value: Some(value), headers: Headers::default() };
         producer.send(&record).await.unwrap()
     };
     let command = |input: &Value| json!({ "flow": "order", "input": input }).to_string().into_bytes();

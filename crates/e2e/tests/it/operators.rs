@@ -1,6 +1,7 @@
 //! Operators of a load: they find out how parked charges have ended and say so, and send dead letters back mended. Each
 //! of them goes on whatever answers or does not.
 
+use events::headers::Headers;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -133,7 +134,8 @@ impl Door {
     pub(crate) async fn submit_misspelt(&self, key: &str, input: &Value) -> JobId {
         let value = json!({ "flow": MISSPELT, "id": key, "input": input }).to_string().into_bytes();
         let (topic, key) = (self.topic.clone(), key.to_owned());
-        let record = Record { topic, key: Some(key.as_bytes().to_vec()), value: Some(value), headers: vec![] };
+        let record =
+            Record { topic, key: Some(key.as_bytes().to_vec()), value: Some(value), headers: Headers::default() };
         let accepting = async {
             while self.producer.send(&record).await.is_err() {
                 pass(LOOK_EVERY).await;

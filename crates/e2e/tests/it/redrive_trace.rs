@@ -2,6 +2,7 @@
 
 use bus::{Producer, Record};
 use client::{Choice, Redrive};
+use events::headers::Headers;
 use serde_json::json;
 use test_kit::{Receiver, eventually};
 
@@ -72,7 +73,7 @@ async fn a_redriven_record_begins_a_trace_that_is_linked_to_the_one_in_which_it_
         topic: topic.clone(),
         key: Some(b"c-1".to_vec()),
         value: Some(b"no command".to_vec()),
-        headers: vec![("traceparent".to_owned(), Some(traceparent))],
+        headers: Headers::from([("traceparent", Some(traceparent))]),
     };
     producer.send(&record).await.unwrap();
     let client = stage.system.client();

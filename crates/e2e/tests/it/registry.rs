@@ -1,6 +1,7 @@
 //! A registry that is down is never a bad record.
 
 use bus::{Producer, Record};
+use events::headers::Headers;
 use serde_json::json;
 use test_kit::{Role, eventually, http_client, read_topic};
 
@@ -33,7 +34,8 @@ async fn while_the_registry_is_down_nothing_is_dead_lettered_and_then_work_goes_
     let asked = [topics.steps("default"), topics.events(), topics.waits()];
     for topic in &asked {
         let value = [&[0][..], &999_999_u32.to_be_bytes(), b"rest"].concat();
-        let record = Record { topic: topic.clone(), key: Some(b"k".to_vec()), value: Some(value), headers: vec![] };
+        let record =
+            Record { topic: topic.clone(), key: Some(b"k".to_vec()), value: Some(value), headers: Headers::default() };
         producer.send(&record).await.unwrap();
     }
     until_registry_is_missed(&mut stage, Role::Workers).await;

@@ -36,7 +36,7 @@ async fn the_callers_trace_and_correlation_reach_every_call() {
         for record in records.iter().filter(|record| record.header(events::header::JOB_ID).is_some()) {
             let headers: Vec<_> = record.headers.iter().filter(|header| header.0 == "traceparent").collect();
             assert_eq!(headers.len(), 1, "{topic}: {record:?}");
-            let value = String::from_utf8_lossy(headers[0].1.as_deref().unwrap_or_default()).into_owned();
+            let value = String::from_utf8_lossy(headers[0].1.unwrap_or_default()).into_owned();
             assert_eq!(value.split('-').nth(1), Some(TRACE_ID), "{topic}: {value}");
         }
     }

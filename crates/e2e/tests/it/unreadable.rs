@@ -1,6 +1,7 @@
 //! Records that nobody can read, on every topic that is consumed: they end as dead letters, byte for byte, and the
 //! records after them are consumed as usual.
 
+use events::headers::Headers;
 use std::collections::BTreeMap;
 
 use bus::{Inbound, Producer, Record};
@@ -86,7 +87,7 @@ async fn unreadable_records_are_kept_byte_for_byte_and_the_partition_goes_on() {
                 topic: topic.clone(),
                 key: Some(key),
                 value: Some(value),
-                headers: vec![("x-mine".to_owned(), Some(b"as it was".to_vec()))],
+                headers: Headers::from([("x-mine", Some("as it was"))]),
             };
             let (partition, offset) = producer.send(&record).await.unwrap();
             sent.insert((topic.clone(), partition.to_string(), offset.to_string()), record);
@@ -94,7 +95,8 @@ async fn unreadable_records_are_kept_byte_for_byte_and_the_partition_goes_on() {
     }
     // On the topic of the dead themselves they stay where they are.
     for (key, value) in unreadable(b"neither of the above") {
-        let record = Record { topic: topics.dead_letters(), key: Some(key), value: Some(value), headers: vec![] };
+        let record =
+            Record { topic: topics.dead_letters(), key: Some(key), value: Some(value), headers: Headers::default() };
         producer.send(&record).await.unwrap();
     }
     let strangers = unreadable(b"neither of the above").len();

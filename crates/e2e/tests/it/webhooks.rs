@@ -195,7 +195,7 @@ async fn records(stage: &Stage) -> Vec<u8> {
     for topic in topic_names(&brokers).unwrap() {
         if topic.starts_with(&prefix) && topic != commands {
             for record in read_topic(&brokers, &topic).await.unwrap() {
-                let headers = record.headers.iter().filter_map(|(_, value)| value.clone()).flatten();
+                let headers = record.headers.iter().filter_map(|(_, value)| value).flatten().copied();
                 all.extend(record.value.iter().flatten().copied().chain(headers));
             }
         }

@@ -1,5 +1,6 @@
 //! The system, the service that its steps call, and what must hold when a test is done with them.
 
+use events::headers::Headers;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -105,7 +106,8 @@ impl Stage {
         for key in keys {
             let command = json!({ "flow": "call", "input": { "key": key, "path": "quick" } });
             let value = Some(command.to_string().into_bytes());
-            let record = Record { topic: topic.clone(), key: Some(key.into_bytes()), value, headers: vec![] };
+            let record =
+                Record { topic: topic.clone(), key: Some(key.into_bytes()), value, headers: Headers::default() };
             let producer = self.producer.clone();
             sends.spawn(async move { producer.send(&record).await.map(drop) });
             if sends.len() >= COMMANDS_AT_ONCE {

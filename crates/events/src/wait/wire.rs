@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Alive, Outcome, Question, RunningCall, Signal, Turn, Unread, UnreadRest, Wait};
 use crate::error::{DecodeError, EncodeError};
 use crate::field::{SIGNALS, check_features, job, long, unknown_word};
+use crate::headers::Header;
 use crate::json::{Bytes, Json};
 use crate::record::Record;
 
@@ -336,8 +337,8 @@ impl<'a> WaitWire<'a> {
 
 impl<'a> From<&'a Record> for SuccessorWire<'a> {
     fn from(record: &'a Record) -> Self {
-        let header =
-            |(name, value): &'a (String, Option<Vec<u8>>)| HeaderWire { name: name.into(), value: bytes(value) };
+        let plain = |value: Option<&[u8]>| value.map(|value| Bytes(value.to_vec()));
+        let header = |(name, value): Header<'a>| HeaderWire { name: name.into(), value: plain(value) };
         Self {
             topic: record.topic.as_str().into(),
             key: bytes(&record.key),
@@ -354,7 +355,7 @@ impl From<SuccessorWire<'_>> for Record {
             topic: wire.topic.into_owned(),
             key: plain(wire.key),
             value: plain(wire.value),
-            headers: wire.headers.into_iter().map(|header| (header.name.into_owned(), plain(header.value))).collect(),
+            headers: wire.headers.into_iter().map(|header| (header.name, plain(header.value))).collect(),
         }
     }
 }

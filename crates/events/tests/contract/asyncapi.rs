@@ -1,6 +1,7 @@
 //! `asyncapi.yaml` and the code say the same, in both directions: topics and their settings, headers, schemas, kinds of
 //! events. Its examples are read by the code, which writes the same headers and keys.
 
+use events::headers::Headers;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
@@ -118,7 +119,7 @@ impl<'a> Message<'a> {
             ("steps", Some(kind)) if self.name == "slip-in-turn" => {
                 let mut record = record_of(&decode(self.document, kind, payload), QUEUE, trace);
                 let [holder, place] = [header::TURN, header::TURN_PLACE].map(|name| text(&example["headers"][name]));
-                record.headers.extend(turn_headers(&holder.parse().unwrap(), place.parse().unwrap()));
+                record.headers.append(&turn_headers(&holder.parse().unwrap(), place.parse().unwrap()));
                 record
             }
             ("breakers", None) => serde_json::from_slice::<Breaker>(&value).unwrap().record(&topics, trace),
@@ -127,7 +128,9 @@ impl<'a> Message<'a> {
             (_, Some(kind)) => record_of(&decode(self.document, kind, payload), QUEUE, trace),
             ("commands", None) => {
                 Command::parse(Some(&value)).unwrap();
-                bare(topics.commands(), trace.headers().collect())
+                let mut headers = Headers::default();
+                trace.write(&mut headers);
+                bare(topics.commands(), headers)
             }
             ("flows", None) if self.name == "retired" => flow_tombstone(&topics, "order", "3f9ac1d2e4b7"),
             ("flows", None) => flow_record(&topics, &FlowDocument::parse(&value).unwrap(), trace),
@@ -150,8 +153,8 @@ fn lane_key() -> Vec<u8> {
 }
 
 fn freed(headers: &Value) -> Freed {
-    let header = (header::LANE_FREE.to_owned(), Some(text(&headers[header::LANE_FREE]).into()));
-    Freed::read(&Inbound { headers: vec![header], ..Inbound::default() }).unwrap()
+    let headers = Headers::from([(header::LANE_FREE, Some(text(&headers[header::LANE_FREE])))]);
+    Freed::read(&Inbound { headers, ..Inbound::default() }).unwrap()
 }
 
 /// The record of `meanwhile.lanes` as the code reads it and would write it.
@@ -300,7 +303,7 @@ fn headers_and_keys_are_those_that_the_code_writes() {
             let trace = Trace::parse(parent.or(Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")), None);
             let record = message.record(example, &Trace { state: Some("vendor=1".into()), ..trace.unwrap() });
             assert_eq!(record.topic, text(&document["channels"][message.channel]["address"]).replace("{queue}", QUEUE));
-            let written: BTreeSet<&str> = record.headers.iter().map(|(name, _)| name.as_str()).collect();
+            let written: BTreeSet<&str> = record.headers.iter().map(|(name, _)| name).collect();
             assert_eq!(message.headers(), written, "{at}");
             let optional = |name: &str| name == "tracestate" || ["commands", "relay"].contains(&message.channel);
             let required = written.into_iter().filter(|name| !optional(name));

@@ -222,7 +222,7 @@ fn any_successor() -> impl Strategy<Value = Record> {
         topic,
         key,
         value,
-        headers,
+        headers: headers.into_iter().collect(),
     })
 }
 

@@ -38,9 +38,9 @@ fn record(name: &str) -> Record {
 }
 
 fn check(record: &Record, topic: &str, key: &str, headers: &[(&str, &str)]) {
-    let text = |bytes: &Option<Vec<u8>>| String::from_utf8(bytes.clone().unwrap()).unwrap();
-    assert_eq!((record.topic.as_str(), text(&record.key).as_str()), (topic, key));
-    let found: Vec<_> = record.headers.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+    assert_eq!((record.topic.as_str(), text(record.key.as_deref()).as_str()), (topic, key));
+    let found: Vec<_> = record.headers.iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
     let wanted: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     assert_eq!(found, wanted, "{topic}");
 }

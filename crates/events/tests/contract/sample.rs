@@ -3,6 +3,7 @@
 use events::audit::AuditEntry;
 use events::breaker::{BreakerNews, BreakerSaid, BreakerState};
 use events::cancel::Cancel;
+use events::headers::Headers;
 use events::progress::Progress;
 use events::record::Record;
 use events::trace::Trace;
@@ -298,7 +299,7 @@ fn outcome(records: Vec<Record>) -> Wait {
 
 /// Every optional part of a record is there once, and once not.
 fn successors() -> Vec<Record> {
-    let headers = vec![("traceparent".into(), Some(b"00-1-2-01".to_vec())), ("none".into(), None)];
+    let headers = Headers::from([("traceparent", Some("00-1-2-01")), ("none", None)]);
     let (key, value) = (Some(b"acme/order/customer-1".to_vec()), Some(vec![0, 255, 1]));
     vec![
         Record { topic: "meanwhile.events".into(), key, value, headers },

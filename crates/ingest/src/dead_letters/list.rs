@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bus::Inbound;
 use events::dead_letter::burial;
-use events::record::Header;
+use events::headers::Headers;
 use events::time::rfc3339;
 use events::{RecordKind, decode_json};
 use serde::Deserialize;
@@ -214,8 +214,8 @@ pub(super) fn document(letter: &Letter) -> Value {
 }
 
 /// The number of times that a record with these headers was redriven before it came here.
-pub(super) fn redrives(headers: &[Header]) -> u32 {
-    burial(&Inbound { headers: headers.to_vec(), ..Inbound::default() }).map_or(0, |burial| burial.redrives)
+pub(super) fn redrives(headers: &Headers) -> u32 {
+    burial(&Inbound { headers: headers.clone(), ..Inbound::default() }).map_or(0, |burial| burial.redrives)
 }
 
 /// The record of a dead letter: bytes as base64, and as a reader of its topic sees them where that can be told.

@@ -1,4 +1,5 @@
 use super::*;
+use events::headers::Headers;
 
 const ORDER: Of<'static> = ("acme", "order");
 
@@ -11,11 +12,8 @@ fn job(number: u128) -> JobId {
 }
 
 fn record(kind: &EventKind, flow: &str, (partition, offset): (i32, i64)) -> Inbound {
-    let text = |name: &str, value: String| (name.to_owned(), Some(value.into_bytes()));
-    let headers = vec![
-        text(header::CE_TYPE, kind.as_str().to_owned()),
-        text(header::CE_SOURCE, format!("/meanwhile/flows/{flow}")),
-    ];
+    let source = format!("/meanwhile/flows/{flow}");
+    let headers = Headers::from([(header::CE_TYPE, Some(kind.as_str())), (header::CE_SOURCE, Some(&source))]);
     let value = Some(b"event".to_vec());
     Inbound { topic: "events".to_owned(), partition, offset, value, headers, ..Inbound::default() }
 }

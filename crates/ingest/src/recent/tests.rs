@@ -1,7 +1,8 @@
 use super::*;
+use events::headers::Headers;
 
 fn event(job: u128, offset: i64, kind: EventKind) -> Inbound {
-    let headers = vec![(header::CE_TYPE.to_owned(), Some(kind.as_str().as_bytes().to_vec()))];
+    let headers = Headers::from([(header::CE_TYPE, Some(kind.as_str()))]);
     let key = Some(id(job).to_string().into_bytes());
     Inbound { offset, key, value: Some(vec![1, 2]), headers, ..Inbound::default() }
 }

@@ -1,6 +1,7 @@
 //! The Kafka door: commands become jobs by the same acceptance as requests, or dead letters, and nothing wedges it.
 
 use events::dead_letter::burial;
+use events::headers::Headers;
 use events::{Inbound, Record, decode_slip};
 use serde_json::json;
 use test_kit::{Ground, eventually, kcat, noise};
@@ -8,7 +9,12 @@ use test_kit::{Ground, eventually, kcat, noise};
 use crate::stage::{INPUT, Ingest, PARENT, PATIENCE, Stage, ground, jobs_stored, trace_of};
 
 pub(crate) fn command(ground: &Ground, key: &[u8], value: impl Into<Vec<u8>>) -> Record {
-    Record { topic: ground.topics.commands(), key: Some(key.to_vec()), value: Some(value.into()), headers: vec![] }
+    Record {
+        topic: ground.topics.commands(),
+        key: Some(key.to_vec()),
+        value: Some(value.into()),
+        headers: Headers::default(),
+    }
 }
 
 async fn until_jobs(ground: &Ground, jobs: usize) {
@@ -36,7 +42,7 @@ async fn a_command_becomes_a_job_under_the_same_keys_as_requests() {
     let text =
         json!({ "flow": "plain", "input": { "note": "a\u{0}b" }, "id": "cmd-1", "correlation_id": "from kafka" });
     let mut first = command(&ground, b"customer-7", text.to_string());
-    first.headers = vec![("traceparent".to_owned(), Some(PARENT.as_bytes().to_vec()))];
+    first.headers = Headers::from([("traceparent", Some(PARENT))]);
     ground.send(&first).await;
     until_jobs(&ground, 1).await;
     let row = ground.sql("select tenant, flow, key, correlation_id, trace_id from ingest.acceptances");
@@ -76,7 +82,7 @@ async fn what_is_no_job_is_a_dead_letter_byte_for_byte_and_the_partition_goes_on
     let of = |value: &str| command(&ground, b"k", value);
     let empty = Record { value: None, ..of("") };
     let mut named = of("{");
-    named.headers = vec![("twice".into(), Some(b"1".to_vec())), ("twice".into(), None), ("x".into(), Some(vec![0xff]))];
+    named.headers = Headers::from([("twice", Some(&b"1"[..])), ("twice", None), ("x", Some(&[0xff]))]);
     let bad = [
         ("invalid-command", "empty", empty),
         ("invalid-command", "empty", of("")),

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use events::dead_letter::{self, Failure, burial};
+use events::headers::Headers;
 use events::{Inbound, Record};
 use flow::event::{EventKind, JobStatus};
 use flow::id::TokenId;
@@ -17,9 +18,9 @@ use crate::stage::{Answer, Stage, trace_of};
 
 /// A command that failed so, as it lies on the dead letters' topic and in the orchestrator's index; its id.
 pub(crate) async fn bury(ground: &Ground, class: &str, value: &str, redrives: u32, at_ms: i64) -> String {
-    let mut headers = vec![("x-own".to_owned(), Some(b"stays".to_vec()))];
+    let mut headers = Headers::from([("x-own", Some("stays"))]);
     if redrives > 0 {
-        headers.push(("meanwhile-failure-redrives".to_owned(), Some(redrives.to_string().into_bytes())));
+        headers.push_text("meanwhile-failure-redrives", redrives);
     }
     let failed = Inbound {
         topic: ground.topics.commands(),
@@ -124,7 +125,7 @@ async fn one_goes_back_once_with_its_key_and_its_own_headers() {
     let [record] = &sent[..] else { panic!("sent once: {sent:?}") };
     assert_eq!((record.key.as_deref(), record.value.as_deref()), (Some(&b"customer-7"[..]), Some(COMMAND.as_bytes())));
     let failure: Vec<_> = record.headers.iter().filter(|(name, _)| name.starts_with("meanwhile-failure")).collect();
-    assert_eq!(failure, [&("meanwhile-failure-redrives".to_owned(), Some(b"3".to_vec()))]);
+    assert_eq!(failure, [("meanwhile-failure-redrives", Some(&b"3"[..]))]);
     assert_eq!(record.header("x-own"), Some(&b"stays"[..]));
     trace_of(record);
     // It comes back: the count goes on.

@@ -1,5 +1,6 @@
 //! Jobs that start later: their first token goes to the orchestrator, to rest there.
 
+use events::headers::Headers;
 use events::wait::Wait;
 use events::{Record, decode_event, decode_wait_and_slip};
 use flow::event::{EventKind, JobStatus};
@@ -67,7 +68,9 @@ async fn a_command_starts_its_job_later_too() {
     let Stage { ground, ingest } = Stage::new().await;
     let value = format!(r#"{{"flow":"order","input":{INPUT},"delay":"2d"}}"#);
     let topic = ground.topics.commands();
-    ground.send(&Record { topic, key: Some(b"k".to_vec()), value: Some(value.into_bytes()), headers: vec![] }).await;
+    ground
+        .send(&Record { topic, key: Some(b"k".to_vec()), value: Some(value.into_bytes()), headers: Headers::default() })
+        .await;
     let waits = eventually(PATIENCE, "the command is a job that rests", async || {
         Some(ground.outbox(&ground.topics.waits())).filter(|waits| !waits.is_empty())
     });

@@ -1,5 +1,6 @@
 //! Dependencies go away and come back: the service names the missing one, recovers by itself, and loses nothing.
 
+use events::headers::Headers;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -84,7 +85,14 @@ async fn a_postgres_that_goes_away_loses_nothing_that_was_promised() {
     for number in 0..200 {
         let text = format!(r#"{{"flow":"order","input":{INPUT},"id":"cmd-{number}"}}"#);
         let key = Some(format!("k{number}").into_bytes());
-        ground.send(&Record { topic: ground.topics.commands(), key, value: Some(text.into()), headers: vec![] }).await;
+        ground
+            .send(&Record {
+                topic: ground.topics.commands(),
+                key,
+                value: Some(text.into()),
+                headers: Headers::default(),
+            })
+            .await;
         if number == 100 {
             postgres.kill9();
         }

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use events::Record;
+use events::headers::Headers;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use serde_json::json;
 use sfv::{BareItem, List, ListEntry, Parser};
@@ -184,7 +185,12 @@ async fn commands_use_up_the_same_allowance_and_wait_in_their_topic_for_more() {
     for number in 0..8 {
         let value = json!({ "flow": "plain", "input": { "number": number } }).to_string();
         let topic = stage.ground.topics.commands();
-        records.push(Record { topic, key: Some(b"one".to_vec()), value: Some(value.into_bytes()), headers: vec![] });
+        records.push(Record {
+            topic,
+            key: Some(b"one".to_vec()),
+            value: Some(value.into_bytes()),
+            headers: Headers::default(),
+        });
     }
     for record in &records {
         stage.ground.send(record).await;
@@ -212,7 +218,7 @@ async fn commands_take_places_among_the_jobs_that_are_not_over_and_wait_until_on
     let of = |flow: &str, number: u32| {
         let value = json!({ "flow": flow, "input": { "number": number } }).to_string();
         let topic = ground.topics.commands();
-        Record { topic, key: Some(b"one".to_vec()), value: Some(value.into_bytes()), headers: vec![] }
+        Record { topic, key: Some(b"one".to_vec()), value: Some(value.into_bytes()), headers: Headers::default() }
     };
     for number in 0..6 {
         ground.send(&of("plain", number)).await;

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use events::Record;
+use events::headers::Headers;
 use test_kit::{eventually, measure, metric, prefix};
 
 use crate::stage::{Ingest, PATIENCE, ground};
@@ -50,7 +51,9 @@ async fn a_refused_command_is_counted_with_its_class() {
     let before = metric(series).unwrap_or(0.0);
     let ingest = Ingest::start(&ground, |_| {}).await;
     let command = br#"{"flow":"nobody-knows","input":{}}"#.to_vec();
-    ground.send(&Record { topic: ground.topics.commands(), key: None, value: Some(command), headers: vec![] }).await;
+    ground
+        .send(&Record { topic: ground.topics.commands(), key: None, value: Some(command), headers: Headers::default() })
+        .await;
     eventually(PATIENCE, "a dead letter", async || metric(series).filter(|letters| *letters > before)).await;
     ingest.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use axum::http::Method;
 use events::dead_letter::burial;
+use events::headers::Headers;
 use events::{Inbound, Record};
 use ingest::auth::Scope;
 use serde_json::json;
@@ -12,7 +13,12 @@ use crate::limits::{hold_to_quota, left};
 use crate::stage::{INPUT, Ingest, PATIENCE, ground, jobs_stored};
 
 fn command(topic: String, value: &serde_json::Value) -> Record {
-    Record { topic, key: Some(b"one".to_vec()), value: Some(value.to_string().into_bytes()), headers: vec![] }
+    Record {
+        topic,
+        key: Some(b"one".to_vec()),
+        value: Some(value.to_string().into_bytes()),
+        headers: Headers::default(),
+    }
 }
 
 /// An ingest that asks who calls, and that reads the commands of `acme` and `globex`.

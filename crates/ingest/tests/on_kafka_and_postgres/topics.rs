@@ -3,6 +3,7 @@
 use bus::Registry;
 use bus::admin::Admin;
 use events::dead_letter::burial;
+use events::headers::Headers;
 use events::topic::Topics;
 use events::{Inbound, Record, decode_slip};
 use serde_json::{Value, json};
@@ -35,7 +36,12 @@ impl Shop {
 }
 
 async fn send(ground: &Ground, topic: &str, key: &str, value: impl Into<Vec<u8>>) -> (i32, i64) {
-    let record = Record { topic: topic.to_owned(), key: Some(key.into()), value: Some(value.into()), headers: vec![] };
+    let record = Record {
+        topic: topic.to_owned(),
+        key: Some(key.into()),
+        value: Some(value.into()),
+        headers: Headers::default(),
+    };
     ground.send(&record).await
 }
 

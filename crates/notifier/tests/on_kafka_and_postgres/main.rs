@@ -10,6 +10,7 @@ mod stage;
 mod webhooks;
 
 use events::Record;
+use events::headers::Headers;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use service_kit::telemetry::Metrics;
 use test_kit::{Ground, Receiver, eventually, sample_event, sample_job};
@@ -58,7 +59,14 @@ async fn each_end_is_told_once_and_unreadable_events_are_passed_over() {
         }
     }
     for value in [None, Some(vec![]), Some(b"noise".to_vec())] {
-        ground.send(&Record { topic: ground.topics.events(), key: Some(b"k".to_vec()), value, headers: vec![] }).await;
+        ground
+            .send(&Record {
+                topic: ground.topics.events(),
+                key: Some(b"k".to_vec()),
+                value,
+                headers: Headers::default(),
+            })
+            .await;
     }
     until_taken_in(&ground, 213).await;
     until(&ground, endpoint.id, "delivered", 210).await;

@@ -2,6 +2,7 @@
 
 use events::cancel::Cancel;
 use events::dead_letter::{self, Failure, burial};
+use events::headers::Headers;
 use events::wait::{Signal, Wait};
 use events::{Inbound, Record, cancel_record, encode_event, encode_slip, event_record, wait_record};
 use flow::event::{EventKind, JobStatus};
@@ -71,11 +72,10 @@ async fn unreadable_records_of_every_topic_are_kept_byte_for_byte_and_the_partit
             values.push(None);
         }
         let mut records: Vec<Record> = values.into_iter().map(|value| Record { value, ..good.clone() }).collect();
-        let odd = [("twice", Some(vec![0xff])), ("twice", None)].map(|(name, value)| (name.to_owned(), value));
         records.push(Record {
             key: Some(vec![0xff, 0xfe]),
             value: Some(b"no".to_vec()),
-            headers: odd.to_vec(),
+            headers: Headers::from([("twice", Some([0xff])), ("twice", None)]),
             ..good.clone()
         });
         bad.extend(records.iter().cloned());
@@ -92,8 +92,12 @@ async fn unreadable_records_of_every_topic_are_kept_byte_for_byte_and_the_partit
     let of_later = r#"{"flow":"f","version":"v","revision":1,"document":{"flow":"f","teleport":true}}"#;
     for value in ["", "{", "{}", of_later] {
         let topic = ground.topics.flows();
-        let record =
-            Record { topic: topic.clone(), key: Some(b"f@v".to_vec()), value: Some(value.into()), headers: vec![] };
+        let record = Record {
+            topic: topic.clone(),
+            key: Some(b"f@v".to_vec()),
+            value: Some(value.into()),
+            headers: Headers::default(),
+        };
         ground.send(&record).await;
         if value != of_later {
             bad.push(record);

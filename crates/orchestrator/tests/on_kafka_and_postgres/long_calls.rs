@@ -285,7 +285,7 @@ async fn a_call_that_is_taken_in_after_its_worker_was_lost_is_sent_to_others_at_
 fn unread(ground: &Ground, slip: &Slip, rest: UnreadRest) -> Wait {
     let mut record = slip_record(&ground.topics, &ground.writers, "default", slip, &TEST_TRACE).unwrap();
     // It has waited before.
-    record.headers.extend(turn_headers(&sample_slip(sample_job(), 9).token(), 7));
+    record.headers.append(&turn_headers(&sample_slip(sample_job(), 9).token(), 7));
     let read_at = format!("{}/0/1", record.topic);
     Wait::Unread(Unread { token: slip.token(), lane: slip.record_key(), read_at, record, rest })
 }

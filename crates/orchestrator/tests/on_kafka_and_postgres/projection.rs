@@ -1,5 +1,6 @@
 //! Events become rows: one write per job and batch, never back, never twice.
 
+use events::headers::Headers;
 use flow::event::{EventKind, JobEvent, JobStatus};
 use flow::id::JobId;
 use test_kit::{Ground, sample_event, sample_job};
@@ -93,7 +94,7 @@ async fn two_orchestrators_that_both_believe_to_own_everything_write_it_once() {
             topic: ground.topics.waits(),
             key: Some(format!("{number}").into_bytes()),
             value: Some(format!("no wait {number}").into_bytes()),
-            headers: vec![],
+            headers: Headers::default(),
         };
         ground.send(&bad).await;
     }

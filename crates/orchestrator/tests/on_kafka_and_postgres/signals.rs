@@ -27,7 +27,7 @@ fn signal(job: JobId, id: &str) -> Wait {
 }
 
 fn released(record: &Record) -> Option<(&[u8], serde_json::Value)> {
-    let header = |name: &str| record.headers.iter().find(|(known, _)| known == name)?.1.as_deref();
+    let header = |name: &str| record.header(name);
     Some((header(header::RELEASED_BY)?, serde_json::from_slice(header(header::RELEASED_PAYLOAD)?).unwrap()))
 }
 

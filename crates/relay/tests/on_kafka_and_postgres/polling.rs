@@ -1,5 +1,6 @@
 //! What only relays that poll the table have to get right.
 
+use events::headers::Headers;
 use std::collections::BTreeMap;
 
 use bus::Producer;
@@ -198,7 +199,7 @@ async fn a_position_that_does_not_fit_the_outbox_is_refused() {
 
 async fn put(stage: &Stage, position: Position) {
     let (key, value) = (Some(stage.slot().into_bytes()), Some(position.to_json()));
-    let record = Record { topic: stage.topics.relay(), key, value, headers: Vec::new() };
+    let record = Record { topic: stage.topics.relay(), key, value, headers: Headers::default() };
     Producer::new(&stage.kafka).unwrap().send(&record).await.unwrap();
 }
 

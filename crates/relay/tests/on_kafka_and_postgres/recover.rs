@@ -1,5 +1,6 @@
 //! The ways out where the relay refuses to go on: `meanwhile relay recover`, and what heals by itself.
 
+use events::headers::Headers;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -341,8 +342,7 @@ async fn a_promoted_standby_that_kept_the_slot_needs_no_person() {
 
 /// A record with the ids that ours have.
 fn identified(stage: &Stage, number: u64, job: &str, message: &str) -> Record {
-    let text = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
-    let headers = vec![text(header::JOB_ID, job), text(header::MESSAGE_ID, message)];
+    let headers = Headers::from([(header::JOB_ID, Some(job)), (header::MESSAGE_ID, Some(message))]);
     Record { headers, ..stage.record(number, 1) }
 }
 

@@ -1,6 +1,7 @@
 //! Rows that cannot be delivered, and states in which the relay must not deliver.
 
 use bus::Producer;
+use events::headers::Headers;
 use events::position::{Lsn, Position};
 use events::{Record, dead_letter};
 use test_kit::{Postgres, PostgresOptions, psql};
@@ -9,7 +10,7 @@ use crate::stage::{QUEUE, Stage, WITHIN};
 
 /// A record for a topic, of so many bytes.
 fn sized(topic: String, bytes: usize) -> Record {
-    Record { topic, key: Some(b"big".to_vec()), value: Some(vec![b'x'; bytes]), headers: Vec::new() }
+    Record { topic, key: Some(b"big".to_vec()), value: Some(vec![b'x'; bytes]), headers: Headers::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +50,7 @@ async fn a_transaction_that_kafka_refuses_is_halved_until_it_passes() {
     stage.kafka.properties.insert("batch.size".to_owned(), "2000000".to_owned());
     let mut records: Vec<Record> = (0..40).map(|number| stage.record(number, 1)).collect();
     for record in &mut records {
-        record.headers.push(("padding".to_owned(), Some(vec![0; 100_000])));
+        record.headers.push("padding", Some(&[0; 100_000]));
     }
     stage.commit_records(&records).await;
     let mut relay = stage.start();
@@ -128,7 +129,7 @@ async fn a_position_of_another_history_is_refused_until_somebody_settles_it() {
     let producer = Producer::new(&stage.kafka).unwrap();
     let put = async |value: Option<Vec<u8>>| {
         let key = Some(stage.slot().into_bytes());
-        let record = Record { topic: stage.topics.relay(), key, value, headers: Vec::new() };
+        let record = Record { topic: stage.topics.relay(), key, value, headers: Headers::default() };
         producer.send(&record).await.unwrap();
     };
     stage.commit(0..3).await;

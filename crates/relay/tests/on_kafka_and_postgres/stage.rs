@@ -1,5 +1,6 @@
 //! One outbox, one set of topics, and relays between them.
 
+use events::headers::Headers;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -160,7 +161,7 @@ impl Stage {
             topic: self.topics.steps(QUEUE),
             key: Some(format!("k{}", number % keys).into_bytes()),
             value: Some(number.to_string().into_bytes()),
-            headers: vec![("n".to_owned(), Some(number.to_be_bytes().to_vec())), ("none".to_owned(), None)],
+            headers: Headers::from([("n", Some(number.to_be_bytes())), ("none", None)]),
         }
     }
 

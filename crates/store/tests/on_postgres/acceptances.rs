@@ -23,7 +23,7 @@ async fn a_batch_is_stored_with_its_records_in_order() {
         .fetch_one(&mut database.superuser().await)
         .await
         .unwrap();
-    assert_eq!(store::headers::decode_headers(&headers).unwrap(), record("a event").headers);
+    assert_eq!(events::Headers::read(headers).unwrap(), record("a event").headers);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A migrated database of its own for each test, and examples to put into it.
 
+use events::headers::Headers;
 use events::record::Record;
 use events::trace::TraceId;
 use flow::event::{CarriedEvent, EventKind, JobEvent, JobStatus};
@@ -59,7 +60,7 @@ pub(crate) fn record(value: &str) -> Record {
         topic: "t.events".to_owned(),
         key: Some(b"key".to_vec()),
         value: Some(value.as_bytes().to_vec()),
-        headers: vec![("traceparent".to_owned(), Some(b"00-1-1-01".to_vec())), ("null".to_owned(), None)],
+        headers: Headers::from([("traceparent", Some("00-1-1-01")), ("null", None)]),
     }
 }
 

@@ -1,3 +1,4 @@
+use events::headers::Headers;
 use store::dead_letters::{DeadLetter, Original, forget, index};
 use store::letters::{Choice, counts, list};
 use store::{Pool, Role};
@@ -27,7 +28,7 @@ async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
         step: Some("charge".to_owned()),
         attempts: 1,
         key: Some(vec![0, 255]),
-        headers: vec![("a".to_owned(), Some(vec![1])), ("b".to_owned(), None)],
+        headers: Headers::from([("a", Some([1])), ("b", None)]),
         value_bytes: 9,
         at_ms: 1_700_000_000_000,
     };
@@ -38,7 +39,7 @@ async fn a_dead_letter_is_found_by_where_it_lies_and_noted_once() {
         step: None,
         reason: "holds a NUL: \0".to_owned(),
         key: None,
-        headers: Vec::new(),
+        headers: Headers::default(),
         at_ms: 1_600_000_000_000,
         ..letter.clone()
     };

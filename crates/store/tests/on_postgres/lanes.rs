@@ -64,7 +64,7 @@ pub(crate) async fn said(database: &Database) -> Vec<String> {
     let say = |(value, headers): (Option<Vec<u8>>, Vec<u8>)| match value {
         Some(value) => String::from_utf8(value).unwrap(),
         None => {
-            let headers = store::headers::decode_headers(&headers).unwrap();
+            let headers = events::Headers::read(headers).unwrap();
             let freed = Freed::read(&Inbound { headers, ..Inbound::default() }).unwrap();
             format!("free {}#{}", freed.holder, freed.turns)
         }
@@ -237,13 +237,13 @@ async fn what_a_turn_waited_for_stands_in_its_record_as_it_was_given() {
     let pool = database.pool(Role::Orchestrator);
     let call = token(job(), 2);
     let mut behind = turn(&call, 1, "a", "turn");
-    behind.hold.record.headers.push((header::TURN.to_owned(), Some(call.to_string().into_bytes())));
+    behind.hold.record.headers.push_text(header::TURN, &call);
     lay(&pool, &[running(&call, WORKER, "a", "call")], &[behind]).await;
     finish(&pool, &[outcome(&call, WORKER, "a", &[])]).await;
     let headers: Vec<u8> = sqlx::query_scalar("select headers from outbox.messages where value = 'turn'")
         .fetch_one(&mut database.superuser().await)
         .await
         .unwrap();
-    let record = Record { headers: store::headers::decode_headers(&headers).unwrap(), ..Record::default() };
+    let record = Record { headers: events::Headers::read(headers).unwrap(), ..Record::default() };
     assert_eq!(record.header(header::TURN), Some(call.to_string().as_bytes()));
 }

@@ -203,7 +203,7 @@ fn record(entry: &Entry) -> Inbound {
     let key = Some(KEY.as_bytes().to_vec());
     match entry {
         Entry::Slip { turn, .. } => {
-            let headers = turn.iter().flat_map(|(holder, place)| turn_headers(holder, *place)).collect();
+            let headers = turn.as_ref().map(|(holder, place)| turn_headers(holder, *place)).unwrap_or_default();
             Inbound { key, value: Some(vec![0]), headers, ..Inbound::default() }
         }
         Entry::Freed(holder) => {

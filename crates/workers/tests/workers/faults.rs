@@ -205,7 +205,7 @@ async fn a_registry_that_is_down_holds_records_back_and_buries_none() {
     // Before it knows that the registry answers it waits for it so shortly that the slip may rest again.
     eventually(PATIENCE, "ready again", async || running.readiness.is_ready().then_some(())).await;
     // What the orchestrator does then.
-    again.headers.extend(turn_headers(&token, 0));
+    again.headers.append(&turn_headers(&token, 0));
     let (topic, key) = (again.topic.clone(), again.key.clone().unwrap());
     stage.send(again).await;
     stage.send(Freed { holder: token, turns: 0 }.record(topic, key)).await;

@@ -1,5 +1,6 @@
 //! What is counted of steps.
 
+use events::headers::Headers;
 use std::time::Duration;
 
 use flow::event::JobStatus;
@@ -62,7 +63,12 @@ async fn a_dead_letter_is_counted_with_its_class() {
     let running = stage.work("a", Workers::builder().build());
     let topic = stage.topics.steps("default");
     stage
-        .send(bus::Record { topic, key: Some(b"k".to_vec()), value: Some(b"no slip".to_vec()), headers: vec![] })
+        .send(bus::Record {
+            topic,
+            key: Some(b"k".to_vec()),
+            value: Some(b"no slip".to_vec()),
+            headers: Headers::default(),
+        })
         .await;
     eventually(PATIENCE, "a dead letter", async || metric(series).filter(|letters| *letters > before)).await;
     running.stop().await;

@@ -84,7 +84,7 @@ async fn a_call_that_must_not_be_repeated_is_marked_before_it_is_made_and_a_mark
     let next = stage.work("a", Workers::builder().build());
     // As the orchestrator does once the worker is lost.
     let mut again = slip_record(&stage.topics, &stage.writers, &hold.queue, &hold.slip, &trace()).unwrap();
-    again.headers.extend(turn_headers(&hold.slip.token(), 0));
+    again.headers.append(&turn_headers(&hold.slip.token(), 0));
     stage.send(again).await;
     let schemas = events::Schemas::new();
     schemas.insert_writers(&stage.writers);

@@ -1,6 +1,7 @@
 //! Records that nobody can read or follow: kept byte for byte, and the partition goes on.
 
 use events::dead_letter::burial;
+use events::headers::Headers;
 use events::wait::Wait;
 use events::{Record, slip_record};
 use flow::event::JobStatus;
@@ -77,8 +78,12 @@ async fn a_slip_that_nobody_can_read_rests_for_a_while() {
     let stage = Stage::new(ONE_STEP).await;
     let running = stage.work("a", workers_of_one_step());
     let value = [&[0, 0x7f, 0xff, 0xff, 0xf0][..], b"neither"].concat();
-    let record =
-        Record { topic: stage.topics.steps("default"), key: Some(b"k".to_vec()), value: Some(value), headers: vec![] };
+    let record = Record {
+        topic: stage.topics.steps("default"),
+        key: Some(b"k".to_vec()),
+        value: Some(value),
+        headers: Headers::default(),
+    };
     stage.send(record.clone()).await;
     let unread = test_kit::eventually(crate::stage::PATIENCE, "a slip at rest", async || {
         let waits = read_topic(&stage.bus.brokers, &stage.topics.waits()).await.unwrap();
