@@ -130,7 +130,7 @@ impl Trace {
 
     /// Adds the trace to a record's headers.
     pub fn write(&self, headers: &mut Headers) {
-        headers.push_text(header::TRACEPARENT, &self.context);
+        headers.push_text(header::TRACEPARENT, self.context);
         if let Some(state) = &self.state {
             headers.push_text(header::TRACESTATE, state);
         }

@@ -263,7 +263,7 @@ fn record_key(record: &Inbound) -> Result<Option<String>, Refused> {
 fn log_accepted(accepted: &Acceptance) {
     let Acceptance { facts: JobFacts { job, tenant, flow, .. }, trace_id, .. } = accepted;
     let trace_id = trace_id.map(|id| id.to_string());
-    tracing::info!(job.id = %job, flow, tenant, trace_id, "command accepted");
+    tracing::debug!(job.id = %job, flow, tenant, trace_id, "command accepted");
     accept::count(flow);
 }
 

@@ -28,7 +28,11 @@ const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
 /// `meanwhile dev`
 pub(crate) async fn run(args: DevArgs, workers: Workers, sources: &Sources) -> anyhow::Result<ExitCode> {
-    let shared = Shared::load(sources)?;
+    let mut shared = Shared::load(sources)?;
+    if shared.log.level == "info" {
+        // On a laptop somebody looks at each job.
+        shared.log.level.push_str(",transitions=debug");
+    }
     let work = |shutdown| run_until(shutdown, args, workers, shared.clone(), sources);
     process::run(&service(&Role::ALL), &shared, work).await?;
     Ok(ExitCode::SUCCESS)

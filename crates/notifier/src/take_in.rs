@@ -151,6 +151,9 @@ impl Service for TakeIn {
     }
 }
 
+/// A job that took so long is told of.
+const LATE: Duration = Duration::from_secs(3_600);
+
 fn log_end(Ended { event, trace }: &Ended) {
     let JobEvent { facts: JobFacts { job, tenant, flow, .. }, status, .. } = event;
     let took = Duration::from_millis(u64::try_from(event.at_ms - event.accepted_at_ms).unwrap_or(0));
@@ -159,5 +162,10 @@ fn log_end(Ended { event, trace }: &Ended) {
     metrics::histogram!("meanwhile_job_seconds", "flow" => flow.clone(), "status" => status.as_str().to_owned())
         .record(took);
     let trace_id = trace.map(|context| context.trace_id.to_string());
-    tracing::info!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), "job ended");
+    if took >= LATE {
+        let took_s = took.as_secs();
+        tracing::info!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), took_s, "job ended late");
+    } else {
+        tracing::debug!(job.id = %job, tenant, flow, trace_id, status = status.as_str(), "job ended");
+    }
 }

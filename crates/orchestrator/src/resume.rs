@@ -41,7 +41,7 @@ impl Resumed {
             let JobEvent { facts: JobFacts { job, flow, tenant, .. }, kind, .. } = event;
             let (event, step) = (kind.as_str(), event.step.as_deref().unwrap_or_default());
             metrics::counter!("meanwhile_holds_released_total").increment(1);
-            tracing::info!(target: TRANSITIONS, event, job.id = %job, flow, step, tenant, trace_id, "transition");
+            tracing::debug!(target: TRANSITIONS, event, job.id = %job, flow, step, tenant, trace_id, "transition");
         }
     }
 }

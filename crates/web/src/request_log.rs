@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use events::trace::TraceId;
+use parking_lot::Mutex;
 
 pub use crate::request_info::JobInfo;
 use crate::request_info::{RequestInfo, registered};
@@ -40,6 +41,8 @@ pub(crate) fn write(
 ) {
     let known = info.route.as_deref().or_else(|| noted.0.get().map(String::as_str));
     count(known.unwrap_or(NO_ROUTE), &info.method, response.status(), took);
+    let always = response.status().is_server_error() || tracing::enabled!(tracing::Level::DEBUG);
+    let Some(left_out) = LINES.lock().admit(Instant::now(), always) else { return };
     let job = response.extensions().get::<JobInfo>();
     tracing::info!(
         method = info.method.as_str(),
@@ -52,8 +55,38 @@ pub(crate) fn write(
         flow = job.map(|job| job.flow.as_str()),
         tenant = job.map(|job| job.tenant.as_str()),
         mode = response.extensions().get::<Mode>().map(|Mode(mode)| *mode),
+        left_out = (left_out > 0).then_some(left_out),
         "request"
     );
+}
+
+/// So many lines are written in a second; one costs some 3 us. Beyond it only failures of ours are told one by one.
+const LINES_PER_S: u32 = 100;
+
+static LINES: Mutex<Lines> = Mutex::new(Lines { second: None, written: 0, left_out: 0 });
+
+/// The lines of the present second.
+struct Lines {
+    second: Option<Instant>,
+    written: u32,
+    /// Requests since the last line that were not told.
+    left_out: u64,
+}
+
+impl Lines {
+    /// The number of requests that were left out before this one; none if this one is left out too.
+    fn admit(&mut self, now: Instant, always: bool) -> Option<u64> {
+        if self.second.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
+            self.second = Some(now);
+            self.written = 0;
+        }
+        if !always && self.written >= LINES_PER_S {
+            self.left_out += 1;
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
 }
 
 fn count(route: &str, method: &Method, status: StatusCode, took: Duration) {
@@ -81,6 +114,17 @@ const fn class(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn under_load_lines_are_left_out_and_counted_and_failures_are_told() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut lines = Lines { second: None, written: 0, left_out: 0 };
+        let told = (0..LINES_PER_S + 7).filter_map(|_| lines.admit(start, false)).collect::<Vec<_>>();
+        assert_eq!(told, vec![0; LINES_PER_S as usize]);
+        assert_eq!(lines.admit(start, true), Some(7), "a failure is told, and what was left out before it");
+        assert_eq!(lines.admit(start + second / 2, false), None);
+        assert_eq!(lines.admit(start + second, false), Some(1), "another second");
+    }
 
     #[test]
     fn labels_have_few_values_whatever_is_asked() {

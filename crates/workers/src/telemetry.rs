@@ -16,6 +16,8 @@ use crate::meters::{Meters, StepMeters};
 
 /// The target of the lines that tell a job's transitions, so that a log level can be set for them alone.
 const TRANSITIONS: &str = "transitions";
+/// From this attempt on a failed one is worth a person's look: the first ones pass by themselves, mostly.
+const LATE_ATTEMPT: u32 = 3;
 
 /// An attempt of a step has ended.
 pub(crate) fn attempt(meters: &StepMeters, slip: &Slip, outcome: &Outcome, took: Duration) {
@@ -59,14 +61,26 @@ pub(crate) fn told(told: &JobEvent, trace: &Trace) {
                 "transition"
             );
         }
-        EventKind::StepFailed | EventKind::StepRetrying | EventKind::JobFailed | EventKind::JobCancelled => {
+        EventKind::StepFailed | EventKind::JobFailed => {
             tracing::info!(
                 target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, failure = failure(),
                 "transition"
             );
         }
+        EventKind::StepRetrying if *attempts >= LATE_ATTEMPT => {
+            tracing::info!(
+                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, failure = failure(),
+                "transition"
+            );
+        }
+        EventKind::StepRetrying | EventKind::JobCancelled => {
+            tracing::debug!(
+                target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, failure = failure(),
+                "transition"
+            );
+        }
         // The data of other events is a step's output or a job's result: bodies do not belong in the log.
-        _ => tracing::info!(
+        _ => tracing::debug!(
             target: TRANSITIONS, event, job.id = %job, flow, step, tenant, %trace_id, attempts, "transition"
         ),
     }
