@@ -231,7 +231,8 @@ mod tests {
         ) {
             let headers: Headers = all.iter().cloned().collect();
             prop_assert_eq!(Headers::read(headers.as_bytes().to_vec()), Ok(headers.clone()));
-            let read: Vec<_> = headers.iter().map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec))).collect();
+            let owned = |(name, value): Header<'_>| (name.to_owned(), value.map(<[u8]>::to_vec));
+            let read: Vec<_> = headers.iter().map(owned).collect();
             let bytes: usize = all.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len)).sum();
             prop_assert_eq!(headers.content_bytes(), bytes);
             prop_assert_eq!(read, all);

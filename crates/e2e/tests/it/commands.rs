@@ -38,7 +38,7 @@ async fn real_kcat_starts_jobs_and_bad_commands_become_dead_letters() {
         .map(|record| {
             let header = |name: &str| {
                 let found = record.headers.iter().find(|header| header.0 == name);
-                found.map(|header| String::from_utf8_lossy(header.1.as_deref().unwrap_or_default()).into_owned())
+                found.map(|header| String::from_utf8_lossy(header.1.unwrap_or_default()).into_owned())
             };
             assert_eq!(header("meanwhile-failure-topic"), Some(topics.commands()));
             let value = String::from_utf8(record.value.as_deref().unwrap().to_vec()).unwrap();
