@@ -17,6 +17,8 @@ use crate::figures::{count, histogram};
 /// The input of each job.
 const BODY: &str =
     r#"{"customer":"customer-1","items":[{"sku":"tea","qty":2},{"sku":"cup","qty":1}],"note":"a small input"}"#;
+/// The key of callers who show one, made up.
+pub(crate) const API_KEY: &str = "mw_aaaaaaaaaaaaaaaa_bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 /// An answer's head and body together; ours have some 700 bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
@@ -34,6 +36,8 @@ pub(crate) struct Connection {
 pub(crate) enum Asked {
     /// A job of three steps: 202 is its answer.
     Job,
+    /// The same by a caller who shows [`API_KEY`].
+    JobByKey,
     /// The same, whose end is waited for: 200.
     JobAndItsEnd,
     /// The old service's endpoint, straight or by ingest: 200.
@@ -42,13 +46,15 @@ pub(crate) enum Asked {
 
 impl Asked {
     fn request(self, address: SocketAddr) -> String {
-        let (path, prefer) = match self {
-            Self::Job => ("/v1/flows/three/jobs", ""),
-            Self::JobAndItsEnd => ("/v1/flows/three/jobs", "prefer: wait=30\r\n"),
-            Self::OldService => ("/reports", ""),
+        let jobs = "/v1/flows/three/jobs";
+        let (path, more) = match self {
+            Self::Job => (jobs, String::new()),
+            Self::JobByKey => (jobs, format!("authorization: Bearer {API_KEY}\r\n")),
+            Self::JobAndItsEnd => (jobs, "prefer: wait=30\r\n".to_owned()),
+            Self::OldService => ("/reports", String::new()),
         };
         format!(
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{prefer}\
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{more}\
              content-length: {}\r\n\r\n{BODY}",
             BODY.len()
         )
@@ -83,7 +89,8 @@ impl Connection {
             }
         }
         let head = Head::of(&self.answer)?.context("the answer has no head")?;
-        let wanted = if matches!(self.asked, Asked::Job) { "HTTP/1.1 202" } else { "HTTP/1.1 200" };
+        let is_job = matches!(self.asked, Asked::Job | Asked::JobByKey);
+        let wanted = if is_job { "HTTP/1.1 202" } else { "HTTP/1.1 200" };
         if !head.text.starts_with(wanted) {
             bail!("not {wanted}: {}", String::from_utf8_lossy(&self.answer));
         }

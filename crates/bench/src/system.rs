@@ -11,6 +11,7 @@ use test_kit::{
     http_client, meanwhile, prefix, repository,
 };
 
+use crate::load::API_KEY;
 use crate::usage::{Counted, Memory, memory};
 
 /// Only ends a run that hangs.
@@ -90,6 +91,15 @@ impl System {
         let system = Self { roles: vec![], workers: None, topics: Topics::new(prefix), database_url, variables };
         system.apply("crates/bench/flows").await?;
         Ok(system)
+    }
+
+    /// From now on callers are asked for a key, and [`API_KEY`] is one.
+    pub(crate) async fn ask_for_keys(&mut self) -> Result<()> {
+        self.set("MEANWHILE__AUTH__MODE", "required");
+        self.set("MEANWHILE__AUTH__KEYS_SECRET", "the secret of the benchmark's keys");
+        let create = ["keys", "create", "bench", "--bootstrap", "--scope", "jobs:submit", "--key", API_KEY];
+        meanwhile(&create, &self.variables).await.context("meanwhile keys create")?;
+        Ok(())
     }
 
     /// Applies the flows of a folder of the repository.
